@@ -1,0 +1,40 @@
+"""Membranes and cells from electron-microscopy stacks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+__version__ = version("napari-emseg")
+
+_HOME = {
+    "Stack": "core.stack",
+    "open_stack": "io",
+    "load_weights": "models.weights",
+    "metrics": "metrics",
+    "evaluate": "api",
+    "predict": "api",
+    "segment": "api",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from napari_emseg import metrics
+    from napari_emseg.api import evaluate, predict, segment
+    from napari_emseg.core.stack import Stack
+    from napari_emseg.io import open_stack
+    from napari_emseg.models.weights import load_weights
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module(f"{__name__}.{_HOME[name]}")
+    return module if name == "metrics" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

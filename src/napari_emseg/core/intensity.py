@@ -1,0 +1,149 @@
+"""Grey values as stored → the values a network sees, by one rule for all that we do.
+
+Used alike by training, tiles, preview and batch: percentiles of a strided sample of a
+section (or of the stack), never of a tile. Alignment padding takes no part in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.stack import Stack
+
+SAMPLE_SIDE = 1024
+"""A section's statistics come from at most about this many pixels squared."""
+
+PADDING_SIDE = 7
+"""A constant area must hold a square this wide, so that saturated pixels don't count."""
+
+
+@dataclass(frozen=True, slots=True)
+class GreyRange:
+    """Grey values that become 0 and 1; equal when there is nothing to see."""
+
+    low: float
+    high: float
+
+    @property
+    def blank(self) -> bool:
+        """True if the section is constant, all padding or all NaN."""
+        return not self.high > self.low
+
+
+def padding(section: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Mask `(y, x)` of alignment padding and NaN; None where there is none.
+
+    Padding is a constant area of the lowest or highest value of the dtype (0 or 255 for
+    uint8; 0 for float) that touches the border of the picture.
+    """
+    found: NDArray[np.bool_] | None = None
+    if section.dtype.kind == "f":
+        missing = ~np.isfinite(section)
+        if missing.any():
+            found = missing
+    for value in _padding_values(section.dtype):
+        if not any((edge == value).any() for edge in _borders(section)):
+            continue
+        area = _constant_area(section == value)
+        if area is not None:
+            found = area if found is None else found | area
+    return found
+
+
+def _padding_values(dtype: np.dtype[Any]) -> tuple[float, ...]:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return tuple({info.min, 0, info.max})
+    return (0.0,) if dtype.kind == "f" else ()
+
+
+def _borders(section: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    return section[0], section[-1], section[:, 0], section[:, -1]
+
+
+def _constant_area(same: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Parts of `same` that are broad somewhere and touch the border."""
+    side = min(PADDING_SIDE, *same.shape)
+    broad = ndi.binary_opening(
+        np.pad(same, side, mode="edge"), structure=np.ones((side, side), bool)
+    )[side:-side, side:-side]
+    if not any(edge.any() for edge in _borders(broad)):
+        return None
+    labels, _ = ndi.label(broad)
+    touching = np.unique(np.concatenate([e.ravel() for e in _borders(labels)]))
+    seeds = np.isin(labels, touching[touching > 0])
+    area: NDArray[np.bool_] = ndi.binary_propagation(seeds, mask=same)
+    return area
+
+
+def section_range(
+    section: NDArray[Any],
+    rule: Normalisation,
+    mask: NDArray[np.bool_] | None = None,
+) -> GreyRange:
+    """Percentiles of a strided sample of one section, without padding and NaN."""
+    return _range(_sample(section, mask, SAMPLE_SIDE), rule)
+
+
+def stack_range(stack: Stack, rule: Normalisation, *, sections: int = 16) -> GreyRange:
+    """Percentiles of a strided sample of the whole stack.
+
+    Sections that can't be read are passed over here; reading them says so later.
+    """
+    picked = np.unique(np.linspace(0, stack.shape[0] - 1, sections).astype(int))
+    samples = []
+    for z in picked:
+        try:
+            section = stack.section(int(z))
+        except (OSError, ValueError):
+            continue
+        samples.append(_sample(section, padding(section), SAMPLE_SIDE // 4))
+    if not samples:
+        return GreyRange(0.0, 0.0)
+    return _range(np.concatenate(samples), rule)
+
+
+def _sample(
+    section: NDArray[Any], mask: NDArray[np.bool_] | None, side: int
+) -> NDArray[np.float32]:
+    step = tuple(slice(None, None, max(1, n // side)) for n in section.shape)
+    values = section[step].astype(np.float32)
+    keep = np.isfinite(values)
+    if mask is not None:
+        keep &= ~mask[step]
+    return values[keep]
+
+
+def _range(values: NDArray[np.float32], rule: Normalisation) -> GreyRange:
+    if values.size == 0:
+        return GreyRange(0.0, 0.0)
+    low, high = np.percentile(values, (rule.low_percentile, rule.high_percentile))
+    if not high > low:  # a few bright pixels on a flat ground, or nothing at all
+        low, high = values.min(), values.max()
+    return GreyRange(float(low), float(high))
+
+
+def normalise(
+    values: NDArray[Any], grey: GreyRange, *, invert: bool = False
+) -> NDArray[np.float32]:
+    """Map `grey.low`…`grey.high` to 0…1, float32, clipped to [-0.5, 1.5].
+
+    `invert` swaps dark and bright. Blank sections and NaN become 0.5.
+    """
+    if grey.blank:
+        return np.full(values.shape, 0.5, np.float32)
+    out = values.astype(np.float32)
+    out -= np.float32(grey.low)
+    out *= np.float32(1 / (grey.high - grey.low))
+    np.clip(out, -0.5, 1.5, out=out)
+    if invert:
+        np.subtract(1, out, out=out)
+    if values.dtype.kind == "f":
+        np.nan_to_num(out, copy=False, nan=0.5)
+    return out

@@ -1,0 +1,101 @@
+"""Frozen records that long work yields, and the way to run such work to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something that happened in long work; every other record derives from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Record):
+    """`done` of `total` units of work of a named step."""
+
+    step: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Record):
+    """Something the user must be told in words, e.g. that memory ran out."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileDone(Record):
+    """A tile's core is final.
+
+    `values` are the probabilities `(c, y, x)` of `core` in section `z`, on the source's
+    grid; `done` of `total` tiles of the whole run are finished.
+    """
+
+    z: int
+    core: tuple[slice, slice]
+    values: NDArray[np.float32]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SectionDone(Record):
+    """Section `z` is written; `done` of `total` sections are finished."""
+
+    z: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone(Record):
+    """A stretch of training between two validations ended."""
+
+    step: int
+    steps: int
+    loss: float
+    validation: dict[str, float]
+    best: bool
+    ms_per_step: float
+
+
+class Provenance(BaseModel):
+    """How a layer or a file came to be; JSON under the key `emseg`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: str
+    """`membrane` (probabilities of membrane), `inside`, `cells` or `corrections`."""
+    source: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    threshold: float | None = None
+    scale: float = 1.0
+    """Stored value of probability 1: 1 for float, 255 for uint8."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    version: str = ""
+
+
+def drain(
+    work: Generator[Record, None, R], on_record: Callable[[Record], None] | None = None
+) -> R:
+    """Run a generator of records to its end and return its result."""
+    while True:
+        try:
+            record = next(work)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        if on_record is not None:
+            on_record(record)

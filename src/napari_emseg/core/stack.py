@@ -1,0 +1,133 @@
+"""A lazy stack of EM sections: an array that is only sliced, and what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+VoxelSize: TypeAlias = tuple[float | None, float, float]
+"""(z, y, x) in nm; z may be unknown, y and x are known together or not at all."""
+
+
+class LazyArray(Protocol):
+    """What a stack needs of its array: numpy, dask, zarr and our readers have it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+def check_voxel_size(voxel_size_nm: object) -> VoxelSize:
+    """Return the voxel size as floats.
+
+    Raises
+    ------
+    ValueError
+        If it is not three numbers above 0 (z may be None).
+    """
+    msg = (
+        f"voxel_size_nm must be three numbers above 0 (z, y, x) in nm, z may be None; "
+        f"got {voxel_size_nm!r}"
+    )
+    try:
+        z, y, x = voxel_size_nm  # type: ignore[misc]
+        size = (None if z is None else float(z), float(y), float(x))
+    except (TypeError, ValueError) as e:
+        raise ValueError(msg) from e
+    if not all(v is None or (np.isfinite(v) and v > 0) for v in size):
+        raise ValueError(msg)
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Sections `(z, y, x)` of one specimen; nothing is read until it is sliced.
+
+    Parameters
+    ----------
+    data
+        Lazy array `(z, y, x)`, any real dtype.
+    name
+        What the user calls it; usually the file's stem.
+    voxel_size_nm
+        `(z, y, x)` in nm, z may be None; None when unknown.
+    source
+        Where it came from (a path), for provenance and messages.
+    metadata
+        Free notes of the reader (format, dataset, level …), JSON-able.
+
+    Raises
+    ------
+    ValueError
+        If the array is not a non-empty `(z, y, x)` one of numbers.
+    """
+
+    data: LazyArray
+    name: str = "stack"
+    voxel_size_nm: VoxelSize | None = None
+    source: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) != 3 or 0 in self.data.shape:
+            msg = (
+                f"{self.name}: a stack needs a non-empty (z, y, x) array, "
+                f"got shape {tuple(self.data.shape)}"
+            )
+            raise ValueError(msg)
+        if np.dtype(self.data.dtype).kind not in "biuf":
+            msg = (
+                f"{self.name}: grey values must be real numbers, not {self.data.dtype}"
+            )
+            raise ValueError(msg)
+        if self.voxel_size_nm is not None:
+            object.__setattr__(
+                self, "voxel_size_nm", check_voxel_size(self.voxel_size_nm)
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(z, y, x)` in voxels."""
+        z, y, x = self.data.shape
+        return int(z), int(y), int(x)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of the grey values as stored."""
+        return np.dtype(self.data.dtype)
+
+    def section(self, z: int) -> NDArray[Any]:
+        """Read section `z` as a `(y, x)` array.
+
+        Raises
+        ------
+        IndexError
+            If there is no such section.
+        OSError, ValueError
+            From the reader, when the section is damaged.
+        """
+        n = self.shape[0]
+        if not 0 <= z < n:
+            msg = f"{self.name}: no section {z}; sections are 0..{n - 1}"
+            raise IndexError(msg)
+        return np.asarray(self.data[z])
+
+    def with_voxel_size(self, voxel_size_nm: VoxelSize | None) -> Stack:
+        """Return this stack with the user's voxel size (None keeps the file's)."""
+        if voxel_size_nm is None:
+            return self
+        return replace(self, voxel_size_nm=check_voxel_size(voxel_size_nm))
+
+
+def as_stack(data: Stack | LazyArray, *, name: str = "array") -> Stack:
+    """Return `data` as a stack; a 2-D picture becomes a stack of one section."""
+    if isinstance(data, Stack):
+        return data
+    if len(data.shape) == 2:
+        data = data[None]
+    return Stack(data, name=name)

@@ -1,0 +1,306 @@
+"""Overlap-tile geometry: which pixels a network reads, and which of its results stay.
+
+A picture in source pixels becomes a list of tiles. Of each tile the *core* is kept and
+the *window* is what the network sees; what lies between them is the halo.
+
+      window (network pixels, origin on a multiple of the stride)
+    ┌──────────────────────┐
+    │  halo ≥ context      │      Outside the picture the window is mirrored
+    │   ┌──────────────┐   │      (Ronneberger 2015, fig. 2). Window and core are
+    │   │     core     │   │      related by `zoom`, network pixels per source pixel;
+    │   └──────────────┘   │      both directions are sampled at absolute positions,
+    │                      │      so that the result doesn't depend on the tiles.
+    └──────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+Window = Callable[[slice, slice], NDArray[np.float32]]
+"""Reads a rectangle of normalised grey values of one section, in source pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a network asks of its input.
+
+    Parameters
+    ----------
+    stride
+        Product of the pooling steps; window origins are multiples of it.
+    context
+        Pixels on each side that an output pixel may depend on.
+    padding
+        `same`: output as large as the input, wrong near the border. `valid`: output
+        smaller by `context` on each side and right everywhere.
+    remainder
+        For `valid`: output sizes are `remainder` plus a multiple of the stride.
+    """
+
+    stride: int
+    context: int
+    padding: str = "same"
+    remainder: int = 0
+
+    def length(self, wanted: int) -> int:
+        """Window length that yields at least `wanted` right pixels from its core on.
+
+        The core begins at most one stride after the first right pixel.
+        """
+        if self.padding == "valid":
+            out = _up(max(wanted - self.remainder, 0), self.stride) + self.remainder
+            return out + 2 * self.context
+        return _up(wanted + 2 * self.context, self.stride)
+
+    def origin(self, first: int) -> int:
+        """Window origin for a core whose first network pixel is `first`."""
+        if self.padding == "valid":
+            return _down(first, self.stride) - self.context
+        return _down(first - self.context, self.stride)
+
+    @property
+    def trim(self) -> int:
+        """Pixels that the output is shorter than the window, on each side."""
+        return self.context if self.padding == "valid" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """Weights `(m, k)` of the input pixels `index` `(m, k)` for m output pixels."""
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and one past the last input pixel used."""
+        return int(self.index.min()), int(self.index.max()) + 1
+
+    def apply(
+        self, values: NDArray[np.float32], axis: int, origin: int
+    ) -> NDArray[np.float32]:
+        """Resample `values`, whose first pixel along `axis` is `origin`."""
+        index = self.index - origin
+        if index.shape[1] == 1:
+            return values.take(index[:, 0], axis=axis)
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        out = values.take(index[:, 0], axis=axis) * self.weight[:, 0].reshape(shape)
+        for k in range(1, index.shape[1]):
+            out += values.take(index[:, k], axis=axis) * self.weight[:, k].reshape(
+                shape
+            )
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One in-plane axis: `size` source pixels, `zoom` network pixels for each."""
+
+    size: int
+    zoom: float
+
+    @property
+    def network_size(self) -> int:
+        """Length of the picture in network pixels."""
+        return max(1, ceil(self.size * self.zoom - 1e-6))
+
+    def to_network(self, start: int, stop: int) -> Taps:
+        """Source pixels for network pixels `start`…`stop`, mirrored at the border."""
+        position = mirror(np.arange(start, stop), self.network_size)
+        return _taps(position, self.zoom, self.size)
+
+    def to_source(self, start: int, stop: int) -> Taps:
+        """Network pixels for source pixels `start`…`stop`."""
+        return _taps(np.arange(start, stop), 1 / self.zoom, self.network_size)
+
+
+def _taps(position: NDArray[np.intp], zoom: float, n_in: int) -> Taps:
+    """Linear interpolation; a triangle as wide as an output pixel when shrinking."""
+    if zoom == 1:
+        return Taps(position[:, None], np.ones((len(position), 1), np.float32))
+    centre = (position + 0.5) / zoom - 0.5
+    support = max(1.0, 1 / zoom)
+    first = np.ceil(centre - support).astype(np.intp)
+    index = first[:, None] + np.arange(floor(2 * support) + 1)
+    weight = np.clip(1 - np.abs(index - centre[:, None]) / support, 0, None)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return Taps(np.clip(index, 0, n_in - 1), weight.astype(np.float32))
+
+
+def mirror(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Fold indices into `0 … size - 1` by mirrors in the middle of the border pixels.
+
+    Works however far outside they lie, like `numpy.pad(mode="reflect")`.
+    """
+    if size == 1:
+        return np.zeros_like(index)
+    period = 2 * (size - 1)
+    index = np.mod(index, period)
+    return np.minimum(index, period - index)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of the plan.
+
+    `core` is kept, in source pixels; `window` is read, in network pixels, and may lie
+    outside the picture.
+    """
+
+    core: tuple[slice, slice]
+    window: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Tiles that cover `roi` of a picture, each source pixel in exactly one core.
+
+    Parameters
+    ----------
+    shape
+        `(y, x)` of the whole picture in source pixels; borders are mirrored here.
+    geometry
+        What the network asks for.
+    zoom
+        Network pixels per source pixel `(y, x)`.
+    tile
+        Largest window side in network pixels; None for one tile.
+    roi
+        Rows and columns that are wanted; all by default. Halos reach beyond it.
+
+    Raises
+    ------
+    ValueError
+        If the roi is empty or outside, or `tile` leaves no core beside the halo.
+    """
+
+    shape: tuple[int, int]
+    geometry: Geometry
+    zoom: tuple[float, float] = (1.0, 1.0)
+    tile: int | None = None
+    roi: tuple[slice, slice] | None = None
+
+    def __post_init__(self) -> None:
+        for part, size in zip(self.wanted, self.shape, strict=True):
+            if not 0 <= part.start < part.stop <= size:
+                msg = (
+                    f"region {part.start}:{part.stop} is empty or outside "
+                    f"the section, which has 0:{size}"
+                )
+                raise ValueError(msg)
+        smallest = self.smallest_tile(self.geometry)
+        if self.tile is not None and self.tile < smallest:
+            msg = (
+                f"tile must be at least {smallest} px for this network "
+                f"(halo {self.geometry.context} px), got {self.tile}"
+            )
+            raise ValueError(msg)
+
+    @staticmethod
+    def smallest_tile(geometry: Geometry) -> int:
+        """Smallest window side that leaves a core of at least one stride."""
+        return geometry.length(2 * geometry.stride)
+
+    @property
+    def wanted(self) -> tuple[slice, slice]:
+        """The roi with its bounds filled in."""
+        if self.roi is None:
+            return slice(0, self.shape[0]), slice(0, self.shape[1])
+        return self.roi
+
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The picture's two axes."""
+        return Axis(self.shape[0], self.zoom[0]), Axis(self.shape[1], self.zoom[1])
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All tiles, row by row; all windows have one shape, so they can be batched."""
+        rows, columns = (
+            _split(axis, part, self.geometry, self.tile)
+            for axis, part in zip(self.axes, self.wanted, strict=True)
+        )
+        return tuple(
+            Tile((row[0], column[0]), (row[1], column[1]))
+            for row in rows
+            for column in columns
+        )
+
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self.tiles)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """`(y, x)` of every window in network pixels."""
+        y, x = self.tiles[0].window
+        return y.stop - y.start, x.stop - x.start
+
+
+def _split(
+    axis: Axis, wanted: slice, geometry: Geometry, tile: int | None
+) -> list[tuple[slice, slice]]:
+    """Cut one axis into balanced cores; return (core, window) pairs of equal windows."""
+    extent = wanted.stop - wanted.start
+    n = 1
+    while True:
+        edges = [wanted.start + round(i * extent / n) for i in range(n + 1)]
+        cores = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        spans = [axis.to_source(core.start, core.stop).span for core in cores]
+        origins = [geometry.origin(first) for first, _ in spans]
+        length = max(
+            _length(origin, last, geometry)
+            for origin, (_, last) in zip(origins, spans, strict=True)
+        )
+        if tile is None or length <= tile or n >= extent:
+            windows = [slice(o, o + length) for o in origins]
+            return list(zip(cores, windows, strict=True))
+        n = max(n + 1, ceil(n * (length - 2 * geometry.context) / tile))
+
+
+def _length(origin: int, last: int, geometry: Geometry) -> int:
+    """Window length from `origin` on whose right part reaches network pixel `last`."""
+    if geometry.padding == "valid":
+        return geometry.length(last - origin - geometry.context)
+    return _up(last + geometry.context - origin, geometry.stride)
+
+
+def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]:
+    """Return the tile's window `(y, x)` in network pixels, mirrored at the border."""
+    rows, columns = (
+        axis.to_network(part.start, part.stop)
+        for axis, part in zip(plan.axes, tile.window, strict=True)
+    )
+    values = window(slice(*rows.span), slice(*columns.span))
+    values = rows.apply(values, 0, rows.span[0])
+    return columns.apply(values, 1, columns.span[0])
+
+
+def core_of(
+    output: NDArray[np.float32], plan: TilePlan, tile: Tile
+) -> NDArray[np.float32]:
+    """Return what stays of a network's `output` `(c, y, x)`, on the source's grid."""
+    for axis, (line, core, window) in enumerate(
+        zip(plan.axes, tile.core, tile.window, strict=True), start=1
+    ):
+        origin = window.start + plan.geometry.trim
+        output = line.to_source(core.start, core.stop).apply(output, axis, origin)
+    return output
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _down(value: int, step: int) -> int:
+    return value // step * step
