@@ -20,7 +20,7 @@ SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""
 
 PADDING_SIDE = 7
-"""A constant area must hold a square this wide, so that saturated pixels don't count."""
+"""A constant area must hold a square this wide: saturated pixels don't count."""
 
 
 @dataclass(frozen=True, slots=True)
