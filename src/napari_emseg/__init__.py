@@ -18,7 +18,16 @@ _HOME = {
     "segment": "api",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "Stack",
+    "__version__",
+    "evaluate",
+    "load_weights",
+    "metrics",
+    "open_stack",
+    "predict",
+    "segment",
+]
 
 if TYPE_CHECKING:
     from napari_emseg import metrics

@@ -1,0 +1,1 @@
+"""Membrane probabilities in, cells out."""

@@ -1,4 +1,4 @@
-"""A lazy stack of EM sections: an array that is only sliced, and what is known of it."""
+"""A lazy stack of EM sections: an array that is only sliced, and its voxel size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ class LazyArray(Protocol):
     """What a stack needs of its array: numpy, dask, zarr and our readers have it."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
@@ -35,7 +39,7 @@ def check_voxel_size(voxel_size_nm: object) -> VoxelSize:
         f"got {voxel_size_nm!r}"
     )
     try:
-        z, y, x = voxel_size_nm  # type: ignore[misc]
+        z, y, x = tuple(voxel_size_nm)  # type: ignore[arg-type]
         size = (None if z is None else float(z), float(y), float(x))
     except (TypeError, ValueError) as e:
         raise ValueError(msg) from e
@@ -98,7 +102,7 @@ class Stack:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """dtype of the grey values as stored."""
+        """Type of the grey values as stored."""
         return np.dtype(self.data.dtype)
 
     def section(self, z: int) -> NDArray[Any]:
@@ -128,6 +132,4 @@ def as_stack(data: Stack | LazyArray, *, name: str = "array") -> Stack:
     """Return `data` as a stack; a 2-D picture becomes a stack of one section."""
     if isinstance(data, Stack):
         return data
-    if len(data.shape) == 2:
-        data = data[None]
-    return Stack(data, name=name)
+    return Stack(data[None] if len(data.shape) == 2 else data, name=name)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import ceil, floor
 
 import numpy as np
@@ -250,12 +251,12 @@ class TilePlan:
 def _split(
     axis: Axis, wanted: slice, geometry: Geometry, tile: int | None
 ) -> list[tuple[slice, slice]]:
-    """Cut one axis into balanced cores; return (core, window) pairs of equal windows."""
+    """Cut one axis into even cores; return (core, window) pairs of equal windows."""
     extent = wanted.stop - wanted.start
     n = 1
     while True:
         edges = [wanted.start + round(i * extent / n) for i in range(n + 1)]
-        cores = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        cores = [slice(a, b) for a, b in pairwise(edges)]
         spans = [axis.to_source(core.start, core.stop).span for core in cores]
         origins = [geometry.origin(first) for first, _ in spans]
         length = max(

@@ -1,0 +1,1 @@
+"""Stack and weights in, membrane probabilities out, by overlap-tile."""

@@ -1,0 +1,1 @@
+"""EM to try things on: a bundled crop of a real stack, and drawn membranes."""
