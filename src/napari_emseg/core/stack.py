@@ -26,7 +26,7 @@ class LazyArray(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
-def check_voxel_size(voxel_size_nm: object) -> VoxelSize:
+def check_voxel_size(voxel_size_nm: Any) -> VoxelSize:
     """Return the voxel size as floats.
 
     Raises
@@ -39,7 +39,7 @@ def check_voxel_size(voxel_size_nm: object) -> VoxelSize:
         f"got {voxel_size_nm!r}"
     )
     try:
-        z, y, x = tuple(voxel_size_nm)  # type: ignore[arg-type]
+        z, y, x = tuple(voxel_size_nm)
         size = (None if z is None else float(z), float(y), float(x))
     except (TypeError, ValueError) as e:
         raise ValueError(msg) from e

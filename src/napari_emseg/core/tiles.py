@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import ceil, floor
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,11 @@ class Geometry:
     Parameters
     ----------
     stride
-        Product of the pooling steps; window origins are multiples of it.
+        Product of the pooling steps; window origins are multiples of it (for `valid`
+        networks, multiples less the context).
     context
-        Pixels on each side that an output pixel may depend on.
+        Pixels beyond its own cell of `stride` pixels, on each side, that an output
+        pixel depends on. Cells, and not a fixed distance, because of the pooling grid.
     padding
         `same`: output as large as the input, wrong near the border. `valid`: output
         smaller by `context` on each side and right everywhere.
@@ -47,24 +50,26 @@ class Geometry:
 
     stride: int
     context: int
-    padding: str = "same"
+    padding: Literal["same", "valid"] = "same"
     remainder: int = 0
 
-    def length(self, wanted: int) -> int:
-        """Window length that yields at least `wanted` right pixels from its core on.
-
-        The core begins at most one stride after the first right pixel.
-        """
-        if self.padding == "valid":
-            out = _up(max(wanted - self.remainder, 0), self.stride) + self.remainder
-            return out + 2 * self.context
-        return _up(wanted + 2 * self.context, self.stride)
-
     def origin(self, first: int) -> int:
-        """Window origin for a core whose first network pixel is `first`."""
-        if self.padding == "valid":
-            return _down(first, self.stride) - self.context
-        return _down(first - self.context, self.stride)
+        """Where a window begins whose core begins at network pixel `first`."""
+        halo = self.context if self.padding == "valid" else self.halo
+        return _down(first, self.stride) - halo
+
+    def stop(self, origin: int, last: int) -> int:
+        """Where a window from `origin` ends whose core ends before pixel `last`."""
+        if self.padding == "same":
+            return _up(last, self.stride) + self.halo
+        kept = last - (origin + self.context)
+        kept = _up(max(kept - self.remainder, 0), self.stride) + self.remainder
+        return origin + kept + 2 * self.context
+
+    @property
+    def halo(self) -> int:
+        """The context, rounded up to the stride."""
+        return _up(self.context, self.stride)
 
     @property
     def trim(self) -> int:
@@ -201,14 +206,14 @@ class TilePlan:
         if self.tile is not None and self.tile < smallest:
             msg = (
                 f"tile must be at least {smallest} px for this network "
-                f"(halo {self.geometry.context} px), got {self.tile}"
+                f"(halo {self.geometry.halo} px), got {self.tile}"
             )
             raise ValueError(msg)
 
     @staticmethod
     def smallest_tile(geometry: Geometry) -> int:
         """Smallest window side that leaves a core of at least one stride."""
-        return geometry.length(2 * geometry.stride)
+        return 2 * (geometry.halo + geometry.stride)
 
     @property
     def wanted(self) -> tuple[slice, slice]:
@@ -260,20 +265,13 @@ def _split(
         spans = [axis.to_source(core.start, core.stop).span for core in cores]
         origins = [geometry.origin(first) for first, _ in spans]
         length = max(
-            _length(origin, last, geometry)
+            geometry.stop(origin, last) - origin
             for origin, (_, last) in zip(origins, spans, strict=True)
         )
         if tile is None or length <= tile or n >= extent:
             windows = [slice(o, o + length) for o in origins]
             return list(zip(cores, windows, strict=True))
-        n = max(n + 1, ceil(n * (length - 2 * geometry.context) / tile))
-
-
-def _length(origin: int, last: int, geometry: Geometry) -> int:
-    """Window length from `origin` on whose right part reaches network pixel `last`."""
-    if geometry.padding == "valid":
-        return geometry.length(last - origin - geometry.context)
-    return _up(last + geometry.context - origin, geometry.stride)
+        n = max(n + 1, ceil(n * (length - 2 * geometry.halo) / tile))
 
 
 def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]:

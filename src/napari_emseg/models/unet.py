@@ -1,0 +1,152 @@
+"""U-Net: grey values in, logits of membrane and inside out.
+
+Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image
+Segmentation, MICCAI 2015, figure 1. `padding="valid", normalisation="none", base=64` is
+the paper's form; `padding="same"` with batch normalisation and a narrower base is the
+everyday one.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import sqrt
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.zoo import Activation, NetworkConfig, register
+
+
+class UNetConfig(NetworkConfig):
+    """Shape of a U-Net."""
+
+    base: int = Field(
+        16, ge=1, le=256, title="Width", description="Channels of the first level."
+    )
+    levels: int = Field(
+        4, ge=1, le=6, title="Levels", description="Number of poolings by two."
+    )
+    padding: Literal["same", "valid"] = Field(
+        "same", title="Padding", description="valid is the paper's form."
+    )
+    normalisation: Literal["batch", "none"] = Field(
+        "batch", title="Normalisation", description="none is the paper's form."
+    )
+    dropout: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        title="Drop-out",
+        description="At the end of the contracting path.",
+    )
+
+
+class DoubleConvolution(nn.Sequential):
+    """Twice a 3×3 convolution, normalisation and ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, config: UNetConfig) -> None:
+        batch = config.normalisation == "batch"
+        padding = 1 if config.padding == "same" else 0
+        layers: list[nn.Module] = []
+        for n in (n_in, n_out):
+            layers.append(nn.Conv2d(n, n_out, 3, padding=padding, bias=not batch))
+            if batch:
+                layers.append(nn.BatchNorm2d(n_out))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+@register("unet")
+class UNet(nn.Module):
+    """The network of figure 1."""
+
+    Config: ClassVar[type[NetworkConfig]] = UNetConfig
+    activation: ClassVar[Activation] = "softmax"
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = [config.base * 2**level for level in range(config.levels + 1)]
+        n_in = [1, *width[:-1]]
+        self.down = nn.ModuleList(
+            DoubleConvolution(a, b, config) for a, b in zip(n_in, width, strict=True)
+        )
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.upsample = nn.ModuleList(
+            nn.ConvTranspose2d(2 * n, n, 2, stride=2) for n in reversed(width[:-1])
+        )
+        self.up = nn.ModuleList(
+            DoubleConvolution(2 * n, n, config) for n in reversed(width[:-1])
+        )
+        self.head = nn.Conv2d(config.base, config.n_classes, 1)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(n, n_classes, y', x')` for `(n, 1, y, x)`."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool2d(x, 2))
+            if level >= self.config.levels - 1:
+                x = self.dropout(x)
+            skips.append(x)
+        x = skips.pop()
+        for upsample, block in zip(self.upsample, self.up, strict=True):
+            x = upsample(x)
+            x = block(torch.cat([_crop(skips.pop(), x), x], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Stride and context that follow from the number of levels."""
+        levels = self.config.levels
+        stride = 2**levels
+        if self.config.padding == "valid":
+            return Geometry(stride, 2 * (3 * stride - 2), "valid", remainder=4)
+        return Geometry(stride, _context(levels))
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak memory of a float32 forward pass per pixel of the window."""
+        # first level: skip, concatenation (two widths), a block's input and output
+        return 4.0 * (6 * self.config.base + self.config.n_classes)
+
+
+def _context(levels: int) -> int:
+    """Pixels beyond a cell of the pooling grid that a `same` network depends on.
+
+    Follows the leftmost pixel seen, from the output down to the coarsest level (two
+    convolutions, then the parent pixel) and back up to the input (first child, two
+    convolutions).
+    """
+    first = 0
+    for _ in range(levels):
+        first = (first - 2) // 2
+    first -= 2
+    for _ in range(levels):
+        first = 2 * first - 2
+    return -first
+
+
+def _crop(skip: Tensor, like: Tensor) -> Tensor:
+    """Cut the middle out of `skip`, as large as `like` (no-op for `same`)."""
+    dy, dx = (a - b for a, b in zip(skip.shape[2:], like.shape[2:], strict=True))
+    if dy == dx == 0:
+        return skip
+    y, x = dy // 2, dx // 2
+    return skip[:, :, y : y + like.shape[2], x : x + like.shape[3]]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights from N(0, √(2/N)), N the number of incoming nodes (section 3)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        y, x = module.kernel_size
+        # each output pixel of a 2×2, stride 2 transposed convolution sees one input
+        seen = 1 if isinstance(module, nn.ConvTranspose2d) else y * x
+        nn.init.normal_(module.weight, std=sqrt(2 / (module.in_channels * seen)))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,114 @@
+"""Which networks there are: a registry that one decorator extends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
+
+from pydantic import ValidationError
+
+from napari_emseg.core.settings import Settings
+from napari_emseg.core.tiles import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+class NetworkConfig(Settings):
+    """What every architecture's own configuration derives from."""
+
+    n_classes: int = 2
+
+
+class Network(Protocol):
+    """What the rest of the house asks of a `torch.nn.Module`.
+
+    `forward` takes `(n, 1, y, x)` normalised grey values and returns logits
+    `(n, n_classes, y', x')`, where y' and x' follow from `geometry`.
+    """
+
+    Config: ClassVar[type[NetworkConfig]]
+    activation: ClassVar[Activation]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Stride and context, for the tiles."""
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak memory of a float32 forward pass per pixel of the window."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+
+
+N = TypeVar("N", bound="type[nn.Module]")
+
+_NETWORKS: dict[str, type[Network]] = {}
+
+_BUNDLED = {"unet": "napari_emseg.models.unet"}
+"""Modules that register themselves when first asked for, since they import torch."""
+
+
+def register(name: str) -> Callable[[N], N]:
+    """Make a network known by `name`, in the panel, on the command line and in files.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken by another network.
+    """
+
+    def add(network: N) -> N:
+        known = _NETWORKS.get(name)
+        if known is not None and known.__qualname__ != network.__qualname__:
+            msg = f"there is a network {name!r} already: {known.__qualname__}"
+            raise ValueError(msg)
+        _NETWORKS[name] = cast("type[Network]", network)
+        return network
+
+    return add
+
+
+def architectures() -> tuple[str, ...]:
+    """Names of all known networks; imports none of them."""
+    return tuple(sorted({*_BUNDLED, *_NETWORKS}))
+
+
+def network_class(architecture: str) -> type[Network]:
+    """Return the class of a network.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    if architecture not in _NETWORKS and architecture in _BUNDLED:
+        import_module(_BUNDLED[architecture])
+    if architecture not in _NETWORKS:
+        known = ", ".join(architectures())
+        msg = f"unknown architecture {architecture!r}; known are: {known}"
+        raise ValueError(msg)
+    return _NETWORKS[architecture]
+
+
+def build(architecture: str, config: dict[str, Any] | None = None) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is unknown or a value of the configuration is out of bounds.
+    """
+    cls = network_class(architecture)
+    try:
+        checked = cls.Config(**(config or {}))
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{architecture}: {where}: {first['msg']}, got {first['input']!r}"
+        raise ValueError(msg) from e
+    return cast("nn.Module", cls(checked))  # type: ignore[call-arg]
