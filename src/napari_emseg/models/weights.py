@@ -1,7 +1,7 @@
 """Weights files: a network's numbers with their card. Never a pickle.
 
 One `.safetensors` file, float16 or float32; its header carries the card as JSON. Cards
-are read from the header alone, and nothing here imports torch before a network is built.
+are read from the header alone; torch is imported when a network is built, not before.
 """
 
 from __future__ import annotations

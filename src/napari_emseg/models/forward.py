@@ -1,0 +1,43 @@
+"""One pass of a network over one picture mirrored by its halo: no tiles.
+
+What tiles must equal, and enough for pictures that fit into memory.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_emseg.core.tiles import TilePlan, core_of, read_tile
+from napari_emseg.models.zoo import Network
+
+
+def to_probabilities(logits: Tensor, network: nn.Module) -> Tensor:
+    """Return float32 probabilities `(n, n_classes, y, x)` by the network's own end."""
+    if cast("Network", network).activation == "softmax":
+        return logits.float().softmax(dim=1)
+    return logits.float().sigmoid()
+
+
+@torch.inference_mode()
+def predict_picture(
+    network: nn.Module, picture: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return probabilities `(n_classes, y, x)` of normalised grey values `(y, x)`.
+
+    The network should be in evaluation mode; its device is used.
+    """
+    height, width = picture.shape
+    plan = TilePlan((height, width), cast("Network", network).geometry)
+    (tile,) = plan.tiles
+    window = read_tile(lambda y, x: picture[y, x], plan, tile)
+    device = next(network.parameters()).device
+    batch = torch.from_numpy(window)[None, None].to(
+        device, memory_format=torch.channels_last
+    )
+    probabilities = to_probabilities(network(batch), network)
+    return core_of(probabilities[0].cpu().numpy(), plan, tile)

@@ -1,0 +1,141 @@
+"""Images and labels → patches: what a step of training sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
+from napari_emseg.core.labels import Meaning, inside_mask
+from napari_emseg.core.settings import Normalisation, TrainSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.train.augment import (
+    change_grey,
+    draw_warp,
+    positions,
+    sample,
+    spoil,
+)
+from napari_emseg.train.weightmap import (
+    IGNORE,
+    INSIDE,
+    MEMBRANE,
+    border_weight,
+    class_weights,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One section: normalised grey values and uint8 class numbers, both `(y, x)`."""
+
+    image: NDArray[np.float32]
+    target: NDArray[np.uint8]
+
+
+def read_examples(
+    images: Stack,
+    labels: Stack,
+    meaning: Meaning,
+    *,
+    sections: Iterable[int] | None = None,
+    rule: Normalisation | None = None,
+    invert: bool = False,
+) -> list[Example]:
+    """Read pairs of sections; alignment padding is ignored.
+
+    Raises
+    ------
+    ValueError
+        If images and labels don't match, or no section has anything to learn from.
+    """
+    if images.shape != labels.shape:
+        msg = f"images are {images.shape} (z, y, x), but labels are {labels.shape}"
+        raise ValueError(msg)
+    rule = rule or Normalisation()
+    whole = stack_range(images, rule) if rule.scope == "stack" else None
+    examples = []
+    for z in range(images.shape[0]) if sections is None else sections:
+        section = images.section(z)
+        mask = padding(section)
+        grey = whole or section_range(section, rule, mask)
+        if grey.blank:
+            continue
+        inside = inside_mask(labels.section(z), meaning)
+        target = np.where(inside, INSIDE, MEMBRANE).astype(np.uint8)
+        if mask is not None:
+            target[mask] = IGNORE
+        examples.append(Example(normalise(section, grey, invert=invert), target))
+    if not any((e.target == c).any() for e in examples for c in (MEMBRANE,)):
+        msg = (
+            f"{labels.name}: no membrane in the labels when they are read as "
+            f"{meaning!r}; say what they are"
+        )
+        raise ValueError(msg)
+    return examples
+
+
+class PatchSource:
+    """Draws augmented patches; the same seed and step give the same patches.
+
+    Everything stays on `device`: per section the grey values, the classes and the
+    weight map, which is warped with them.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        settings: TrainSettings,
+        *,
+        n_classes: int,
+        device: torch.device,
+    ) -> None:
+        self._settings = settings
+        balance = np.ones(n_classes, np.float32)
+        if settings.balance:
+            balance = class_weights([e.target for e in examples], n_classes)
+        self._sections = [
+            torch.from_numpy(_channels(e, balance, settings)).to(device)
+            for e in examples
+        ]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
+        patches = [self._patch(rng) for _ in range(self._settings.batch)]
+        image, target, weight = zip(*patches, strict=True)
+        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+
+    def _patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        side, augment = self._settings.patch, self._settings.augment
+        which = int(torch.randint(len(self._sections), (), generator=rng))
+        section = self._sections[which]
+        half = (side - 1) / 2
+        y, x = (
+            half + int(torch.randint(max(1, n - side + 1), (), generator=rng))
+            for n in section.shape[1:]
+        )
+        where = positions(draw_warp(augment, rng), (y, x), side).to(section.device)
+        image = sample(section[:1], where, "bicubic")[0]
+        target, weight = sample(section[1:], where, "nearest")
+        target = target.round().long()
+        image = change_grey(image, augment, rng)
+        image, target = spoil(image, target, augment, rng)
+        return image, target, weight
+
+
+def _channels(
+    example: Example, balance: NDArray[np.float32], settings: TrainSettings
+) -> NDArray[np.float32]:
+    """Image, target and weight as one `(3, y, x)` array."""
+    weight = border_weight(
+        example.target, w0=settings.border_weight, sigma=settings.border_sigma
+    )
+    known = example.target != IGNORE
+    weight[known] += balance[example.target[known]]
+    return np.stack([example.image, example.target.astype(np.float32), weight])

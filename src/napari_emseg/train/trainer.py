@@ -1,0 +1,208 @@
+"""A network, patches and a validation in; the best weights out, step by step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_emseg.core.records import EpochDone, Note, Progress, Record
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.train.dataset import PatchSource
+from napari_emseg.train.losses import weighted_cross_entropy
+from napari_emseg.train.validation import Validation
+
+
+@dataclass
+class TrainResult:
+    """Best weights so far, and how they were found."""
+
+    state: dict[str, Tensor]
+    scores: dict[str, float] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a network; can be stopped after any step and resumed from its checkpoint.
+
+    Parameters
+    ----------
+    network
+        Trained in place, on the device where it is.
+    patches
+        What it learns from.
+    validation
+        Chooses the best weights; without one the last are the best.
+    settings
+        Steps, rates, seed.
+    checkpoint
+        File that is replaced at every validation; resumed from when it exists.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        patches: PatchSource,
+        settings: TrainSettings,
+        *,
+        validation: Validation | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.settings = settings
+        self._patches = patches
+        self._validation = validation
+        self._checkpoint = checkpoint
+        self._device = next(network.parameters()).device
+        self._optimiser, self._schedule = _optimiser(network, settings)
+        self._step = 0
+        self.best = TrainResult(_snapshot(network))
+
+    def run(self) -> Generator[Record, None, TrainResult]:
+        """Train; yields Progress for every step and EpochDone for every validation.
+
+        When the loss stops being a number, training ends with a Note and the last good
+        weights.
+        """
+        self.resume()
+        losses: list[float] = []
+        started, validated = perf_counter(), self._step
+        while self._step < self.settings.steps:
+            loss = self._update()
+            if loss != loss:
+                yield Note(_not_a_number(self._step, self.settings))
+                break
+            losses.append(loss)
+            self._step += 1
+            last = self._step == self.settings.steps
+            if last or self._step % self.settings.validate_every == 0:
+                seconds = perf_counter() - started
+                ms = 1000 * seconds / (self._step - validated)
+                yield self._validate(sum(losses) / len(losses), ms)
+                self.best.seconds += perf_counter() - started
+                self._save()
+                started, validated, losses = perf_counter(), self._step, []
+            yield Progress("training", self._step, self.settings.steps)
+        return self.best
+
+    def _update(self) -> float:
+        """Make one step and return its loss."""
+        settings = self.settings
+        torch.manual_seed(settings.seed * 1_000_003 + self._step)  # drop-out
+        self.network.train()
+        image, target, weight = self._patches.batch(self._step)
+        half = settings.half_precision and fast_half(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            logits = self.network(image.to(memory_format=torch.channels_last))
+        target, weight = (_middle(t, logits) for t in (target, weight))
+        loss = weighted_cross_entropy(logits.float(), target, weight)
+        value = float(loss.detach())
+        if value == value:
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+            if self._schedule is not None:
+                self._schedule.step()
+        return value
+
+    def _validate(self, loss: float, ms: float) -> EpochDone:
+        scores = {"loss": loss}
+        if self._validation is not None:
+            scores |= self._validation(self.network)
+        score = scores.get("score", float(self._step))
+        best = score > self.best.scores.get("score", float("-inf"))
+        if best:
+            self.best.state = _snapshot(self.network)
+            self.best.scores = {**scores, "score": score}
+            self.best.step = self._step
+        self.best.history.append({"step": self._step, "ms_per_step": ms, **scores})
+        return EpochDone(self._step, self.settings.steps, loss, scores, best, ms)
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        part = self._checkpoint.with_suffix(".part")
+        torch.save(self._contents(), part)
+        os.replace(part, self._checkpoint)
+
+    def _contents(self) -> dict[str, Any]:
+        return {
+            "step": self._step,
+            "settings": self.settings.model_dump_json(),
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule and self._schedule.state_dict(),
+            "best": vars(self.best),
+        }
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one of the same settings."""
+        if self._checkpoint is None or not self._checkpoint.is_file():
+            return
+        saved = torch.load(
+            self._checkpoint, map_location=self._device, weights_only=True
+        )
+        if saved["settings"] != self.settings.model_dump_json():
+            msg = (
+                f"{self._checkpoint} belongs to a run with other settings; "
+                f"delete it to start anew, or use the same settings to go on"
+            )
+            raise ValueError(msg)
+        self._step = saved["step"]
+        self.network.load_state_dict(saved["network"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(saved["schedule"])
+        self.best = TrainResult(**saved["best"])
+
+
+def _optimiser(
+    network: nn.Module, settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR | None]:
+    parameters = network.parameters()
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.99), None
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=rate, total_steps=settings.steps, pct_start=0.15
+    )
+    return optimiser, schedule
+
+
+def fast_half(device: torch.device) -> bool:
+    """Whether the device computes faster in bfloat16 than in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu":
+        return False
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def _middle(values: Tensor, logits: Tensor) -> Tensor:
+    """Cut the middle `(n, y', x')` out of values, as large as the logits."""
+    height, width = logits.shape[2:]
+    y, x = (values.shape[1] - height) // 2, (values.shape[2] - width) // 2
+    return values[:, y : y + height, x : x + width]
+
+
+def _snapshot(network: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+
+
+def _not_a_number(step: int, settings: TrainSettings) -> str:
+    return (
+        f"the loss is not a number at step {step}; the last good weights are kept. "
+        f"Try a learning rate below {settings.learning_rate:g}, "
+        f"or look for NaN in the images."
+    )
