@@ -1,0 +1,93 @@
+"""Where finished sections go, one by one and in any order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SectionSink(Protocol):
+    """Takes sections as they become ready; used by one thread at a time.
+
+    `shape` is `(z, y, x)`. As a context manager it closes at the end, and aborts on an
+    error, keeping the part that holds finished sections.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`; sections never written read as 0.
+
+        Raises
+        ------
+        IndexError, ValueError
+            If there is no such section, or it has another shape.
+        OSError
+            If it can't be written, e.g. for want of space.
+        """
+
+    def close(self) -> Path | None:
+        """Finish, and return where the result is (None: not a file)."""
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ArraySink:
+    """Keeps sections in memory, for callers who want an array."""
+
+    def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.data = np.zeros(shape, self.dtype)
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        self.data[checked(self, z, section)] = section
+
+    def close(self) -> None:
+        """Do nothing: the result is `data`."""
+
+    def abort(self, *, keep: bool = False) -> None:
+        """Do nothing: finished sections are in `data`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def checked(sink: SectionSink, z: int, section: NDArray[Any]) -> int:
+    """Return z if the sink has such a section of this shape.
+
+    Raises
+    ------
+    IndexError, ValueError
+        Otherwise.
+    """
+    if not 0 <= z < sink.shape[0]:
+        msg = f"no section {z} in an output of sections 0..{sink.shape[0] - 1}"
+        raise IndexError(msg)
+    if section.shape != sink.shape[1:]:
+        msg = f"section {z} is {section.shape} px (y, x), expected {sink.shape[1:]}"
+        raise ValueError(msg)
+    return z

@@ -1,0 +1,210 @@
+"""From a file's volumes to one lazy stack: the choices, asked only where needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.io.errors import (
+    ChoiceNeeded,
+    UnreadableError,
+    Value,
+    clear_errors,
+)
+from napari_emseg.io.sections import SectionArray
+from napari_emseg.io.volumes import Contents, Index, Volume
+
+Along = int | Literal["z"]
+"""A frame or channel, or `z`: they are the sections."""
+
+_COLOURS = {
+    3: ("red", "green", "blue"),
+    4: ("red", "green", "blue", "alpha"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the user said about a file; None where nothing was said."""
+
+    series: int | None = None
+    dataset: str | None = None
+    level: int | None = None
+    channel: Along | None = None
+    time: Along | None = None
+
+    @property
+    def made(self) -> dict[str, Value]:
+        """What was said, by option."""
+        options = ("series", "dataset", "level", "channel", "time")
+        said = {option: getattr(self, option) for option in options}
+        return {option: value for option, value in said.items() if value is not None}
+
+
+def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
+    """Return the volume that was chosen, or the only sensible one.
+
+    Raises
+    ------
+    ChoiceNeeded
+        If there are several.
+    ValueError
+        If there is no such series, dataset or level.
+    """
+    other = "dataset" if contents.option == "series" else "series"
+    if getattr(choice, other) not in (None, 0):
+        msg = f"{name}: has no {other} to choose"
+        raise ValueError(msg)
+    given = getattr(choice, contents.option)
+    if given is None and contents.default is not None:
+        return _level(contents.volumes[contents.default], choice.level, name)
+    choices = [(v.key, v.summary) for v in contents.volumes]
+    if given is None:
+        raise ChoiceNeeded(name, contents.question, contents.option, choices)
+    for volume in contents.volumes:
+        if _same(volume.key, given):
+            return _level(volume, choice.level, name)
+    question = f"has no {contents.option} {given!r}"
+    raise ChoiceNeeded(name, question, contents.option, choices)
+
+
+def _same(key: Value, given: Value) -> bool:
+    if isinstance(key, str):
+        return key.strip("/") == str(given).strip("/")
+    return key == given
+
+
+def _level(volume: Volume, level: int | None, name: str) -> Volume:
+    levels = (volume, *volume.levels)
+    if level is None:
+        return volume
+    if not 0 <= level < len(levels):
+        msg = f"{name}: level must be 0..{len(levels) - 1}, got {level}"
+        raise ValueError(msg)
+    return levels[level]
+
+
+def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
+    """Return the sections `(z, y, x)` of a volume, with time and channel chosen.
+
+    Raises
+    ------
+    ChoiceNeeded
+        If there is a time or channel axis, or real colour, and nothing was chosen.
+    ValueError
+        If the choice doesn't exist.
+    """
+    along, fixed = _axes(volume, choice, name)
+    sample = _sample(volume, choice, along, fixed, name)
+    lead = volume.axes[: -3 if "S" in volume.axes else -2]
+    depth = volume.depth if along == "Z" else 1
+
+    def read(first: int, last: int) -> NDArray[Any]:
+        span: int | slice = first if depth == 1 else slice(first, last)
+        index: Index = tuple(span if a == along else fixed[a] for a in lead)
+        values = volume.read(index)
+        if "S" in volume.axes:
+            picked = first if along == "S" else sample
+            values = _one_sample(values, picked)
+        return values if values.ndim == 3 else values[None]
+
+    sizes = volume.sizes
+    shape = (sizes[along] if along else 1, sizes["Y"], sizes["X"])
+    return SectionArray(shape, volume.dtype, read, name=name, depth=depth)
+
+
+def _axes(volume: Volume, choice: Choice, name: str) -> tuple[str, dict[str, int]]:
+    """Return the axis of the sections ("" if there is one section), and the rest."""
+    sizes = volume.sizes
+    along = "Z" if sizes.get("Z", 1) > 1 else ""
+    fixed = {"Z": 0}
+    for axis, option, given in (
+        ("T", "time", choice.time),
+        ("C", "channel", choice.channel),
+    ):
+        n = sizes.get(axis, 1)
+        if given == "z" and n > 1 and not along:
+            along = axis
+        elif n > 1:
+            fixed[axis] = _pick(name, option, given, n, sections=not along)
+        elif axis == "T" or "S" not in sizes:
+            _refuse(name, option, given)
+        fixed.setdefault(axis, 0)
+    return along, fixed
+
+
+def _pick(
+    name: str, option: str, given: Along | None, n: int, *, sections: bool
+) -> int:
+    choices: list[tuple[Value, str]] = [(i, f"{option} {i} of {n}") for i in range(n)]
+    if sections:
+        choices.insert(0, ("z", "they are the sections"))
+    if given is None:
+        what = "points in time" if option == "time" else "channels"
+        raise ChoiceNeeded(name, f"has {n} {what}", option, choices)
+    if not isinstance(given, int) or not 0 <= given < n:
+        raise ChoiceNeeded(name, f"has no {option} {given!r}", option, choices)
+    return given
+
+
+def _refuse(name: str, option: str, given: Along | None) -> None:
+    if given not in (None, 0, "z"):
+        msg = f"{name}: has no {option} {given!r}; it has one only"
+        raise ValueError(msg)
+
+
+def _sample(
+    volume: Volume, choice: Choice, along: str, fixed: dict[str, int], name: str
+) -> int | None:
+    """Return which sample of a pixel to read; None for grey stored as colour."""
+    n = volume.sizes.get("S", 1)
+    chosen = choice.channel
+    if isinstance(chosen, int) and n > 1 and volume.sizes.get("C", 1) == 1:
+        return _pick(name, "channel", chosen, n, sections=False)
+    if n <= 2:
+        return 0
+    lead = volume.axes[:-3]
+    index: Index = tuple(0 if axis == along else fixed[axis] for axis in lead)
+    if volume.depth > 1 and along == "Z":
+        index = tuple(
+            slice(0, 1) if a == along else i for a, i in zip(lead, index, strict=True)
+        )
+    with clear_errors(f"{name}, section 0"):
+        values = volume.read(index)
+    if n in _COLOURS and _is_grey(values):
+        return None
+    names = _COLOURS.get(n, tuple(f"sample {i}" for i in range(n)))
+    choices: list[tuple[Value, str]] = list(enumerate(names))
+    raise ChoiceNeeded(name, "is a colour picture", "channel", choices)
+
+
+def _one_sample(values: NDArray[Any], sample: int | None) -> NDArray[Any]:
+    """Take one sample of `(…, y, x, s)`; None takes the grey that all samples share.
+
+    Raises
+    ------
+    UnreadableError
+        If the samples differ.
+    """
+    if sample is not None:
+        return values[..., sample]
+    if not _is_grey(values):
+        msg = "is a colour picture, while others here are grey; choose a channel"
+        raise UnreadableError(msg)
+    return values[..., 1]
+
+
+def _is_grey(values: NDArray[Any]) -> bool:
+    """Red, green and blue agree, up to what JPEG makes of a grey picture."""
+    red, green, blue = (values[..., i] for i in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return True
+    if values.dtype.kind not in "iu":
+        return False
+    top = int(np.iinfo(values.dtype).max)
+    spread = np.maximum(np.maximum(red, green), blue).astype(np.int64)
+    spread -= np.minimum(np.minimum(red, green), blue)
+    return int(spread.max()) * 100 <= top

@@ -1,0 +1,83 @@
+"""What opening a file can end in: a choice that only the user can make, or damage."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+Value = int | str
+
+
+class ChoiceNeeded(ValueError):  # noqa: N818 - not a fault, a question
+    """A file holds more than one thing, and guessing would be wrong.
+
+    Parameters
+    ----------
+    name
+        The file, for the message.
+    question
+        What is the matter, in words.
+    option
+        Argument of `open_stack` that answers: `series`, `dataset`, `level`, `channel`
+        or `time`.
+    choices
+        `(value, words)` of each possible answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        question: str,
+        option: str,
+        choices: list[tuple[Value, str]],
+    ) -> None:
+        self.option = option
+        self.choices = choices
+        shown = ", ".join(f"{value!r} ({words})" for value, words in choices[:12])
+        more = f" and {len(choices) - 12} more" if len(choices) > 12 else ""
+        super().__init__(
+            f"{name}: {question}; choose with {option}=…, on the command line "
+            f"--{option}: {shown}{more}"
+        )
+
+
+class UnreadableError(OSError):
+    """A file, or a page of it, is damaged, empty, truncated or not what it says."""
+
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What libraries were seen to raise on damaged files: nearly anything."""
+
+
+@contextmanager
+def clear_errors(where: str) -> Iterator[None]:
+    """Turn a library's complaint about a damaged file into one that names it.
+
+    Raises
+    ------
+    UnreadableError
+        With `where` and the cause; our own errors pass unchanged.
+    """
+    try:
+        yield
+    except (ChoiceNeeded, UnreadableError, PermissionError, FileNotFoundError):
+        raise
+    except _DAMAGE as e:
+        cause = str(e).strip() or type(e).__name__
+        msg = f"{where}: {cause}"
+        raise UnreadableError(msg) from e

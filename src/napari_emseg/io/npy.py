@@ -1,0 +1,48 @@
+"""NumPy's own files, read section by section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.volumes import (
+    Contents,
+    Volume,
+    array_volume,
+    name_axes,
+    raw_planes,
+)
+
+
+def contents(path: Path) -> Contents:
+    """Return the array of a `.npy` file; a last axis of 3 or 4 is colour."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read_header(file)
+        offset = file.tell()
+    if dtype.hasobject:
+        msg = f"{path.name}: holds Python objects, not numbers"
+        raise UnreadableError(msg)
+    if len(shape) < 2:
+        msg = f"{path.name}: is not a picture, its shape is {shape}"
+        raise UnreadableError(msg)
+    axes = _axes(shape)
+    if fortran:
+        array = np.memmap(path, dtype, "r", offset, shape, order="F")
+        return Contents((array_volume(array, axes),))
+    tail = 3 if axes.endswith("S") else 2
+    read = raw_planes(path, offset, dtype, shape, tail)
+    return Contents((Volume(axes, shape, dtype, read),))
+
+
+def _axes(shape: tuple[int, ...]) -> str:
+    colour = len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 8
+    tail = "YXS" if colour else "YX"
+    return name_axes("Q" * (len(shape) - len(tail)) + tail, shape)

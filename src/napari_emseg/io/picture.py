@@ -1,0 +1,64 @@
+"""PNG and JPEG: one section each."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
+
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.volumes import Contents, Index, Volume
+
+_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+"""Samples of a pixel by PNG colour type; a palette is real colour."""
+
+
+def contents(path: Path) -> Contents:
+    """Return the picture as a volume of one section."""
+    with path.open("rb") as file:
+        head = file.read(33)
+    if head.startswith(b"\x89PNG"):
+        return Contents((_png(path, head),))
+    return Contents((_jpeg(path),))
+
+
+def _png(path: Path, head: bytes) -> Volume:
+    if len(head) < 33 or head[12:16] != b"IHDR":
+        msg = f"{path.name}: is cut short or damaged, it has no PNG header"
+        raise UnreadableError(msg)
+    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
+    if colour not in _SAMPLES or width == 0 or height == 0:
+        msg = f"{path.name}: is damaged, its PNG header says {width} × {height} px"
+        raise UnreadableError(msg)
+    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+
+    def read(index: Index) -> NDArray[Any]:
+        from imagecodecs import png_decode
+
+        return np.asarray(png_decode(path.read_bytes()))
+
+    return _volume(height, width, _SAMPLES[colour], dtype, read)
+
+
+def _jpeg(path: Path) -> Volume:
+    # Not Image.open: it refuses pictures as large as EM sections can be.
+    with path.open("rb") as file, JpegImageFile(file) as picture:
+        width, height = picture.size
+        bands = len(picture.getbands())
+
+    def read(index: Index) -> NDArray[Any]:
+        with path.open("rb") as file, JpegImageFile(file) as picture:
+            whole = picture.convert("RGB") if bands > 3 else picture
+            return np.asarray(whole)
+
+    return _volume(height, width, min(bands, 3), np.dtype(np.uint8), read)
+
+
+def _volume(height: int, width: int, samples: int, dtype: Any, read: Any) -> Volume:
+    if samples == 1:
+        return Volume("YX", (height, width), dtype, read)
+    return Volume("YXS", (height, width, samples), dtype, read)

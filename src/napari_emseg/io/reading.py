@@ -1,0 +1,271 @@
+"""Open any file of EM sections: format by content, choices → a lazy stack."""
+
+from __future__ import annotations
+
+import glob as globbing
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Protocol, cast
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
+from napari_emseg.io.choosing import Along, Choice, choose_volume, sections_of
+from napari_emseg.io.errors import UnreadableError, Value, clear_errors
+from napari_emseg.io.volumes import Contents
+
+HEAD = 2056
+"""Bytes from a file's start by which its format is known."""
+
+
+class FormatModule(Protocol):
+    """What a module such as `io.tiff` has; imported when such a file is opened."""
+
+    def contents(self, path: Path) -> Contents:
+        """List the volumes of a file without reading their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file: its names, how its content is known, and who reads it."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[bytes], bool]
+    module: str
+
+    def contents(self, path: Path) -> Contents:
+        """List the volumes of a file without reading their values."""
+        module = import_module(f"napari_emseg.io.{self.module}")
+        return cast("FormatModule", module).contents(path)
+
+
+def _begins(*magic: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magic)
+
+
+def _is_hdf5(head: bytes) -> bool:
+    return any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048))
+
+
+def _is_mrc(head: bytes) -> bool:
+    return head[208:211] == b"MAP"
+
+
+def _is_dm(head: bytes) -> bool:
+    dm3 = head[:4] == b"\0\0\0\3" and head[8:12] in (b"\0\0\0\0", b"\0\0\0\1")
+    dm4 = head[:4] == b"\0\0\0\4" and head[12:16] in (b"\0\0\0\0", b"\0\0\0\1")
+    return dm3 or dm4
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        _begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        "tiff",
+    ),
+    Format(
+        "picture",
+        (".png", ".jpg", ".jpeg"),
+        _begins(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"),
+        "picture",
+    ),
+    Format("HDF5", (".h5", ".hdf5", ".hdf", ".he5"), _is_hdf5, "hdf5"),
+    Format("MRC", (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"), _is_mrc, "mrc"),
+    Format("DM", (".dm3", ".dm4"), _is_dm, "dm"),
+    Format("npy", (".npy",), _begins(b"\x93NUMPY"), "npy"),
+    Format("compressed", (".gz", ".bz2"), _begins(b"\x1f\x8b", b"BZh"), "compressed"),
+)
+ZARR = Format("OME-Zarr", (".zarr",), lambda head: False, "omezarr")
+FOLDER = Format("folder", (), lambda head: False, "folder")
+
+SUFFIXES = tuple(s for f in (*FORMATS, ZARR) for s in f.suffixes)
+"""Names of files that `open_stack` reads, as a hint; the content decides."""
+
+
+def recognise(path: Path) -> Format:
+    """Return the format of an existing file or folder, by its content.
+
+    Raises
+    ------
+    UnreadableError
+        If it is empty, not what its name says, or of no known format.
+    """
+    if path.is_dir():
+        marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+        return ZARR if any((path / mark).exists() for mark in marks) else FOLDER
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        msg = f"{path.name}: is empty (0 bytes)"
+        raise UnreadableError(msg)
+    for known in FORMATS:
+        if known.recognises(head):
+            return known
+    return _by_name(path, head)
+
+
+def _by_name(path: Path, head: bytes) -> Format:
+    """Return the format of a file that bears no mark: an old MRC, or an error."""
+    suffix = path.suffix.lower()
+    named = next((f for f in FORMATS if suffix in f.suffixes), None)
+    if named is not None and named.name == "MRC":
+        return named
+    begins = f"it begins with {head[:8]!r}"
+    if named is not None:
+        msg = f"{path.name}: is no {named.name} file in spite of its name; {begins}"
+    else:
+        msg = f"{path.name}: is of no known format ({begins}); known: " + ", ".join(
+            SUFFIXES
+        )
+    raise UnreadableError(msg)
+
+
+def open_stack(
+    path: str | PathLike[str],
+    *,
+    voxel_size_nm: VoxelSize | None = None,
+    dataset: str | None = None,
+    series: int | None = None,
+    level: int | None = None,
+    channel: Along | None = None,
+    time: Along | None = None,
+) -> Stack:
+    """Open a file, a folder or a glob of sections as a lazy stack.
+
+    Nothing but headers is read here (and one section of a colour picture, to see
+    whether it is really grey).
+
+    Parameters
+    ----------
+    path
+        TIFF, PNG, JPEG, MRC, DM3/DM4, HDF5, OME-Zarr, npy, a folder of sections in the
+        order of the numbers in their names, or a glob such as `raw/*.png`.
+    voxel_size_nm
+        `(z, y, x)`; wins over what the file says.
+    dataset
+        Path of the array in an HDF5 or Zarr file.
+    series
+        Number of the picture in a file with several.
+    level
+        Scale level, 0 is the full resolution and the default.
+    channel, time
+        Which one, counted from 0; `"z"` says that they are the sections.
+
+    Raises
+    ------
+    ChoiceNeeded
+        If the file holds several stacks, a time or channel axis, or real colour.
+    FileNotFoundError
+        If there is no such file.
+    OSError, ValueError
+        If the file is damaged, empty, not what it says, or a choice doesn't exist.
+    """
+    size = None if voxel_size_nm is None else check_voxel_size(voxel_size_nm)
+    choice = Choice(series, dataset, level, channel, time)
+    source, name, known, contents = _look(path)
+    volume = choose_volume(contents, choice, name)
+    sections = sections_of(volume, choice, name)
+    provenance = contents.provenance
+    return Stack(
+        sections,
+        name=_stem(name),
+        voxel_size_nm=size or volume.voxel_size_nm,
+        source=source,
+        metadata={
+            "format": known.name,
+            "axes": volume.axes,
+            "choice": choice.made,
+            **({} if provenance is None else {"emseg": provenance.model_dump()}),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One stack of a file; `shapes` are those of its scale levels, `axes` theirs."""
+
+    key: Value
+    words: str
+    axes: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    voxel_size_nm: VoxelSize | None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file holds; `option` (`series` or `dataset`) chooses among the items.
+
+    `default` is the index of the item that is opened when nothing is chosen, or None.
+    """
+
+    source: str
+    format: str
+    option: str
+    items: tuple[Item, ...]
+    default: int | None
+    provenance: Provenance | None
+
+
+def describe(path: str | PathLike[str]) -> Description:
+    """List the series or datasets of a file, with shapes and scale levels.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `open_stack`, but it never asks for a choice.
+    """
+    source, _, known, found = _look(path)
+    items = tuple(
+        Item(
+            volume.key,
+            volume.words,
+            volume.axes,
+            tuple(level.shape for level in (volume, *volume.levels)),
+            str(volume.dtype),
+            volume.voxel_size_nm,
+        )
+        for volume in found.volumes
+    )
+    return Description(
+        source, known.name, found.option, items, found.default, found.provenance
+    )
+
+
+def read_provenance(path: str | PathLike[str]) -> Provenance | None:
+    """Return how a file of ours came to be; None for any other file."""
+    return _look(path)[3].provenance
+
+
+def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
+    """Return the source, its name for messages, its format and its contents."""
+    text = fspath(path)
+    place = Path(text).expanduser()
+    if not place.exists() and any(c in text for c in "*?["):
+        found = [Path(p) for p in globbing.glob(str(place))]
+        if not found:
+            msg = f"no file matches {text}"
+            raise FileNotFoundError(msg)
+        if len(found) > 1:
+            from napari_emseg.io.folder import contents_of_files
+
+            return text, text, FOLDER, contents_of_files(found, text)
+        place = found[0]
+    if not place.exists():
+        msg = f"no such file or folder: {text}"
+        raise FileNotFoundError(msg)
+    known = recognise(place)
+    with clear_errors(place.name):
+        return str(place), place.name, known, known.contents(place)
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without its known endings."""
+    stem = Path(name).name
+    while (cut := Path(stem)).suffix.lower() in (*SUFFIXES, ".ome") and cut.stem:
+        stem = cut.stem
+    return stem

@@ -1,0 +1,117 @@
+"""A lazy `(z, y, x)` array that reads one section, or one slab of chunks, at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.io.errors import UnreadableError, clear_errors
+
+Read = Callable[[int, int], NDArray[Any]]
+"""Reads sections `first` … `last - 1` as `(n, y, x)`; must be thread-safe if n is 1."""
+
+
+class SectionArray:
+    """Sections `(z, y, x)` that are read when sliced; safe to share by threads.
+
+    Parameters
+    ----------
+    shape
+        `(z, y, x)`.
+    dtype
+        Type of the values; they are handed out in the machine's byte order.
+    read
+        Reads some sections.
+    name
+        Stands in error messages.
+    depth
+        Sections that lie in one chunk of the file. They are read together and the last
+        such slab is kept, so that going through the stack decodes each chunk once.
+    """
+
+    ndim = 3
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        read: Read,
+        *,
+        name: str,
+        depth: int = 1,
+    ) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype).newbyteorder("=")
+        self.size = int(np.prod(shape, dtype=np.int64))
+        self.nbytes = self.size * self.dtype.itemsize
+        self._read = read
+        self._name = name
+        self._depth = depth
+        self._lock = Lock()
+        self._slab: tuple[int, NDArray[Any]] | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<SectionArray {self._name} {self.shape} {self.dtype}>"
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        if copy is False:
+            msg = f"{self._name}: sections are read from a file, which makes a copy"
+            raise ValueError(msg)
+        values: NDArray[Any] = self[:]
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Index by integers, slices, an ellipsis; along z also by a list or mask."""
+        which, rest = self._split(key)
+        if isinstance(which, SupportsIndex) and not isinstance(which, np.ndarray):
+            section = self._section(int(np.arange(self.shape[0])[which]))
+            return np.asarray(section[rest])
+        picked = np.arange(self.shape[0])[which]
+        if len(picked) == 0:
+            return np.empty((0, *self.shape[1:]), self.dtype)[:, *rest]
+        return np.stack([self._section(int(z))[rest] for z in picked])
+
+    def _split(self, key: Any) -> tuple[Any, tuple[Any, ...]]:
+        keys = list(key) if isinstance(key, tuple) else [key]
+        dots = [i for i, part in enumerate(keys) if part is Ellipsis]
+        if len(keys) - len(dots) > 3 or len(dots) > 1 or any(k is None for k in keys):
+            msg = f"{self._name}: a (z, y, x) stack can't be indexed by {key!r}"
+            raise IndexError(msg)
+        at = dots[0] if dots else len(keys)
+        missing = [slice(None)] * (3 - len(keys) + len(dots))
+        keys[at : at + 1] = missing
+        return keys[0], tuple(keys[1:])
+
+    def _section(self, z: int) -> NDArray[Any]:
+        section: NDArray[Any]
+        if self._depth == 1:
+            section = self._load(z, z + 1)[0]
+            return section
+        with self._lock:
+            first = z - z % self._depth
+            if self._slab is None or self._slab[0] != first:
+                last = min(first + self._depth, self.shape[0])
+                self._slab = (first, self._load(first, last))
+            section = self._slab[1][z - first].copy()
+            return section
+
+    def _load(self, first: int, last: int) -> NDArray[Any]:
+        sections = f"section {first}" + (f"…{last - 1}" if last - first > 1 else "")
+        with clear_errors(f"{self._name}, {sections}"):
+            values = np.asarray(self._read(first, last), dtype=self.dtype)
+        if values.shape != (last - first, *self.shape[1:]):
+            msg = (
+                f"{self._name}, {sections}: is {values.shape[-2:]} px (y, x), "
+                f"where {self.shape[1:]} was expected"
+            )
+            raise UnreadableError(msg)
+        return values

@@ -1,0 +1,230 @@
+"""TIFF in all its forms, read page by page: OME, ImageJ, pyramids, BigTIFF, tiles."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.tiff_notes import provenance, voxel_size_nm
+from napari_emseg.io.volumes import Contents, Index, Volume, array_volume, raw_planes
+
+_MIN_IS_WHITE = 0
+_PALETTE = 3
+
+
+def contents(path: Path) -> Contents:
+    """List the series of a TIFF file and their pyramid levels."""
+    tif, series = _open(path)
+    # Closed with the last volume that reads from it.
+    pages = _Pages(path, tif)
+    volumes = tuple(
+        _volume(pages, one, nth) for nth, one in enumerate(series) if _is_whole(one)
+    )
+    return Contents(
+        volumes,
+        default=0 if len(volumes) == 1 else None,
+        question=_question(series),
+        provenance=provenance(tif),
+    )
+
+
+def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
+    """Open a file and parse its pages.
+
+    Raises
+    ------
+    UnreadableError
+        If the chain of pages is broken, of which tifffile only tells its log.
+    """
+    with _complaints() as complaints:
+        tif = TiffFile(path)
+        try:
+            series = _series(tif)
+        except BaseException:
+            tif.close()
+            raise
+    damage = [c for c in complaints if "TiffPages" in c or "corrupted" in c]
+    if damage or not series:
+        tif.close()
+        cause = damage[0].partition("> ")[2] if damage else "has no pages"
+        msg = f"{path.name}: is damaged or cut short: {cause}"
+        raise UnreadableError(msg)
+    return tif, series
+
+
+def _series(tif: TiffFile) -> list[TiffPageSeries]:
+    try:
+        return tif.series
+    except RuntimeError:  # a page unlike the others among many
+        tif.is_uniform = False
+        return tif.series
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect the errors that tifffile logs in this thread, instead of showing them."""
+    heard: list[str] = []
+    thread = threading.get_ident()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread and record.levelno >= logging.ERROR:
+                heard.append(record.getMessage())
+
+    log, ear = logging.getLogger("tifffile"), Ear()
+    log.addHandler(ear)
+    try:
+        yield heard
+    finally:
+        log.removeHandler(ear)
+
+
+def _is_whole(series: TiffPageSeries) -> bool:
+    """Tell a picture from a thumbnail beside one."""
+    return not series.keyframe.is_reduced
+
+
+def _question(series: list[TiffPageSeries]) -> str:
+    if any(one.kind not in ("generic", "uniform") for one in series):
+        return "holds several pictures"
+    a, b = series[:2] if len(series) > 1 else (series[0], series[0])
+    return (
+        f"has pages of unlike shape: page {a.keyframe.index} is {a.keyframe.shape} "
+        f"{a.dtype}, page {b.keyframe.index} is {b.keyframe.shape} {b.dtype}"
+    )
+
+
+class _Pages:
+    """Reads pages of an open file from any thread; closes it when no longer used."""
+
+    def __init__(self, path: Path, tif: TiffFile) -> None:
+        self.path = path
+        self.tif = tif
+        self.lock = threading.RLock()
+        tif.filehandle.set_lock(True)
+        weakref.finalize(self, tif.close)
+
+    def read(self, series: TiffPageSeries, nth: int) -> NDArray[Any]:
+        """Return page `nth` of a series as stored."""
+        with self.lock:
+            page = series[nth]
+            if page is None:
+                msg = f"page {nth} is missing; the file says it is in another one"
+                raise UnreadableError(msg)
+            if page.parent is not self.tif:
+                return self._read_elsewhere(page)
+            self._check(page, series)
+        return np.asarray(page.asarray())
+
+    def _read_elsewhere(self, page: TiffPage | TiffFrame) -> NDArray[Any]:
+        """Read a page of an OME series that spans files, which tifffile closes."""
+        handle = page.parent.filehandle
+        handle.open()
+        try:
+            return np.asarray(page.asarray())
+        finally:
+            handle.close()
+
+    def _check(self, page: TiffPage | TiffFrame, series: TiffPageSeries) -> None:
+        size = self.tif.filehandle.size
+        ends = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if not page.dataoffsets or max(a + n for a, n in ends) > size:
+            msg = f"page {page.index} is cut short, the file ends before its values"
+            raise UnreadableError(msg)
+        if series.kind == "uniform" and page.aspage().shape != series.keyframe.shape:
+            msg = (
+                f"page {page.index} is {page.aspage().shape}, "
+                f"where {series.keyframe.shape} was expected"
+            )
+            raise UnreadableError(msg)
+
+
+class _SeriesArray:
+    """A series as an array that is indexed by an integer for each axis over pages."""
+
+    def __init__(self, pages: _Pages, series: TiffPageSeries) -> None:
+        self.shape = tuple(series.shape)
+        self.dtype = np.dtype(series.dtype)
+        self._tone = _tone(series.keyframe)
+        self._lead = _axes_over_pages(self.shape, series.keyframe.size)
+        self._planes: Callable[[Index], NDArray[Any]] | None = None
+        self._pages = pages
+        self._series = series
+        if series.dataoffset is not None:
+            stored = self.dtype.newbyteorder(pages.tif.byteorder)
+            self._lead = min(series.axes.find(a) % 99 for a in "YXS")
+            self._planes = raw_planes(
+                pages.path,
+                series.dataoffset,
+                stored,
+                self.shape,
+                len(self.shape) - self._lead,
+            )
+
+    def __getitem__(self, key: Index) -> NDArray[Any]:
+        lead, rest = key[: self._lead], key[self._lead :]
+        if self._planes is not None:
+            return self._tone(self._planes(lead)[rest])
+        over = self.shape[: self._lead]
+        nth = int(np.ravel_multi_index(lead, over)) if over else 0
+        page = self._pages.read(self._series, nth)
+        return self._tone(page.reshape(self.shape[self._lead :])[rest])
+
+
+def _axes_over_pages(shape: tuple[int, ...], page_size: int) -> int:
+    """Return how many of the first axes count pages."""
+    return next(n for n in range(len(shape)) if prod(shape[n:]) <= page_size)
+
+
+def _tone(page: TiffPage) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what turns stored values into grey values with bright = high."""
+    if page.photometric == _PALETTE and page.colormap is not None:
+        ramp = page.colormap[0]
+        grey = all(np.array_equal(ramp, other) for other in page.colormap[1:])
+        if grey and ramp[0] > ramp[-1]:
+            return lambda values: (len(ramp) - 1 - values).astype(values.dtype)
+    # tifffile marks every mask so, and its ones are ones.
+    mask = page.bitspersample == 1 and "tifffile" in page.software
+    if page.photometric != _MIN_IS_WHITE or mask:
+        return lambda values: values
+    if page.dtype is not None and page.dtype.kind == "f":
+        return np.negative
+    if page.dtype is not None and page.dtype.kind == "u":
+        top = 2**page.bitspersample - 1
+        return lambda values: values.dtype.type(top) - values
+    return np.invert
+
+
+def _volume(pages: _Pages, series: TiffPageSeries, nth: int) -> Volume:
+    size = voxel_size_nm(pages.tif, nth)
+    full = _level(pages, series)
+    levels = []
+    for smaller in series.levels[1:]:
+        level = _level(pages, smaller)
+        if size is not None:
+            y, x = (full.sizes[axis] / level.sizes[axis] for axis in "YX")
+            level = replace(level, voxel_size_nm=(size[0], size[1] * y, size[2] * x))
+        levels.append(level)
+    return replace(
+        full, voxel_size_nm=size, key=nth, words=series.name, levels=tuple(levels)
+    )
+
+
+def _level(pages: _Pages, series: TiffPageSeries) -> Volume:
+    axes = series.axes
+    two = series.keyframe.samplesperpixel == 2
+    if two and not any(kind in (1, 2) for kind in series.keyframe.extrasamples):
+        axes = axes.replace("S", "C")  # two channels, not grey with transparency
+    return array_volume(_SeriesArray(pages, series), axes)

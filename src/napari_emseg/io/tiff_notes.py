@@ -1,0 +1,96 @@
+"""What a TIFF says beside its pixels: voxel size (OME, ImageJ, tags), provenance."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from xml.etree import ElementTree
+
+from pydantic import ValidationError
+from tifffile import TiffFile, TiffPage
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.units import to_nm, voxel_size
+
+LARGEST_PIXEL_NM = 2000.0
+"""Larger pixels are for printing (1,200 dpi is 21,167 nm), not of a microscope."""
+
+_TAG_UNITS = {2: "inch", 3: "cm"}
+
+
+def voxel_size_nm(tif: TiffFile, series: int) -> VoxelSize | None:
+    """Return the voxel size of one series; None where the file says nothing."""
+    if tif.ome_metadata:
+        return _ome(tif.ome_metadata, series)
+    page = tif.pages.first
+    found = tif.imagej_metadata or {}
+    unit = found.get("unit")
+    if to_nm(1.0, unit) is not None:
+        x, y = _tag(page, "XResolution", unit), _tag(page, "YResolution", unit)
+        return voxel_size(to_nm(found.get("spacing"), unit), y, x)
+    return _fei(tif) or _resolution(page)
+
+
+def _ome(xml: str, series: int) -> VoxelSize | None:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    pixels = [e.attrib for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"]
+    if series >= len(pixels):
+        return None
+    said = pixels[series]
+
+    def length(axis: str) -> float | None:
+        size = said.get(f"PhysicalSize{axis}", "")
+        try:
+            value = float(size)
+        except ValueError:
+            return None
+        return to_nm(value, said.get(f"PhysicalSize{axis}Unit", "µm"))
+
+    return voxel_size(length("Z"), length("Y"), length("X"))
+
+
+def _tag(page: TiffPage, name: str, unit: object) -> float | None:
+    """Return nm per pixel from a tag that holds pixels per unit."""
+    value = page.tags.valueof(name)
+    if not isinstance(value, tuple) or len(value) != 2 or not all(value):
+        return None
+    return to_nm(value[1] / value[0], unit)
+
+
+def _resolution(page: TiffPage) -> VoxelSize | None:
+    unit = _TAG_UNITS.get(page.tags.valueof("ResolutionUnit", 2))
+    x, y = _tag(page, "XResolution", unit), _tag(page, "YResolution", unit)
+    if x is None or y is None or max(x, y) > LARGEST_PIXEL_NM:
+        return None
+    return voxel_size(None, y, x)
+
+
+def _fei(tif: TiffFile) -> VoxelSize | None:
+    """Return the pixel size in the notes of FEI / Thermo Fisher microscopes."""
+    scan = (tif.fei_metadata or {}).get("Scan", {})
+    x, y = (to_nm(scan.get(key), "m") for key in ("PixelWidth", "PixelHeight"))
+    return voxel_size(None, y, x)
+
+
+def provenance(tif: TiffFile) -> Provenance | None:
+    """Return how a file of ours came to be; None for any other file."""
+    found: Any = (tif.imagej_metadata or {}).get("Info")
+    if not isinstance(found, str) and tif.ome_metadata:
+        found = _ome_description(tif.ome_metadata)
+    try:
+        return Provenance.model_validate(json.loads(found)["emseg"])
+    except (TypeError, ValueError, KeyError, ValidationError):
+        return None
+
+
+def _ome_description(xml: str) -> str | None:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    tags = (e for e in root.iter() if e.tag.rpartition("}")[2] == "Description")
+    return next((e.text for e in tags), None)

@@ -1,0 +1,147 @@
+"""Write sections into one TIFF: ImageJ's form up to 4 GiB, BigTIFF with OME beyond."""
+
+from __future__ import annotations
+
+import json
+import sys
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import checked
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.output import Output
+
+CLASSIC_LIMIT = 2**32 - 2**20
+"""Bytes that a TIFF with 32-bit offsets may have, with room for notes."""
+
+_PAGE_BYTES = 512
+"""At most what a page takes beside its values."""
+
+_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
+
+
+class TiffSink:
+    """An uncompressed TIFF whose sections are filled in any order.
+
+    Up to 4 GiB it carries ImageJ's notes: calibration, unit, provenance under Info.
+    Fiji shows uint32 as 32-bit float. Beyond, it is a BigTIFF with OME notes, which
+    Fiji opens through Bio-Formats.
+
+    Raises
+    ------
+    ValueError
+        If the dtype can't be written.
+    OSError
+        As `Output`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        *,
+        voxel_size_nm: VoxelSize | None,
+        provenance: Provenance | None,
+        overwrite: bool = False,
+    ) -> None:
+        if dtype.name not in _DTYPES:
+            msg = f"TIFF output takes {', '.join(_DTYPES)}, got {dtype}"
+            raise ValueError(msg)
+        self.shape = shape
+        self.dtype = dtype
+        needed = prod(shape) * dtype.itemsize + (shape[0] + 1) * _PAGE_BYTES
+        self._output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        big = needed > CLASSIC_LIMIT
+        self._start = _lay_out(
+            self._output.part, shape, dtype, voxel_size_nm, provenance, big=big
+        )
+        self._file = self._output.part.open("r+b")
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        size = prod(self.shape[1:]) * self.dtype.itemsize
+        self._file.seek(self._start + checked(self, z, section) * size)
+        self._file.write(np.ascontiguousarray(section, self.dtype).data)
+
+    def close(self) -> Path:
+        """Finish, and return where the result is."""
+        self._file.close()
+        return self._output.finish()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+        self._file.close()
+        return self._output.give_up(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file.closed:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abort(keep=True)
+
+
+def _lay_out(
+    path: Path,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    size: VoxelSize | None,
+    provenance: Provenance | None,
+    *,
+    big: bool,
+) -> int:
+    """Write all but the values, and return the byte at which these begin."""
+    order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
+    info = json.dumps({"emseg": provenance.model_dump()} if provenance else {})
+    ome = big and dtype.name != "uint64"  # OME has no such type
+    with TiffWriter(path, bigtiff=big, byteorder=order, ome=ome) as tif:
+        placed = tif.write(
+            shape=shape,
+            dtype=dtype,
+            photometric="minisblack",
+            resolution=None if size is None else (1 / size[2], 1 / size[1]),
+            resolutionunit="NONE",
+            description=None if ome else _imagej_notes(shape, size),
+            extratags=() if ome else imagej_metadata_tag({"Info": info}, order),
+            metadata=_ome_notes(size, info) if ome else None,
+            software="napari-emseg",
+            returnoffset=True,
+        )
+    if placed is None:
+        msg = f"{path.name}: {shape} {dtype} could not be laid out as TIFF"
+        raise ValueError(msg)
+    return int(placed[0])
+
+
+def _imagej_notes(shape: tuple[int, int, int], size: VoxelSize | None) -> str:
+    if size is None:
+        return imagej_description(shape, axes="ZYX")
+    if size[0] is None:
+        return imagej_description(shape, axes="ZYX", unit="nm")
+    return imagej_description(shape, axes="ZYX", unit="nm", spacing=size[0])
+
+
+def _ome_notes(size: VoxelSize | None, info: str) -> dict[str, Any]:
+    notes: dict[str, Any] = {"axes": "ZYX", "Description": info}
+    for axis, length in zip("ZYX", size or (None, None, None), strict=True):
+        if length is not None:
+            notes[f"PhysicalSize{axis}"] = length
+            notes[f"PhysicalSize{axis}Unit"] = "nm"
+    return notes

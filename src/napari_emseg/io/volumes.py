@@ -1,0 +1,176 @@
+"""What a format module hands over: arrays with named axes, not yet a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import LazyArray, VoxelSize
+from napari_emseg.io.errors import UnreadableError, Value
+
+Index = tuple[Any, ...]
+"""An integer for each axis, or a slice."""
+
+SLAB_BYTES = 128 * 2**20
+"""Sections that share chunks are read together up to this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One array in a file.
+
+    Parameters
+    ----------
+    axes
+        A letter for each axis, ending in `YX` or `YXS` (S: samples of a colour pixel);
+        before them any of `T`, `C`, `Z`.
+    shape
+        Length of each axis.
+    dtype
+        Type of the values.
+    read
+        Index of the axes before `YX` → the values there. Integers only, but for a slice
+        of Z where `depth` is above 1.
+    voxel_size_nm
+        `(z, y, x)`, as far as the file says.
+    key
+        Value of the option that chooses this volume.
+    words
+        What the file calls it.
+    depth
+        Sections that share chunks.
+    levels
+        Smaller copies of this volume, largest first.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[Index], NDArray[Any]]
+    voxel_size_nm: VoxelSize | None = None
+    key: Value = 0
+    words: str = ""
+    depth: int = 1
+    levels: tuple[Volume, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length by axis letter."""
+        return dict(zip(self.axes, self.shape, strict=True))
+
+    @property
+    def summary(self) -> str:
+        """Name, shape and type in words."""
+        size = " × ".join(f"{n} {axis}" for axis, n in self.sizes.items())
+        return f"{self.words}: {size}, {self.dtype}" if self.words else size
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All volumes of a file.
+
+    `option` chooses between them; `default` is the index of the one that is meant when
+    nobody chooses, None if that would be a guess, for which `question` has the words.
+    """
+
+    volumes: tuple[Volume, ...]
+    option: str = "series"
+    default: int | None = 0
+    question: str = "holds several pictures"
+    provenance: Provenance | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def name_axes(axes: str, shape: tuple[int, ...]) -> str:
+    """Name the axes that a file leaves unnamed (letters other than `TCZYXS`).
+
+    The last unnamed one is z if there is no z yet, others become time, then channel.
+    """
+    named = list(axes)
+    free = [letter for letter in "ZTC" if letter not in named]
+    unnamed = [i for i, letter in enumerate(named) if letter not in "TCZYXS"]
+    long = [i for i in unnamed if shape[i] > 1]
+    for i in reversed(long):
+        if not free:
+            msg = f"has more axes than a stack can have: {axes}, {shape}"
+            raise UnreadableError(msg)
+        named[i] = free.pop(0)
+    return "".join(named)
+
+
+def array_volume(array: LazyArray, axes: str) -> Volume:
+    """Return a volume that reads from a sliceable array with its axes in any order."""
+    shape = tuple(int(n) for n in array.shape)
+    axes = name_axes(axes, shape)
+    tail = "YXS" if "S" in axes else "YX"
+    kept = [a for a, n in zip(axes, shape, strict=True) if a in "TCZ" and n > 1]
+    lead = "".join(kept)
+
+    def read(index: Index) -> NDArray[Any]:
+        at: dict[str, Any] = dict(zip(lead, index, strict=True))
+        at |= dict.fromkeys(tail, slice(None))
+        values = np.asarray(array[tuple(at.get(a, 0) for a in axes)])
+        left = [a for a in axes if isinstance(at.get(a, 0), slice)]
+        wanted = [a for a in lead if isinstance(at[a], slice)] + list(tail)
+        return values.transpose([left.index(a) for a in wanted])
+
+    sizes = dict(zip(axes, shape, strict=True))
+    order = lead + tail
+    return Volume(order, tuple(sizes[a] for a in order), np.dtype(array.dtype), read)
+
+
+def chunk_depth(volume_shape: tuple[int, ...], itemsize: int, chunk: int) -> int:
+    """Sections to read together, for chunks that are `chunk` sections deep."""
+    section = prod(volume_shape[-2:]) * itemsize
+    return max(1, min(chunk, SLAB_BYTES // max(1, section)))
+
+
+def raw_planes(
+    path: Path, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], tail: int
+) -> Callable[[Index], NDArray[Any]]:
+    """Return a reader of planes that lie one after the other in a file.
+
+    Plain reading rather than a memory map: pages of a map count as memory of the
+    process, and a map of a file that is cut short kills it.
+
+    Parameters
+    ----------
+    path, offset
+        Where the first value lies, in bytes.
+    dtype
+        As stored, with its byte order.
+    shape
+        Of the whole array.
+    tail
+        How many of the last axes make a plane.
+
+    Raises
+    ------
+    UnreadableError
+        If the file is too short for the shape.
+    """
+    needed = offset + prod(shape) * dtype.itemsize
+    size = path.stat().st_size
+    if size < needed:
+        msg = (
+            f"{path.name}: is cut short: {shape} {dtype} needs {needed:,} bytes, "
+            f"the file has {size:,}"
+        )
+        raise UnreadableError(msg)
+    lead, plane = shape[: len(shape) - tail], shape[len(shape) - tail :]
+    count = prod(plane)
+
+    def read(index: Index) -> NDArray[Any]:
+        nth = int(np.ravel_multi_index(index, lead)) if lead else 0
+        start = offset + nth * count * dtype.itemsize
+        values = np.fromfile(path, dtype, count, offset=start)
+        return values.reshape(plane)
+
+    return read
