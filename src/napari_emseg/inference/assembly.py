@@ -1,0 +1,132 @@
+"""Pieces of sections in, whole sections out: to a sink, or into one array."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Note, Record, SectionDone, TileDone
+from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.tiles import core_of
+from napari_emseg.inference.ahead import Writer
+from napari_emseg.inference.engine import Engine, Piece, Skipped
+from napari_emseg.inference.scope import Scope
+
+
+class Assembly:
+    """The last stage of a run.
+
+    Parameters
+    ----------
+    sink
+        Gets whole sections; None to collect an array if `keep`.
+    squeeze
+        Sections are `(y, x)` of the only channel, not `(c, y, x)`.
+    """
+
+    def __init__(
+        self, scope: Scope, sink: SectionSink | None, *, keep: bool, squeeze: bool
+    ) -> None:
+        self._scope = scope
+        self._sink = sink
+        self._squeeze = squeeze
+        self.sections = tuple(sorted(scope.sections))
+        self.damaged: dict[int, str] = {}
+        self.blank: list[int] = []
+        self._all: NDArray[np.float32] | None = None
+        if sink is None and keep:
+            shape = (len(scope.channels), len(self.sections), *scope.shape)
+            self._all = np.zeros(shape, np.float32)
+        self._open: dict[int, NDArray[np.float32] | None] = {}
+        self._missing: dict[int, int] = {}
+        self._tiles = 0
+        self._written = 0
+
+    @property
+    def probabilities(self) -> NDArray[np.float32] | None:
+        """`(z, y, x)` or `(c, z, y, x)`; None if not kept."""
+        if self._all is None:
+            return None
+        return self._all[0] if self._squeeze else self._all
+
+    def collect(
+        self, items: Iterable[Piece | Skipped | Note], engine: Engine
+    ) -> Generator[Record, None, None]:
+        """Put pieces together; yield what happened."""
+        with Writer(self._sink) as writer:
+            for item in items:
+                if isinstance(item, Note):
+                    yield item
+                elif isinstance(item, Skipped):
+                    yield self._note(item)
+                    yield self._skip(item, engine, writer)
+                else:
+                    yield self._add(item, engine, writer)
+                yield from self._sections_done(writer.written())
+            yield from self._sections_done(writer.written(wait=True))
+
+    def _sections_done(self, sections: list[int]) -> Generator[Record, None, None]:
+        for z in sections:
+            self._written += 1
+            yield SectionDone(z, self._written, len(self.sections))
+
+    def _add(self, piece: Piece, engine: Engine, writer: Writer) -> TileDone:
+        z, core = piece.section.z, piece.tile.core
+        output = piece.output[list(self._scope.channels)]
+        values = core_of(output, piece.plan, piece.tile)
+        piece.section.clear(values, core)
+        canvas = self._canvas(z)
+        if canvas is not None:
+            rows, columns = self._scope.roi
+            y, x = core[0].start - rows.start, core[1].start - columns.start
+            canvas[:, y : y + values.shape[1], x : x + values.shape[2]] = values
+        self._missing[z] -= prod(values.shape[1:])
+        if self._missing[z] == 0:
+            self._finish(z, writer)
+        self._tiles += 1
+        return TileDone(z, core, values, self._tiles, engine.tiles)
+
+    def _skip(self, skipped: Skipped, engine: Engine, writer: Writer) -> TileDone:
+        """Give a section probability 0; a damaged one is left out of the sink."""
+        canvas = self._canvas(skipped.z)
+        if canvas is not None:
+            canvas[:] = 0
+        if skipped.damaged:
+            self.damaged[skipped.z] = skipped.reason
+        else:
+            self.blank.append(skipped.z)
+        self._finish(skipped.z, writer, write=not skipped.damaged)
+        self._tiles += skipped.tiles
+        shape = (len(self._scope.channels), *self._scope.shape)
+        zeros = np.broadcast_to(np.float32(0), shape)
+        return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, engine.tiles)
+
+    def _note(self, skipped: Skipped) -> Note:
+        if skipped.damaged:
+            return Note(f"section {skipped.z} is left out: {skipped.reason}")
+        return Note(f"section {skipped.z} gets probability 0: {skipped.reason}")
+
+    def _canvas(self, z: int) -> NDArray[np.float32] | None:
+        """Return where section `z` is put together, `(c, y, x)`."""
+        if z not in self._missing:
+            self._missing[z] = prod(self._scope.shape)
+            shape = (len(self._scope.channels), *self._scope.shape)
+            if self._all is not None:
+                self._open[z] = self._all[:, self.sections.index(z)]
+            else:
+                self._open[z] = (
+                    None if self._sink is None else np.empty(shape, np.float32)
+                )
+        return self._open[z]
+
+    def _finish(self, z: int, writer: Writer, *, write: bool = True) -> None:
+        canvas = self._open.pop(z)
+        del self._missing[z]
+        if canvas is None or not write:
+            writer.skip(z)
+            return
+        section = canvas[0] if self._squeeze else canvas
+        writer.put(z, self.sections.index(z), section)

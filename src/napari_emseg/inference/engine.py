@@ -1,0 +1,212 @@
+"""Windows in, probabilities out; smaller windows when memory runs out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Note
+from napari_emseg.core.tiles import Tile, TilePlan, read_tile
+from napari_emseg.inference.limits import Limits, lowered
+from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
+from napari_emseg.inference.scope import Scope
+from napari_emseg.inference.sections import Section, SectionReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A tile of a section, and its window `(y, x)` as the network sees it."""
+
+    section: Section
+    plan: TilePlan
+    tile: Tile
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A tile of a section, and the network's output `(n_classes, y, x)` for it."""
+
+    section: Section
+    plan: TilePlan
+    tile: Tile
+    output: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A section without result: damaged (it can't be read) or blank."""
+
+    z: int
+    reason: str
+    damaged: bool
+    tiles: int
+    """Tiles that will not come."""
+
+
+class Engine:
+    """The two middle stages of a run, which share what memory allows.
+
+    Parameters
+    ----------
+    fallback
+        Loads the runtime to end with when the device has too little memory or is lost,
+        and says what may be used there; None if this is the last one already.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        runtime: Runtime,
+        limits: Limits,
+        fallback: Callable[[], tuple[Runtime, Limits]] | None,
+    ) -> None:
+        self.runtime = runtime
+        self.limits = limits
+        self._scope = scope
+        self._geometry = runtime.geometry
+        self._fallback = fallback
+        self._planned: tuple[Limits, TilePlan] | None = None
+        self._tiles_read = 0
+        self._tiles_split = 0
+        self._sections_read = 0
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the whole run; grows when tiles are made smaller."""
+        left = len(self._scope.sections) - self._sections_read
+        each = len(self._plan()) if left else 0
+        return self._tiles_read + self._tiles_split + left * each
+
+    def _plan(self) -> TilePlan:
+        limits = self.limits
+        if self._planned is None or self._planned[0] != limits:
+            self._planned = limits, limits.plan(self._scope, self._geometry)
+        return self._planned[1]
+
+    def read(self, reader: SectionReader) -> Generator[Job | Skipped, None, None]:
+        """Yield the windows of all sections in their order."""
+        for z in self._scope.sections:
+            plan = self._plan()
+            left = len(plan)
+            self._tiles_read += left
+            self._sections_read += 1
+            try:
+                section = reader.open(z)
+                if section.blank:
+                    yield Skipped(z, "it is blank", damaged=False, tiles=left)
+                    continue
+                for tile in plan:
+                    job = _job(section, plan, tile)
+                    left -= 1
+                    yield job
+            except (OSError, ValueError) as e:
+                yield Skipped(z, str(e), damaged=True, tiles=left)
+
+    def compute(
+        self, items: Generator[Job | Skipped, None, None]
+    ) -> Generator[Piece | Skipped | Note, None, None]:
+        """Run the network over windows, several of one shape at once.
+
+        Closes `items` at its end.
+        """
+        waiting: list[Job] = []
+        with closing(items):
+            for item in items:
+                if isinstance(item, Skipped):
+                    yield from self._flush(waiting)
+                    yield item
+                    continue
+                if waiting and waiting[0].values.shape != item.values.shape:
+                    yield from self._flush(waiting)
+                waiting.append(item)
+                if len(waiting) >= self.limits.batch:
+                    yield from self._flush(waiting)
+            yield from self._flush(waiting)
+
+    def _flush(self, waiting: list[Job]) -> Iterator[Piece | Note]:
+        """Compute all that waits; what fails for want of memory is made smaller."""
+        left = deque(job for waits in waiting for job in self._fitting(waits))
+        waiting.clear()
+        while left:
+            group = _alike(left, self.limits.batch)
+            outputs, note = self._try(group)
+            if outputs is None:
+                yield Note(note)
+                left = deque(j for job in (*group, *left) for j in self._fitting(job))
+                continue
+            for job, output in zip(group, outputs, strict=True):
+                yield Piece(job.section, job.plan, job.tile, output)
+
+    def _try(self, group: list[Job]) -> tuple[NDArray[np.float32] | None, str]:
+        """Return the outputs; or None and what was done to make it work next time."""
+        batch = np.stack([job.values for job in group])[:, None]
+        try:
+            return self.runtime(batch), ""
+        except (MemoryError, RuntimeError) as e:
+            lost = is_device_lost(e)
+            if not lost and not is_out_of_memory(e):
+                raise
+            note = self._step_down(batch.shape, lost=lost)
+            if note is None:
+                msg = (
+                    f"not enough memory for a window of {batch.shape[2:]} px (y, x) "
+                    f"on {self.runtime.device}; close other programs or set a "
+                    "smaller tile"
+                )
+                raise MemoryError(msg) from e
+            return None, note
+
+    def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:
+        n, _, y, x = shape
+        device = self.runtime.device
+        limits = None if lost else lowered(self.limits, self._geometry, (y, x), n)
+        if limits is not None:
+            before, self.limits = self.limits, limits
+            if limits.tile != before.tile:
+                return (
+                    f"out of memory on {device}: going on with tiles of "
+                    f"{limits.tile} px instead of {max(y, x)}; finished tiles are kept"
+                )
+            return f"out of memory on {device}: going on with {limits.batch} at once"
+        if self._fallback is None:
+            return None
+        self.runtime, self.limits = self._fallback()
+        self._fallback = None
+        why = "the device stopped working" if lost else "out of memory"
+        return (
+            f"{why} on {device}: going on with {self.runtime.name} on "
+            f"{self.runtime.device}; finished tiles are kept"
+        )
+
+    def _fitting(self, job: Job) -> Iterator[Job]:
+        """Yield the job, or its core cut into tiles of the present limit."""
+        limit = self.limits.tile
+        if limit is None or max(job.values.shape) <= limit:
+            yield job
+            return
+        part = TilePlan(
+            job.plan.shape, self._geometry, job.plan.zoom, limit, job.tile.core
+        )
+        self._tiles_split += len(part) - 1
+        for tile in part:
+            yield _job(job.section, part, tile)
+
+
+def _job(section: Section, plan: TilePlan, tile: Tile) -> Job:
+    return Job(section, plan, tile, read_tile(section.window, plan, tile))
+
+
+def _alike(left: deque[Job], most: int) -> list[Job]:
+    """Take the first jobs of one window shape."""
+    group = [left.popleft()]
+    while left and len(group) < most:
+        if left[0].values.shape != group[0].values.shape:
+            break
+        group.append(left.popleft())
+    return group

@@ -1,0 +1,223 @@
+"""Stack and weights in, membrane probabilities out, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg import __version__
+from napari_emseg.core.records import Note, Provenance, Record
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference.ahead import ahead
+from napari_emseg.inference.assembly import Assembly
+from napari_emseg.inference.engine import Engine
+from napari_emseg.inference.limits import Limits, choose_limits
+from napari_emseg.inference.runtime import Runtime, load_runtime
+from napari_emseg.inference.scope import Scope, scope_of
+from napari_emseg.inference.sections import SectionReader
+from napari_emseg.models.weights import Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionResult:
+    """What a run gave.
+
+    Parameters
+    ----------
+    probabilities
+        `(z, y, x)` of membrane, or `(c, z, y, x)` if classes were asked for; None if
+        they went to a sink or were not kept.
+    sections
+        Source sections along z, ascending; a sink's index counts these.
+    damaged
+        Sections that couldn't be read, with the reason; probability 0.
+    blank
+        Sections with nothing to see; probability 0.
+    """
+
+    probabilities: NDArray[np.float32] | None = field(repr=False)
+    sections: tuple[int, ...]
+    roi: tuple[slice, slice]
+    damaged: dict[int, str]
+    blank: tuple[int, ...]
+    notes: tuple[str, ...]
+    runtime: str
+    device: str
+    seconds: float
+    provenance: Provenance
+
+
+class Predictor:
+    """Runs one set of weights over stacks; keeps the loaded network between runs."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._loaded: tuple[tuple[object, ...], Runtime] | None = None
+
+    def run(
+        self,
+        stack: Stack,
+        *,
+        settings: PredictSettings | None = None,
+        sections: Sequence[int] | None = None,
+        roi: tuple[slice, slice] | None = None,
+        classes: Sequence[str] | None = None,
+        sink: SectionSink | None = None,
+        keep: bool = True,
+    ) -> Generator[Record, None, PredictionResult]:
+        """Return the run as a generator of records.
+
+        The network is loaded by the generator's first `next`. Closing it stops the run
+        after the tile in hand; finished sections stay in the sink, which remains the
+        caller's to close.
+
+        Parameters
+        ----------
+        sections
+            Which, in the order of work; all by default. Results are stored ascending.
+        roi
+            Rows and columns that are wanted; all by default. Results have its size.
+        classes
+            Names of the card's classes; membrane by default.
+        sink
+            Gets each finished section `(y, x)`, or `(c, y, x)` if classes were asked
+            for, by its place among the ascending `sections`. Damaged ones are left out.
+        keep
+            Without a sink: collect an array for the result. False if records suffice.
+
+        Raises
+        ------
+        ValueError
+            At once, if a section, region, class or the voxel size can't be served;
+            at the first `next`, if the device isn't there or the tile is too small.
+        MemoryError
+            If memory runs out with the smallest tiles on the CPU.
+        """
+        settings = settings or PredictSettings()
+        card = self.weights.card
+        scope = scope_of(
+            stack, card, settings, sections=sections, roi=roi, classes=classes
+        )
+        results = Assembly(scope, sink, keep=keep, squeeze=classes is None)
+        return self._run(scope, settings, results)
+
+    def runtime(self, settings: PredictSettings) -> Runtime:
+        """Return the runtime for these settings, loaded once.
+
+        Raises
+        ------
+        ValueError
+            If the device or the runtime isn't there, or the weights don't fit.
+        """
+        s = settings
+        wanted = (s.device, s.runtime, s.half_precision, s.threads)
+        if self._loaded is None or self._loaded[0] != wanted:
+            self._loaded = wanted, load_runtime(self.weights, settings)
+        return self._loaded[1]
+
+    def _run(
+        self, scope: Scope, settings: PredictSettings, results: Assembly
+    ) -> Generator[Record, None, PredictionResult]:
+        start = perf_counter()
+        notes: list[str] = []
+        engine = self._engine(scope, settings)
+        for record in _records(scope, settings, engine, results):
+            if isinstance(record, Note):
+                notes.append(record.message)
+            yield record
+        return PredictionResult(
+            probabilities=results.probabilities,
+            sections=results.sections,
+            roi=scope.roi,
+            damaged=results.damaged,
+            blank=tuple(sorted(results.blank)),
+            notes=tuple(notes),
+            runtime=engine.runtime.name,
+            device=engine.runtime.device,
+            seconds=perf_counter() - start,
+            provenance=provenance(scope.stack, self.weights, settings),
+        )
+
+    def _engine(self, scope: Scope, settings: PredictSettings) -> Engine:
+        runtime = self.runtime(settings)
+        limits = _limits(scope, settings, runtime)
+
+        def on_cpu() -> tuple[Runtime, Limits]:
+            last = load_runtime(
+                self.weights, settings.model_copy(update={"device": "cpu"})
+            )
+            return last, _limits(scope, settings, last)
+
+        fallback = None if runtime.device == "cpu" else on_cpu
+        return Engine(scope, runtime, limits, fallback)
+
+
+def predict_stack(
+    stack: Stack,
+    weights: Weights,
+    *,
+    settings: PredictSettings | None = None,
+    sections: Sequence[int] | None = None,
+    roi: tuple[slice, slice] | None = None,
+    classes: Sequence[str] | None = None,
+    sink: SectionSink | None = None,
+    keep: bool = True,
+) -> Generator[Record, None, PredictionResult]:
+    """Run weights over a stack once; see `Predictor.run`."""
+    return Predictor(weights).run(
+        stack,
+        settings=settings,
+        sections=sections,
+        roi=roi,
+        classes=classes,
+        sink=sink,
+        keep=keep,
+    )
+
+
+def provenance(
+    stack: Stack, weights: Weights, settings: PredictSettings, *, kind: str = "membrane"
+) -> Provenance:
+    """Say how probabilities came to be, for a layer or a file."""
+    return Provenance(
+        kind=kind,
+        source=stack.source or stack.name,
+        weights=weights.card.name,
+        weights_sha256=weights.sha256,
+        threshold=weights.card.threshold,
+        settings=settings.model_dump(mode="json"),
+        version=__version__,
+    )
+
+
+def _limits(scope: Scope, settings: PredictSettings, runtime: Runtime) -> Limits:
+    return choose_limits(
+        scope,
+        runtime.geometry,
+        settings,
+        bytes_per_pixel=runtime.bytes_per_pixel,
+        free=runtime.free_memory(),
+        gpu=runtime.device != "cpu",
+    )
+
+
+def _records(
+    scope: Scope, settings: PredictSettings, engine: Engine, results: Assembly
+) -> Generator[Record, None, None]:
+    """Chain the stages: reading, computing and writing run in threads of their own."""
+    for note in scope.notes:
+        yield Note(note)
+    invert = settings.invert == "yes"
+    if invert:
+        yield Note("inverted, as asked: bright membranes are taken as dark ones")
+    reader = SectionReader(scope.stack, scope.rule, invert=invert)
+    read = ahead(engine.read(reader), name="emseg-read")
+    with closing(ahead(engine.compute(read), name="emseg-compute")) as items:
+        yield from results.collect(items, engine)

@@ -1,0 +1,82 @@
+"""What runs a network: a replaceable part, chosen by the settings and the machine."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.weights import Weights
+
+
+class Runtime(Protocol):
+    """Runs one network on one device.
+
+    Calling it computes probabilities `(n, n_classes, y', x')`, float32, of normalised
+    grey values `(n, 1, y, x)`, float32. It raises `MemoryError` or `RuntimeError` when
+    memory runs out (`is_out_of_memory`), and is safe to call from any thread, one at a
+    time.
+    """
+
+    name: str
+    device: str
+    geometry: Geometry
+    bytes_per_pixel: float
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """Return probabilities."""
+
+    def free_memory(self) -> int:
+        """Bytes that a run may use on the device at this moment."""
+
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can'?t allocate|cannot allocate|"
+    r"could not allocate|failed to allocate|bad_alloc|alloc_cpu",
+    re.IGNORECASE,
+)
+
+_DEVICE_LOST = re.compile(
+    r"CUDA error|CUDA driver error|cuDNN error|cublas|device lost|Metal .*error",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell a lack of memory, on any device, from other errors."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Tell a failure of the GPU itself, after which only the CPU is left."""
+    return (
+        isinstance(error, RuntimeError)
+        and not is_out_of_memory(error)
+        and _DEVICE_LOST.search(str(error)) is not None
+    )
+
+
+def load_runtime(weights: Weights, settings: PredictSettings) -> Runtime:
+    """Build the network and put it where the settings say.
+
+    Raises
+    ------
+    ValueError
+        If the device or the runtime isn't there, or the weights don't fit.
+    """
+    from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
+
+    device = choose_device(settings.device)
+    return TorchRuntime(
+        weights.network(),
+        device,
+        half=settings.half_precision,
+        threads=settings.threads,
+    )

@@ -1,0 +1,108 @@
+"""PyTorch as a runtime: CUDA, MPS or CPU. Importing this imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_emseg.models.forward import to_probabilities
+from napari_emseg.models.zoo import Network
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device to use; `auto` takes a GPU where there is one.
+
+    Raises
+    ------
+    ValueError
+        If a device is asked for that isn't there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name, found in there.items() if found))
+    if not there.get(wanted, False):
+        found = ", ".join(name for name, ok in there.items() if ok)
+        msg = f"no device {wanted!r} on this machine; there is: {found}"
+        raise ValueError(msg)
+    return torch.device(wanted)
+
+
+class TorchRuntime:
+    """Runs a network by PyTorch, channels-last; float16 inside on CUDA if `half`.
+
+    float16 keeps three more bits than bfloat16, so that probabilities change by less
+    than 0.01. A network that overflows it is run in float32 from then on.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        half: bool = True,
+        threads: int | None = None,
+    ) -> None:
+        self._device = device
+        self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._half = half and device.type == "cuda"
+        self._threads = threads
+        self.device = str(device)
+        kind = cast("Network", network)
+        self.geometry = kind.geometry
+        self.bytes_per_pixel = kind.bytes_per_pixel
+
+    @torch.inference_mode()
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """Return probabilities `(n, n_classes, y', x')`."""
+        values = torch.from_numpy(np.ascontiguousarray(batch)).to(
+            self._device, memory_format=torch.channels_last
+        )
+        with _threads(self._threads):
+            logits = self._logits(values)
+            probabilities = to_probabilities(logits, self._network)
+        result: NDArray[np.float32] = probabilities.cpu().numpy()
+        return result
+
+    def _logits(self, values: Tensor) -> Tensor:
+        if self._half:
+            with torch.autocast("cuda", dtype=torch.float16):
+                logits: Tensor = self._network(values)
+            if torch.isfinite(logits).all():
+                return logits
+            self._half = False
+        plain: Tensor = self._network(values)
+        return plain
+
+    def free_memory(self) -> int:
+        """Bytes free on the device, with what torch holds but doesn't use."""
+        if self._device.type != "cuda":
+            return int(psutil.virtual_memory().available)
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(self._device)[0])
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Let torch use so many CPU threads; None leaves it alone."""
+    if number is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
