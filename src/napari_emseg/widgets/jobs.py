@@ -1,0 +1,251 @@
+"""A job: a generator of records, run in a thread and told to the GUI in small doses.
+
+Long work knows nothing of Qt. The job asks it for record after record in a worker of
+napari's; a timer in the GUI thread collects what came, so that a thousand records a
+second cost no more than ten.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils import progress
+from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import GeneratorWorker
+
+from napari_emseg.core.records import (
+    EpochDone,
+    Progress,
+    Record,
+    SectionDone,
+    TileDone,
+)
+
+DELIVERY_MS = 100
+"""How often the GUI hears of records."""
+
+_log = logging.getLogger(__name__)
+
+
+class JobError(Exception):
+    """A RuntimeError of some work, which Qt's generator workers would swallow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: by its result, by an error, or because it was cancelled."""
+
+    result: object = None
+    error: Exception | None = None
+    cancelled: bool = False
+
+    @property
+    def cause(self) -> BaseException | None:
+        """The error as the work raised it."""
+        return self.error.__cause__ if isinstance(self.error, JobError) else self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """`done` of `total` units of work; `seconds_left` is None until it can be told."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+class _Worker(GeneratorWorker):
+    """Lets no error pass in silence, and closes the generator in its own thread."""
+
+    def work(self) -> Any:
+        try:
+            result = super().work()
+        finally:
+            self._gen.close()
+        if isinstance(result, RuntimeError):
+            raise JobError(str(result)) from result
+        return result
+
+
+class _Titled(partial):  # type: ignore[type-arg]
+    """A function that napari's list of running tasks shows by its title."""
+
+    title = ""
+
+    def __repr__(self) -> str:
+        return self.title
+
+
+def _collect(
+    work: Generator[Record, None, object], inbox: deque[Record]
+) -> Generator[None, None, object]:
+    """Put records where the GUI finds them; stop between any two of them."""
+    try:
+        while True:
+            try:
+                record = next(work)
+            except StopIteration as stop:
+                return stop.value
+            inbox.append(record)
+            yield
+    finally:
+        work.close()
+
+
+class Job(QObject):
+    """Runs one piece of long work at a time.
+
+    Signals: `started`; `recorded` with a list of records, at most ten times a second;
+    `advanced` with an `Advance`; `ended` with an `Outcome`, always and once per start.
+    """
+
+    started = Signal()
+    recorded = Signal(list)
+    advanced = Signal(object)
+    cancelling = Signal()
+    ended = Signal(object)
+
+    def __init__(self, *, in_activity_dock: bool = True) -> None:
+        super().__init__()
+        self.title = ""
+        self._in_activity_dock = in_activity_dock
+        self._inbox: deque[Record] = deque()
+        self._worker: GeneratorWorker | None = None
+        self._outcome = Outcome()
+        self._clock = _Clock()
+        self._bar: progress | None = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(DELIVERY_MS)
+        self._timer.timeout.connect(self._deliver)
+
+    @property
+    def busy(self) -> bool:
+        """True from `start` until `ended`."""
+        return self._worker is not None
+
+    def start(self, work: Generator[Record, None, object], title: str) -> None:
+        """Run `work` in a thread.
+
+        Raises
+        ------
+        RuntimeError
+            If the job is busy.
+        """
+        if self._worker is not None:
+            msg = f"{self.title} is still running; cancel it before starting {title}"
+            raise RuntimeError(msg)
+        self.title = title
+        self._outcome = Outcome()
+        self._clock = _Clock()
+        self._inbox = deque()
+        self._worker = self._make_worker(work, title)
+        if self._in_activity_dock:
+            self._bar = progress(total=0, desc=title)
+        self._timer.start()
+        self.started.emit()
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Ask the work to stop after its next record."""
+        if self._worker is not None:
+            self._worker.quit()
+            self.cancelling.emit()
+
+    def _make_worker(
+        self, work: Generator[Record, None, object], title: str
+    ) -> GeneratorWorker:
+        function = _Titled(_collect, work, self._inbox)
+        function.title = title
+        worker = create_worker(
+            function, _start_thread=False, _worker_class=_Worker, _ignore_errors=True
+        )
+        worker.returned.connect(self._on_returned)
+        worker.errored.connect(self._on_errored)
+        worker.warned.connect(self._on_warned)
+        worker.finished.connect(self._on_finished)
+        return worker
+
+    def _on_returned(self, result: object) -> None:
+        self._outcome = Outcome(result=result)
+
+    def _on_errored(self, error: Exception) -> None:
+        self._outcome = Outcome(error=error)
+
+    def _on_warned(self, warning: tuple[Any, ...]) -> None:
+        _log.warning("%s: %s", self.title, warning[0])
+
+    def _on_finished(self) -> None:
+        self._timer.stop()
+        self._deliver()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        worker, self._worker = self._worker, None
+        if worker is not None and worker.abort_requested and not self._outcome.error:
+            self._outcome = Outcome(cancelled=True)
+        self.ended.emit(self._outcome)
+
+    def _deliver(self) -> None:
+        records = []
+        while self._inbox:
+            records.append(self._inbox.popleft())
+        if not records:
+            return
+        self.recorded.emit(records)
+        advance = self._clock.advance(records)
+        if advance is not None:
+            self._show_in_dock(advance)
+            self.advanced.emit(advance)
+
+    def _show_in_dock(self, advance: Advance) -> None:
+        if self._bar is None:
+            return
+        if self._bar.total != advance.total:
+            self._bar.total = advance.total
+        self._bar.update(advance.done - self._bar.n)
+
+
+class _Clock:
+    """Tells how far work is, by its finest records, and how long it will take yet."""
+
+    def __init__(self) -> None:
+        self._kind: type[Record] | None = None
+        self._first: tuple[int, float] | None = None
+
+    def advance(self, records: Iterable[Record]) -> Advance | None:
+        """Return how far the work is after these records; None if they don't say."""
+        latest = None
+        for record in records:
+            count = _count(record)
+            if count is None or (
+                self._kind is TileDone and type(record) is not TileDone
+            ):
+                continue
+            if type(record) is not self._kind:
+                self._kind, self._first = type(record), None
+            latest = count
+            if self._first is None:
+                self._first = (count[0], perf_counter())
+        return None if latest is None else Advance(*latest, self._left(*latest))
+
+    def _left(self, done: int, total: int) -> float | None:
+        """Seconds, by the pace since the first record (what led to it is set-up)."""
+        if self._first is None or done <= self._first[0]:
+            return None
+        pace = (perf_counter() - self._first[1]) / (done - self._first[0])
+        return pace * (total - done)
+
+
+def _count(record: Record) -> tuple[int, int] | None:
+    if isinstance(record, (TileDone, SectionDone, Progress)):
+        return record.done, record.total
+    if isinstance(record, EpochDone):
+        return record.step, record.steps
+    return None

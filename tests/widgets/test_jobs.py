@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QThread
+
+from napari_emseg.core.records import Note, Progress, Record, SectionDone, TileDone
+from napari_emseg.widgets.jobs import Job, JobError
+
+
+def counting(n: int, seen: list[str] | None = None) -> Generator[Record, None, str]:
+    try:
+        for i in range(n):
+            yield Progress("count", i + 1, n)
+        return "done"
+    finally:
+        if seen is not None:
+            seen.append(threading.current_thread().name)
+
+
+def endless(closed: list[int]) -> Generator[Record, None, None]:
+    try:
+        i = 0
+        while True:
+            i += 1
+            QThread.msleep(2)
+            yield Progress("endless", i, i + 1000)
+    finally:
+        closed.append(threading.get_ident())
+
+
+def failing(error: Exception) -> Generator[Record, None, None]:
+    yield Note("about to fail")
+    raise error
+
+
+@pytest.fixture
+def job(qtbot) -> Generator[Job, None, None]:
+    job = Job(in_activity_dock=False)
+    yield job
+    if job.busy:
+        with qtbot.waitSignal(job.ended):
+            job.cancel()
+
+
+def run(qtbot, job: Job, work: Generator[Record, None, object]):
+    with qtbot.waitSignal(job.ended, timeout=5000) as ended:
+        job.start(work, "test")
+    return ended.args[0]
+
+
+def test_result_and_all_records_arrive(qtbot, job) -> None:
+    got: list[Record] = []
+    job.recorded.connect(got.extend)
+    outcome = run(qtbot, job, counting(50))
+    assert outcome.result == "done"
+    assert outcome.error is None
+    assert not outcome.cancelled
+    assert [r.done for r in got] == list(range(1, 51))
+    assert not job.busy
+
+
+def test_many_records_come_in_few_deliveries(qtbot, job) -> None:
+    deliveries: list[int] = []
+    job.recorded.connect(lambda records: deliveries.append(len(records)))
+    run(qtbot, job, counting(20_000))
+    assert sum(deliveries) == 20_000
+    assert len(deliveries) < 100
+
+
+def test_a_runtime_error_is_not_swallowed(qtbot, job) -> None:
+    cause = RuntimeError("shapes cannot be multiplied")
+    outcome = run(qtbot, job, failing(cause))
+    assert isinstance(outcome.error, JobError)
+    assert outcome.cause is cause
+    assert "shapes cannot be multiplied" in str(outcome.error)
+    assert not job.busy
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), OSError("disk full")])
+def test_other_errors_arrive_as_they_are(qtbot, job, error) -> None:
+    outcome = run(qtbot, job, failing(error))
+    assert outcome.error is error
+    assert outcome.cause is error
+
+
+def test_runs_again_after_an_error(qtbot, job) -> None:
+    run(qtbot, job, failing(RuntimeError("once")))
+    assert run(qtbot, job, counting(3)).result == "done"
+
+
+def test_cancel_closes_the_generator_in_its_own_thread(qtbot, job) -> None:
+    closed: list[int] = []
+    with qtbot.waitSignal(job.advanced):
+        job.start(endless(closed), "endless")
+    assert job.busy
+    with qtbot.waitSignal(job.ended) as ended:
+        job.cancel()
+    assert ended.args[0].cancelled
+    assert len(closed) == 1
+    assert closed[0] != threading.get_ident()
+
+
+def test_a_second_start_is_refused_while_busy(qtbot, job) -> None:
+    job.start(endless([]), "first")
+    with pytest.raises(RuntimeError, match="first is still running"):
+        job.start(counting(1), "second")
+
+
+def test_slots_run_in_the_gui_thread(qtbot, job) -> None:
+    threads: set[int] = set()
+    worked: list[str] = []
+    for signal in (job.started, job.recorded, job.advanced, job.ended):
+        signal.connect(lambda *_: threads.add(threading.get_ident()))
+    run(qtbot, job, counting(5, worked))
+    assert threads == {threading.get_ident()}
+    assert worked != [threading.current_thread().name]
+
+
+def test_progress_follows_tiles_and_tells_the_time_left(qtbot, job) -> None:
+    core = (slice(0, 1), slice(0, 1))
+
+    def tiles() -> Generator[Record, None, None]:
+        for i in range(1, 41):
+            QThread.msleep(10)
+            yield TileDone(0, core, np.zeros((1, 1, 1), np.float32), i, 80)
+            if i % 20 == 0:
+                yield SectionDone(i // 20, i // 20, 4)
+
+    seen = []
+    job.advanced.connect(seen.append)
+    run(qtbot, job, tiles())
+    assert seen[-1].done == 40
+    assert seen[-1].total == 80
+    assert 0.2 < seen[-1].seconds_left < 2  # 40 more at 10 ms, or slower
+
+
+def test_activity_dock_bar_is_closed(qtbot) -> None:
+    from napari.utils import progress
+
+    job = Job()
+    before = len(progress._all_instances)
+    during = []
+    job.advanced.connect(lambda _: during.append(len(progress._all_instances)))
+    run(qtbot, job, counting(5))
+    assert during
+    assert set(during) == {before + 1}
+    assert len(progress._all_instances) == before
+
+
+def test_napari_names_the_task_by_its_title(make_napari_viewer, qtbot) -> None:
+    viewer = make_napari_viewer()
+    job = Job()
+    with qtbot.waitSignal(job.advanced):
+        job.start(endless([]), "Membranes of vnc")
+    tasks = viewer.window._task_status_manager.get_status()
+    assert any("Membranes of vnc" in task for task in tasks)
+    with qtbot.waitSignal(job.ended):
+        job.cancel()
