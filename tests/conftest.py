@@ -1,10 +1,16 @@
-"""Fixtures for all rooms: the shared data folder, and a drawn stack with known cells."""
+"""Fixtures for all rooms: the shared data folder, and drawings with known cells."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from napari_emseg.core.stack import Stack
+from napari_emseg.sample import synthetic
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +21,50 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no shared data folder at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def drawn_stack() -> tuple[Stack, NDArray[np.uint32]]:
+    """Four drawn sections of 96 × 112 px, and their cells; don't write into them."""
+    stack, cells = synthetic((4, 96, 112), seed=1)
+    np.asarray(stack.data).flags.writeable = False
+    cells.flags.writeable = False
+    return stack, cells
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A section drawn by hand.
+
+    `membrane` are probabilities `(y, x)` float32; `cells` `(y, x)` uint32 are what a
+    person sees in it, numbered as drawn, 0 on membranes.
+    """
+
+    membrane: NDArray[np.float32]
+    cells: NDArray[np.uint32]
+
+
+# One character is 3 × 3 px; # is membrane, a digit the cell it belongs to. Cells 1 and
+# 2 meet at a gap in their membrane; 5 is a speck inside the wall; 4 touches the border.
+PICTURE = """
+##################
+#111111#222222#44#
+#111111#222222#44#
+#11111112222222#44
+#111111#222222#44#
+#111111#222222#44#
+########5######44#
+#3333333333333#44#
+#3333333333333#44#
+##################
+"""
+
+
+@pytest.fixture(scope="session")
+def drawing() -> Drawing:
+    """Five cells drawn by hand; see the picture in this file."""
+    rows = PICTURE.split()
+    digits = [[0 if c == "#" else int(c) for c in row] for row in rows]
+    cells = np.kron(np.array(digits, np.uint32), np.ones((3, 3), np.uint32))
+    membrane = np.where(cells == 0, np.float32(0.9), np.float32(0.1))
+    return Drawing(membrane, cells)
