@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.tiles import Geometry
 
 
 class _Part(BaseModel):
@@ -59,5 +60,11 @@ class Card(_Part):
     notes: tuple[str, ...] = ()
     licence: str = ""
     parameters: int = 0
+    geometry: Geometry | None = None
+    """Of the network, so that a run can be estimated without building it."""
+    bytes_per_pixel: float | None = None
+    """Peak memory of a float32 forward pass per pixel of the window, likewise."""
+    ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
+    """Measured time by device, e.g. `{"cpu": 900}`; the hardware is in `training`."""
     parent_sha256: str | None = None
     training: Training = Training()

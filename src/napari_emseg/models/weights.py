@@ -153,6 +153,8 @@ def save_weights(
 ) -> Weights:
     """Write weights beside their final name and rename them when whole.
 
+    The card's `geometry` and `bytes_per_pixel` are filled in from its architecture.
+
     Parameters
     ----------
     half
@@ -163,6 +165,9 @@ def save_weights(
     for key, value in state.items():
         array = value.detach().cpu().contiguous().numpy()
         arrays[key] = array.astype(kind) if value.is_floating_point() else array
+    network = build(card.architecture, card.config)
+    facts = ("geometry", "bytes_per_pixel")
+    card = card.model_copy(update={name: getattr(network, name) for name in facts})
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     header = {CARD: card.model_dump_json(), "format": "pt"}
