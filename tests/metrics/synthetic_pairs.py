@@ -3,6 +3,9 @@
 `synthetic_pairs.json` holds what the challenge's own evaluation says about them.
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 
@@ -84,3 +87,7 @@ def pairs():
         np.stack(s),
         np.stack([prob(s[0], 21), gaps(s[1], 22, 5, 3), bars(s[2], 23, 6, 30)]),
     )
+
+
+PAIRS = {name: (prediction, truth) for name, truth, prediction in pairs()}
+REFERENCE = json.loads(Path(__file__).with_suffix(".json").read_text())

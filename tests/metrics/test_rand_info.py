@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from synthetic_pairs import pairs
+from synthetic_pairs import PAIRS, REFERENCE
 
 from napari_emseg import metrics
 
-REFERENCE = json.loads((Path(__file__).parent / "synthetic_pairs.json").read_text())
-PAIRS = {name: (prediction, truth) for name, truth, prediction in pairs()}
 FIELDS = [f"v_{a}{b}" for a in ("rand", "info") for b in ("", "_split", "_merge")]
 
 

@@ -3,8 +3,10 @@
 The order of arguments is (prediction, truth) everywhere.
 """
 
-from napari_emseg.metrics.isbi import (
+from napari_emseg.metrics.isbi import IsbiScores, isbi_scores, isbi_scores_steps
+from napari_emseg.metrics.rand_info import (
     RandInfoScores,
+    agreement_at,
     thin,
     v_rand_at,
     v_rand_v_info,
@@ -12,7 +14,11 @@ from napari_emseg.metrics.isbi import (
 )
 
 __all__ = [
+    "IsbiScores",
     "RandInfoScores",
+    "agreement_at",
+    "isbi_scores",
+    "isbi_scores_steps",
     "thin",
     "v_rand_at",
     "v_rand_v_info",

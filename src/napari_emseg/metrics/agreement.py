@@ -102,6 +102,15 @@ def v_info(
     return Agreement(thresholds, 2 * information / both, split, merge)
 
 
+def pooled_f(sections: Sequence[Sequence[TableSums]]) -> Floats:
+    """F of the Rand index over the pixels of all sections, `(thresholds,)`."""
+    both, truth, segments = (
+        _column(sections, name).sum(axis=1) for name in ("both", "truth", "segments")
+    )
+    pooled: Floats = 2 * both / (truth + segments)
+    return pooled
+
+
 def _column(sections: Sequence[Sequence[TableSums]], name: str) -> Floats:
     """One sum over `(thresholds, sections)`."""
     rows = [[float(getattr(sums, name)) for sums in section] for section in sections]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+ROUNDING = 1e-5
+"""By how much a network's probabilities may leave [0, 1]; no threshold notices."""
+
 
 def as_probabilities(values: ArrayLike, *, name: str = "inside") -> NDArray[np.float32]:
     """Check that `values` are probabilities and return them as float32.
@@ -28,7 +31,7 @@ def as_probabilities(values: ArrayLike, *, name: str = "inside") -> NDArray[np.f
     if np.isnan(low):
         msg = f"{name} holds {int(np.isnan(array).sum())} NaN; fill them first"
         raise ValueError(msg)
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         msg = f"{name} must lie in [0, 1], got {low:g} to {high:g}"
         raise ValueError(msg)
     return array.astype(np.float32)

@@ -1,8 +1,11 @@
 """The ISBI 2012 scores: probability of inside and a truth mask in, scores out.
 
->>> found = v_rand_v_info(inside, truth)      # the fast part, for validation
+>>> from napari_emseg import metrics
+>>> scores = metrics.isbi_scores(inside, truth)    # everything
+>>> scores.v_rand, scores.v_info, scores.warping_error
+>>> found = metrics.v_rand_v_info(inside, truth)   # the fast part, for validation
 >>> found.v_rand, found.v_rand_threshold, found.v_info, found.v_rand_sections
->>> v_rand_at(inside, truth, 0.5)             # each section at a fixed threshold
+>>> metrics.v_rand_at(inside, truth, 0.5)          # sections at a fixed threshold
 
 `inside` is `(z, y, x)` or `(y, x)`, floating point in [0, 1], 1 = inside a cell, that
 is 1 - membrane. `truth` has the same shape; 0 = membrane, anything else = inside. The
@@ -16,18 +19,160 @@ its order of pixels.
 
 from __future__ import annotations
 
-from napari_emseg.metrics.rand_info import (
-    RandInfoScores,
-    thin,
-    v_rand_at,
-    v_rand_v_info,
-    v_rand_v_info_steps,
-)
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 
-__all__ = [
-    "RandInfoScores",
-    "thin",
-    "v_rand_at",
-    "v_rand_v_info",
-    "v_rand_v_info_steps",
-]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_emseg.core.records import Progress, drain
+from napari_emseg.metrics.agreement import Floats, TableSums, pooled_f
+from napari_emseg.metrics.inputs import as_pair
+from napari_emseg.metrics.levels import THRESHOLDS, at_thresholds
+from napari_emseg.metrics.parallel import in_threads
+from napari_emseg.metrics.pixels import PixelCounts
+from napari_emseg.metrics.rand_info import RandInfoScores
+from napari_emseg.metrics.warping import Warping, WarpingCounts, warped_counts
+
+HALF = THRESHOLDS.index(0.5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IsbiScores(RandInfoScores):
+    """The challenge's scores: V_Rand and V_Info, 1 = perfect; errors, 0 = perfect.
+
+    Each is the best over the thresholds. V_Rand, V_Info and the warping error are means
+    over sections; Rand error and pixel error pool the pixels of all sections. The
+    warping error alone means nothing: a map that is all membrane has none.
+    """
+
+    v_rand_pooled: float
+    """V_Rand of the pixels of all sections together, at its own best threshold."""
+    rand_error: float
+    rand_error_threshold: float
+    pixel_error: float
+    """1 - F of the inside pixels, not the share of wrong pixels."""
+    pixel_error_threshold: float
+    pixel_hamming_at_half: float
+    """Share of wrong pixels at threshold 0.5."""
+    warping_error: float
+    """Pixels of mergers and splits, over all pixels."""
+    warping_error_threshold: float
+    warping_mergers: int
+    """Pixels of mergers at `warping_error_threshold`."""
+    warping_splits: int
+    """Pixels of splits at `warping_error_threshold`."""
+    warping_classic_at_half: float
+    """All pixels that could not be warped, over all pixels, at threshold 0.5."""
+    rand_f: Floats
+    """F of the Rand index without thinning at each threshold, `(thresholds,)`."""
+    pixel_f: Floats
+    """F of the inside pixels at each threshold, `(thresholds,)`."""
+    warping: Warping
+
+    @property
+    def warping_threshold(self) -> float:
+        """The threshold of the warping error, a short name."""
+        return self.warping_error_threshold
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """All single numbers by name; None for those that are not defined."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        numbers = {k: v for k, v in values.items() if isinstance(v, float | int)}
+        return {k: None if np.isnan(v) else v for k, v in numbers.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SectionScores:
+    """What one section contributes, at each threshold."""
+
+    thinned: list[TableSums]
+    plain: list[TableSums]
+    pixels: list[PixelCounts]
+    warped: tuple[WarpingCounts, ...]
+
+    @classmethod
+    def of(cls, inside: NDArray[np.float32], truth: NDArray[np.bool_]) -> SectionScores:
+        """Compare one section `(y, x)` with its truth at the `THRESHOLDS`."""
+        from napari_emseg.metrics.kernels.section import Labels
+
+        cells = Labels(truth)
+
+        def measure(
+            mask: NDArray[np.bool_],
+        ) -> tuple[TableSums, TableSums, PixelCounts]:
+            labels = Labels(mask)
+            thinned, plain = labels.thinned().against(cells), labels.against(cells)
+            return thinned, plain, PixelCounts.of(mask, truth)
+
+        found = at_thresholds(inside, THRESHOLDS, measure)
+        thinned, plain, pixels = (list(column) for column in zip(*found, strict=True))
+        return cls(thinned, plain, pixels, warped_counts(inside, truth))
+
+
+def isbi_scores(
+    inside: ArrayLike, truth: ArrayLike, *, threads: int | None = None
+) -> IsbiScores:
+    """Score a prediction as the ISBI 2012 challenge does.
+
+    Parameters
+    ----------
+    inside
+        Probability of inside, `(z, y, x)` or `(y, x)`, floating point in [0, 1].
+    truth
+        Same shape; 0 = membrane, anything else = inside.
+    threads
+        Threads to use; none takes all cores.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, an empty stack, values outside [0, 1], NaN, a truth without
+        membrane, a section of it without inside.
+    """
+    return drain(isbi_scores_steps(inside, truth, threads=threads))
+
+
+def isbi_scores_steps(
+    inside: ArrayLike, truth: ArrayLike, *, threads: int | None = None
+) -> Generator[Progress, None, IsbiScores]:
+    """Score as `isbi_scores` does, with a record after each section."""
+    probabilities, mask = as_pair(inside, truth)
+    pairs = zip(probabilities, mask, strict=True)
+    calls = (partial(SectionScores.of, *pair) for pair in pairs)
+    sections: list[SectionScores] = []
+    for found in in_threads(calls, threads=threads):
+        sections.append(found)
+        yield Progress("ISBI 2012 scores", len(sections), len(mask))
+    return _together(sections, mask.size)
+
+
+def _together(sections: Sequence[SectionScores], size: int) -> IsbiScores:
+    """Join sections of `size` pixels in all."""
+    rand_f = pooled_f([section.plain for section in sections])
+    pixels = [
+        sum(counts, PixelCounts())
+        for counts in zip(*(section.pixels for section in sections), strict=True)
+    ]
+    pixel_f = np.array([counts.dice for counts in pixels])
+    warping = Warping(tuple(section.warped for section in sections), size)
+    counts = warping.counts
+    best = RandInfoScores.of([section.thinned for section in sections])
+    return IsbiScores(
+        **{field.name: getattr(best, field.name) for field in fields(best)},
+        v_rand_pooled=float(pooled_f([section.thinned for section in sections]).max()),
+        rand_error=float(1 - rand_f.max()),
+        rand_error_threshold=THRESHOLDS[rand_f.argmax()],
+        pixel_error=float(1 - pixel_f.max()),
+        pixel_error_threshold=THRESHOLDS[pixel_f.argmax()],
+        pixel_hamming_at_half=pixels[HALF].wrong / size,
+        warping_error=float(warping.curve[warping.best]),
+        warping_error_threshold=THRESHOLDS[warping.best],
+        warping_mergers=counts[warping.best].mergers,
+        warping_splits=counts[warping.best].splits,
+        warping_classic_at_half=counts[HALF].mismatches / size,
+        rand_f=rand_f,
+        pixel_f=pixel_f,
+        warping=warping,
+    )

@@ -1,9 +1,8 @@
-"""The challenge's thresholds, and sections as the number of them a pixel exceeds."""
+"""The challenge's thresholds, and what a measure says at each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import accumulate, repeat
 from typing import TypeVar
 
@@ -16,45 +15,20 @@ THRESHOLDS: tuple[float, ...] = tuple(accumulate(repeat(0.1, 10), initial=0.0))
 """0.0, 0.1, 0.2, 0.30000000000000004, …, 0.9999999999999999: a running sum of 0.1."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SectionPair:
-    """One section's prediction as `levels` `(y, x)` beside its truth mask.
-
-    A pixel of level k is inside at the thresholds 0 … k - 1 and membrane at the rest.
-    """
-
-    levels: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-    thresholds: tuple[float, ...]
-
-    def inside(self, k: int) -> NDArray[np.bool_]:
-        """Mask at the k-th threshold, `(y, x)`."""
-        return self.levels > k
-
-    def same_as(self) -> list[int]:
-        """For each threshold the first one with the very same mask."""
-        n = np.bincount(self.levels.ravel(), minlength=len(self.thresholds) + 1)
-        first = [0]
-        for k in range(1, len(self.thresholds)):
-            first.append(k if n[k] else first[-1])
-        return first
-
-
-def pairs(
-    inside: NDArray[np.float32],
-    truth: NDArray[np.bool_],
-    thresholds: tuple[float, ...] = THRESHOLDS,
-) -> Iterator[SectionPair]:
-    """Binarise each section of `(z, y, x)`: float32 > threshold in double precision."""
-    for section, mask in zip(inside, truth, strict=True):
-        levels = np.searchsorted(thresholds, section.astype(np.float64), side="left")
-        yield SectionPair(levels.astype(np.uint8), mask, thresholds)
-
-
 def at_thresholds(
-    pair: SectionPair, measure: Callable[[NDArray[np.bool_]], R]
+    inside: NDArray[np.float32],
+    thresholds: tuple[float, ...],
+    measure: Callable[[NDArray[np.bool_]], R],
 ) -> list[R]:
-    """Measure the mask of each threshold; masks that are equal only once."""
-    same = pair.same_as()
-    found = {k: measure(pair.inside(k)) for k in sorted(set(same))}
-    return [found[k] for k in same]
+    """Measure the masks `inside > threshold`; equal ones, being neighbours, only once.
+
+    Probabilities in single precision are compared with thresholds in double, so that
+    float32(0.1) is above 0.1 and float32(0.7) is below 0.7, as in the challenge.
+    """
+    levels = np.searchsorted(thresholds, inside.astype(np.float64), side="left")
+    count = np.bincount(levels.ravel(), minlength=len(thresholds) + 1)
+    found: list[R] = []
+    for k in range(len(thresholds)):
+        unchanged = k > 0 and count[k] == 0
+        found.append(found[-1] if unchanged else measure(levels > k))
+    return found

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import Agreement, TableSums, v_info, v_rand
 from napari_emseg.metrics.inputs import as_pair
-from napari_emseg.metrics.levels import THRESHOLDS, SectionPair, at_thresholds, pairs
+from napari_emseg.metrics.levels import THRESHOLDS, at_thresholds
 from napari_emseg.metrics.parallel import in_threads
 
 
@@ -80,12 +80,12 @@ def v_rand_v_info_steps(
     inside: ArrayLike, truth: ArrayLike, *, threads: int | None = None
 ) -> Generator[Progress, None, RandInfoScores]:
     """Score as `v_rand_v_info` does, with a record after each section."""
-    probabilities, mask = as_pair(inside, truth)
-    calls = (partial(thinned_sums, pair) for pair in pairs(probabilities, mask))
+    stacks = as_pair(inside, truth)
+    calls = (partial(thinned_sums, *pair) for pair in zip(*stacks, strict=True))
     sections: list[list[TableSums]] = []
     for sums in in_threads(calls, threads=threads):
         sections.append(sums)
-        yield Progress("V_Rand and V_Info", len(sections), len(mask))
+        yield Progress("V_Rand and V_Info", len(sections), len(stacks[0]))
     return RandInfoScores.of(sections)
 
 
@@ -115,7 +115,8 @@ def agreement_at(
         msg = f"threshold must be at least 0 and below 1, got {threshold!r}"
         raise ValueError(msg)
     at = (float(threshold),)
-    calls = (partial(thinned_sums, pair) for pair in pairs(*as_pair(inside, truth), at))
+    pairs = zip(*as_pair(inside, truth), strict=True)
+    calls = (partial(thinned_sums, *pair, at) for pair in pairs)
     sections = list(in_threads(calls))
     return v_rand(sections, at), v_info(sections, at)
 
@@ -144,9 +145,15 @@ def thin(mask: ArrayLike) -> NDArray[np.int32]:
     return np.stack(thinned).reshape(inside.shape)
 
 
-def thinned_sums(pair: SectionPair) -> list[TableSums]:
-    """Table sums of one section's thinned prediction at each threshold."""
+def thinned_sums(
+    inside: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    thresholds: tuple[float, ...] = THRESHOLDS,
+) -> list[TableSums]:
+    """Table sums of one section `(y, x)`, thinned, at each threshold."""
     from napari_emseg.metrics.kernels.section import Labels
 
-    truth = Labels(pair.truth)
-    return at_thresholds(pair, lambda inside: Labels(inside).thinned().against(truth))
+    cells = Labels(truth)
+    return at_thresholds(
+        inside, thresholds, lambda mask: Labels(mask).thinned().against(cells)
+    )

@@ -1,0 +1,163 @@
+"""The warping error's loops: flip simple points, then name those that are left."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.metrics.kernels.compiler import compiled
+
+RADIUS = 20
+"""Half the window, in px, in which a white pixel is tried as a cut."""
+
+MERGER, SPLIT = 0, 1
+HOLE_ADDITION, HOLE_DELETION = 2, 3
+OBJECT_ADDITION, OBJECT_DELETION = 4, 5
+
+
+@compiled
+def surroundings(image: NDArray[np.bool_], pixel: int, step: int) -> int:
+    """Eight neighbours as bits 0 … 7, going round: edges are even, corners are odd."""
+    bits: int = (
+        image[pixel - step]
+        | image[pixel - step + 1] << 1
+        | image[pixel + 1] << 2
+        | image[pixel + step + 1] << 3
+        | image[pixel + step] << 4
+        | image[pixel + step - 1] << 5
+        | image[pixel - 1] << 6
+        | image[pixel - step - 1] << 7
+    )
+    return bits
+
+
+@compiled
+def warp(
+    image: NDArray[np.bool_],
+    order: NDArray[np.int32],
+    step: int,
+    simple: NDArray[np.bool_],
+) -> NDArray[np.int32]:
+    """Flip each pixel of `order` that is simple in `image`, again until none is.
+
+    Changes `image`; returns the pixels that could not be flipped, in order.
+    """
+    left = order.copy()
+    n, before = left.size, -1
+    while n and n != before:
+        before, n = n, 0
+        for i in range(before):
+            pixel = left[i]
+            if simple[surroundings(image, pixel, step)]:
+                image[pixel] = not image[pixel]
+            else:
+                left[n] = pixel
+                n += 1
+    return left[:n]
+
+
+@compiled
+def cuts(
+    image: NDArray[np.bool_],
+    pixel: int,
+    step: int,
+    reached: NDArray[np.int32],
+    queue: NDArray[np.int32],
+    mark: int,
+) -> bool:
+    """Whether the inside around `pixel` falls apart, in its window, without it.
+
+    Floods from one inside neighbour, nearest first, within the window and not through
+    `pixel`, until every other inside neighbour is reached. `reached` keeps `mark` where
+    the flood went; `queue` is room for a window's offset, x and y, `(3, pixels)`.
+    """
+    around = surroundings(image, pixel, step)
+    groups, inside = 0, 0
+    for k in range(8):
+        if around >> k & 1:
+            inside += 1
+            groups += not around >> ((k + 1) % 8) & 1
+    if groups < 2:
+        return False
+    reached[pixel] = mark
+    end = 0
+    for dx, dy in (
+        (-1, 0),
+        (-1, 1),
+        (0, 1),
+        (1, 1),
+        (1, 0),
+        (1, -1),
+        (0, -1),
+        (-1, -1),
+    ):
+        other = pixel + dx * step + dy
+        if image[other]:
+            queue[0, 0], queue[1, 0], queue[2, 0] = other, dx, dy
+            reached[other] = mark
+            end = 1
+            break
+    begin, missing = 0, inside - 1
+    while begin < end and missing:
+        here, x, y = queue[0, begin], queue[1, begin], queue[2, begin]
+        begin += 1
+        for dx, dy in ((-1, 0), (0, -1), (1, 0), (0, 1)):
+            other = here + dx * step + dy
+            if not image[other] or reached[other] == mark:
+                continue
+            reach = max(abs(x + dx), abs(y + dy))
+            if reach <= RADIUS:
+                reached[other] = mark
+                missing -= reach == 1
+                queue[0, end], queue[1, end], queue[2, end] = other, x + dx, y + dy
+                end += 1
+    return missing > 0
+
+
+@compiled
+def classify(
+    image: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    real: NDArray[np.bool_],
+    left: NDArray[np.int32],
+    step: int,
+) -> NDArray[np.int8]:
+    """Name each mismatch of `left` by what a flip would do to the objects around it.
+
+    `labels` are the 4-components of `image`; `real` is False outside the section, whose
+    pixels have no say. Returns `MERGER` … `OBJECT_DELETION` for each.
+    """
+    kinds = np.empty(left.size, np.int8)
+    round_about = np.array(
+        (-step, 1 - step, 1, 1 + step, step, step - 1, -1, -1 - step), np.int32
+    )
+    seen = np.empty(8, np.int32)
+    reached = np.zeros(image.size, np.int32)
+    queue = np.empty((3, (2 * RADIUS + 1) ** 2), np.int32)
+    for i in range(left.size):
+        pixel = left[i]
+        white = image[pixel]
+        n = 0
+        for offset in round_about:
+            other = pixel + offset
+            if real[other]:
+                known = False
+                for k in range(n):
+                    known = known or seen[k] == labels[other]
+                if not known:
+                    seen[n] = labels[other]
+                    n += 1
+        if n > 2:
+            kinds[i] = SPLIT if white else MERGER
+        elif n == 2:
+            if not white:
+                kinds[i] = HOLE_ADDITION
+            elif cuts(image, pixel, step, reached, queue, i + 1):
+                kinds[i] = SPLIT
+            else:
+                kinds[i] = HOLE_DELETION
+        elif seen[0]:
+            kinds[i] = HOLE_ADDITION if white else HOLE_DELETION
+        else:
+            kinds[i] = OBJECT_DELETION if white else OBJECT_ADDITION
+    return kinds
