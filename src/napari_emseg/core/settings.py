@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Invert = Literal["auto", "yes", "no"]
@@ -60,7 +60,7 @@ class PredictSettings(Settings):
         ge=32,
         le=16384,
         title="Tile",
-        description="Largest tile side in px; none chooses it from the free memory.",
+        description="Largest tile side in px; auto chooses it from the free memory.",
         json_schema_extra={"unit": "px"},
     )
     batch: int | None = Field(
@@ -68,7 +68,7 @@ class PredictSettings(Settings):
         ge=1,
         le=256,
         title="Batch",
-        description="Tiles computed at once; none chooses it.",
+        description="Tiles computed at once; auto chooses it.",
     )
     half_precision: bool = Field(
         True,
@@ -95,8 +95,13 @@ class PredictSettings(Settings):
         ge=1,
         le=512,
         title="Threads",
-        description="CPU threads; none takes all cores.",
+        description="CPU threads; auto takes all cores.",
     )
+
+    @field_validator("tile", "batch", "threads", mode="before")
+    @classmethod
+    def _auto_is_none(cls, value: object) -> object:
+        return None if value == "auto" else value
 
 
 class CellSettings(Settings):
