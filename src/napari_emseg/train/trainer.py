@@ -6,9 +6,11 @@ import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,9 @@ from napari_emseg.core.settings import TrainSettings
 from napari_emseg.train.dataset import PatchSource
 from napari_emseg.train.losses import weighted_cross_entropy
 from napari_emseg.train.validation import Validation
+
+CHECKPOINT = ("step", "settings", "network", "optimiser", "schedule", "best")
+"""What a checkpoint holds."""
 
 
 @dataclass
@@ -116,7 +121,8 @@ class Trainer:
     def _validate(self, loss: float, ms: float) -> EpochDone:
         scores = {"loss": loss}
         if self._validation is not None:
-            scores |= self._validation(self.network)
+            measured = self._validation(self.network)
+            scores |= {name: float(value) for name, value in measured.items()}
         score = scores.get("score", float(self._step))
         best = score > self.best.scores.get("score", float("-inf"))
         if best:
@@ -148,9 +154,7 @@ class Trainer:
         """Go on from the checkpoint, if there is one of the same settings."""
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
-        saved = torch.load(
-            self._checkpoint, map_location=self._device, weights_only=True
-        )
+        saved = _read(self._checkpoint, self._device)
         if saved["settings"] != self.settings.model_dump_json():
             msg = (
                 f"{self._checkpoint} belongs to a run with other settings; "
@@ -163,6 +167,25 @@ class Trainer:
         if self._schedule is not None:
             self._schedule.load_state_dict(saved["schedule"])
         self.best = TrainResult(**saved["best"])
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint; nothing that may be in it is run.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or something else.
+    """
+    # scores of a validation may be numpy numbers
+    number = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType]
+    try:
+        with torch.serialization.safe_globals(number):
+            saved = torch.load(path, map_location=device, weights_only=True)
+        return {key: saved[key] for key in CHECKPOINT}
+    except (EOFError, LookupError, RuntimeError, TypeError, UnpicklingError) as e:
+        msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
+        raise ValueError(msg) from e
 
 
 def _optimiser(
