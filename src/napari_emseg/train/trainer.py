@@ -178,7 +178,7 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         If it is damaged, or something else.
     """
     # scores of a validation may be numpy numbers
-    number = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType]
+    number: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType]
     try:
         with torch.serialization.safe_globals(number):
             saved = torch.load(path, map_location=device, weights_only=True)
