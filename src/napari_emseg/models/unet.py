@@ -8,9 +8,8 @@ everyday one.
 
 from __future__ import annotations
 
-from functools import cached_property
-from math import sqrt
-from typing import ClassVar, Literal
+from functools import cached_property, partial
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.blocks import (
+    BlockNormalisation,
+    Convolutions,
+    Padding,
+    initialise,
+)
 from napari_emseg.models.zoo import Activation, NetworkConfig, register
 
 
@@ -30,10 +35,10 @@ class UNetConfig(NetworkConfig):
     levels: int = Field(
         4, ge=1, le=6, title="Levels", description="Number of poolings by two."
     )
-    padding: Literal["same", "valid"] = Field(
+    padding: Padding = Field(
         "same", title="Padding", description="valid is the paper's form."
     )
-    normalisation: Literal["batch", "none"] = Field(
+    normalisation: BlockNormalisation = Field(
         "batch", title="Normalisation", description="none is the paper's form."
     )
     dropout: float = Field(
@@ -43,21 +48,6 @@ class UNetConfig(NetworkConfig):
         title="Drop-out",
         description="At the end of the contracting path.",
     )
-
-
-class DoubleConvolution(nn.Sequential):
-    """Twice a 3×3 convolution, normalisation and ReLU."""
-
-    def __init__(self, n_in: int, n_out: int, config: UNetConfig) -> None:
-        batch = config.normalisation == "batch"
-        padding = 1 if config.padding == "same" else 0
-        layers: list[nn.Module] = []
-        for n in (n_in, n_out):
-            layers.append(nn.Conv2d(n, n_out, 3, padding=padding, bias=not batch))
-            if batch:
-                layers.append(nn.BatchNorm2d(n_out))
-            layers.append(nn.ReLU(inplace=True))
-        super().__init__(*layers)
 
 
 @register("unet")
@@ -72,18 +62,21 @@ class UNet(nn.Module):
         self.config = config
         width = [config.base * 2**level for level in range(config.levels + 1)]
         n_in = [1, *width[:-1]]
+        convolutions = partial(
+            Convolutions,
+            normalisation=config.normalisation,
+            padding=config.padding,
+        )
         self.down = nn.ModuleList(
-            DoubleConvolution(a, b, config) for a, b in zip(n_in, width, strict=True)
+            convolutions(a, b) for a, b in zip(n_in, width, strict=True)
         )
         self.dropout = nn.Dropout2d(config.dropout)
         self.upsample = nn.ModuleList(
             nn.ConvTranspose2d(2 * n, n, 2, stride=2) for n in reversed(width[:-1])
         )
-        self.up = nn.ModuleList(
-            DoubleConvolution(2 * n, n, config) for n in reversed(width[:-1])
-        )
+        self.up = nn.ModuleList(convolutions(2 * n, n) for n in reversed(width[:-1]))
         self.head = nn.Conv2d(config.base, config.n_classes, 1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, n_classes, y', x')` for `(n, 1, y, x)`."""
@@ -139,14 +132,3 @@ def _crop(skip: Tensor, like: Tensor) -> Tensor:
         return skip
     y, x = dy // 2, dx // 2
     return skip[:, :, y : y + like.shape[2], x : x + like.shape[3]]
-
-
-def _initialise(module: nn.Module) -> None:
-    """Weights from N(0, √(2/N)), N the number of incoming nodes (section 3)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        y, x = module.kernel_size
-        # each output pixel of a 2×2, stride 2 transposed convolution sees one input
-        seen = 1 if isinstance(module, nn.ConvTranspose2d) else y * x
-        nn.init.normal_(module.weight, std=sqrt(2 / (module.in_channels * seen)))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

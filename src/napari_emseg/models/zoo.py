@@ -49,7 +49,10 @@ N = TypeVar("N", bound="type[nn.Module]")
 
 _NETWORKS: dict[str, type[Network]] = {}
 
-_BUNDLED = {"unet": "napari_emseg.models.unet"}
+_BUNDLED = {
+    "unet": "napari_emseg.models.unet",
+    "unetpp": "napari_emseg.models.unetpp",
+}
 """Modules that register themselves when first asked for, since they import torch."""
 
 

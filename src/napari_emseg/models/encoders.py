@@ -1,0 +1,132 @@
+"""Contracting paths: one picture in, one feature map per level out, coarser each time.
+
+`plain` is U-Net's; `vgg16`, `vgg19` (Simonyan 2015) and `resnet34` (He 2016) are the
+classifiers without their heads, for one grey channel. ResNet's stem halves the picture
+at once: its level 0 is half as large as the input.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_emseg.models.blocks import BlockNormalisation, Convolutions
+
+EncoderName = Literal["plain", "vgg16", "vgg19", "resnet34"]
+
+_VGG = {"plain": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+_RESNET34 = (3, 4, 6, 3)
+
+
+class PoolingEncoder(nn.Module):
+    """Levels of 3×3 convolutions with 2×2 max pooling between them: plain or VGG."""
+
+    stem_stride = 1
+
+    def __init__(
+        self,
+        name: EncoderName,
+        base: int,
+        levels: int,
+        normalisation: BlockNormalisation,
+    ) -> None:
+        super().__init__()
+        widest = 16 if name == "plain" else 8
+        self.channels = [base * min(2**i, widest) for i in range(levels + 1)]
+        self._counts = _VGG[name]
+        n_in = [1, *self.channels[:-1]]
+        self.stages = nn.ModuleList(
+            Convolutions(a, b, n=self._counts[i], normalisation=normalisation)
+            for i, (a, b) in enumerate(zip(n_in, self.channels, strict=True))
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return features of each level, finest first."""
+        features: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(F.max_pool2d(x, 2) if features else x)
+            features.append(x)
+        return features
+
+    def first(self, level: int, x: int) -> int:
+        """First pixel, one level finer, that pixel `x` of `level` depends on."""
+        return (2 if level else 1) * (x - self._counts[level])
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut (He 2016, figure 5 left)."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or n_in != n_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(n_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(n, n_out, y / stride, x / stride)`."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class ResNet34Encoder(nn.Module):
+    """Stem and up to four layers of ResNet-34; parameters named as in torchvision."""
+
+    stem_stride = 2
+
+    def __init__(self, base: int, levels: int) -> None:
+        super().__init__()
+        self.channels = [base, *(base * 2**i for i in range(4))][: levels + 1]
+        self.conv1 = nn.Conv2d(1, base, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
+        self._layers: list[str] = []
+        for i, n in enumerate(_RESNET34[:levels]):
+            n_in, n_out = self.channels[i], self.channels[i + 1]
+            blocks = [BasicBlock(n_in, n_out, 1 if i == 0 else 2)]
+            blocks += [BasicBlock(n_out, n_out) for _ in range(n - 1)]
+            self._layers.append(f"layer{i + 1}")
+            self.add_module(self._layers[-1], nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return features of each level; level 0 is half as large as `x`."""
+        features = [torch.relu(self.bn1(self.conv1(x)))]
+        for i, name in enumerate(self._layers):
+            below = features[-1]
+            if i == 0:
+                below = F.max_pool2d(below, 3, stride=2, padding=1)
+            features.append(self.get_submodule(name)(below))
+        return features
+
+    def first(self, level: int, x: int) -> int:
+        """First pixel, one level finer, that pixel `x` of `level` depends on."""
+        if level == 0:
+            return 2 * x - 3
+        x -= 2 * _RESNET34[level - 1]
+        # the last step down: max pooling, or the first block's strided convolution
+        return 2 * x - 1 if level == 1 else 2 * (x + 1) - 1
+
+
+Encoder = PoolingEncoder | ResNet34Encoder
+
+
+def build_encoder(
+    name: EncoderName,
+    *,
+    base: int,
+    levels: int,
+    normalisation: BlockNormalisation = "batch",
+) -> Encoder:
+    """Build an encoder with `levels` steps down; ResNet always normalises."""
+    if name == "resnet34":
+        return ResNet34Encoder(base, levels)
+    return PoolingEncoder(name, base, levels, normalisation)

@@ -1,0 +1,145 @@
+"""U-Net++: grey values in, logits of up to four heads out; prunable to any of them.
+
+Zhou et al.: UNet++: A Nested U-Net Architecture for Medical Image Segmentation, DLMIA
+2018, figure 1, and UNet++: Redesigning Skip Connections, IEEE TMI 2019. Node X[i, j]
+lies at level i; it takes all X[i, k < j] and, from below, X[i+1, j-1] enlarged:
+
+    X00 ─ X01 ─ X02 ─ X03 ─ X04      Heads sit on X01 … X04. Head d needs only the
+      ╲  ╱  ╲  ╱  ╲  ╱  ╲  ╱         nodes with i + j ≤ d, so the network can be cut
+      X10 ─ X11 ─ X12 ─ X13          to depth d without changing what that head says.
+        ╲  ╱  ╲  ╱  ╲  ╱
+        X20 ─ X21 ─ X22 …
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.blocks import BlockNormalisation, Convolutions, initialise
+from napari_emseg.models.encoders import EncoderName, build_encoder
+from napari_emseg.models.zoo import Activation, NetworkConfig, register
+
+
+class UNetPlusPlusConfig(NetworkConfig):
+    """Shape of a U-Net++; the paper's has base 32, depth 4 and no normalisation."""
+
+    base: int = Field(
+        16, ge=1, le=256, title="Width", description="Channels of the first level."
+    )
+    depth: int = Field(
+        4, ge=1, le=4, title="Depth", description="Levels below the first one."
+    )
+    encoder: EncoderName = Field(
+        "plain", title="Encoder", description="The contracting path."
+    )
+    normalisation: BlockNormalisation = Field(
+        "batch", title="Normalisation", description="none is the paper's form."
+    )
+    heads: Literal["all", "last"] = Field(
+        "all",
+        title="Heads",
+        description="all: heads 1…depth; last: only the one at depth, as when pruned.",
+    )
+
+
+@register("unetpp")
+class UNetPlusPlus(nn.Module):
+    """The nested network of figure 1, with deep supervision."""
+
+    Config: ClassVar[type[NetworkConfig]] = UNetPlusPlusConfig
+    activation: ClassVar[Activation] = "sigmoid"
+
+    def __init__(self, config: UNetPlusPlusConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mean_of_heads = False
+        """Whether `forward` averages the heads (accurate mode) or takes the last."""
+        depth, norm = config.depth, config.normalisation
+        self.encoder = build_encoder(
+            config.encoder, base=config.base, levels=depth, normalisation=norm
+        )
+        width = self.encoder.channels
+        self.upsample, self.nodes = nn.ModuleDict(), nn.ModuleDict()
+        for i, j in _nodes(depth):
+            key = f"{i}_{j}"
+            self.upsample[key] = nn.ConvTranspose2d(width[i + 1], width[i], 2, stride=2)
+            n_in = (j + 1) * width[i]
+            self.nodes[key] = Convolutions(n_in, width[i], normalisation=norm)
+        first = depth if config.heads == "last" else 1
+        self.heads = nn.ModuleDict(
+            {
+                str(d): nn.Conv2d(width[0], config.n_classes, 1)
+                for d in range(first, depth + 1)
+            }
+        )
+        self.apply(initialise)
+
+    def all_heads(self, x: Tensor) -> list[Tensor]:
+        """Return the logits `(n, n_classes, y, x)` of each head, shallowest first."""
+        node = {(i, 0): f for i, f in enumerate(self.encoder(x))}
+        for i, j in _nodes(self.config.depth):
+            key = f"{i}_{j}"
+            below = self.upsample[key](node[i + 1, j - 1])
+            skips = [node[i, k] for k in range(j)]
+            node[i, j] = self.nodes[key](torch.cat([*skips, below], dim=1))
+        logits = [head(node[0, int(d)]) for d, head in self.heads.items()]
+        if self.encoder.stem_stride == 1:
+            return logits
+        return [F.interpolate(out, scale_factor=2.0, mode="bilinear") for out in logits]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
+        heads = self.all_heads(x)
+        if not self.mean_of_heads:
+            return heads[-1]
+        mean = torch.stack([out.float().sigmoid() for out in heads]).mean(dim=0)
+        return torch.logit(mean, eps=1e-7)
+
+    def pruned(self, depth: int) -> UNetPlusPlus:
+        """Return a smaller network that gives exactly head `depth` of this one.
+
+        Raises
+        ------
+        ValueError
+            If there is no head of that depth.
+        """
+        if str(depth) not in self.heads:
+            msg = f"depth must be one of {', '.join(self.heads)}, got {depth!r}"
+            raise ValueError(msg)
+        config = self.config.model_copy(update={"depth": depth, "heads": "last"})
+        small = UNetPlusPlus(config)
+        state = self.state_dict()
+        small.load_state_dict({key: state[key] for key in small.state_dict()})
+        like = next(self.parameters())
+        return small.to(like).train(self.training)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Stride and context; they follow from the depth and the encoder."""
+        depth, stem = self.config.depth, self.encoder.stem_stride
+        first = 0 if stem == 1 else -1  # enlarging the logits looks one pixel further
+        for _ in range(depth):
+            first = (first - 2) // 2
+        for level in range(depth, -1, -1):
+            first = self.encoder.first(level, first)
+        return Geometry(stem * 2**depth, -first)
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak memory of a float32 forward pass per pixel of the window."""
+        # all nodes of the first level, their concatenation and the last node's output
+        kept = 2 * (self.config.depth + 1) + 2
+        size = 4.0 * kept * self.config.base * 1.5  # coarser levels add about half
+        return size / self.encoder.stem_stride**2
+
+
+def _nodes(depth: int) -> list[tuple[int, int]]:
+    """Return decoder nodes (i, j) in the order they are computed."""
+    return [(i, j) for j in range(1, depth + 1) for i in range(depth - j + 1)]
