@@ -32,7 +32,7 @@ def test_pruned_gives_exactly_its_head(encoder: str) -> None:
     whole = build("unetpp", {"base": 2, "encoder": encoder}).eval()
     picture = torch.rand(1, 1, 64, 96)
     with torch.inference_mode():
-        heads = whole.all_heads(picture)
+        heads = whole.supervised(picture)
         for depth, head in enumerate(heads, start=1):
             assert head.shape == (1, 2, 64, 96)
             assert torch.equal(whole.pruned(depth)(picture), head)
@@ -48,7 +48,7 @@ def test_pruning_to_a_missing_head_is_refused(network: UNetPlusPlus) -> None:
 def test_mean_of_heads_averages_probabilities(network: UNetPlusPlus) -> None:
     picture = torch.rand(1, 1, 32, 32)
     with torch.inference_mode():
-        heads = network.all_heads(picture)
+        heads = network.supervised(picture)
         assert torch.equal(network(picture), heads[-1])
         network.mean_of_heads = True
         mean = torch.stack([head.sigmoid() for head in heads]).mean(dim=0)

@@ -93,6 +93,10 @@ class UNet(nn.Module):
         logits: Tensor = self.head(x)
         return logits
 
+    def supervised(self, x: Tensor) -> list[Tensor]:
+        """Return the one output."""
+        return [self(x)]
+
     @cached_property
     def geometry(self) -> Geometry:
         """Stride and context that follow from the number of levels."""

@@ -81,7 +81,7 @@ class UNetPlusPlus(nn.Module):
         )
         self.apply(initialise)
 
-    def all_heads(self, x: Tensor) -> list[Tensor]:
+    def supervised(self, x: Tensor) -> list[Tensor]:
         """Return the logits `(n, n_classes, y, x)` of each head, shallowest first."""
         node = {(i, 0): f for i, f in enumerate(self.encoder(x))}
         for i, j in _nodes(self.config.depth):
@@ -96,7 +96,7 @@ class UNetPlusPlus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
-        heads = self.all_heads(x)
+        heads = self.supervised(x)
         if not self.mean_of_heads:
             return heads[-1]
         mean = torch.stack([out.float().sigmoid() for out in heads]).mean(dim=0)

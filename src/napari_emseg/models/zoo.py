@@ -44,6 +44,9 @@ class Network(Protocol):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
 
+    def supervised(self, x: Tensor) -> list[Tensor]:
+        """Return the logits of every output that a loss is taken of."""
+
 
 N = TypeVar("N", bound="type[nn.Module]")
 

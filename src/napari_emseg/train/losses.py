@@ -1,30 +1,99 @@
-"""What training makes small: logits, targets and weights in, one number out."""
+"""What training makes small: logits, targets and weights in, one number out.
+
+Every loss takes the logits `(n, n_classes, y, x)` of one output, class numbers
+`(n, y, x)` in which `IGNORE` counts for nothing, weights `(n, y, x)`, and the network's
+own end (soft-max, or a sigmoid for each class). So any loss fits any network.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_emseg.models.zoo import Activation
 from napari_emseg.train.weightmap import IGNORE
 
+LossName = Literal["cross-entropy", "bce-dice", "dice"]
+Loss = Callable[[Tensor, Tensor, Tensor, Activation], Tensor]
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Pixel-wise soft-max cross-entropy (Ronneberger 2015, equation 1).
+EPSILON = 1e-6
 
-    Parameters
-    ----------
-    logits
-        `(n, n_classes, y, x)`.
-    target
-        `(n, y, x)` class numbers; `IGNORE` counts for nothing.
-    weight
-        `(n, y, x)`, w(x) of equation 2.
 
-    Returns
-    -------
-    Tensor
-        Weighted mean over the pixels that count; 0 if there are none.
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor, activation: Activation
+) -> Tensor:
+    """Pixel-wise weighted cross-entropy (Ronneberger 2015, equation 1).
+
+    The mean over the pixels that count, weighted by w(x) of equation 2; 0 if there are
+    none. Networks with a sigmoid get the sum of their classes' binary cross-entropies.
     """
-    loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-    weight = weight * (target != IGNORE)
-    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+    known = target != IGNORE
+    if activation == "softmax":
+        loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+    else:
+        loss = F.binary_cross_entropy_with_logits(
+            logits, _one_hot(logits, target), reduction="none"
+        ).sum(dim=1)
+    weight = weight * known
+    return (loss * weight).sum() / weight.sum().clamp(min=EPSILON)
+
+
+def bce_dice(
+    logits: Tensor, target: Tensor, weight: Tensor, activation: Activation
+) -> Tensor:
+    """Half the binary cross-entropy and one less the soft Dice (Zhou 2018, equation 2).
+
+    Both for each class, then the mean over classes; Dice over all pixels of the batch.
+    The weight map has no part in it.
+    """
+    known = (target != IGNORE)[:, None]
+    truth = _one_hot(logits, target)
+    p = _probabilities(logits, activation)
+    safe = p.clamp(EPSILON, 1 - EPSILON)
+    entropy = -(truth * safe.log() + (1 - truth) * (1 - safe).log()) * known
+    mean = entropy.sum() / (known.sum() * logits.shape[1]).clamp(min=1)
+    p = p * known
+    below = (_total(p) + _total(truth)).clamp(min=EPSILON)
+    dice = 2 * _total(p * truth) / below
+    return 0.5 * mean + (1 - dice).mean()
+
+
+def dice(
+    logits: Tensor, target: Tensor, weight: Tensor, activation: Activation
+) -> Tensor:
+    """One less the soft Dice with squares below the line (Gu 2019, equation 3).
+
+    1 - Σ_k 2 ω_k Σ p g / (Σ p² + Σ g²), ω_k = 1/K. The weight map has no part in it;
+    the paper's regularisation is weight decay.
+    """
+    known = (target != IGNORE)[:, None]
+    truth = _one_hot(logits, target)
+    p = _probabilities(logits, activation) * known
+    below = _total(p**2) + _total(truth**2)
+    return (1 - 2 * _total(p * truth) / below.clamp(min=EPSILON)).mean()
+
+
+LOSSES: dict[LossName, Loss] = {
+    "cross-entropy": cross_entropy,
+    "bce-dice": bce_dice,
+    "dice": dice,
+}
+
+
+def _one_hot(logits: Tensor, target: Tensor) -> Tensor:
+    """Class numbers as `(n, n_classes, y, x)` of 0 and 1; `IGNORE` is 0 everywhere."""
+    classes = torch.arange(logits.shape[1], device=target.device)
+    return (target[:, None] == classes.view(1, -1, 1, 1)).to(logits.dtype)
+
+
+def _probabilities(logits: Tensor, activation: Activation) -> Tensor:
+    return logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over batch and pixels, `(n_classes,)`."""
+    return values.sum(dim=(0, 2, 3))

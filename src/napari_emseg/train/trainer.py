@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.settings import TrainSettings
+from napari_emseg.models.zoo import Network
 from napari_emseg.train.dataset import PatchSource
-from napari_emseg.train.losses import weighted_cross_entropy
+from napari_emseg.train.losses import LOSSES
 from napari_emseg.train.validation import Validation
 
 CHECKPOINT = ("step", "settings", "network", "optimiser", "schedule", "best")
@@ -49,7 +50,8 @@ class Trainer:
     settings
         Steps, rates, seed.
     checkpoint
-        File that is replaced at every validation; resumed from when it exists.
+        File that is replaced at every validation and when training is stopped; resumed
+        from when it exists.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Trainer:
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.settings = settings
+        self._kind = cast("Network", network)
+        self._loss = LOSSES["cross-entropy"]
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
@@ -75,9 +79,17 @@ class Trainer:
         """Train; yields Progress for every step and EpochDone for every validation.
 
         When the loss stops being a number, training ends with a Note and the last good
-        weights.
+        weights. Closing the generator saves the step that was reached.
         """
         self.resume()
+        try:
+            yield from self._steps()
+        except GeneratorExit:
+            self._save()
+            raise
+        return self.best
+
+    def _steps(self) -> Generator[Record, None, None]:
         losses: list[float] = []
         started, validated = perf_counter(), self._step
         while self._step < self.settings.steps:
@@ -96,7 +108,6 @@ class Trainer:
                 self._save()
                 started, validated, losses = perf_counter(), self._step, []
             yield Progress("training", self._step, self.settings.steps)
-        return self.best
 
     def _update(self) -> float:
         """Make one step and return its loss."""
@@ -106,9 +117,13 @@ class Trainer:
         image, target, weight = self._patches.batch(self._step)
         half = settings.half_precision and fast_half(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            logits = self.network(image.to(memory_format=torch.channels_last))
-        target, weight = (_middle(t, logits) for t in (target, weight))
-        loss = weighted_cross_entropy(logits.float(), target, weight)
+            outputs = self._kind.supervised(image.to(memory_format=torch.channels_last))
+        target, weight = (_middle(t, outputs[0]) for t in (target, weight))
+        losses = [
+            self._loss(logits.float(), target, weight, self._kind.activation)
+            for logits in outputs
+        ]
+        loss = torch.stack(losses).mean()
         value = float(loss.detach())
         if value == value:
             self._optimiser.zero_grad(set_to_none=True)
@@ -178,7 +193,11 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
         If it is damaged, or something else.
     """
     # scores of a validation may be numpy numbers
-    number: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, np.dtypes.Float64DType]
+    number: list[Any] = [
+        np.float64(0).__reduce__()[0],
+        np.dtype,
+        np.dtypes.Float64DType,
+    ]
     try:
         with torch.serialization.safe_globals(number):
             saved = torch.load(path, map_location=device, weights_only=True)
