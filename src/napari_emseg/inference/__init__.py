@@ -1,5 +1,6 @@
 """Stack and weights in, membrane probabilities out, by overlap-tile."""
 
+from napari_emseg.inference.estimate import RunEstimate, estimate
 from napari_emseg.inference.predictor import (
     PredictionResult,
     Predictor,
@@ -7,4 +8,11 @@ from napari_emseg.inference.predictor import (
     provenance,
 )
 
-__all__ = ["PredictionResult", "Predictor", "predict_stack", "provenance"]
+__all__ = [
+    "PredictionResult",
+    "Predictor",
+    "RunEstimate",
+    "estimate",
+    "predict_stack",
+    "provenance",
+]

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
 from napari_emseg.inference.scope import Scope
 from napari_emseg.inference.sections import Section, SectionReader
+
+ENOUGH_PIXELS = 500 * 500
+"""Of network input, before the time they took says something of longer runs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +76,8 @@ class Engine:
         self._geometry = runtime.geometry
         self._fallback = fallback
         self._planned: tuple[Limits, TilePlan] | None = None
+        self._seconds = 0.0
+        self._pixels = 0
         self._tiles_read = 0
         self._tiles_split = 0
         self._sections_read = 0
@@ -82,6 +88,12 @@ class Engine:
         left = len(self._scope.sections) - self._sections_read
         each = len(self._plan()) if left else 0
         return self._tiles_read + self._tiles_split + left * each
+
+    @property
+    def ms_per_megapixel(self) -> float | None:
+        """Measured so far, of network input; None if that was too little to tell."""
+        enough = self._pixels > ENOUGH_PIXELS
+        return self._seconds * 1e9 / self._pixels if enough else None
 
     def _plan(self) -> TilePlan:
         limits = self.limits
@@ -147,7 +159,8 @@ class Engine:
         """Return the outputs; or None and what was done to make it work next time."""
         batch = np.stack([job.values for job in group])[:, None]
         try:
-            return self.runtime(batch), ""
+            start = perf_counter()
+            outputs = self.runtime(batch)
         except (MemoryError, RuntimeError) as e:
             lost = is_device_lost(e)
             if not lost and not is_out_of_memory(e):
@@ -161,6 +174,9 @@ class Engine:
                 )
                 raise MemoryError(msg) from e
             return None, note
+        self._seconds += perf_counter() - start
+        self._pixels += batch.size
+        return outputs, ""
 
     def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:
         n, _, y, x = shape

@@ -15,6 +15,7 @@ from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Stack
+from napari_emseg.inference import throughput
 from napari_emseg.inference.ahead import ahead
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
@@ -122,16 +123,34 @@ class Predictor:
             self._loaded = wanted, load_runtime(self.weights, settings)
         return self._loaded[1]
 
+    def measure(self, settings: PredictSettings | None = None) -> float:
+        """Time one small window; return ms per megapixel of network input.
+
+        Loads the network. `estimate` knows the time of a run from then on.
+        """
+        settings = settings or PredictSettings()
+        ms = throughput.known(self.weights, settings)
+        if ms is None:
+            ms = throughput.measure(self.runtime(settings))
+            throughput.remember(self.weights, settings, ms)
+        return ms
+
     def _run(
         self, scope: Scope, settings: PredictSettings, results: Assembly
     ) -> Generator[Record, None, PredictionResult]:
         start = perf_counter()
         notes: list[str] = []
         engine = self._engine(scope, settings)
-        for record in _records(scope, settings, engine, results):
-            if isinstance(record, Note):
-                notes.append(record.message)
-            yield record
+        try:
+            for record in _records(scope, settings, engine, results):
+                if isinstance(record, Note):
+                    notes.append(record.message)
+                yield record
+        finally:
+            engine.runtime.release()
+            ms = engine.ms_per_megapixel
+            if ms is not None and self._loaded is not None:
+                throughput.remember(self.weights, settings, ms)
         return PredictionResult(
             probabilities=results.probabilities,
             sections=results.sections,
@@ -150,6 +169,7 @@ class Predictor:
         limits = _limits(scope, settings, runtime)
 
         def on_cpu() -> tuple[Runtime, Limits]:
+            self._loaded = None
             last = load_runtime(
                 self.weights, settings.model_copy(update={"device": "cpu"})
             )
@@ -212,7 +232,7 @@ def _records(
     scope: Scope, settings: PredictSettings, engine: Engine, results: Assembly
 ) -> Generator[Record, None, None]:
     """Chain the stages: reading, computing and writing run in threads of their own."""
-    for note in scope.notes:
+    for note in (*scope.notes, *engine.runtime.notes):
         yield Note(note)
     invert = settings.invert == "yes"
     if invert:

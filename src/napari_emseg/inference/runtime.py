@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -26,12 +27,17 @@ class Runtime(Protocol):
     device: str
     geometry: Geometry
     bytes_per_pixel: float
+    notes: tuple[str, ...]
+    """What the user should know of how it was chosen."""
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return probabilities."""
 
     def free_memory(self) -> int:
         """Bytes that a run may use on the device at this moment."""
+
+    def release(self) -> None:
+        """Give back what is held only to be faster next time."""
 
 
 _OUT_OF_MEMORY = re.compile(
@@ -66,6 +72,9 @@ def is_device_lost(error: BaseException) -> bool:
 def load_runtime(weights: Weights, settings: PredictSettings) -> Runtime:
     """Build the network and put it where the settings say.
 
+    `auto` takes a GPU where there is one, and on a CPU OpenVINO where it is installed
+    and gives the same numbers.
+
     Raises
     ------
     ValueError
@@ -73,10 +82,48 @@ def load_runtime(weights: Weights, settings: PredictSettings) -> Runtime:
     """
     from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 
-    device = choose_device(settings.device)
-    return TorchRuntime(
-        weights.network(),
-        device,
-        half=settings.half_precision,
-        threads=settings.threads,
-    )
+    device = choose_device("cpu" if _only_on_cpu(settings) else settings.device)
+    if device.type == "cpu":
+        return _on_cpu(weights, settings)
+    try:
+        return TorchRuntime(weights.network(), device, half=settings.half_precision)
+    except RuntimeError as e:
+        if not (is_out_of_memory(e) or is_device_lost(e)):
+            raise
+        note = f"running on the CPU, since {device} failed: {_first_line(e)}"
+    return _on_cpu(weights, settings, note)
+
+
+def _on_cpu(weights: Weights, settings: PredictSettings, *notes: str) -> Runtime:
+    from napari_emseg.inference.openvino_runtime import OpenVinoRuntime
+    from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
+
+    network, threads = weights.network(), settings.threads
+    if _takes_openvino(settings):
+        try:
+            return OpenVinoRuntime(network, threads=threads, notes=notes)
+        except (ImportError, RuntimeError) as e:
+            if settings.runtime == "openvino":
+                msg = f"OpenVINO can't run {weights.card.name}: {_first_line(e)}"
+                raise ValueError(msg) from e
+            notes += (f"running on PyTorch, since OpenVINO failed: {_first_line(e)}",)
+    return TorchRuntime(network, choose_device("cpu"), threads=threads, notes=notes)
+
+
+def _only_on_cpu(settings: PredictSettings) -> bool:
+    if settings.runtime != "openvino":
+        return False
+    if settings.device not in ("auto", "cpu"):
+        msg = f"OpenVINO runs on the CPU here, not on {settings.device!r}"
+        raise ValueError(msg)
+    return True
+
+
+def _takes_openvino(settings: PredictSettings) -> bool:
+    if settings.runtime == "auto":
+        return find_spec("openvino") is not None
+    return settings.runtime == "openvino"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -54,12 +54,14 @@ class TorchRuntime:
         *,
         half: bool = True,
         threads: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._device = device
         self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._half = half and device.type == "cuda"
         self._threads = threads
         self.device = str(device)
+        self.notes = notes
         kind = cast("Network", network)
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
@@ -90,8 +92,13 @@ class TorchRuntime:
         """Bytes free on the device, with what torch holds but doesn't use."""
         if self._device.type != "cuda":
             return int(psutil.virtual_memory().available)
-        torch.cuda.empty_cache()
+        self.release()
         return int(torch.cuda.mem_get_info(self._device)[0])
+
+    def release(self) -> None:
+        """Give back GPU memory that torch keeps for later."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 @contextmanager
