@@ -3,7 +3,16 @@
 The order of arguments is (prediction, truth) everywhere.
 """
 
+from napari_emseg.metrics.evaluation import Evaluation, evaluate, evaluate_steps
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores, isbi_scores_steps
+from napari_emseg.metrics.meanings import Meaning
+from napari_emseg.metrics.mistakes import Mistakes, find_mistakes
+from napari_emseg.metrics.overlap import (
+    OverlapScores,
+    overlap_by_section,
+    overlap_scores,
+)
+from napari_emseg.metrics.pixels import PixelCounts
 from napari_emseg.metrics.rand_info import (
     RandInfoScores,
     agreement_at,
@@ -14,11 +23,21 @@ from napari_emseg.metrics.rand_info import (
 )
 
 __all__ = [
+    "Evaluation",
     "IsbiScores",
+    "Meaning",
+    "Mistakes",
+    "OverlapScores",
+    "PixelCounts",
     "RandInfoScores",
     "agreement_at",
+    "evaluate",
+    "evaluate_steps",
+    "find_mistakes",
     "isbi_scores",
     "isbi_scores_steps",
+    "overlap_by_section",
+    "overlap_scores",
     "thin",
     "v_rand_at",
     "v_rand_v_info",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Labels = NDArray[np.integer]
+
 ROUNDING = 1e-5
 """By how much a network's probabilities may leave [0, 1]; no threshold notices."""
 
@@ -21,7 +23,7 @@ def as_probabilities(values: ArrayLike, *, name: str = "inside") -> NDArray[np.f
     if array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
         msg = (
             f"{name} must be floating point in [0, 1] or bool, got {array.dtype}; "
-            "divide 8-bit probabilities by 255"
+            "divide integers by the value that stands for 1, 255 in 8 bits"
         )
         raise ValueError(msg)
     if array.size == 0:
@@ -35,6 +37,27 @@ def as_probabilities(values: ArrayLike, *, name: str = "inside") -> NDArray[np.f
         msg = f"{name} must lie in [0, 1], got {low:g} to {high:g}"
         raise ValueError(msg)
     return array.astype(np.float32)
+
+
+def as_ids(values: ArrayLike, *, name: str) -> Labels:
+    """Check that `values` are ids of cells, `(z, y, x)` or `(y, x)`.
+
+    Raises
+    ------
+    ValueError
+        Values that are not integers or below 0; another shape; an empty stack.
+    """
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        msg = f"{name} must hold integer ids of cells, got {array.dtype}"
+        raise ValueError(msg)
+    if array.ndim not in (2, 3) or array.size == 0:
+        msg = f"{name} must be (z, y, x) or (y, x) and not empty, got {array.shape}"
+        raise ValueError(msg)
+    if array.min() < 0:
+        msg = f"{name} must hold ids from 0 on, got {array.min()}"
+        raise ValueError(msg)
+    return array
 
 
 def as_pair(

@@ -37,11 +37,14 @@ class WarpingCounts:
     @property
     def mismatches(self) -> int:
         """All kinds together."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(getattr(self, name) for name in KINDS)
 
     def __add__(self, other: WarpingCounts) -> WarpingCounts:
-        names = [field.name for field in fields(self)]
-        return WarpingCounts(*(getattr(self, n) + getattr(other, n) for n in names))
+        return WarpingCounts(*(getattr(self, n) + getattr(other, n) for n in KINDS))
+
+
+KINDS: tuple[str, ...] = tuple(field.name for field in fields(WarpingCounts))
+"""Kinds of mistakes, mergers first, in the order that the kernels number them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -50,22 +50,34 @@ class Warper:
         truth: NDArray[np.bool_],
         simple: NDArray[np.bool_],
     ) -> None:
-        self.step = flat.column((inside.shape[0], inside.shape[1]))
+        self.shape = (inside.shape[0], inside.shape[1])
+        self.step = flat.column(self.shape)
         self.inside = flat.pad(inside)
         self.truth = flat.pad(truth)
         self.real = flat.pad(np.ones_like(truth))
         self.simple = simple
 
     def counts(self, threshold: float) -> list[int]:
-        """Pixels left of each kind, `MERGER` to `OBJECT_DELETION`."""
+        """Pixels left of each kind, in the order of `warping.KINDS`."""
+        _, kinds = self._warped(threshold)
+        return [int(n) for n in np.bincount(kinds, minlength=6)]
+
+    def kinds(self, threshold: float) -> NDArray[np.uint8]:
+        """Picture `(y, x)` of what is left: 0 = nothing, k = the k-th kind."""
+        left, kinds = self._warped(threshold)
+        picture = np.zeros(self.truth.size, np.uint8)
+        picture[left] = kinds + 1
+        return flat.unpad(picture, self.shape)
+
+    def _warped(self, threshold: float) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Pixels that cannot be warped and their kinds, from 0."""
         distance = self.inside.astype(np.float64) - threshold
         wrong = np.flatnonzero((distance > 0) != self.truth)
         order = wrong[surest_first(np.abs(distance[wrong]).astype(np.float32))]
         warped = self.truth.copy()
         left = warp(warped, order.astype(np.int32), self.step, self.simple)
         labels, _ = label(warped, self.step)
-        kinds = classify(warped, labels, self.real, left, self.step)
-        return [int(n) for n in np.bincount(kinds, minlength=6)]
+        return left, classify(warped, labels, self.real, left, self.step)
 
 
 def surest_first(distance: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -131,7 +131,7 @@ def classify(
     round_about = np.array(
         (-step, 1 - step, 1, 1 + step, step, step - 1, -1, -1 - step), np.int32
     )
-    seen = np.empty(8, np.int32)
+    seen = np.zeros(8, np.int32)
     reached = np.zeros(image.size, np.int32)
     queue = np.empty((3, (2 * RADIUS + 1) ** 2), np.int32)
     for i in range(left.size):

@@ -1,0 +1,208 @@
+"""A prediction beside its truth, whatever the two are: all scores in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from napari_emseg.core.records import Progress, drain
+from napari_emseg.metrics.doubts import doubts
+from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
+from napari_emseg.metrics.meanings import (
+    Meaning,
+    cells_of_inside,
+    check_meaning,
+    labelled_sections,
+    predicted_inside,
+    true_inside,
+)
+from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
+from napari_emseg.metrics.pixels import PixelCounts
+from napari_emseg.metrics.rand_info import thin
+
+Scores = dict[str, float | None]
+
+MEANINGS: dict[str, str] = {
+    "v_rand": "pairs of pixels rightly together or apart, borders thinned; 1 is best",
+    "v_rand_split": "low: cells were split",
+    "v_rand_merge": "low: cells were merged",
+    "v_info": "information shared with the truth, borders thinned; 1 is best",
+    "v_info_split": "low: cells were split",
+    "v_info_merge": "low: cells were merged",
+    "rand_error": "as V_Rand without thinning; 0 is best",
+    "pixel_error": "1 - F of the inside pixels; 0 is best",
+    "warping_error": "pixels of mergers and splits; 0 is best, never to be read alone",
+    "membrane_iou": "shared membrane over all membrane; 1 is best",
+    "membrane_dice": "twice the shared membrane over both; 1 is best",
+    "adapted_rand_error": "pairs of pixels wrongly together or apart; 0 is best",
+    "adapted_rand_split": "low: cells were split",
+    "adapted_rand_merge": "low: cells were merged",
+    "vi_split": "bits lost by splits; 0 is best",
+    "vi_merge": "bits lost by mergers; 0 is best",
+    "cell_iou": "overlap of a true cell with its best match; 1 is best",
+    "cell_dice": "Dice of a true cell with its best match; 1 is best",
+}
+"""What the scores of `Evaluation.rows` say, in their order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All scores of a prediction, and what to know about how they were found."""
+
+    prediction_is: Meaning
+    truth_is: Meaning
+    threshold: float
+    """Probability of membrane above which a pixel counts as membrane, where one
+    threshold is needed: membrane overlap and the cells of a prediction."""
+    linked: bool
+    """Whether cells were compared through sections, or each section by itself."""
+    isbi: IsbiScores
+    membrane: PixelCounts
+    overlap: OverlapScores
+    warnings: tuple[str, ...]
+
+    def scores(self) -> Scores:
+        """Every score by its name in `MEANINGS`; None where one is not defined."""
+        found = {
+            **self.isbi.as_dict(),
+            **self.overlap.as_dict(),
+            "membrane_iou": self.membrane.iou,
+            "membrane_dice": self.membrane.dice,
+            "cell_iou": self.overlap.iou,
+            "cell_dice": self.overlap.dice,
+        }
+        return {name: found[name] for name in MEANINGS}
+
+    def rows(self) -> list[tuple[str, float | None, float | None, str]]:
+        """Rows of a table: score, value, its best threshold of inside, meaning."""
+        thresholds = self.isbi.as_dict()
+        return [
+            (name, value, thresholds.get(f"{name}_threshold"), MEANINGS[name])
+            for name, value in self.scores().items()
+        ]
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything as plain values for JSON."""
+        membrane = {
+            name: getattr(self.membrane, name)
+            for name in ("iou", "dice", "precision", "recall")
+        }
+        return {
+            "prediction_is": self.prediction_is,
+            "truth_is": self.truth_is,
+            "threshold": self.threshold,
+            "linked": self.linked,
+            "isbi": self.isbi.as_dict(),
+            "membrane": membrane,
+            "overlap": self.overlap.as_dict(),
+            "warnings": list(self.warnings),
+        }
+
+
+def evaluate(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    *,
+    prediction_is: Meaning,
+    truth_is: Meaning,
+    linked: bool | None = None,
+    threshold: float = 0.5,
+    threads: int | None = None,
+) -> Evaluation:
+    """Score a prediction by the ISBI 2012 scores and by overlap.
+
+    Parameters
+    ----------
+    prediction
+        `(z, y, x)` or `(y, x)`. `membrane` or `inside`: probabilities, floating point
+        in [0, 1], bool, or uint8 for [0, 1] in steps of 1/255. `cells`: ids.
+    truth
+        Same shape. `membrane` or `inside`: a mask (above 0). `cells`: ids, 0 = membrane
+        or unlabelled. Sections without a cell are left out.
+    prediction_is, truth_is
+        What they mean; never guessed.
+    linked
+        Compare cells through sections; none does so where both are cells.
+    threshold
+        Probability of membrane, in (0, 1), above which a pixel counts as membrane.
+    threads
+        Threads to use; none takes all cores.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, an empty stack, probabilities outside [0, 1], NaN, a truth
+        without membrane, an unknown meaning.
+    """
+    return drain(
+        evaluate_steps(
+            prediction,
+            truth,
+            prediction_is=prediction_is,
+            truth_is=truth_is,
+            linked=linked,
+            threshold=threshold,
+            threads=threads,
+        )
+    )
+
+
+def evaluate_steps(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    *,
+    prediction_is: Meaning,
+    truth_is: Meaning,
+    linked: bool | None = None,
+    threshold: float = 0.5,
+    threads: int | None = None,
+) -> Generator[Progress, None, Evaluation]:
+    """Score as `evaluate` does, with a record after each section."""
+    both_cells = prediction_is == truth_is == "cells"
+    _check_options(prediction_is, truth_is, linked=linked, threshold=threshold)
+    predicted, true, left_out = labelled_sections(prediction, truth, truth_is)
+    inside, mask = (
+        predicted_inside(predicted, prediction_is),
+        true_inside(true, truth_is),
+    )
+    isbi = yield from isbi_scores_steps(inside, mask, threads=threads)
+    membrane = 1 - inside > threshold
+    linked = both_cells if linked is None else linked
+    overlap = overlap_scores(
+        predicted if prediction_is == "cells" else thin(~membrane),
+        true if truth_is == "cells" else cells_of_inside(mask),
+        linked=linked,
+    )
+    return Evaluation(
+        prediction_is=prediction_is,
+        truth_is=truth_is,
+        threshold=threshold,
+        linked=linked,
+        isbi=isbi,
+        membrane=PixelCounts.of(membrane, ~mask),
+        overlap=overlap,
+        warnings=doubts(
+            predicted,
+            membrane=membrane,
+            true_membrane=~mask,
+            prediction_is=prediction_is,
+            truth_is=truth_is,
+            left_out=left_out,
+        ),
+    )
+
+
+def _check_options(
+    prediction_is: str, truth_is: str, *, linked: bool | None, threshold: float
+) -> None:
+    """Refuse options of `evaluate` that make no sense."""
+    check_meaning(prediction_is, name="prediction_is")
+    check_meaning(truth_is, name="truth_is")
+    if not 0 < threshold < 1:
+        msg = f"threshold must be between 0 and 1, got {threshold!r}"
+        raise ValueError(msg)
+    if linked and not prediction_is == truth_is == "cells":
+        msg = f"linked needs cells on both sides, got {prediction_is} and {truth_is}"
+        raise ValueError(msg)

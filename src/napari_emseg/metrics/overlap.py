@@ -1,0 +1,179 @@
+"""Cells compared by their overlap: adapted Rand error, variation of information, IoU.
+
+All numbers come from one table (prediction, truth) of shared pixels. Pixels where the
+truth is 0 are left out; where the prediction is 0 they count as one more cell, as
+scikit-image and the SNEMI3D and CREMI challenges have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from napari_emseg.metrics.inputs import Labels, as_ids
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+LARGEST_ID = 2**22
+"""Ids up to here index the table as they are; larger ones are renumbered first."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapScores:
+    """How well cells overlap with the true ones."""
+
+    adapted_rand_error: float
+    """1 - F of pairs of pixels that belong together; 0 = perfect."""
+    adapted_rand_split: float
+    """Share of the pairs in true cells that stay together; low: cells were split."""
+    adapted_rand_merge: float
+    """Share of the pairs in predicted cells that belong so; low: cells were merged."""
+    vi_split: float
+    """H(prediction | truth) in bits: information lost by splits; 0 = none."""
+    vi_merge: float
+    """H(truth | prediction) in bits: information lost by mergers; 0 = none."""
+    iou: float
+    """IoU of each true cell with its best match, weighted by size: the covering."""
+    dice: float
+    """Dice of each true cell with its best match, weighted by size."""
+    true_cells: float
+    predicted_cells: float
+
+    @property
+    def variation_of_information(self) -> float:
+        """Splits and mergers together, in bits."""
+        return self.vi_split + self.vi_merge
+
+    def as_dict(self) -> dict[str, float]:
+        """All numbers by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def overlap_scores(
+    prediction: ArrayLike, truth: ArrayLike, *, linked: bool = True
+) -> OverlapScores:
+    """Compare cells with true cells.
+
+    Parameters
+    ----------
+    prediction, truth
+        Ids of cells, `(z, y, x)` or `(y, x)`, integer. Truth 0 is left out.
+    linked
+        Compare cells that go through sections; otherwise each section by itself, the
+        scores averaged over the sections that have a truth.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, ids that are not integers or negative, a truth without
+        cells.
+    """
+    if linked:
+        predicted, true = as_cells(prediction, truth)
+        return _scores(_table(predicted, true))
+    return average(overlap_by_section(prediction, truth))
+
+
+def overlap_by_section(
+    prediction: ArrayLike, truth: ArrayLike
+) -> list[OverlapScores | None]:
+    """Compare cells section by section; None where a section has no truth."""
+    pairs = zip(*as_cells(prediction, truth), strict=True)
+    return [
+        _scores(_table(predicted[np.newaxis], true[np.newaxis])) if true.any() else None
+        for predicted, true in pairs
+    ]
+
+
+def average(sections: Sequence[OverlapScores | None]) -> OverlapScores:
+    """Mean of each score over the sections that have one."""
+    found = [section for section in sections if section is not None]
+    names = [field.name for field in fields(OverlapScores)]
+    means = {n: float(np.mean([getattr(s, n) for s in found])) for n in names}
+    return OverlapScores(**means)
+
+
+def as_cells(prediction: ArrayLike, truth: ArrayLike) -> tuple[Labels, Labels]:
+    """Check ids of cells and return them as `(z, y, x)`, small enough for a table."""
+    predicted = as_ids(prediction, name="prediction")
+    true = as_ids(truth, name="truth")
+    if predicted.shape != true.shape:
+        msg = f"shapes differ: prediction {predicted.shape}, truth {true.shape}"
+        raise ValueError(msg)
+    if not true.any():
+        msg = "truth has no cells: all its ids are 0"
+        raise ValueError(msg)
+    shape = (-1, *true.shape[-2:])
+    return _renumbered(predicted.reshape(shape)), _renumbered(true.reshape(shape))
+
+
+def _renumbered(ids: Labels) -> Labels:
+    """Keep small ids; give large ones their rank, so that the table stays small."""
+    if ids.max() <= LARGEST_ID:
+        return ids
+    names, ranks = np.unique(ids, return_inverse=True)
+    # Rank 0 must stay the background also where no pixel has it.
+    shift = int(names[0] != 0)
+    renumbered: Labels = ranks.reshape(ids.shape) + shift
+    return renumbered
+
+
+def _table(predicted: Labels, true: Labels) -> csr_array:
+    """Count shared pixels, truth in rows; one section at a time to save memory."""
+    from scipy.sparse import csr_array
+    from skimage.metrics import contingency_table
+
+    shape = (int(true.max()) + 1, int(predicted.max()) + 1)
+    total = csr_array(shape)
+    for p, t in zip(predicted, true, strict=True):
+        keep = t != 0
+        if not keep.any():
+            continue
+        part = contingency_table(t[keep], p[keep], sparse_type="array")
+        part.resize(shape)
+        total = total + part
+    return total
+
+
+def _scores(table: csr_array) -> OverlapScores:
+    """All scores of one table."""
+    from skimage.metrics import adapted_rand_error, variation_of_information
+
+    with np.errstate(invalid="ignore", divide="ignore"):  # cells of one pixel only
+        error, split, merge = adapted_rand_error(table=table)
+    unused = np.empty(0, np.int64)  # scikit-image 0.26 looks at images it ignores
+    vi_split, vi_merge = variation_of_information(
+        unused, unused, table=table / table.sum()
+    )
+    iou, dice = _covering(table)
+    true, predicted = (np.asarray(table.sum(axis=axis)).ravel() for axis in (1, 0))
+    return OverlapScores(
+        adapted_rand_error=float(error),
+        adapted_rand_split=float(split),
+        adapted_rand_merge=float(merge),
+        vi_split=float(vi_split),
+        vi_merge=float(vi_merge),
+        iou=iou,
+        dice=dice,
+        true_cells=int(np.count_nonzero(true)),
+        predicted_cells=int(np.count_nonzero(predicted[1:])),
+    )
+
+
+def _covering(table: csr_array) -> tuple[float, float]:
+    """IoU and Dice of each true cell with its best match, weighted by size."""
+    cells = table.tocoo()
+    true, predicted = (np.asarray(table.sum(axis=axis)).ravel() for axis in (1, 0))
+    row, column = cells.coords
+    both = np.where(column == 0, 0, cells.data)  # predicted background matches nothing
+    sizes = true[row] + predicted[column]
+    best = np.zeros((2, len(true)))
+    np.maximum.at(best[0], row, both / (sizes - both))
+    np.maximum.at(best[1], row, 2 * both / sizes)
+    iou, dice = best @ true / true.sum()
+    return float(iou), float(dice)

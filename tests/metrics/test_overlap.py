@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.metrics import adapted_rand_error, variation_of_information
+
+from napari_emseg import metrics
+
+IDS = arrays(np.uint16, (2, 6, 7), elements=st.integers(0, 5))
+
+
+@pytest.fixture
+def halves():
+    """Two true cells of 4 x 4 px, and one prediction that covers both."""
+    truth = np.ones((4, 8), np.uint16)
+    truth[:, 4:] = 2
+    return np.ones_like(truth), truth
+
+
+def test_a_merger_costs_one_bit_of_merge_and_nothing_of_split(halves):
+    scores = metrics.overlap_scores(*halves)
+    assert (scores.vi_split, scores.vi_merge) == (0, 1)
+    assert scores.adapted_rand_split == 1
+    # pairs in true cells 2 * 16 * 15, in the predicted one 32 * 31
+    assert scores.adapted_rand_merge == pytest.approx(480 / 992)
+    assert scores.adapted_rand_error == pytest.approx(1 - 2 * 480 / (480 + 992))
+    assert (scores.iou, scores.dice) == (0.5, pytest.approx(2 / 3))
+    assert (scores.true_cells, scores.predicted_cells) == (2, 1)
+
+
+def test_a_split_costs_one_bit_of_split_and_nothing_of_merge(halves):
+    scores = metrics.overlap_scores(*halves[::-1])
+    assert (scores.vi_split, scores.vi_merge) == (1, 0)
+    assert scores.adapted_rand_merge == 1
+    assert scores.adapted_rand_split == pytest.approx(480 / 992)
+    assert scores.variation_of_information == 1
+
+
+@given(prediction=IDS, truth=IDS)
+def test_scores_are_those_of_scikit_image(prediction, truth):
+    truth[0, 0, :2] = 1  # one pair at least
+    found = metrics.overlap_scores(prediction, truth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error, split, merge = adapted_rand_error(truth, prediction)
+    vi = variation_of_information(truth, prediction, ignore_labels=(0,))
+    np.testing.assert_allclose(
+        [found.adapted_rand_error, found.adapted_rand_split, found.adapted_rand_merge],
+        [error, split, merge],
+    )
+    np.testing.assert_allclose([found.vi_split, found.vi_merge], vi, atol=1e-12)
+
+
+@given(prediction=IDS, truth=IDS)
+def test_names_of_cells_do_not_matter_however_large(prediction, truth):
+    truth[0, 0, :2] = 1
+    renamed = metrics.overlap_scores(
+        prediction.astype(np.uint64) * 2**50, truth.astype(np.uint32) * 10**8
+    )
+    found = metrics.overlap_scores(prediction, truth)
+    np.testing.assert_allclose(
+        list(renamed.as_dict().values()), list(found.as_dict().values())
+    )
+
+
+@given(truth=IDS)
+def test_iou_is_the_best_match_weighted_by_size(truth):
+    truth[0, 0, :2] = 1
+    prediction = np.roll(truth, 1, axis=2)
+    covered = 0.0
+    kept = truth > 0
+    for i in np.unique(truth[kept]):
+        cell = truth == i
+        ious = [
+            (cell & other).sum() / (cell | other).sum()
+            for j in np.unique(prediction[prediction > 0])
+            for other in [(prediction == j) & kept]
+        ]
+        covered += cell.sum() * max(ious)
+    found = metrics.overlap_scores(prediction, truth)
+    assert found.iou == pytest.approx(covered / kept.sum())
+
+
+def test_linked_cells_are_one_object_through_sections():
+    truth = np.ones((2, 4, 4), np.uint8)
+    prediction = truth.copy()
+    prediction[1] = 2  # right in each section, but not linked
+    by_section = metrics.overlap_scores(prediction, truth, linked=False)
+    assert by_section.adapted_rand_error == 0
+    linked = metrics.overlap_scores(prediction, truth)
+    assert linked.vi_split == 1
+    assert linked.adapted_rand_error > 0.3
+
+
+def test_sections_without_truth_are_no_part_of_the_mean():
+    truth = np.ones((3, 4, 4), np.uint8)
+    truth[1] = 0
+    sections = metrics.overlap_by_section(truth, truth)
+    assert sections[1] is None
+    assert sections[0] == sections[2]
+    assert metrics.overlap_scores(truth, truth, linked=False).adapted_rand_error == 0
+
+
+def test_truth_0_is_ignored_and_prediction_0_is_one_more_cell():
+    truth = np.ones((4, 4), np.uint8)
+    truth[0] = 0
+    prediction = truth.copy()
+    prediction[0] = 7
+    assert metrics.overlap_scores(prediction, truth).adapted_rand_error == 0
+    prediction[1:, :2] = 0
+    assert metrics.overlap_scores(prediction, truth).vi_split == 1
+
+
+def test_cells_of_one_pixel_have_no_pairs_to_score():
+    scores = metrics.overlap_scores(np.array([[1, 2]]), np.array([[1, 2]]))
+    assert math.isnan(scores.adapted_rand_error)
+    assert scores.iou == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        (np.ones((4, 4), int), np.ones((4, 5), int), r"prediction \(4, 4\).*\(4, 5\)"),
+        (np.ones((4, 4)), np.ones((4, 4), int), "integer ids of cells, got float64"),
+        (np.ones((4, 4), int), np.zeros((4, 4), int), "no cells"),
+        (np.ones((0, 4, 4), int), np.ones((0, 4, 4), int), "not empty"),
+        (-np.ones((4, 4), int), np.ones((4, 4), int), "from 0 on, got -1"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(prediction, truth, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.overlap_scores(prediction, truth)
