@@ -271,7 +271,7 @@ def _split(
         if tile is None or length <= tile or n >= extent:
             windows = [slice(o, o + length) for o in origins]
             return list(zip(cores, windows, strict=True))
-        n = max(n + 1, ceil(n * (length - 2 * geometry.halo) / tile))
+        n = min(extent, max(n + 1, ceil(n * (length - 2 * geometry.halo) / tile)))
 
 
 def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]:
