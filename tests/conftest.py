@@ -45,16 +45,19 @@ class Drawing:
 
 
 # One character is 3 × 3 px; # is membrane, a digit the cell it belongs to. Cells 1 and
-# 2 meet at a gap in their membrane; 5 is a speck inside the wall; 4 touches the border.
+# 2 meet at a gap in their membrane; 5 is a speck inside the wall; 4 is thin and touches
+# the border.
 PICTURE = """
 ##################
 #111111#222222#44#
 #111111#222222#44#
-#11111112222222#44
+#1111111222222#44#
 #111111#222222#44#
 #111111#222222#44#
+###############44#
 ########5######44#
-#3333333333333#44#
+###############44#
+#3333333333333#444
 #3333333333333#44#
 ##################
 """

@@ -114,20 +114,33 @@ class CellSettings(Settings):
         title="Threshold",
         description="Probability above which a pixel is membrane.",
     )
+    gap: int = Field(
+        3,
+        ge=0,
+        le=100,
+        title="Close gaps",
+        description="Gaps in a membrane are closed when they are not wider than this.",
+        json_schema_extra={"unit": "px"},
+    )
     minimum_size: int = Field(
         100,
         ge=0,
         le=10_000_000,
         title="Minimum size",
-        description="Smaller cells are given to their neighbours.",
+        description="Cells of fewer pixels are too small to be cells.",
         json_schema_extra={"unit": "px"},
     )
-    seed_distance: float = Field(
-        2.0,
+    small: Literal["merge", "remove"] = Field(
+        "merge",
+        title="Small cells",
+        description="Give them to the cell they flow into, or make them background.",
+    )
+    grow: int = Field(
+        0,
         ge=0,
         le=100,
-        title="Seed depth",
-        description="How much deeper than its surroundings a cell must be.",
+        title="Grow cells",
+        description="How far cells reach into membranes; a line always stays between.",
         json_schema_extra={"unit": "px"},
     )
 

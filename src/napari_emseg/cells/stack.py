@@ -1,0 +1,165 @@
+"""Membrane probabilities of a stack → its cells, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg import __version__
+from napari_emseg.cells.section import nothing_predicted, segment_section
+from napari_emseg.core.intensity import padding
+from napari_emseg.core.records import Note, Provenance, Record, SectionDone
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.sinks import ArraySink, SectionSink
+from napari_emseg.core.stack import LazyArray, Stack, as_stack
+
+LARGEST_ID = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellsResult:
+    """What a run gave.
+
+    Parameters
+    ----------
+    cells
+        `(z, y, x)` uint32, 0 on membranes; None if they went to a sink.
+    sections
+        Sections along z, ascending; a sink's index counts these.
+    counts
+        Number of cells of each section that was done.
+    damaged
+        Sections that couldn't be read, with the reason; they have no cells.
+    """
+
+    cells: NDArray[np.uint32] | None = field(repr=False)
+    sections: tuple[int, ...]
+    counts: dict[int, int]
+    damaged: dict[int, str]
+
+
+def segment_stack(
+    membrane: Stack | LazyArray,
+    *,
+    settings: CellSettings | None = None,
+    sections: Sequence[int] | None = None,
+    source: Stack | None = None,
+    sink: SectionSink | None = None,
+    first_id: int = 1,
+) -> Generator[Record, None, CellsResult]:
+    """Find the cells of each section; ids are unique over the stack.
+
+    Yields SectionDone when a section is in the sink, after a Note where one can't be
+    read. Stopping keeps what is finished; the sink remains the caller's to close.
+
+    Parameters
+    ----------
+    membrane
+        Probabilities `(z, y, x)`, see `segment_section`.
+    sections
+        Which, in the order of work; all by default. Results are stored ascending.
+    source
+        The EM that the probabilities were made from, of the same shape: its alignment
+        padding has no cells. Without it, padding is where probabilities are exactly 0
+        in a broad area at the border.
+    sink
+        Gets each section `(y, x)` uint32 by its place among the ascending `sections`.
+    first_id
+        Where ids start.
+
+    Raises
+    ------
+    ValueError
+        At once, if a section isn't there or `source` has another shape; when reached,
+        if a section holds no probabilities.
+    """
+    stack = as_stack(membrane, name="probabilities")
+    if source is not None and source.shape != stack.shape:
+        msg = f"probabilities are {stack.shape} (z, y, x), but source is {source.shape}"
+        raise ValueError(msg)
+    order = _checked(sections, stack)
+    settings = settings or CellSettings()
+    return _run(stack, order, settings, source, sink, first_id)
+
+
+def cells_provenance(
+    settings: CellSettings, membrane: Provenance | None = None
+) -> Provenance:
+    """Say how cells came to be, from how their probabilities did, if that is known."""
+    before = membrane or Provenance(kind="membrane")
+    made = {"predict": before.settings} if before.settings else {}
+    return before.model_copy(
+        update={
+            "kind": "cells",
+            "threshold": settings.threshold,
+            "scale": 1.0,
+            "settings": made | {"cells": settings.model_dump(mode="json")},
+            "version": __version__,
+        }
+    )
+
+
+def _run(
+    stack: Stack,
+    order: tuple[int, ...],
+    settings: CellSettings,
+    source: Stack | None,
+    sink: SectionSink | None,
+    first_id: int,
+) -> Generator[Record, None, CellsResult]:
+    ascending = tuple(sorted(order))
+    own = None
+    if sink is None:
+        shape = (len(order), *stack.shape[1:])
+        sink = own = ArraySink(shape, np.dtype(np.uint32))
+    counts: dict[int, int] = {}
+    damaged: dict[int, str] = {}
+    for done, z in enumerate(order, start=1):
+        try:
+            values, exclude = _read(stack, source, z)
+        except (OSError, ValueError) as e:
+            damaged[z] = str(e)
+            yield Note(f"section {z} can't be read and gets no cells: {e}")
+        else:
+            cells = segment_section(values, settings, exclude=exclude)
+            counts[z] = int(cells.max())
+            sink.write(ascending.index(z), _offset(cells, first_id - 1))
+            first_id += counts[z]
+        yield SectionDone(z, done, len(order))
+    result = None if own is None else own.data
+    return CellsResult(result, ascending, counts, damaged)
+
+
+def _read(
+    stack: Stack, source: Stack | None, z: int
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return probabilities of section `z`, and where there is no picture."""
+    values = stack.section(z)
+    if source is None:
+        return values, nothing_predicted(values)
+    return values, padding(source.section(z))
+
+
+def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
+    last = offset + int(cells.max())
+    if last > LARGEST_ID:
+        msg = f"more cells than ids: {last} is above {LARGEST_ID}"
+        raise ValueError(msg)
+    return np.where(cells > 0, cells + np.uint32(offset), np.uint32(0))
+
+
+def _checked(sections: Sequence[int] | None, stack: Stack) -> tuple[int, ...]:
+    n = stack.shape[0]
+    if sections is None:
+        return tuple(range(n))
+    wanted = tuple(dict.fromkeys(int(z) for z in sections))
+    outside = [z for z in wanted if not 0 <= z < n]
+    if not wanted or outside:
+        what = f"no section {outside[0]}" if outside else "no section is asked for"
+        msg = f"{stack.name}: {what}; sections are 0..{n - 1}"
+        raise ValueError(msg)
+    return wanted

@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage as ndi
+from skimage.feature import peak_local_max
+from skimage.metrics import adapted_rand_error
+from skimage.segmentation import watershed
+
+from napari_emseg.cells import segment_section
+from napari_emseg.cells.section import nothing_predicted
+from napari_emseg.core.labels import touching
+from napari_emseg.core.settings import CellSettings
+
+
+def ids_of(cells: np.ndarray, drawn: np.ndarray, number: int) -> set[int]:
+    """Ids that a drawn cell got where it is well inside."""
+    well_inside = ndi.binary_erosion(drawn == number, iterations=2)
+    return set(cells[well_inside].tolist())
+
+
+def blurred(membrane: np.ndarray, *, noise: float, seed: int = 0) -> np.ndarray:
+    """What a network might say: membranes out of focus, with noise."""
+    rng = np.random.default_rng(seed)
+    p = ndi.gaussian_filter(membrane.astype(np.float32), 1)
+    return np.clip(p + rng.normal(0, noise, p.shape), 0, 1).astype(np.float32)
+
+
+def test_drawn_cells_are_found(drawing) -> None:
+    cells = segment_section(drawing.membrane)
+    found = [ids_of(cells, drawing.cells, number) for number in (1, 2, 3, 4)]
+    assert all(len(ids) == 1 and 0 not in ids for ids in found)
+    assert len(set.union(*found)) == 4
+    assert cells.dtype == np.uint32
+    assert cells.max() == 4
+    assert not cells[drawing.membrane > 0.5].any()
+
+
+def test_a_gap_that_is_not_closed_joins_two_cells(drawing) -> None:
+    cells = segment_section(drawing.membrane, CellSettings(gap=1))
+    assert ids_of(cells, drawing.cells, 1) == ids_of(cells, drawing.cells, 2)
+    assert cells.max() == 3
+
+
+def test_small_cells_are_kept_removed_or_given_away(drawing) -> None:
+    speck = drawing.cells == 5
+    kept = segment_section(drawing.membrane, CellSettings(minimum_size=9))
+    assert kept.max() == 5
+    assert len(set(kept[speck].tolist())) == 1
+    removed = segment_section(drawing.membrane, CellSettings(small="remove"))
+    assert not removed[speck].any()
+    assert removed.max() == 4
+    merged = segment_section(drawing.membrane)
+    assert merged[speck].any()
+    assert merged.max() == 4
+
+
+def test_cells_grow_into_membranes_but_never_meet(drawing) -> None:
+    grown = segment_section(drawing.membrane, CellSettings(grow=50, small="remove"))
+    assert (grown == 0).mean() < 0.1
+    assert not touching(grown).any()
+    one = segment_section(drawing.membrane, CellSettings(grow=1, small="remove"))
+    reach = ndi.distance_transform_edt(drawing.membrane > 0.5)
+    assert one[(reach == 1) & (drawing.cells == 0)].any()
+    assert not one[reach > 1].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(width=st.integers(1, 9), gap=st.integers(0, 9), vertical=st.booleans())
+def test_gaps_up_to_a_width_are_closed(width: int, gap: int, vertical: bool) -> None:
+    membrane = np.full((41, 60), 0.05, np.float32)
+    membrane[:, 29:31] = 0.95
+    first = 20 - width // 2
+    membrane[first : first + width, 29:31] = 0.05
+    if vertical:
+        membrane = np.ascontiguousarray(membrane.T)
+    cells = segment_section(membrane, CellSettings(gap=gap, minimum_size=0))
+    if width <= gap:
+        assert cells.max() == 2
+    if width > gap + 1:  # gaps of 2 n - 1 and 2 n px have the same middle
+        assert cells.max() == 1
+
+
+def test_no_cells_where_there_is_no_picture(drawing) -> None:
+    exclude = np.zeros(drawing.membrane.shape, bool)
+    exclude[:, :12] = True
+    cells = segment_section(drawing.membrane, exclude=exclude)
+    assert not cells[exclude].any()
+    assert cells.max() == 4
+    holes = drawing.membrane.copy()
+    holes[:, :12] = np.nan
+    np.testing.assert_array_equal(segment_section(holes), cells)
+    assert not segment_section(drawing.membrane, exclude=~exclude | exclude).any()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0, np.nan])
+def test_blank_sections_have_no_cells(value: float) -> None:
+    assert not segment_section(np.full((30, 40), value, np.float32)).any()
+
+
+def test_all_membrane_and_all_small_give_no_cells() -> None:
+    membrane = np.linspace(0.6, 0.9, 1200, dtype=np.float32).reshape(30, 40)
+    assert not segment_section(membrane).any()
+    membrane[4:7, 4:7] = 0.1
+    assert not segment_section(membrane).any()
+
+
+def test_8_bit_and_boolean_probabilities(drawing) -> None:
+    wanted = segment_section(drawing.membrane)
+    as_bytes = np.round(drawing.membrane * 255).astype(np.uint8)
+    np.testing.assert_array_equal(segment_section(as_bytes), wanted)
+    np.testing.assert_array_equal(segment_section(drawing.cells == 0), wanted)
+
+
+def test_padding_is_told_from_small_probabilities(drawing) -> None:
+    rng = np.random.default_rng(0)
+    p = (drawing.membrane + rng.uniform(0, 0.05, drawing.membrane.shape)).astype("f4")
+    assert nothing_predicted(p) is None
+    p[:, :9] = 0
+    found = nothing_predicted(p)
+    assert found is not None
+    np.testing.assert_array_equal(found, p == 0)
+    from_8_bits = np.round(p * 255).astype(np.float32) / np.float32(255)
+    assert nothing_predicted(from_8_bits) is None
+
+
+@pytest.mark.parametrize(
+    ("membrane", "message"),
+    [
+        (np.zeros((2, 5, 5), np.float32), r"\(y, x\)"),
+        (np.zeros((5, 5), np.uint16), "not uint16"),
+        (np.linspace(0, 200, 25, dtype=np.float32).reshape(5, 5), "from 0 to 1"),
+    ],
+)
+def test_what_is_no_probability_is_refused(membrane, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        segment_section(membrane)
+
+
+def test_exclude_must_fit(drawing) -> None:
+    with pytest.raises(ValueError, match="exclude is"):
+        segment_section(drawing.membrane, exclude=np.zeros((3, 3), bool))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    gap=st.integers(0, 5),
+    grow=st.integers(0, 4),
+    small=st.sampled_from(["merge", "remove"]),
+)
+def test_what_holds_for_all_pictures(seed, shape, gap, grow, small) -> None:
+    rng = np.random.default_rng(seed)
+    rough = ndi.gaussian_filter(rng.normal(size=shape), 2)
+    p = (1 / (1 + np.exp(-20 * rough))).astype(np.float32)
+    chosen = CellSettings(gap=gap, grow=grow, small=small, minimum_size=20)
+    cells = segment_section(p, chosen)
+    ids = np.unique(cells[cells > 0])
+    assert ids.tolist() == list(range(1, len(ids) + 1))
+    assert not touching(cells).any()
+    if grow == 0:
+        assert not cells[p > 0.5].any()
+    np.testing.assert_array_equal(segment_section(p, chosen), cells)
+
+
+def test_known_cells_are_found_better_than_by_a_plain_watershed(drawn_stack) -> None:
+    _, known = drawn_stack
+    truth = known[0]
+    p = blurred(truth == 0, noise=0.1)
+
+    def score(cells: np.ndarray) -> float:
+        error, _, _ = adapted_rand_error(truth, cells, ignore_labels=(0,))
+        return float(1 - error)
+
+    inside = p <= 0.5
+    depth = ndi.distance_transform_edt(inside)
+    peaks = peak_local_max(depth, min_distance=5, labels=inside.astype(int))
+    markers = np.zeros(p.shape, int)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    plain = watershed(-depth, markers, mask=inside)
+    ours = segment_section(p, CellSettings(grow=4))
+    assert score(ours) > 0.95
+    assert score(ours) > score(plain) + 0.02
