@@ -1,0 +1,236 @@
+"""A form made from a settings model: its titles, help, bounds and units, said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QLineEdit,
+    QSpinBox,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+
+from napari_emseg.core.settings import Settings
+
+AUTO = "auto"
+"""What a field that may be None shows for it."""
+
+DECIMALS = 6
+"""Of fractional numbers; an open bound is kept off by the last of them."""
+
+
+class SettingsForm(QWidget):
+    """Edits one settings model.
+
+    `edited` carries the new settings when the user changed a value; what the model
+    refuses can't be entered.
+
+    Parameters
+    ----------
+    settings
+        What is shown first; fields that aren't shown keep their values.
+    fields
+        Names of the fields to show, in this order; all plain ones by default.
+    sliders
+        Fields that get a slider.
+    """
+
+    edited = Signal(object)
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fields: Sequence[str] | None = None,
+        sliders: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._fields: dict[str, _Field] = {}
+        layout = QFormLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        model = type(settings).model_fields
+        for name in _plain(settings) if fields is None else fields:
+            field = _field(model[name], slider=name in sliders)
+            field.changed.connect(self._on_changed)
+            field.widget.setToolTip(model[name].description or "")
+            field.widget.setObjectName(name)
+            self._fields[name] = field
+            layout.addRow(_title(model[name]), field.widget)
+        self.show_settings(settings)
+
+    @property
+    def settings(self) -> Settings:
+        """What the form shows now."""
+        return self._settings
+
+    def show_settings(self, settings: Settings) -> None:
+        """Show other values without telling anyone."""
+        self._settings = settings
+        for name, field in self._fields.items():
+            blocked = field.widget.blockSignals(True)
+            field.show(getattr(settings, name))
+            field.widget.blockSignals(blocked)
+
+    def _on_changed(self) -> None:
+        values = {name: field.value() for name, field in self._fields.items()}
+        settings = type(self._settings).model_validate(
+            self._settings.model_dump() | values
+        )
+        if settings != self._settings:
+            self._settings = settings
+            self.edited.emit(settings)
+
+
+class _Field:
+    """A widget, and how to read and write it."""
+
+    def __init__(
+        self,
+        widget: QWidget,
+        changed: Any,
+        value: Callable[[], Any],
+        show: Callable[[Any], None],
+    ) -> None:
+        self.widget = widget
+        self.changed = changed
+        self.value = value
+        self.show = show
+
+
+class _NumberBox(QDoubleSpinBox):
+    """Shows a number with the digits it has, and steps by its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setDecimals(DECIMALS)
+        self.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+
+    def textFromValue(self, value: float) -> str:  # noqa: N802 - the name in Qt
+        return f"{value:g}"
+
+
+def _plain(settings: Settings) -> list[str]:
+    names = type(settings).model_fields
+    return [n for n in names if not isinstance(getattr(settings, n), Settings)]
+
+
+def _title(info: FieldInfo) -> str:
+    return info.title or ""
+
+
+def _field(info: FieldInfo, *, slider: bool) -> _Field:
+    """Return the widget for one field of a model."""
+    kind, optional = _kind(info.annotation)
+    if slider:
+        return _slider(info)
+    if kind is bool:
+        box = QCheckBox()
+        return _Field(box, box.toggled, box.isChecked, box.setChecked)
+    if get_origin(kind) is Literal:
+        return _choice(get_args(kind))
+    if kind is int:
+        return _whole_number(info, optional=optional)
+    if kind is float:
+        return _number(info)
+    if kind is str:
+        line = QLineEdit()
+        return _Field(line, line.editingFinished, line.text, line.setText)
+    msg = f"a form has no widget for {info.title}: {info.annotation}"
+    raise TypeError(msg)
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """Return the type without None, and whether None is allowed."""
+    kinds = get_args(annotation)
+    if get_origin(annotation) is Literal or NoneType not in kinds:
+        return annotation, False
+    (kind,) = (k for k in kinds if k is not NoneType)
+    return kind, True
+
+
+def _choice(choices: tuple[str, ...]) -> _Field:
+    box = QComboBox()
+    box.addItems(choices)
+    return _Field(box, box.currentTextChanged, box.currentText, box.setCurrentText)
+
+
+def _whole_number(info: FieldInfo, *, optional: bool) -> _Field:
+    box = QSpinBox()
+    low, high = _bounds(info, gap=1)
+    none = low - 1
+    box.setRange(none if optional else low, high)
+    box.setStepType(QSpinBox.StepType.AdaptiveDecimalStepType)
+    box.setKeyboardTracking(False)
+    box.setSuffix(_unit(info))
+    if optional:  # the lowest value stands for None
+        box.setSpecialValueText(AUTO)
+
+    def value() -> int | None:
+        return None if optional and box.value() == none else box.value()
+
+    def show(value: int | None) -> None:
+        box.setValue(none if value is None else value)
+
+    return _Field(box, box.valueChanged, value, show)
+
+
+def _number(info: FieldInfo) -> _Field:
+    box = _NumberBox()
+    box.setRange(*_bounds(info, gap=10.0**-DECIMALS))
+    box.setKeyboardTracking(False)
+    box.setSuffix(_unit(info))
+
+    def value() -> float:
+        return round(box.value(), DECIMALS)
+
+    return _Field(box, box.valueChanged, value, box.setValue)
+
+
+def _slider(info: FieldInfo) -> _Field:
+    low, high = _bounds(info, gap=0.0)
+    step = (high - low) / 100
+    low, high = _bounds(info, gap=step)
+    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    slider.setDecimals(2)
+    slider.setSingleStep(step)
+    slider.setRange(low, high)
+
+    def value() -> float:
+        return round(slider.value(), DECIMALS)
+
+    return _Field(slider, slider.valueChanged, value, slider.setValue)
+
+
+def _bounds(info: FieldInfo, *, gap: float) -> tuple[Any, Any]:
+    """Return the smallest and largest value that can be entered."""
+    low = high = None
+    for bound in info.metadata:
+        if isinstance(bound, Ge):
+            low = bound.ge
+        elif isinstance(bound, Gt):
+            low = bound.gt + gap
+        elif isinstance(bound, Le):
+            high = bound.le
+        elif isinstance(bound, Lt):
+            high = bound.lt - gap
+    if low is None or high is None:
+        msg = f"{info.title}: a number in a form needs bounds on both sides"
+        raise TypeError(msg)
+    return low, high
+
+
+def _unit(info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    return f" {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
