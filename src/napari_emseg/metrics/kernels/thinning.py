@@ -42,33 +42,45 @@ def label(inside: NDArray[np.bool_], step: int) -> tuple[NDArray[np.int32], int]
 
 
 @compiled
+def first_in_queue(
+    basins: NDArray[np.int32], step: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+    """State of each pixel before the flood, the queue, and how many wait in it.
+
+    The membrane beside basins waits, column by column.
+    """
+    state = basins.copy()
+    last = basins.size - step
+    for pixel in range(basins.size):
+        y = pixel % step
+        if pixel < step or pixel >= last or y in (0, step - 1):
+            state[pixel] = OUTSIDE
+        elif state[pixel] == 0:
+            state[pixel] = MEMBRANE
+    queue = np.empty(basins.size, np.int32)
+    end = 0
+    for pixel in range(basins.size):
+        if state[pixel] != MEMBRANE:
+            continue
+        for offset in (-step, -1, step, 1):
+            if state[pixel + offset] > 0:
+                state[pixel] = QUEUED
+                queue[end] = pixel
+                end += 1
+                break
+    return state, queue, end
+
+
+@compiled
 def flood(basins: NDArray[np.int32], step: int) -> NDArray[np.int32]:
     """Grow basins into the membrane first in, first out, until dams part them.
 
     The two-level case of Vincent and Soille's watershed (IEEE PAMI 13, 1991) in the
-    order of the challenge's evaluation, on which the place of the dams depends: the
-    membrane beside basins is queued column by column, and a pixel looks left, up,
-    right, down. A pixel made dam by a neighbouring dam alone still joins a basin seen
-    later; a pixel between two basins stays dam. Returns basins, 0 = dam or border.
+    order of the challenge's evaluation, on which the place of the dams depends: a pixel
+    looks left, up, right, down. Made dam by a neighbouring dam alone it still joins a
+    basin seen later; between two basins it stays dam. Returns basins; 0 = dam, border.
     """
-    state = basins.copy()
-    rows = basins.size // step
-    for x in range(rows):
-        for y in range(step):
-            if x in (0, rows - 1) or y in (0, step - 1):
-                state[x * step + y] = OUTSIDE
-            elif state[x * step + y] == 0:
-                state[x * step + y] = MEMBRANE
-    queue = np.empty(basins.size, np.int32)
-    end = 0
-    for pixel in range(basins.size):
-        if state[pixel] == MEMBRANE:
-            for offset in (-step, -1, step, 1):
-                if state[pixel + offset] > 0:
-                    state[pixel] = QUEUED
-                    queue[end] = pixel
-                    end += 1
-                    break
+    state, queue, end = first_in_queue(basins, step)
     begin = 0
     while begin < end:
         pixel = queue[begin]
@@ -83,13 +95,13 @@ def flood(basins: NDArray[np.int32], step: int) -> NDArray[np.int32]:
                     provisional = False
                 elif own != other:  # dams stay dams
                     own = DAM
-            elif other == DAM:
-                if own == QUEUED:
-                    own = DAM
-                    provisional = True
+            elif other == DAM and own == QUEUED:
+                own = DAM
+                provisional = True
             elif other == MEMBRANE:
                 state[pixel + offset] = QUEUED
                 queue[end] = pixel + offset
                 end += 1
         state[pixel] = own
-    return np.maximum(state, DAM)
+    grown: NDArray[np.int32] = np.maximum(state, DAM)
+    return grown

@@ -10,6 +10,9 @@ from napari_emseg.metrics.kernels.compiler import compiled
 RADIUS = 20
 """Half the window, in px, in which a white pixel is tried as a cut."""
 
+RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+"""The eight neighbours as (x, y), going round: edges are even, corners are odd."""
+
 MERGER, SPLIT = 0, 1
 HOLE_ADDITION, HOLE_DELETION = 2, 3
 OBJECT_ADDITION, OBJECT_DELETION = 4, 5
@@ -17,7 +20,7 @@ OBJECT_ADDITION, OBJECT_DELETION = 4, 5
 
 @compiled
 def surroundings(image: NDArray[np.bool_], pixel: int, step: int) -> int:
-    """Eight neighbours as bits 0 … 7, going round: edges are even, corners are odd."""
+    """Eight neighbours as bits 0 … 7, in the order of `RING`."""
     bits: int = (
         image[pixel - step]
         | image[pixel - step + 1] << 1
@@ -115,6 +118,25 @@ def cuts(
 
 
 @compiled
+def ids_around(
+    labels: NDArray[np.int32], real: NDArray[np.bool_], pixel: int, step: int
+) -> tuple[int, int]:
+    """How many different ids the real neighbours have, and the largest of them."""
+    seen = np.zeros(8, np.int32)
+    n = 0
+    for dx, dy in RING:
+        other = pixel + dx * step + dy
+        if real[other]:
+            known = False
+            for k in range(n):
+                known = known or seen[k] == labels[other]
+            if not known:
+                seen[n] = labels[other]
+                n += 1
+    return n, seen.max()
+
+
+@compiled
 def classify(
     image: NDArray[np.bool_],
     labels: NDArray[np.int32],
@@ -128,35 +150,19 @@ def classify(
     pixels have no say. Returns `MERGER` … `OBJECT_DELETION` for each.
     """
     kinds = np.empty(left.size, np.int8)
-    round_about = np.array(
-        (-step, 1 - step, 1, 1 + step, step, step - 1, -1, -1 - step), np.int32
-    )
-    seen = np.zeros(8, np.int32)
     reached = np.zeros(image.size, np.int32)
     queue = np.empty((3, (2 * RADIUS + 1) ** 2), np.int32)
     for i in range(left.size):
-        pixel = left[i]
-        white = image[pixel]
-        n = 0
-        for offset in round_about:
-            other = pixel + offset
-            if real[other]:
-                known = False
-                for k in range(n):
-                    known = known or seen[k] == labels[other]
-                if not known:
-                    seen[n] = labels[other]
-                    n += 1
+        white = image[left[i]]
+        n, largest = ids_around(labels, real, left[i], step)
         if n > 2:
             kinds[i] = SPLIT if white else MERGER
+        elif n == 2 and not white:
+            kinds[i] = HOLE_ADDITION
         elif n == 2:
-            if not white:
-                kinds[i] = HOLE_ADDITION
-            elif cuts(image, pixel, step, reached, queue, i + 1):
-                kinds[i] = SPLIT
-            else:
-                kinds[i] = HOLE_DELETION
-        elif seen[0]:
+            cut = cuts(image, left[i], step, reached, queue, i + 1)
+            kinds[i] = SPLIT if cut else HOLE_DELETION
+        elif largest:
             kinds[i] = HOLE_ADDITION if white else HOLE_DELETION
         else:
             kinds[i] = OBJECT_DELETION if white else OBJECT_ADDITION
