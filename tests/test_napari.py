@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Points
+from npe2 import PluginManifest
+
+import napari_emseg
+from napari_emseg import _napari
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, save_stack
+
+MANIFEST = Path(napari_emseg.__file__).with_name("napari.yaml")
+
+
+class Watched:
+    """A lazy array that remembers which sections were read."""
+
+    shape, dtype, ndim, size = (50, 8, 9), np.dtype(np.uint8), 3, 50 * 8 * 9
+
+    def __init__(self) -> None:
+        self.read: list[object] = []
+
+    def __getitem__(self, key: object) -> np.ndarray:
+        self.read.append(key[0] if isinstance(key, tuple) else key)
+        return np.arange(50 * 72, dtype=np.uint8).reshape(self.shape)[key]
+
+
+def test_manifest_is_valid_and_every_command_exists() -> None:
+    manifest = PluginManifest.from_file(MANIFEST)
+    for command in manifest.contributions.commands or []:
+        assert callable(command.python_name and _load(command.python_name))
+
+
+def _load(python_name: str) -> object:
+    from importlib import import_module
+
+    module, name = python_name.split(":")
+    return getattr(import_module(module), name)
+
+
+def test_plugin_discovery_imports_no_torch() -> None:
+    code = (
+        "import sys, napari_emseg._napari; "
+        "assert 'torch' not in sys.modules; assert 'qtpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reader_shows_only_the_section_in_view() -> None:
+    data = Watched()
+    layer_data = _napari.layer_of(Stack(data, name="em"))
+    viewer = ViewerModel()
+    viewer.add_image(layer_data[0], **layer_data[1])
+    data.read.clear()
+    viewer.dims.set_point(0, 7)
+    touched = [np.arange(50)[key].ravel().tolist() for key in data.read]
+    assert {z for zs in touched for z in zs} == {7}
+
+
+def test_reader_of_files_and_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "sections"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 255, (3, 8, 9), np.uint8)
+    for z, section in enumerate(values):
+        tifffile.imwrite(folder / f"{z}.tif", section)
+    reader = _napari.get_reader(str(folder))
+    assert reader is not None
+    ((data, options, kind),) = reader(str(folder))
+    assert kind == "image"
+    assert options["name"] == "sections"
+    np.testing.assert_array_equal(data[:], values)
+
+
+@pytest.mark.parametrize("path", ["notes.txt", "photo.bmp"])
+def test_reader_leaves_other_files_alone(path: str) -> None:
+    assert _napari.get_reader(path) is None
+
+
+def test_reader_says_where_a_choice_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "colour.tif"
+    colour = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
+    tifffile.imwrite(path, colour, photometric="rgb")
+    with pytest.raises(ValueError, match="1 Data"):
+        _napari.read_layers(str(path))
+
+
+@pytest.mark.parametrize("ending", [".tif", ".zarr"])
+def test_layers_survive_saving_and_reading(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"cells{ending}"
+    provenance = Provenance(kind="cells", source="em.tif", threshold=0.4)
+    layer = Labels(
+        np.arange(2 * 8 * 9, dtype=np.uint32).reshape(2, 8, 9),
+        scale=(50, 4, 4),
+        units=("nm",) * 3,
+        metadata={"emseg": provenance.model_dump()},
+    )
+    data, options, _ = layer.as_layer_data_tuple()
+    assert _napari.write_labels(str(path), data, options) == [str(path)]
+    ((read, shown, kind),) = _napari.read_layers(str(path))
+    assert kind == "labels"
+    np.testing.assert_array_equal(read[:], layer.data)
+    again = Labels(read[:], **shown)
+    assert _napari.voxel_size_of(again) == pytest.approx((50, 4, 4))
+    assert Provenance(**again.metadata["emseg"]) == provenance
+
+
+def test_saving_an_image_keeps_its_voxel_size_in_any_unit(tmp_path: Path) -> None:
+    path = tmp_path / "em.tif"
+    layer = Image(np.ones((2, 8, 9), np.uint8), scale=(0.05, 0.004, 0.004))
+    layer.units = ("um",) * 3
+    data, options, _ = layer.as_layer_data_tuple()
+    _napari.write_image(str(path), data, options)
+    assert open_stack(path).voxel_size_nm == pytest.approx((50, 4, 4))
+
+
+def test_unknown_section_thickness_stays_unknown() -> None:
+    stack = Stack(np.zeros((2, 8, 9), np.uint8), voxel_size_nm=(None, 4, 4))
+    data, options, _ = _napari.layer_of(stack)
+    assert _napari.voxel_size_of(Image(data, **options)) == (None, 4, 4)
+
+
+def test_probabilities_are_shown_from_0_to_1(tmp_path: Path) -> None:
+    path = tmp_path / "p.tif"
+    values = np.full((2, 8, 9), 0.25, np.float32)
+    save_stack(path, values, provenance=Provenance(kind="membrane"))
+    ((_, options, kind),) = _napari.read_layers(str(path))
+    assert kind == "image"
+    assert options["contrast_limits"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.zeros((4, 8, 9), np.uint16),
+        np.zeros((8, 9), np.float32),
+        da.zeros((4, 8, 9), chunks=(1, 8, 9)),
+    ],
+)
+def test_layers_that_are_stacks(data: object) -> None:
+    stack = _napari.stack_of(Image(data, name="em"))
+    assert stack.shape[1:] == (8, 9)
+    assert stack.voxel_size_nm is None
+
+
+def test_finest_level_of_a_multiscale_layer() -> None:
+    levels = [np.zeros((4, 16, 18), np.uint8), np.zeros((4, 8, 9), np.uint8)]
+    assert _napari.stack_of(Image(levels)).shape == (4, 16, 18)
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (Image(np.zeros((8, 9, 3), np.uint8), rgb=True), "Split RGB"),
+        (Image(np.zeros((2, 3, 8, 9), np.uint8)), "has 4 axes"),
+        (Points(np.zeros((1, 3))), "points layer"),
+    ],
+)
+def test_layers_that_are_no_stack_are_refused(layer: Image, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        _napari.stack_of(layer)
+
+
+def test_a_result_lies_exactly_over_its_source() -> None:
+    source = Image(np.zeros((4, 8, 9)), scale=(50, 4, 4), translate=(1, 2, 3))
+    source.rotate = 30
+    result = Labels(np.zeros((4, 8, 9), int), **_napari.placement_of(source))
+    corner = (3.0, 7.0, 8.0)
+    assert result.data_to_world(corner) == pytest.approx(source.data_to_world(corner))
+
+
+def test_sample_opens_aligned() -> None:
+    image, labels = _napari.sample_vnc()
+    assert image[0].shape == labels[0].shape
+    assert image[1]["scale"] == labels[1]["scale"] == pytest.approx((50, 4.6, 4.6))
+    assert set(np.unique(labels[0])) == {0, 1}
