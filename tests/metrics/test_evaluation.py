@@ -4,15 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from skimage.segmentation import find_boundaries
 from synthetic_pairs import PAIRS
 
 from napari_emseg import metrics
 from napari_emseg.core.records import Progress
-from napari_emseg.metrics.meanings import inside_of_cells
 
 
 @pytest.fixture
@@ -85,12 +80,6 @@ def test_cells_that_touch_get_a_membrane(touching):
     assert worse.isbi.v_rand_merge < 0.7
     assert worse.isbi.v_rand_split == 1
     assert worse.overlap.vi_merge == pytest.approx(0.5)
-
-
-@given(ids=arrays(np.uint8, (2, 7, 6), elements=st.integers(1, 4)))
-def test_borders_of_dense_cells_are_those_of_scikit_image(ids):
-    expected = np.stack([find_boundaries(section) for section in ids])
-    np.testing.assert_array_equal(inside_of_cells(ids), ~expected)
 
 
 def test_a_border_that_is_drawn_stays_as_it_is(touching):

@@ -5,7 +5,6 @@ The order of arguments is (prediction, truth) everywhere.
 
 from napari_emseg.metrics.evaluation import Evaluation, evaluate, evaluate_steps
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores, isbi_scores_steps
-from napari_emseg.metrics.meanings import Meaning
 from napari_emseg.metrics.mistakes import Mistakes, find_mistakes
 from napari_emseg.metrics.overlap import (
     OverlapScores,
@@ -25,7 +24,6 @@ from napari_emseg.metrics.rand_info import (
 __all__ = [
     "Evaluation",
     "IsbiScores",
-    "Meaning",
     "Mistakes",
     "OverlapScores",
     "PixelCounts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.metrics.meanings import Meaning
+from napari_emseg.core.labels import Meaning
 
 USUAL = 0.5
 """EM of tissue has 10 to 35 % membrane; more than this looks inverted."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
+from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.doubts import doubts
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
 from napari_emseg.metrics.meanings import (
-    Meaning,
     cells_of_inside,
     check_meaning,
     labelled_sections,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emseg.core.labels import Meaning, inside_mask
 from napari_emseg.metrics.inputs import as_ids, as_probabilities
-
-Meaning = Literal["membrane", "inside", "cells"]
-T = TypeVar("T", bound=np.generic)
 
 
 def check_meaning(value: str, *, name: str) -> None:
@@ -29,7 +27,8 @@ def predicted_inside(prediction: ArrayLike, meaning: Meaning) -> NDArray[np.floa
         Integers other than 8-bit ones as probabilities; values outside [0, 1]; NaN.
     """
     if meaning == "cells":
-        return inside_of_cells(prediction).astype(np.float32)
+        cells = as_ids(prediction, name="prediction")
+        return inside_mask(cells, meaning).astype(np.float32)
     array = np.asarray(prediction)
     if array.dtype == np.uint8:
         steps = 255 - array if meaning == "membrane" else array
@@ -39,27 +38,9 @@ def predicted_inside(prediction: ArrayLike, meaning: Meaning) -> NDArray[np.floa
 
 
 def true_inside(truth: ArrayLike, meaning: Meaning) -> NDArray[np.bool_]:
-    """Mask of inside, of the same shape; masks count where they are above 0."""
-    if meaning == "cells":
-        return inside_of_cells(truth)
-    mask = np.asarray(truth) > 0
-    return ~mask if meaning == "membrane" else mask
-
-
-def inside_of_cells(ids: ArrayLike) -> NDArray[np.bool_]:
-    """Cells `(z, y, x)` or `(y, x)` as a mask, with membrane where two cells touch.
-
-    In each section the pixels on both sides of a border between two cells become
-    membrane; a border that is drawn already, with id 0, stays as it is.
-    """
-    cells = as_ids(ids, name="cells")
-    inside: NDArray[np.bool_] = cells != 0
-    for axis in (-1, -2):
-        before, after = (_drop(cells, axis, end) for end in (-1, 0))
-        border = (before != after) & (before != 0) & (after != 0)
-        for end in (-1, 0):
-            _drop(inside, axis, end)[border] = False
-    return inside
+    """Mask of inside, of the same shape; cells that touch get a membrane between."""
+    array = as_ids(truth, name="truth") if meaning == "cells" else np.asarray(truth)
+    return inside_mask(array, meaning)
 
 
 def cells_of_inside(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -105,9 +86,3 @@ def _stack(values: ArrayLike, name: str) -> NDArray[np.generic]:
         msg = f"{name} must be (z, y, x) or (y, x) and not empty, got {array.shape}"
         raise ValueError(msg)
     return array.reshape(-1, *array.shape[-2:])
-
-
-def _drop(array: NDArray[T], axis: int, end: int) -> NDArray[T]:
-    """View without the first (`end` 0) or the last (`end` -1) line along `axis`."""
-    view = np.moveaxis(array, axis, 0)
-    return np.moveaxis(view[1:] if end == 0 else view[:-1], 0, axis)
