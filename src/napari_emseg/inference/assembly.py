@@ -74,10 +74,11 @@ class Assembly:
             yield SectionDone(z, self._written, len(self.sections))
 
     def _add(self, piece: Piece, engine: Engine, writer: Writer) -> TileDone:
-        z, core = piece.section.z, piece.tile.core
+        task = piece.task
+        z, core = task.section.z, task.tile.core
         output = piece.output[list(self._scope.channels)]
-        values = core_of(output, piece.plan, piece.tile)
-        piece.section.clear(values, core)
+        values = core_of(output, task.plan, task.tile)
+        task.section.clear(values, core)
         canvas = self._canvas(z)
         if canvas is not None:
             rows, columns = self._scope.roi

@@ -23,22 +23,32 @@ ENOUGH_PIXELS = 500 * 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """A tile of a section, and its window `(y, x)` as the network sees it."""
+class Task:
+    """A tile of a section; `whole` is the one that it was cut from, if it was."""
 
     section: Section
     plan: TilePlan
     tile: Tile
+    whole: Task | None = None
+
+    def read(self) -> NDArray[np.float32]:
+        """Return the window `(y, x)` as the network sees it."""
+        return read_tile(self.section.window, self.plan, self.tile)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A task and its window, read ahead."""
+
+    task: Task
     values: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A tile of a section, and the network's output `(n_classes, y, x)` for it."""
+    """A task and the network's output `(n_classes, y, x)` for it."""
 
-    section: Section
-    plan: TilePlan
-    tile: Tile
+    task: Task
     output: NDArray[np.float32]
 
 
@@ -101,7 +111,7 @@ class Engine:
             self._planned = limits, limits.plan(self._scope, self._geometry)
         return self._planned[1]
 
-    def read(self, reader: SectionReader) -> Generator[Job | Skipped, None, None]:
+    def read(self, reader: SectionReader) -> Generator[Ready | Skipped, None, None]:
         """Yield the windows of all sections in their order."""
         for z in self._scope.sections:
             plan = self._plan()
@@ -114,20 +124,21 @@ class Engine:
                     yield Skipped(z, "it is blank", damaged=False, tiles=left)
                     continue
                 for tile in plan:
-                    job = _job(section, plan, tile)
+                    task = Task(section, plan, tile)
+                    ready = Ready(task, task.read())
                     left -= 1
-                    yield job
+                    yield ready
             except (OSError, ValueError) as e:
                 yield Skipped(z, str(e), damaged=True, tiles=left)
 
     def compute(
-        self, items: Generator[Job | Skipped, None, None]
+        self, items: Generator[Ready | Skipped, None, None]
     ) -> Generator[Piece | Skipped | Note, None, None]:
         """Run the network over windows, several of one shape at once.
 
         Closes `items` at its end.
         """
-        waiting: list[Job] = []
+        waiting: list[Ready] = []
         with closing(items):
             for item in items:
                 if isinstance(item, Skipped):
@@ -141,23 +152,46 @@ class Engine:
                     yield from self._flush(waiting)
             yield from self._flush(waiting)
 
-    def _flush(self, waiting: list[Job]) -> Iterator[Piece | Note]:
+    def _flush(self, waiting: list[Ready]) -> Iterator[Piece | Note]:
         """Compute all that waits; what fails for want of memory is made smaller."""
-        left = deque(job for waits in waiting for job in self._fitting(waits))
+        windows = {ready.task: ready.values for ready in waiting}
+        left = self._cut(list(windows), set())
         waiting.clear()
+        begun: set[Task] = set()
         while left:
             group = _alike(left, self.limits.batch)
-            outputs, note = self._try(group)
+            values = [windows.pop(t) if t in windows else t.read() for t in group]
+            outputs, note = self._try(np.stack(values)[:, None])
             if outputs is None:
                 yield Note(note)
-                left = deque(j for job in (*group, *left) for j in self._fitting(job))
+                left = self._cut([*group, *left], begun)
                 continue
-            for job, output in zip(group, outputs, strict=True):
-                yield Piece(job.section, job.plan, job.tile, output)
+            for task, output in zip(group, outputs, strict=True):
+                begun.add(task.whole or task)
+                yield Piece(task, output)
 
-    def _try(self, group: list[Job]) -> tuple[NDArray[np.float32] | None, str]:
+    def _cut(self, tasks: list[Task], begun: set[Task]) -> deque[Task]:
+        """Cut tasks to the present limit, starting from whole ones where possible."""
+        whole = [t if t.whole is None or t.whole in begun else t.whole for t in tasks]
+        pieces = [
+            piece for task in dict.fromkeys(whole) for piece in self._cut_one(task)
+        ]
+        self._tiles_split += len(pieces) - len(tasks)
+        return deque(pieces)
+
+    def _cut_one(self, task: Task) -> list[Task]:
+        limit = self.limits.tile
+        if limit is None or max(task.plan.window_shape) <= limit:
+            return [task]
+        shape, zoom = task.plan.shape, task.plan.zoom
+        part = TilePlan(shape, self._geometry, zoom, limit, task.tile.core)
+        whole = task.whole or task
+        return [Task(task.section, part, tile, whole) for tile in part]
+
+    def _try(
+        self, batch: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32] | None, str]:
         """Return the outputs; or None and what was done to make it work next time."""
-        batch = np.stack([job.values for job in group])[:, None]
         try:
             start = perf_counter()
             outputs = self.runtime(batch)
@@ -181,6 +215,8 @@ class Engine:
     def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:
         n, _, y, x = shape
         device = self.runtime.device
+        if not lost:
+            self.runtime.release()
         limits = None if lost else lowered(self.limits, self._geometry, (y, x), n)
         if limits is not None:
             before, self.limits = self.limits, limits
@@ -200,29 +236,11 @@ class Engine:
             f"{self.runtime.device}; finished tiles are kept"
         )
 
-    def _fitting(self, job: Job) -> Iterator[Job]:
-        """Yield the job, or its core cut into tiles of the present limit."""
-        limit = self.limits.tile
-        if limit is None or max(job.values.shape) <= limit:
-            yield job
-            return
-        part = TilePlan(
-            job.plan.shape, self._geometry, job.plan.zoom, limit, job.tile.core
-        )
-        self._tiles_split += len(part) - 1
-        for tile in part:
-            yield _job(job.section, part, tile)
 
-
-def _job(section: Section, plan: TilePlan, tile: Tile) -> Job:
-    return Job(section, plan, tile, read_tile(section.window, plan, tile))
-
-
-def _alike(left: deque[Job], most: int) -> list[Job]:
-    """Take the first jobs of one window shape."""
+def _alike(left: deque[Task], most: int) -> list[Task]:
+    """Take the first tasks of one window shape."""
     group = [left.popleft()]
-    while left and len(group) < most:
-        if left[0].values.shape != group[0].values.shape:
-            break
+    shape = group[0].plan.window_shape
+    while left and len(group) < most and left[0].plan.window_shape == shape:
         group.append(left.popleft())
     return group
