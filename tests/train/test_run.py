@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import EpochDone, Note, Progress, drain
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import read_weights
+from napari_emseg.train.run import (
+    Split,
+    checkpoint_of,
+    split_sections,
+    train_weights,
+)
+
+SETTINGS = TrainSettings(steps=6, patch=32, batch=2, validate_every=3, seed=3)
+SPLIT = Split(training=(0, 1), validation=(2,), held_out=(3,))
+
+
+@pytest.fixture
+def pair(drawn_stack: tuple[Stack, NDArray[np.uint32]]) -> tuple[Stack, Stack]:
+    stack, cells = drawn_stack
+    return stack, Stack(cells, name="truth")
+
+
+def start(pair, output, *, split=SPLIT, settings=SETTINGS):
+    images, labels = pair
+    return train_weights(
+        images,
+        labels,
+        output,
+        meaning="cells",
+        split=split,
+        config={"base": 2, "levels": 2},
+        settings=settings,
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "expected"),
+    [
+        (1, {}, Split((0,))),
+        (2, {}, Split((0, 1))),
+        (3, {}, Split((0, 1), (2,))),
+        (12, {}, Split(tuple(range(10)), (10, 11))),
+        (6, {"held_out": [5]}, Split((0, 1, 2, 3), (4,), (5,))),
+        (6, {"training": [0, 5]}, Split((0, 5), ())),
+        (6, {"validation": []}, Split((0, 1, 2, 3, 4, 5))),
+        (6, {"validation": [0], "held_out": [2]}, Split((1, 3, 4, 5), (0,), (2,))),
+    ],
+)
+def test_sections_are_shared_out(n, options, expected):
+    assert split_sections(n, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"validation": [4]}, "no section 4; sections are 0..3"),
+        ({"training": [0, 1], "held_out": [1]}, "section 1 is in more than one"),
+        ({"held_out": [0, 1, 2, 3]}, "no section is left to learn from"),
+    ],
+)
+def test_impossible_shares_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        split_sections(4, **options)
+
+
+def test_writes_weights_whose_card_tells_how_they_came_to_be(pair, tmp_path):
+    records = []
+    output = tmp_path / "mine.safetensors"
+    weights = drain(start(pair, output), records.append)
+
+    assert [r.step for r in records if isinstance(r, EpochDone)] == [3, 6]
+    card = read_weights(output).card
+    assert card == weights.card
+    assert (card.name, card.pixel_size_nm) == ("mine", (4.0, 4.0))
+    assert card.training_data[0].sections == "0, 1"
+    assert card.validation_data[0].sections == "2"
+    assert card.held_out_data[0].sections == "3"
+    assert {"v_rand", "v_info", "validation_v_rand"} <= set(card.scores)
+    assert card.training.settings["seed"] == 3
+    assert weights.network()(_zeros()).shape == (1, 2, 32, 32)
+    assert not checkpoint_of(output).exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(pair, tmp_path):
+    whole = drain(start(pair, tmp_path / "whole.safetensors"))
+
+    output = tmp_path / "stopped.safetensors"
+    work = start(pair, output)
+    for record in work:
+        if isinstance(record, Progress) and record.done == 4:
+            break
+    work.close()
+    assert not output.exists()
+    assert checkpoint_of(output).is_file()
+
+    steps = []
+    resumed = drain(start(pair, output), steps.append)
+    assert [r.done for r in steps if isinstance(r, Progress)] == [5, 6]
+    a, b = whole.network().state_dict(), resumed.network().state_dict()
+    for key, value in a.items():
+        np.testing.assert_allclose(value, b[key], atol=1e-6, err_msg=key)
+
+
+def test_without_validation_the_last_weights_are_taken(pair, tmp_path):
+    records = []
+    split = Split(training=(0, 1, 2, 3))
+    output = tmp_path / "a.safetensors"
+    weights = drain(start(pair, output, split=split), records.append)
+    assert any("no sections to validate on" in r.message for r in _notes(records))
+    assert weights.card.training.steps == 6
+    assert weights.card.scores == {}
+    assert weights.card.threshold == 0.5
+
+
+def _notes(records):
+    return [record for record in records if isinstance(record, Note)]
+
+
+def _zeros():
+    import torch
+
+    return torch.zeros(1, 1, 32, 32)
