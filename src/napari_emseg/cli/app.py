@@ -1,0 +1,108 @@
+"""Words of a command line in, an exit code out; each command is loaded when called.
+
+Exit codes: 0 done; 1 the work failed (damaged file, no space left, out of memory);
+2 the call is wrong (missing file, unknown name, value out of range, output exists);
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from napari_emseg import __version__
+from napari_emseg.cli.printing import complain
+from napari_emseg.cli.wording import usage_message
+from napari_emseg.io.errors import ChoiceNeeded
+
+DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130
+
+COMMANDS = {
+    "demo": ("Do the main job on the bundled EM stack.", "emseg demo"),
+    "predict": (
+        "Predict the probability of membrane.",
+        "emseg predict demo-output/em.tif membranes.tif",
+    ),
+    "segment": (
+        "Make cells from an EM stack or from probabilities.",
+        "emseg segment demo-output/em.tif cells.tif --input-is em",
+    ),
+    "evaluate": (
+        "Score a prediction against a truth.",
+        "emseg evaluate demo-output/membranes.tif demo-output/truth.tif "
+        "--truth-is membrane",
+    ),
+    "train": (
+        "Train a network on images and labels.",
+        "emseg train demo-output/em.tif demo-output/truth.tif mine.safetensors "
+        "--labels-are membrane --steps 40 --patch 64",
+    ),
+    "weights": ("List weights, or show what is known of one.", "emseg weights list"),
+    "doctor": ("Say what works on this machine and what doesn't.", "emseg doctor"),
+}
+"""Name: (one line, an example that works after `emseg demo`)."""
+
+
+def build_app(called: str = "") -> App:
+    """Return the application; a command's module is imported when it is called.
+
+    The one that is called speaks for itself, by its docstring.
+    """
+    app = App(
+        name="emseg",
+        help="Membranes and cells from electron-microscopy stacks.",
+        help_epilogue="Begin with: emseg demo",
+        version=__version__,
+        help_format="markdown",
+        default_parameter=Parameter(negative_iterable=(), negative_none=()),
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    for name, (summary, example) in COMMANDS.items():
+        place = f"napari_emseg.cli.{name}:{name}"
+        brief = None if name == called else summary
+        if name == "weights":  # it has commands of its own, each with an example
+            app.command(f"napari_emseg.cli.{name}:app", name=name, help=brief)
+        else:
+            epilogue = f"Example: {example}"
+            app.command(place, name=name, help=brief, help_epilogue=epilogue)
+    return app
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    try:
+        code = build_app(_called(words))(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `emseg … | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt as e:
+        complain(str(e) or "stopped", kind="stopped")
+        return STOPPED
+    except CycloptsError as e:
+        return _refuse(usage_message(e), words)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+        return _refuse(usage_message(e), words)
+    except (PermissionError, ChoiceNeeded, ValueError, LookupError) as e:
+        return _refuse(usage_message(e), words)
+    except (OSError, MemoryError, RuntimeError) as e:
+        complain(usage_message(e))
+        return FAILED
+    return code if isinstance(code, int) else DONE
+
+
+def _called(words: Sequence[str]) -> str:
+    return next((word for word in words if word in COMMANDS), "")
+
+
+def _refuse(message: str, words: Sequence[str]) -> int:
+    command = f"emseg {_called(words)}".strip()
+    complain(message, hint=f"see: {command} --help")
+    return WRONG_USAGE

@@ -1,0 +1,206 @@
+"""`emseg demo`: the main job on the bundled EM stack with the bundled weights."""
+
+from __future__ import annotations
+
+import json as json_text
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+
+from napari_emseg.cli.doctor import panels
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import Json, Overwrite, Scope
+from napari_emseg.cli.outputs import Place
+from napari_emseg.cli.picture import save_picture
+from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_words
+from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.cli.segment import cells_from_probabilities
+from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.core.settings import CellSettings, Device, PredictSettings
+from napari_emseg.io import open_stack, save_stack
+from napari_emseg.sample import bundled
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import PredictionResult
+
+SHOWN = 3
+"""The section of the picture."""
+
+CREDIT = (
+    "EM: fly larva, ventral nerve cord, ssTEM, 4.6 nm/px; Gerhard et al., figshare "
+    "2013, CC BY-NC-SA 3.0"
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the demo writes."""
+
+    folder: Path
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / name
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """Make the folder, and check that nothing is replaced without being asked.
+
+        Raises
+        ------
+        FileExistsError, NotADirectoryError, OSError
+            If a file is there already, or the folder can't be made.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            msg = f"{self.folder} is a file; --out needs a folder"
+            raise NotADirectoryError(msg)
+        there = [name for name in NAMES if self[name].exists()]
+        if there and not overwrite:
+            msg = f"{self[there[0]]} exists already; overwrite it with --overwrite"
+            raise FileExistsError(msg)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+NAMES = {
+    "em.tif": "EM, the bundled sample",
+    "truth.tif": "its membranes as drawn by hand, 255 = membrane",
+    "membranes.tif": "probability of membrane, float32",
+    "cells.tif": "cells, uint32 ids",
+    "picture.png": "one section of them, side by side",
+    "scores.json": "how the run went and what it scores",
+    "LICENCE.md": "of em.tif and truth.tif: CC BY-NC-SA 3.0",
+}
+
+
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the results.")] = Path(
+        "demo-output"
+    ),
+    weights: WeightsName = DEFAULT_WEIGHTS,
+    device: Annotated[
+        Device, Parameter(help="Where the network runs; auto takes a GPU.")
+    ] = "auto",
+    gui: Annotated[
+        bool, Parameter(negative=(), help="Open napari on the results.")
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Do the main job on the bundled EM stack: membranes, cells, scores, a picture.
+
+    Six real sections of fly neuropil come with the package, with their membranes drawn
+    by hand. The results can be opened in napari and Fiji.
+    """
+    if gui:
+        refuse_without_window()
+    files = Files(out)
+    loaded = find_weights(weights)
+    files.prepare(overwrite=overwrite)
+    _write_sample(files)
+    if not json:
+        print_line(f"EM: {size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z, y, x)")
+        print_line(CREDIT)
+    settings = PredictSettings(device=device)
+    run = predict_to_file(
+        Scope.of(open_stack(files["em.tif"])),
+        Place(files["membranes.tif"], overwrite=overwrite),
+        loaded,
+        settings,
+    )
+    cells = cells_from_probabilities(
+        Scope.of(open_stack(files["membranes.tif"])),
+        Place(files["cells.tif"], overwrite=overwrite),
+        CellSettings(),
+    )
+    _draw(files)
+    scores = _score(files)
+    record = {
+        "out": str(out),
+        "cells": cells.record["cells"],
+        "scores": scores,
+        "run": facts(run),
+    }
+    files["scores.json"].write_text(json_text.dumps(record, indent=2) + "\n")
+    if json:
+        print_json(record)
+    else:
+        _report(files, run, cells.words, scores)
+    if gui:
+        _open_napari(files)
+
+
+def refuse_without_window() -> None:
+    """Raise a ValueError if napari's window can't open here."""
+    found = panels()
+    if not found.works:
+        msg = f"--gui can't be served here: {found.words}"
+        raise ValueError(msg)
+
+
+def _write_sample(files: Files) -> None:
+    save_stack(files["em.tif"], bundled.vnc(), overwrite=True)
+    save_stack(files["truth.tif"], bundled.vnc_membranes(), overwrite=True)
+    shutil.copyfile(bundled.path("LICENCE.md"), files["LICENCE.md"])
+
+
+def _score(files: Files) -> dict[str, float]:
+    """Score the membranes by the challenge's V_Rand and V_Info."""
+    from napari_emseg.metrics import v_rand_v_info_steps
+
+    membrane = np.stack([*_sections(files["membranes.tif"])])
+    truth = np.stack([*_sections(files["truth.tif"])])
+    found = follow(v_rand_v_info_steps(1 - membrane, truth == 0))
+    parts = ("", "_split", "_merge", "_threshold")
+    names = [f"{score}{part}" for score in ("v_rand", "v_info") for part in parts]
+    return {name: round(float(getattr(found, name)), 6) for name in names}
+
+
+def _draw(files: Files) -> None:
+    grey, membrane, cells = (
+        open_stack(files[name]).section(SHOWN)
+        for name in ("em.tif", "membranes.tif", "cells.tif")
+    )
+    save_picture(
+        files["picture.png"], grey=grey, membrane=membrane, cells=cells, credit=CREDIT
+    )
+
+
+def _sections(path: Path) -> Iterator[NDArray[Any]]:
+    stack = open_stack(path)
+    return (stack.section(z) for z in range(stack.shape[0]))
+
+
+def _report(
+    files: Files, run: PredictionResult, cells: str, scores: dict[str, float]
+) -> None:
+    for note in run.notes:
+        print_line(note)
+    print_line(f"{files['membranes.tif']}: {run_words(run)}")
+    print_line(cells)
+    print_line("")
+    rows = [
+        (title, *(f"{scores[name + end]:.4f}" for end in ("", "_split", "_merge")))
+        for title, name in (("V_Rand", "v_rand"), ("V_Info", "v_info"))
+    ]
+    print_table(("score (1 is best)", "", "split", "merge"), rows)
+    print_line(
+        "ISBI 2012 scores after border thinning, against membranes drawn by hand"
+    )
+    print_line("")
+    print_table((f"in {files.folder}", ""), list(NAMES.items()))
+
+
+def _open_napari(files: Files) -> None:
+    """Open napari on the results, with the panels beside them."""
+    import napari
+
+    viewer = napari.Viewer(title="napari-emseg demo")
+    for name in ("em.tif", "membranes.tif", "cells.tif"):
+        viewer.open(files[name], plugin="napari-emseg")
+    viewer.window.add_plugin_dock_widget("napari-emseg")
+    napari.run()

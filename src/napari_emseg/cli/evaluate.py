@@ -1,0 +1,136 @@
+"""`emseg evaluate`: a prediction and its truth in, scores out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+import numpy as np
+from cyclopts import Group, Parameter
+
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import Json, Meaning, Sections, Source, pick_sections
+from napari_emseg.cli.printing import print_json, print_line, print_table, say
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+
+if TYPE_CHECKING:
+    from napari_emseg.metrics.evaluation import Evaluation
+
+TRUTH_FILE = Group("How to read the truth", sort_key=3)
+
+
+def evaluate(
+    prediction: str,
+    truth: str,
+    /,
+    *,
+    truth_is: Annotated[
+        Meaning | None,
+        Parameter(help="membrane and inside are masks (> 0), cells are ids."),
+    ] = None,
+    prediction_is: Annotated[
+        Meaning | None,
+        Parameter(
+            help="membrane and inside are probabilities, cells are ids; known by "
+            "itself for files that emseg wrote."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        Parameter(
+            help="Probability of membrane above which a pixel counts as membrane, for "
+            "overlap scores; by default the one that the weights bring, else 0.5."
+        ),
+    ] = None,
+    sections: Sections = None,
+    json: Json = False,
+    source: Source = Source(),  # noqa: B008 - frozen
+    truth_source: Annotated[
+        Source, Parameter(name="truth", group=TRUTH_FILE)
+    ] = Source(),  # noqa: B008
+) -> None:
+    """Score a prediction against a truth by the ISBI 2012 scores and by overlap.
+
+    V_Rand and V_Info are the challenge's, after border thinning; 1 is best.
+
+    Parameters
+    ----------
+    prediction
+        Probabilities or cells: a file, a folder or a glob of sections.
+    truth
+        What is right, of the same shape.
+    """
+    from napari_emseg.metrics.evaluation import evaluate_steps
+
+    given = source.open(prediction)
+    right = truth_source.open(truth, prefix="truth")
+    made = provenance_of(given)
+    work = evaluate_steps(
+        _sections_of(given, sections),
+        _sections_of(right, sections),
+        prediction_is=meaning_of(given, prediction_is, "--prediction-is"),
+        truth_is=meaning_of(right, truth_is, "--truth-is"),
+        threshold=_threshold(threshold, made),
+    )
+    found = follow(work)
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    if json:
+        print_json(found.as_dict())
+    else:
+        print_scores(found)
+
+
+def print_scores(found: Evaluation) -> None:
+    """Print the scores as a table."""
+    rows = [
+        (name, _number(value), _number(best, digits=1), words)
+        for name, value, best, words in found.rows()
+    ]
+    print_table(("score", "value", "at", ""), rows)
+    print_line(
+        "at: the threshold of inside that is best; "
+        f"where one is needed, membrane is above {found.threshold:g}"
+    )
+
+
+def provenance_of(stack: Stack) -> Provenance | None:
+    """Return how a file of ours came to be; None for any other."""
+    made = stack.metadata.get("emseg")
+    return None if made is None else Provenance.model_validate(made)
+
+
+def meaning_of(stack: Stack, said: Meaning | None, option: str) -> Meaning:
+    """Return what a file holds: what the user says, else what it says itself.
+
+    Raises
+    ------
+    ValueError
+        If neither says it.
+    """
+    if said is not None:
+        return said
+    made = provenance_of(stack)
+    if made is not None and made.kind in ("membrane", "inside", "cells"):
+        return cast("Meaning", made.kind)
+    msg = (
+        f"{stack.name} doesn't say what it is; say it with {option} "
+        "membrane, inside or cells"
+    )
+    raise ValueError(msg)
+
+
+def _threshold(said: float | None, made: Provenance | None) -> float:
+    if said is not None:
+        return said
+    known = None if made is None else made.threshold
+    return CellSettings().threshold if known is None else known
+
+
+def _sections_of(stack: Stack, sections: slice | None) -> np.ndarray:
+    return np.stack([stack.section(z) for z in pick_sections(sections, stack)])
+
+
+def _number(value: float | None, *, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,111 @@
+"""Output files under way: what is kept when a run stops early, and said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.cli.options import Scope
+from napari_emseg.cli.printing import say
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_sink
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go."""
+
+    path: Path
+    format: Literal["tiff", "zarr"] | None = None
+    overwrite: bool = False
+
+    def open(
+        self, scope: Scope, dtype: type[np.generic], made: Provenance
+    ) -> SectionSink:
+        """Open the output for the sections of `scope`.
+
+        Raises
+        ------
+        ValueError, OSError
+            As `open_sink`; also if it is the file that is being read.
+        """
+        refuse_to_replace(self.path, scope.stack)
+        return open_sink(
+            self.path,
+            scope.shape,
+            dtype,
+            voxel_size_nm=scope.stack.voxel_size_nm,
+            provenance=made.model_copy(
+                update={"settings": made.settings | scope.words}
+            ),
+            overwrite=self.overwrite,
+            format=self.format,
+        )
+
+
+def refuse_to_replace(output: Path, stack: Stack) -> None:
+    """Raise a ValueError if the output is the file that is being read."""
+    if stack.source and Path(stack.source).resolve() == output.resolve():
+        msg = f"{output} is the input; give the output another name"
+        raise ValueError(msg)
+
+
+class CountingSink:
+    """Passes sections on to another sink and counts them."""
+
+    def __init__(self, sink: SectionSink) -> None:
+        self._sink = sink
+        self.shape = sink.shape
+        self.dtype = sink.dtype
+        self.written = 0
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        self._sink.write(z, np.asarray(section))
+        self.written += 1
+
+    def close(self) -> Path | None:
+        """Finish, and return where the result is."""
+        return self._sink.close()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part if it is kept."""
+        return self._sink.abort(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sink.__exit__(kind, error, trace)
+
+
+@contextmanager
+def writing(sink: SectionSink) -> Iterator[CountingSink]:
+    """Close the sink at the end; if that isn't reached, keep what is finished.
+
+    The user is told where finished sections are. Without any, nothing is left behind.
+    """
+    counted = CountingSink(sink)
+    try:
+        yield counted
+    except BaseException:
+        kept = sink.abort(keep=counted.written > 0)
+        if kept is not None:
+            n, of = counted.written, sink.shape[0]
+            say(f"{n} of {of} sections were finished; they are kept in {kept}")
+        raise
+    sink.close()

@@ -1,0 +1,132 @@
+"""`emseg predict`: an EM stack in, a file of membrane probabilities out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import (
+    RUN,
+    Json,
+    OutputFormat,
+    Overwrite,
+    Region,
+    Scope,
+    Sections,
+    Source,
+)
+from napari_emseg.cli.outputs import Place, writing
+from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.models.weights import Weights
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import PredictionResult
+
+
+def predict(
+    input: str,  # noqa: A002 - the word on the command line
+    output: Path,
+    /,
+    *,
+    weights: WeightsName = DEFAULT_WEIGHTS,
+    sections: Sections = None,
+    roi: Region = None,
+    format: OutputFormat = None,  # noqa: A002
+    overwrite: Overwrite = False,
+    json: Json = False,
+    settings: Annotated[
+        PredictSettings, Parameter(name="*", group=RUN)
+    ] = PredictSettings(),  # noqa: B008 - frozen
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Predict the probability of membrane, float32 in [0, 1].
+
+    Reads section by section and writes section by section. A run that is stopped leaves
+    its finished sections in OUTPUT.part.
+
+    Parameters
+    ----------
+    input
+        TIFF, MRC, DM3/DM4, HDF5, OME-Zarr, npy, PNG, a folder or a glob of sections.
+    output
+        What to write: .tif or .zarr.
+    """
+    scope = Scope.of(source.open(input), sections, roi)
+    place = Place(output, format, overwrite)
+    result = predict_to_file(scope, place, find_weights(weights), settings)
+    if json:
+        print_json({"output": str(output), "shape": scope.shape, **facts(result)})
+    else:
+        print_line(f"{output}: {size_words(scope.shape)}, {run_words(result)}")
+
+
+def predict_to_file(
+    scope: Scope, place: Place, weights: Weights, settings: PredictSettings
+) -> PredictionResult:
+    """Predict and write, section by section, and show how it goes.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the output can't be, or no section can be read.
+    """
+    from napari_emseg.inference import predict_stack, provenance
+
+    made = provenance(scope.stack, weights, settings)
+    with writing(place.open(scope, np.float32, made)) as sink:
+        result = follow(
+            predict_stack(
+                scope.stack,
+                weights,
+                settings=settings,
+                sections=scope.sections,
+                roi=scope.region,
+                sink=sink,
+            )
+        )
+        refuse_if_unreadable(result)
+    return result
+
+
+def refuse_if_unreadable(result: PredictionResult) -> None:
+    """Raise an OSError if not a single section could be read."""
+    if len(result.damaged) == len(result.sections):
+        first = next(iter(result.damaged.values()))
+        msg = f"no section could be read: {first}"
+        raise OSError(msg)
+
+
+def facts(result: PredictionResult) -> dict[str, Any]:
+    """Return what a run says of itself, for JSON."""
+    made = result.provenance
+    return {
+        "sections": list(result.sections),
+        "damaged": {str(z): reason for z, reason in result.damaged.items()},
+        "blank": list(result.blank),
+        "weights": made.weights,
+        "weights_sha256": made.weights_sha256,
+        "threshold": made.threshold,
+        "device": result.device,
+        "runtime": result.runtime,
+        "seconds": round(result.seconds, 3),
+        "notes": list(result.notes),
+    }
+
+
+def size_words(shape: tuple[int, int, int]) -> str:
+    """Say how large a stack is."""
+    z, y, x = shape
+    return f"{z} section{'s' * (z != 1)} of {y} × {x} px"
+
+
+def run_words(result: PredictionResult) -> str:
+    """Say by what and how fast."""
+    made = f"{result.provenance.weights} on {result.device} ({result.runtime})"
+    left_out = f", {len(result.damaged)} damaged left out" if result.damaged else ""
+    return f"{made}, {result.seconds:.1f} s{left_out}"

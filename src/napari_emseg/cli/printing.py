@@ -1,0 +1,63 @@
+"""Results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDE = 200
+"""Columns of a table where nobody looks at it, so that no cell is broken or cut."""
+
+
+def talk() -> Console:
+    """Console on stderr, for progress and words."""
+    return Console(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Tell the user something beside the result."""
+    talk().print(Text(message))
+
+
+def complain(message: str, *, hint: str = "", kind: str = "error") -> None:
+    """Say what is wrong, in one line, and what to do."""
+    console = talk()
+    console.print(Text(f"{kind}: ", style="bold red") + Text(message, style="default"))
+    if hint:
+        console.print(Text(hint, style="dim"))
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line."""
+    sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def print_line(text: str) -> None:
+    """Print a line of the result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; columns of numbers are aligned to the right."""
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        numbers = all(_is_number(row[index]) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # written by us, since rich ends the program when a reader has had enough
+    text = StringIO()
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(file=text, width=width, highlight=False, emoji=False).print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.lstrip("-").replace(".", "", 1).isdigit()

@@ -1,0 +1,229 @@
+"""`emseg segment`: an EM stack or its probabilities in, a file of cells out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+
+from napari_emseg.cells import cells_provenance, segment_stack
+from napari_emseg.cli.evaluate import provenance_of
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import (
+    CELLS,
+    RUN,
+    Json,
+    OutputFormat,
+    Overwrite,
+    Region,
+    Scope,
+    Sections,
+    Source,
+)
+from napari_emseg.cli.outputs import CountingSink, Place, writing
+from napari_emseg.cli.predict import facts, refuse_if_unreadable, run_words, size_words
+from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import PredictionResult
+
+InputIs = Literal["em", "probabilities"]
+
+
+def segment(
+    input: str,  # noqa: A002 - the word on the command line
+    output: Path,
+    /,
+    *,
+    input_is: Annotated[
+        InputIs | None,
+        Parameter(
+            help="Grey values of EM, or probabilities of membrane; known by itself "
+            "for files that emseg wrote."
+        ),
+    ] = None,
+    weights: WeightsName = DEFAULT_WEIGHTS,
+    sections: Sections = None,
+    roi: Region = None,
+    format: OutputFormat = None,  # noqa: A002
+    overwrite: Overwrite = False,
+    json: Json = False,
+    cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen
+    run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Make cells, uint32 ids, from an EM stack or from probabilities of membrane.
+
+    Section by section; ids are unique over the stack, 0 is membrane. The threshold is
+    that of the weights unless --threshold is given. From probabilities the weights and
+    the options of the run are not used.
+
+    Parameters
+    ----------
+    input
+        A file, a folder or a glob of sections.
+    output
+        What to write: .tif or .zarr.
+    """
+    scope = Scope.of(source.open(input), sections, roi)
+    place = Place(output, format, overwrite)
+    if _input_is(scope.stack, input_is) == "em":
+        found = cells_from_em(scope, place, find_weights(weights), run, cells)
+    else:
+        found = cells_from_probabilities(scope, place, cells)
+    if json:
+        print_json(found.record)
+    else:
+        print_line(found.words)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave, for JSON and for people."""
+
+    record: dict[str, Any]
+    words: str
+
+
+class CellsSink(CountingSink):
+    """Takes probabilities section by section and passes their cells on."""
+
+    def __init__(self, sink: SectionSink, settings: CellSettings) -> None:
+        super().__init__(sink)
+        self._settings = settings
+        self.cells = 0
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Find the cells of section `z` and store them; ids go on counting."""
+        work = segment_stack(
+            section[np.newaxis], settings=self._settings, first_id=self.cells + 1
+        )
+        found = drain(work)
+        if found.cells is None or found.damaged:
+            msg = f"section {z} gave no cells: {found.damaged.get(0)}"
+            raise RuntimeError(msg)
+        super().write(z, found.cells[0])
+        self.cells += found.counts[0]
+
+
+def cells_from_em(
+    scope: Scope,
+    place: Place,
+    weights: Weights,
+    run: PredictSettings,
+    settings: CellSettings,
+) -> Outcome:
+    """Predict, find cells and write them, section by section."""
+    from napari_emseg.inference import predict_stack, provenance
+
+    settings = _with_threshold(settings, weights.card.threshold)
+    made = cells_provenance(settings, provenance(scope.stack, weights, run))
+    with writing(place.open(scope, np.uint32, made)) as counted:
+        sink = CellsSink(counted, settings)
+        result = follow(
+            predict_stack(
+                scope.stack,
+                weights,
+                settings=run,
+                sections=scope.sections,
+                roi=scope.region,
+                sink=sink,
+            )
+        )
+        refuse_if_unreadable(result)
+    return _outcome(scope, place, settings, sink.cells, run=result)
+
+
+def cells_from_probabilities(
+    scope: Scope, place: Place, settings: CellSettings
+) -> Outcome:
+    """Find the cells of probabilities and write them, section by section."""
+    before = provenance_of(scope.stack)
+    if before is not None and before.threshold is not None:
+        settings = _with_threshold(settings, before.threshold)
+    made = cells_provenance(settings, before)
+    with writing(place.open(scope, np.uint32, made)) as sink:
+        result = follow(
+            segment_stack(
+                _cropped(scope.stack, scope.region),
+                settings=settings,
+                sections=scope.sections,
+                sink=sink,
+            )
+        )
+        if not result.counts:
+            msg = f"no section gave cells: {next(iter(result.damaged.values()))}"
+            raise OSError(msg)
+    damaged = {str(z): reason for z, reason in result.damaged.items()}
+    outcome = _outcome(scope, place, settings, sum(result.counts.values()))
+    return replace(outcome, record=outcome.record | {"damaged": damaged})
+
+
+def _input_is(stack: Stack, said: InputIs | None) -> InputIs:
+    """Return what the input holds: what the user says, else what it says itself.
+
+    Raises
+    ------
+    ValueError
+        If neither says it, or it holds cells already.
+    """
+    if said is not None:
+        return said
+    made = provenance_of(stack)
+    if made is not None and made.kind == "membrane":
+        return "probabilities"
+    what = "doesn't say what it is" if made is None else f"holds {made.kind}"
+    msg = f"{stack.name} {what}; say it with --input-is em or probabilities"
+    raise ValueError(msg)
+
+
+def _with_threshold(settings: CellSettings, known: float) -> CellSettings:
+    """Take the threshold that the weights bring, unless the user gave one."""
+    if "threshold" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"threshold": known})
+
+
+def _cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
+    if region == (slice(0, stack.shape[1]), slice(0, stack.shape[2])):
+        return stack
+    import dask.array as da
+
+    data = da.from_array(  # type: ignore[no-untyped-call]
+        stack.data, chunks=(1, *stack.shape[1:]), asarray=False, name=False
+    )
+    return replace(stack, data=data[:, region[0], region[1]])
+
+
+def _outcome(
+    scope: Scope,
+    place: Place,
+    settings: CellSettings,
+    cells: int,
+    *,
+    run: PredictionResult | None = None,
+) -> Outcome:
+    record = {
+        "output": str(place.path),
+        "shape": scope.shape,
+        "sections": list(scope.sections),
+        **({} if run is None else facts(run)),
+        "threshold": settings.threshold,
+        "cells": cells,
+    }
+    by = "" if run is None else f", {run_words(run)}"
+    words = (
+        f"{place.path}: {cells} cells in {size_words(scope.shape)}, "
+        f"threshold {settings.threshold:g}{by}"
+    )
+    return Outcome(record, words)

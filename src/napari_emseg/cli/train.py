@@ -1,0 +1,145 @@
+"""`emseg train`: images and labels in, a weights file out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import (
+    RUN,
+    Json,
+    Meaning,
+    Overwrite,
+    Sections,
+    Source,
+    pick_sections,
+)
+from napari_emseg.cli.printing import print_json, print_line, say
+from napari_emseg.cli.weights import card_lines
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.stack import Stack
+
+LABELS_FILE = Group("How to read the labels", sort_key=3)
+NETWORK = Group("The network", sort_key=1)
+
+
+def train(
+    images: str,
+    labels: str,
+    output: Path,
+    /,
+    *,
+    labels_are: Annotated[
+        Meaning,
+        Parameter(help="membrane and inside are masks (> 0), cells are ids."),
+    ],
+    arch: Annotated[
+        str, Parameter(help="Architecture of the network.", group=NETWORK)
+    ] = "unet",
+    network: Annotated[
+        dict[str, str] | None,
+        Parameter(
+            group=NETWORK,
+            help="Its configuration, e.g. --network.base 32 for twice the channels.",
+        ),
+    ] = None,
+    sections: Sections = None,
+    validation: Annotated[
+        Sections,
+        Parameter(
+            help="Sections that choose the best weights and the threshold; the last "
+            "sixth by default. Leave some between them and those learnt from."
+        ),
+    ] = None,
+    held_out: Annotated[
+        Sections, Parameter(help="Sections to score once, at the end; none by default.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    settings: Annotated[
+        TrainSettings, Parameter(name="*", group=RUN)
+    ] = TrainSettings(),  # noqa: B008 - frozen
+    source: Source = Source(),  # noqa: B008
+    labels_source: Annotated[
+        Source, Parameter(name="labels", group=LABELS_FILE)
+    ] = Source(),  # noqa: B008
+) -> None:
+    """Train a network from images and labels of the same sections.
+
+    Prints the scores on the validation sections as it goes, keeps the best weights, and
+    goes on where it was stopped when called again in the same way.
+
+    Parameters
+    ----------
+    images
+        EM sections: TIFF, MRC, DM3/DM4, HDF5, OME-Zarr, npy, PNG, a folder or a glob.
+    labels
+        Labels of the same shape.
+    output
+        The weights file to write: .safetensors.
+    """
+    stack, truth = source.open(images), labels_source.open(labels, prefix="labels")
+    refuse_output(output, overwrite=overwrite)
+    from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.train.run import checkpoint_of, split_sections, train_weights
+
+    split = split_sections(
+        stack.shape[0],
+        training=_spanned(sections, stack),
+        validation=_spanned(validation, stack),
+        held_out=_spanned(held_out, stack) or (),
+    )
+    work = train_weights(
+        stack,
+        truth,
+        output,
+        meaning=labels_are,
+        split=split,
+        architecture=arch,
+        config=_numbers(network or {}),
+        settings=settings,
+        device=choose_device(settings.device),
+    )
+    checkpoint = checkpoint_of(output)
+    if checkpoint.is_file():
+        say(f"going on from {checkpoint}")
+    try:
+        weights = follow(work)
+    except KeyboardInterrupt as e:
+        msg = f"stopped; the same command goes on from {checkpoint}"
+        raise KeyboardInterrupt(msg) from e
+    if json:
+        print_json(
+            {"output": str(output), "card": weights.card.model_dump(mode="json")}
+        )
+        return
+    for line in card_lines(weights):
+        print_line(line)
+
+
+def refuse_output(output: Path, *, overwrite: bool) -> None:
+    """Check that a weights file may be written there, before hours are spent.
+
+    Raises
+    ------
+    ValueError, OSError
+        If its name won't do, it exists, or its folder is missing or not writable.
+    """
+    from napari_emseg.io.output import Output
+    from napari_emseg.models.weights import SUFFIX
+
+    if output.suffix != SUFFIX:
+        msg = f"weights files end in {SUFFIX}, got {output}"
+        raise ValueError(msg)
+    Output(output, overwrite=overwrite)
+
+
+def _spanned(span: slice | None, stack: Stack) -> range | None:
+    return None if span is None else pick_sections(span, stack)
+
+
+def _numbers(config: dict[str, str]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in config.items()}

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_emseg.api import predict
+from napari_emseg.cli import outputs
+from napari_emseg.io import open_stack, read_provenance
+
+
+def test_writes_what_the_python_call_returns(emseg, em_file, tiny_weights):
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+
+    assert done.code == 0
+    assert done.out.startswith("out.tif: 4 sections of 96 × 112 px, tiny on ")
+    written = open_stack("out.tif")
+    assert written.dtype == np.float32
+    assert written.voxel_size_nm == (50, 4, 4)
+    expected = predict(open_stack(em_file), tiny_weights)
+    np.testing.assert_array_equal(written.data[:], expected)
+
+
+def test_sections_and_region_go_into_output_and_provenance(
+    emseg, em_file, tiny_weights
+):
+    options = ("--sections", "1:3", "--roi", "10:60,:50")
+    done = emseg("predict", em_file, "out.zarr", "--weights", tiny_weights, *options)
+
+    assert done.code == 0
+    expected = predict(
+        open_stack(em_file),
+        tiny_weights,
+        sections=[1, 2],
+        roi=(slice(10, 60), slice(0, 50)),
+    )
+    np.testing.assert_array_equal(open_stack("out.zarr").data[:], expected)
+    found = read_provenance("out.zarr")
+    assert (found.kind, found.weights, found.threshold) == ("membrane", "tiny", 0.4)
+    assert found.settings["sections"] == "1:3"
+    assert found.settings["roi"] == "10:60,0:50"
+
+
+def test_one_number_is_one_section(emseg, em_file, tiny_weights):
+    emseg("predict", em_file, "out.tif", "--weights", tiny_weights, "--sections", "2")
+    assert open_stack("out.tif").shape == (1, 96, 112)
+
+
+def test_json_is_one_object_on_stdout_and_progress_on_stderr(
+    emseg, em_file, tiny_weights
+):
+    done = emseg("predict", em_file, "o.tif", "--weights", tiny_weights, "--json")
+
+    record = json.loads(done.out)
+    assert record["output"] == "o.tif"
+    assert record["shape"] == [4, 96, 112]
+    assert record["sections"] == [0, 1, 2, 3]
+    assert record["weights"] == "tiny"
+    assert "sections: 4 of 4" in done.err
+
+
+def test_says_that_it_rescales_to_the_weights_voxel_size(emseg, em_file, tiny_weights):
+    done = emseg(
+        "predict",
+        em_file,
+        "out.tif",
+        "--weights",
+        tiny_weights,
+        "--voxel-size",
+        "50,4.6,4.6",
+    )
+    assert "rescaled 4.6 → 4 nm/px" in done.err
+    assert open_stack("out.tif").voxel_size_nm == pytest.approx((50, 4.6, 4.6))
+
+
+def test_tile_auto_and_other_choices_are_accepted(emseg, em_file, tiny_weights):
+    words = ("predict", em_file, "a.tif", "--weights", tiny_weights)
+    assert emseg(*words, "--tile", "auto", "--batch", "auto").code == 0
+    tiled = (*words[:2], "b.tif", *words[3:], "--tile", "64", "--device", "cpu")
+    assert emseg(*tiled).code == 0
+    np.testing.assert_allclose(
+        open_stack("a.tif").data[:], open_stack("b.tif").data[:], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--weights", "isbi2099"], "no weights named 'isbi2099'; bundled are:"),
+        (["--weights", "gone.safetensors"], "no weights file at gone.safetensors"),
+        (["--tile", "5"], "--tile must be greater than or equal to 32, got 5"),
+        (["--device", "tpu"], "--device must be 'auto', 'cpu', 'cuda' or 'mps'"),
+        (["--tilt", "5"], "Unknown option: --tilt"),
+        (["--sections", "2:9"], "em has sections 0:4; 2:9 is not among them"),
+        (["--sections", "x"], "sections must be whole numbers A:B, got 'x'"),
+        (["--roi", "5:9"], "--roi must be y0:y1,x0:x1 in px, got '5:9'"),
+        (["--roi", "0:200,:"], "--roi must lie in 0:96,0:112 px; 0:200 doesn't"),
+        (["--voxel-size", "4,4"], "must be three numbers above 0"),
+        (["--voxel-size", "a,4,4"], "--voxel-size must be Z,Y,X in nm"),
+        (["--dataset", "raw"], "has no dataset"),
+        (["--channel", "red"], "must be a number from 0, or z"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(
+    emseg, em_file, tiny_weights, options, said
+):
+    chosen = [] if "--weights" in options else ["--weights", tiny_weights]
+    done = emseg("predict", em_file, "out.tif", *chosen, *options)
+
+    assert done.code == 2
+    assert said in done.err
+    assert "see: emseg predict --help" in done.err
+    assert done.out == ""
+    assert not list(Path().glob("out*"))
+
+
+def test_missing_input_is_refused(emseg, tiny_weights):
+    done = emseg("predict", "gone.tif", "out.tif", "--weights", tiny_weights)
+    assert (done.code, done.out) == (2, "")
+    assert "no such file or folder: gone.tif" in done.err
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("nowhere/out.tif", "does not exist"),
+        ("out.xyz", "can't tell the format of out.xyz by its name"),
+        ("em.tif", "is the input"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused(emseg, em_file, tiny_weights, output, said):
+    words = ("predict", em_file, output, "--weights", tiny_weights, "--overwrite")
+    before = em_file.read_bytes()
+    done = emseg(*words)
+    assert done.code == 2
+    assert said in done.err
+    assert em_file.read_bytes() == before
+
+
+def test_an_existing_output_is_only_replaced_when_asked(emseg, em_file, tiny_weights):
+    words = ("predict", em_file, "out.tif", "--weights", tiny_weights)
+    Path("out.tif").write_bytes(b"precious")
+
+    refused = emseg(*words)
+    assert refused.code == 2
+    assert "--overwrite" in refused.err
+    assert Path("out.tif").read_bytes() == b"precious"
+
+    assert emseg(*words, "--overwrite").code == 0
+    assert open_stack("out.tif").shape == (4, 96, 112)
+
+
+def test_a_folder_that_is_not_writable_is_refused(
+    emseg, em_file, tiny_weights, monkeypatch
+):
+    # permissions don't bind root, so the system's answer is given here
+    monkeypatch.setattr("napari_emseg.io.output.os.access", lambda *_: False)
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+    assert done.code == 2
+    assert "can't be written to" in done.err
+
+
+def test_too_little_space_is_seen_at_once(emseg, em_file, tiny_weights, monkeypatch):
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("napari_emseg.io.output.shutil.disk_usage", lambda _: Full)
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+    assert done.code == 1
+    assert "not enough space" in done.err
+    assert not list(Path().glob("out*"))
+
+
+def failing_after(n: int, error: BaseException):
+    """Return a `write` that stores n sections and then raises."""
+    write = outputs.CountingSink.write
+
+    def wrapped(self, z, section):
+        if self.written == n:
+            raise error
+        write(self, z, section)
+
+    return wrapped
+
+
+def test_a_disk_that_fills_up_keeps_what_is_finished(
+    emseg, em_file, tiny_weights, monkeypatch
+):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(outputs.CountingSink, "write", failing_after(2, full))
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+
+    assert done.code == 1
+    assert "2 of 4 sections were finished; they are kept in out.tif.part" in done.err
+    assert "error: No space left on device" in done.err
+    assert not Path("out.tif").exists()
+    kept = open_stack("out.tif.part")
+    expected = predict(open_stack(em_file), tiny_weights)
+    np.testing.assert_array_equal(kept.data[:2], expected[:2])
+
+
+def test_a_damaged_input_fails(emseg, em_file, tiny_weights):
+    Path("cut.tif").write_bytes(em_file.read_bytes()[:500])
+    done = emseg("predict", "cut.tif", "out.tif", "--weights", tiny_weights)
+    assert done.code == 1
+    assert "cut.tif" in done.err
+    assert not list(Path().glob("out*"))
+
+
+def test_a_damaged_weights_file_fails(emseg, em_file):
+    Path("w.safetensors").write_bytes(b"nonsense" * 20)
+    done = emseg("predict", em_file, "out.tif", "--weights", "w.safetensors")
+    assert done.code == 1
+    assert "w.safetensors" in done.err
+
+
+def test_a_file_with_several_arrays_asks_for_the_option(emseg, tiny_weights, tmp_path):
+    import h5py
+
+    with h5py.File("two.h5", "w") as file:
+        file["raw"] = np.zeros((2, 40, 40), np.uint8)
+        file["other"] = np.ones((2, 40, 40), np.uint8)
+    words = ("predict", "two.h5", "out.tif", "--weights", tiny_weights)
+    done = emseg(*words)
+    assert done.code == 2
+    assert "--dataset" in done.err
+    assert "raw" in done.err
+    assert emseg(*words, "--dataset", "raw").code == 0

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_emseg.api import predict, segment
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, read_provenance, save_stack
+
+
+@pytest.fixture
+def probabilities(drawn_stack) -> np.ndarray:
+    """Membrane where the drawing has no cell, and not quite certain."""
+    return np.where(drawn_stack[1] == 0, np.float32(0.7), np.float32(0.2))
+
+
+@pytest.fixture
+def ours(probabilities, tmp_path) -> Path:
+    """Write probabilities as `emseg predict` does."""
+    made = Provenance(kind="membrane", weights="w", threshold=0.45)
+    stack = Stack(probabilities, voxel_size_nm=(50, 4, 4))
+    return save_stack(tmp_path / "p.tif", stack, provenance=made)
+
+
+def test_probabilities_of_ours_need_no_word_and_bring_their_threshold(
+    emseg, ours, probabilities
+):
+    done = emseg("segment", ours, "cells.tif")
+
+    assert done.code == 0
+    written = open_stack("cells.tif")
+    expected = segment(probabilities, threshold=0.45)
+    np.testing.assert_array_equal(written.data[:], expected)
+    assert written.voxel_size_nm == (50, 4, 4)
+    made = read_provenance("cells.tif")
+    assert (made.kind, made.threshold, made.weights) == ("cells", 0.45, "w")
+    n = len(np.unique(expected)) - 1
+    assert n > 4
+    assert f"{n} cells in 4 sections" in done.out
+
+
+def test_the_threshold_that_is_given_wins(emseg, ours, probabilities):
+    done = emseg("segment", ours, "c.tif", "--threshold", "0.1", "--json")
+    assert json.loads(done.out)["threshold"] == 0.1
+    assert json.loads(done.out)["cells"] == 0
+    assert read_provenance("c.tif").settings["cells"]["threshold"] == 0.1
+
+
+def test_from_em_equals_predicting_and_then_segmenting(emseg, em_file, tiny_weights):
+    options = ("--sections", "1:4", "--roi", "8:90,4:100", "--minimum-size", "10")
+    threshold = ("--threshold", "0.63")
+    done = emseg(
+        *("segment", em_file, "cells.tif", "--input-is", "em"),
+        *("--weights", tiny_weights, *options, *threshold),
+    )
+
+    assert done.code == 0
+    region = (slice(8, 90), slice(4, 100))
+    membrane = predict(
+        open_stack(em_file), tiny_weights, sections=range(1, 4), roi=region
+    )
+    settings = CellSettings(threshold=0.63, minimum_size=10)
+    expected = segment(membrane, settings=settings)
+    assert expected.max() > 0
+    np.testing.assert_array_equal(open_stack("cells.tif").data[:], expected)
+    assert read_provenance("cells.tif").settings["sections"] == "1:4"
+
+
+def test_a_region_of_probabilities(emseg, ours, probabilities):
+    emseg("segment", ours, "c.tif", "--sections", "1:3", "--roi", "10:70,20:100")
+    expected = segment(probabilities[1:3, 10:70, 20:100], threshold=0.45)
+    np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
+
+
+def test_an_input_that_does_not_say_what_it_is_asks(emseg, em_file):
+    done = emseg("segment", em_file, "cells.tif")
+    assert done.code == 2
+    assert "--input-is em or probabilities" in done.err
+    assert not Path("cells.tif").exists()
+
+
+def test_cells_are_not_segmented_again_unless_said(emseg, ours):
+    emseg("segment", ours, "cells.tif")
+    done = emseg("segment", "cells.tif", "again.tif")
+    assert done.code == 2
+    assert "holds cells" in done.err
+
+
+def test_numbers_that_are_no_probabilities_are_refused(emseg):
+    save_stack("grey.tif", np.full((2, 40, 40), 300.0, np.float32))
+    done = emseg("segment", "grey.tif", "cells.tif", "--input-is", "probabilities")
+    assert done.code == 2
+    assert "is this a grey picture?" in done.err
+    assert not list(Path().glob("cells*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threshold", "0"], "--threshold must be greater than 0, got 0"),
+        (["--minimum-size", "-1"], "--minimum-size must be"),
+        (["--input-is", "cells"], "cells"),
+        (["--roi", "9:3,:"], "--roi must lie in"),
+    ],
+)
+def test_wrong_options_are_refused(emseg, ours, options, said):
+    done = emseg("segment", ours, "cells.tif", *options)
+    assert done.code == 2
+    assert said in done.err

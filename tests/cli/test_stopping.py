@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from napari_emseg.api import predict
+from napari_emseg.cli import outputs
+from napari_emseg.io import open_stack
+
+EMSEG = [
+    sys.executable,
+    "-c",
+    "import sys; from napari_emseg.cli import main; sys.exit(main())",
+]
+
+
+def test_ctrl_c_keeps_finished_sections_and_says_so(
+    emseg, em_file, tiny_weights, monkeypatch
+):
+    write = outputs.CountingSink.write
+
+    def interrupted(self, z, section):
+        write(self, z, section)
+        if self.written == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(outputs.CountingSink, "write", interrupted)
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+
+    assert done.code == 130
+    assert "of 4 sections were finished; they are kept in out.tif.part" in done.err
+    assert "stopped" in done.err
+    assert not Path("out.tif").exists()
+    expected = predict(open_stack(em_file), tiny_weights)
+    kept = open_stack("out.tif.part").data[:2]
+    np.testing.assert_array_equal(kept, expected[:2])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_reader_that_leaves_is_no_error(tiny_weights):
+    words = [*EMSEG, "weights", "show", str(tiny_weights), "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert err == b""
+
+
+def test_exit_codes_reach_the_shell(tmp_path):
+    words = [*EMSEG, "predict", "gone.tif", "out.tif"]
+    done = subprocess.run(words, capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert b"no such file" in done.stderr
+    assert done.stdout == b""
