@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Create .venv and install this project into it; at once done when nothing changed.
+# Usage: environment.sh core | all | dev
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+extras=${1:?core, all or dev}
+venv=.venv
+requires="3.11"
+
+say() { echo "· $*" >&2; }
+refuse() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# A stamp holds the folder it was made in, since a venv doesn't survive a move.
+current() {
+    local stamp=$venv/.installed-$extras
+    [[ -f $stamp && $(cat "$stamp") == "$PWD" ]] || return 1
+    [[ ! pyproject.toml -nt $stamp && ! constraints/cpu.txt -nt $stamp ]] || return 1
+    "$venv/bin/python" -c "" 2>/dev/null
+}
+
+new_enough() {
+    "$1" -c "import sys; sys.exit(sys.version_info < (${requires/./, }))" 2>/dev/null
+}
+
+find_python() {
+    if [[ -n ${PYTHON:-} ]]; then
+        new_enough "$PYTHON" || refuse "PYTHON=$PYTHON is no Python $requires or newer."
+        echo "$PYTHON"
+        return
+    fi
+    local name
+    for name in python3.12 python3.13 python3.11 python3 python; do
+        if command -v "$name" >/dev/null && new_enough "$name"; then
+            echo "$name"
+            return
+        fi
+    done
+    refuse "Python $requires or newer is needed and was not found on PATH." \
+        "Install it (Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv;" \
+        "others: python.org), or say where it is: make demo PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    local python=$1
+    if ! "$python" -c "import ensurepip, venv" 2>/dev/null; then
+        local version
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        scripts/system_packages.sh "python$version-venv"
+    fi
+    say "Creating $venv with $("$python" --version)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+}
+
+usable_venv() {
+    [[ -x $venv/bin/python ]] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 \
+        && new_enough "$venv/bin/python"
+}
+
+install() {
+    local what=. options=(--quiet)
+    [[ $extras == core ]] || what=".[$extras]"
+    if ! nvidia-smi >/dev/null 2>&1; then
+        options+=(--constraint constraints/cpu.txt)
+    fi
+    [[ -z ${TORCH_INDEX:-} ]] || options+=(--extra-index-url "$TORCH_INDEX")
+    say "Installing napari-emseg and what it needs ($extras): minutes the first time"
+    "$venv/bin/python" -m pip install "${options[@]}" --editable "$what"
+}
+
+# dev contains all, which contains core
+stamp() {
+    local each
+    for each in core all dev; do
+        echo "$PWD" >"$venv/.installed-$each"
+        [[ $each != "$extras" ]] || break
+    done
+}
+
+current && exit 0
+usable_venv || make_venv "$(find_python)"
+install
+stamp
+say "Environment ready: $venv"
