@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -158,13 +159,10 @@ def save_weights(
     Parameters
     ----------
     half
-        Floating-point numbers as float16 (half the size), else float32.
+        Floating-point numbers as float16 (half the size) where none is too large for
+        it, else float32.
     """
-    kind = np.float16 if half else np.float32
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for key, value in state.items():
-        array = value.detach().cpu().contiguous().numpy()
-        arrays[key] = array.astype(kind) if value.is_floating_point() else array
+    arrays = {key: _stored(value, half=half) for key, value in state.items()}
     network = build(card.architecture, card.config)
     facts = ("geometry", "bytes_per_pixel")
     card = card.model_copy(update={name: getattr(network, name) for name in facts})
@@ -174,6 +172,15 @@ def save_weights(
     save_file(arrays, part, metadata=header)
     os.replace(part, path)
     return Weights(path, card)
+
+
+def _stored(value: Tensor, *, half: bool) -> NDArray[Any]:
+    array: NDArray[Any] = value.detach().cpu().contiguous().numpy()
+    if not value.is_floating_point():
+        return array
+    array = array.astype(np.float32)
+    fits = bool((np.abs(array) <= np.finfo(np.float16).max).all())
+    return array.astype(np.float16) if half and fits else array
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from napari_emseg.core.settings import Settings
 from napari_emseg.core.tiles import Geometry
@@ -20,7 +20,9 @@ Activation = Literal["softmax", "sigmoid"]
 class NetworkConfig(Settings):
     """What every architecture's own configuration derives from."""
 
-    n_classes: int = 2
+    n_classes: int = Field(
+        2, ge=1, le=256, title="Classes", description="Channels of the logits."
+    )
 
 
 class Network(Protocol):
@@ -69,9 +71,11 @@ def register(name: str) -> Callable[[N], N]:
     """
 
     def add(network: N) -> N:
+        place = network.__module__, network.__qualname__
         known = _NETWORKS.get(name)
-        if known is not None and known.__qualname__ != network.__qualname__:
-            msg = f"there is a network {name!r} already: {known.__qualname__}"
+        taken = known is not None and (known.__module__, known.__qualname__) != place
+        if taken or place[0] != _BUNDLED.get(name, place[0]):
+            msg = f"there is a network {name!r} already; choose another name"
             raise ValueError(msg)
         _NETWORKS[name] = cast("type[Network]", network)
         return network

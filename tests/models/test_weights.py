@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from napari_emseg.core.card import Card, DataSet
+from napari_emseg.models.weights import (
+    CARD,
+    Weights,
+    check_fit,
+    list_weights,
+    load_weights,
+    read_weights,
+    save_weights,
+)
+from napari_emseg.models.zoo import build
+
+CONFIG = {"base": 2, "levels": 2}
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(3)
+    network = build("unet", CONFIG)
+    network(torch.rand(2, 1, 16, 16))  # gives the normalisation some statistics
+    return network.eval()
+
+
+@pytest.fixture
+def card() -> Card:
+    return Card(
+        name="tiny",
+        architecture="unet",
+        config=CONFIG,
+        pixel_size_nm=(4.0, 4.0),
+        threshold=0.4,
+        training_data=(DataSet(name="drawn", sections="0-3", licence="CC0"),),
+        scores={"v_rand": 0.97},
+    )
+
+
+@pytest.fixture
+def saved(network: torch.nn.Module, card: Card, tmp_path: Path) -> Weights:
+    return save_weights(tmp_path / "tiny.safetensors", network.state_dict(), card)
+
+
+def test_half_precision_comes_back_to_its_rounding(
+    saved: Weights, network: torch.nn.Module
+) -> None:
+    again = saved.network().state_dict()
+    for key, value in network.state_dict().items():
+        wanted = value.half().float() if value.is_floating_point() else value
+        assert again[key].dtype == value.dtype
+        assert torch.equal(again[key], wanted), key
+
+
+def test_full_precision_comes_back_exactly(
+    network: torch.nn.Module, card: Card, tmp_path: Path
+) -> None:
+    path = tmp_path / "full.safetensors"
+    written = save_weights(path, network.state_dict(), card, half=False)
+    again = written.network().state_dict()
+    for key, value in network.state_dict().items():
+        assert torch.equal(again[key], value), key
+
+
+def test_numbers_too_large_for_half_precision_are_kept(
+    network: torch.nn.Module, card: Card, tmp_path: Path
+) -> None:
+    state = dict(network.state_dict())
+    state["down.0.1.running_var"] = torch.tensor([1e6, 1.0])
+    again = save_weights(tmp_path / "a.safetensors", state, card).network()
+    assert again.state_dict()["down.0.1.running_var"].tolist() == [1e6, 1.0]
+
+
+def test_the_card_comes_back(saved: Weights, card: Card) -> None:
+    read = read_weights(saved.path).card
+    assert read == saved.card
+    kept = card.model_dump(exclude={"geometry", "bytes_per_pixel"})
+    assert read.model_dump(exclude={"geometry", "bytes_per_pixel"}) == kept
+    assert read.geometry == build("unet", CONFIG).geometry
+
+
+def test_network_is_ready_for_inference(saved: Weights) -> None:
+    network = saved.network()
+    assert not network.training
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_checksum_names_the_contents(saved: Weights, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(saved.path.read_bytes())
+    assert read_weights(copy).sha256 == saved.sha256
+    assert len(saved.sha256) == 64
+
+
+def test_the_card_is_read_without_torch(saved: Weights) -> None:
+    code = (
+        "import sys; from pathlib import Path; "
+        "from napari_emseg.models.weights import load_weights; "
+        "assert load_weights(sys.argv[1]).card.name == 'tiny'; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(saved.path)], check=True)
+
+
+def test_an_interrupted_save_leaves_the_old_file(
+    saved: Weights, network: torch.nn.Module, monkeypatch
+) -> None:
+    before = saved.path.read_bytes()
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("napari_emseg.models.weights.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(saved.path, network.state_dict(), saved.card)
+    assert saved.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, 3000])
+def test_a_truncated_file_is_refused(saved: Weights, length: int) -> None:
+    saved.path.write_bytes(saved.path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"tiny\.safetensors is no weights file"):
+        load_weights(saved.path)
+
+
+def test_a_damaged_header_is_refused(saved: Weights) -> None:
+    data = bytearray(saved.path.read_bytes())
+    data[8:40] = bytes(32)
+    saved.path.write_bytes(data)
+    with pytest.raises(ValueError, match="no weights file, or a damaged one"):
+        load_weights(saved.path)
+
+
+def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"layer.weight": np.zeros((2, 2), np.float32)}, path)
+    with pytest.raises(ValueError, match="has no card"):
+        load_weights(path)
+
+
+def test_a_card_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    arrays = {"layer.weight": np.zeros((2, 2), np.float32)}
+    save_file(arrays, path, metadata={CARD: json.dumps({"name": 3})})
+    with pytest.raises(ValueError, match="its card is damaged"):
+        load_weights(path)
+
+
+class Trap:
+    """Leaves a trace if it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_pickle_is_refused_and_not_run(suffix: str, tmp_path: Path) -> None:
+    trace, path = tmp_path / "trace", tmp_path / f"evil{suffix}"
+    path.write_bytes(pickle.dumps(Trap(trace)))
+    with pytest.raises(ValueError, match="no weights file"):
+        load_weights(path)
+    torch.save({"state": Trap(trace)}, path)
+    with pytest.raises(ValueError, match="no weights file"):
+        load_weights(path)
+    assert not trace.exists()
+
+
+def test_a_missing_parameter_is_named(saved: Weights, network, card: Card) -> None:
+    state = dict(network.state_dict())
+    del state["up.0.0.weight"]
+    weights = save_weights(saved.path, state, card)
+    with pytest.raises(ValueError, match=r"up\.0\.0\.weight must be .* has none"):
+        weights.network()
+
+
+def test_a_parameter_of_another_shape_is_named(
+    saved: Weights, network, card: Card
+) -> None:
+    state = {**network.state_dict(), "head.weight": torch.zeros(2, 7, 1, 1)}
+    weights = save_weights(saved.path, state, card)
+    with pytest.raises(ValueError, match=r"head\.weight must be \(2, 2, 1, 1\).*7"):
+        weights.network()
+
+
+def test_a_parameter_too_many_is_named(network: torch.nn.Module) -> None:
+    state = {**network.state_dict(), "tail.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"x\.pt .* it has no parameter tail\.weight"):
+        check_fit(state, network, "x.pt")
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no weights file at"):
+        load_weights(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="no weights named 'nonsense'; bundled are: "):
+        load_weights("nonsense")
+
+
+def test_damaged_files_are_left_out_of_the_list(saved: Weights) -> None:
+    (saved.path.parent / "bad.safetensors").write_bytes(b"nothing")
+    found = list_weights(saved.path.parent)
+    assert found["tiny"].card.name == "tiny"
+    assert "bad" not in found
+
+
+@pytest.mark.parametrize("name", sorted(list_weights()))
+def test_bundled_weights_load(name: str) -> None:
+    weights = load_weights(name)
+    assert weights.card.name == name
+    assert weights.card.training_data
+    assert weights.path.stat().st_size <= 15 * 2**20
+    count = sum(p.numel() for p in weights.network().parameters())
+    assert count == weights.card.parameters
