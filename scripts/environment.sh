@@ -61,14 +61,21 @@ usable_venv() {
         && new_enough "$venv/bin/python"
 }
 
+# A word now and then, since pip is kept quiet.
+still_there() {
+    while sleep 30 </dev/null >/dev/null 2>&1; do say "still installing ($SECONDS s)"; done
+}
+
 install() {
-    local what=. options=(--quiet)
+    local what=. options=(-qq)
     [[ $extras == core ]] || what=".[$extras]"
     if ! nvidia-smi >/dev/null 2>&1; then
         options+=(--constraint constraints/cpu.txt)
     fi
     [[ -z ${TORCH_INDEX:-} ]] || options+=(--extra-index-url "$TORCH_INDEX")
     say "Installing napari-emseg and what it needs ($extras): minutes the first time"
+    still_there &
+    trap "kill $! 2>/dev/null || true" EXIT
     "$venv/bin/python" -m pip install "${options[@]}" --editable "$what"
 }
 
