@@ -20,7 +20,8 @@ SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""
 
 PADDING_SIDE = 7
-"""A constant area must hold a square this wide: saturated pixels don't count."""
+"""A constant area must hold a square this wide: saturated pixels don't count. At the
+border part of the square may lie outside, but the area is at least as large as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,10 @@ def _constant_area(same: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     labels, _ = ndi.label(broad)
     touching = np.unique(np.concatenate([e.ravel() for e in _borders(labels)]))
     seeds = np.isin(labels, touching[touching > 0])
-    area: NDArray[np.bool_] = ndi.binary_propagation(seeds, mask=same)
-    return area
+    parts, _ = ndi.label(ndi.binary_propagation(seeds, mask=same))
+    large = np.bincount(parts.ravel()) >= side * side
+    large[0] = False
+    return large[parts] if large.any() else None
 
 
 def section_range(
