@@ -14,6 +14,7 @@ from napari_emseg.core.intensity import normalise, padding, section_range, stack
 from napari_emseg.core.labels import Meaning, inside_mask
 from napari_emseg.core.settings import Normalisation, TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.tiles import Geometry
 from napari_emseg.train.augment import (
     change_grey,
     draw_warp,
@@ -71,7 +72,10 @@ def read_examples(
         if mask is not None:
             target[mask] = IGNORE
         examples.append(Example(normalise(section, grey, invert=invert), target))
-    if not any((e.target == c).any() for e in examples for c in (MEMBRANE,)):
+    if not examples:
+        msg = f"{images.name}: all sections are blank; there is nothing to learn from"
+        raise ValueError(msg)
+    if not any((e.target == MEMBRANE).any() for e in examples):
         msg = (
             f"{labels.name}: no membrane in the labels when they are read as "
             f"{meaning!r}; say what they are"
@@ -85,6 +89,14 @@ class PatchSource:
 
     Everything stays on `device`: per section the grey values, the classes and the
     weight map, which is warped with them.
+
+    Parameters
+    ----------
+    n_classes
+        Of the network; more than the labels have is no harm.
+    trim
+        Pixels that the network's output is shorter than a patch, on each side. Patches
+        reach that far beyond the section, so that its border is learnt from too.
     """
 
     def __init__(
@@ -94,8 +106,10 @@ class PatchSource:
         *,
         n_classes: int,
         device: torch.device,
+        trim: int = 0,
     ) -> None:
         self._settings = settings
+        self._trim = trim
         balance = np.ones(n_classes, np.float32)
         if settings.balance:
             balance = class_weights([e.target for e in examples], n_classes)
@@ -115,9 +129,9 @@ class PatchSource:
         side, augment = self._settings.patch, self._settings.augment
         which = int(torch.randint(len(self._sections), (), generator=rng))
         section = self._sections[which]
-        half = (side - 1) / 2
+        seen = side - 2 * self._trim
         y, x = (
-            half + int(torch.randint(max(1, n - side + 1), (), generator=rng))
+            (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
             for n in section.shape[1:]
         )
         where = positions(draw_warp(augment, rng), (y, x), side).to(section.device)
@@ -127,6 +141,27 @@ class PatchSource:
         image = change_grey(image, augment, rng)
         image, target = spoil(image, target, augment, rng)
         return image, target, weight
+
+
+def check_patch(geometry: Geometry, side: int) -> None:
+    """Check that a network takes patches of this size without losing its grid.
+
+    Raises
+    ------
+    ValueError
+        With the nearest sizes that it takes.
+    """
+    stride, least = geometry.stride, geometry.stride
+    if geometry.padding == "valid":
+        least = 2 * geometry.context + geometry.remainder
+        least += 0 if geometry.remainder else stride
+    if side < least or (side - least) % stride:
+        below = least + max(0, side - least) // stride * stride
+        msg = (
+            f"patch must be {least} px or a multiple of {stride} px more for this "
+            f"network, got {side}; the nearest are {below} and {below + stride}"
+        )
+        raise ValueError(msg)
 
 
 def _channels(

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from napari_emseg.core.settings import Normalisation, TrainSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import build, network_class
+from napari_emseg.models.zoo import Network, build, network_class
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
 from napari_emseg.train.trainer import Trainer, TrainResult
 from napari_emseg.train.validation import isbi_validation
@@ -134,9 +134,10 @@ def train_weights(
     )
     if not validation:
         yield Note("no sections to validate on: the last weights are taken")
+    trim = cast("Network", network).geometry.trim
     trainer = Trainer(
         network,
-        PatchSource(training, settings, n_classes=2, device=device),
+        PatchSource(training, settings, n_classes=2, device=device, trim=trim),
         settings,
         validation=isbi_validation(validation) if validation else None,
         checkpoint=checkpoint_of(output),

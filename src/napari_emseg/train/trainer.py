@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.models.zoo import Network
-from napari_emseg.train.dataset import PatchSource
+from napari_emseg.train.checkpoint import read_checkpoint, write_checkpoint
+from napari_emseg.train.dataset import PatchSource, check_patch
 from napari_emseg.train.losses import LOSSES
 from napari_emseg.train.validation import Validation
-
-CHECKPOINT = ("step", "settings", "network", "optimiser", "schedule", "best")
-"""What a checkpoint holds."""
 
 
 @dataclass
@@ -52,6 +47,11 @@ class Trainer:
     checkpoint
         File that is replaced at every validation and when training is stopped; resumed
         from when it exists.
+
+    Raises
+    ------
+    ValueError
+        If the network doesn't take patches of this size.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Trainer:
         checkpoint: Path | None = None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        check_patch(cast("Network", network).geometry, settings.patch)
         self.settings = settings
         self._kind = cast("Network", network)
         self._loss = LOSSES["cross-entropy"]
@@ -80,6 +81,14 @@ class Trainer:
 
         When the loss stops being a number, training ends with a Note and the last good
         weights. Closing the generator saves the step that was reached.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is damaged or of another run, or the loss stops being a
+            number before the first validation.
+        OSError
+            If the checkpoint can't be written.
         """
         self.resume()
         try:
@@ -95,7 +104,7 @@ class Trainer:
         while self._step < self.settings.steps:
             loss = self._update()
             if loss != loss:
-                yield Note(_not_a_number(self._step, self.settings))
+                yield self._give_up()
                 break
             losses.append(loss)
             self._step += 1
@@ -108,6 +117,13 @@ class Trainer:
                 self._save()
                 started, validated, losses = perf_counter(), self._step, []
             yield Progress("training", self._step, self.settings.steps)
+
+    def _give_up(self) -> Note:
+        """Say that the loss is not a number, if there are good weights to keep."""
+        msg = _not_a_number(self._step, self.settings)
+        if self.best.step == 0:
+            raise ValueError(f"{msg}; no weights are good yet")
+        return Note(f"{msg}; the last good weights, of step {self.best.step}, are kept")
 
     def _update(self) -> float:
         """Make one step and return its loss."""
@@ -148,12 +164,8 @@ class Trainer:
         return EpochDone(self._step, self.settings.steps, loss, scores, best, ms)
 
     def _save(self) -> None:
-        if self._checkpoint is None:
-            return
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = self._checkpoint.with_suffix(".part")
-        torch.save(self._contents(), part)
-        os.replace(part, self._checkpoint)
+        if self._checkpoint is not None:
+            write_checkpoint(self._checkpoint, self._contents())
 
     def _contents(self) -> dict[str, Any]:
         return {
@@ -166,45 +178,27 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one of the same settings."""
+        """Go on from the checkpoint, if there is one.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged, or of a run with other settings or another network.
+        """
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
-        saved = _read(self._checkpoint, self._device)
+        saved = read_checkpoint(self._checkpoint, self._device)
         if saved["settings"] != self.settings.model_dump_json():
-            msg = (
-                f"{self._checkpoint} belongs to a run with other settings; "
-                f"delete it to start anew, or use the same settings to go on"
-            )
-            raise ValueError(msg)
+            raise ValueError(_of_another(self._checkpoint, "other settings"))
+        try:
+            self.network.load_state_dict(saved["network"])
+        except RuntimeError as e:
+            raise ValueError(_of_another(self._checkpoint, "another network")) from e
         self._step = saved["step"]
-        self.network.load_state_dict(saved["network"])
         self._optimiser.load_state_dict(saved["optimiser"])
         if self._schedule is not None:
             self._schedule.load_state_dict(saved["schedule"])
         self.best = TrainResult(**saved["best"])
-
-
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint; nothing that may be in it is run.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or something else.
-    """
-    # scores of a validation may be numpy numbers
-    number: list[Any] = [
-        np.float64(0).__reduce__()[0],
-        np.dtype,
-        np.dtypes.Float64DType,
-    ]
-    try:
-        with torch.serialization.safe_globals(number):
-            saved = torch.load(path, map_location=device, weights_only=True)
-        return {key: saved[key] for key in CHECKPOINT}
-    except (EOFError, LookupError, RuntimeError, TypeError, UnpicklingError) as e:
-        msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
-        raise ValueError(msg) from e
 
 
 def _optimiser(
@@ -242,9 +236,15 @@ def _snapshot(network: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
 
 
+def _of_another(checkpoint: Path, what: str) -> str:
+    return (
+        f"{checkpoint} belongs to a run with {what}; "
+        f"delete it to start anew, or go on with what it was begun with"
+    )
+
+
 def _not_a_number(step: int, settings: TrainSettings) -> str:
     return (
-        f"the loss is not a number at step {step}; the last good weights are kept. "
-        f"Try a learning rate below {settings.learning_rate:g}, "
-        f"or look for NaN in the images."
+        f"the loss is not a number at step {step}; "
+        f"try a learning rate below {settings.learning_rate:g}"
     )

@@ -1,0 +1,53 @@
+"""An unfinished training run on disk: all that is needed to go on from it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+PARTS = ("step", "settings", "network", "optimiser", "schedule", "best")
+"""What a checkpoint holds."""
+
+
+def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+    """Write beside the final name and rename when whole.
+
+    Raises
+    ------
+    OSError
+        If it can't be written; the checkpoint before it stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    # given a name instead of a file, torch makes a RuntimeError of a full disk
+    with part.open("wb") as file:
+        torch.save(contents, file)
+    os.replace(part, path)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint; nothing that may be in it is run.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or something else.
+    """
+    # scores of a validation may be numpy numbers
+    number: list[Any] = [
+        np.float64(0).__reduce__()[0],
+        np.dtype,
+        np.dtypes.Float64DType,
+    ]
+    try:
+        with torch.serialization.safe_globals(number):
+            saved = torch.load(path, map_location=device, weights_only=True)
+        return {key: saved[key] for key in PARTS}
+    except (EOFError, LookupError, RuntimeError, TypeError, UnpicklingError) as e:
+        msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
+        raise ValueError(msg) from e
