@@ -115,7 +115,7 @@ class CellSettings(Settings):
         description="Probability above which a pixel is membrane.",
     )
     gap: int = Field(
-        3,
+        4,
         ge=0,
         le=100,
         title="Close gaps",
