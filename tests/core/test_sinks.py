@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_emseg.core.sinks import ArraySink
+
+
+def test_sections_come_in_any_order_and_missing_ones_are_0() -> None:
+    with ArraySink((3, 2, 2), np.dtype(np.uint8)) as sink:
+        sink.write(2, np.full((2, 2), 7, np.uint8))
+        sink.write(0, np.full((2, 2), 5, np.uint8))
+    assert sink.data[:, 0, 0].tolist() == [5, 0, 7]
+
+
+def test_what_is_finished_survives_an_error() -> None:
+    sink = ArraySink((2, 2, 2), np.dtype(np.uint8))
+
+    def fail() -> None:
+        with sink:
+            sink.write(0, np.ones((2, 2), np.uint8))
+            msg = "stop"
+            raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert sink.data[0].all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    sink = ArraySink((2, 4, 5), np.dtype(np.float32))
+    with pytest.raises(IndexError, match=r"no section 2 in .* 0\.\.1"):
+        sink.write(2, np.zeros((4, 5)))
+    with pytest.raises(ValueError, match=r"section 1 is \(5, 4\) px"):
+        sink.write(1, np.zeros((5, 4)))
