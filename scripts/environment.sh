@@ -89,7 +89,10 @@ stamp() {
 }
 
 current && exit 0
-usable_venv || make_venv "$(find_python)"
+if ! usable_venv; then
+    python=$(find_python)
+    make_venv "$python"
+fi
 install
 stamp
 say "Environment ready: $venv"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from threading import current_thread, main_thread
+from time import perf_counter
 from types import FrameType
 from typing import TypeVar
 
@@ -36,8 +37,8 @@ from napari_emseg.core.records import (
 
 R = TypeVar("R")
 
-LOGGED_PARTS = 10
-"""Where nobody watches (stderr is a file), so many lines instead of a bar."""
+LOG_SECONDS = 10.0
+"""Where nobody watches (stderr is a file): a line after so long, and at the end."""
 
 
 def follow(work: Generator[Record, None, R]) -> R:
@@ -98,7 +99,7 @@ class _Display:
             disable=not self._watched,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._logged: dict[str, int] = {}
+        self._logged = perf_counter()
 
     def __enter__(self) -> _Display:
         self._bars.start()
@@ -126,9 +127,9 @@ class _Display:
                 self._tasks[step] = self._bars.add_task(step)
             self._bars.update(self._tasks[step], completed=done, total=total)
             return
-        part = LOGGED_PARTS * done // max(1, total)
-        if part > self._logged.get(step, 0):
-            self._logged[step] = part
+        now = perf_counter()
+        if done == total or now - self._logged >= LOG_SECONDS:
+            self._logged = now
             say(f"{step}: {done} of {total}")
 
 

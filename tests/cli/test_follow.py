@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from napari_emseg.cli import follow as module
+from napari_emseg.cli.follow import follow
+from napari_emseg.core.records import EpochDone, Note, Progress, SectionDone
+
+
+def work(n, closed):
+    try:
+        for i in range(n):
+            yield Progress("counting", i + 1, n)
+    finally:
+        closed.append(True)
+    return "result"
+
+
+def test_returns_the_result_and_logs_the_end(capsys):
+    assert follow(work(5, [])) == "result"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "counting: 5 of 5\n"
+
+
+def test_long_work_logs_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
+    follow(work(7, []))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"counting: {n} of 7" for n in (3, 6, 7)]
+
+
+def test_a_screen_gets_a_bar_for_each_step(capsys, monkeypatch):
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
+
+    def steps():
+        yield SectionDone(0, 1, 2)
+        yield Note("rescaled")
+        yield EpochDone(3, 9, 0.5, {"v_rand": 0.9}, True, 12.0)
+
+    follow(steps())
+    err = capsys.readouterr().err
+    assert "sections" in err
+    assert "1/2" in err
+    assert "rescaled" in err
+    assert "step 3/9  12 ms/step  v_rand 0.9000  best so far" in err
+
+
+def test_ctrl_c_closes_the_work_after_the_record_in_hand():
+    closed = []
+
+    def interrupted():
+        for record in work(5, closed):
+            if record.done == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield record
+            assert record.done < 2, "went on after Ctrl-C"
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(interrupted())
+    assert closed
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def stubborn():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("waited")
+        yield Progress("never", 1, 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(stubborn())
+
+
+def test_errors_pass_and_the_signal_is_given_back():
+    before = signal.getsignal(signal.SIGINT)
+
+    def failing():
+        yield Progress("a", 1, 2)
+        msg = "out of memory"
+        raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        follow(failing())
+    assert signal.getsignal(signal.SIGINT) is before
