@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
@@ -49,8 +50,8 @@ def padding(section: NDArray[Any]) -> NDArray[np.bool_] | None:
         if missing.any():
             found = missing
     for value in _padding_values(section.dtype):
-        if not any((edge == value).any() for edge in _borders(section)):
-            continue
+        if not any(_has_run(edge == value) for edge in _borders(section)):
+            continue  # the usual case; looking for areas takes a hundred times longer
         area = _constant_area(section == value)
         if area is not None:
             found = area if found is None else found | area
@@ -62,6 +63,12 @@ def _padding_values(dtype: np.dtype[Any]) -> tuple[float, ...]:
         info = np.iinfo(dtype)
         return tuple({info.min, 0, info.max})
     return (0.0,) if dtype.kind == "f" else ()
+
+
+def _has_run(line: NDArray[np.bool_]) -> bool:
+    """Tell if so many neighbours are True as padding must be wide."""
+    side = min(PADDING_SIDE, len(line))
+    return bool(sliding_window_view(line, side).all(axis=1).any())
 
 
 def _borders(section: NDArray[Any]) -> tuple[NDArray[Any], ...]:
