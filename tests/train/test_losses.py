@@ -5,8 +5,9 @@ from math import log
 import pytest
 import torch
 
+from napari_emseg.core.settings import LossName
 from napari_emseg.models.zoo import Activation
-from napari_emseg.train.losses import LOSSES, LossName, bce_dice, cross_entropy, dice
+from napari_emseg.train.losses import LOSSES, bce_dice, cross_entropy, dice
 from napari_emseg.train.weightmap import IGNORE
 
 # one row of three pixels; probability of class 1 is 3/4, 1/2, 9/10 by either ending

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Invert = Literal["auto", "yes", "no"]
+LossName = Literal["cross-entropy", "bce-dice", "dice"]
 
 
 class Settings(BaseModel):
@@ -228,6 +229,11 @@ class TrainSettings(Settings):
     )
     weight_decay: float = Field(
         1e-4, ge=0, le=1, title="Weight decay", description="Decoupled, for adamw."
+    )
+    loss: LossName = Field(
+        "cross-entropy",
+        title="Loss",
+        description="cross-entropy is U-Net's, bce-dice U-Net++'s, dice CE-Net's.",
     )
     border_weight: float = Field(
         0.0,

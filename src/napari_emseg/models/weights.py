@@ -170,6 +170,7 @@ def save_weights(
     part = path.with_name(path.name + ".part")
     header = {CARD: card.model_dump_json(), "format": "pt"}
     save_file(arrays, part, metadata=header)
+    part.chmod(0o644)  # safetensors lets nobody else read it
     os.replace(part, path)
     return Weights(path, card)
 

@@ -8,16 +8,15 @@ own end (soft-max, or a sigmoid for each class). So any loss fits any network.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_emseg.core.settings import LossName
 from napari_emseg.models.zoo import Activation
 from napari_emseg.train.weightmap import IGNORE
 
-LossName = Literal["cross-entropy", "bce-dice", "dice"]
 Loss = Callable[[Tensor, Tensor, Tensor, Activation], Tensor]
 
 EPSILON = 1e-6

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import nn
 
-from napari_emseg import __version__
-from napari_emseg.core.card import Card, DataSet, Training
+from napari_emseg.core.card import Card
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
-from napari_emseg.core.settings import Normalisation, TrainSettings
+from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import Network, build, network_class
+from napari_emseg.models.zoo import Network, build
+from napari_emseg.train.card import Split, fill_in, held_out_scores, threshold_of
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
-from napari_emseg.train.trainer import Trainer, TrainResult
+from napari_emseg.train.trainer import Trainer
 from napari_emseg.train.validation import isbi_validation
-from napari_emseg.train.weightmap import INSIDE
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Which sections the network learns from, is chosen by, and is scored on."""
-
-    training: tuple[int, ...]
-    validation: tuple[int, ...] = ()
-    held_out: tuple[int, ...] = ()
 
 
 def split_sections(
@@ -96,6 +80,7 @@ def train_weights(
     config: dict[str, Any] | None = None,
     settings: TrainSettings | None = None,
     device: torch.device | str = "cpu",
+    about: Card | None = None,
 ) -> Generator[Record, None, Weights]:
     """Train a network; yields what the trainer yields.
 
@@ -117,6 +102,9 @@ def train_weights(
         Name of the network, and its configuration.
     device
         Where to train; `settings.device` has been resolved by the caller.
+    about
+        What the card is to say of itself: name, summary, licences, data by their names;
+        the rest is filled in.
 
     Raises
     ------
@@ -145,23 +133,16 @@ def train_weights(
     result = yield from trainer.run()
     network.load_state_dict(result.state)
     network.eval()
-    card = Card(
-        name=output.stem,
-        architecture=architecture,
-        config=_full_config(architecture, config),
-        pixel_size_nm=None
-        if images.voxel_size_nm is None
-        else images.voxel_size_nm[1:],
-        normalisation=Normalisation(),
-        threshold=_threshold(result),
-        training_data=_data(images, split.training),
-        validation_data=_data(images, split.validation),
-        held_out_data=_data(images, split.held_out),
-        scores=_scores(
-            network, _examples(images, labels, meaning, split.held_out), result
-        ),
-        parameters=sum(p.numel() for p in network.parameters()),
-        training=_how(result, settings, device),
+    held_out = _examples(images, labels, meaning, split.held_out)
+    about = about or Card(name=output.stem, architecture=architecture)
+    card = fill_in(
+        about.model_copy(update={"architecture": architecture, "config": config or {}}),
+        network,
+        result,
+        images,
+        split,
+        settings,
+        scores=held_out_scores(network, held_out, threshold_of(result)),
     )
     weights = save_weights(output, result.state, card)
     checkpoint_of(output).unlink(missing_ok=True)
@@ -179,54 +160,3 @@ def _examples(
     if not sections:
         return []
     return read_examples(images, labels, meaning, sections=sections)
-
-
-def _full_config(architecture: str, config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the configuration with its defaults, as numbers."""
-    return network_class(architecture).Config(**(config or {})).model_dump(mode="json")
-
-
-def _threshold(result: TrainResult) -> float:
-    """Threshold of membrane probability that was best on the validation set."""
-    best = result.scores.get("threshold", 0.5)
-    return round(min(max(best, 0.05), 0.95), 2)
-
-
-def _data(images: Stack, sections: Sequence[int]) -> tuple[DataSet, ...]:
-    if not sections:
-        return ()
-    return (DataSet(name=images.name, sections=", ".join(map(str, sections))),)
-
-
-def _scores(
-    network: nn.Module, held_out: list[Example], result: TrainResult
-) -> dict[str, float]:
-    """Score once on the held-out sections; those of the validation are named so."""
-    from napari_emseg.metrics import v_rand_v_info
-
-    scores = {
-        f"validation_{name}": value
-        for name, value in result.scores.items()
-        if name in ("v_rand", "v_info")
-    }
-    if held_out:
-        inside = np.stack([predict_picture(network, e.image)[INSIDE] for e in held_out])
-        truth = np.stack([e.target == INSIDE for e in held_out])
-        found = v_rand_v_info(inside, truth)
-        scores |= {"v_rand": found.v_rand, "v_info": found.v_info}
-    return scores
-
-
-def _how(
-    result: TrainResult, settings: TrainSettings, device: torch.device
-) -> Training:
-    cpu = platform.processor() or platform.machine()
-    return Training(
-        hardware=torch.cuda.get_device_name() if device.type == "cuda" else cpu,
-        seconds=round(result.seconds, 1),
-        steps=result.step,
-        seed=settings.seed,
-        date=date.today().isoformat(),
-        settings=settings.model_dump(mode="json"),
-        versions={"napari-emseg": __version__, "torch": torch.__version__},
-    )

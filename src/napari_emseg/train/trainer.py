@@ -67,7 +67,7 @@ class Trainer:
         check_patch(cast("Network", network).geometry, settings.patch)
         self.settings = settings
         self._kind = cast("Network", network)
-        self._loss = LOSSES["cross-entropy"]
+        self._loss = LOSSES[settings.loss]
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
