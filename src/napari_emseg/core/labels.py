@@ -26,7 +26,7 @@ def inside_mask(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_]:
         msg = f"labels are {', '.join(get_args(Meaning))}; got {meaning!r}"
         raise ValueError(msg)
     if meaning == "membrane":
-        return labels == 0
+        return np.asarray(labels == 0)
     inside = np.asarray(labels > 0)
     if meaning == "cells":
         inside &= ~touching(labels)
