@@ -35,7 +35,7 @@ CITATION = (
 ISBI_SPLIT = Split(
     training=tuple(range(9, 22)), validation=(4, 5, 25), held_out=(0, 1, 2, 27, 28, 29)
 )
-"""Challenge numbers. At least three sections lie between held-out and training ones, and
+"""Challenge numbers. At least three sections lie between held-out and training ones;
 both come from either half of the stack, whose noise differs."""
 
 
