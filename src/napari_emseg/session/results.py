@@ -1,0 +1,119 @@
+"""What runs over one stack have given so far, filled in piece by piece."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.session.region import Area
+
+SHARE_OF_MEMORY = 0.25
+"""An array that would take more than this part of the free memory lives on disk."""
+
+
+def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return zeros that take memory only where they are written.
+
+    What might not fit into memory is mapped from a temporary file, which disappears
+    with the array.
+
+    Raises
+    ------
+    OSError
+        If the disk is too full for that.
+    """
+    needed = prod(shape) * np.dtype(dtype).itemsize
+    if needed <= SHARE_OF_MEMORY * psutil.virtual_memory().available:
+        return np.zeros(shape, dtype)
+    folder = user_cache_path("napari-emseg", appauthor=False, ensure_exists=True)
+    with TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+class Results:
+    """Membrane probabilities, membranes and cells of a stack, all `(z, y, x)`.
+
+    Arrays are made when they are first asked for. Workers write into them; whoever
+    shows them looks again when a record says that something is new.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.last_id = 0
+        """Largest cell id given so far."""
+        self.membrane_provenance: Provenance | None = None
+        self._areas: dict[int, list[Area]] = {}
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Of membrane, in [0, 1]; 0 where nothing was predicted."""
+        return allocate(self.shape, np.float32)
+
+    @cached_property
+    def membranes(self) -> NDArray[np.uint8]:
+        """1 where the probability is above the threshold."""
+        return allocate(self.shape, np.uint8)
+
+    @cached_property
+    def cells(self) -> NDArray[np.uint32]:
+        """Ids, 0 on membranes and where nothing was segmented."""
+        return allocate(self.shape, np.uint32)
+
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """Sections with probabilities, at least in part; ascending."""
+        return tuple(sorted(self._areas))
+
+    def put(
+        self, z: int, area: Area, values: NDArray[np.float32], threshold: float
+    ) -> None:
+        """Store probabilities `(y, x)` of an area, and its membranes."""
+        self.probabilities[z][area] = values
+        self.membranes[z][area] = values > threshold
+        # a new list, since another thread may be reading the old one
+        self._areas[z] = [*self._areas.get(z, ()), area]
+
+    def settle(self, z: int) -> None:
+        """Remember a section that is predicted all over as one area."""
+        if z in self._areas and self.unknown(z) is None:
+            _, y, x = self.shape
+            self._areas[z] = [(slice(0, y), slice(0, x))]
+
+    def clear(self, z: int) -> None:
+        """Forget a section."""
+        if self._areas.pop(z, None) is not None:
+            self.probabilities[z] = 0
+            self.membranes[z] = 0
+        if "cells" in self.__dict__:
+            self.cells[z] = 0
+
+    def cut(self, z: int, threshold: float) -> None:
+        """Make the membranes of a section anew."""
+        if z in self._areas:
+            np.greater(
+                self.probabilities[z], threshold, out=self.membranes[z].view(bool)
+            )
+
+    def unknown(self, z: int) -> NDArray[np.bool_] | None:
+        """Mask `(y, x)` of what was not predicted; None if all of it was."""
+        areas = self._areas.get(z, [])
+        if any(_covers(area, self.shape[1:]) for area in areas):
+            return None
+        mask = np.ones(self.shape[1:], bool)
+        for area in areas:
+            mask[area] = False
+        return mask if mask.any() else None
+
+
+def _covers(area: Area, shape: tuple[int, ...]) -> bool:
+    return all(
+        part.start == 0 and part.stop == n for part, n in zip(area, shape, strict=True)
+    )

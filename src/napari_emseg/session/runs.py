@@ -1,0 +1,170 @@
+"""The generators behind a session's runs: they fill results and tell by records."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Progress, Record, SectionDone, TileDone
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.sinks import ArraySink
+from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.session.region import Area, Region
+from napari_emseg.session.results import Results
+
+if TYPE_CHECKING:
+    from napari_emseg.cells import CellsResult
+    from napari_emseg.inference import PredictionResult, Predictor
+    from napari_emseg.session.session import Source
+
+
+def predicting(
+    predictor: Predictor,
+    source: Source,
+    region: Region,
+    *,
+    settings: PredictSettings,
+    threshold: float,
+) -> Generator[Record, None, PredictionResult]:
+    """Return a run of the network; what can't work raises a ValueError at once."""
+    work = predictor.run(
+        source.stack,
+        settings=settings,
+        sections=region.sections,
+        roi=region.roi,
+        keep=False,
+    )
+    return _predicting(work, predictor, source, settings, threshold)
+
+
+def _predicting(
+    work: Generator[Record, None, PredictionResult],
+    predictor: Predictor,
+    source: Source,
+    settings: PredictSettings,
+    threshold: float,
+) -> Generator[Record, None, PredictionResult]:
+    from napari_emseg.inference import provenance
+
+    results = source.results
+    made = provenance(source.stack, predictor.weights, settings)
+    results.membrane_provenance = made.model_copy(update={"threshold": threshold})
+    for z in source.excluded:
+        results.clear(z)
+    with closing(work):
+        while True:
+            try:
+                record = next(work)
+            except StopIteration as stop:
+                result: PredictionResult = stop.value
+                return result
+            if isinstance(record, TileDone):
+                results.put(record.z, record.core, record.values[0], threshold)
+            elif isinstance(record, SectionDone):
+                results.settle(record.z)
+            yield record
+
+
+def segmenting(
+    source: Source, region: Region, settings: CellSettings
+) -> Generator[Record, None, CellsResult]:
+    """Return a run of the watershed over probabilities that are there.
+
+    Ids start anew when all sections are done at once; else they go on, so that cells
+    of different runs never share one.
+    """
+    from napari_emseg.cells import segment_stack
+
+    results = source.results
+    roi = region.roi or (slice(0, results.shape[1]), slice(0, results.shape[2]))
+    given: LazyArray = source.stack.data
+    em = None
+    if not source.is_probabilities:
+        given = _Predicted(results)
+        em = Stack(_Cropped(source.stack.data, roi), name=source.name)
+    membrane = Stack(_Cropped(given, roi), name=f"probabilities of {source.name}")
+    whole = region.roi is None and len(region.sections) == results.shape[0]
+    return segment_stack(
+        membrane,
+        settings=settings,
+        sections=region.sections,
+        source=em,
+        sink=_CellSink(results, region, roi, membrane, settings.threshold),
+        first_id=1 if whole else results.last_id + 1,
+    )
+
+
+def cutting(results: Results, threshold: float) -> Generator[Record, None, None]:
+    """Make the membranes of all predicted sections anew by another threshold."""
+    predicted = results.predicted
+    for done, z in enumerate(predicted, start=1):
+        results.cut(z, threshold)
+        yield Progress("threshold", done, len(predicted))
+
+
+class _Cropped:
+    """A rectangle of each section of an array `(z, y, x)`."""
+
+    def __init__(self, data: LazyArray, roi: Area) -> None:
+        rows, columns = roi
+        self._data = data
+        self._roi = roi
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        self.shape = (int(data.shape[0]), height, width)
+        self.dtype = data.dtype
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        z, *rest = key if isinstance(key, tuple) else (key,)
+        section = np.asarray(self._data[z])[..., self._roi[0], self._roi[1]]
+        return section[tuple(rest)] if rest else section
+
+
+class _Predicted:
+    """Probabilities by section, NaN where nothing was predicted."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self.shape = results.shape
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        z = int(key)
+        unknown = self._results.unknown(z)
+        section: NDArray[np.float32] = self._results.probabilities[z]
+        if unknown is None:
+            return section
+        return np.where(unknown, np.float32(np.nan), section)
+
+
+class _CellSink(ArraySink):
+    """Puts the cells of a rectangle, and its membranes, where they belong."""
+
+    def __init__(
+        self,
+        results: Results,
+        region: Region,
+        roi: Area,
+        membrane: Stack,
+        threshold: float,
+    ) -> None:
+        self.shape = (len(region.sections), *membrane.shape[1:])
+        self.dtype = np.dtype(np.uint32)
+        self._results = results
+        self._sections = sorted(region.sections)
+        self._roi = roi
+        self._membrane = membrane
+        self._threshold = threshold
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store the cells `(y, x)` of the z-th of the run's ascending sections."""
+        at = self._sections[z]
+        results = self._results
+        results.cells[at][self._roi] = section
+        results.last_id = max(int(section.max()), results.last_id)
+        values = self._membrane.section(at)
+        full = 255 if values.dtype == np.uint8 else 1
+        results.membranes[at][self._roi] = values > self._threshold * full

@@ -1,0 +1,222 @@
+"""The state of one sitting, evented: panels are functions of it.
+
+Only the GUI thread (or whoever else is in charge) writes to a session. Runs get a
+snapshot of it and write into results only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psygnal import SignalGroupDescriptor
+
+from napari_emseg.core.records import Provenance, Record
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.session.region import Region
+from napari_emseg.session.results import Results
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import Predictor, RunEstimate
+    from napari_emseg.models.weights import Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A stack at work, and what the user said of it.
+
+    Parameters
+    ----------
+    key
+        Which one it is among all that were at work, e.g. the id of its layer.
+    stack
+        With the voxel size that counts.
+    excluded
+        Sections that no run touches.
+    """
+
+    key: str
+    stack: Stack
+    results: Results = field(repr=False)
+    excluded: frozenset[int] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The stack's."""
+        return self.stack.name
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """How it came to be, if it is a result itself, such as probabilities."""
+        made = self.stack.metadata.get("emseg")
+        return None if made is None else Provenance.model_validate(made)
+
+    @property
+    def is_probabilities(self) -> bool:
+        """True if this is no EM but probabilities of membrane."""
+        return self.provenance is not None and self.provenance.kind == "membrane"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run that is ready to start: `work` yields records and fills the results."""
+
+    title: str
+    source: Source
+    region: Region
+    work: Generator[Record, None, Any] = field(repr=False)
+
+
+@dataclass(eq=False)
+class Session:
+    """What is at work in one window; every field tells of its changes by `events`."""
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
+
+    source: Source | None = None
+    refusal: str = ""
+    """Why no stack is at work, if one was asked for."""
+    weights: Weights | None = None
+    predict_settings: PredictSettings = field(default_factory=PredictSettings)
+    cell_settings: CellSettings = field(default_factory=CellSettings)
+
+    def __post_init__(self) -> None:
+        self._sources: dict[str, Source] = {}
+        self._predictor: Predictor | None = None
+
+    def select(self, key: str, stack: Stack) -> Source:
+        """Put a stack to work; what was said of it and made from it comes back."""
+        known = self._sources.get(key)
+        if known is None or known.stack.shape != stack.shape:
+            known = Source(key, stack, Results(stack.shape))
+        source = replace(known, stack=stack)
+        self._put(source)
+        return source
+
+    def deselect(self, refusal: str = "") -> None:
+        """Put no stack to work; `refusal` says why, if one was asked for."""
+        self.refusal = refusal
+        self.source = None
+
+    def forget(self, key: str) -> None:
+        """Drop all that is known of a stack."""
+        self._sources.pop(key, None)
+        if self.source is not None and self.source.key == key:
+            self.deselect()
+
+    def exclude(self, z: int, *, excluded: bool = True) -> None:
+        """Leave a section out of all runs, or take it back in."""
+        source = self._source()
+        change = source.excluded.union if excluded else source.excluded.difference
+        self._put(replace(source, excluded=frozenset(change({z}))))
+
+    def choose_weights(self, weights: Weights | None) -> None:
+        """Use other weights; the threshold becomes the one in their card."""
+        self.weights = weights
+        if weights is not None:
+            self.cell_settings = self.cell_settings.model_copy(
+                update={"threshold": weights.card.threshold}
+            )
+
+    def estimate(self, region: Region) -> RunEstimate | None:
+        """Say what `predict` would take, in a millisecond and without torch.
+
+        None if there is no stack or no weights, or if the card is too old to tell.
+
+        Raises
+        ------
+        ValueError
+            If `predict` would, too.
+        """
+        from napari_emseg.inference import estimate
+
+        if self.source is None or self.weights is None:
+            return None
+        if self.weights.card.geometry is None and "torch" not in sys.modules:
+            return None
+        region = region.without(self.source.excluded)
+        return estimate(
+            self.source.stack,
+            self.weights,
+            settings=self.predict_settings,
+            sections=region.sections,
+            roi=region.roi,
+            keep=True,
+        )
+
+    def predict(self, region: Region) -> Run:
+        """Return a run of the network over a region.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack or no weights, nothing is left of the region, or the
+            voxel size is absurd.
+        """
+        from napari_emseg.inference import Predictor
+        from napari_emseg.session.runs import predicting
+
+        source = self._source()
+        if source.is_probabilities:
+            msg = f"{source.name} holds probabilities already; go on with 3 Cells"
+            raise ValueError(msg)
+        if self.weights is None:
+            msg = "no weights are chosen; choose some in 2 Membranes"
+            raise ValueError(msg)
+        if self._predictor is None or self._predictor.weights != self.weights:
+            self._predictor = Predictor(self.weights)
+        region = region.without(source.excluded)
+        work = predicting(
+            self._predictor,
+            source,
+            region,
+            settings=self.predict_settings,
+            threshold=self.cell_settings.threshold,
+        )
+        return Run(f"Membranes of {source.name}", source, region, work)
+
+    def segment(self, region: Region) -> Run:
+        """Return a run that finds the cells of a region.
+
+        Raises
+        ------
+        ValueError
+            If there are no probabilities in the region.
+        """
+        from napari_emseg.session.runs import segmenting
+
+        source = self._source()
+        region = region.without(source.excluded)
+        if not source.is_probabilities:
+            there = set(source.results.predicted)
+            region = replace(
+                region, sections=tuple(z for z in region.sections if z in there)
+            )
+        if not region.sections:
+            msg = "there are no membranes here yet; run 2 Membranes first"
+            raise ValueError(msg)
+        work = segmenting(source, region, self.cell_settings)
+        return Run(f"Cells of {source.name}", source, region, work)
+
+    def cut(self) -> Run:
+        """Return a run that makes membranes anew by the threshold of the settings."""
+        from napari_emseg.session.runs import cutting
+
+        source = self._source()
+        region = Region(source.results.predicted)
+        work = cutting(source.results, self.cell_settings.threshold)
+        return Run(f"Threshold of {source.name}", source, region, work)
+
+    def _source(self) -> Source:
+        if self.source is None:
+            msg = "no stack is chosen; open one or choose an image layer in 1 Data"
+            raise ValueError(msg)
+        return self.source
+
+    def _put(self, source: Source) -> None:
+        self._sources[source.key] = source
+        self.refusal = ""
+        self.source = source
