@@ -11,10 +11,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from numpy.typing import NDArray
 from pint import DimensionalityError
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, check_voxel_size
 from napari_emseg.io import ChoiceNeeded, open_stack, save_stack
 from napari_emseg.io.reading import SUFFIXES
 from napari_emseg.sample import vnc, vnc_membranes
@@ -109,7 +110,8 @@ def stack_of(layer: Layer) -> Stack:
         If the layer is no grey picture `(y, x)` or stack `(z, y, x)`.
     """
     if not isinstance(layer, Image | Labels):
-        msg = f"{layer.name} is a {layer._type_string} layer; choose an image layer"
+        kind = type(layer).__name__.lower()
+        msg = f"{layer.name} is a {kind} layer; choose an image layer"
         raise ValueError(msg)
     if getattr(layer, "rgb", False):
         msg = (
@@ -124,15 +126,27 @@ def stack_of(layer: Layer) -> Stack:
             f"(z, y, x). Split it with the layer's menu › Split Stack"
         )
         raise ValueError(msg)
-    if len(data.shape) == 2:
-        data = np.asarray(data)[None]
     return Stack(
-        data,
+        data if len(data.shape) == 3 else OneSection(data),
         name=layer.name,
         voxel_size_nm=voxel_size_of(layer),
         source=layer.source.path,
         metadata={KEY: layer.metadata[KEY]} if KEY in layer.metadata else {},
     )
+
+
+class OneSection:
+    """A picture `(y, x)` as a stack `(1, y, x)`; read when it is sliced."""
+
+    def __init__(self, picture: LazyArray) -> None:
+        self.shape = (1, *picture.shape)
+        self.dtype = np.dtype(picture.dtype)
+        self._picture = picture
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Index by `(z, y, x)`."""
+        keys = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self._picture[keys[1:]])[None][keys[0]]
 
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:
@@ -146,6 +160,16 @@ def voxel_size_of(layer: Layer) -> VoxelSize | None:
         return None
     z = None if layer.metadata.get(FLAT) or len(sizes) < 3 else sizes[-3]
     return z, sizes[-2], sizes[-1]
+
+
+def set_voxel_size(layer: Layer, size: VoxelSize | None) -> None:
+    """Give a layer a voxel size in nm; None makes it unknown."""
+    options = {"units": ("pixel",) * 3, "scale": (1.0, 1.0, 1.0)}
+    if size is not None:
+        options = _scale(check_voxel_size(size))
+    layer.metadata[FLAT] = size is not None and size[0] is None
+    layer.units = options["units"][-layer.ndim :]
+    layer.scale = options["scale"][-layer.ndim :]
 
 
 def placement_of(layer: Layer) -> dict[str, Any]:
@@ -210,7 +234,7 @@ def sample_vnc() -> list[LayerData]:
     image = layer_of(vnc())
     membranes = vnc_membranes()
     options = {
-        "name": membranes.name,
+        "name": f"{membranes.name}, drawn",
         "visible": False,
         **{name: image[1][name] for name in ("scale", "units", "axis_labels")},
     }

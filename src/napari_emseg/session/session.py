@@ -137,9 +137,10 @@ class Session:
             return None
         if self.weights.card.geometry is None and "torch" not in sys.modules:
             return None
-        region = region.without(self.source.excluded)
+        source = self._em()
+        region = region.without(source.excluded)
         return estimate(
-            self.source.stack,
+            source.stack,
             self.weights,
             settings=self.predict_settings,
             sections=region.sections,
@@ -159,10 +160,7 @@ class Session:
         from napari_emseg.inference import Predictor
         from napari_emseg.session.runs import predicting
 
-        source = self._source()
-        if source.is_probabilities:
-            msg = f"{source.name} holds probabilities already; go on with 3 Cells"
-            raise ValueError(msg)
+        source = self._em()
         if self.weights is None:
             msg = "no weights are chosen; choose some in 2 Membranes"
             raise ValueError(msg)
@@ -215,6 +213,13 @@ class Session:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"
             raise ValueError(msg)
         return self.source
+
+    def _em(self) -> Source:
+        source = self._source()
+        if source.is_probabilities:
+            msg = f"{source.name} holds probabilities already; go on with 3 Cells"
+            raise ValueError(msg)
+        return source
 
     def _put(self, source: Source) -> None:
         self._sources[source.key] = source

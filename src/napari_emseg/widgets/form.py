@@ -11,9 +11,7 @@ from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QLineEdit,
     QSpinBox,
     QWidget,
@@ -21,6 +19,7 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 from napari_emseg.core.settings import Settings
+from napari_emseg.widgets.theme import combo_box, form_layout, row_label
 
 AUTO = "auto"
 """What a field that may be None shows for it."""
@@ -57,9 +56,7 @@ class SettingsForm(QWidget):
         super().__init__()
         self._settings = settings
         self._fields: dict[str, _Field] = {}
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        layout = form_layout(self)
         model = type(settings).model_fields
         for name in _plain(settings) if fields is None else fields:
             field = _field(model[name], slider=name in sliders)
@@ -67,7 +64,7 @@ class SettingsForm(QWidget):
             field.widget.setToolTip(model[name].description or "")
             field.widget.setObjectName(name)
             self._fields[name] = field
-            layout.addRow(_title(model[name]), field.widget)
+            layout.addRow(row_label(model[name].title or name), field.widget)
         self.show_settings(settings)
 
     @property
@@ -126,10 +123,6 @@ def _plain(settings: Settings) -> list[str]:
     return [n for n in names if not isinstance(getattr(settings, n), Settings)]
 
 
-def _title(info: FieldInfo) -> str:
-    return info.title or ""
-
-
 def _field(info: FieldInfo, *, slider: bool) -> _Field:
     """Return the widget for one field of a model."""
     kind, optional = _kind(info.annotation)
@@ -161,7 +154,7 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
 
 
 def _choice(choices: tuple[str, ...]) -> _Field:
-    box = QComboBox()
+    box = combo_box()
     box.addItems(choices)
     return _Field(box, box.currentTextChanged, box.currentText, box.setCurrentText)
 

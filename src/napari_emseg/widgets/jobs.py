@@ -130,6 +130,11 @@ class Job(QObject):
         """True from `start` until `ended`."""
         return self._worker is not None
 
+    @property
+    def stopping(self) -> bool:
+        """True if a run is on that was asked to stop, by us or by napari's closing."""
+        return self._worker is not None and self._worker.abort_requested
+
     def start(self, work: Generator[Record, None, object], title: str) -> None:
         """Run `work` in a thread.
 

@@ -1,0 +1,133 @@
+"""3 Cells: membrane probabilities in, cells out."""
+
+from __future__ import annotations
+
+from napari import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QWidget
+
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.session import Run
+from napari_emseg.widgets.desk import CELLS, desk_of
+from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.jobs import Job
+from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.scope import ScopeRow
+from napari_emseg.widgets.sections import Fold, panel_layout
+from napari_emseg.widgets.theme import (
+    follow,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+from napari_emseg.widgets.view import section_on_screen
+
+FIRST = ("threshold", "minimum_size")
+ADVANCED = tuple(name for name in CellSettings.model_fields if name not in FIRST)
+
+SETTLE_MS = 300
+"""The threshold must rest for so long before other sections follow it."""
+
+
+class CellsPanel(QWidget):
+    """Cuts membranes at a threshold and finds the cells between them."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self._session = self._desk.session
+        self.main = SettingsForm(
+            self._session.cell_settings, fields=FIRST, sliders=["threshold"]
+        )
+        self.advanced = SettingsForm(self._session.cell_settings, fields=ADVANCED)
+        self.scope = ScopeRow(self._desk)
+        self.state = text_label()
+        self.run = RunRow(self._desk, CELLS, self._prepare)
+        self._others = Job(in_activity_dock=False)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(SETTLE_MS)
+        self._timer.timeout.connect(self._on_rest)
+        self._lay_out()
+        self._connect()
+        self._on_state()
+
+    def _lay_out(self) -> None:
+        form = form_layout()
+        form.addRow(row_label("Scope"), self.scope)
+        layout = panel_layout(self)
+        layout.addWidget(self.main)
+        layout.addLayout(form)
+        layout.addWidget(self.state)
+        layout.addWidget(self.run)
+        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+
+    def _connect(self) -> None:
+        self.main.edited.connect(self._on_edited)
+        self.advanced.edited.connect(self._on_edited)
+        self.scope.changed.connect(self._on_state)
+        events = self._session.events
+        follow(self, events.source, self._on_state)
+        follow(self, events.cell_settings, self._on_settings)
+        self._desk.job.ended.connect(self._on_state)
+        self._others.ended.connect(self._on_cut)
+
+    def _prepare(self) -> Run:
+        return self._session.segment(self.scope.region())
+
+    def _on_edited(self, settings: CellSettings) -> None:
+        before = self._session.cell_settings.threshold
+        # the other form has fields of its own
+        self._session.cell_settings = settings
+        if settings.threshold != before:
+            self._preview()
+
+    def _on_settings(self) -> None:
+        self.main.show_settings(self._session.cell_settings)
+        self.advanced.show_settings(self._session.cell_settings)
+
+    def _preview(self) -> None:
+        """Show the threshold on the section on screen at once, elsewhere soon."""
+        source, layer = self._session.source, self._desk.source_layer
+        if source is None or layer is None:
+            return
+        layers = self._desk.results(source.key)
+        membranes = None if layers is None else layers.get("membranes")
+        if layers is None or membranes is None:
+            return
+        z = section_on_screen(self._desk.viewer, layer)
+        source.results.cut(z, self._session.cell_settings.threshold)
+        membranes.visible = True
+        layers.refresh({"membranes"}, {z})
+        self._timer.start()
+
+    def _on_rest(self) -> None:
+        if self._session.source is None:
+            return
+        if self._others.busy or self._desk.job.busy:
+            self._timer.start()
+            return
+        run = self._session.cut()
+        self._others.start(run.work, run.title)
+
+    def _on_cut(self) -> None:
+        source = self._session.source
+        layers = None if source is None else self._desk.results(source.key)
+        if source is not None and layers is not None:
+            layers.refresh({"membranes"}, set(source.results.predicted))
+
+    def _on_state(self) -> None:
+        words, ready = self._state_in_words()
+        self.state.setText(words)
+        set_role(self.state, "hint" if ready else "note")
+        self.run.set_ready(ready, "" if ready else words)
+
+    def _state_in_words(self) -> tuple[str, bool]:
+        try:
+            run = self._prepare()
+        except ValueError as e:
+            return str(e), False
+        run.work.close()
+        n = len(run.region.sections)
+        return f"{n} section{'s' * (n != 1)} with membranes", True

@@ -1,0 +1,218 @@
+"""1 Data: which stack is at work, how large its voxels are, how its grey values run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from napari import Viewer
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QToolButton,
+    QWidget,
+)
+
+from napari_emseg.core.records import Record
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import ChoiceNeeded
+from napari_emseg.widgets.desk import desk_of, in_words
+from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.sections import panel_layout
+from napari_emseg.widgets.theme import (
+    button,
+    combo_box,
+    follow,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+from napari_emseg.widgets.words import parse_size, size_in_words, stack_in_words
+
+
+class DataPanel(QWidget):
+    """Opens stacks, chooses one, and says what it is."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self._opening = Job(in_activity_dock=False)
+        self.layers = combo_box()
+        self.open = QToolButton()
+        self.words = text_label(role="title")
+        self.message = text_label(role="error")
+        self.choice = ChoiceRow()
+        self.voxel_size = QLineEdit()
+        self._lay_out()
+        self._connect()
+        self._on_sources()
+        self._on_source()
+
+    def _lay_out(self) -> None:
+        self.open.setText("Open…")
+        self.open.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.open)
+        menu.addAction("File…", self._on_open_file)
+        menu.addAction("Folder of sections…", self._on_open_folder)
+        self.open.setMenu(menu)
+        self.voxel_size.setPlaceholderText("unknown: z × y × x")
+        self.voxel_size.setToolTip(
+            "Size of a voxel in nm, z × y × x; ? for an unknown z. Empty: as in the "
+            "file. Sections are rescaled to what the weights were trained at."
+        )
+        row = QHBoxLayout()
+        row.addWidget(self.layers, 1)
+        row.addWidget(self.open)
+        size = QHBoxLayout()
+        size.addWidget(self.voxel_size, 1)
+        size.addWidget(QLabel("nm"))
+        stack, voxel_size = form_layout(), form_layout()
+        stack.addRow(row_label("Stack"), row)
+        voxel_size.addRow(row_label("Voxel size"), size)
+        layout = panel_layout(self)
+        layout.addLayout(stack)
+        layout.addWidget(self.words)
+        layout.addWidget(self.choice)
+        layout.addWidget(self.message)
+        layout.addLayout(voxel_size)
+        self.choice.hide()
+
+    def _connect(self) -> None:
+        self.layers.activated.connect(self._on_layer_chosen)
+        self.voxel_size.editingFinished.connect(self._on_voxel_size)
+        self.choice.chosen.clicked.connect(self._on_choice_made)
+        self._opening.ended.connect(self._on_opened)
+        session = self._desk.session
+        follow(self, self._desk.sources_changed, self._on_sources)
+        follow(self, session.events.source, self._on_source)
+        follow(self, session.events.refusal, self._on_source)
+
+    def open_path(self, path: str, **choice: Any) -> None:
+        """Open a file or folder in the background; asks back if it must."""
+        if self._opening.busy:
+            return
+        self.choice.hide()
+        self.choice.path, self.choice.made = path, choice
+        self._say("")
+        self.words.setText(f"opening {Path(path).name} …")
+        self.open.setEnabled(False)
+        self._opening.start(_open(path, choice), f"Open {Path(path).name}")
+
+    def _on_opened(self, outcome: Outcome) -> None:
+        self.open.setEnabled(True)
+        self._on_source()
+        if isinstance(outcome.error, ChoiceNeeded):
+            self.choice.ask(outcome.error)
+        elif outcome.cause is not None:
+            self._say(in_words(outcome.cause))
+        elif isinstance(outcome.result, Stack):
+            self._desk.add(outcome.result)
+
+    def _on_choice_made(self) -> None:
+        self.open_path(self.choice.path, **self.choice.answered())
+
+    def _on_open_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open an EM stack")
+        if path:
+            self.open_path(path)
+
+    def _on_open_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open a folder of sections")
+        if path:
+            self.open_path(path)
+
+    def _on_layer_chosen(self, index: int) -> None:
+        key = self.layers.itemData(index)
+        layers = {str(layer.unique_id): layer for layer in self._desk.sources()}
+        self._desk.choose(layers.get(key))
+
+    def _on_sources(self) -> None:
+        """List the layers anew; the one that was shown stays shown."""
+        shown = self.layers.currentData()
+        self.layers.clear()
+        for layer in self._desk.sources():
+            self.layers.addItem(layer.name, str(layer.unique_id))
+        source = self._desk.session.source
+        key = shown if source is None else source.key
+        self.layers.setCurrentIndex(self.layers.findData(key))
+        self.layers.setPlaceholderText("none")
+
+    def _on_source(self) -> None:
+        session = self._desk.session
+        source = session.source
+        self._say(session.refusal)
+        self.voxel_size.setEnabled(source is not None)
+        if source is None:
+            self.words.setText("" if session.refusal else "no stack yet")
+            self.voxel_size.clear()
+            return
+        self.layers.setCurrentIndex(self.layers.findData(source.key))
+        words = stack_in_words(source.stack)
+        layer = self._desk.source_layer
+        if layer is not None and getattr(layer, "multiscale", False):
+            words += " · full resolution of a pyramid"
+        self.words.setText(words)
+        size = source.stack.voxel_size_nm
+        self.voxel_size.setText("" if size is None else size_in_words(size))
+
+    def _on_voxel_size(self) -> None:
+        source = self._desk.session.source
+        if source is None:
+            return
+        try:
+            size = parse_size(self.voxel_size.text())
+            if size != source.stack.voxel_size_nm:
+                self._desk.set_voxel_size(size)
+                self._say("")
+        except ValueError as e:
+            self._say(str(e))
+
+    def _say(self, message: str) -> None:
+        self.message.setText(message)
+        self.message.setVisible(bool(message))
+        set_role(self.message, "error")
+
+
+class ChoiceRow(QWidget):
+    """Asks which of several things in a file is meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = ""
+        self.made: dict[str, Any] = {}
+        self._option = ""
+        self.question = text_label(role="note")
+        self.choices = combo_box()
+        self.chosen = button("Open", "primary")
+        row = QHBoxLayout()
+        row.addWidget(self.choices, 1)
+        row.addWidget(self.chosen)
+        layout = panel_layout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.question)
+        layout.addLayout(row)
+
+    def ask(self, needed: ChoiceNeeded) -> None:
+        """Show the question and its possible answers."""
+        self._option = needed.option
+        self.question.setText(f"{Path(self.path).name}: choose a {needed.option}")
+        self.choices.clear()
+        for value, words in needed.choices:
+            self.choices.addItem(f"{value}: {words}", value)
+        self.show()
+
+    def answered(self) -> dict[str, Any]:
+        """Return all that was chosen so far, as arguments of `open_stack`."""
+        return self.made | {self._option: self.choices.currentData()}
+
+
+def _open(path: str, choice: dict[str, Any]) -> Generator[Record, None, Stack]:
+    from napari_emseg.io import open_stack
+
+    yield from ()
+    return open_stack(path, **choice)

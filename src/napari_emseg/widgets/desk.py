@@ -1,0 +1,276 @@
+"""What the panels of one viewer share: its session, its job, its result layers."""
+
+from __future__ import annotations
+
+import logging
+from threading import Event
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from napari import Viewer
+from napari.layers import Image, Layer
+from napari.utils.notifications import show_error, show_info
+from psygnal import Signal
+
+from napari_emseg._napari import layer_of, set_voxel_size, stack_of
+from napari_emseg.cells import cells_provenance
+from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
+from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.session import Run, Session
+from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.layers import Kind, ResultLayers
+from napari_emseg.widgets.warm_up import warmed_up
+
+MEMBRANES = "membranes"
+CELLS = "cells"
+
+SHOWN: dict[str, tuple[Kind, ...]] = {
+    MEMBRANES: ("membranes", "membrane probability"),
+    CELLS: ("membranes", "cells"),
+}
+"""Result layers of each stage, lowest first."""
+
+ANNOUNCED = 3
+"""Notes of one run that napari announces; the panel has them all."""
+
+_log = logging.getLogger(__name__)
+
+_desks: WeakKeyDictionary[Viewer, Desk] = WeakKeyDictionary()
+
+
+def desk_of(viewer: Viewer) -> Desk:
+    """Return the desk of a viewer, the same one for all its panels."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # plugins are handed a proxy
+    if viewer not in _desks:
+        _desks[viewer] = Desk(viewer)
+    return _desks[viewer]
+
+
+class Desk:
+    """Keeps session and viewer in step. Lives as long as the viewer.
+
+    Signals: `sources_changed` when there are other layers to choose from; `noted` with
+    what a run tells; `failed` with an error in words.
+    """
+
+    sources_changed = Signal()
+    noted = Signal(str)
+    failed = Signal(str)
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        self.session = Session()
+        self.job = Job()
+        self.stage = ""
+        self._run: Run | None = None
+        self._run_layers: ResultLayers | None = None
+        self._announced = 0
+        self._layers_are_there = Event()
+        self._results: dict[str, ResultLayers] = {}
+        self._opened_with: dict[str, VoxelSize | None] = {}
+        self._followed: ReferenceType[Layer] | None = None
+        self.job.recorded.connect(self._on_recorded)
+        self.job.ended.connect(self._on_ended)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.renamed.connect(self._on_renamed)
+        for layer in self.sources():
+            if self.session.source is None:
+                self.choose(layer)
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer.
+
+        Raises
+        ------
+        RuntimeError
+            If it is gone.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            msg = "the viewer is closed"
+            raise RuntimeError(msg)
+        return viewer
+
+    def sources(self) -> list[Layer]:
+        """Return image layers that could be put to work; no results of our own."""
+        return [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Image)
+            and not any(results.owns(layer) for results in self._results.values())
+        ]
+
+    @property
+    def source_layer(self) -> Layer | None:
+        """The layer at work; None if there is none, or if it was removed."""
+        source = self.session.source
+        if source is None:
+            return None
+        layers = self.viewer.layers
+        return next((x for x in layers if str(x.unique_id) == source.key), None)
+
+    def results(self, key: str) -> ResultLayers | None:
+        """Return the result layers of a source."""
+        return self._results.get(key)
+
+    def choose(self, layer: Layer | None) -> None:
+        """Put a layer to work, or say why it can't be."""
+        self._follow(layer)
+        if layer is None:
+            self.session.deselect()
+            return
+        try:
+            stack = stack_of(layer)
+        except ValueError as e:
+            self.session.deselect(str(e))
+            return
+        key = str(layer.unique_id)
+        self._opened_with.setdefault(key, stack.voxel_size_nm)
+        self.session.select(key, stack)
+
+    def add(self, stack: Stack) -> None:
+        """Show an opened stack in a layer, and put it to work if it is an image."""
+        layer = Layer.create(*layer_of(stack))
+        self.viewer.add_layer(layer)
+        if isinstance(layer, Image):
+            self.choose(layer)
+
+    def set_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
+        """Give the stack at work another voxel size; None: what it was opened with.
+
+        Raises
+        ------
+        ValueError
+            If it is not three numbers above 0.
+        """
+        layer = self.source_layer
+        if layer is None:
+            return
+        key = str(layer.unique_id)
+        set_voxel_size(layer, voxel_size_nm or self._opened_with.get(key))
+        if key in self._results:
+            self._results[key].align(layer)
+
+    def start(self, run: Run, stage: str) -> None:
+        """Run a stage; its results are shown while they are made.
+
+        Raises
+        ------
+        ValueError
+            If the stack's layer was removed.
+        RuntimeError
+            If a run is on already.
+        """
+        layer = self.source_layer
+        if layer is None:
+            msg = "the layer of the stack is gone; choose another one in 1 Data"
+            raise ValueError(msg)
+        if self.job.busy:
+            msg = f"{self.job.title} is still running; cancel it or wait for its end"
+            raise RuntimeError(msg)
+        if run.source.key not in self._results:
+            self._results[run.source.key] = ResultLayers(self.viewer, layer)
+        layers = self._results[run.source.key]
+        layers.align(layer)
+        self.stage = stage
+        self._run, self._run_layers, self._announced = run, layers, 0
+        self._layers_are_there = Event()
+        work = warmed_up(run.work, self._layers_are_there, torch=stage == MEMBRANES)
+        self.job.start(work, run.title)
+
+    def _show(self) -> None:
+        """Add the layers of a run that waits for them."""
+        if self._run is None or self._run_layers is None:
+            return
+        if not self._layers_are_there.is_set():
+            arrays = {kind: _array(self._run, kind) for kind in SHOWN[self.stage]}
+            self._run_layers.show(
+                arrays,
+                while_=lambda: self.job.busy and not self.job.stopping,
+                then=self._layers_are_there.set,
+            )
+
+    def _on_recorded(self, records: list[Record]) -> None:
+        self._show()
+        sections = {r.z for r in records if isinstance(r, (TileDone, SectionDone))}
+        if self._run_layers is not None:
+            self._run_layers.refresh(set(SHOWN[self.stage]), sections)
+        for record in records:
+            if isinstance(record, Note):
+                self.noted.emit(record.message)
+                self._announced += 1
+                if self._announced <= ANNOUNCED:
+                    show_info(f"{self.job.title}: {record.message}")
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        run, layers = self._run, self._run_layers
+        self._run = self._run_layers = None
+        if run is not None and layers is not None:
+            layers.refresh_all()
+            for kind in SHOWN[self.stage]:
+                layers.describe(kind, self._provenance(run, kind))
+        if outcome.cause is not None:
+            message = in_words(outcome.cause)
+            self.failed.emit(message)
+            show_error(f"{self.job.title}: {message}")
+
+    def _provenance(self, run: Run, kind: Kind) -> Provenance | None:
+        made = run.source.provenance or run.source.results.membrane_provenance
+        if kind != "cells":
+            return made
+        return cells_provenance(self.session.cell_settings, made)
+
+    def _on_inserted(self, event: Any) -> None:
+        if self.session.source is None and event.value in self.sources():
+            self.choose(event.value)
+        self.sources_changed.emit()
+
+    def _on_removed(self, event: Any) -> None:
+        source = self.session.source
+        key = str(event.value.unique_id)
+        self.session.forget(key)
+        if not (self._run is not None and self._run.source.key == key):
+            self._results.pop(key, None)
+        if source is not None and source.key == key:
+            self.choose(next(iter(self.sources()), None))
+        self.sources_changed.emit()
+
+    def _on_renamed(self) -> None:
+        self._on_source_changed()
+        self.sources_changed.emit()
+
+    def _follow(self, layer: Layer | None) -> None:
+        """Listen to the layer at work, and no more to the one before."""
+        before = self._followed() if self._followed is not None else None
+        if before is not None:
+            for name in ("data", "scale", "units"):
+                before.events[name].disconnect(self._on_source_changed)
+        self._followed = None if layer is None else ref(layer)
+        if layer is not None:
+            for name in ("data", "scale", "units"):
+                layer.events[name].connect(self._on_source_changed)
+
+    def _on_source_changed(self) -> None:
+        layer = self._followed() if self._followed is not None else None
+        if layer is not None and layer in self.viewer.layers:
+            self.choose(layer)
+
+
+def in_words(error: BaseException) -> str:
+    """Say an error for the panel; those that nobody foresaw are logged in full."""
+    text = str(error).strip()
+    if isinstance(error, (ValueError, OSError)) and text:
+        return text
+    if isinstance(error, MemoryError):
+        return text or "not enough memory; choose a smaller region or a smaller tile"
+    _log.error("a run failed", exc_info=error)
+    return f"{type(error).__name__}: {text or 'no message'} (details are in the log)"
+
+
+def _array(run: Run, kind: Kind) -> Any:
+    results = run.source.results
+    if kind == "cells":
+        return results.cells
+    return results.membranes if kind == "membranes" else results.probabilities

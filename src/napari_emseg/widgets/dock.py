@@ -1,0 +1,81 @@
+"""The docks: all panels one below the other, and each of them alone."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from napari import Viewer
+from qtpy.QtWidgets import QWidget
+
+from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.data_panel import DataPanel
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.sections import Fold, Scrolled
+from napari_emseg.widgets.theme import follow, follow_theme
+
+PANELS: dict[str, type[QWidget]] = {
+    "Data": DataPanel,
+    "Membranes": MembranesPanel,
+    "Cells": CellsPanel,
+}
+"""In the order of work."""
+
+
+class EmSegmentation(Scrolled):
+    """All panels, numbered, each in a section that folds."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.folds = {
+            name: Fold(f"{number}  {name}", panel(napari_viewer), role="section")
+            for number, (name, panel) in enumerate(PANELS.items(), start=1)
+        }
+        super().__init__(*self.folds.values())
+        for fold in self.folds.values():
+            fold.expand(animate=False)
+        self._desk = desk_of(napari_viewer)
+        follow_theme(self, self._desk.viewer)
+        events = self._desk.session.events
+        follow(self, events.source, self._on_state)
+        follow(self, events.weights, self._on_state)
+        self._on_state()
+
+    def panel(self, name: str) -> QWidget:
+        """Return a panel by its name."""
+        return self.folds[name].content()
+
+    def _on_state(self) -> None:
+        source, weights = self._desk.session.source, self._desk.session.weights
+        self.folds["Data"].summary.setText("" if source is None else source.name)
+        self.folds["Membranes"].summary.setText(
+            "" if weights is None else weights.card.name
+        )
+
+
+class _Alone(Scrolled):
+    """One panel in a dock of its own."""
+
+    panel_class: ClassVar[type[QWidget]]
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.panel = self.panel_class(napari_viewer)
+        super().__init__(self.panel)
+        follow_theme(self, desk_of(napari_viewer).viewer)
+
+
+class DataDock(_Alone):
+    """1 Data."""
+
+    panel_class = DataPanel
+
+
+class MembranesDock(_Alone):
+    """2 Membranes."""
+
+    panel_class = MembranesPanel
+
+
+class CellsDock(_Alone):
+    """3 Cells."""
+
+    panel_class = CellsPanel

@@ -1,0 +1,205 @@
+"""Result layers: made beside their source, and shown again when something is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Literal
+from weakref import ReferenceType, ref
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import Colormap, CyclicLabelColormap
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
+
+from napari_emseg._napari import KEY, placement_of
+from napari_emseg.core.records import Provenance
+from napari_emseg.widgets.view import is_on_screen
+
+Kind = Literal["membrane probability", "membranes", "cells"]
+
+AMBER = (1.0, 0.62, 0.1)
+TEAL = (0.15, 0.8, 0.75)
+
+PAUSE_MS = 20
+"""Between two layers that are added, for events that wait."""
+
+SHARE_OF_TIME = 0.1
+"""Showing results may take this part of the GUI thread's time, and no more."""
+
+
+class ResultLayers(QObject):
+    """The layers that show what runs over one source give.
+
+    The user may hide, rename or remove any of them at any time.
+    """
+
+    def __init__(self, viewer: Viewer, source: Layer) -> None:
+        super().__init__()
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        self._layers: dict[Kind, ReferenceType[Layer]] = {}
+        self._placement = placement_of(source)
+        self._flat = source.ndim == 2
+        self._name = source.name
+        self._free_at = 0.0
+        self._waiting: set[Kind] = set()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._on_free)
+        self._to_add: dict[Kind, NDArray[Any]] = {}
+        self._while: Callable[[], bool] = bool
+        self._then: Callable[[], None] = _nothing
+        self._adding = QTimer(self)
+        self._adding.setInterval(PAUSE_MS)
+        self._adding.timeout.connect(self._on_adding)
+
+    def get(self, kind: Kind) -> Layer | None:
+        """Return a layer; None if it isn't there or the user removed it."""
+        viewer = self._viewer()
+        layer = self._layers[kind]() if kind in self._layers else None
+        there = viewer is not None and layer is not None and layer in viewer.layers
+        return layer if there else None
+
+    def owns(self, layer: Layer) -> bool:
+        """Tell if a layer is one of these."""
+        return any(known() is layer for known in self._layers.values())
+
+    def align(self, source: Layer) -> None:
+        """Follow the source, after its scale or its name has changed."""
+        self._placement = placement_of(source)
+        self._name = source.name
+        for kind in self._layers:
+            layer = self.get(kind)
+            if layer is not None:
+                for name, value in placement_of(layer).items():
+                    if not _equal(value, self._placement[name]):
+                        setattr(layer, name, self._placement[name])
+
+    def show(
+        self,
+        arrays: Mapping[Kind, NDArray[Any]],
+        *,
+        while_: Callable[[], bool],
+        then: Callable[[], None],
+    ) -> None:
+        """Have a layer for each result `(z, y, x)`, the lowest first, `then` go on.
+
+        `while_` it is wanted: not when the window is closing, for one. ones
+        are added one at a time, since each takes a good part of a second in which the
+        window does nothing else.
+        """
+        self._while, self._then = while_, then
+        self._to_add = {}
+        for kind, data in arrays.items():
+            shown = data[0] if self._flat else data
+            layer = self.get(kind)
+            if layer is None:
+                self._to_add[kind] = shown
+            elif not _same_memory(layer.data, shown):
+                layer.data = shown
+        self._adding.start()
+
+    def _on_adding(self) -> None:
+        viewer = self._viewer()
+        if viewer is None or not self._to_add or not self._while():
+            self._adding.stop()
+            self._then()
+            return
+        kind = next(iter(self._to_add))
+        self._add(viewer, kind, self._to_add.pop(kind))
+
+    def describe(self, kind: Kind, provenance: Provenance | None) -> None:
+        """Write into a layer how it came to be."""
+        layer = self.get(kind)
+        if layer is not None and provenance is not None:
+            layer.metadata[KEY] = provenance.model_dump(mode="json")
+
+    def refresh(self, kinds: set[Kind], sections: set[int]) -> None:
+        """Show sections anew if they are on screen, now or when there is time."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        for kind in kinds:
+            layer = self.get(kind)
+            seen = layer is not None and layer.visible
+            if seen and is_on_screen(viewer, layer, sections):
+                self._waiting.add(kind)
+        if self._waiting and not self._timer.isActive():
+            self._timer.start(max(0, round(1000 * (self._free_at - perf_counter()))))
+
+    def refresh_all(self) -> None:
+        """Show everything anew, thumbnails too."""
+        self._timer.stop()
+        self._waiting.clear()
+        for kind in self._layers:
+            layer = self.get(kind)
+            if layer is not None:
+                layer.refresh()
+
+    def _on_free(self) -> None:
+        start = perf_counter()
+        for kind in self._waiting:
+            layer = self.get(kind)
+            if layer is not None:
+                layer.refresh(thumbnail=False, highlight=False, extent=False)
+        self._waiting.clear()
+        end = perf_counter()
+        self._free_at = end + (end - start) / SHARE_OF_TIME
+
+    def _add(self, viewer: Viewer, kind: Kind, data: NDArray[Any]) -> None:
+        active = viewer.layers.selection.active
+        layer = _MAKE[kind](data, f"{self._name} {kind}", self._placement)
+        self._layers[kind] = ref(layer)
+        viewer.add_layer(layer)
+        viewer.layers.selection.active = active
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return bool(np.array_equal(np.asarray(a), np.asarray(b)))
+
+
+def _same_memory(a: Any, b: NDArray[Any]) -> bool:
+    there = getattr(a, "__array_interface__", None)
+    return (
+        there is not None
+        and there["data"] == b.__array_interface__["data"]
+        and a.shape == b.shape
+        and a.dtype == b.dtype
+    )
+
+
+def _probability(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Image:
+    return Image(
+        data,
+        name=name,
+        contrast_limits=(0, 1),
+        colormap=Colormap([(*AMBER, 0.0), (*AMBER, 1.0)], name="membrane"),
+        blending="translucent",
+        opacity=0.7,
+        **placement,
+    )
+
+
+def _membranes(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
+    # one colour for all labels; a direct colormap would have numba compile for seconds
+    colours = CyclicLabelColormap(colors=[(0, 0, 0, 0), (*TEAL, 1)], name="membranes")
+    return Labels(
+        data, name=name, colormap=colours, opacity=0.7, visible=False, **placement
+    )
+
+
+def _cells(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
+    return Labels(data, name=name, opacity=0.45, **placement)
+
+
+_MAKE = {
+    "membrane probability": _probability,
+    "membranes": _membranes,
+    "cells": _cells,
+}

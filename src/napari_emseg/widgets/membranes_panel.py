@@ -1,0 +1,177 @@
+"""2 Membranes: weights and a scope in, membrane probabilities out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari import Viewer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.models.weights import Weights, list_weights, read_weights
+from napari_emseg.session import Run
+from napari_emseg.widgets.desk import MEMBRANES, desk_of
+from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.preferences import preference
+from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.scope import ScopeRow
+from napari_emseg.widgets.sections import Fold, panel_layout
+from napari_emseg.widgets.theme import (
+    button,
+    combo_box,
+    follow,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+from napari_emseg.widgets.words import card_in_words, rescaling_in_words
+
+IN_DATA_PANEL = ("invert",)
+ADVANCED = tuple(
+    name
+    for name in PredictSettings.model_fields
+    if name not in (*IN_DATA_PANEL, "device")
+)
+
+
+class MembranesPanel(QWidget):
+    """Runs a network over a part of the stack."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self._session = self._desk.session
+        self.weights = combo_box()
+        self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
+        self.card = text_label()
+        self.scope = ScopeRow(self._desk)
+        self.device = SettingsForm(self._session.predict_settings, fields=["device"])
+        self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
+        self.rescaling = text_label()
+        self.estimate = text_label(role="title")
+        self.run = RunRow(self._desk, MEMBRANES, self._prepare)
+        self._lay_out()
+        self._connect()
+        self._fill_weights()
+        self._on_settings()
+
+    def _lay_out(self) -> None:
+        line = QHBoxLayout()
+        line.addWidget(self.weights, 1)
+        line.addWidget(self.file)
+        weights, scope = form_layout(), form_layout()
+        weights.addRow(row_label("Weights"), line)
+        scope.addRow(row_label("Scope"), self.scope)
+        layout = panel_layout(self)
+        layout.addLayout(weights)
+        layout.addWidget(self.card)
+        layout.addLayout(scope)
+        layout.addWidget(self.device)
+        layout.addWidget(self.rescaling)
+        layout.addWidget(self.estimate)
+        layout.addWidget(self.run)
+        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+
+    def _connect(self) -> None:
+        self.weights.activated.connect(self._on_weights_chosen)
+        self.file.clicked.connect(self._on_file)
+        self.device.edited.connect(self._on_edited)
+        self.advanced.edited.connect(self._on_edited)
+        self.scope.changed.connect(self._on_estimate)
+        events = self._session.events
+        follow(self, events.source, self._on_state)
+        follow(self, events.weights, self._on_state)
+        follow(self, events.predict_settings, self._on_settings)
+        self._desk.job.ended.connect(self._on_estimate)
+
+    def add_weights(self, path: Path) -> None:
+        """Offer a weights file and use it; says so if it is none."""
+        try:
+            weights = read_weights(path)
+        except (OSError, ValueError) as e:
+            self.run.refuse(str(e))
+            return
+        self._offer(weights)
+        self._session.choose_weights(weights)
+
+    def _prepare(self) -> Run:
+        return self._session.predict(self.scope.region())
+
+    def _fill_weights(self) -> None:
+        known = list_weights()
+        for weights in known.values():
+            self._offer(weights)
+        if self._session.weights is None and known:
+            wanted = preference("runs", "weights") or ""
+            first = next(iter(known.values()))
+            self._session.choose_weights(known.get(wanted, first))
+        elif self._session.weights is not None:
+            self._offer(self._session.weights)
+
+    def _offer(self, weights: Weights) -> None:
+        if self._index(weights) < 0:
+            self.weights.addItem(weights.card.name, weights)
+
+    def _index(self, weights: Weights) -> int:
+        paths = [self.weights.itemData(i).path for i in range(self.weights.count())]
+        return paths.index(weights.path) if weights.path in paths else -1
+
+    def _on_weights_chosen(self, index: int) -> None:
+        self._session.choose_weights(self.weights.itemData(index))
+
+    def _on_file(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(
+            self, "Weights", "", "Weights (*.safetensors)"
+        )
+        if chosen:
+            self.add_weights(Path(chosen))
+
+    def _on_edited(self, settings: PredictSettings) -> None:
+        self._session.predict_settings = settings
+
+    def _on_settings(self) -> None:
+        self.device.show_settings(self._session.predict_settings)
+        self.advanced.show_settings(self._session.predict_settings)
+        self._on_state()
+
+    def _on_state(self) -> None:
+        weights = self._session.weights
+        if weights is not None:
+            self._offer(weights)
+            self.weights.setCurrentIndex(self._index(weights))
+        self.card.setText("" if weights is None else card_in_words(weights.card))
+        self.card.setVisible(weights is not None)
+        self._on_estimate()
+
+    def _on_estimate(self) -> None:
+        """Say what a run would take, or why there can be none.
+
+        Not while one is on: it would wait for PyTorch, which a thread is loading.
+        """
+        if self._desk.job.busy:
+            return
+        source, weights = self._session.source, self._session.weights
+        rescaling = ""
+        if source is not None and weights is not None:
+            rescale = self._session.predict_settings.rescale
+            rescaling = rescaling_in_words(source.stack, weights.card, rescale=rescale)
+        self.rescaling.setText(rescaling)
+        self.rescaling.setVisible(bool(rescaling))
+        words, ready = self._estimate_in_words()
+        self.estimate.setText(words)
+        set_role(self.estimate, "title" if ready else "note")
+        self.run.set_ready(ready, "" if ready else words)
+
+    def _estimate_in_words(self) -> tuple[str, bool]:
+        if self._session.weights is None:
+            return "no weights: choose a weights file", False
+        try:
+            region = self.scope.region()
+            estimate = self._session.estimate(region)
+        except ValueError as e:
+            return str(e), False
+        if estimate is None:
+            n = len(region.sections)
+            return f"{n} section{'s' * (n != 1)}", True
+        return estimate.words, True

@@ -1,0 +1,142 @@
+"""Run, Cancel, progress and what a run tells: the foot of a panel that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+
+from napari_emseg.session import Run
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.jobs import Advance, Outcome
+from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.words import time_left
+
+SHOWN_NOTES = 6
+"""The latest ones; the rest is counted."""
+
+
+class RunRow(QWidget):
+    """Starts a stage's runs and shows them. Its button becomes Cancel meanwhile.
+
+    Parameters
+    ----------
+    stage
+        Which of the desk's stages it starts.
+    prepare
+        Returns the run that would be started; a ValueError says why there is none.
+    """
+
+    def __init__(self, desk: Desk, stage: str, prepare: Callable[[], Run]) -> None:
+        super().__init__()
+        self._desk = desk
+        self._stage = stage
+        self._prepare = prepare
+        self._notes: list[str] = []
+        self._ready = True
+        self.button = button("Run", "primary")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.left = QLabel()
+        self.message = text_label(role="note")
+        row = QHBoxLayout()
+        row.setSpacing(SPACING)
+        row.addWidget(self.button)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.left)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.message)
+        self._connect()
+        self._on_state()
+        self._say([], "note")
+
+    def _connect(self) -> None:
+        self.button.clicked.connect(self._on_click)
+        job = self._desk.job
+        for signal, slot in (
+            (job.started, self._on_started),
+            (job.advanced, self._on_advanced),
+            (job.cancelling, self._on_cancelling),
+            (job.ended, self._on_ended),
+        ):
+            signal.connect(slot)
+        follow(self, self._desk.noted, self._on_noted)
+        follow(self, self._desk.failed, self._on_failed)
+
+    @property
+    def running(self) -> bool:
+        """True while a run of this stage is on."""
+        return self._desk.job.busy and self._desk.stage == self._stage
+
+    def set_ready(self, ready: bool, why: str = "") -> None:
+        """Allow Run or not; `why` not is its tooltip."""
+        self._ready = ready
+        self.button.setToolTip(why)
+        self._on_state()
+
+    def refuse(self, message: str) -> None:
+        """Show an error."""
+        self._say([message], "error")
+
+    def _on_click(self) -> None:
+        if self.running:
+            self._desk.job.cancel()
+            return
+        self._notes = []
+        self._say([], "note")
+        try:
+            self._desk.start(self._prepare(), self._stage)
+        except (OSError, RuntimeError, ValueError) as e:
+            self.refuse(str(e))
+
+    def _on_started(self) -> None:
+        self.bar.setRange(0, 0)
+        self.left.setText("starting" if self.running else "")
+        self._on_state()
+
+    def _on_advanced(self, advance: Advance) -> None:
+        if self.running:
+            self.bar.setRange(0, advance.total)
+            self.bar.setValue(advance.done)
+            self.left.setText(time_left(advance.seconds_left))
+
+    def _on_cancelling(self) -> None:
+        if self.running:
+            self.button.setEnabled(False)
+            self.left.setText("stops after this tile")
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        self._on_state()
+        if self._desk.stage == self._stage and outcome.cancelled:
+            self._add_note("cancelled; what was finished is kept")
+
+    def _on_noted(self, note: str) -> None:
+        if self.running:
+            self._add_note(note)
+
+    def _on_failed(self, message: str) -> None:
+        if self._desk.stage == self._stage:
+            self.refuse(message)
+
+    def _add_note(self, note: str) -> None:
+        self._notes.append(note)
+        more = len(self._notes) - SHOWN_NOTES
+        shown = self._notes[-SHOWN_NOTES:]
+        self._say([f"({more} earlier notes)", *shown] if more > 0 else shown, "note")
+
+    def _say(self, lines: list[str], role: str) -> None:
+        self.message.setText("\n".join(lines))
+        self.message.setVisible(bool(lines))
+        set_role(self.message, role)
+
+    def _on_state(self) -> None:
+        busy = self._desk.job.busy
+        self.button.setText("Cancel" if self.running else "Run")
+        set_role(self.button, "cancel" if self.running else "primary")
+        self.button.setEnabled(self.running or (self._ready and not busy))
+        if busy and not self.running:
+            self.button.setToolTip(f"{self._desk.job.title} is running.")
+        self.bar.setVisible(self.running)
+        self.left.setVisible(self.running)

@@ -1,0 +1,134 @@
+"""The scope of a run: a row of widgets that turns the view into a region."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from napari.layers import Layer
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
+
+from napari_emseg.session import Region, from_here
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.theme import button, combo_box, follow
+from napari_emseg.widgets.view import (
+    add_box_layer,
+    area_in_view,
+    drawn_box,
+    section_on_screen,
+)
+
+VIEW, BOX, SECTION, RANGE, ALL = (
+    "this view",
+    "drawn box",
+    "this section",
+    "sections A–B",
+    "all sections",
+)
+
+SETTLE_MS = 150
+"""The view must rest for so long before anyone is told that it changed."""
+
+
+class ScopeRow(QWidget):
+    """Chooses where a run goes. `changed` tells that the region may be another one."""
+
+    changed = Signal()
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self.choice = combo_box()
+        self.choice.addItems([VIEW, BOX, SECTION, RANGE, ALL])
+        self.choice.setToolTip("Which part of the stack is computed.")
+        self.first, self.last = QSpinBox(), QSpinBox()
+        self.last.setRange(0, 0)
+        self._to = QLabel("–")
+        self.draw = button("Draw", tooltip="Draw a box in a new Shapes layer.")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.choice, 1)
+        for widget in (self.first, self._to, self.last, self.draw):
+            layout.addWidget(widget)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(SETTLE_MS)
+        self._timer.timeout.connect(self.changed)
+        self._connect()
+        self._on_source()
+        self._on_choice()
+
+    def _connect(self) -> None:
+        self.choice.currentTextChanged.connect(self._on_choice)
+        self.first.valueChanged.connect(self.last.setMinimum)
+        for box in (self.first, self.last):
+            box.valueChanged.connect(self._timer.start)
+        self.draw.clicked.connect(self._on_draw)
+        viewer = self._desk.viewer
+        for event in (
+            viewer.dims.events.point,
+            viewer.dims.events.order,
+            viewer.dims.events.ndisplay,
+            viewer.scene.camera.events.zoom,
+            viewer.scene.camera.events.center,
+            viewer.layers.selection.events.active,
+        ):
+            follow(self, event, self._on_view)
+        follow(self, self._desk.session.events.source, self._on_source)
+
+    def region(self) -> Region:
+        """Return where a run would go now, the section on screen first.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or no box where one is asked for.
+        """
+        layer = self._desk.source_layer
+        source = self._desk.session.source
+        if layer is None or source is None:
+            msg = "no stack is chosen; open one or choose an image layer in 1 Data"
+            raise ValueError(msg)
+        return self._region(layer, source.stack.shape[0])
+
+    def _region(self, layer: Layer, n: int) -> Region:
+        viewer = self._desk.viewer
+        here = section_on_screen(viewer, layer)
+        chosen = self.choice.currentText()
+        if chosen == BOX:
+            return drawn_box(viewer, layer)
+        if chosen == RANGE:
+            sections = range(self.first.value(), self.last.value() + 1)
+            return Region(from_here(sections, here))
+        if chosen == ALL:
+            return Region(from_here(range(n), here))
+        region = Region((here,))
+        if chosen == VIEW:
+            region = replace(region, roi=area_in_view(viewer, layer))
+        return region
+
+    def _on_choice(self) -> None:
+        chosen = self.choice.currentText()
+        for widget in (self.first, self._to, self.last):
+            widget.setVisible(chosen == RANGE)
+        self.draw.setVisible(chosen == BOX)
+        self._timer.start()
+
+    def _on_draw(self) -> None:
+        layer = self._desk.source_layer
+        if layer is not None:
+            shapes = add_box_layer(self._desk.viewer, layer)
+            follow(self, shapes.events.data, self._on_view)
+
+    def _on_view(self) -> None:
+        self._timer.start()
+
+    def _on_source(self) -> None:
+        source = self._desk.session.source
+        top = 0 if source is None else source.stack.shape[0] - 1
+        whole = self.last.value() == self.last.maximum()
+        self.first.setRange(0, top)
+        self.last.setRange(self.first.value(), top)
+        if whole:
+            self.last.setValue(top)
+        self._timer.start()

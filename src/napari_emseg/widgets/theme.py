@@ -1,0 +1,130 @@
+"""Colours and spacing of the panels, from napari's theme."""
+
+from __future__ import annotations
+
+from napari import Viewer
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
+
+SPACING = 6
+MARGIN = 8
+LABEL_WIDTH = 96
+
+_STYLE = """
+QLabel[role="title"] {{ font-weight: bold; }}
+QLabel[role="hint"] {{ color: {hint}; }}
+QLabel[role="note"] {{ color: {warning}; }}
+QLabel[role="error"] {{
+    color: {text}; background: {error}; padding: 6px; border-radius: 3px;
+}}
+QPushButton[role="primary"] {{
+    background: {primary}; color: {on_primary}; font-weight: bold; padding: 6px 14px;
+}}
+QPushButton[role="primary"]:hover {{ background: {hover}; }}
+QPushButton[role="primary"]:disabled {{ background: {foreground}; color: {hint}; }}
+QPushButton[role="cancel"] {{ font-weight: bold; padding: 6px 14px; }}
+QPushButton[role="link"] {{
+    background: transparent; border: none; color: {link}; padding: 2px;
+    text-align: left;
+}}
+QPushButton[role="link"]:hover {{ text-decoration: underline; }}
+QPushButton[role="section"] {{
+    background: {foreground}; border: none; text-align: left; font-weight: bold;
+    padding: 7px; border-radius: 2px;
+}}
+QPushButton[role="section"]:hover {{ background: {button}; }}
+QTableWidget {{ background: {background}; gridline-color: {foreground}; }}
+QProgressBar {{ min-height: 14px; max-height: 14px; }}
+"""
+
+
+def style(theme_id: str) -> str:
+    """Return the panels' style sheet in the colours of a theme of napari."""
+    theme = get_theme(theme_id)
+    dark = theme.type == "dark"
+    text = theme.text.as_hex()
+    current = theme.current.as_hex()
+    return _STYLE.format(
+        text=text,
+        hint=theme.icon.as_hex(),
+        warning=theme.warning.as_hex() if dark else theme.text.as_hex(),
+        error=theme.error.as_hex() if dark else "#ffc9c9",
+        primary=current,
+        on_primary="white" if dark else text,
+        hover=theme.highlight.as_hex(),
+        link="#8fa8ff" if dark else "#2f4fb5",
+        foreground=theme.foreground.as_hex(),
+        button=theme.primary.as_hex(),
+        background=theme.background.as_hex(),
+    )
+
+
+def follow_theme(widget: QWidget, viewer: Viewer) -> None:
+    """Style a widget and all in it, now and whenever the theme changes."""
+
+    def restyle() -> None:
+        widget.setStyleSheet(style(viewer.theme))
+
+    restyle()
+    follow(widget, viewer.events.theme, restyle)
+
+
+def follow(owner: QWidget, signal: object, slot: object) -> None:
+    """Connect a signal of napari's or psygnal's until `owner` is destroyed."""
+    signal.connect(slot)  # type: ignore[attr-defined]
+    owner.destroyed.connect(lambda: signal.disconnect(slot))  # type: ignore[attr-defined]
+
+
+def set_role(widget: QWidget, role: str) -> None:
+    """Give a widget the looks of a role of the style sheet."""
+    if widget.property("role") != role:
+        widget.setProperty("role", role)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
+def text_label(text: str = "", role: str = "hint") -> QLabel:
+    """Return a label that wraps and can be copied from."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setProperty("role", role)
+    return label
+
+
+def form_layout(parent: QWidget | None = None) -> QFormLayout:
+    """Return a layout of labels and fields, as wide as there is room."""
+    layout = QFormLayout(parent)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setHorizontalSpacing(SPACING)
+    layout.setVerticalSpacing(SPACING)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+    return layout
+
+
+def row_label(text: str) -> QLabel:
+    """Return the label of a form's row, so wide that all forms of a panel line up."""
+    label = QLabel(text)
+    label.setMinimumWidth(LABEL_WIDTH)
+    return label
+
+
+def combo_box() -> QComboBox:
+    """Return a combo box that doesn't widen the dock for a long name."""
+    box = QComboBox()
+    box.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    box.setMinimumContentsLength(6)
+    return box
+
+
+def button(text: str, role: str = "", tooltip: str = "") -> QPushButton:
+    """Return a push button of a role."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    if role:
+        made.setProperty("role", role)
+    return made

@@ -1,0 +1,93 @@
+"""Loading what a run needs, in the run's own thread and without stopping the window.
+
+Python's import of a compiled library holds the interpreter's lock while the system
+links it, for most of a second in the case of PyTorch: the window would stand still.
+Linking it beforehand, by a call that lets go of the lock, leaves little to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_emseg.core.records import Progress, Record
+
+R = TypeVar("R")
+
+RTLD_NOW = 2  # of Linux and macOS alike
+
+_LIBRARIES = ("libtorch_cpu", "libtorch_cuda", "libtorch_python")
+
+
+PATIENCE = 10.0
+"""Seconds that a run waits for its layers; they may never come, if the window went."""
+
+
+def warmed_up(
+    work: Generator[Record, None, R], layers_are_there: Event, *, torch: bool
+) -> Generator[Record, None, R]:
+    """Load what `work` and its layers need; the GUI adds these after the first record.
+
+    Adding a layer takes a good part of a quarter of a second of the window's time, and
+    twice that while another thread imports PyTorch. So one waits for the other.
+    """
+    try:
+        with _no_collection():
+            for kind in (np.uint8, np.uint32):
+                Labels(np.zeros((2, 2), kind))  # has napari load what colours them
+        yield Progress("loading", 0, 1)
+        layers_are_there.wait(PATIENCE)
+        if torch:
+            load_torch()
+            yield Progress("loading", 1, 1)
+        return (yield from work)
+    finally:
+        work.close()
+
+
+def load_torch() -> None:
+    """Import PyTorch from a thread with the window alive."""
+    if "torch" in sys.modules:
+        return
+    found = find_spec("torch")
+    if found is not None and found.origin is not None and sys.platform != "win32":
+        _link(Path(found.origin).with_name("lib"))
+    with _no_collection():
+        import_module("torch")
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Put garbage collection off: an import makes it look through everything, often."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _link(folder: Path) -> None:
+    """Link PyTorch's libraries; what fails here fails again, and louder, on import."""
+    try:
+        link = ctypes.CDLL(None).dlopen
+    except (AttributeError, OSError):
+        return
+    link.restype, link.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    for name in _LIBRARIES:
+        library = folder / f"{name}{suffix}"
+        if library.exists():
+            link(str(library).encode(), ctypes.RTLD_LOCAL | RTLD_NOW)

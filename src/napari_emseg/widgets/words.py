@@ -1,0 +1,121 @@
+"""What panels say: stacks, cards, sizes and times in words. No Qt."""
+
+from __future__ import annotations
+
+from html import escape
+
+from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.stack import Stack, VoxelSize
+
+
+def stack_in_words(stack: Stack) -> str:
+    """Return e.g. `20 sections 1024² · 50 × 4.6 × 4.6 nm`."""
+    z, y, x = stack.shape
+    sections = f"{z} section{'s' * (z != 1)}"
+    side = f"{y}²" if y == x else f"{y} × {x}"
+    size = stack.voxel_size_nm
+    voxel = "voxel size unknown" if size is None else f"{size_in_words(size)} nm"
+    return f"{sections} {side} · {voxel}"
+
+
+def size_in_words(size: VoxelSize) -> str:
+    """Return e.g. `50 × 4.6 × 4.6`; `?` where z is unknown."""
+    return " × ".join("?" if s is None else f"{s:g}" for s in size)
+
+
+def parse_size(text: str) -> VoxelSize | None:
+    """Return the voxel size that was typed; None for nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is not three numbers, or one for all.
+    """
+    parts = text.lower().replace("nm", " ").replace("×", " ").replace("x", " ")
+    parts = parts.replace(";", " ").replace(",", " ").split()
+    if not parts:
+        return None
+    try:
+        values = [None if p in ("?", "-") else float(p) for p in parts]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values = values * 3
+    if len(values) != 3 or values[1] is None or values[2] is None:
+        msg = (
+            f"{text!r} is no voxel size; type z × y × x in nm, e.g. 50 × 4.6 × 4.6, "
+            "with ? for an unknown z"
+        )
+        raise ValueError(msg)
+    return values[0], values[1], values[2]
+
+
+def rescaling_in_words(stack: Stack, card: Card, *, rescale: bool) -> str:
+    """Return e.g. `4.6 → 4 nm/px (1.15×)`."""
+    wanted = card.pixel_size_nm
+    if wanted is None:
+        return "the weights take any voxel size"
+    if stack.voxel_size_nm is None:
+        return f"no voxel size given, used as it is (weights: {_pair(wanted)} nm/px)"
+    given = stack.voxel_size_nm[1:]
+    zoom = tuple(round(g / w, 2) for g, w in zip(given, wanted, strict=True))
+    if all(abs(z - 1) < 0.02 for z in zoom):
+        return f"{_pair(given)} nm/px, as the weights"
+    if not rescale:
+        return f"{_pair(given)} nm/px, not rescaled to {_pair(wanted)}"
+    return f"{_pair(given)} → {_pair(wanted)} nm/px ({_pair(zoom)}×)"
+
+
+def _pair(values: tuple[float, ...]) -> str:
+    y, x = values
+    return f"{y:g}" if y == x else f"{y:g} × {x:g}"
+
+
+_SCORES = {
+    "v_rand": "V_Rand",
+    "v_info": "V_Info",
+}
+
+
+def card_in_words(card: Card) -> str:
+    """Return a weights' card as a few lines of rich text."""
+    lines = []
+    if card.summary:
+        lines.append(escape(card.summary))
+    facts = [escape(card.architecture)]
+    if card.parameters:
+        facts.append(f"{card.parameters / 1e6:.1f} M parameters")
+    if card.pixel_size_nm is not None:
+        facts.append(f"{_pair(card.pixel_size_nm)} nm/px")
+    lines.append(" · ".join(facts))
+    scores = [
+        f"{words} {card.scores[k]:.3f}"
+        for k, words in _SCORES.items()
+        if k in card.scores
+    ]
+    if scores:
+        held_out = _data(card.held_out_data)
+        lines.append(f"<b>{' · '.join(scores)}</b> on held-out {held_out}")
+    if card.training_data:
+        lines.append(f"learnt from {_data(card.training_data)}")
+    if card.licence:
+        lines.append(f"licence: {escape(card.licence)}")
+    return "<br>".join(lines)
+
+
+def _data(sets: tuple[DataSet, ...]) -> str:
+    said = (f"{d.name}, sections {d.sections}" if d.sections else d.name for d in sets)
+    return escape("; ".join(said)) or "data"
+
+
+def time_left(seconds: float | None) -> str:
+    """Return e.g. `14 s left`; nothing while it can't be told."""
+    if seconds is None:
+        return ""
+    if seconds < 1.5:
+        return "1 s left"
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min left"
+    return f"{seconds / 3600:.1f} h left"

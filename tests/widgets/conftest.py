@@ -1,0 +1,140 @@
+"""A viewer with the dock in it, and weights that load in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from napari.layers import Image
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton
+from thin import thin_weights
+
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.models.weights import Weights
+from napari_emseg.widgets import membranes_panel
+from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.data_panel import DataPanel
+from napari_emseg.widgets.desk import Desk, desk_of
+from napari_emseg.widgets.dock import EmSegmentation
+from napari_emseg.widgets.jobs import Outcome
+from napari_emseg.widgets.membranes_panel import MembranesPanel
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
+    """The weights that the panel offers: `thin`, and `slow` with 30 ms a tile."""
+    known = {
+        "thin": thin_weights(tmp_path, threshold=0.4),
+        "slow": thin_weights(tmp_path, "slow", delay_ms=30),
+        "broken": thin_weights(tmp_path, "broken", failure="shapes don't fit"),
+    }
+    monkeypatch.setattr(membranes_panel, "list_weights", lambda: known)
+    return known
+
+
+@dataclass
+class Window:
+    """A viewer with the dock, and a hand to press its buttons."""
+
+    viewer: Viewer
+    dock: EmSegmentation
+    qtbot: QtBot
+
+    @property
+    def desk(self) -> Desk:
+        return desk_of(self.viewer)
+
+    @property
+    def data(self) -> DataPanel:
+        return self.dock.panel("Data")
+
+    @property
+    def membranes(self) -> MembranesPanel:
+        return self.dock.panel("Membranes")
+
+    @property
+    def cells(self) -> CellsPanel:
+        return self.dock.panel("Cells")
+
+    def click(self, button: QAbstractButton) -> None:
+        assert button.isEnabled(), button.toolTip()
+        self.qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def choose_weights(self, name: str) -> None:
+        box = self.membranes.weights
+        box.setCurrentIndex(box.findText(name))
+        box.activated.emit(box.currentIndex())
+
+    def choose_scope(self, panel: Any, words: str) -> None:
+        panel.scope.choice.setCurrentText(words)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until panels have noticed a change of the view."""
+        self.qtbot.wait(250)
+
+    def start(self, panel: Any) -> None:
+        self.settle()
+        self.click(panel.run.button)
+        assert self.desk.job.busy, panel.run.message.text()
+
+    def finish(self, timeout: int = 20_000) -> Outcome:
+        if not self.desk.job.busy:
+            return self.desk.job._outcome
+        with self.qtbot.waitSignal(self.desk.job.ended, timeout=timeout) as ended:
+            pass
+        return ended.args[0]
+
+    def run(self, panel: Any) -> Outcome:
+        self.start(panel)
+        return self.finish()
+
+    def layer(self, name: str) -> Any:
+        return self.viewer.layers[name]
+
+
+OpenWindow = Callable[..., Window]
+
+
+@pytest.fixture
+def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
+    """Open a viewer on some layers, and the dock."""
+    windows: list[Window] = []
+
+    def open_window(*layers: Image, show: bool = False) -> Window:
+        viewer = make_napari_viewer(show=show)
+        for layer in layers:
+            viewer.add_layer(layer)
+        dock = EmSegmentation(viewer)
+        viewer.window.add_dock_widget(dock, name="EM segmentation")
+        window = Window(viewer, dock, qtbot)
+        window.desk.session.predict_settings = PredictSettings(
+            runtime="torch", device="cpu", tile=64, threads=1
+        )
+        windows.append(window)
+        return window
+
+    yield open_window
+    for window in windows:
+        job = window.desk.job
+        if job.busy:
+            with qtbot.waitSignal(job.ended, timeout=20_000):
+                job.cancel()
+
+
+@pytest.fixture
+def em(drawn_stack) -> Callable[..., Image]:
+    """Make an image layer of the drawn stack."""
+
+    def em(name: str = "em", **options: Any) -> Image:
+        stack, _ = drawn_stack
+        spatial = {"scale": (50, 4, 4), "units": ("nm",) * 3}
+        return Image(np.array(stack.data), name=name, **(spatial | options))
+
+    return em

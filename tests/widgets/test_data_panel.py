@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from napari.layers import Image, Labels
+
+
+def type_size(window, text: str) -> None:
+    line = window.data.voxel_size
+    line.setText(text)
+    line.editingFinished.emit()
+
+
+def opened(window, path, count: int) -> None:
+    window.data.open_path(str(path))
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == count, timeout=5000)
+
+
+def test_a_stack_in_words(open_window, em) -> None:
+    window = open_window(em())
+    assert window.data.words.text() == "4 sections 96 × 112 · 50 × 4 × 4 nm"
+    assert window.data.layers.currentText() == "em"
+    assert window.dock.folds["Data"].summary.text() == "em"
+
+
+def test_an_empty_viewer_asks_for_a_stack(open_window, em) -> None:
+    window = open_window()
+    window.settle()
+    assert window.data.words.text() == "no stack yet"
+    assert not window.membranes.run.button.isEnabled()
+    assert "1 Data" in window.membranes.estimate.text()
+    window.viewer.add_layer(em("late"))
+    window.settle()
+    assert window.data.layers.currentText() == "late"
+    assert window.membranes.run.button.isEnabled()
+
+
+def test_the_list_follows_layers(open_window, em) -> None:
+    window = open_window(em("a"))
+    window.viewer.add_layer(em("b"))
+    box = window.data.layers
+    names = lambda: [box.itemText(i) for i in range(box.count())]  # noqa: E731
+    assert names() == ["a", "b"]
+    assert box.currentText() == "a"
+    window.layer("a").name = "renamed"
+    assert names() == ["renamed", "b"]
+    assert window.desk.session.source.name == "renamed"
+    window.viewer.layers.remove(window.layer("renamed"))
+    assert names() == ["b"]
+    assert window.desk.session.source.name == "b"
+    window.viewer.layers.clear()
+    assert window.desk.session.source is None
+    assert window.data.words.text() == "no stack yet"
+
+
+def test_results_and_labels_are_not_offered(open_window, em) -> None:
+    window = open_window(em())
+    window.viewer.add_layer(Labels(np.zeros((4, 96, 112), int), name="mine"))
+    window.run(window.membranes)
+    assert window.data.layers.count() == 1
+
+
+def test_two_stacks_each_with_its_own_results(open_window, em) -> None:
+    window = open_window(em("a"), em("b"))
+    window.run(window.membranes)
+    box = window.data.layers
+    box.setCurrentIndex(1)
+    box.activated.emit(1)
+    assert window.desk.session.source.name == "b"
+    window.run(window.membranes)
+    names = {layer.name for layer in window.viewer.layers}
+    assert {"a membrane probability", "b membrane probability"} <= names
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (Image(np.zeros((8, 9, 3), np.uint8), rgb=True, name="x"), "Split RGB"),
+        (Image(np.zeros((2, 3, 8, 9), np.uint8), name="x"), "Split Stack"),
+    ],
+)
+def test_what_is_no_stack_is_refused_with_a_way_out(open_window, layer, words) -> None:
+    window = open_window(layer)
+    window.settle()
+    assert words in window.data.message.text()
+    assert window.data.message.isVisibleTo(window.data)
+    assert not window.membranes.run.button.isEnabled()
+
+
+def test_the_users_voxel_size_wins(open_window) -> None:
+    window = open_window(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
+    assert window.data.voxel_size.text() == ""
+    assert "voxel size unknown" in window.data.words.text()
+    type_size(window, "50 x 4.6, 4.6")
+    source = window.desk.session.source
+    assert source.stack.voxel_size_nm == pytest.approx((50, 4.6, 4.6))
+    np.testing.assert_allclose(window.layer("em").scale, (50, 4.6, 4.6))
+    assert window.data.voxel_size.text() == "50 × 4.6 × 4.6"
+    type_size(window, "")
+    assert window.desk.session.source.stack.voxel_size_nm is None
+    assert window.data.voxel_size.text() == ""
+
+
+def test_an_unknown_section_thickness_can_be_typed(open_window) -> None:
+    window = open_window(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
+    type_size(window, "? × 5 × 5")
+    assert window.desk.session.source.stack.voxel_size_nm == (None, 5, 5)
+    assert window.data.voxel_size.text() == "? × 5 × 5"
+
+
+@pytest.mark.parametrize("text", ["many", "1 2", "-4", "0", "4 4 nan"])
+def test_a_wrong_voxel_size_is_explained(open_window, em, text) -> None:
+    window = open_window(em())
+    type_size(window, text)
+    assert window.data.message.isVisibleTo(window.data)
+    assert window.desk.session.source.stack.voxel_size_nm == (50, 4, 4)
+
+
+def test_results_follow_the_voxel_size(open_window, em) -> None:
+    window = open_window(em())
+    window.run(window.membranes)
+    type_size(window, "40 8 8")
+    for layer in window.viewer.layers:
+        np.testing.assert_allclose(layer.scale, (40, 8, 8))
+
+
+def test_opening_a_file(open_window, tmp_path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "some.tif", values, photometric="minisblack")
+    window = open_window()
+    opened(window, tmp_path / "some.tif", 1)
+    assert window.desk.session.source.name == "some"
+    np.testing.assert_array_equal(np.asarray(window.layer("some").data), values)
+    assert window.data.words.text().startswith("3 sections 20 × 30")
+
+
+def test_opening_a_folder_becomes_the_stack_at_work(open_window, em, tmp_path) -> None:
+    for z in range(3):
+        tifffile.imwrite(tmp_path / f"s{z}.tif", np.full((8, 9), z, np.uint8))
+    window = open_window(em())
+    opened(window, tmp_path, 2)
+    assert window.desk.session.source.stack.shape == (3, 8, 9)
+
+
+def test_a_damaged_file_is_named(open_window, tmp_path) -> None:
+    (tmp_path / "bad.tif").write_bytes(b"II*\0 nothing")
+    window = open_window()
+    window.data.open_path(str(tmp_path / "bad.tif"))
+    window.qtbot.waitUntil(lambda: bool(window.data.message.text()), timeout=5000)
+    assert "bad.tif" in window.data.message.text()
+    assert window.data.open.isEnabled()
+
+
+def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
+    pytest.importorskip("napari_emseg.io.hdf5")
+    values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["raw"], file["other"] = values, values[:2]
+    window = open_window()
+    window.data.open_path(str(tmp_path / "two.h5"))
+    choice = window.data.choice
+    window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=5000)
+    assert choice.choices.count() == 2
+    choice.choices.setCurrentIndex(choice.choices.findData("raw"))
+    window.click(choice.chosen)
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=5000)
+    assert window.desk.session.source.stack.shape == (3, 20, 30)
+    assert not choice.isVisibleTo(window.data)
+
+
+def test_a_pyramid_is_used_at_full_resolution(open_window) -> None:
+    levels = [np.zeros((2, 64, 64), np.uint8), np.zeros((2, 32, 32), np.uint8)]
+    window = open_window(Image(levels, name="pyramid"))
+    assert "2 sections 64²" in window.data.words.text()
+    assert "full resolution" in window.data.words.text()

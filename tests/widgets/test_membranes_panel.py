@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+import napari_emseg
+from napari_emseg.core.records import Provenance
+
+
+def test_membranes_of_all_sections(open_window, em, weights) -> None:
+    window = open_window(em())
+    window.choose_scope(window.membranes, "all sections")
+    outcome = window.run(window.membranes)
+    assert outcome.error is None
+    probability = window.layer("em membrane probability")
+    membranes = window.layer("em membranes")
+    expected = napari_emseg.predict(
+        window.layer("em").data,
+        weights["thin"],
+        settings=window.desk.session.predict_settings,
+    )
+    np.testing.assert_allclose(probability.data, expected, atol=1e-6)
+    np.testing.assert_array_equal(membranes.data, expected > 0.4)
+    assert isinstance(probability, Image)
+    assert isinstance(membranes, Labels)
+
+
+def test_results_lie_over_their_source_and_say_how_they_came(open_window, em) -> None:
+    layer = em(translate=(100, 40, -20))
+    layer.rotate = 20
+    window = open_window(layer)
+    window.run(window.membranes)
+    corner = (1.0, 2.0, 3.0)
+    for name in ("em membrane probability", "em membranes"):
+        result = window.layer(name)
+        np.testing.assert_allclose(
+            result.data_to_world(corner), layer.data_to_world(corner)
+        )
+        assert result.units == layer.units
+        assert result.axis_labels == layer.axis_labels
+        made = Provenance.model_validate(result.metadata["emseg"])
+        assert made.kind == "membrane"
+        assert made.weights == "thin"
+        assert made.weights_sha256
+        assert made.threshold == 0.4
+
+
+def test_this_section_is_the_one_on_screen(open_window, em) -> None:
+    window = open_window(em())
+    window.viewer.dims.set_current_step(0, 2)
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    data = window.layer("em membrane probability").data
+    assert data[2].any()
+    assert not data[[0, 1, 3]].any()
+
+
+def test_a_range_of_sections_goes_into_the_same_layer(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    first = window.layer("em membrane probability")
+    window.choose_scope(window.membranes, "sections A–B")
+    window.membranes.scope.first.setValue(2)
+    window.membranes.scope.last.setValue(3)
+    window.run(window.membranes)
+    assert window.layer("em membrane probability") is first
+    assert len(window.viewer.layers) == 3
+    seen = first.data.any(axis=(1, 2)).tolist()
+    here = window.viewer.dims.current_step[0]
+    assert seen == [z in (here, 2, 3) for z in range(4)]
+
+
+def test_a_drawn_box(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_scope(window.membranes, "drawn box")
+    assert not window.membranes.run.button.isEnabled()
+    assert "press Draw" in window.membranes.estimate.text()
+    window.click(window.membranes.scope.draw)
+    shapes = window.layer("box")
+    shapes.add_rectangles(
+        np.array([[1, 10, 20], [1, 10, 60], [1, 40, 60], [1, 40, 20]])
+    )
+    window.run(window.membranes)
+    data = window.layer("em membrane probability").data
+    z, y, x = np.nonzero(data > 1e-6)
+    assert set(z) == {1}
+    assert (y.min(), y.max()) == pytest.approx((10, 40), abs=1)
+    assert (x.min(), x.max()) == pytest.approx((20, 60), abs=1)
+
+
+def test_the_estimate_is_said_before_the_run(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_scope(window.membranes, "all sections")
+    words = window.membranes.estimate.text()
+    assert "4 sections" in words
+    assert "tiles" in words
+    assert "GB on cpu" in words
+
+
+def test_the_card_is_said_in_words(open_window, em) -> None:
+    window = open_window(em())
+    card = window.membranes.card.text()
+    for words in ("Dark is membrane", "V_Rand 0.500", "drawings", "BSD-3-Clause"):
+        assert words in card
+
+
+def test_weights_from_a_file(open_window, em, tmp_path) -> None:
+    from thin import thin_weights
+
+    window = open_window(em())
+    own = thin_weights(tmp_path, "mine", threshold=0.7)
+    window.membranes.add_weights(own.path)
+    assert window.membranes.weights.currentText() == "mine"
+    assert window.desk.session.cell_settings.threshold == 0.7
+    assert window.run(window.membranes).error is None
+
+
+def test_a_file_that_is_no_weights_is_refused_in_words(open_window, tmp_path) -> None:
+    window = open_window()
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"nothing of the kind")
+    window.membranes.add_weights(bad)
+    assert "bad.safetensors is no weights file" in window.membranes.run.message.text()
+
+
+def test_a_failing_network_is_told_and_another_run_works(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_weights("broken")
+    outcome = window.run(window.membranes)
+    assert outcome.error is not None
+    message = window.membranes.run.message
+    assert "shapes don't fit" in message.text()
+    assert message.property("role") == "error"
+    assert window.membranes.run.button.text() == "Run"
+    window.choose_weights("thin")
+    assert window.run(window.membranes).error is None
+    assert not window.membranes.run.message.isVisibleTo(window.membranes)
+
+
+def test_cancel_keeps_what_is_finished(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_weights("slow")
+    window.choose_scope(window.membranes, "all sections")
+    window.start(window.membranes)
+    button = window.membranes.run.button
+    assert button.text() == "Cancel"
+    there = window.desk.session.source.results
+    window.qtbot.waitUntil(lambda: len(there.predicted) >= 2, timeout=20_000)
+    window.click(button)
+    outcome = window.finish()
+    assert outcome.cancelled
+    assert there.unknown(0) is None or len(there.predicted) < 4
+    assert there.probabilities.any()
+    assert button.text() == "Run"
+    assert "kept" in window.membranes.run.message.text()
+
+
+def test_progress_and_time_left_are_shown(open_window, em) -> None:
+    window = open_window(em())
+    window.choose_weights("slow")
+    window.choose_scope(window.membranes, "all sections")
+    window.start(window.membranes)
+    run = window.membranes.run
+    window.qtbot.waitUntil(lambda: run.bar.value() > 2, timeout=20_000)
+    assert run.bar.isVisibleTo(window.membranes)
+    window.qtbot.waitUntil(lambda: "left" in run.left.text(), timeout=5000)
+    window.finish()
+    assert not run.bar.isVisibleTo(window.membranes)
+
+
+def test_the_section_on_screen_comes_first(open_window, em) -> None:
+    window = open_window(em())
+    window.viewer.dims.set_current_step(0, 2)
+    window.choose_weights("slow")
+    window.choose_scope(window.membranes, "all sections")
+    window.start(window.membranes)
+    there = window.desk.session.source.results
+    window.qtbot.waitUntil(lambda: bool(there.predicted), timeout=20_000)
+    assert there.predicted[0] == 2
+
+
+def test_advanced_settings_reach_the_run(open_window, em) -> None:
+    window = open_window(em())
+    tile = window.membranes.advanced.findChild(object, "tile")
+    tile.setValue(96)
+    assert window.desk.session.predict_settings.tile == 96
+    assert window.desk.session.predict_settings.runtime == "torch"
+
+
+def test_opening_the_dock_loads_no_torch() -> None:
+    import subprocess
+
+    code = """
+import sys, napari, numpy as np
+viewer = napari.Viewer(show=False)
+viewer.add_image(np.zeros((3, 32, 32), np.uint8))
+viewer.window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
+from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QTimer
+QTimer.singleShot(600, QApplication.instance().quit)
+QApplication.instance().exec()
+assert "torch" not in sys.modules
+viewer.close()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
