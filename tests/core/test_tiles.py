@@ -144,8 +144,8 @@ def run(plan: TilePlan, picture: NDArray[np.float32]) -> NDArray[np.float32]:
     out = np.full(plan.shape, np.nan, np.float32)
     for tile in plan:
         values = read_tile(lambda y, x: picture[y, x], plan, tile)
-        trim = plan.geometry.trim
-        kept = values[trim : values.shape[0] - trim, trim : values.shape[1] - trim]
+        cut = plan.geometry.margin
+        kept = values[cut : values.shape[0] - cut, cut : values.shape[1] - cut]
         out[tile.core] = core_of(kept[None], plan, tile)[0]
     return out
 

@@ -41,7 +41,8 @@ class Blur:
         )
         far = np.roll(batch, (5, 5), (2, 3)) + np.roll(batch, (-5, -5), (2, 3))
         membrane = (batch + cells + far) / 4
-        return np.concatenate([membrane, 1 - membrane], axis=1)
+        kept = slice(self.geometry.margin, -self.geometry.margin)
+        return np.concatenate([membrane, 1 - membrane], axis=1)[:, :, kept, kept]
 
     def free_memory(self) -> int:
         return self.free

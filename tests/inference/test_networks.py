@@ -18,6 +18,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference import Predictor
+from napari_emseg.models.forward import inner_logits
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network, build
 
@@ -169,6 +170,19 @@ def test_context_is_true_and_no_larger_than_needed(levels: int) -> None:
     (seen,) = torch.nonzero(window.grad[0, 0].abs().sum(1), as_tuple=True)
     assert int(seen.min()) == cell.start - geometry.context
     assert int(seen.max()) == cell.stop - 1 + geometry.context
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 5])
+def test_inner_is_the_whole_without_its_margin(levels: int) -> None:
+    network = build("unet", {"base": 2, "levels": levels, "normalisation": "none"})
+    geometry = cast("Network", network).geometry
+    y, x = TilePlan((2 * geometry.stride, 1), geometry).window_shape
+    with torch.inference_mode():
+        window = torch.rand(1, 1, y, x, dtype=torch.float64)
+        network = network.eval().double()
+        whole, inner = network(window), inner_logits(network, window)
+    cut = geometry.margin
+    np.testing.assert_allclose(inner, whole[:, :, cut:-cut, cut:-cut], atol=1e-9)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 4])

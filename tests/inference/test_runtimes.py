@@ -220,7 +220,7 @@ class TestOpenVino:
         batch = np.random.default_rng(0).random((1, 1, 64, 64), dtype=np.float32)
         expected = runtime(batch)
         with pytest.raises(RuntimeError, match="shape"):
-            runtime(np.zeros((1, 1, 64, 61), np.float32))
+            runtime(np.zeros((1, 2, 64, 64), np.float32))
         np.testing.assert_array_equal(runtime(batch), expected)
         runtime.release()
         np.testing.assert_array_equal(runtime(batch), expected)

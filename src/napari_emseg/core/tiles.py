@@ -72,6 +72,15 @@ class Geometry:
         return _up(self.context, self.stride)
 
     @property
+    def margin(self) -> int:
+        """Pixels that are thrown away on each side of a window, whatever the padding.
+
+        All of them are there for the sake of the rest, so that no network needs to
+        compute what it says of them.
+        """
+        return self.context if self.padding == "valid" else self.halo
+
+    @property
     def trim(self) -> int:
         """Pixels that the output is shorter than the window, on each side."""
         return self.context if self.padding == "valid" else 0
@@ -288,11 +297,14 @@ def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]
 def core_of(
     output: NDArray[np.float32], plan: TilePlan, tile: Tile
 ) -> NDArray[np.float32]:
-    """Return what stays of a network's `output` `(c, y, x)`, on the source's grid."""
+    """Return what stays of the window less its margin, on the source's grid.
+
+    `output` `(c, y, x)` are the network's results for all of the window but its margin.
+    """
     for axis, (line, core, window) in enumerate(
         zip(plan.axes, tile.core, tile.window, strict=True), start=1
     ):
-        origin = window.start + plan.geometry.trim
+        origin = window.start + plan.geometry.margin
         output = line.to_source(core.start, core.stop).apply(output, axis, origin)
     return output
 

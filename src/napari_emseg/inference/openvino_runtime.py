@@ -101,12 +101,13 @@ class OpenVinoRuntime:
         """Compare with PyTorch on another shape than the one that was traced."""
         import torch
 
-        from napari_emseg.models.forward import to_probabilities
+        from napari_emseg.models.forward import inner_logits, to_probabilities
 
         y, x = _legal_shape(self.geometry, 2)
         batch = np.random.default_rng(0).random((1, 1, y, x), dtype=np.float32)
         with torch.inference_mode():
-            wanted = to_probabilities(network(torch.from_numpy(batch)), network)
+            logits = inner_logits(network, torch.from_numpy(batch))
+            wanted = to_probabilities(logits, network)
         difference = float(np.abs(wanted.numpy() - self(batch)).max())
         if not difference <= SAME:
             msg = f"OpenVINO differs from PyTorch by {difference:.2g} in probabilities"
@@ -137,15 +138,14 @@ def _convert(openvino: Any, network: nn.Module, geometry: Geometry) -> Any:
     """Trace by hand: OpenVINO's own tracing checks itself, which takes four seconds."""
     import torch
 
-    # a window without its halo is enough, and quicker, where borders are padded
-    small = (geometry.stride * 2, geometry.stride * 2)
-    shape = small if geometry.padding == "same" else _legal_shape(geometry, 0)
     with warnings.catch_warnings(), torch.no_grad():
         # tracing warns of every Python number that it takes as constant: _check is
         # there to find out whether one of them should not have been
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            _with_probabilities(network), torch.zeros(1, 1, *shape), check_trace=False
+            _with_probabilities(network),
+            torch.zeros(1, 1, *_legal_shape(geometry, 0)),
+            check_trace=False,
         )
         return openvino.convert_model(traced, input=[-1, 1, -1, -1])
 
@@ -154,7 +154,7 @@ def _with_probabilities(network: nn.Module) -> nn.Module:
     """Return a module that ends in probabilities instead of logits."""
     from torch import Tensor, nn
 
-    from napari_emseg.models.forward import to_probabilities
+    from napari_emseg.models.forward import inner_logits, to_probabilities
 
     class Probabilities(nn.Module):
         def __init__(self) -> None:
@@ -162,6 +162,6 @@ def _with_probabilities(network: nn.Module) -> nn.Module:
             self.network = network
 
         def forward(self, x: Tensor) -> Tensor:
-            return to_probabilities(self.network(x), self.network)
+            return to_probabilities(inner_logits(self.network, x), self.network)
 
     return Probabilities().eval()

@@ -17,10 +17,10 @@ from napari_emseg.models.weights import Weights
 class Runtime(Protocol):
     """Runs one network on one device.
 
-    Calling it computes probabilities `(n, n_classes, y', x')`, float32, of normalised
-    grey values `(n, 1, y, x)`, float32. It raises `MemoryError` or `RuntimeError` when
-    memory runs out (`is_out_of_memory`), and is safe to call from any thread, one at a
-    time.
+    Calling it computes probabilities `(n, n_classes, y', x')`, float32, of windows
+    `(n, 1, y, x)` of normalised grey values, float32, less the margin of `geometry` on
+    each side. It raises `MemoryError` or `RuntimeError` when memory runs out
+    (`is_out_of_memory`), and is safe to call from any thread, one at a time.
     """
 
     name: str

@@ -23,6 +23,21 @@ def to_probabilities(logits: Tensor, network: nn.Module) -> Tensor:
     return logits.float().sigmoid()
 
 
+def inner_logits(network: nn.Module, window: Tensor) -> Tensor:
+    """Return logits of windows `(n, 1, y, x)` less the margin of their geometry.
+
+    Networks with a method `inner` are asked to compute no more than that.
+    """
+    inner = getattr(network, "inner", None)
+    if inner is not None:
+        logits: Tensor = inner(window)
+        return logits
+    geometry = cast("Network", network).geometry
+    cut = geometry.margin - geometry.trim
+    logits = network(window)
+    return logits[:, :, cut : logits.shape[2] - cut, cut : logits.shape[3] - cut]
+
+
 @torch.inference_mode()
 def predict_picture(
     network: nn.Module, picture: NDArray[np.float32]
@@ -39,5 +54,5 @@ def predict_picture(
     batch = torch.from_numpy(window)[None, None].to(
         device, memory_format=torch.channels_last
     )
-    probabilities = to_probabilities(network(batch), network)
+    probabilities = to_probabilities(inner_logits(network, batch), network)
     return core_of(probabilities[0].cpu().numpy(), plan, tile)

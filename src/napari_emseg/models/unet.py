@@ -80,6 +80,19 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, n_classes, y', x')` for `(n, 1, y, x)`."""
+        return self._logits(x, [0] * (self.config.levels + 1))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Return the logits of a window less its margin, which are right everywhere.
+
+        The expanding path computes no more than they depend on: a quarter less work.
+        """
+        if self.config.padding == "valid":
+            return self._logits(x, [0] * (self.config.levels + 1))
+        return self._logits(x, _cuts(self.config.levels, self.geometry.halo))
+
+    def _logits(self, x: Tensor, cuts: list[int]) -> Tensor:
+        """Cut so much off each side after every upsampling, and before the head."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
@@ -87,10 +100,10 @@ class UNet(nn.Module):
                 x = self.dropout(x)
             skips.append(x)
         x = skips.pop()
-        for upsample, block in zip(self.upsample, self.up, strict=True):
-            x = upsample(x)
+        for upsample, block, cut in zip(self.upsample, self.up, cuts[:-1], strict=True):
+            x = _without_border(upsample(x), cut)
             x = block(torch.cat([_crop(skips.pop(), x), x], dim=1))
-        logits: Tensor = self.head(x)
+        logits: Tensor = self.head(_without_border(x, cuts[-1]))
         return logits
 
     def supervised(self, x: Tensor) -> list[Tensor]:
@@ -127,6 +140,27 @@ def _context(levels: int) -> int:
     for _ in range(levels):
         first = 2 * first - 2
     return -first
+
+
+def _cuts(levels: int, halo: int) -> list[int]:
+    """Pixels to cut off at each level, coarsest first, and of the last block's output.
+
+    Follows the first pixel that is needed from the output down: each level's two padded
+    convolutions are wrong in two pixels, and need two more of what they are given.
+    """
+    starts, needed = [], halo
+    for _ in range(levels):
+        starts.append(needed - 2)
+        needed = (needed - 2) // 2
+    starts.append(0)  # the coarsest level is computed whole
+    cuts = [starts[i] - 2 * starts[i + 1] for i in reversed(range(levels))]
+    return [*cuts, halo - starts[0]]
+
+
+def _without_border(x: Tensor, width: int) -> Tensor:
+    if width == 0:
+        return x
+    return x[:, :, width : x.shape[2] - width, width : x.shape[3] - width]
 
 
 def _crop(skip: Tensor, like: Tensor) -> Tensor:
