@@ -53,6 +53,7 @@ _DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
+    NameError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -71,13 +72,17 @@ def clear_errors(where: str) -> Iterator[None]:
     Raises
     ------
     UnreadableError
-        With `where` and the cause; our own errors pass unchanged.
+        With `where` and the cause. Questions, and files that are missing or not ours to
+        read, pass unchanged.
     """
     try:
         yield
-    except (ChoiceNeeded, UnreadableError, PermissionError, FileNotFoundError):
+    except (ChoiceNeeded, PermissionError, FileNotFoundError):
         raise
+    except UnreadableError as e:
+        msg = f"{where}: {e}"
+        raise UnreadableError(msg) from e
     except _DAMAGE as e:
-        cause = str(e).strip() or type(e).__name__
-        msg = f"{where}: {cause}"
+        cause = " ".join(str(e).split()) or type(e).__name__
+        msg = f"{where}: is damaged or cut short ({cause})"
         raise UnreadableError(msg) from e

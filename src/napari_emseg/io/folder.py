@@ -32,7 +32,7 @@ def contents(path: Path) -> Contents:
         if p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
     ]
     if not files:
-        msg = f"{path.name}: has no sections in it ({', '.join(sorted(known))})"
+        msg = f"has no sections in it ({', '.join(sorted(known))})"
         raise UnreadableError(msg)
     return contents_of_files(files, path.name)
 
@@ -74,7 +74,7 @@ def _one_kind(files: list[Path], name: str) -> None:
         kinds.setdefault(kind.replace("jpeg", "jpg"), []).append(path)
     if len(kinds) > 1:
         found = " and ".join(f"{len(p)} such as {p[0].name}" for p in kinds.values())
-        msg = f"{name}: has several kinds of files ({found}); say which: {name}/*.EXT"
+        msg = f"has several kinds of files ({found}); say which, as in {name}/*.EXT"
         raise UnreadableError(msg)
 
 
@@ -104,7 +104,7 @@ def _section(path: Path) -> Volume:
     volume = found.volumes[found.default or 0]
     lead = len(volume.axes.partition("Y")[0])
     if found.default is None or max(volume.shape[:lead], default=1) > 1:
-        msg = f"{path.name}: is more than one section ({volume.summary}); open it alone"
+        msg = f"is more than one section ({volume.summary}); open it alone"
         raise UnreadableError(msg)
 
     def read(index: Index) -> NDArray[Any]:

@@ -28,10 +28,10 @@ def contents(path: Path) -> Contents:
         shape, fortran, dtype = read_header(file)
         offset = file.tell()
     if dtype.hasobject:
-        msg = f"{path.name}: holds Python objects, not numbers"
+        msg = "holds Python objects, not numbers"
         raise UnreadableError(msg)
     if len(shape) < 2:
-        msg = f"{path.name}: is not a picture, its shape is {shape}"
+        msg = f"is not a picture, its shape is {shape}"
         raise UnreadableError(msg)
     axes = _axes(shape)
     if fortran:

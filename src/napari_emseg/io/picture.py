@@ -28,11 +28,11 @@ def contents(path: Path) -> Contents:
 
 def _png(path: Path, head: bytes) -> Volume:
     if len(head) < 33 or head[12:16] != b"IHDR":
-        msg = f"{path.name}: is cut short or damaged, it has no PNG header"
+        msg = "is cut short or damaged, it has no PNG header"
         raise UnreadableError(msg)
     width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
     if colour not in _SAMPLES or width == 0 or height == 0:
-        msg = f"{path.name}: is damaged, its PNG header says {width} × {height} px"
+        msg = f"is damaged, its PNG header says {width} × {height} px"
         raise UnreadableError(msg)
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
 

@@ -82,6 +82,7 @@ FORMATS: tuple[Format, ...] = (
 ZARR = Format("OME-Zarr", (".zarr",), lambda head: False, "omezarr")
 FOLDER = Format("folder", (), lambda head: False, "folder")
 
+KINDS = ("TIFF", "PNG", "JPEG", "MRC", "DM3/DM4", "HDF5", "OME-Zarr", "npy")
 SUFFIXES = tuple(s for f in (*FORMATS, ZARR) for s in f.suffixes)
 """Names of files that `open_stack` reads, as a hint; the content decides."""
 
@@ -100,7 +101,7 @@ def recognise(path: Path) -> Format:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
-        msg = f"{path.name}: is empty (0 bytes)"
+        msg = "is empty (0 bytes)"
         raise UnreadableError(msg)
     for known in FORMATS:
         if known.recognises(head):
@@ -116,11 +117,9 @@ def _by_name(path: Path, head: bytes) -> Format:
         return named
     begins = f"it begins with {head[:8]!r}"
     if named is not None:
-        msg = f"{path.name}: is no {named.name} file in spite of its name; {begins}"
+        msg = f"is no {named.name} file in spite of its name; {begins}"
     else:
-        msg = f"{path.name}: is of no known format ({begins}); known: " + ", ".join(
-            SUFFIXES
-        )
+        msg = f"is of no known format ({begins}); known are {', '.join(KINDS)}"
     raise UnreadableError(msg)
 
 
@@ -253,13 +252,14 @@ def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
         if len(found) > 1:
             from napari_emseg.io.folder import contents_of_files
 
-            return text, text, FOLDER, contents_of_files(found, text)
+            with clear_errors(text):
+                return text, text, FOLDER, contents_of_files(found, text)
         place = found[0]
     if not place.exists():
         msg = f"no such file or folder: {text}"
         raise FileNotFoundError(msg)
-    known = recognise(place)
     with clear_errors(place.name):
+        known = recognise(place)
         return str(place), place.name, known, known.contents(place)
 
 

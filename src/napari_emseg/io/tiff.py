@@ -59,7 +59,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
     if damage or not series:
         tif.close()
         cause = damage[0].partition("> ")[2] if damage else "has no pages"
-        msg = f"{path.name}: is damaged or cut short: {cause}"
+        msg = f"is damaged or cut short: {cause}"
         raise UnreadableError(msg)
     return tif, series
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -126,10 +126,14 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
     return Volume(order, tuple(sizes[a] for a in order), np.dtype(array.dtype), read)
 
 
-def chunk_depth(volume_shape: tuple[int, ...], itemsize: int, chunk: int) -> int:
-    """Sections to read together, for chunks that are `chunk` sections deep."""
-    section = prod(volume_shape[-2:]) * itemsize
-    return max(1, min(chunk, SLAB_BYTES // max(1, section)))
+def chunked(volume: Volume, axes: str, chunks: tuple[int, ...] | None) -> Volume:
+    """Return the volume, read by slabs of the chunks of an array with these axes."""
+    axes = name_axes(axes, (2,) * len(axes))
+    if chunks is None or "Z" not in volume.axes or "Z" not in axes:
+        return volume
+    section = prod(volume.shape[volume.axes.index("Y") :]) * volume.dtype.itemsize
+    deep = min(chunks[axes.index("Z")], volume.sizes["Z"], SLAB_BYTES // section)
+    return replace(volume, depth=max(1, deep))
 
 
 def raw_planes(
@@ -160,7 +164,7 @@ def raw_planes(
     size = path.stat().st_size
     if size < needed:
         msg = (
-            f"{path.name}: is cut short: {shape} {dtype} needs {needed:,} bytes, "
+            f"is cut short: {shape} {dtype} needs {needed:,} bytes, "
             f"the file has {size:,}"
         )
         raise UnreadableError(msg)

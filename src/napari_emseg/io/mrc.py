@@ -1,0 +1,88 @@
+"""MRC volumes and stacks (.mrc .map .rec .st .mrcs), read section by section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.units import to_nm, voxel_size
+from napari_emseg.io.volumes import Contents, Volume, raw_planes
+
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_NOT_READ = {3: "complex", 4: "complex", 101: "4-bit"}
+_IMOD_STAMP = 1146047817
+
+
+def contents(path: Path) -> Contents:
+    """Return the sections of an MRC file; old ones without a mark are read too."""
+    header = _header(path)
+    shape = tuple(int(header[n]) for n in ("nz", "ny", "nx"))
+    start = HEADER_DTYPE.itemsize + int(header["nsymbt"])
+    dtype = _dtype(path, header)
+    read = raw_planes(path, start, dtype, shape, tail=2)
+    return Contents((Volume("ZYX", shape, dtype, read, _voxel_size(header)),))
+
+
+def _header(path: Path) -> np.void:
+    """Return the header in the byte order in which it makes sense.
+
+    The machine stamp is not asked: many programs write a wrong one.
+    """
+    with path.open("rb") as file:
+        raw = file.read(HEADER_DTYPE.itemsize)
+    if len(raw) < HEADER_DTYPE.itemsize:
+        msg = "is cut short, an MRC header has 1,024 bytes"
+        raise UnreadableError(msg)
+    for order in "<>":
+        header: np.void = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+        shape = [int(header[n]) for n in ("nx", "ny", "nz")]
+        known = int(header["mode"]) in (*_MODES, *_NOT_READ)
+        if known and all(0 < n < 2**20 for n in shape) and header["nsymbt"] >= 0:
+            return header
+    msg = "is no MRC file, its header makes no sense"
+    raise UnreadableError(msg)
+
+
+def _dtype(path: Path, header: np.void) -> np.dtype[Any]:
+    mode = int(header["mode"])
+    if mode in _NOT_READ:
+        msg = f"holds {_NOT_READ[mode]} values (MRC mode {mode})"
+        raise UnreadableError(msg)
+    if mode == 0 and _is_unsigned(header):
+        return np.dtype("u1")
+    return np.dtype(_order(header) + _MODES[mode])
+
+
+def _order(header: np.void) -> str:
+    return header.dtype["nx"].str[0]
+
+
+def _is_unsigned(header: np.void) -> bool:
+    """Tell bytes 0…255 from the standard's -128…127.
+
+    IMOD says so in its flags; for others a maximum that int8 can't hold tells.
+    """
+    extra = header["extra2"].tobytes()
+    stamp, flags = np.frombuffer(extra[40:48], _order(header) + "i4")
+    if stamp == _IMOD_STAMP:
+        return not int(flags) & 1
+    return float(header["dmax"]) > 127
+
+
+def _voxel_size(header: np.void) -> VoxelSize | None:
+    """Return `(z, y, x)` as stored: the cell over its grid in Å, axes in any order."""
+    cell, grid = header["cella"], [int(header[n]) for n in ("mx", "my", "mz")]
+    sizes = [
+        to_nm(float(cell[axis]) / n, "Å") if n > 0 else None
+        for axis, n in zip("xyz", grid, strict=True)
+    ]
+    order = [int(header[n]) for n in ("maps", "mapr", "mapc")]
+    if sorted(order) != [1, 2, 3]:
+        order = [3, 2, 1]
+    z, y, x = (sizes[axis - 1] for axis in order)
+    return voxel_size(z, y, x)

@@ -1,0 +1,140 @@
+"""OME-Zarr 0.4 and 0.5, and plain Zarr arrays, read slab by slab of their chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import zarr
+from pydantic import ValidationError
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.units import to_nm, voxel_size
+from napari_emseg.io.volumes import Contents, Volume, array_volume, chunked
+
+Notes: TypeAlias = dict[str, Any]
+
+_DEEPEST = 4
+"""Groups in groups that are looked into: plates have row, well and field."""
+
+
+def contents(path: Path) -> Contents:
+    """List the images and arrays of a Zarr store; an image at its root is the default.
+
+    Notes are read as found rather than validated, since many writers bend the rules.
+    """
+    root = zarr.open(path, mode="r")
+    if isinstance(root, zarr.Array):
+        return Contents((_array(root, ""),), provenance=_provenance(root))
+    volumes = tuple(_walk(root, ""))
+    if not volumes:
+        msg = "is a Zarr group without an image in it"
+        raise UnreadableError(msg)
+    only = len(volumes) == 1 or volumes[0].key == ""
+    return Contents(
+        volumes,
+        "dataset",
+        0 if only else None,
+        question="holds several images",
+        provenance=_provenance(root),
+    )
+
+
+def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
+    """Yield the image of a group, or else what is in it; then its labels."""
+    notes = _notes(group)
+    images = notes.get("multiscales") or []
+    if images:
+        yield _image(group, images[0], key)
+    if key.count("/") >= _DEEPEST:
+        return
+    for name, node in sorted(group.members()):
+        inner = f"{key}/{name}".strip("/")
+        if isinstance(node, zarr.Group):
+            yield from _walk(node, inner)
+        elif not images and len(node.shape) > 1:
+            yield _array(node, inner)
+
+
+def _notes(node: zarr.Group | zarr.Array[Any]) -> Notes:
+    notes = dict(node.attrs)
+    return dict(notes.get("ome", notes))  # type: ignore[arg-type]
+
+
+def _provenance(node: zarr.Group | zarr.Array[Any]) -> Provenance | None:
+    try:
+        return Provenance.model_validate(node.attrs.get("emseg"))
+    except ValidationError:
+        return None
+
+
+def _array(array: zarr.Array[Any], key: str) -> Volume:
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    axes = "".join(str(name)[:1].upper() for name in names)
+    if len(axes) != array.ndim or not set("YX") <= set(axes) <= set("TCZYX"):
+        axes = "Q" * (array.ndim - 2) + "YX"
+    return replace(_chunked(array, axes), key=key, words=key)
+
+
+def _chunked(array: zarr.Array[Any], axes: str) -> Volume:
+    chunks = getattr(array, "shards", None) or array.chunks
+    return chunked(array_volume(array, axes), axes, chunks)
+
+
+def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
+    levels = []
+    for dataset in notes["datasets"]:
+        array = group[dataset["path"]]
+        if not isinstance(array, zarr.Array):
+            msg = f"scale level {dataset['path']} is not an array"
+            raise UnreadableError(msg)
+        axes = _axes(notes, array.ndim)
+        lengths = _scale(notes, dataset, array.ndim)
+        level = replace(
+            _chunked(array, axes),
+            voxel_size_nm=_voxel_size(notes, axes, lengths),
+            key=key,
+            words=key or str(notes.get("name", "")),
+        )
+        levels.append(level)
+    levels.sort(key=lambda level: -prod(level.shape))
+    return replace(levels[0], levels=tuple(levels[1:]))
+
+
+def _axes(notes: Notes, ndim: int) -> str:
+    """Return a letter for each axis; before 0.4 they had only names, or none."""
+    listed = notes.get("axes") or list("tczyx"[-ndim:])
+    letters = ""
+    for axis in listed:
+        name = axis if isinstance(axis, str) else str(axis.get("name", ""))
+        kind = "" if isinstance(axis, str) else axis.get("type")
+        letter = {"time": "T", "channel": "C"}.get(str(kind), name[:1].upper())
+        letters += letter if letter in "TCZYX" else "Q"
+    return letters
+
+
+def _scale(notes: Notes, dataset: Notes, ndim: int) -> list[float]:
+    """Return the length of a voxel along each axis, in the axis's unit."""
+    scale = np.ones(ndim)
+    for holder in (dataset, notes):
+        for move in holder.get("coordinateTransformations") or ():
+            if move.get("type") == "scale":
+                scale *= np.asarray(move["scale"], float)
+    return [float(length) for length in scale]
+
+
+def _voxel_size(notes: Notes, axes: str, lengths: list[float]) -> VoxelSize | None:
+    units = [a.get("unit") for a in notes.get("axes") or () if isinstance(a, dict)]
+    if len(units) != len(axes):
+        return None
+    known = {
+        axis: to_nm(length, unit)
+        for axis, length, unit in zip(axes, lengths, units, strict=True)
+    }
+    return voxel_size(known.get("Z"), known.get("Y"), known.get("X"))
