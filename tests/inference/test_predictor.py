@@ -291,6 +291,13 @@ class TestStopping:
         calls = len(blur.calls)
         assert len(data.read) < 6
         assert calls < 100
+
+    def test_gives_large_buffers_back(self, weights: Weights, blur: Blur) -> None:
+        stack = Stack(grey((1, 60, 60)))
+        drain(predict_stack(stack, weights))
+        assert blur.released == 0
+        blur.bytes_per_pixel = 1e6
+        drain(predict_stack(stack, weights))
         assert blur.released == 1
 
     def test_before_the_start_does_nothing(self, weights: Weights, blur: Blur) -> None:

@@ -21,6 +21,9 @@ from napari_emseg.inference.sections import Section, SectionReader
 ENOUGH_PIXELS = 500 * 500
 """Of network input, before the time they took says something of longer runs."""
 
+SHARE_TO_KEEP = 0.1
+"""Of the free memory: a runtime may keep so much between runs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
@@ -88,6 +91,7 @@ class Engine:
         self._planned: tuple[Limits, TilePlan] | None = None
         self._seconds = 0.0
         self._pixels = 0
+        self._most_pixels = 0
         self._tiles_read = 0
         self._tiles_split = 0
         self._sections_read = 0
@@ -104,6 +108,15 @@ class Engine:
         """Measured so far, of network input; None if that was too little to tell."""
         enough = self._pixels > ENOUGH_PIXELS
         return self._seconds * 1e9 / self._pixels if enough else None
+
+    def release(self) -> None:
+        """Let the runtime give back its buffers, unless they are hardly missed.
+
+        To ask the system for them again takes as long as a third of the computation.
+        """
+        held = self._most_pixels * self.runtime.bytes_per_pixel
+        if held > SHARE_TO_KEEP * self.runtime.free_memory():
+            self.runtime.release()
 
     def _plan(self) -> TilePlan:
         limits = self.limits
@@ -210,6 +223,7 @@ class Engine:
             return None, note
         self._seconds += perf_counter() - start
         self._pixels += batch.size
+        self._most_pixels = max(self._most_pixels, batch.size)
         return outputs, ""
 
     def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:

@@ -47,7 +47,7 @@ class OpenVinoRuntime:
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
         self._lock = Lock()
-        self._openvino = _import_openvino()
+        self._openvino = import_openvino()
         self._model = _convert(self._openvino, network, self.geometry)
         self._threads = threads
         self._compiled: Any = None
@@ -120,7 +120,7 @@ def _legal_shape(geometry: Geometry, cells: int) -> tuple[int, int]:
     return TilePlan(shape, geometry).window_shape
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO without the package by which it would report its use."""
     telemetry = "openvino_telemetry"
     if telemetry in sys.modules or "openvino" in sys.modules:

@@ -147,7 +147,7 @@ class Predictor:
                     notes.append(record.message)
                 yield record
         finally:
-            engine.runtime.release()
+            engine.release()
             ms = engine.ms_per_megapixel
             if ms is not None and self._loaded is not None:
                 throughput.remember(self.weights, settings, ms)
