@@ -92,7 +92,7 @@ class UNet(nn.Module):
         return self._logits(x, _cuts(self.config.levels, self.geometry.halo))
 
     def _logits(self, x: Tensor, cuts: list[int]) -> Tensor:
-        """Cut so much off each side after every upsampling, and before the head."""
+        """Cut so much off each side before every upsampling and the head."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
@@ -101,7 +101,7 @@ class UNet(nn.Module):
             skips.append(x)
         x = skips.pop()
         for upsample, block, cut in zip(self.upsample, self.up, cuts[:-1], strict=True):
-            x = _without_border(upsample(x), cut)
+            x = upsample(_without_border(x, cut))
             x = block(torch.cat([_crop(skips.pop(), x), x], dim=1))
         logits: Tensor = self.head(_without_border(x, cuts[-1]))
         return logits
@@ -143,18 +143,16 @@ def _context(levels: int) -> int:
 
 
 def _cuts(levels: int, halo: int) -> list[int]:
-    """Pixels to cut off at each level, coarsest first, and of the last block's output.
+    """Pixels to cut off each side before every upsampling and the head, coarsest first.
 
-    Follows the first pixel that is needed from the output down: each level's two padded
-    convolutions are wrong in two pixels, and need two more of what they are given.
+    Follows the first pixel that is needed from the output down: two padded convolutions
+    are wrong in the two outermost pixels, and each pixel has its parent.
     """
-    starts, needed = [], halo
+    needed = [halo]
     for _ in range(levels):
-        starts.append(needed - 2)
-        needed = (needed - 2) // 2
-    starts.append(0)  # the coarsest level is computed whole
-    cuts = [starts[i] - 2 * starts[i + 1] for i in reversed(range(levels))]
-    return [*cuts, halo - starts[0]]
+        needed.append((needed[-1] - 2) // 2)
+    starts = [2 * first for first in needed[1:]] + [0]  # the coarsest is computed whole
+    return [first - start for first, start in zip(needed, starts, strict=True)][::-1]
 
 
 def _without_border(x: Tensor, width: int) -> Tensor:
