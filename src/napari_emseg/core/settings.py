@@ -278,3 +278,30 @@ class TrainSettings(Settings):
         description="The same seed gives the same result on one device.",
     )
     augment: AugmentSettings = AugmentSettings()
+
+
+class CheckSettings(Settings):
+    """What of a section is worth a word, measured against the rest of its stack."""
+
+    blur: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        title="Blurred below",
+        description="Sharpness as a share of the stack's median.",
+    )
+    contrast: float = Field(
+        2.0,
+        gt=1,
+        le=100,
+        title="Contrast changed by",
+        description="Factor between its grey range and the stack's median.",
+    )
+    jump: float = Field(
+        14.0,
+        gt=0,
+        le=10_000,
+        title="Jump of",
+        description="Shift against the section before.",
+        json_schema_extra={"unit": "px"},
+    )
