@@ -363,6 +363,12 @@ class TestErrors:
         with pytest.raises(ValueError, match=words):
             predict_stack(Stack(grey((2, 40, 40))), weights, **options)
 
+    def test_of_a_result_beyond_memory(self, weights: Weights) -> None:
+        stack = Stack(np.broadcast_to(np.uint8(0), (10**6, 5000, 5000)))
+        with pytest.raises(MemoryError, match=r"needs 100000\.0 GB .* `emseg"):
+            predict_stack(stack, weights)
+        predict_stack(stack, weights, keep=False).close()
+
     def test_of_a_tile_without_core(self, weights: Weights, blur: Blur) -> None:
         blur.geometry = type(blur.geometry)(4, 30)
         with pytest.raises(ValueError, match="tile must be at least 72 px"):

@@ -13,7 +13,11 @@ from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
 from napari_emseg.inference.ahead import Writer
 from napari_emseg.inference.engine import Engine, Piece, Skipped
+from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import Scope
+
+LARGE = 2**28
+"""Bytes of a section's result; larger ones don't wait in memory to be written."""
 
 
 class Assembly:
@@ -39,11 +43,19 @@ class Assembly:
         self._all: NDArray[np.float32] | None = None
         if sink is None and keep:
             shape = (len(scope.channels), len(self.sections), *scope.shape)
+            _refuse_to_thrash(4 * prod(shape))
             self._all = np.zeros(shape, np.float32)
+        section_bytes = 4 * len(scope.channels) * prod(scope.shape)
+        self._waiting = 2 if section_bytes < LARGE else 0
         self._open: dict[int, NDArray[np.float32] | None] = {}
         self._missing: dict[int, int] = {}
         self._tiles = 0
         self._written = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that the result will fill."""
+        return 0 if self._all is None else self._all.nbytes
 
     @property
     def probabilities(self) -> NDArray[np.float32] | None:
@@ -56,7 +68,7 @@ class Assembly:
         self, items: Iterable[Piece | Skipped | Note], engine: Engine
     ) -> Generator[Record, None, None]:
         """Put pieces together; yield what happened."""
-        with Writer(self._sink) as writer:
+        with Writer(self._sink, waiting=self._waiting) as writer:
             for item in items:
                 if isinstance(item, Note):
                     yield item
@@ -131,3 +143,14 @@ class Assembly:
             return
         section = canvas[0] if self._squeeze else canvas
         writer.put(z, self.sections.index(z), section)
+
+
+def _refuse_to_thrash(needed: int) -> None:
+    free = free_ram()
+    if needed > free:
+        msg = (
+            f"the result needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB "
+            "are free; write it to a file section by section (`sink`, or `emseg predict`), "
+            "or take fewer sections"
+        )
+        raise MemoryError(msg)

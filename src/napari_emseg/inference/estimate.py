@@ -9,13 +9,12 @@ from math import prod
 from shutil import which
 from typing import cast
 
-import psutil
-
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import throughput
 from napari_emseg.inference.limits import choose_limits
+from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import Scope, scope_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
@@ -154,7 +153,7 @@ def _free(device: str) -> int:
 
         if torch.cuda.is_available():
             return int(torch.cuda.mem_get_info()[0])
-    return GPU_BYTES if device == "cuda" else int(psutil.virtual_memory().available)
+    return GPU_BYTES if device == "cuda" else free_ram()
 
 
 def _count(n: int, what: str) -> str:

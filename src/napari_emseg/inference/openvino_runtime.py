@@ -8,10 +8,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from napari_emseg.core.tiles import Geometry, TilePlan
+from napari_emseg.inference.ram import free_ram
 from napari_emseg.models.zoo import Network
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class OpenVinoRuntime:
 
     def free_memory(self) -> int:
         """Bytes of memory that a run may use now."""
-        return int(psutil.virtual_memory().available)
+        return free_ram()
 
     def release(self) -> None:
         """Give the buffers of the last window back; they are as large as its peak."""

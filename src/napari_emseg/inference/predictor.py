@@ -99,7 +99,8 @@ class Predictor:
             At once, if a section, region, class or the voxel size can't be served;
             at the first `next`, if the device isn't there or the tile is too small.
         MemoryError
-            If memory runs out with the smallest tiles on the CPU.
+            At once, if the result is larger than the free memory; later, if memory
+            runs out with the smallest tiles on the CPU.
         """
         settings = settings or PredictSettings()
         card = self.weights.card
@@ -140,7 +141,7 @@ class Predictor:
     ) -> Generator[Record, None, PredictionResult]:
         start = perf_counter()
         notes: list[str] = []
-        engine = self._engine(scope, settings)
+        engine = self._engine(scope, settings, results.kept_bytes)
         try:
             for record in _records(scope, settings, engine, results):
                 if isinstance(record, Note):
@@ -164,16 +165,16 @@ class Predictor:
             provenance=provenance(scope.stack, self.weights, settings),
         )
 
-    def _engine(self, scope: Scope, settings: PredictSettings) -> Engine:
+    def _engine(self, scope: Scope, settings: PredictSettings, kept: int) -> Engine:
         runtime = self.runtime(settings)
-        limits = _limits(scope, settings, runtime)
+        limits = _limits(scope, settings, runtime, kept)
 
         def on_cpu() -> tuple[Runtime, Limits]:
             self._loaded = None
             last = load_runtime(
                 self.weights, settings.model_copy(update={"device": "cpu"})
             )
-            return last, _limits(scope, settings, last)
+            return last, _limits(scope, settings, last, kept)
 
         fallback = None if runtime.device == "cpu" else on_cpu
         return Engine(scope, runtime, limits, fallback)
@@ -217,14 +218,18 @@ def provenance(
     )
 
 
-def _limits(scope: Scope, settings: PredictSettings, runtime: Runtime) -> Limits:
+def _limits(
+    scope: Scope, settings: PredictSettings, runtime: Runtime, kept: int
+) -> Limits:
+    """Choose limits from what is free beside a result of `kept` bytes."""
+    on_cpu = runtime.device == "cpu"
     return choose_limits(
         scope,
         runtime.geometry,
         settings,
         bytes_per_pixel=runtime.bytes_per_pixel,
-        free=runtime.free_memory(),
-        gpu=runtime.device != "cpu",
+        free=max(0, runtime.free_memory() - kept * on_cpu),
+        gpu=not on_cpu,
     )
 
 

@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_emseg.inference.ram import free_ram
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
 
@@ -93,7 +93,7 @@ class TorchRuntime:
     def free_memory(self) -> int:
         """Bytes free on the device, with what torch holds but doesn't use."""
         if self._device.type != "cuda":
-            return int(psutil.virtual_memory().available)
+            return free_ram()
         self.release()
         return int(torch.cuda.mem_get_info(self._device)[0])
 

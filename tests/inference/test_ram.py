@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from napari_emseg.inference import ram
+
+
+def test_is_what_the_machine_has() -> None:
+    free = psutil.virtual_memory().available
+    assert 0 < ram.free_ram() < 1.1 * free
+
+
+@pytest.mark.parametrize(("limit", "left"), [("3000", [1500]), ("max", [])])
+def test_is_less_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, left: list[int]
+) -> None:
+    group = tmp_path / "job"
+    group.mkdir()
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text("2000\n")
+    (group / "memory.stat").write_text("anon 1000\ninactive_file 500\nfile 900\n")
+    monkeypatch.setattr(ram, "CGROUPS", tmp_path)
+    monkeypatch.setattr(Path, "read_text", reading({"/proc/self/cgroup": "0::/job\n"}))
+    assert ram._free_by_limit() == left
+    if left:
+        assert ram.free_ram() == 1500
+
+
+def reading(instead: dict[str, str]) -> Callable[[Path], str]:
+    read = Path.read_text
+    return lambda path: instead.get(str(path)) or read(path)
