@@ -94,9 +94,14 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
     ------
     ChoiceNeeded
         If there is a time or channel axis, or real colour, and nothing was chosen.
+    UnreadableError
+        If there is nothing in it.
     ValueError
         If the choice doesn't exist.
     """
+    if 0 in volume.shape:
+        msg = f"{name}: is empty, its shape is {volume.shape}"
+        raise UnreadableError(msg)
     along, fixed = _axes(volume, choice, name)
     sample = _sample(volume, choice, along, fixed, name)
     lead = volume.axes[: -3 if "S" in volume.axes else -2]

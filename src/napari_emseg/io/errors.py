@@ -49,6 +49,7 @@ class UnreadableError(OSError):
 
 _DAMAGE = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,

@@ -58,7 +58,8 @@ def contents_of_files(files: list[Path], name: str) -> Contents:
         path = files[index[0]]
         volume = _section(path)
         _check_alike(first, like, path, volume)
-        return volume.read(())
+        with clear_errors(path.name):
+            return volume.read(())
 
     shape = (len(files), *like.shape)
     volume = Volume("Z" + like.axes, shape, like.dtype, read, like.voxel_size_nm)

@@ -112,8 +112,9 @@ class _Pages:
     def __init__(self, path: Path, tif: TiffFile) -> None:
         self.path = path
         self.tif = tif
-        self.lock = threading.RLock()
         tif.filehandle.set_lock(True)
+        # The file's own lock: values are read under it too, which moves the file.
+        self.lock = tif.filehandle.lock
         weakref.finalize(self, tif.close)
 
     def read(self, series: TiffPageSeries, nth: int) -> NDArray[Any]:

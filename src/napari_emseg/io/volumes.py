@@ -110,7 +110,7 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
     shape = tuple(int(n) for n in array.shape)
     axes = name_axes(axes, shape)
     tail = "YXS" if "S" in axes else "YX"
-    kept = [a for a, n in zip(axes, shape, strict=True) if a in "TCZ" and n > 1]
+    kept = [a for a, n in zip(axes, shape, strict=True) if a in "TCZ" and n != 1]
     lead = "".join(kept)
 
     def read(index: Index) -> NDArray[Any]:
