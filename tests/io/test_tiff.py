@@ -3,42 +3,197 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from napari_emseg.io import ChoiceNeeded, open_stack
+from napari_emseg.io import ChoiceNeeded, describe, open_stack
+
+FORMS: dict[str, dict[str, Any]] = {
+    "contiguous": {"photometric": "minisblack"},
+    "BigTIFF": {"bigtiff": True},
+    "tiled": {"tile": (16, 16)},
+    "tiled, deflate, BigTIFF": {
+        "tile": (16, 16),
+        "compression": "zlib",
+        "bigtiff": True,
+    },
+    "LZW with predictor": {"compression": "lzw", "predictor": True},
+    "zstd": {"compression": "zstd"},
+    "PackBits": {"compression": "packbits"},
+    "big-endian": {"byteorder": ">"},
+    "big-endian, deflate": {"byteorder": ">", "compression": "zlib"},
+    "strips": {"rowsperstrip": 3, "compression": "zlib"},
+    "ImageJ": {"imagej": True, "metadata": {"axes": "ZYX"}},
+    "OME": {"ome": True, "metadata": {"axes": "ZYX"}},
+    "without notes": {"metadata": None},
+}
 
 
-@pytest.fixture
-def stack() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (5, 20, 33), dtype=np.uint8)
-
-
-def test_imagej_voxel_size(tmp_path: Path, stack: np.ndarray) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_form(tmp_path: Path, stack: np.ndarray, form: str) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path,
-        stack,
-        imagej=True,
-        resolution=(1 / 0.004, 1 / 0.005),
-        metadata={"unit": "um", "spacing": 0.05, "axes": "ZYX"},
-    )
+    tifffile.imwrite(path, stack, **{"photometric": "minisblack", **FORMS[form]})
     opened = open_stack(path)
-    np.testing.assert_array_equal(opened.data[:], stack)
-    assert opened.voxel_size_nm == pytest.approx((50, 5, 4))
-    assert open_stack(path, voxel_size_nm=(30, 6, 6)).voxel_size_nm == (30, 6, 6)
+    assert opened.shape == stack.shape
+    assert opened.voxel_size_nm is None
+    for z in (4, 0, 2):
+        np.testing.assert_array_equal(opened.section(z), stack[z])
 
 
-def test_pil_multipage(tmp_path: Path, stack: np.ndarray) -> None:
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    "dtype",
+    ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64"]
+    + ["float16", "float32", "float64"],
+)
+def test_dtype(tmp_path: Path, dtype: str, byteorder: str) -> None:
+    values = (np.arange(2 * 7 * 5).reshape(2, 7, 5) - 30).astype(dtype)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, byteorder=byteorder, photometric="minisblack")
+    opened = open_stack(path)
+    assert opened.dtype == values.dtype
+    assert opened.dtype.isnative
+    np.testing.assert_array_equal(opened.data[:], values)
+
+
+def test_bool_of_tifffile_and_of_pil(tmp_path: Path, stack: np.ndarray) -> None:
+    mask = stack > 127
+    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="minisblack")
+    Image.fromarray(mask[0]).save(tmp_path / "b.tif")
+    for name in ("a.tif", "b.tif"):
+        opened = open_stack(tmp_path / name)
+        assert opened.dtype == bool
+        np.testing.assert_array_equal(opened.section(0), mask[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bright"), [("uint8", 255), ("uint16", 65535), ("float32", 0)]
+)
+def test_min_is_white_turns_bright(tmp_path: Path, dtype: str, bright: int) -> None:
+    values = np.arange(35, dtype=dtype).reshape(1, 7, 5)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="miniswhite")
+    np.testing.assert_array_equal(open_stack(path).section(0), bright - values[0])
+
+
+def test_multipage_of_another_writer(tmp_path: Path, stack: np.ndarray) -> None:
     path = tmp_path / "a.tif"
     pages = [Image.fromarray(page) for page in stack]
     pages[0].save(path, save_all=True, append_images=pages[1:], compression="tiff_lzw")
     opened = open_stack(path)
     assert opened.voxel_size_nm is None
     np.testing.assert_array_equal(opened.section(3), stack[3])
+
+
+def test_imagej_hyperstack_asks_time_then_channel(tmp_path: Path) -> None:
+    values = np.arange(2 * 3 * 4 * 7 * 5, dtype=np.uint16).reshape(2, 3, 4, 7, 5)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, imagej=True, metadata={"axes": "TZCYX"})
+    with pytest.raises(ChoiceNeeded, match=r"a\.tif: has 2 points in time.*--time"):
+        open_stack(path)
+    with pytest.raises(ChoiceNeeded, match=r"has 4 channels.*--channel") as info:
+        open_stack(path, time=1)
+    assert info.value.option == "channel"
+    assert [value for value, _ in info.value.choices] == [0, 1, 2, 3]
+    opened = open_stack(path, time=1, channel=2)
+    np.testing.assert_array_equal(opened.data[:], values[1, :, 2])
+
+
+def test_sections_saved_as_time_or_channels(tmp_path: Path, stack: np.ndarray) -> None:
+    for axes, option in (("TYX", "time"), ("CYX", "channel")):
+        path = tmp_path / f"{option}.tif"
+        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes})
+        with pytest.raises(ChoiceNeeded) as info:
+            open_stack(path)
+        assert info.value.choices[0][0] == "z"
+    np.testing.assert_array_equal(
+        open_stack(tmp_path / "time.tif", time="z").data[:], stack
+    )
+    np.testing.assert_array_equal(
+        open_stack(tmp_path / "channel.tif", channel="z").data[:], stack
+    )
+    np.testing.assert_array_equal(
+        open_stack(tmp_path / "time.tif", time=3).data[:], stack[3:4]
+    )
+
+
+def test_ome_series_are_asked_for(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(stack, metadata={"axes": "ZYX", "Name": "raw"})
+        tif.write(stack[:2, :9], metadata={"axes": "ZYX", "Name": "small"})
+    with pytest.raises(ChoiceNeeded, match=r"a\.ome\.tif.*0 \(raw.*1 \(small") as info:
+        open_stack(path)
+    assert info.value.option == "series"
+    np.testing.assert_array_equal(open_stack(path, series=1).data[:], stack[:2, :9])
+    with pytest.raises(ChoiceNeeded, match="no series 2"):
+        open_stack(path, series=2)
+    assert [item.words for item in describe(path).items] == ["raw", "small"]
+
+
+def test_ome_pyramid_has_levels(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 64, 48), dtype=np.uint8)
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        notes = {"axes": "ZYX"}
+        for axis, length in (("X", 4.0), ("Y", 6.0), ("Z", 50.0)):
+            notes |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "nm"}
+        tif.write(values, subifds=1, tile=(16, 16), metadata=notes)
+        tif.write(values[:, ::2, ::2], subfiletype=1, tile=(16, 16))
+    assert open_stack(path).shape == (3, 64, 48)
+    small = open_stack(path, level=1)
+    np.testing.assert_array_equal(small.data[:], values[:, ::2, ::2])
+    assert open_stack(path).voxel_size_nm == (50, 6, 4)
+    assert small.voxel_size_nm == (50, 12, 8)
+    with pytest.raises(ValueError, match=r"level must be 0\.\.1, got 2"):
+        open_stack(path, level=2)
+    assert describe(path).items[0].shapes == ((3, 64, 48), (3, 32, 24))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("samples", [3, 4])
+def test_grey_stored_as_colour(
+    tmp_path: Path, stack: np.ndarray, samples: int, planar: str
+) -> None:
+    axis = -1 if planar == "contig" else 1
+    values = np.stack([stack] * samples, axis=axis)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="rgb", planarconfig=planar)
+    opened = open_stack(path)
+    assert opened.shape == stack.shape
+    np.testing.assert_array_equal(opened.data[:], stack)
+
+
+def test_grey_with_alpha(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(stack[0]).convert("LA").save(path)
+    np.testing.assert_array_equal(open_stack(path).section(0), stack[0])
+
+
+def test_real_colour_asks_for_a_channel(tmp_path: Path, stack: np.ndarray) -> None:
+    colour = np.stack([stack[0], stack[1], stack[2]], axis=-1)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, colour, photometric="rgb")
+    with pytest.raises(ChoiceNeeded, match=r"is a colour picture.*'?green"):
+        open_stack(path)
+    np.testing.assert_array_equal(open_stack(path, channel=1).section(0), stack[1])
+
+
+def test_colour_that_begins_grey_is_told_at_its_section(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    values = np.stack([stack] * 3, axis=-1)
+    values[2, 0, 0] = (255, 0, 0)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="rgb")
+    opened = open_stack(path)
+    np.testing.assert_array_equal(opened.section(1), stack[1])
+    with pytest.raises(OSError, match=r"a\.tif, section 2: is a colour picture"):
+        opened.section(2)
 
 
 def test_unlike_pages_are_named(tmp_path: Path, stack: np.ndarray) -> None:
@@ -49,3 +204,44 @@ def test_unlike_pages_are_named(tmp_path: Path, stack: np.ndarray) -> None:
     with pytest.raises(ChoiceNeeded, match=r"a\.tif: .*page 3 is \(10, 33\)") as info:
         open_stack(path)
     assert info.value.option == "series"
+
+
+def test_pages_of_unlike_type_are_named(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for page in [stack[0], stack[1].astype(np.uint16)]:
+            tif.write(page, metadata=None, photometric="minisblack")
+    with pytest.raises(ChoiceNeeded, match=r"page 0 is .*uint8.*page 1 is .*uint16"):
+        open_stack(path)
+
+
+def test_a_damaged_page_leaves_the_others(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[2].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 60)
+    opened = open_stack(path)
+    np.testing.assert_array_equal(opened.section(1), stack[1])
+    np.testing.assert_array_equal(opened.section(3), stack[3])
+    with pytest.raises(OSError, match=r"a\.tif, section 2: is damaged"):
+        opened.section(2)
+
+
+def test_values_cut_off_are_told_at_their_page(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    path = tmp_path / "a.tif"
+    pages = [Image.fromarray(page) for page in stack]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with tifffile.TiffFile(path) as tif:
+        last = max(page.dataoffsets[0] for page in tif.pages)
+        if last < max(page.offset for page in tif.pages):
+            pytest.skip("this PIL writes values before the notes on them")
+    path.write_bytes(path.read_bytes()[: last + 5])
+    opened = open_stack(path)
+    np.testing.assert_array_equal(opened.section(0), stack[0])
+    with pytest.raises(OSError, match=r"a\.tif, section 4: .*cut short"):
+        opened.section(4)

@@ -1,0 +1,154 @@
+"""OME-Zarr 0.4 as zarr writes it, 0.5 as yaozarrs does, and plain Zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from yaozarrs import v05
+from yaozarrs.write.v05 import write_image
+
+from napari_emseg.io import ChoiceNeeded, describe, open_stack
+
+
+def _v04(
+    path: Path,
+    levels: list[np.ndarray],
+    axes: list[dict[str, str]] | None = None,
+    **more: Any,
+) -> None:
+    """Write an image of 4 × 5 × 40 nm, given in µm, as version 0.4."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    datasets = []
+    for nth, values in enumerate(levels):
+        group.create_array(str(nth), data=values, chunks=(2, *values.shape[1:]))
+        scale = [1.0] * (values.ndim - 3) + [0.04, 0.005 * 2**nth, 0.004 * 2**nth]
+        moves = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(nth), "coordinateTransformations": moves})
+    space = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    image = {"version": "0.4", "axes": axes or space, "datasets": datasets, **more}
+    group.attrs["multiscales"] = [image]
+
+
+def _v05(path: Path, levels: list[np.ndarray]) -> None:
+    datasets = [
+        v05.Dataset(
+            path=str(nth),
+            coordinateTransformations=[
+                v05.ScaleTransformation(scale=[40, 5 * 2**nth, 4 * 2**nth])
+            ],
+        )
+        for nth in range(len(levels))
+    ]
+    axes = [v05.SpaceAxis(name=a, unit="nanometer") for a in "zyx"]
+    multiscale = v05.Multiscale(name="raw", axes=axes, datasets=datasets)
+    write_image(path, v05.Image(multiscales=[multiscale]), levels, writer="zarr")
+
+
+@pytest.mark.parametrize("write", [_v04, _v05])
+def test_levels_and_voxel_size(tmp_path: Path, stack: np.ndarray, write: Any) -> None:
+    path = tmp_path / "a.zarr"
+    write(path, [stack, stack[:, ::2, ::2]])
+    opened = open_stack(path)
+    assert opened.voxel_size_nm == pytest.approx((40, 5, 4))
+    np.testing.assert_array_equal(opened.data[:], stack)
+    small = open_stack(path, level=1)
+    assert small.voxel_size_nm == pytest.approx((40, 10, 8))
+    np.testing.assert_array_equal(small.section(3), stack[3, ::2, ::2])
+    with pytest.raises(ValueError, match=r"a\.zarr: level must be 0\.\.1, got 2"):
+        open_stack(path, level=2)
+    assert describe(path).items[0].shapes == ((5, 20, 33), (5, 10, 17))
+
+
+def test_scale_of_all_levels_multiplies(tmp_path: Path, stack: np.ndarray) -> None:
+    moves = [{"type": "scale", "scale": [1, 2, 3]}]
+    _v04(tmp_path / "a.zarr", [stack], coordinateTransformations=moves)
+    size = open_stack(tmp_path / "a.zarr").voxel_size_nm
+    assert size == pytest.approx((40, 10, 12))
+
+
+def test_axes_without_units(tmp_path: Path, stack: np.ndarray) -> None:
+    axes = [{"name": a, "type": "space"} for a in "zyx"]
+    _v04(tmp_path / "a.zarr", [stack], axes)
+    assert open_stack(tmp_path / "a.zarr").voxel_size_nm is None
+
+
+def test_time_and_channel_ask(tmp_path: Path, stack: np.ndarray) -> None:
+    values = np.stack(
+        [np.stack([stack + 10 * t + c for c in range(2)]) for t in (0, 1)]
+    )
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
+    axes += [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    path = tmp_path / "a.zarr"
+    _v04(path, [values], axes)
+    with pytest.raises(ChoiceNeeded, match="--time"):
+        open_stack(path)
+    with pytest.raises(ChoiceNeeded, match="--channel"):
+        open_stack(path, time=1)
+    opened = open_stack(path, time=1, channel=1)
+    np.testing.assert_array_equal(opened.data[:], stack + 11)
+    assert opened.voxel_size_nm == pytest.approx((40, 5, 4))
+
+
+def test_several_images_ask(tmp_path: Path, stack: np.ndarray) -> None:
+    root = tmp_path / "a.zarr"
+    zarr.open_group(root, mode="w", zarr_format=2)
+    _v04(root / "0", [stack])
+    _v04(root / "1", [stack + 1])
+    with pytest.raises(ChoiceNeeded, match=r"several images.*'0'.*'1'"):
+        open_stack(root)
+    np.testing.assert_array_equal(open_stack(root, dataset="1").data[:], stack + 1)
+
+
+def test_image_beside_its_labels_is_the_default(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    root = tmp_path / "a.zarr"
+    _v04(root, [stack])
+    zarr.open_group(root / "labels", mode="w", zarr_format=2)
+    _v04(root / "labels" / "cells", [stack.astype(np.uint32)])
+    assert open_stack(root).dtype == np.uint8
+    assert open_stack(root, dataset="labels/cells").dtype == np.uint32
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_plain_array(tmp_path: Path, stack: np.ndarray, zarr_format: Any) -> None:
+    zarr.create_array(tmp_path / "a.zarr", data=stack, zarr_format=zarr_format)
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.zarr").data[:], stack)
+
+
+def test_known_without_its_ending(tmp_path: Path, stack: np.ndarray) -> None:
+    _v05(tmp_path / "raw", [stack])
+    np.testing.assert_array_equal(open_stack(tmp_path / "raw").section(1), stack[1])
+
+
+def test_missing_level_is_told(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack])
+    (path / "0" / ".zarray").unlink()
+    with pytest.raises(OSError, match=r"a\.zarr"):
+        open_stack(path)
+
+
+def test_damaged_chunk_leaves_the_others(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack])  # chunks of two sections
+    (path / "0" / "1.0.0").write_bytes(b"rubbish")
+    opened = open_stack(path)
+    np.testing.assert_array_equal(opened.section(1), stack[1])
+    np.testing.assert_array_equal(opened.section(4), stack[4])
+    with pytest.raises(OSError, match=r"a\.zarr, section 2…3: is damaged"):
+        opened.section(3)
+
+
+@pytest.mark.parametrize("notes", ["{", "[]", '{"multiscales": [{}]}', "{}"])
+def test_damaged_notes(tmp_path: Path, stack: np.ndarray, notes: str) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack])
+    (path / ".zattrs").write_text(notes)
+    (path / "0" / ".zarray").write_text("{")
+    with pytest.raises(OSError, match=r"a\.zarr"):
+        open_stack(path)

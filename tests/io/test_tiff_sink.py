@@ -1,0 +1,174 @@
+"""TIFF output, reopened by tifffile and PIL."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.io import (
+    open_sink,
+    open_stack,
+    read_provenance,
+    save_stack,
+    tiff_sink,
+)
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"]
+MADE = Provenance(kind="membrane", weights="isbi2012-unet", threshold=0.4, scale=255)
+
+
+def _imagej(path: Path) -> dict[str, Any]:
+    with tifffile.TiffFile(path) as tif:
+        return dict(tif.imagej_metadata or {})
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_round_trip(tmp_path: Path, data: st.DataObject) -> None:
+    dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
+    shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
+    values = data.draw(arrays(dtype, shape))
+    path = save_stack(tmp_path / "a.tif", values, overwrite=True)
+    np.testing.assert_array_equal(
+        tifffile.imread(path).reshape(shape), values, strict=True
+    )
+    np.testing.assert_array_equal(open_stack(path).data[:], values, strict=True)
+
+
+def test_opened_by_pil(tmp_path: Path, stack: np.ndarray) -> None:
+    save_stack(tmp_path / "a.tif", stack)
+    with Image.open(tmp_path / "a.tif") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), stack[0])
+
+
+def test_calibration_of_imagej(tmp_path: Path, stack: np.ndarray) -> None:
+    path = save_stack(tmp_path / "a.tif", stack, voxel_size_nm=(50, 5, 4))
+    found = _imagej(path)
+    assert found["unit"] == "nm"
+    assert found["spacing"] == 50
+    assert found["slices"] == 5
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_imagej
+        assert not tif.is_bigtiff
+        x, y = (tif.pages.first.tags[f"{a}Resolution"].value for a in "XY")
+    assert (x[1] / x[0], y[1] / y[0]) == pytest.approx((4, 5))
+    assert open_stack(path).voxel_size_nm == pytest.approx((50, 5, 4))
+
+
+@pytest.mark.parametrize("size", [None, (None, 5, 4), (0.05, 4.6, 4.6)])
+def test_voxel_size_comes_back(tmp_path: Path, stack: np.ndarray, size: Any) -> None:
+    path = save_stack(tmp_path / "a.tif", stack, voxel_size_nm=size)
+    found = open_stack(path).voxel_size_nm
+    assert found == (None if size is None else pytest.approx(size))
+
+
+def test_provenance_under_info(tmp_path: Path, stack: np.ndarray) -> None:
+    path = save_stack(tmp_path / "a.tif", stack, provenance=MADE)
+    assert json.loads(_imagej(path)["Info"])["emseg"]["weights"] == "isbi2012-unet"
+    assert read_provenance(path) == MADE
+
+
+def test_any_order_and_unwritten_sections(tmp_path: Path, stack: np.ndarray) -> None:
+    with open_sink(tmp_path / "a.tif", stack.shape, stack.dtype) as sink:
+        for z in (4, 0, 2):
+            sink.write(z, stack[z])
+        assert not (tmp_path / "a.tif").exists()
+    expected = stack.copy()
+    expected[[1, 3]] = 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), expected)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint64"])
+def test_bigtiff_beyond_the_limit(
+    tmp_path: Path, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(tiff_sink, "CLASSIC_LIMIT", 1000)
+    values = stack.astype(dtype)
+    path = save_stack(
+        tmp_path / "a.tif", values, voxel_size_nm=(50, 5, 4), provenance=MADE
+    )
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_bigtiff
+        np.testing.assert_array_equal(tif.series[0].asarray(), values)
+    assert open_stack(path).voxel_size_nm == pytest.approx((50, 5, 4))
+    assert read_provenance(path) == MADE
+
+
+def test_5_gib_are_laid_out_without_writing_them(tmp_path: Path) -> None:
+    shape = (80, 2**13, 2**13)
+    try:
+        sink = open_sink(tmp_path / "a.tif", shape, np.uint8)
+    except OSError as e:
+        assert e.errno == errno.ENOSPC  # noqa: PT017
+        pytest.skip(str(e))
+    with sink:
+        sink.write(79, np.full(shape[1:], 7, np.uint8))
+    opened = open_stack(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_bigtiff
+    assert opened.shape == shape
+    assert opened.data[79, -1, -3:].tolist() == [7, 7, 7]
+    (tmp_path / "a.tif").unlink()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bool", "complex64", "float16"])
+def test_types_it_does_not_take(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(ValueError, match=rf"takes uint8.*got {dtype}"):
+        open_sink(tmp_path / "a.tif", (2, 3, 4), dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Full:
+    """A file on a disk that is full after some writes."""
+
+    def __init__(self, file: Any, left: int) -> None:
+        self._file, self._left = file, left
+
+    def write(self, values: Any) -> int:
+        if self._left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._left -= 1
+        return int(self._file.write(values))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_disk_full_keeps_finished_sections(tmp_path: Path, stack: np.ndarray) -> None:
+    sink = open_sink(tmp_path / "a.tif", stack.shape, stack.dtype)
+    sink._file = Full(sink._file, 2)  # type: ignore[attr-defined]
+
+    def fill() -> None:
+        with sink:
+            for z, section in enumerate(stack):
+                sink.write(z, section)
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert not (tmp_path / "a.tif").exists()
+    kept = tifffile.imread(tmp_path / "a.tif.part")
+    np.testing.assert_array_equal(kept[:2], stack[:2])
+    assert not kept[2:].any()
+
+
+def test_no_space_is_told_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 10**6})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"not enough space.*needs 0\.1 GB") as info:
+        open_sink(tmp_path / "a.tif", (100, 1000, 1000), np.uint8)
+    assert info.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
