@@ -13,6 +13,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference import PredictionResult, Predictor, predict_stack
 from napari_emseg.models.weights import Weights
+from napari_emseg.sample import vnc
 
 SMALL = PredictSettings(tile=48)
 
@@ -133,7 +134,7 @@ class TestResult:
         assert np.isfinite(array(result)).all()
         assert array(result).std() > 0
 
-    def test_of_an_inverted_stack_needs_to_be_told(self, weights: Weights) -> None:
+    def test_inverts_if_told(self, weights: Weights) -> None:
         data = grey((1, 60, 60))
         _, expected = everything(Stack(data), weights)
         records, result = everything(
@@ -429,3 +430,16 @@ def until(condition: Any) -> None:
         threading.Event().wait(0.01)
     msg = "waited for ten seconds"
     raise AssertionError(msg)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_auto_inverts_real_em_with_bright_membranes_and_says_so(
+    weights: Weights, inverted: bool
+) -> None:
+    data = np.asarray(vnc().data[:2])
+    records, result = everything(Stack(255 - data if inverted else data), weights)
+    said = [r.message for r in records if isinstance(r, Note)]
+    assert any("membranes look bright" in words for words in said) is inverted
+    plain = PredictSettings(invert="no")
+    _, expected = everything(Stack(data), weights, settings=plain)
+    np.testing.assert_allclose(array(result), array(expected), atol=1e-5)

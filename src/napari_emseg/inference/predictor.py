@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg import __version__
+from napari_emseg.core.polarity import polarity
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
@@ -218,6 +219,15 @@ def provenance(
     )
 
 
+def _inverted(stack: Stack, settings: PredictSettings) -> tuple[bool, str]:
+    """Decide whether dark and bright are swapped, and say so if they are."""
+    if settings.invert == "yes":
+        return True, "inverted, as asked: bright membranes are taken as dark ones"
+    if settings.invert == "auto" and polarity(stack).inverted:
+        return True, "inverted, since membranes look bright; set Invert to no if not"
+    return False, ""
+
+
 def _limits(
     scope: Scope, settings: PredictSettings, runtime: Runtime, kept: int
 ) -> Limits:
@@ -239,9 +249,9 @@ def _records(
     """Chain the stages: reading, computing and writing run in threads of their own."""
     for note in (*scope.notes, *engine.runtime.notes):
         yield Note(note)
-    invert = settings.invert == "yes"
-    if invert:
-        yield Note("inverted, as asked: bright membranes are taken as dark ones")
+    invert, words = _inverted(scope.stack, settings)
+    if words:
+        yield Note(words)
     reader = SectionReader(scope.stack, scope.rule, invert=invert)
     read = ahead(engine.read(reader), name="emseg-read")
     with closing(ahead(engine.compute(read), name="emseg-compute")) as items:
