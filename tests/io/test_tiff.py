@@ -44,12 +44,12 @@ def test_form(tmp_path: Path, stack: np.ndarray, form: str) -> None:
         np.testing.assert_array_equal(opened.section(z), stack[z])
 
 
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64"]
+DTYPES += ["float16", "float32", "float64"]
+
+
 @pytest.mark.parametrize("byteorder", "<>")
-@pytest.mark.parametrize(
-    "dtype",
-    ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64"]
-    + ["float16", "float32", "float64"],
-)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtype(tmp_path: Path, dtype: str, byteorder: str) -> None:
     values = (np.arange(2 * 7 * 5).reshape(2, 7, 5) - 30).astype(dtype)
     path = tmp_path / "a.tif"

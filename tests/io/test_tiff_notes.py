@@ -43,6 +43,22 @@ def test_imagej_units(tmp_path: Path, unit: str, nm: float) -> None:
     assert found == pytest.approx((50, 8, 4), rel=1e-5)
 
 
+def test_imagej_with_a_unit_of_its_own_for_z(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        np.zeros((3, 7, 5), np.uint8),
+        imagej=True,
+        resolution=(0.25, 0.2),
+        metadata={"axes": "ZYX", "unit": "nm", "zunit": "micron", "spacing": 0.05},
+    )
+    assert open_stack(path).voxel_size_nm == pytest.approx((50, 5, 4))
+
+
+def test_imagej_in_inches_is_for_printing(tmp_path: Path) -> None:
+    assert _imagej(tmp_path / "a.tif", "inch", 1 / 72, 1) is None
+
+
 @pytest.mark.parametrize("unit", ["pixel", "", None])
 def test_imagej_without_a_length(tmp_path: Path, unit: str | None) -> None:
     assert _imagej(tmp_path / "a.tif", unit, 4, 50) is None

@@ -24,12 +24,20 @@ def voxel_size_nm(tif: TiffFile, series: int) -> VoxelSize | None:
     if tif.ome_metadata:
         return _ome(tif.ome_metadata, series)
     page = tif.pages.first
-    found = tif.imagej_metadata or {}
-    unit = found.get("unit")
+    unit = (tif.imagej_metadata or {}).get("unit")
     if to_nm(1.0, unit) is not None:
-        x, y = _tag(page, "XResolution", unit), _tag(page, "YResolution", unit)
-        return voxel_size(to_nm(found.get("spacing"), unit), y, x)
+        return _imagej(page, tif.imagej_metadata or {})
     return _fei(tif) or _resolution(page)
+
+
+def _imagej(page: TiffPage, notes: dict[str, Any]) -> VoxelSize | None:
+    """Return ImageJ's calibration; y and z have units of their own if these differ."""
+    x_unit = notes["unit"]
+    y_unit, z_unit = notes.get("yunit", x_unit), notes.get("zunit", x_unit)
+    x, y = _tag(page, "XResolution", x_unit), _tag(page, "YResolution", y_unit)
+    if x is None or y is None or max(x, y) > LARGEST_PIXEL_NM:
+        return None
+    return voxel_size(to_nm(notes.get("spacing"), z_unit), y, x)
 
 
 def _ome(xml: str, series: int) -> VoxelSize | None:
