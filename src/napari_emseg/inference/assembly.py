@@ -150,7 +150,7 @@ def _refuse_to_thrash(needed: int) -> None:
     if needed > free:
         msg = (
             f"the result needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB "
-            "are free; write it to a file section by section (`sink`, or `emseg predict`), "
-            "or take fewer sections"
+            "are free; write it to a file section by section (with a sink, or by "
+            "`emseg predict`), or take fewer sections"
         )
         raise MemoryError(msg)
