@@ -7,19 +7,20 @@ snapshot of it and write into results only.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import SignalGroupDescriptor
 
 from napari_emseg.core.records import Provenance, Record
-from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
 
 if TYPE_CHECKING:
+    from napari_emseg.check import SectionCheck
     from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
 
@@ -36,12 +37,15 @@ class Source:
         With the voxel size that counts.
     excluded
         Sections that no run touches.
+    findings
+        What is worth a look; None as long as sections weren't checked.
     """
 
     key: str
     stack: Stack
     results: Results = field(repr=False)
     excluded: frozenset[int] = frozenset()
+    findings: tuple[SectionCheck, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +86,7 @@ class Session:
     weights: Weights | None = None
     predict_settings: PredictSettings = field(default_factory=PredictSettings)
     cell_settings: CellSettings = field(default_factory=CellSettings)
+    check_settings: CheckSettings = field(default_factory=CheckSettings)
 
     def __post_init__(self) -> None:
         self._sources: dict[str, Source] = {}
@@ -113,6 +118,16 @@ class Session:
         change = source.excluded.union if excluded else source.excluded.difference
         self._put(replace(source, excluded=frozenset(change({z}))))
 
+    def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:
+        """Keep what a check of a stack found."""
+        known = self._sources.get(key)
+        if known is None:
+            return
+        known = replace(known, findings=tuple(findings))
+        self._sources[key] = known
+        if self.source is not None and self.source.key == key:
+            self.source = known
+
     def choose_weights(self, weights: Weights | None) -> None:
         """Use other weights; the threshold becomes the one in their card."""
         self.weights = weights
@@ -120,6 +135,21 @@ class Session:
             self.cell_settings = self.cell_settings.model_copy(
                 update={"threshold": weights.card.threshold}
             )
+
+    def check(self) -> Run:
+        """Return a look at every section; its result is a list of findings.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        from napari_emseg.check import check_stack
+
+        source = self._source()
+        work = check_stack(source.stack, settings=self.check_settings)
+        region = Region(tuple(range(source.stack.shape[0])))
+        return Run(f"Check of {source.name}", source, region, work)
 
     def estimate(self, region: Region) -> RunEstimate | None:
         """Say what `predict` would take, in a millisecond and without torch.

@@ -13,14 +13,15 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QMenu,
-    QToolButton,
     QWidget,
 )
 
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import ChoiceNeeded
+from napari_emseg.widgets.checks import Checks
 from napari_emseg.widgets.desk import desk_of, in_words
+from napari_emseg.widgets.invert import InvertBox
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.sections import panel_layout
 from napari_emseg.widgets.theme import (
@@ -43,19 +44,19 @@ class DataPanel(QWidget):
         self._desk = desk_of(napari_viewer)
         self._opening = Job(in_activity_dock=False)
         self.layers = combo_box()
-        self.open = QToolButton()
+        self.open = button("Open…")
         self.words = text_label(role="title")
         self.message = text_label(role="error")
         self.choice = ChoiceRow()
         self.voxel_size = QLineEdit()
+        self.invert = InvertBox(self._desk)
+        self.checks = Checks(self._desk)
         self._lay_out()
         self._connect()
         self._on_sources()
         self._on_source()
 
     def _lay_out(self) -> None:
-        self.open.setText("Open…")
-        self.open.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.open)
         menu.addAction("File…", self._on_open_file)
         menu.addAction("Folder of sections…", self._on_open_folder)
@@ -80,6 +81,8 @@ class DataPanel(QWidget):
         layout.addWidget(self.choice)
         layout.addWidget(self.message)
         layout.addLayout(voxel_size)
+        layout.addWidget(self.invert)
+        layout.addWidget(self.checks)
         self.choice.hide()
 
     def _connect(self) -> None:

@@ -38,7 +38,7 @@ class RunRow(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.left = QLabel()
-        self.message = text_label(role="note")
+        self.message = text_label()
         row = QHBoxLayout()
         row.setSpacing(SPACING)
         row.addWidget(self.button)
@@ -50,7 +50,7 @@ class RunRow(QWidget):
         layout.addWidget(self.message)
         self._connect()
         self._on_state()
-        self._say([], "note")
+        self._say([], "hint")
 
     def _connect(self) -> None:
         self.button.clicked.connect(self._on_click)
@@ -85,7 +85,7 @@ class RunRow(QWidget):
             self._desk.job.cancel()
             return
         self._notes = []
-        self._say([], "note")
+        self._say([], "hint")
         try:
             self._desk.start(self._prepare(), self._stage)
         except (OSError, RuntimeError, ValueError) as e:
@@ -124,7 +124,7 @@ class RunRow(QWidget):
         self._notes.append(note)
         more = len(self._notes) - SHOWN_NOTES
         shown = self._notes[-SHOWN_NOTES:]
-        self._say([f"({more} earlier notes)", *shown] if more > 0 else shown, "note")
+        self._say([f"({more} earlier notes)", *shown] if more > 0 else shown, "hint")
 
     def _say(self, lines: list[str], role: str) -> None:
         self.message.setText("\n".join(lines))

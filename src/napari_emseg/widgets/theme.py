@@ -34,8 +34,17 @@ QPushButton[role="section"] {{
     padding: 7px; border-radius: 2px;
 }}
 QPushButton[role="section"]:hover {{ background: {button}; }}
+QLabel[role="picture"] {{ border: 2px solid transparent; padding: 1px; }}
+QLabel[role="chosen picture"] {{ border: 2px solid {primary}; padding: 1px; }}
 QTableWidget {{ background: {background}; gridline-color: {foreground}; }}
-QProgressBar {{ min-height: 14px; max-height: 14px; }}
+QHeaderView::section {{
+    background: {foreground}; color: {hint}; border: none; padding: 3px;
+}}
+QProgressBar {{
+    background: {foreground}; border: none; border-radius: 3px;
+    min-height: 12px; max-height: 12px;
+}}
+QProgressBar::chunk {{ background: {primary}; border-radius: 3px; }}
 """
 
 

@@ -24,6 +24,14 @@ def section_on_screen(viewer: Viewer, layer: Layer) -> int:
     return int(np.clip(round(float(z)), 0, n - 1))
 
 
+def go_to_section(viewer: Viewer, layer: Layer, z: int) -> None:
+    """Move the sliders so that a section comes on screen."""
+    if layer.ndim < 3:
+        return
+    world = layer.data_to_world((z, *np.zeros(layer.ndim - 1)))
+    viewer.dims.set_point(viewer.dims.ndim - 3, float(world[-3]))
+
+
 def shows_sections(viewer: Viewer, layer: Layer) -> bool:
     """Tell if the view is of single sections: not turned, and not 3-D."""
     if viewer.dims.ndisplay != 2:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event
+from threading import Event, get_native_id
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +25,9 @@ from napari.layers import Labels
 from napari_emseg.core.records import Progress, Record
 
 R = TypeVar("R")
+
+NICENESS = 10
+"""Of a run: a tenth of a core while the window wants it, all of it otherwise."""
 
 RTLD_NOW = 2  # of Linux and macOS alike
 
@@ -43,6 +47,7 @@ def warmed_up(
     twice that while another thread imports PyTorch. So one waits for the other.
     """
     try:
+        _stand_back()
         with _no_collection():
             for kind in (np.uint8, np.uint32):
                 Labels(np.zeros((2, 2), kind))  # has napari load what colours them
@@ -54,6 +59,16 @@ def warmed_up(
         return (yield from work)
     finally:
         work.close()
+
+
+def _stand_back() -> None:
+    """Let the window go first where there are too few cores for both.
+
+    Threads that this one starts, such as PyTorch's, stand back as well. Only Linux
+    has priorities for threads that anybody may lower.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
 
 
 def load_torch() -> None:
@@ -69,12 +84,18 @@ def load_torch() -> None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Put garbage collection off: an import makes it look through everything, often."""
+    """Put garbage collection off while hundreds of thousands of objects are made.
+
+    Freezing and unfreezing calls all of them old, as they are; else the collector would
+    soon look through everything that there is, and the window would wait for that.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        gc.unfreeze()
         if was_on:
             gc.enable()
 

@@ -1,0 +1,190 @@
+"""What is wrong with sections: found by a button, listed, gone to, excluded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QHBoxLayout,
+    QHeaderView,
+    QProgressBar,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_emseg.widgets.desk import Desk, in_words
+from napari_emseg.widgets.jobs import Advance, Job, Outcome
+from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.view import go_to_section, section_on_screen
+
+if TYPE_CHECKING:
+    from napari_emseg.check import SectionCheck
+
+SECTION, FINDING, EXCLUDE = range(3)
+ROWS_SHOWN = 6
+
+
+class Checks(QWidget):
+    """Checks all sections and lists what it found; a click goes there."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._job = Job()
+        self._checked = ""
+        self.button = button(
+            "Check sections", tooltip="Look for blank, blurred and shifted sections."
+        )
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.summary = text_label()
+        self.table = QTableWidget(0, 3)
+        self.exclude = QCheckBox()
+        self.exclude.setToolTip("No run touches an excluded section.")
+        self._lay_out()
+        self._connect()
+        self._on_source()
+
+    def _lay_out(self) -> None:
+        self.table.setHorizontalHeaderLabels(["section", "finding", "exclude"])
+        self.table.verticalHeader().hide()
+        header = self.table.horizontalHeader()
+        fit = QHeaderView.ResizeMode.ResizeToContents
+        for column, mode in (
+            (SECTION, fit),
+            (FINDING, QHeaderView.ResizeMode.Stretch),
+            (EXCLUDE, fit),
+        ):
+            header.setSectionResizeMode(column, mode)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        row = QHBoxLayout()
+        row.setSpacing(SPACING)
+        row.addWidget(self.button)
+        row.addWidget(self.bar, 1)
+        row.addWidget(self.summary, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.table)
+        layout.addWidget(self.exclude)
+        self.bar.hide()
+
+    def _connect(self) -> None:
+        self.button.clicked.connect(self._on_click)
+        self.table.cellClicked.connect(self._on_cell)
+        self.table.itemChanged.connect(self._on_item)
+        self.exclude.clicked.connect(self._on_exclude)
+        self._job.advanced.connect(self._on_advanced)
+        self._job.ended.connect(self._on_ended)
+        follow(self, self._desk.session.events.source, self._on_source)
+        follow(self, self._desk.viewer.dims.events.point, self._on_view)
+
+    def _on_click(self) -> None:
+        if self._job.busy:
+            self._job.cancel()
+            return
+        run = self._desk.session.check()
+        self._checked = run.source.key
+        self.button.setText("Cancel")
+        self.summary.hide()
+        self.bar.setRange(0, 0)
+        self.bar.show()
+        self._job.start(run.work, run.title)
+
+    def _on_advanced(self, advance: Advance) -> None:
+        self.bar.setRange(0, advance.total)
+        self.bar.setValue(advance.done)
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        self.bar.hide()
+        self.summary.show()
+        self.button.setText("Check sections")
+        if isinstance(outcome.result, list):
+            self._desk.session.note_findings(self._checked, outcome.result)
+        elif outcome.cause is not None:
+            self.summary.setText(in_words(outcome.cause))
+            set_role(self.summary, "error")
+
+    def _on_source(self) -> None:
+        source = self._desk.session.source
+        self.button.setEnabled(source is not None or self._job.busy)
+        findings = None if source is None else source.findings
+        self.summary.setText(_in_words(findings))
+        set_role(self.summary, "note" if findings else "hint")
+        self.table.setVisible(bool(findings))
+        self._fill(findings or (), frozenset() if source is None else source.excluded)
+        self._on_view()
+
+    def _fill(
+        self, findings: tuple[SectionCheck, ...], excluded: frozenset[int]
+    ) -> None:
+        """List findings; the exclude box stands in each section's first row."""
+        blocked = self.table.blockSignals(True)
+        self.table.setRowCount(len(findings))
+        boxed: set[int] = set()
+        for row, found in enumerate(findings):
+            self.table.setItem(row, SECTION, QTableWidgetItem(str(found.z)))
+            words = QTableWidgetItem(found.words)
+            words.setToolTip("Click to go there.")
+            self.table.setItem(row, FINDING, words)
+            box = QTableWidgetItem()
+            if found.z not in boxed:
+                out = found.z in excluded
+                box.setFlags(
+                    Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled
+                )
+                box.setCheckState(
+                    Qt.CheckState.Checked if out else Qt.CheckState.Unchecked
+                )
+            boxed.add(found.z)
+            self.table.setItem(row, EXCLUDE, box)
+        self.table.blockSignals(blocked)
+        rows = min(len(findings), ROWS_SHOWN)
+        heights = sum(self.table.rowHeight(row) for row in range(rows))
+        self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
+
+    def _on_cell(self, row: int, column: int) -> None:
+        layer = self._desk.source_layer
+        if layer is not None and column != EXCLUDE:
+            go_to_section(self._desk.viewer, layer, self._z(row))
+
+    def _on_item(self, item: QTableWidgetItem) -> None:
+        if item.column() == EXCLUDE:
+            out = item.checkState() == Qt.CheckState.Checked
+            self._desk.session.exclude(self._z(item.row()), excluded=out)
+
+    def _z(self, row: int) -> int:
+        return int(self.table.item(row, SECTION).text())
+
+    def _on_view(self) -> None:
+        """Offer to exclude the section on screen."""
+        source, layer = self._desk.session.source, self._desk.source_layer
+        many = source is not None and source.stack.shape[0] > 1
+        self.exclude.setVisible(many)
+        if source is not None and layer is not None and many:
+            z = section_on_screen(self._desk.viewer, layer)
+            self.exclude.setText(f"Exclude section {z}, the one on screen")
+            self.exclude.setChecked(z in source.excluded)
+
+    def _on_exclude(self, checked: bool) -> None:
+        layer = self._desk.source_layer
+        if layer is not None:
+            z = section_on_screen(self._desk.viewer, layer)
+            self._desk.session.exclude(z, excluded=checked)
+
+
+def _in_words(findings: tuple[SectionCheck, ...] | None) -> str:
+    if findings is None:
+        return ""
+    if not findings:
+        return "nothing found"
+    kinds: dict[str, int] = {}
+    for found in findings:
+        kinds[found.kind] = kinds.get(found.kind, 0) + 1
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.items())

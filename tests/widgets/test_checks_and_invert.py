@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+from napari.layers import Image
+from qtpy.QtCore import Qt
+
+from napari_emseg.core.records import drain
+from napari_emseg.session import Region
+
+
+def bad_stack(em) -> Image:
+    """The drawn stack with a blank section 1."""
+    layer = em()
+    values = np.array(layer.data)
+    values[1] = 17
+    layer.data = values
+    return layer
+
+
+def checked(open_window, layer):
+    window = open_window(layer)
+    checks = window.data.checks
+    window.click(checks.button)
+    window.qtbot.waitUntil(
+        lambda: window.desk.session.source.findings is not None, timeout=10_000
+    )
+    return window, checks
+
+
+def row_of(checks, kind: str) -> int:
+    rows = range(checks.table.rowCount())
+    return next(r for r in rows if kind in checks.table.item(r, 1).text())
+
+
+def test_findings_are_listed_and_gone_to(open_window, em) -> None:
+    window, checks = checked(open_window, bad_stack(em))
+    assert "1 blank" in checks.summary.text()
+    row = row_of(checks, "blank")
+    assert checks.table.item(row, 0).text() == "1"
+    window.viewer.dims.set_current_step(0, 3)
+    checks.table.cellClicked.emit(row, 1)
+    assert window.viewer.dims.current_step[0] == 1
+
+
+def test_a_finding_can_be_excluded(open_window, em) -> None:
+    window, checks = checked(open_window, bad_stack(em))
+    row = row_of(checks, "blank")
+    checks.table.item(row, 2).setCheckState(Qt.CheckState.Checked)
+    assert window.desk.session.source.excluded == {1}
+    window.choose_scope(window.membranes, "all sections")
+    assert "3 sections" in window.membranes.estimate.text()
+    item = checks.table.item(row_of(checks, "blank"), 2)
+    assert item.checkState() == Qt.CheckState.Checked
+    item.setCheckState(Qt.CheckState.Unchecked)
+    assert not window.desk.session.source.excluded
+
+
+def test_a_good_stack_has_no_table(open_window, em) -> None:
+    layer = em()
+    layer.data = np.repeat(np.array(layer.data)[:1], 4, axis=0)
+    window, checks = checked(open_window, layer)
+    assert checks.summary.text() == "nothing found"
+    assert not checks.table.isVisibleTo(window.data)
+
+
+def test_the_section_on_screen_can_be_excluded(open_window, em) -> None:
+    window = open_window(em())
+    window.viewer.dims.set_current_step(0, 3)
+    box = window.data.checks.exclude
+    assert box.text().startswith("Exclude section 3")
+    box.click()
+    assert window.desk.session.source.excluded == {3}
+    window.viewer.dims.set_current_step(0, 2)
+    assert not box.isChecked()
+    window.viewer.dims.set_current_step(0, 3)
+    assert box.isChecked()
+    window.choose_scope(window.membranes, "this section")
+    assert not window.membranes.run.button.isEnabled()
+    assert "excluded" in window.membranes.estimate.text()
+
+
+def test_a_picture_has_nothing_to_exclude(open_window) -> None:
+    window = open_window(Image(np.zeros((20, 20), np.uint8)))
+    assert not window.data.checks.exclude.isVisibleTo(window.data)
+
+
+def looked(window) -> str:
+    proposal = window.data.invert.proposal
+    window.qtbot.waitUntil(lambda: bool(proposal.text()), timeout=10_000)
+    return proposal.text()
+
+
+def test_dark_membranes_need_nothing(open_window, em) -> None:
+    window = open_window(em())
+    assert "look dark" in looked(window)
+    assert window.desk.session.predict_settings.invert == "auto"
+    pictures = window.data.invert.pictures
+    assert not pictures["no"].pixmap().isNull()
+    assert pictures["no"].property("role") == "chosen picture"
+
+
+def test_bright_membranes_are_proposed_and_never_inverted_silently(
+    open_window, em
+) -> None:
+    layer = em()
+    layer.data = 255 - np.array(layer.data)
+    window = open_window(layer)
+    assert "look bright" in looked(window)
+    assert window.desk.session.predict_settings.invert == "auto"
+    box = window.data.invert.choice
+    box.setCurrentIndex(box.findData("yes"))
+    box.activated.emit(box.currentIndex())
+    assert window.desk.session.predict_settings.invert == "yes"
+    assert window.data.invert.pictures["yes"].property("role") == "chosen picture"
+
+
+def test_inverting_reaches_the_run(open_window, em) -> None:
+    plain, inverted = em("plain"), em("inverted")
+    inverted.data = 255 - np.array(inverted.data)
+    window = open_window(plain, inverted)
+    session = window.desk.session
+    drain(session.predict(Region((0,))).work)
+    expected = session.source.results.probabilities.copy()
+    window.desk.choose(inverted)
+    settings = session.predict_settings
+    session.predict_settings = settings.model_copy(update={"invert": "yes"})
+    drain(session.predict(Region((0,))).work)
+    np.testing.assert_allclose(
+        session.source.results.probabilities, expected, atol=1e-4
+    )
