@@ -230,6 +230,22 @@ def test_a_damaged_page_leaves_the_others(tmp_path: Path, stack: np.ndarray) -> 
         opened.section(2)
 
 
+def test_tiles_that_are_not_listed(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, stack[0], tile=(16, 16), compression="zlib", photometric="minisblack"
+    )
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages.first.tags["TileOffsets"]
+        assert tag.count == 6
+        offset = tag.offset
+    with path.open("r+b") as file:
+        file.seek(offset + 4)  # the tag's count
+        file.write((5).to_bytes(4, "little"))
+    with pytest.raises(OSError, match=r"a\.tif, section 0: .*5 of 6 strips or tiles"):
+        open_stack(path).section(0)
+
+
 def test_values_cut_off_are_told_at_their_page(
     tmp_path: Path, stack: np.ndarray
 ) -> None:

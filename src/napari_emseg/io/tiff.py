@@ -144,6 +144,13 @@ class _Pages:
         if not page.dataoffsets or max(a + n for a, n in ends) > size:
             msg = f"page {page.index} is cut short, the file ends before its values"
             raise UnreadableError(msg)
+        # tifffile would fill in zeros.
+        stored = min(len(page.dataoffsets), len(page.databytecounts))
+        like = page.keyframe or series.keyframe
+        needed = 1 if like.is_contiguous else prod(like.chunked)
+        if stored < needed:
+            msg = f"page {page.index} has {stored} of {needed} strips or tiles only"
+            raise UnreadableError(msg)
         if series.kind == "uniform" and page.aspage().shape != series.keyframe.shape:
             msg = (
                 f"page {page.index} is {page.aspage().shape}, "
