@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.inference import PredictionResult, Predictor, predict_stack
+from napari_emseg.inference import (
+    PredictionResult,
+    Predictor,
+    inverting,
+    predict_stack,
+)
 from napari_emseg.models.weights import Weights
 from napari_emseg.sample import vnc
 
-SMALL = PredictSettings(tile=48)
+SMALL = PredictSettings(tile=48, invert="no")
 
 
 def grey(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
@@ -430,6 +435,24 @@ def until(condition: Any) -> None:
         threading.Event().wait(0.01)
     msg = "waited for ten seconds"
     raise AssertionError(msg)
+
+
+@pytest.mark.usefixtures("blur")
+def test_a_stack_is_looked_at_once(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    found = inverting.polarity
+    monkeypatch.setattr(
+        inverting, "polarity", lambda stack: looked.append(stack) or found(stack)
+    )
+    predictor = Predictor(weights)
+    stack, other = Stack(255 - np.asarray(vnc().data[:1])), Stack(grey((1, 40, 40)))
+    for run in (stack, stack.with_voxel_size((50, 4, 4)), other, stack):
+        roi = (slice(0, 40), slice(0, 40))
+        notes = drain(predictor.run(run, roi=roi)).notes
+        assert any("look bright" in note for note in notes) is (run is not other)
+    assert len(looked) == 3
 
 
 @pytest.mark.parametrize("inverted", [False, True])

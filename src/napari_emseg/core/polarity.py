@@ -21,10 +21,13 @@ from napari_emseg.core.stack import Stack
 SIDE = 512
 """Only the middle of a section is looked at, at most so many pixels squared."""
 
+SMALLEST = 100
+"""A smaller picture shows too few membranes to tell."""
+
 SCALES = (1.0, 2.0)
 """Standard deviations of the Gaussian, in px."""
 
-MARGIN = 0.05
+MARGIN = 0.08
 """A smaller score than this, either way, can't tell.
 
 Seen: 0.11 to 0.35 on stacks of two fly nerve cords, fly brain, fly optic medulla by
@@ -74,7 +77,7 @@ def _read(stack: Stack, z: int) -> list[NDArray[Any]]:
 
 
 def _score(section: NDArray[Any]) -> float | None:
-    if min(section.shape) < 16:
+    if min(section.shape) < SMALLEST:
         return None
     mask = padding(section)
     grey = section_range(section, Normalisation(), mask)
