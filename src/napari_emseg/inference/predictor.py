@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg import __version__
-from napari_emseg.core.polarity import polarity
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
@@ -20,6 +19,7 @@ from napari_emseg.inference import throughput
 from napari_emseg.inference.ahead import ahead
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
+from napari_emseg.inference.inverting import Inverting
 from napari_emseg.inference.limits import Limits, choose_limits
 from napari_emseg.inference.runtime import Runtime, load_runtime
 from napari_emseg.inference.scope import Scope, scope_of
@@ -62,6 +62,7 @@ class Predictor:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self._loaded: tuple[tuple[object, ...], Runtime] | None = None
+        self._inverting = Inverting()
 
     def run(
         self,
@@ -144,7 +145,8 @@ class Predictor:
         notes: list[str] = []
         engine = self._engine(scope, settings, results.kept_bytes)
         try:
-            for record in _records(scope, settings, engine, results):
+            invert = self._inverting.decide(scope.stack, settings)
+            for record in _records(scope, invert, engine, results):
                 if isinstance(record, Note):
                     notes.append(record.message)
                 yield record
@@ -219,15 +221,6 @@ def provenance(
     )
 
 
-def _inverted(stack: Stack, settings: PredictSettings) -> tuple[bool, str]:
-    """Decide whether dark and bright are swapped, and say so if they are."""
-    if settings.invert == "yes":
-        return True, "inverted, as asked: bright membranes are taken as dark ones"
-    if settings.invert == "auto" and polarity(stack).inverted:
-        return True, "inverted, since membranes look bright; set Invert to no if not"
-    return False, ""
-
-
 def _limits(
     scope: Scope, settings: PredictSettings, runtime: Runtime, kept: int
 ) -> Limits:
@@ -244,12 +237,12 @@ def _limits(
 
 
 def _records(
-    scope: Scope, settings: PredictSettings, engine: Engine, results: Assembly
+    scope: Scope, inverting: tuple[bool, str], engine: Engine, results: Assembly
 ) -> Generator[Record, None, None]:
     """Chain the stages: reading, computing and writing run in threads of their own."""
     for note in (*scope.notes, *engine.runtime.notes):
         yield Note(note)
-    invert, words = _inverted(scope.stack, settings)
+    invert, words = inverting
     if words:
         yield Note(words)
     reader = SectionReader(scope.stack, scope.rule, invert=invert)
