@@ -230,6 +230,26 @@ def test_a_damaged_page_leaves_the_others(tmp_path: Path, stack: np.ndarray) -> 
         opened.section(2)
 
 
+def test_pages_in_a_circle(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for page in stack:  # pages that are not alike take the longest way
+            tif.write(page, metadata=None, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path) as tif:
+        first, second, last = (tif.pages[i] for i in (0, 1, 4))
+        tags = len(tif.pages[4].aspage().tags)
+        at = last.offset + 2 + 12 * tags
+        assert first.offset < second.offset
+        back = second.offset
+    with path.open("r+b") as file:
+        file.seek(at)
+        assert file.read(4) == bytes(4)
+        file.seek(at)
+        file.write(back.to_bytes(4, "little"))
+    with pytest.raises(OSError, match=r"a\.tif: is damaged.*circular"):
+        open_stack(path)
+
+
 def test_tiles_that_are_not_listed(tmp_path: Path, stack: np.ndarray) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(

@@ -51,6 +51,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
     with _complaints() as complaints:
         tif = TiffFile(path)
         try:
+            len(tif.pages)  # finds circles among pages, which going on would not
             series = _series(tif)
         except BaseException:
             tif.close()
