@@ -22,6 +22,10 @@ DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130
 
 COMMANDS = {
     "demo": ("Do the main job on the bundled EM stack.", "emseg demo"),
+    "check": (
+        "Look for blank, blurred and shifted sections.",
+        "emseg check demo-output/em.tif",
+    ),
     "predict": (
         "Predict the probability of membrane.",
         "emseg predict demo-output/em.tif membranes.tif",
@@ -38,7 +42,7 @@ COMMANDS = {
     "train": (
         "Train a network on images and labels.",
         "emseg train demo-output/em.tif demo-output/truth.tif mine.safetensors "
-        "--labels-are membrane --steps 40 --patch 64",
+        "--labels-are membrane --steps 10 --patch 64",
     ),
     "weights": ("List weights, or show what is known of one.", "emseg weights list"),
     "doctor": ("Say what works on this machine and what doesn't.", "emseg doctor"),

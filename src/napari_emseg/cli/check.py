@@ -1,0 +1,93 @@
+"""`emseg check`: what a stack is, and which of its sections are worth a look."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from napari_emseg.check import SectionCheck, check_stack
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import Json, Source
+from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.core.intensity import stack_range
+from napari_emseg.core.polarity import polarity
+from napari_emseg.core.settings import CheckSettings, Normalisation
+from napari_emseg.core.stack import Stack, VoxelSize
+
+LIMITS = Group("What is worth a word", sort_key=3)
+
+_MEMBRANES = {
+    False: "look dark, as EM has them",
+    True: "look bright: predict with --invert yes",
+    None: "can't tell whether dark or bright",
+}
+
+
+def check(
+    input: str,  # noqa: A002 - the word on the command line
+    /,
+    *,
+    json: Json = False,
+    settings: Annotated[
+        CheckSettings, Parameter(name="*", group=LIMITS)
+    ] = CheckSettings(),  # noqa: B008 - frozen
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Look for blank, blurred and shifted sections.
+
+    Prints what the stack is, and a table of sections that can't be read, show nothing,
+    or differ from the rest. Reads every section once.
+
+    Parameters
+    ----------
+    input
+        TIFF, MRC, DM3/DM4, HDF5, OME-Zarr, npy, PNG, a folder or a glob of sections.
+    """
+    stack = source.open(input)
+    findings = follow(check_stack(stack, settings=settings))
+    if json:
+        found = [
+            {"z": f.z, "kind": f.kind, "value": f.value, "words": f.words}
+            for f in findings
+        ]
+        print_json({**_facts(stack), "findings": found})
+    else:
+        _print(stack, findings)
+
+
+def _facts(stack: Stack) -> dict[str, Any]:
+    grey = stack_range(stack, Normalisation())
+    return {
+        "name": stack.name,
+        "format": stack.metadata.get("format"),
+        "shape": stack.shape,
+        "dtype": str(stack.dtype),
+        "voxel_size_nm": stack.voxel_size_nm,
+        "grey_values": [grey.low, grey.high],
+        "inverted": polarity(stack).inverted,
+    }
+
+
+def _print(stack: Stack, findings: list[SectionCheck]) -> None:
+    z, y, x = stack.shape
+    facts = _facts(stack)
+    low, high = facts["grey_values"]
+    print_line(f"{stack.name}: {z} section{'s' * (z != 1)} of {y} × {x} px (y × x)")
+    print_line(f"voxel size   {_size_words(stack.voxel_size_nm)}")
+    print_line(f"grey values  {stack.dtype}, {low:g} to {high:g} (1st to 99th percent)")
+    print_line(f"membranes    {_MEMBRANES[facts['inverted']]}")
+    if not findings:
+        print_line("sections     nothing found that is out of the ordinary")
+        return
+    print_line("")
+    print_table(
+        ("section", "finding", ""), [(str(f.z), f.kind, f.words) for f in findings]
+    )
+
+
+def _size_words(size: VoxelSize | None) -> str:
+    if size is None:
+        return "unknown; say it with --voxel-size Z,Y,X in nm"
+    z, y, x = ("?" if length is None else f"{length:g}" for length in size)
+    return f"{z} × {y} × {x} nm (z × y × x)"

@@ -1,0 +1,94 @@
+"""What an import must not bring along, looked at in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
+    """Run code in a new interpreter and return the top-level modules it has then."""
+    show = "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code + show],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "superqt"}
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("napari_emseg", QT | {"torch", "numpy", "pydantic"}),
+        ("napari_emseg.core.settings", QT | {"torch", "dask", "zarr"}),
+        ("napari_emseg.io", QT | {"torch"}),
+        ("napari_emseg.metrics", QT | {"torch", "numba"}),
+        ("napari_emseg.sample", QT | {"torch"}),
+        ("napari_emseg.cells", QT | {"torch"}),
+        ("napari_emseg.check", QT | {"torch"}),
+        ("napari_emseg.models.weights", QT | {"torch"}),
+        ("napari_emseg.inference", QT | {"torch", "openvino"}),
+        ("napari_emseg.session", QT | {"torch"}),
+        ("napari_emseg.api", QT | {"torch"}),
+        ("napari_emseg.cli", QT | {"torch"}),
+        ("napari_emseg._napari", {"torch", "openvino"}),
+        ("napari_emseg.widgets", {"torch", "openvino"}),
+    ],
+)
+def test_an_import_stays_light(module, forbidden):
+    assert not loaded_after(f"import {module}") & forbidden
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["predict", "--help"],
+        ["train", "--help"],
+        ["demo", "--help"],
+        ["weights", "list"],
+        ["check", "em.tif"],
+        [
+            *("evaluate", "truth.tif", "truth.tif"),
+            *("--prediction-is", "membrane", "--truth-is", "membrane"),
+        ],
+    ],
+)
+def test_commands_without_a_network_load_neither_torch_nor_qt(words, tmp_path):
+    from napari_emseg.io import save_stack
+    from napari_emseg.sample import vnc, vnc_membranes
+
+    save_stack(tmp_path / "em.tif", vnc())
+    save_stack(tmp_path / "truth.tif", vnc_membranes())
+    code = f"from napari_emseg.cli import main\nassert main({words!r}) == 0"
+    assert not loaded_after(code, tmp_path) & (QT | {"torch", "openvino"})
+
+
+def test_discovery_of_the_plugin_does_not_load_torch():
+    code = (
+        "from npe2 import PluginManager\n"
+        "manager = PluginManager.instance()\n"
+        "manager.discover()\n"
+        "assert 'napari-emseg' in manager"
+    )
+    assert not loaded_after(code) & {"torch", "openvino"}
+
+
+def test_imports_go_downwards_only():
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout
