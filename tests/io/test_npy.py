@@ -38,6 +38,14 @@ def test_colour_and_time(tmp_path: Path, stack: np.ndarray) -> None:
     np.testing.assert_array_equal(opened.data[:], stack + 1)
 
 
+def test_header_without_its_end(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, stack)
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+    with pytest.raises(OSError, match=r"a\.npy: is damaged"):
+        open_stack(path)
+
+
 @pytest.mark.parametrize(
     ("values", "cause"),
     [

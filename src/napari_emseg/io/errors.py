@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tokenize import TokenError
 
 Value = int | str
 
@@ -58,6 +59,7 @@ _DAMAGE = (
     OSError,
     RuntimeError,
     SyntaxError,
+    TokenError,
     TypeError,
     ValueError,
     struct.error,
