@@ -78,18 +78,19 @@ def _borders(section: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 def _constant_area(same: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Parts of `same` that are broad somewhere and touch the border."""
     side = min(PADDING_SIDE, *same.shape)
-    broad = ndi.binary_opening(
-        np.pad(same, side, mode="edge"), structure=np.ones((side, side), bool)
-    )[side:-side, side:-side]
-    if not any(edge.any() for edge in _borders(broad)):
-        return None
-    labels, _ = ndi.label(broad)
-    touching = np.unique(np.concatenate([e.ravel() for e in _borders(labels)]))
-    seeds = np.isin(labels, touching[touching > 0])
-    parts, _ = ndi.label(ndi.binary_propagation(seeds, mask=same))
-    large = np.bincount(parts.ravel()) >= side * side
-    large[0] = False
-    return large[parts] if large.any() else None
+    wide = np.pad(same, side, mode="edge").view(np.uint8)
+    eroded = ndi.minimum_filter(wide, side)
+    # the opening of an even square needs its second half mirrored
+    opened = ndi.maximum_filter(eroded, side, origin=side % 2 - 1)
+    broad, _ = ndi.label(opened[side:-side, side:-side])
+    at_border = np.unique(np.concatenate([e.ravel() for e in _borders(broad)]))
+    seeds = np.zeros(broad.max() + 1, bool)
+    seeds[at_border[at_border > 0]] = True
+    parts, n = ndi.label(same)
+    kept = np.zeros(n + 1, bool)
+    kept[parts[seeds[broad]]] = True
+    kept &= np.bincount(parts.ravel(), minlength=n + 1) >= side * side
+    return kept[parts] if kept.any() else None
 
 
 def section_range(
@@ -121,22 +122,36 @@ def stack_range(stack: Stack, rule: Normalisation, *, sections: int = 16) -> Gre
 
 def _sample(
     section: NDArray[Any], mask: NDArray[np.bool_] | None, side: int
-) -> NDArray[np.float32]:
+) -> NDArray[Any]:
     step = tuple(slice(None, None, max(1, n // side)) for n in section.shape)
-    values = section[step].astype(np.float32)
-    keep = np.isfinite(values)
-    if mask is not None:
-        keep &= ~mask[step]
-    return values[keep]
+    values = section[step]
+    keep = None if mask is None else ~mask[step]
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        keep = finite if keep is None else keep & finite
+    return values.ravel() if keep is None else values[keep]
 
 
-def _range(values: NDArray[np.float32], rule: Normalisation) -> GreyRange:
+def _range(values: NDArray[Any], rule: Normalisation) -> GreyRange:
     if values.size == 0:
         return GreyRange(0.0, 0.0)
-    low, high = np.percentile(values, (rule.low_percentile, rule.high_percentile))
+    low, high = _percentiles(values, rule.low_percentile, rule.high_percentile)
     if not high > low:  # a few bright pixels on a flat ground, or nothing at all
-        low, high = values.min(), values.max()
-    return GreyRange(float(low), float(high))
+        low, high = float(values.min()), float(values.max())
+    return GreyRange(low, high)
+
+
+def _percentiles(values: NDArray[Any], *percents: float) -> list[float]:
+    """Return what `numpy.percentile` does; by counting, if there are few values."""
+    if values.dtype not in (np.uint8, np.uint16):
+        wide = values.astype(np.float32, copy=False)
+        return [float(value) for value in np.percentile(wide, percents)]
+    upto = np.cumsum(np.bincount(values))
+    at = (upto[-1] - 1) * np.asarray(percents) / 100
+    below, above = (
+        np.searchsorted(upto, end(at), "right") for end in (np.floor, np.ceil)
+    )
+    return [float(value) for value in below + (above - below) * (at % 1)]
 
 
 def normalise(
