@@ -174,6 +174,15 @@ def test_grey_with_alpha(tmp_path: Path, stack: np.ndarray) -> None:
     np.testing.assert_array_equal(open_stack(path).section(0), stack[0])
 
 
+def test_inks_and_complex_values_are_refused(tmp_path: Path, stack: np.ndarray) -> None:
+    Image.fromarray(stack[0]).convert("CMYK").save(tmp_path / "a.tif")
+    with pytest.raises(OSError, match=r"a\.tif: is in CMYK"):
+        open_stack(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", stack.astype(np.complex64))
+    with pytest.raises(OSError, match=r"b\.tif: .*not complex64"):
+        open_stack(tmp_path / "b.tif")
+
+
 def test_real_colour_asks_for_a_channel(tmp_path: Path, stack: np.ndarray) -> None:
     colour = np.stack([stack[0], stack[1], stack[2]], axis=-1)
     path = tmp_path / "a.tif"

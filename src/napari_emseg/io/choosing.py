@@ -95,12 +95,15 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
     ChoiceNeeded
         If there is a time or channel axis, or real colour, and nothing was chosen.
     UnreadableError
-        If there is nothing in it.
+        If there is nothing in it, or no real numbers.
     ValueError
         If the choice doesn't exist.
     """
     if 0 in volume.shape:
         msg = f"{name}: is empty, its shape is {volume.shape}"
+        raise UnreadableError(msg)
+    if volume.dtype.kind not in "biuf":
+        msg = f"{name}: grey values must be real numbers, not {volume.dtype}"
         raise UnreadableError(msg)
     along, fixed = _axes(volume, choice, name)
     sample = _sample(volume, choice, along, fixed, name)

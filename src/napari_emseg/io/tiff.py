@@ -22,6 +22,7 @@ from napari_emseg.io.volumes import Contents, Index, Volume, array_volume, raw_p
 
 _MIN_IS_WHITE = 0
 _PALETTE = 3
+_INKS = 5
 
 
 def contents(path: Path) -> Contents:
@@ -233,6 +234,9 @@ def _volume(pages: _Pages, series: TiffPageSeries, nth: int) -> Volume:
 
 def _level(pages: _Pages, series: TiffPageSeries) -> Volume:
     axes = series.axes
+    if series.keyframe.photometric == _INKS:
+        msg = "is in CMYK, inks for printing; save it as grey"
+        raise UnreadableError(msg)
     two = series.keyframe.samplesperpixel == 2
     if two and not any(kind in (1, 2) for kind in series.keyframe.extrasamples):
         axes = axes.replace("S", "C")  # two channels, not grey with transparency
