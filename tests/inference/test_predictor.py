@@ -455,6 +455,7 @@ def test_a_stack_is_looked_at_once(
     assert len(looked) == 3
 
 
+@pytest.mark.usefixtures("blur")
 @pytest.mark.parametrize("inverted", [False, True])
 def test_auto_inverts_real_em_with_bright_membranes_and_says_so(
     weights: Weights, inverted: bool
