@@ -179,3 +179,11 @@ def test_pages_link_to_pages_that_exist():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
             assert os.path.exists(page.parent / link), f"{page.name}: {link}"
+
+
+def test_every_page_is_in_the_index_and_in_the_site():
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    index = (ROOT / "docs" / "index.md").read_text()
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert {page for page in pages if f"({page})" not in index} == set()
+    assert {page for page in pages if f": {page}\n" not in site} == set()

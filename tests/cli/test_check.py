@@ -61,7 +61,7 @@ def test_limits_are_options(emseg, spoilt):
 def test_bright_membranes_are_told(emseg):
     save_stack("inverted.tif", 255 - np.array(vnc().data[:]))
     assert (
-        "look bright: predict with --invert yes" in emseg("check", "inverted.tif").out
+        "look bright: emseg predict inverts them" in emseg("check", "inverted.tif").out
     )
 
 

@@ -19,7 +19,7 @@ LIMITS = Group("What is worth a word", sort_key=3)
 
 _MEMBRANES = {
     False: "look dark, as EM has them",
-    True: "look bright: predict with --invert yes",
+    True: "look bright: emseg predict inverts them, unless told --invert no",
     None: "can't tell whether dark or bright",
 }
 

@@ -202,5 +202,8 @@ def _open_napari(files: Files) -> None:
     viewer = napari.Viewer(title="napari-emseg demo")
     for name in ("em.tif", "membranes.tif", "cells.tif"):
         viewer.open(files[name], plugin="napari-emseg")
-    viewer.window.add_plugin_dock_widget("napari-emseg")
+    viewer.layers["membranes"].visible = False
+    viewer.layers.selection.active = viewer.layers["em"]
+    viewer.dims.set_current_step(0, SHOWN)
+    viewer.window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
     napari.run()
