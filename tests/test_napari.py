@@ -14,6 +14,7 @@ from npe2 import PluginManifest
 
 import napari_emseg
 from napari_emseg import _napari
+from napari_emseg._napari import shown
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
@@ -85,6 +86,33 @@ def test_reader_leaves_other_files_alone(path: str) -> None:
     assert _napari.get_reader(path) is None
 
 
+def test_a_damaged_section_is_black_and_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(shown, "show_warning", told.append)
+    for z in range(5):
+        tifffile.imwrite(tmp_path / f"{z}.tif", np.full((8, 9), z + 1, np.uint8))
+    (tmp_path / "2.tif").write_bytes(b"II*\0 no more")
+    ((data, options, _),) = _napari.read_layers(str(tmp_path))
+    viewer = ViewerModel()
+    layer = viewer.add_image(data, **options)
+    for z in (2, 1, 2):
+        viewer.dims.set_point(0, z)
+    assert len(told) == 1
+    assert "2.tif" in told[0]
+    assert np.asarray(data).max(axis=(1, 2)).tolist() == [1, 2, 0, 4, 5]
+    assert data[1:4, 0, 0].tolist() == [2, 0, 4]
+    with pytest.raises(OSError, match=r"2\.tif"):
+        _napari.stack_of(layer).section(2)
+
+
+def test_a_layer_of_ours_gives_back_its_stack() -> None:
+    stack = Stack(Watched(), name="em")
+    data, options, _ = _napari.layer_of(stack)
+    assert _napari.stack_of(Image(data, **options)).data is stack.data
+
+
 def test_reader_says_where_a_choice_is_made(tmp_path: Path) -> None:
     path = tmp_path / "colour.tif"
     colour = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
@@ -120,6 +148,29 @@ def test_saving_an_image_keeps_its_voxel_size_in_any_unit(tmp_path: Path) -> Non
     data, options, _ = layer.as_layer_data_tuple()
     _napari.write_image(str(path), data, options)
     assert open_stack(path).voxel_size_nm == pytest.approx((50, 4, 4))
+
+
+@pytest.mark.parametrize("ending", [".tif", ".zarr"])
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("bool", "uint8"), ("float64", "float32"), ("uint16", "uint16")],
+)
+def test_images_of_any_type_are_saved(tmp_path, ending, given, stored) -> None:
+    path = tmp_path / f"em{ending}"
+    values = np.arange(2 * 8 * 9).reshape(2, 8, 9).astype(given)
+    _napari.write_image(str(path), values, {"name": "em"})
+    stack = open_stack(path)
+    assert stack.dtype == stored
+    np.testing.assert_array_equal(np.asarray(stack.data[:]), values.astype(stored))
+
+
+def test_labels_as_napari_makes_them_are_saved(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.tif"
+    drawn = np.arange(8 * 9).reshape(8, 9)  # int64, 2-D
+    _napari.write_labels(str(path), drawn, {"name": "drawn"})
+    np.testing.assert_array_equal(open_stack(path).section(0), drawn)
+    with pytest.raises(ValueError, match="don't fit into uint32"):
+        _napari.write_labels(str(tmp_path / "large.tif"), drawn + 2**40, {})
 
 
 def test_unknown_section_thickness_stays_unknown() -> None:

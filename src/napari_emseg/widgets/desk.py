@@ -15,10 +15,12 @@ from psygnal import Signal
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
 from napari_emseg.cells import cells_provenance
 from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Run, Session
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.layers import Kind, ResultLayers
+from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.warm_up import warmed_up
 
 MEMBRANES = "membranes"
@@ -59,7 +61,8 @@ class Desk:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer: ReferenceType[Viewer] = ref(viewer)
-        self.session = Session()
+        device = preference("runs", "device") or "auto"
+        self.session = Session(predict_settings=PredictSettings(device=device))
         self.job = Job()
         self.stage = ""
         self._run: Run | None = None

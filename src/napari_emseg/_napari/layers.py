@@ -1,24 +1,15 @@
-"""Between napari and the rest of the house: stacks ↔ layers, readers, writers, samples.
-
-No Qt and no torch: napari imports this when it looks for plugins that open a file.
-"""
+"""Stacks and napari's layers, each made from the other; nothing is copied or read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from numpy.typing import NDArray
 from pint import DimensionalityError
 
-from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, check_voxel_size
-from napari_emseg.io import ChoiceNeeded, open_stack, save_stack
-from napari_emseg.io.reading import SUFFIXES
-from napari_emseg.sample import vnc, vnc_membranes
+from napari_emseg._napari.shown import OneSection, Shown
+from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
 
 KEY = "emseg"
 """Of `layer.metadata`: how a layer of ours came to be, as a `Provenance` dict."""
@@ -27,35 +18,6 @@ FLAT = "emseg_section_thickness_unknown"
 """Of `layer.metadata`: the scale along z stands for nothing that was measured."""
 
 LayerData: TypeAlias = tuple[Any, dict[str, Any], Literal["image", "labels"]]
-
-
-def get_reader(
-    path: str | Sequence[str],
-) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return a reader for files and folders that look like EM stacks by their name."""
-    paths = [path] if isinstance(path, str) else list(path)
-    readable = all(
-        Path(p).is_dir() or Path(p).name.lower().endswith(SUFFIXES) for p in paths
-    )
-    return read_layers if paths and readable else None
-
-
-def read_layers(path: str | Sequence[str]) -> list[LayerData]:
-    """Open files as lazy layers.
-
-    Raises
-    ------
-    ValueError
-        If a file needs a choice; the panel 1 Data asks for it.
-    OSError
-        If a file is damaged.
-    """
-    paths = [path] if isinstance(path, str) else list(path)
-    try:
-        return [layer_of(open_stack(p)) for p in paths]
-    except ChoiceNeeded as e:
-        msg = f"{e}. Plugins › EM segmentation, 1 Data, Open lets you choose."
-        raise ValueError(msg) from e
 
 
 def layer_of(stack: Stack) -> LayerData:
@@ -73,13 +35,14 @@ def layer_of(stack: Stack) -> LayerData:
     if stack.voxel_size_nm is not None:
         options |= _scale(stack.voxel_size_nm)
         options["metadata"][FLAT] = stack.voxel_size_nm[0] is None
+    data = Shown(stack)
     if kind == "cells":
-        return stack.data, options, "labels"
+        return data, options, "labels"
     if kind in ("membrane", "inside") and provenance:
         options["contrast_limits"] = (0.0, provenance["scale"])
     else:
         options["contrast_limits"] = _contrast(stack)
-    return stack.data, options, "image"
+    return data, options, "image"
 
 
 def _scale(size: VoxelSize) -> dict[str, Any]:
@@ -120,6 +83,8 @@ def stack_of(layer: Layer) -> Stack:
         )
         raise ValueError(msg)
     data = layer.data[0] if layer.multiscale else layer.data
+    if isinstance(data, Shown):
+        data = data.stack.data
     if len(data.shape) not in (2, 3):
         msg = (
             f"{layer.name} has {len(data.shape)} axes {tuple(data.shape)}; a stack has "
@@ -133,20 +98,6 @@ def stack_of(layer: Layer) -> Stack:
         source=layer.source.path,
         metadata={KEY: layer.metadata[KEY]} if KEY in layer.metadata else {},
     )
-
-
-class OneSection:
-    """A picture `(y, x)` as a stack `(1, y, x)`; read when it is sliced."""
-
-    def __init__(self, picture: LazyArray) -> None:
-        self.shape = (1, *picture.shape)
-        self.dtype = np.dtype(picture.dtype)
-        self._picture = picture
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        """Index by `(z, y, x)`."""
-        keys = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self._picture[keys[1:]])[None][keys[0]]
 
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:
@@ -183,60 +134,3 @@ def placement_of(layer: Layer) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
-
-
-def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:
-    """Save an image layer as TIFF or OME-Zarr, section by section.
-
-    Raises
-    ------
-    ValueError
-        If it is no grey picture or stack.
-    OSError
-        If it can't be written.
-    """
-    return _write(path, Image(data, **_known(options, ("rgb", "multiscale"))))
-
-
-def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
-    """Save a labels layer as TIFF or OME-Zarr, section by section.
-
-    Raises
-    ------
-    ValueError
-        If it is no picture or stack of labels.
-    OSError
-        If it can't be written.
-    """
-    return _write(path, Labels(data, **_known(options, ("multiscale",))))
-
-
-def _known(options: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
-    names = ("name", "scale", "units", "axis_labels", "metadata", *more)
-    return {name: options[name] for name in names if name in options}
-
-
-def _write(path: str, layer: Layer) -> list[str]:
-    stack = stack_of(layer)
-    about = stack.metadata.get(KEY)
-    # napari's dialog has asked whether to replace an existing file
-    written = save_stack(
-        path,
-        stack,
-        provenance=Provenance.model_validate(about) if about else None,
-        overwrite=True,
-    )
-    return [str(written)]
-
-
-def sample_vnc() -> list[LayerData]:
-    """Return the bundled EM stack, and its membranes as a hidden labels layer."""
-    image = layer_of(vnc())
-    membranes = vnc_membranes()
-    options = {
-        "name": f"{membranes.name}, drawn",
-        "visible": False,
-        **{name: image[1][name] for name in ("scale", "units", "axis_labels")},
-    }
-    labels = (np.asarray(membranes.data[:]) > 0).astype(np.uint8)
-    return [image, (labels, options, "labels")]

@@ -1,0 +1,130 @@
+"""Between napari and the rest of the house: stacks ↔ layers, readers, writers, samples.
+
+No Qt and no torch: napari imports this when it looks for plugins that open a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+
+from napari_emseg._napari.layers import (
+    KEY,
+    LayerData,
+    layer_of,
+    placement_of,
+    set_voxel_size,
+    stack_of,
+    voxel_size_of,
+)
+from napari_emseg._napari.shown import Storable
+from napari_emseg.core.records import Provenance
+from napari_emseg.io import ChoiceNeeded, open_stack, save_stack
+from napari_emseg.io.reading import SUFFIXES
+from napari_emseg.sample import vnc, vnc_membranes
+
+__all__ = [
+    "KEY",
+    "LayerData",
+    "get_reader",
+    "layer_of",
+    "placement_of",
+    "read_layers",
+    "sample_vnc",
+    "set_voxel_size",
+    "stack_of",
+    "voxel_size_of",
+    "write_image",
+    "write_labels",
+]
+
+
+def get_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+    """Return a reader for files and folders that look like EM stacks by their name."""
+    paths = [path] if isinstance(path, str) else list(path)
+    readable = all(
+        Path(p).is_dir() or Path(p).name.lower().endswith(SUFFIXES) for p in paths
+    )
+    return read_layers if paths and readable else None
+
+
+def read_layers(path: str | Sequence[str]) -> list[LayerData]:
+    """Open files as lazy layers.
+
+    Raises
+    ------
+    ValueError
+        If a file needs a choice; the panel 1 Data asks for it.
+    OSError
+        If a file is damaged.
+    """
+    paths = [path] if isinstance(path, str) else list(path)
+    try:
+        return [layer_of(open_stack(p)) for p in paths]
+    except ChoiceNeeded as e:
+        msg = f"{e}. Plugins › EM segmentation, 1 Data, Open lets you choose."
+        raise ValueError(msg) from e
+
+
+def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Save an image layer as TIFF or OME-Zarr, section by section.
+
+    Raises
+    ------
+    ValueError
+        If it is no grey picture or stack.
+    OSError
+        If it can't be written.
+    """
+    return _write(path, Image(data, **_known(options, ("rgb", "multiscale"))))
+
+
+def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
+    """Save a labels layer as TIFF or OME-Zarr, section by section.
+
+    Raises
+    ------
+    ValueError
+        If it is no picture or stack of labels.
+    OSError
+        If it can't be written.
+    """
+    return _write(path, Labels(data, **_known(options, ("multiscale",))))
+
+
+def _known(options: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
+    names = ("name", "scale", "units", "axis_labels", "metadata", *more)
+    return {name: options[name] for name in names if name in options}
+
+
+def _write(path: str, layer: Layer) -> list[str]:
+    stack = stack_of(layer)
+    about = stack.metadata.get(KEY)
+    # napari's dialog has asked whether to replace an existing file
+    written = save_stack(
+        path,
+        replace(stack, data=Storable(stack.data)),
+        provenance=Provenance.model_validate(about) if about else None,
+        overwrite=True,
+    )
+    return [str(written)]
+
+
+def sample_vnc() -> list[LayerData]:
+    """Return the bundled EM stack, and its membranes as a hidden labels layer."""
+    image = layer_of(vnc())
+    membranes = vnc_membranes()
+    options = {
+        "name": f"{membranes.name}, drawn",
+        "visible": False,
+        **{name: image[1][name] for name in ("scale", "units", "axis_labels")},
+    }
+    labels = (np.asarray(membranes.data[:]) > 0).astype(np.uint8)
+    return [image, (labels, options, "labels")]

@@ -1,0 +1,113 @@
+"""Arrays between napari and stacks: for the screen, and of a single picture."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from napari.utils.notifications import show_warning
+from numpy.typing import NDArray
+
+from napari_emseg.core.stack import LazyArray, Stack
+
+
+class Shown:
+    """A stack for the screen: a section that can't be read is black, and told of once.
+
+    Without this, one damaged file would keep a folder of good ones from being opened.
+    """
+
+    ndim = 3
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.shape = stack.shape
+        self.dtype = stack.dtype
+        self.size = prod(stack.shape)
+        self.nbytes = self.size * stack.dtype.itemsize
+        self._told: set[int] = set()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        if copy is False:
+            msg = f"{self.stack.name}: reading from a file makes a copy"
+            raise ValueError(msg)
+        return np.asarray(self[:], dtype)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Index by `(z, y, x)`."""
+        try:
+            return np.asarray(self.stack.data[key])
+        except (OSError, ValueError):
+            return self._one_by_one(key if isinstance(key, tuple) else (key,))
+
+    def _one_by_one(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        which = np.arange(self.shape[0])[key[0]]
+        if which.ndim == 0:
+            section: NDArray[Any] = self._section(int(which))[key[1:]]
+            return section
+        return np.stack([self._section(int(z))[key[1:]] for z in which])
+
+    def _section(self, z: int) -> NDArray[Any]:
+        try:
+            values: NDArray[Any] = np.asarray(self.stack.data[z])
+            return values
+        except (OSError, ValueError) as e:
+            if z not in self._told:
+                self._told.add(z)
+                show_warning(f"section {z} is shown black: {e}")
+            return np.zeros(self.shape[1:], self.dtype)
+
+
+class OneSection:
+    """A picture `(y, x)` as a stack `(1, y, x)`; read when it is sliced."""
+
+    def __init__(self, picture: LazyArray) -> None:
+        self.shape = (1, *picture.shape)
+        self.dtype = np.dtype(picture.dtype)
+        self._picture = picture
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Index by `(z, y, x)`."""
+        keys = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self._picture[keys[1:]])[None][keys[0]]
+
+
+_STORED_AS = {
+    "bool": "uint8",
+    "int64": "uint32",
+    "uint64": "uint32",
+    "float16": "float32",
+    "float64": "float32",
+}
+"""For types that files don't take; napari's new labels are int64, for one."""
+
+
+class Storable:
+    """An array of a type that files take, converted when it is sliced."""
+
+    def __init__(self, data: LazyArray) -> None:
+        self.shape = data.shape
+        self.dtype = np.dtype(_STORED_AS.get(np.dtype(data.dtype).name, data.dtype))
+        self._data = data
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Index as the array.
+
+        Raises
+        ------
+        ValueError
+            If a whole number doesn't fit.
+        """
+        values = np.asarray(self._data[key])
+        if self.dtype.kind == "u" and values.dtype.kind in "iu" and values.size:
+            low, high = int(values.min()), int(values.max())
+            if low < 0 or high > np.iinfo(self.dtype).max:
+                msg = f"values from {low} to {high} don't fit into {self.dtype}"
+                raise ValueError(msg)
+        return values.astype(self.dtype, copy=False)
