@@ -34,6 +34,8 @@ def test_cells_of_all_sections(predicted) -> None:
     assert cells.data.any(axis=(1, 2)).all()
     ids = [set(np.unique(section)) - {0} for section in cells.data]
     assert len(set.union(*ids)) == sum(len(i) for i in ids)
+    words = f"{sum(len(i) for i in ids)} cells in 4 sections"
+    assert words in window.cells.run.message.text()
     made = Provenance.model_validate(cells.metadata["emseg"])
     assert made.kind == "cells"
     assert made.weights == "thin"

@@ -22,6 +22,7 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 from napari_emseg.widgets.view import section_on_screen
+from napari_emseg.widgets.words import sections_in_words
 
 FIRST = ("threshold", "minimum_size")
 ADVANCED = tuple(name for name in CellSettings.model_fields if name not in FIRST)
@@ -129,5 +130,5 @@ class CellsPanel(QWidget):
         except ValueError as e:
             return str(e), False
         run.work.close()
-        n = len(run.region.sections)
-        return f"{n} section{'s' * (n != 1)} with membranes", True
+        words = sections_in_words(len(run.region.sections))
+        return f"{words} with membranes", True

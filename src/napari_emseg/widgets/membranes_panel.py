@@ -25,7 +25,11 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.words import card_in_words, rescaling_in_words
+from napari_emseg.widgets.words import (
+    card_in_words,
+    rescaling_in_words,
+    sections_in_words,
+)
 
 IN_DATA_PANEL = ("invert",)
 ADVANCED = tuple(
@@ -49,7 +53,7 @@ class MembranesPanel(QWidget):
         self.device = SettingsForm(self._session.predict_settings, fields=["device"])
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
         self.rescaling = text_label()
-        self.estimate = text_label(role="title")
+        self.estimate = text_label(role="plain")
         self.run = RunRow(self._desk, MEMBRANES, self._prepare)
         self._lay_out()
         self._connect()
@@ -160,7 +164,7 @@ class MembranesPanel(QWidget):
         self.rescaling.setVisible(bool(rescaling))
         words, ready = self._estimate_in_words()
         self.estimate.setText(words)
-        set_role(self.estimate, "title" if ready else "note")
+        set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
 
     def _estimate_in_words(self) -> tuple[str, bool]:
@@ -172,6 +176,5 @@ class MembranesPanel(QWidget):
         except ValueError as e:
             return str(e), False
         if estimate is None:
-            n = len(region.sections)
-            return f"{n} section{'s' * (n != 1)}", True
+            return sections_in_words(len(region.sections)), True
         return estimate.words, True

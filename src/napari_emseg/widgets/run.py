@@ -10,7 +10,7 @@ from napari_emseg.session import Run
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Advance, Outcome
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.words import time_left
+from napari_emseg.widgets.words import result_in_words, time_left
 
 SHOWN_NOTES = 6
 """The latest ones; the rest is counted."""
@@ -109,8 +109,12 @@ class RunRow(QWidget):
 
     def _on_ended(self, outcome: Outcome) -> None:
         self._on_state()
-        if self._desk.stage == self._stage and outcome.cancelled:
+        if self._desk.stage != self._stage:
+            return
+        if outcome.cancelled:
             self._add_note("cancelled; what was finished is kept")
+        elif outcome.error is None:
+            self._add_note(result_in_words(outcome.result))
 
     def _on_noted(self, note: str) -> None:
         if self.running:

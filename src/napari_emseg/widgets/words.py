@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from html import escape
 
+from napari_emseg.cells import CellsResult
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.inference import PredictionResult
 
 
 def stack_in_words(stack: Stack) -> str:
     """Return e.g. `20 sections 1024² · 50 × 4.6 × 4.6 nm`."""
     z, y, x = stack.shape
-    sections = f"{z} section{'s' * (z != 1)}"
     side = f"{y}²" if y == x else f"{y} × {x}"
     size = stack.voxel_size_nm
     voxel = "voxel size unknown" if size is None else f"{size_in_words(size)} nm"
-    return f"{sections} {side} · {voxel}"
+    return f"{sections_in_words(z)} {side} · {voxel}"
 
 
 def size_in_words(size: VoxelSize) -> str:
@@ -106,6 +107,26 @@ def card_in_words(card: Card) -> str:
 def _data(sets: tuple[DataSet, ...]) -> str:
     said = (f"{d.name}, sections {d.sections}" if d.sections else d.name for d in sets)
     return escape("; ".join(said)) or "data"
+
+
+def result_in_words(result: object) -> str:
+    """Return what a run gave, e.g. `6 sections in 5 s by openvino on cpu`."""
+    if isinstance(result, PredictionResult):
+        n = len(result.sections)
+        seconds = (
+            f"{result.seconds:.1f}" if result.seconds < 10 else f"{result.seconds:.0f}"
+        )
+        return f"{sections_in_words(n)} in {seconds} s by {result.runtime} on {result.device}"
+    if isinstance(result, CellsResult):
+        return (
+            f"{sum(result.counts.values()):,} cells in {sections_in_words(len(result.counts))}"
+        )
+    return ""
+
+
+def sections_in_words(n: int) -> str:
+    """Return e.g. `1 section`."""
+    return f"{n} section{'s' * (n != 1)}"
 
 
 def time_left(seconds: float | None) -> str:

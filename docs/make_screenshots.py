@@ -1,0 +1,89 @@
+"""Make the pictures of the docs; only the bundled EM sample is shown in them.
+
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py`
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+from napari import Viewer
+from napari.settings import get_settings
+from qtpy.QtWidgets import QApplication
+
+from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.data_panel import DataPanel
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.dock import EmSegmentation
+from napari_emseg.widgets.membranes_panel import MembranesPanel
+
+os.environ["NAPARI_CONFIG"] = ""  # read nobody's preferences, and keep none
+IMAGES = Path(__file__).parent / "images"
+PATIENCE = 180.0
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    """Let the window live until something is done."""
+    until = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > until:
+            msg = f"not done after {PATIENCE:.0f} s"
+            raise TimeoutError(msg)
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def settle(seconds: float = 1.5) -> None:
+    """Give the window time to draw."""
+    until = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > until)
+
+
+def open_window() -> tuple[Viewer, EmSegmentation]:
+    """Open napari on the bundled stack, with the dock."""
+    get_settings().application.gui_notification_level = "error"
+    viewer = napari.Viewer()
+    viewer.open_sample("napari-emseg", "vnc")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
+    if not isinstance(dock, EmSegmentation):
+        msg = f"expected the dock, got {dock!r}"
+        raise TypeError(msg)
+    viewer.window.resize(1500, 960)
+    settle()
+    viewer.reset_view()
+    settle()
+    return viewer, dock
+
+
+def run(viewer: Viewer, panel: MembranesPanel | CellsPanel) -> None:
+    """Press Run and wait for the end."""
+    job = desk_of(viewer).job
+    panel.scope.choice.setCurrentText("all sections")
+    settle()
+    panel.run.button.click()
+    wait_for(lambda: not job.busy)
+    settle()
+
+
+def main() -> None:
+    """Run the main job in a window; take pictures of it and of each panel."""
+    IMAGES.mkdir(exist_ok=True)
+    viewer, dock = open_window()
+    data: DataPanel = dock.panel("Data")
+    desk = desk_of(viewer)
+    data.checks.button.click()
+    wait_for(lambda: desk.session.source.findings is not None)
+    run(viewer, dock.panel("Membranes"))
+    run(viewer, dock.panel("Cells"))
+    viewer.window.screenshot(str(IMAGES / "panels.png"), canvas_only=False, flash=False)
+    for number, (name, fold) in enumerate(dock.folds.items(), start=1):
+        fold.grab().save(str(IMAGES / f"{number}-{name.lower()}.png"))
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
