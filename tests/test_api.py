@@ -80,9 +80,13 @@ def test_segment_finds_the_cells_of_a_drawing(drawing):
     cells = emseg.segment(drawing.membrane, settings=CellSettings(minimum_size=20))
 
     assert (cells.shape, cells.dtype) == ((1, *drawing.cells.shape), np.uint32)
+    found = set()
     for drawn in (1, 2, 3, 4):
-        ids = np.unique(cells[0][drawing.cells == drawn])
-        assert len(ids[ids > 0]) == 1
+        ids = cells[0][drawing.cells == drawn]
+        counts = np.bincount(ids[ids > 0])
+        assert counts.max() > 0.9 * ids.size  # but for the line where two meet
+        found.add(int(counts.argmax()))
+    assert len(found) == 4
 
 
 def test_segment_takes_the_threshold_that_is_given():
