@@ -31,7 +31,7 @@ def limits(shape: tuple[int, ...], free: int, *, gpu: bool, **settings: Any) -> 
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-@pytest.mark.parametrize("side", [16, 512, 1024, 1800])
+@pytest.mark.parametrize("side", [16, 512, 1024, 1300])
 def test_a_section_that_fits_is_one_tile(side: int, gpu: bool) -> None:
     assert limits((side, side), 8 * GB, gpu=gpu).tile is None
 

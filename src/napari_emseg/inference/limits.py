@@ -12,8 +12,8 @@ from napari_emseg.inference.scope import Scope
 SHARE_OF_FREE = 0.5
 """Part of the free memory that a run may take; others use the machine too."""
 
-CPU_SIDE = 2048
-"""A CPU works for seconds on such a window: larger ones only delay Cancel."""
+CPU_SIDE = 1536
+"""A core works for two seconds on such a window: larger ones only delay Cancel."""
 
 GPU_BATCH_PIXELS = 2048 * 2048
 """A GPU is busy with so many pixels at once; more only takes memory."""
