@@ -144,6 +144,7 @@ def evaluate(
     truth_is: Meaning,
     prediction_is: Meaning = "membrane",
     threshold: float = 0.5,
+    linked: bool | None = None,
     on_record: OnRecord | None = None,
 ) -> Evaluation:
     """Score a prediction by the ISBI 2012 scores and by the overlap of cells.
@@ -159,6 +160,9 @@ def evaluate(
     threshold
         Probability of membrane above which a pixel counts as membrane, where one
         threshold is needed.
+    linked
+        Compare cells through sections; none does so where both are cells. False for
+        cells whose ids are those of each section, as `segment` gives them.
     on_record
         Called with what happens.
 
@@ -180,6 +184,7 @@ def evaluate(
         prediction_is=prediction_is,
         truth_is=truth_is,
         threshold=threshold,
+        linked=linked,
     )
     return drain(work, on_record)
 

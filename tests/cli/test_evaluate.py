@@ -69,6 +69,16 @@ def test_a_truth_that_looks_inverted_is_warned_of(emseg, blurred, truth):
     assert "is it membrane rather than inside?" in done.err
 
 
+def test_cells_of_ours_are_compared_section_by_section(emseg, blurred, cells_file):
+    assert emseg("segment", "prediction.tif", "cells.tif").code == 0
+    words = ("evaluate", "cells.tif", cells_file, "--truth-is", "cells", "--json")
+    own = json.loads(emseg(*words).out)
+    linked = json.loads(emseg(*words, "--linked").out)
+    assert (own["linked"], linked["linked"]) == (False, True)
+    error = "adapted_rand_error"
+    assert own["overlap"][error] < 0.5 < linked["overlap"][error]
+
+
 def test_shapes_that_differ_are_refused(emseg, blurred, truth):
     save_stack("truth.tif", truth[:3])
     words = ("evaluate", "prediction.tif", "truth.tif", "--truth-is", "membrane")

@@ -34,7 +34,7 @@ def test_ctrl_c_keeps_finished_sections_and_says_so(
 
     assert done.code == 130
     assert "of 4 sections were finished; they are kept in out.tif.part" in done.err
-    assert "stopped" in done.err
+    assert "stopped: by Ctrl-C" in done.err
     assert not Path("out.tif").exists()
     expected = predict(open_stack(em_file), tiny_weights)
     kept = open_stack("out.tif.part").data[:2]

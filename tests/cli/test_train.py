@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
+from napari_emseg.cli import follow
+from napari_emseg.core.records import Progress
 from napari_emseg.models.weights import read_weights
 
 SMALL = (
@@ -83,3 +86,29 @@ def test_labels_of_another_shape_are_refused(emseg, em_file, cells_file):
     )
     assert done.code == 2
     assert "labels are" in done.err
+
+
+def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
+    emseg, em_file, cells_file, monkeypatch
+):
+    words = ("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells")
+    show = follow._Display.show
+
+    def interrupt(self, record):
+        show(self, record)
+        if record == Progress("training", 3, 4):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as context:
+        context.setattr(follow._Display, "show", interrupt)
+        done = emseg(*words, *SMALL)
+    assert done.code == 130
+    assert "stopped: the same command goes on from mine.checkpoint" in done.err
+    assert not Path("mine.safetensors").exists()
+
+    done = emseg(*words, *SMALL)
+    assert done.code == 0
+    assert "going on from mine.checkpoint" in done.err
+    assert "step 2/4" not in done.err
+    assert "step 4/4" in done.err
+    assert not Path("mine.checkpoint").exists()

@@ -88,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt as e:
-        complain(str(e) or "stopped", kind="stopped")
+        complain(str(e) or "by Ctrl-C", kind="stopped")
         return STOPPED
     except CycloptsError as e:
         return _refuse(usage_message(e), words)

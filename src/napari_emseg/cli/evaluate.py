@@ -43,6 +43,13 @@ def evaluate(
             "overlap scores; by default the one that the weights bring, else 0.5."
         ),
     ] = None,
+    linked: Annotated[
+        bool | None,
+        Parameter(
+            help="Compare cells through sections, where both are cells. By default so, "
+            "but not for cells of emseg segment, which are those of each section."
+        ),
+    ] = None,
     sections: Sections = None,
     json: Json = False,
     source: Source = Source(),  # noqa: B008 - frozen
@@ -72,6 +79,7 @@ def evaluate(
         prediction_is=meaning_of(given, prediction_is, "--prediction-is"),
         truth_is=meaning_of(right, truth_is, "--truth-is"),
         threshold=_threshold(threshold, made),
+        linked=False if linked is None and _is_unlinked(made) else linked,
     )
     found = follow(work)
     for warning in found.warnings:
@@ -126,6 +134,10 @@ def _threshold(said: float | None, made: Provenance | None) -> float:
         return said
     known = None if made is None else made.threshold
     return CellSettings().threshold if known is None else known
+
+
+def _is_unlinked(made: Provenance | None) -> bool:
+    return made is not None and made.kind == "cells"
 
 
 def _sections_of(stack: Stack, sections: slice | None) -> np.ndarray:

@@ -109,7 +109,7 @@ def train(
     try:
         weights = follow(work)
     except KeyboardInterrupt as e:
-        msg = f"stopped; the same command goes on from {checkpoint}"
+        msg = f"the same command goes on from {checkpoint}"
         raise KeyboardInterrupt(msg) from e
     if json:
         print_json(
