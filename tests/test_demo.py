@@ -59,7 +59,7 @@ def test_the_demo_does_the_main_job(demo, folder):
         *("em.tif", "truth.tif", "membranes.tif", "cells.tif"),
         *("picture.png", "scores.json", "LICENCE.md"),
     }
-    assert "rescaled 4.6 → 4 nm/px" in demo.out
+    assert "rescaled 4.6 → 4 nm/px" in demo.err
     assert "CC BY-NC-SA 3.0" in demo.out
 
 

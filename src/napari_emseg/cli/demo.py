@@ -20,10 +20,11 @@ from napari_emseg.cli.outputs import Place
 from napari_emseg.cli.picture import save_picture
 from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.cli.segment import cells_from_probabilities
+from napari_emseg.cli.segment import Outcome, cells_from_probabilities
 from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.sample import bundled
 
 if TYPE_CHECKING:
@@ -38,9 +39,21 @@ CREDIT = (
 )
 
 
+NAMES = {
+    "em.tif": "EM, the bundled sample",
+    "truth.tif": "its membranes as drawn by hand, 255 = membrane",
+    "membranes.tif": "probability of membrane, float32",
+    "cells.tif": "cells, uint32 ids",
+    "picture.png": "one section of them, side by side",
+    "scores.json": "how the run went and what it scores",
+    "LICENCE.md": "of em.tif and truth.tif: CC BY-NC-SA 3.0",
+}
+"""What the demo writes."""
+
+
 @dataclass(frozen=True)
 class Files:
-    """What the demo writes."""
+    """Where the demo writes it."""
 
     folder: Path
 
@@ -63,17 +76,6 @@ class Files:
             msg = f"{self[there[0]]} exists already; overwrite it with --overwrite"
             raise FileExistsError(msg)
         self.folder.mkdir(parents=True, exist_ok=True)
-
-
-NAMES = {
-    "em.tif": "EM, the bundled sample",
-    "truth.tif": "its membranes as drawn by hand, 255 = membrane",
-    "membranes.tif": "probability of membrane, float32",
-    "cells.tif": "cells, uint32 ids",
-    "picture.png": "one section of them, side by side",
-    "scores.json": "how the run went and what it scores",
-    "LICENCE.md": "of em.tif and truth.tif: CC BY-NC-SA 3.0",
-}
 
 
 def demo(
@@ -103,20 +105,9 @@ def demo(
     files.prepare(overwrite=overwrite)
     _write_sample(files)
     if not json:
-        print_line(f"EM: {size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z, y, x)")
         print_line(CREDIT)
-    settings = PredictSettings(device=device)
-    run = predict_to_file(
-        Scope.of(open_stack(files["em.tif"])),
-        Place(files["membranes.tif"], overwrite=overwrite),
-        loaded,
-        settings,
-    )
-    cells = cells_from_probabilities(
-        Scope.of(open_stack(files["membranes.tif"])),
-        Place(files["cells.tif"], overwrite=overwrite),
-        CellSettings(),
-    )
+        print_line(f"{size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z × y × x)")
+    run, cells = _run(files, loaded, device)
     _draw(files)
     scores = _score(files)
     record = {
@@ -146,6 +137,24 @@ def _write_sample(files: Files) -> None:
     save_stack(files["em.tif"], bundled.vnc(), overwrite=True)
     save_stack(files["truth.tif"], bundled.vnc_membranes(), overwrite=True)
     shutil.copyfile(bundled.path("LICENCE.md"), files["LICENCE.md"])
+
+
+def _run(
+    files: Files, weights: Weights, device: Device
+) -> tuple[PredictionResult, Outcome]:
+    """Do what `emseg predict` and `emseg segment` do; `files` may be replaced."""
+    run = predict_to_file(
+        Scope.of(open_stack(files["em.tif"])),
+        Place(files["membranes.tif"], overwrite=True),
+        weights,
+        PredictSettings(device=device),
+    )
+    cells = cells_from_probabilities(
+        Scope.of(open_stack(files["membranes.tif"])),
+        Place(files["cells.tif"], overwrite=True),
+        CellSettings(),
+    )
+    return run, cells
 
 
 def _score(files: Files) -> dict[str, float]:
@@ -178,8 +187,6 @@ def _sections(path: Path) -> Iterator[NDArray[Any]]:
 def _report(
     files: Files, run: PredictionResult, cells: str, scores: dict[str, float]
 ) -> None:
-    for note in run.notes:
-        print_line(note)
     print_line(f"{files['membranes.tif']}: {run_words(run)}")
     print_line(cells)
     print_line("")
