@@ -160,3 +160,13 @@ def test_napari_names_the_task_by_its_title(make_napari_viewer, qtbot) -> None:
     assert any("Membranes of vnc" in task for task in tasks)
     with qtbot.waitSignal(job.ended):
         job.cancel()
+
+
+def test_stopping_is_known_before_the_end(qtbot, job) -> None:
+    with qtbot.waitSignal(job.advanced):
+        job.start(endless([]), "endless")
+    assert not job.stopping
+    with qtbot.waitSignal(job.ended):
+        job.cancel()
+        assert job.stopping
+    assert not job.stopping

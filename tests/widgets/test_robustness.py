@@ -207,3 +207,21 @@ def test_a_theme_restyles_the_panels(open_window) -> None:
     assert window.dock.styleSheet() != dark
     window.viewer.theme = "dark"
     assert window.dock.styleSheet() == dark
+
+
+def test_this_view_follows_the_zoom(open_window, em) -> None:
+    window = open_window(em(), show=True)
+    window.choose_scope(window.membranes, "this view")
+    window.viewer.reset_view()
+    window.settle()
+    assert window.membranes.scope.region().roi is None
+    camera = window.viewer.scene.camera
+    camera.zoom *= 6
+    camera.center = (0, 30 * 4, 40 * 4)
+    window.settle()
+    region = window.membranes.scope.region()
+    assert region.roi is not None
+    rows, columns = region.roi
+    assert rows.start <= 30 < rows.stop
+    assert columns.start <= 40 < columns.stop
+    assert rows.stop - rows.start < 60

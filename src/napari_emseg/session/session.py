@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from psygnal import SignalGroupDescriptor
 
 from napari_emseg.core.records import Provenance, Record
-from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
+from napari_emseg.core.settings import (
+    CellSettings,
+    CheckSettings,
+    PredictSettings,
+    Settings,
+)
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
@@ -71,6 +76,7 @@ class Run:
     title: str
     source: Source
     region: Region
+    settings: Settings
     work: Generator[Record, None, Any] = field(repr=False)
 
 
@@ -149,7 +155,7 @@ class Session:
         source = self._source()
         work = check_stack(source.stack, settings=self.check_settings)
         region = Region(tuple(range(source.stack.shape[0])))
-        return Run(f"Check of {source.name}", source, region, work)
+        return Run(f"Check of {source.name}", source, region, self.check_settings, work)
 
     def estimate(self, region: Region) -> RunEstimate | None:
         """Say what `predict` would take, in a millisecond and without torch.
@@ -204,7 +210,9 @@ class Session:
             settings=self.predict_settings,
             threshold=self.cell_settings.threshold,
         )
-        return Run(f"Membranes of {source.name}", source, region, work)
+        return Run(
+            f"Membranes of {source.name}", source, region, self.predict_settings, work
+        )
 
     def segment(self, region: Region) -> Run:
         """Return a run that finds the cells of a region.
@@ -227,7 +235,7 @@ class Session:
             msg = "there are no membranes here yet; run 2 Membranes first"
             raise ValueError(msg)
         work = segmenting(source, region, self.cell_settings)
-        return Run(f"Cells of {source.name}", source, region, work)
+        return Run(f"Cells of {source.name}", source, region, self.cell_settings, work)
 
     def cut(self) -> Run:
         """Return a run that makes membranes anew by the threshold of the settings."""
@@ -236,7 +244,9 @@ class Session:
         source = self._source()
         region = Region(source.results.predicted)
         work = cutting(source.results, self.cell_settings.threshold)
-        return Run(f"Threshold of {source.name}", source, region, work)
+        return Run(
+            f"Threshold of {source.name}", source, region, self.cell_settings, work
+        )
 
     def _source(self) -> Source:
         if self.source is None:

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session import Run
-from napari_emseg.widgets.desk import CELLS, desk_of
+from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.jobs import Job
 from napari_emseg.widgets.run import RunRow
@@ -44,7 +44,7 @@ class CellsPanel(QWidget):
         self.advanced = SettingsForm(self._session.cell_settings, fields=ADVANCED)
         self.scope = ScopeRow(self._desk)
         self.state = text_label()
-        self.run = RunRow(self._desk, CELLS, self._prepare)
+        self.run = RunRow(self._desk, "cells", self._prepare)
         self._others = Job(in_activity_dock=False)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)

@@ -17,8 +17,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.widgets.desk import Desk, in_words
+from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Advance, Job, Outcome
+from napari_emseg.widgets.running import in_words
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 from napari_emseg.widgets.view import go_to_section, section_on_screen
 

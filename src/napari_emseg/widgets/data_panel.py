@@ -20,9 +20,10 @@ from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import ChoiceNeeded
 from napari_emseg.widgets.checks import Checks
-from napari_emseg.widgets.desk import desk_of, in_words
+from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.invert import InvertBox
 from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.running import in_words
 from napari_emseg.widgets.sections import panel_layout
 from napari_emseg.widgets.theme import (
     button,

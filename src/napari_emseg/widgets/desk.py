@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from threading import Event
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from napari import Viewer
 from napari.layers import Image, Layer
-from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
-from napari_emseg.cells import cells_provenance
-from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
+from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Run, Session
 from napari_emseg.widgets.jobs import Job, Outcome
-from napari_emseg.widgets.layers import Kind, ResultLayers
+from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
-from napari_emseg.widgets.warm_up import warmed_up
-
-MEMBRANES = "membranes"
-CELLS = "cells"
-
-SHOWN: dict[str, tuple[Kind, ...]] = {
-    MEMBRANES: ("membranes", "membrane probability"),
-    CELLS: ("membranes", "cells"),
-}
-"""Result layers of each stage, lowest first."""
-
-ANNOUNCED = 3
-"""Notes of one run that napari announces; the panel has them all."""
-
-_log = logging.getLogger(__name__)
+from napari_emseg.widgets.running import Running, Stage
 
 _desks: WeakKeyDictionary[Viewer, Desk] = WeakKeyDictionary()
 
@@ -64,11 +46,7 @@ class Desk:
         device = preference("runs", "device") or "auto"
         self.session = Session(predict_settings=PredictSettings(device=device))
         self.job = Job()
-        self.stage = ""
-        self._run: Run | None = None
-        self._run_layers: ResultLayers | None = None
-        self._announced = 0
-        self._layers_are_there = Event()
+        self._running: Running | None = None
         self._results: dict[str, ResultLayers] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
         self._followed: ReferenceType[Layer] | None = None
@@ -95,6 +73,11 @@ class Desk:
             msg = "the viewer is closed"
             raise RuntimeError(msg)
         return viewer
+
+    @property
+    def stage(self) -> Stage | None:
+        """Of the run that is on, or was the last one."""
+        return None if self._running is None else self._running.stage
 
     def sources(self) -> list[Layer]:
         """Return image layers that could be put to work; no results of our own."""
@@ -156,7 +139,7 @@ class Desk:
         if key in self._results:
             self._results[key].align(layer)
 
-    def start(self, run: Run, stage: str) -> None:
+    def start(self, run: Run, stage: Stage) -> None:
         """Run a stage; its results are shown while they are made.
 
         Raises
@@ -177,53 +160,25 @@ class Desk:
             self._results[run.source.key] = ResultLayers(self.viewer, layer)
         layers = self._results[run.source.key]
         layers.align(layer)
-        self.stage = stage
-        self._run, self._run_layers, self._announced = run, layers, 0
-        self._layers_are_there = Event()
-        work = warmed_up(run.work, self._layers_are_there, torch=stage == MEMBRANES)
-        self.job.start(work, run.title)
-
-    def _show(self) -> None:
-        """Add the layers of a run that waits for them."""
-        if self._run is None or self._run_layers is None:
-            return
-        if not self._layers_are_there.is_set():
-            arrays = {kind: _array(self._run, kind) for kind in SHOWN[self.stage]}
-            self._run_layers.show(
-                arrays,
-                while_=lambda: self.job.busy and not self.job.stopping,
-                then=self._layers_are_there.set,
-            )
+        self._running = Running(run, stage, layers, self.job)
+        self.job.start(self._running.work, run.title)
 
     def _on_recorded(self, records: list[Record]) -> None:
-        self._show()
-        sections = {r.z for r in records if isinstance(r, (TileDone, SectionDone))}
-        if self._run_layers is not None:
-            self._run_layers.refresh(set(SHOWN[self.stage]), sections)
-        for record in records:
-            if isinstance(record, Note):
-                self.noted.emit(record.message)
-                self._announced += 1
-                if self._announced <= ANNOUNCED:
-                    show_info(f"{self.job.title}: {record.message}")
+        if self._running is not None:
+            for note in self._running.on_records(records):
+                self.noted.emit(note)
 
     def _on_ended(self, outcome: Outcome) -> None:
-        run, layers = self._run, self._run_layers
-        self._run = self._run_layers = None
-        if run is not None and layers is not None:
-            layers.refresh_all()
-            for kind in SHOWN[self.stage]:
-                layers.describe(kind, self._provenance(run, kind))
-        if outcome.cause is not None:
-            message = in_words(outcome.cause)
+        """Tell of an error, and forget results whose source was removed meanwhile."""
+        if self._running is None:
+            return
+        message = self._running.on_end(outcome)
+        if message:
             self.failed.emit(message)
-            show_error(f"{self.job.title}: {message}")
-
-    def _provenance(self, run: Run, kind: Kind) -> Provenance | None:
-        made = run.source.provenance or run.source.results.membrane_provenance
-        if kind != "cells":
-            return made
-        return cells_provenance(self.session.cell_settings, made)
+        there = {str(layer.unique_id) for layer in self.viewer.layers}
+        if self._running.run.source.key not in there:
+            self._results.pop(self._running.run.source.key, None)
+            self.sources_changed.emit()
 
     def _on_inserted(self, event: Any) -> None:
         if self.session.source is None and event.value in self.sources():
@@ -234,7 +189,8 @@ class Desk:
         source = self.session.source
         key = str(event.value.unique_id)
         self.session.forget(key)
-        if not (self._run is not None and self._run.source.key == key):
+        running = self._running if self.job.busy else None
+        if running is None or running.run.source.key != key:
             self._results.pop(key, None)
         if source is not None and source.key == key:
             self.choose(next(iter(self.sources()), None))
@@ -259,21 +215,3 @@ class Desk:
         layer = self._followed() if self._followed is not None else None
         if layer is not None and layer in self.viewer.layers:
             self.choose(layer)
-
-
-def in_words(error: BaseException) -> str:
-    """Say an error for the panel; those that nobody foresaw are logged in full."""
-    text = str(error).strip()
-    if isinstance(error, (ValueError, OSError)) and text:
-        return text
-    if isinstance(error, MemoryError):
-        return text or "not enough memory; choose a smaller region or a smaller tile"
-    _log.error("a run failed", exc_info=error)
-    return f"{type(error).__name__}: {text or 'no message'} (details are in the log)"
-
-
-def _array(run: Run, kind: Kind) -> Any:
-    results = run.source.results
-    if kind == "cells":
-        return results.cells
-    return results.membranes if kind == "membranes" else results.probabilities

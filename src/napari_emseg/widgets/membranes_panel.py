@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights, list_weights, read_weights
 from napari_emseg.session import Run
-from napari_emseg.widgets.desk import MEMBRANES, desk_of
+from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
@@ -54,7 +54,7 @@ class MembranesPanel(QWidget):
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
         self.rescaling = text_label()
         self.estimate = text_label(role="plain")
-        self.run = RunRow(self._desk, MEMBRANES, self._prepare)
+        self.run = RunRow(self._desk, "membranes", self._prepare)
         self._lay_out()
         self._connect()
         self._fill_weights()

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidg
 from napari_emseg.session import Run
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Advance, Outcome
+from napari_emseg.widgets.running import Stage
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 from napari_emseg.widgets.words import result_in_words, time_left
 
@@ -27,7 +28,7 @@ class RunRow(QWidget):
         Returns the run that would be started; a ValueError says why there is none.
     """
 
-    def __init__(self, desk: Desk, stage: str, prepare: Callable[[], Run]) -> None:
+    def __init__(self, desk: Desk, stage: Stage, prepare: Callable[[], Run]) -> None:
         super().__init__()
         self._desk = desk
         self._stage = stage

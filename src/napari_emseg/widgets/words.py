@@ -112,15 +112,13 @@ def _data(sets: tuple[DataSet, ...]) -> str:
 def result_in_words(result: object) -> str:
     """Return what a run gave, e.g. `6 sections in 5 s by openvino on cpu`."""
     if isinstance(result, PredictionResult):
-        n = len(result.sections)
-        seconds = (
-            f"{result.seconds:.1f}" if result.seconds < 10 else f"{result.seconds:.0f}"
-        )
-        return f"{sections_in_words(n)} in {seconds} s by {result.runtime} on {result.device}"
+        said = sections_in_words(len(result.sections))
+        digits = 1 if result.seconds < 10 else 0
+        where = f"by {result.runtime} on {result.device}"
+        return f"{said} in {result.seconds:.{digits}f} s {where}"
     if isinstance(result, CellsResult):
-        return (
-            f"{sum(result.counts.values()):,} cells in {sections_in_words(len(result.counts))}"
-        )
+        cells = sum(result.counts.values())
+        return f"{cells:,} cells in {sections_in_words(len(result.counts))}"
     return ""
 
 

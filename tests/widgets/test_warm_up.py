@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+
+import pytest
+
+from napari_emseg.core.records import Note, Record, drain
+from napari_emseg.widgets import warm_up
+
+
+def work(closed: list[bool]) -> Generator[Record, None, int]:
+    try:
+        yield Note("working")
+        return 7
+    finally:
+        closed.append(True)
+
+
+@pytest.fixture(autouse=True)
+def _stay_in_front(monkeypatch) -> None:
+    """These run in the test's own thread, which is not to be slowed down for good."""
+    monkeypatch.setattr(warm_up, "_stand_back", lambda: None)
+
+
+def test_the_work_waits_for_its_layers(qapp) -> None:
+    there, closed = threading.Event(), []
+    warmed = warm_up.warmed_up(work(closed), there, torch=False)
+    next(warmed)
+    there.set()
+    assert next(warmed) == Note("working")
+    assert drain(warmed) == 7
+    assert closed == [True]
+
+
+def test_the_work_goes_on_if_its_layers_never_come(qapp, monkeypatch) -> None:
+    monkeypatch.setattr(warm_up, "PATIENCE", 0.01)
+    warmed = warm_up.warmed_up(work([]), threading.Event(), torch=False)
+    assert drain(warmed) == 7
+
+
+def test_stopping_early_closes_the_work(qapp) -> None:
+    started = work(closed := [])
+    next(started)
+    warmed = warm_up.warmed_up(started, threading.Event(), torch=False)
+    next(warmed)
+    warmed.close()
+    assert closed == [True]
+
+
+def test_garbage_is_collected_again_afterwards() -> None:
+    assert gc.isenabled()
+    before = gc.get_freeze_count()
+    with warm_up._no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before
+
+
+def test_torch_works_after_its_libraries_were_linked() -> None:
+    code = (
+        "from napari_emseg.widgets.warm_up import load_torch\n"
+        "load_torch()\n"
+        "import torch\n"
+        "assert torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 8, 8)).shape == (1, 1, 6, 6)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")
+def test_a_run_stands_back_and_the_window_does_not(monkeypatch) -> None:
+    monkeypatch.undo()
+    import os
+
+    seen: list[int] = []
+
+    def other() -> None:
+        warm_up._stand_back()
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [max(here, warm_up.NICENESS)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
