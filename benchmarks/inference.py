@@ -1,0 +1,393 @@
+"""Time the predictor beside MONAI: `python benchmarks/inference.py --threads 1`.
+
+The same weights, runtime and memory format on the same section, alternating runs, from
+grey values as stored to membrane probability:
+
+- ours: `Predictor.run`
+- monai: SlidingWindowInferer, windows of 512² px, overlap 0.25, Gaussian weights
+- once: one pass over the picture mirrored by the network's context, without tiles
+
+At the large size all get the same memory: ours is given the largest tile whose measured
+peak is no higher than MONAI's. Writes results/inference-DEVICE.json and the table of
+docs/speed.md. `--device cuda` does it on a GPU. Needs `napari-emseg[bench]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from math import isqrt
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe
+from monai.inferers import SlidingWindowInferer
+from numpy.typing import NDArray
+
+from napari_emseg.core.intensity import normalise, section_range
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference import Predictor, estimate
+from napari_emseg.inference.openvino_runtime import import_openvino
+from napari_emseg.models.forward import to_probabilities
+from napari_emseg.models.weights import Weights, load_weights
+from napari_emseg.sample import vnc
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+DOCS = HERE.parent / "docs" / "speed.md"
+
+ROI = 512
+OVERLAP = 0.25
+STEP = 64
+"""Tiles of the same memory are found to so many pixels."""
+
+WHAT = {"ours": "overlap-tile", "monai": "MONAI", "once": "one pass"}
+
+Picture = NDArray[np.uint8]
+Run = Callable[[], NDArray[np.float32]]
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+def section(side: int) -> Picture:
+    """Return real EM, mirrored to a square of this side."""
+    picture = vnc().section(0)
+    while min(picture.shape) < side:
+        picture = np.pad(picture, [(0, n - 1) for n in picture.shape], mode="reflect")
+    return np.ascontiguousarray(picture[:side, :side])
+
+
+def settings_for(runtime: str, options: argparse.Namespace) -> PredictSettings:
+    """Return the settings that all cases of a runtime share."""
+    return PredictSettings(
+        device=options.device,
+        runtime="auto" if options.device == "cuda" else runtime,
+        threads=options.threads,
+        tile=options.tile,
+        half_precision=options.half,
+        rescale=False,
+        invert="no",
+    )
+
+
+def ours(predictor: Predictor, picture: Picture, settings: PredictSettings) -> Run:
+    """Return the job by overlap-tile."""
+    stack = Stack(picture[None])
+
+    def run() -> NDArray[np.float32]:
+        found = drain(predictor.run(stack, settings=settings)).probabilities
+        return np.zeros(0, np.float32) if found is None else found[0]
+
+    return run
+
+
+def grey(picture: Picture, weights: Weights) -> NDArray[np.float32]:
+    """Return normalised grey values by the weights' own rule."""
+    return normalise(picture, section_range(picture, weights.card.normalisation))
+
+
+def whole(name: str, weights: Weights, options: argparse.Namespace) -> Network:
+    """Return the network on windows as they are: probabilities `(n, c, y, x)`."""
+    network = weights.network().to(options.device)
+    if name == "openvino":
+        return on_openvino(network, options.threads)
+    form = torch.contiguous_format if "as it comes" in name else torch.channels_last
+    network = network.to(memory_format=form)
+
+    def run(values: torch.Tensor) -> torch.Tensor:
+        half = options.half and options.device == "cuda"
+        with torch.autocast(options.device, dtype=torch.float16, enabled=half):
+            logits = network(values.contiguous(memory_format=form))
+        return to_probabilities(logits, network)
+
+    return run
+
+
+def on_openvino(network: torch.nn.Module, threads: int) -> Network:
+    """Return the whole network on OpenVINO, as our runtime has its inner part."""
+    openvino = import_openvino()
+
+    class Probabilities(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return to_probabilities(self.network(x), self.network)
+
+    example = torch.zeros(1, 1, 64, 64)
+    with torch.no_grad():
+        traced = torch.jit.trace(Probabilities().eval(), example, check_trace=False)
+    model = openvino.convert_model(traced, input=[-1, 1, -1, -1])
+    wanted = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(model, "CPU", wanted)
+    return lambda values: torch.from_numpy(compiled(values.numpy())[0])
+
+
+def once(network: Network, weights: Weights, picture: Picture, device: str) -> Run:
+    """Return the job in one pass."""
+    geometry = weights.card.geometry or weights.network().geometry
+    halo = geometry.halo
+    crop = tuple(slice(halo, halo + n) for n in picture.shape)
+
+    @torch.inference_mode()
+    def run() -> NDArray[np.float32]:
+        padded = np.pad(grey(picture, weights), halo, mode="reflect")
+        values = torch.from_numpy(padded)[None, None].to(device)
+        return network(values)[0, 0][crop].cpu().numpy()
+
+    return run
+
+
+def monai(network: Network, weights: Weights, picture: Picture, device: str) -> Run:
+    """Return the job by MONAI's sliding window; on a GPU all of it stays there."""
+    inferer = SlidingWindowInferer(
+        (ROI, ROI),
+        sw_batch_size=1 if device == "cpu" else 8,
+        overlap=OVERLAP,
+        mode="gaussian",
+    )
+
+    @torch.inference_mode()
+    def run() -> NDArray[np.float32]:
+        values = torch.from_numpy(grey(picture, weights))[None, None].to(device)
+        return inferer(values, network)[0, 0].cpu().numpy()
+
+    return run
+
+
+def jobs(options: argparse.Namespace, side: int) -> dict[str, Run]:
+    """Return what is timed, by name."""
+    weights, device = load_weights(options.weights), options.device
+    picture = section(side)
+    made: dict[str, Run] = {}
+    for name in ("torch",) if device == "cuda" else ("torch", "openvino"):
+        settings = settings_for(name, options)
+        network = whole(name, weights, options)
+        made[f"ours, {name}"] = ours(Predictor(weights), picture, settings)
+        made[f"monai, {name}"] = monai(network, weights, picture, device)
+        made[f"once, {name}"] = once(network, weights, picture, device)
+    plain = "torch as it comes"
+    network = whole(plain, weights, options)
+    made[f"monai, {plain}"] = monai(network, weights, picture, device)
+    return made
+
+
+def timed(made: dict[str, Run], runs: int) -> dict[str, dict[str, float]]:
+    """Return median seconds of alternating runs, by the clock and of the processor."""
+    wall: dict[str, list[float]] = {name: [] for name in made}
+    cpu: dict[str, list[float]] = {name: [] for name in made}
+    for run in range(runs + 1):
+        for name, job in made.items():
+            began = perf_counter(), process_time()
+            job()
+            if run > 0:  # the first one warms up
+                wall[name].append(perf_counter() - began[0])
+                cpu[name].append(process_time() - began[1])
+    return {
+        name: {
+            "seconds": round(median(wall[name]), 4),
+            "cpu_seconds": round(median(cpu[name]), 4),
+        }
+        for name in made
+    }
+
+
+def peak_bytes(options: argparse.Namespace, name: str, side: int, tile: int) -> int:
+    """Return how far one job raises the memory of a fresh process."""
+    command = [sys.executable, "-W", "ignore", __file__, "--peak", name]
+    command += ["--sides", str(side), "--tile", str(tile), "--weights", options.weights]
+    command += ["--threads", str(options.threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def print_peak(options: argparse.Namespace) -> None:
+    """Run one job, warmed up on a small section, and print by what it raised memory."""
+    jobs(options, ROI)[options.peak]()
+    job = jobs(options, options.sides[0])[options.peak]
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    job()
+    print(_status("VmHWM") - before)
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(x for x in lines if x.startswith(key)).split()[1]) * 1024
+
+
+def largest_tile(options: argparse.Namespace, name: str, side: int, most: int) -> int:
+    """Return the largest tile of `ours` whose measured peak is at most `most` bytes."""
+    bytes_per_pixel = load_weights(options.weights).card.bytes_per_pixel or 400
+    tile = isqrt(int(most / bytes_per_pixel)) // STEP * STEP
+    while peak_bytes(options, name, side, tile) > most and tile > ROI:
+        tile -= STEP
+    while peak_bytes(options, name, side, tile + STEP) <= most:
+        tile += STEP
+    return tile
+
+
+def same_memory(options: argparse.Namespace, side: int) -> list[dict[str, Any]]:
+    """Return time and measured peak at a size that one tile would be too large for."""
+    rows = []
+    for name in ("torch", "openvino"):
+        peak = peak_bytes(options, f"monai, {name}", side, ROI)
+        tile = largest_tile(options, f"ours, {name}", side, peak)
+        options.tile = tile
+        every = jobs(options, side)
+        both = {job: every[job] for job in (f"ours, {name}", f"monai, {name}")}
+        for job, row in timed(both, options.large_runs).items():
+            size = tile if job.startswith("ours") else ROI
+            row_peak = peak_bytes(options, job, side, size)
+            rows.append(
+                {"job": job, "side": side, "tile": size, "peak": row_peak, **row}
+            )
+    options.tile = None
+    return rows
+
+
+def share(
+    options: argparse.Namespace, row: dict[str, Any], ms_per_megapixel: float
+) -> float:
+    """Return what part of a run's time the network alone would take for its windows."""
+    weights, settings = load_weights(options.weights), settings_for("torch", options)
+    stack = Stack(section(row["side"])[None])
+    megapixels = estimate(stack, weights, settings=settings).megapixels
+    return round(megapixels * ms_per_megapixel / 1000 / row["seconds"], 3)
+
+
+def network_only(options: argparse.Namespace) -> float:
+    """Return ms per megapixel of the network alone on a GPU, its input being there."""
+    weights = load_weights(options.weights)
+    network = weights.network().cuda().to(memory_format=torch.channels_last)
+    values = torch.rand(8, 1, 704, 704, device="cuda").to(
+        memory_format=torch.channels_last
+    )
+    seconds = []
+    with (
+        torch.inference_mode(),
+        torch.autocast("cuda", dtype=torch.float16, enabled=options.half),
+    ):
+        for _ in range(options.runs + 3):
+            torch.cuda.synchronize()
+            began = perf_counter()
+            network(values)
+            torch.cuda.synchronize()
+            seconds.append(perf_counter() - began)
+    return round(1e9 * median(seconds[3:]) / values.numel(), 3)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return everything that is measured, with the machine."""
+    torch.set_num_threads(options.threads)
+    found: dict[str, Any] = {
+        "machine": describe(options.threads),
+        "weights": options.weights,
+        "device": options.device,
+        "half_precision": options.half and options.device == "cuda",
+        "rows": [],
+    }
+    for side in options.sides:
+        for job, row in timed(jobs(options, side), options.runs).items():
+            found["rows"].append({"job": job, "side": side, "tile": None, **row})
+    if options.device == "cuda":
+        found["network_only_ms_per_megapixel"] = alone = network_only(options)
+        for row in found["rows"]:
+            if row["job"].startswith("ours"):
+                row["share_of_network_only"] = share(options, row, alone)
+    elif options.large:
+        found["rows"] += same_memory(options, options.large)
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the table of docs/speed.md: processor time if only one thread worked."""
+    one = found["machine"]["threads"] == 1
+    key = "cpu_seconds" if one and found["device"] == "cpu" else "seconds"
+    unit = "processor seconds" if key == "cpu_seconds" else "seconds"
+    lines = [
+        f"| section | what | tile | {unit} | MONAI takes | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    took = {(row["side"], row["job"], row["tile"]): row[key] for row in found["rows"]}
+    for row in found["rows"]:
+        what, runtime = row["job"].split(", ")
+        tile = None if row["tile"] is None else ROI
+        window = ROI if what == "monai" else row["tile"] or "whole"
+        theirs = took[row["side"], f"monai, {runtime}", tile]
+        peak = f"{row['peak'] / 1e9:.2f} GB" if "peak" in row else ""
+        times = "" if what == "monai" else f"{theirs / row[key]:.2f}×"
+        lines.append(
+            f"| {row['side']}² | {WHAT[what]}, {runtime} | {window} "
+            f"| {row[key]:.2f} | {times} | {peak} |"
+        )
+    return "\n".join(lines)
+
+
+def write_docs(found: dict[str, Any]) -> None:
+    """Put the table between its marks in docs/speed.md."""
+    begin, end = (f"<!-- {word} {found['device']} -->" for word in ("begin", "end"))
+    text = DOCS.read_text()
+    head, rest = text.split(begin)
+    body = "\n\n".join([table(found), *across(found), *shares(found)])
+    DOCS.write_text(f"{head}{begin}\n\n{body}\n\n{end}{rest.split(end)[1]}")
+
+
+def across(found: dict[str, Any]) -> list[str]:
+    """Return how ours on OpenVINO compares with MONAI on PyTorch."""
+    took = {(row["side"], row["job"]): row["cpu_seconds"] for row in found["rows"]}
+    ours = {side: s for (side, job), s in took.items() if job == "ours, openvino"}
+    return [
+        f"{side}²: ours on OpenVINO is {took[side, 'monai, torch'] / seconds:.2f} "
+        "times as fast as MONAI on PyTorch, "
+        f"{took[side, 'monai, torch as it comes'] / seconds:.2f} times as it comes."
+        for side, seconds in ours.items()
+        if (side, "monai, torch as it comes") in took and side > ROI
+    ]
+
+
+def shares(found: dict[str, Any]) -> list[str]:
+    """Return, for a GPU, how near the runs come to the network alone."""
+    return [
+        f"{row['side']}²: the network alone, on windows that are on the GPU already, "
+        f"would take {row['share_of_network_only']:.0%} of that time."
+        for row in found["rows"]
+        if "share_of_network_only" in row
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--weights", default="isbi2012-unet")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--large", type=int, default=4096, help="0 leaves it out")
+    parser.add_argument("--large-runs", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="float16 on a GPU")
+    parser.add_argument("--tile", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print_peak(options)
+        return
+    found = measure(options)
+    RESULTS.mkdir(exist_ok=True)
+    out = RESULTS / f"inference-{options.device}.json"
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    write_docs(found)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
