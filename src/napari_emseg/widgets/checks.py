@@ -94,7 +94,8 @@ class Checks(QWidget):
         self._checked = run.source.key
         self.button.setText("Cancel")
         self.summary.hide()
-        self.bar.setRange(0, 0)
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
         self.bar.show()
         self._job.start(run.work, run.title)
 

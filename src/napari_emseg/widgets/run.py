@@ -93,7 +93,9 @@ class RunRow(QWidget):
             self.refuse(str(e))
 
     def _on_started(self) -> None:
-        self.bar.setRange(0, 0)
+        # at rest, not busy: a moving bar repaints the window without end
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
         self.left.setText("starting" if self.running else "")
         self._on_state()
 
