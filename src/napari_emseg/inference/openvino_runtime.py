@@ -83,6 +83,7 @@ class OpenVinoRuntime:
             # its own choice would be bfloat16 on CPUs that have it
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
         }
         if self._threads is not None:
             options["INFERENCE_NUM_THREADS"] = self._threads

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_emseg.session import Region, from_here
 from napari_emseg.widgets.desk import Desk
@@ -45,11 +45,18 @@ class ScopeRow(QWidget):
         self.last.setRange(0, 0)
         self._to = QLabel("–")
         self.draw = button("Draw", tooltip="Draw a box in a new Shapes layer.")
-        layout = QHBoxLayout(self)
+        row = QHBoxLayout()
+        for widget, stretch in (
+            (self.first, 1),
+            (self._to, 0),
+            (self.last, 1),
+            (self.draw, 1),
+        ):
+            row.addWidget(widget, stretch)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.choice, 1)
-        for widget in (self.first, self._to, self.last, self.draw):
-            layout.addWidget(widget)
+        layout.addWidget(self.choice)
+        layout.addLayout(row)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)

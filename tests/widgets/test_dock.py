@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from npe2 import PluginManifest
+from qtpy.QtWidgets import QWidget
+
+import napari_emseg
+from napari_emseg.widgets.dock import PANELS
+from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
+from napari_emseg.widgets.sections import PREFERRED_WIDTH, Fold
+
+PACKAGE = Path(napari_emseg.__file__).parent
+SCROLL_BAR = 24
+
+
+def test_panels_are_numbered_in_the_order_of_work(open_window) -> None:
+    window = open_window()
+    titles = [fold.text() for fold in window.dock.folds.values()]
+    assert [t.strip("▾▸ ") for t in titles] == ["1  Data", "2  Membranes", "3  Cells"]
+
+
+def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
+    window = open_window()
+    fold = window.dock.folds["Data"]
+    assert fold.isExpanded()
+    window.click(fold.toggleButton())
+    assert not fold.isExpanded()
+    assert fold.content().maximumHeight() == 0
+    assert fold.text().startswith("▸")
+    window.click(fold.toggleButton())
+    assert fold.content().maximumHeight() > 10_000
+
+
+def test_nothing_is_cut_off_in_a_narrow_dock(open_window, em) -> None:
+    window = open_window(em("a stack with a very long name " * 3), show=True)
+    for fold in window.dock.findChildren(Fold):
+        fold.expand(animate=False)
+    window.membranes.run.refuse("something that is wrong " * 10)
+    for scope in (VIEW, BOX, SECTION, RANGE, ALL):
+        for panel in (window.membranes, window.cells):
+            panel.scope.choice.setCurrentText(scope)
+        window.settle()
+        needed = window.dock.widget().minimumSizeHint().width()
+        assert needed + SCROLL_BAR <= PREFERRED_WIDTH, scope
+
+
+def test_title_bars_say_what_is_chosen(open_window, em) -> None:
+    window = open_window(em("specimen"))
+    assert window.dock.folds["Data"].summary.text() == "specimen"
+    assert window.dock.folds["Membranes"].summary.text() == "thin"
+
+
+def test_the_manifest_offers_the_dock_and_each_panel() -> None:
+    manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
+    widgets = manifest.contributions.widgets or []
+    names = [widget.display_name for widget in widgets]
+    numbered = [f"{i} {name}" for i, name in enumerate(PANELS, start=1)]
+    assert names == ["EM segmentation", *numbered]
+    menus = manifest.contributions.menus or {}
+    assert set(menus) <= {"napari/layers/segment", "napari/layers/data"}
+    listed = [item.command for items in menus.values() for item in items]
+    assert sorted(listed) == sorted(widget.command for widget in widgets)
+
+
+def test_preferences_have_titles() -> None:
+    manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
+    found = {
+        f"{category}.{name}"
+        for category, part in (manifest.contributions.configurations or {}).items()
+        for name, about in part.properties.items()
+        if about.title
+    }
+    assert found == {"runs.device", "runs.weights", "annotation.author"}
+
+
+def test_no_panel_imports_another_and_none_uses_private_parts_of_napari() -> None:
+    for file in (PACKAGE / "widgets").glob("*.py"):
+        text = file.read_text()
+        private = re.findall(r"(?:viewer|window|layer|dims)\._[a-z]\w*", text)
+        assert not private, f"{file.name}: {private}"
+        if file.name.endswith("_panel.py"):
+            assert not re.search(r"import .*Panel\b", text), file.name
+
+
+def test_tooltips_explain_settings(open_window) -> None:
+    window = open_window()
+    for form in (window.membranes.advanced, window.cells.advanced):
+        for name in type(form.settings).model_fields:
+            field = form.findChild(QWidget, name)
+            assert field is None or field.toolTip()
