@@ -56,6 +56,19 @@ RECIPES = {
         config={"base": 16},
         settings=TrainSettings(steps=5000, border_weight=3, seed=2012),
     ),
+    "isbi2012-unetpp": Recipe(
+        summary="U-Net++ of width 16 for fly neuropil in serial-section TEM.",
+        architecture="unetpp",
+        config={"base": 16},
+        settings=TrainSettings(
+            steps=4000,
+            loss="bce-dice",
+            border_weight=3,
+            averaging=0.998,
+            weight_decay=0.02,
+            seed=2012,
+        ),
+    ),
 }
 
 

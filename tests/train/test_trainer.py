@@ -113,6 +113,23 @@ def test_without_validation_the_last_is_kept(examples: list[Example]) -> None:
     assert same(result.state, work.network.state_dict())
 
 
+def test_averaging_keeps_the_running_mean(examples: list[Example]) -> None:
+    settings = SETTINGS.model_copy(update={"averaging": 0.75, "steps": 6})
+    work = trainer(examples, settings=settings)
+    mean: dict[str, torch.Tensor] = {}
+    run = work.run()
+    for record in run:
+        if isinstance(record, Progress):
+            for name, value in work.network.named_parameters():
+                old = mean.get(name, value.detach())
+                mean[name] = 0.75 * old + 0.25 * value.detach()
+    state = work.best.state
+    assert mean.keys() <= state.keys()
+    for name, value in mean.items():
+        torch.testing.assert_close(state[name], value)
+    assert not same(work.network.state_dict(), state)
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_seed_gives_one_result(optimiser: str, examples: list[Example]) -> None:
     settings = SETTINGS.model_copy(update={"steps": 4, "optimiser": optimiser})
@@ -122,12 +139,17 @@ def test_a_seed_gives_one_result(optimiser: str, examples: list[Example]) -> Non
     assert not same(drain(trainer(examples, settings=other).run()).state, a.state)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "how", [{}, {"optimiser": "sgd"}, {"averaging": 0.5}], ids=["adamw", "sgd", "mean"]
+)
 @pytest.mark.parametrize("stops", [(8,), (1, 6, 11)])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    optimiser: str, stops: tuple[int, ...], examples: list[Example], tmp_path: Path
+    how: dict[str, object],
+    stops: tuple[int, ...],
+    examples: list[Example],
+    tmp_path: Path,
 ) -> None:
-    settings = SETTINGS.model_copy(update={"optimiser": optimiser})
+    settings = SETTINGS.model_copy(update=how)
     scores = (0.1, 0.3, 0.2)
     whole = drain(
         trainer(examples, settings=settings, validation=Ranking(*scores)).run()

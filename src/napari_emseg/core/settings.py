@@ -230,6 +230,14 @@ class TrainSettings(Settings):
     weight_decay: float = Field(
         1e-4, ge=0, le=1, title="Weight decay", description="Decoupled, for adamw."
     )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Averaging",
+        description="Keep a running mean of the weights, with this share of the old "
+        "mean at every step; 0 keeps the weights themselves.",
+    )
     loss: LossName = Field(
         "cross-entropy",
         title="Loss",

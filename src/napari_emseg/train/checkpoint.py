@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-PARTS = ("step", "settings", "network", "optimiser", "schedule", "best")
+PARTS = ("step", "settings", "network", "optimiser", "schedule", "average", "best")
 """What a checkpoint holds."""
 
 

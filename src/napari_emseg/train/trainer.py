@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.settings import TrainSettings
@@ -73,6 +74,7 @@ class Trainer:
         self._checkpoint = checkpoint
         self._device = next(network.parameters()).device
         self._optimiser, self._schedule = _optimiser(network, settings)
+        self._average = _average(network, settings)
         self._step = 0
         self.best = TrainResult(_snapshot(network))
 
@@ -147,21 +149,28 @@ class Trainer:
             self._optimiser.step()
             if self._schedule is not None:
                 self._schedule.step()
+            if self._average is not None:
+                self._average.update_parameters(self.network)
         return value
 
     def _validate(self, loss: float, ms: float) -> EpochDone:
         scores = {"loss": loss}
         if self._validation is not None:
-            measured = self._validation(self.network)
+            measured = self._validation(self._candidate)
             scores |= {name: float(value) for name, value in measured.items()}
         score = scores.get("score", float(self._step))
         best = score > self.best.scores.get("score", float("-inf"))
         if best:
-            self.best.state = _snapshot(self.network)
+            self.best.state = _snapshot(self._candidate)
             self.best.scores = {**scores, "score": score}
             self.best.step = self._step
         self.best.history.append({"step": self._step, "ms_per_step": ms, **scores})
         return EpochDone(self._step, self.settings.steps, loss, scores, best, ms)
+
+    @property
+    def _candidate(self) -> nn.Module:
+        """The weights that may be kept: their running mean, where one is made."""
+        return self.network if self._average is None else self._average.module
 
     def _save(self) -> None:
         if self._checkpoint is not None:
@@ -174,6 +183,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule and self._schedule.state_dict(),
+            "average": self._average and self._average.state_dict(),
             "best": vars(self.best),
         }
 
@@ -198,6 +208,8 @@ class Trainer:
         self._optimiser.load_state_dict(saved["optimiser"])
         if self._schedule is not None:
             self._schedule.load_state_dict(saved["schedule"])
+        if self._average is not None:
+            self._average.load_state_dict(saved["average"])
         self.best = TrainResult(**saved["best"])
 
 
@@ -213,6 +225,14 @@ def _optimiser(
         optimiser, max_lr=rate, total_steps=settings.steps, pct_start=0.15
     )
     return optimiser, schedule
+
+
+def _average(network: nn.Module, settings: TrainSettings) -> AveragedModel | None:
+    """Return the running mean of the weights and of BatchNorm's statistics."""
+    if settings.averaging == 0:
+        return None
+    mean = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
 
 
 def fast_half(device: torch.device) -> bool:
