@@ -1,0 +1,214 @@
+"""A prediction and its truth in; scores, a curve and the places of mistakes out.
+
+What the panel Evaluate shows and what it exports, as values and in words.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.labels import Meaning
+from napari_emseg.core.records import Progress
+from napari_emseg.metrics.curve import Curve, membrane_at
+from napari_emseg.metrics.evaluation import Evaluation, evaluate_steps
+from napari_emseg.metrics.meanings import predicted_inside, true_inside
+from napari_emseg.metrics.parallel import in_threads
+from napari_emseg.metrics.places import Place, in_words, places_of
+from napari_emseg.metrics.rand_info import agreement_at
+from napari_emseg.metrics.warping import simple_points
+
+HALF = 0.5
+"""Any threshold will do for masks and cells; their curve is flat."""
+
+Row = tuple[str, float | None, float | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AtThreshold:
+    """V_Rand and V_Info at a threshold of membrane that validation had fixed."""
+
+    threshold: float
+    v_rand: float
+    v_info: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What a comparison gave.
+
+    Parameters
+    ----------
+    sections
+        Of the stack, in the order of the arrays that were compared.
+    curve
+        None where there is nothing to threshold: cells and masks.
+    fixed
+        At the threshold that was fixed on validation, if one is known.
+    threshold
+        Of membrane, at which `places` were found; None for cells and masks.
+    places
+        The largest first.
+    """
+
+    sections: tuple[int, ...]
+    evaluation: Evaluation
+    curve: Curve | None
+    fixed: AtThreshold | None
+    threshold: float | None
+    places: tuple[Place, ...] = field(repr=False)
+
+    @property
+    def words(self) -> str:
+        """The outcome in a line: `0.973 V_Rand: 4 mergers, 11 splits`."""
+        return f"{self.evaluation.isbi.v_rand:.3f} V_Rand: {in_words(self.places)}"
+
+    @property
+    def about_thresholds(self) -> str:
+        """What to know about the threshold of `words`; nothing for cells and masks."""
+        if self.threshold is None:
+            return ""
+        best = f"at {self.threshold:.1f}, the best of eleven thresholds"
+        if self.fixed is None:
+            return best
+        rand = f"{self.fixed.v_rand:.3f}"
+        return f"{best}; {rand} at {self.fixed.threshold:g}, fixed on validation"
+
+    def rows(self) -> list[Row]:
+        """Rows of a table: score, value, its best threshold of membrane, meaning."""
+        plain = self.curve is None
+        return [
+            (n, v, None if plain or t is None else membrane_at(t), meaning)
+            for n, v, t, meaning in self.evaluation.rows()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON; thresholds are those of membrane."""
+        return {
+            "sections": list(self.sections),
+            "words": self.words,
+            "mistakes_threshold": self.threshold,
+            "fixed": None if self.fixed is None else asdict(self.fixed),
+            "curve": None if self.curve is None else asdict(self.curve),
+            "mistakes": [asdict(place) for place in self.places],
+            "evaluation": self.evaluation.as_dict(),
+        }
+
+    def as_csv(self) -> str:
+        """Write the table of scores: a header and a line for each."""
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["score", "value", "membrane_threshold", "meaning"])
+        for row in self.rows():
+            writer.writerow(["" if cell is None else cell for cell in row])
+        return text.getvalue()
+
+
+def report_steps(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    *,
+    prediction_is: Meaning,
+    truth_is: Meaning,
+    sections: Sequence[int] | None = None,
+    threshold: float | None = None,
+    linked: bool | None = None,
+) -> Generator[Progress, None, Report]:
+    """Score, and look for mergers and splits.
+
+    Parameters
+    ----------
+    prediction, truth, prediction_is, truth_is, linked
+        As `evaluate` has them; `(z, y, x)`, each section with truth in it.
+    sections
+        Numbers of the sections; from 0 by default.
+    threshold
+        Of membrane, fixed on the validation set.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`.
+    """
+    numbers = tuple(range(len(prediction)) if sections is None else sections)
+    evaluation = yield from _halves(
+        evaluate_steps(
+            prediction,
+            truth,
+            prediction_is=prediction_is,
+            truth_is=truth_is,
+            threshold=HALF if threshold is None else threshold,
+            linked=linked,
+        )
+    )
+    inside, mask = (
+        predicted_inside(prediction, prediction_is),
+        true_inside(truth, truth_is),
+    )
+    at = evaluation.isbi.v_rand_threshold
+    probable = prediction_is != "cells" and prediction.dtype != bool
+    places = yield from _finding(inside, mask, at if probable else HALF, numbers)
+    return Report(
+        sections=numbers,
+        evaluation=evaluation,
+        curve=Curve.of(evaluation.isbi) if probable else None,
+        fixed=_fixed(inside, mask, threshold) if probable else None,
+        threshold=membrane_at(at) if probable else None,
+        places=tuple(sorted(places, key=lambda place: -place.pixels)),
+    )
+
+
+def _halves(
+    work: Generator[Progress, None, Evaluation],
+) -> Generator[Progress, None, Evaluation]:
+    """Count the scores as the first half of the way, sections with mistakes follow."""
+    while True:
+        try:
+            record = next(work)
+        except StopIteration as stop:
+            found: Evaluation = stop.value
+            return found
+        yield Progress(record.step, record.done, 2 * record.total)
+
+
+def _finding(
+    inside: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    threshold: float,
+    numbers: Sequence[int],
+) -> Generator[Progress, None, list[Place]]:
+    calls = (
+        partial(_places, *section, threshold)
+        for section in zip(inside, truth, numbers, strict=True)
+    )
+    n = len(numbers)
+    places: list[Place] = []
+    for done, found in enumerate(in_threads(calls), start=1):
+        places += found
+        yield Progress("mergers and splits", n + done, 2 * n)
+    return places
+
+
+def _places(
+    inside: NDArray[np.float32], truth: NDArray[np.bool_], z: int, threshold: float
+) -> list[Place]:
+    from napari_emseg.metrics.kernels.section import Warper
+
+    kinds = Warper(inside, truth, simple_points()).kinds(threshold)
+    return places_of(kinds, z=z)
+
+
+def _fixed(
+    inside: NDArray[np.float32], truth: NDArray[np.bool_], threshold: float | None
+) -> AtThreshold | None:
+    if threshold is None:
+        return None
+    rand, info = agreement_at(inside, truth, 1 - threshold)
+    return AtThreshold(threshold, rand.score, info.score)
