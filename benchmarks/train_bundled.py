@@ -69,6 +69,15 @@ RECIPES = {
             seed=2012,
         ),
     ),
+    "isbi2012-cenet": Recipe(
+        summary="CE-Net of width 32 for fly neuropil in serial-section TEM.",
+        architecture="cenet",
+        config={"base": 32},
+        # no border weight: the paper's Dice loss has none
+        settings=TrainSettings(
+            steps=5000, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
+        ),
+    ),
 }
 
 

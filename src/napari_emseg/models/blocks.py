@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Literal
 
 from torch import nn
@@ -40,9 +40,10 @@ def initialise(module: nn.Module) -> None:
     Ronneberger 2015, section 3; for use with `nn.Module.apply`.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        y, x = module.kernel_size
-        # each output pixel of a 2×2, stride 2 transposed convolution sees one input
-        seen = 1 if isinstance(module, nn.ConvTranspose2d) else y * x
+        seen = float(prod(module.kernel_size))
+        if isinstance(module, nn.ConvTranspose2d):
+            # e.g. one input for each output pixel of a 2×2 kernel with stride 2
+            seen /= prod(module.stride)
         nn.init.normal_(module.weight, std=sqrt(2 / (module.in_channels * seen)))
         if module.bias is not None:
             nn.init.zeros_(module.bias)

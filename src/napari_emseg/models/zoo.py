@@ -55,6 +55,7 @@ N = TypeVar("N", bound="type[nn.Module]")
 _NETWORKS: dict[str, type[Network]] = {}
 
 _BUNDLED = {
+    "cenet": "napari_emseg.models.cenet",
     "unet": "napari_emseg.models.unet",
     "unetpp": "napari_emseg.models.unetpp",
 }

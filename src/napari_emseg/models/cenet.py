@@ -1,0 +1,164 @@
+"""CE-Net: grey values in, logits of membrane and inside out.
+
+Gu et al.: CE-Net: Context Encoder Network for 2D Medical Image Segmentation, IEEE TMI
+2019, figure 2, with what the authors' code adds to it: the branches of a block share
+their convolutions. `base=64` is the paper's form.
+
+    ResNet-34 ─ DAC ─ RMP ─ decoder ─ tail     DAC sees 3, 7, 9 and 19 pixels, RMP
+     │  │  └──────────────(+)  │               pools over 2, 3, 5 and 6, both at 1/32
+     │  └─────────────────(+)  │               of the picture's size. The encoder's
+     └────────────────────(+)──┘               features are added, not concatenated.
+
+Pooling windows begin at the window's corner and their maps are stretched over it, so
+the result depends on the tile: tiles of this network are blended.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.blocks import initialise
+from napari_emseg.models.encoders import ResNet34Encoder
+from napari_emseg.models.zoo import Activation, NetworkConfig, register
+
+POOLING = (2, 3, 5, 6)
+"""Windows of the residual multi-kernel pooling, in pixels of 1/32."""
+
+STRIDE = 32
+
+
+class CENetConfig(NetworkConfig):
+    """Shape of a CE-Net."""
+
+    base: int = Field(
+        32,
+        ge=4,
+        le=128,
+        multiple_of=4,
+        title="Width",
+        description="Channels of ResNet-34's first stage; 64 is the paper's form.",
+    )
+
+
+class DenseAtrousConvolutions(nn.Module):
+    """Figure 3, DAC: four cascades of dilated convolutions, added to their input."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(n, n, 3, padding=1)
+        self.middle = nn.Conv2d(n, n, 3, padding=3, dilation=3)
+        self.far = nn.Conv2d(n, n, 3, padding=5, dilation=5)
+        self.mix = nn.Conv2d(n, n, 1)
+
+    def branches(self, x: Tensor) -> list[Tensor]:
+        """Return the four branches, whose receptive fields are 3, 7, 9 and 19."""
+        near = self.near(x)
+        both = self.middle(near)
+        cascades = (near, *map(self.mix, (self.middle(x), both, self.far(both))))
+        return [torch.relu(branch) for branch in cascades]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(n, c, y, x)` of the same shape."""
+        for branch in self.branches(x):
+            x = x + branch
+        return x
+
+
+class ResidualMultiKernelPooling(nn.Module):
+    """Figure 4, RMP: `(n, c, y, x)` → `(n, c + 4, y, x)`."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(n, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool in four sizes, take one channel of each, stretch it and put it in."""
+        maps = [
+            F.interpolate(self.mix(F.max_pool2d(x, size)), x.shape[2:], mode="bilinear")
+            for size in POOLING
+        ]
+        return torch.cat([*maps, x], dim=1)
+
+
+class DecoderBlock(nn.Sequential):
+    """1×1 to a quarter of the channels, transposed 3×3 to twice the size, 1×1."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        n = n_in // 4
+        super().__init__(
+            nn.Conv2d(n_in, n, 1),
+            nn.BatchNorm2d(n),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(n, n, 3, stride=2, padding=1, output_padding=1),
+            nn.BatchNorm2d(n),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(n, n_out, 1),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+@register("cenet")
+class CENet(nn.Module):
+    """The network of figure 2."""
+
+    Config: ClassVar[type[NetworkConfig]] = CENetConfig
+    activation: ClassVar[Activation] = "sigmoid"
+    geometry: ClassVar[Geometry] = Geometry(STRIDE, 2 * STRIDE)
+
+    def __init__(self, config: CENetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ResNet34Encoder(config.base, levels=4)
+        width = self.encoder.channels
+        self.dac = DenseAtrousConvolutions(width[4])
+        self.rmp = ResidualMultiKernelPooling(width[4])
+        n_in = [width[4] + len(POOLING), width[3], width[2], width[1]]
+        n_out = [width[3], width[2], width[1], width[0]]
+        self.decoder = nn.ModuleList(map(DecoderBlock, n_in, n_out))
+        n = config.base // 2
+        self.tail = nn.Sequential(
+            nn.ConvTranspose2d(width[0], n, 4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(n, n, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(n, config.n_classes, 3, padding=1),
+        )
+        self.apply(initialise)
+        self.dac.apply(_keep_variance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
+        _, *skips, x = self.encoder(x)
+        x = self.rmp(self.dac(x))
+        for block, skip in zip(self.decoder[:-1], reversed(skips), strict=True):
+            x = block(x) + skip
+        logits: Tensor = self.tail(self.decoder[-1](x))
+        return logits
+
+    def supervised(self, x: Tensor) -> list[Tensor]:
+        """Return the one output."""
+        return [self(x)]
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Peak memory of a float32 forward pass per pixel of the window."""
+        # the tail: two arrays of half the width, logits and probabilities
+        return 4.0 * (self.config.base + 3 * self.config.n_classes)
+
+
+def _keep_variance(module: nn.Module) -> None:
+    """Draw weights from N(0, √(1/N)): no ReLU lies between these convolutions.
+
+    With N(0, √(2/N)) a cascade of four would start 16 times as strong as its input.
+    """
+    if isinstance(module, nn.Conv2d):
+        y, x = module.kernel_size
+        nn.init.normal_(module.weight, std=sqrt(1 / (module.in_channels * y * x)))

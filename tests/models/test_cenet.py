@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from napari_emseg.models.cenet import CENet, DenseAtrousConvolutions
+from napari_emseg.models.zoo import build
+
+
+@pytest.fixture
+def network() -> CENet:
+    torch.manual_seed(0)
+    network = build("cenet", {"base": 4}).eval()
+    assert isinstance(network, CENet)
+    return network
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_paper_form_has_as_many_parameters_as_its_parts_add_up_to() -> None:
+    """ResNet-34 less its head, three 3×3 and one 1×1 of 512, a 1×1, and so on."""
+    paper = build("cenet", {"base": 64, "n_classes": 1})
+    assert isinstance(paper, CENet)
+    of_three_channels = 2 * 64 * 7 * 7
+    head = 512 * 1000 + 1000
+    assert parameters(paper.encoder) == 21_797_672 - head - of_three_channels
+    assert parameters(paper.dac) == 3 * (9 * 512**2 + 512) + 512**2 + 512
+    assert parameters(paper.rmp) == 512 + 1
+    assert parameters(paper) + of_three_channels == 29_003_093  # 29.0 M in the paper
+
+
+def test_branches_see_3_7_9_and_19_pixels() -> None:
+    torch.manual_seed(0)
+    block = DenseAtrousConvolutions(2).double()
+    for parameter in block.parameters():
+        parameter.data.abs_()  # so that no ReLU hides a dependence
+    x = torch.rand(1, 2, 31, 31, dtype=torch.float64, requires_grad=True)
+    seen = []
+    for branch in block.branches(x):
+        (gradient,) = torch.autograd.grad(
+            branch[0, :, 15, 15].sum(), x, retain_graph=True
+        )
+        rows = gradient[0].abs().sum(dim=(0, 2)).nonzero()
+        columns = gradient[0].abs().sum(dim=(0, 1)).nonzero()
+        assert int(rows.min() + rows.max()) == 2 * 15
+        assert torch.equal(rows, columns)
+        seen.append(int(rows.max() - rows.min()) + 1)
+    assert seen == [3, 7, 9, 19]
+
+
+def test_pooled_maps_are_put_before_the_features(network: CENet) -> None:
+    """Channels 0–3 are constant over a pooling window as large as the features."""
+    features = torch.rand(1, 32, 6, 6)
+    out = network.rmp(features)
+    assert out.shape == (1, 36, 6, 6)
+    assert torch.equal(out[:, 4:], features)
+    largest = features.amax(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(out[:, 3:4], network.rmp.mix(largest).expand(1, 1, 6, 6))
+    assert out[0, 0].std() > 0
+
+
+@pytest.mark.parametrize("shape", [(192, 192), (192, 256), (352, 224)])
+def test_logits_are_as_large_as_the_window(
+    network: CENet, shape: tuple[int, int]
+) -> None:
+    with torch.inference_mode():
+        assert network(torch.rand(2, 1, *shape)).shape == (2, 2, *shape)
+
+
+def test_cascades_begin_about_as_strong_as_their_input() -> None:
+    """With √2 too much in each of four steps the longest would drown the others."""
+    torch.manual_seed(0)
+    network = build("cenet", {"base": 8})
+    assert isinstance(network, CENet)
+    with torch.inference_mode():
+        branches = network.dac.branches(torch.randn(1, 64, 24, 24))
+    strength = [float(branch.square().mean().sqrt()) for branch in branches]
+    assert all(0.35 < s < 1.4 for s in strength), strength  # 0.7 behind a ReLU
