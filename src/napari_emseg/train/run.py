@@ -13,6 +13,7 @@ from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
 from napari_emseg.train.card import Split, fill_in, held_out_scores, threshold_of
@@ -79,6 +80,7 @@ def train_weights(
     architecture: str = "unet",
     config: dict[str, Any] | None = None,
     settings: TrainSettings | None = None,
+    encoder_weights: Path | None = None,
     device: torch.device | str = "cpu",
     about: Card | None = None,
 ) -> Generator[Record, None, Weights]:
@@ -100,6 +102,8 @@ def train_weights(
         score once, at the end.
     architecture, config
         Name of the network, and its configuration.
+    encoder_weights
+        File with ImageNet weights to begin with; see `models.pretrained.load_encoder`.
     device
         Where to train; `settings.device` has been resolved by the caller.
     about
@@ -110,12 +114,15 @@ def train_weights(
     ------
     ValueError
         If images and labels don't match, labels hold no membrane, the architecture
-        doesn't exist, or the checkpoint is of another run.
+        doesn't exist, the encoder weights don't fit, or the checkpoint is of another
+        run.
     """
     settings = settings or TrainSettings()
     device = torch.device(device)
     torch.manual_seed(settings.seed)
     network = build(architecture, config).to(device)
+    if encoder_weights is not None:
+        load_encoder(network, encoder_weights)
     training, validation = (
         _examples(images, labels, meaning, z)
         for z in (split.training, split.validation)
