@@ -45,14 +45,23 @@ def test_pruning_to_a_missing_head_is_refused(network: UNetPlusPlus) -> None:
         network.pruned(2).pruned(1)
 
 
-def test_mean_of_heads_averages_probabilities(network: UNetPlusPlus) -> None:
+@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_mean_of_heads_averages_probabilities(
+    network: UNetPlusPlus, depth: int
+) -> None:
     picture = torch.rand(1, 1, 32, 32)
+    small = network.pruned(depth, "mean")
     with torch.inference_mode():
         heads = network.supervised(picture)
         assert torch.equal(network(picture), heads[-1])
-        network.mean_of_heads = True
-        mean = torch.stack([head.sigmoid() for head in heads]).mean(dim=0)
-        torch.testing.assert_close(network(picture).sigmoid(), mean)
+        mean = torch.stack([head.sigmoid() for head in heads[:depth]]).mean(dim=0)
+        torch.testing.assert_close(small(picture).sigmoid(), mean)
+    assert small.depths == tuple(range(1, depth + 1))
+
+
+def test_a_single_head_has_no_mean(network: UNetPlusPlus) -> None:
+    with pytest.raises(ValueError, match="only head 2 is there"):
+        network.pruned(2).pruned(2, "mean")
 
 
 @pytest.mark.parametrize("encoder", ["plain", "vgg16", "vgg19", "resnet34"])

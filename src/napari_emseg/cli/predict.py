@@ -59,7 +59,7 @@ def predict(
     """
     scope = Scope.of(source.open(input), sections, roi)
     place = Place(output, format, overwrite)
-    result = predict_to_file(scope, place, find_weights(weights), settings)
+    result = predict_to_file(scope, place, find_weights(weights, settings), settings)
     if json:
         print_json({"output": str(output), "shape": scope.shape, **facts(result)})
     else:

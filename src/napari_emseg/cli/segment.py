@@ -78,7 +78,7 @@ def segment(
     scope = Scope.of(source.open(input), sections, roi)
     place = Place(output, format, overwrite)
     if _input_is(scope.stack, input_is) == "em":
-        found = cells_from_em(scope, place, find_weights(weights), run, cells)
+        found = cells_from_em(scope, place, find_weights(weights, run), run, cells)
     else:
         found = cells_from_probabilities(scope, place, cells)
     if json:

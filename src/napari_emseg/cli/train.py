@@ -18,7 +18,7 @@ from napari_emseg.cli.options import (
     pick_sections,
 )
 from napari_emseg.cli.printing import print_json, print_line, say
-from napari_emseg.cli.weights import card_lines
+from napari_emseg.cli.weights import card_lines, refuse_output
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
 
@@ -118,23 +118,6 @@ def train(
         return
     for line in card_lines(weights):
         print_line(line)
-
-
-def refuse_output(output: Path, *, overwrite: bool) -> None:
-    """Check that a weights file may be written there, before hours are spent.
-
-    Raises
-    ------
-    ValueError, OSError
-        If its name won't do, it exists, or its folder is missing or not writable.
-    """
-    from napari_emseg.io.output import Output
-    from napari_emseg.models.weights import SUFFIX
-
-    if output.suffix != SUFFIX:
-        msg = f"weights files end in {SUFFIX}, got {output}"
-        raise ValueError(msg)
-    Output(output, overwrite=overwrite)
 
 
 def _spanned(span: slice | None, stack: Stack) -> range | None:

@@ -7,10 +7,17 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from napari_emseg.cli.options import Json
+from napari_emseg.cli.options import Json, Overwrite
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.core.card import DataSet
-from napari_emseg.models.weights import Weights, list_weights, load_weights
+from napari_emseg.core.settings import Heads, PredictSettings
+from napari_emseg.models.weights import (
+    SUFFIX,
+    Weights,
+    list_weights,
+    load_weights,
+    save_part,
+)
 
 DEFAULT_WEIGHTS = "isbi2012-unet"
 
@@ -51,24 +58,76 @@ def show(weights: WeightsName, /, *, json: Json = False) -> None:
         print_line(line)
 
 
-def find_weights(weights: str) -> Weights:
-    """Load weights by name or file.
+@app.command(
+    help_epilogue="Example: emseg weights prune isbi2012-unetpp small.safetensors "
+    "--depth 2"
+)
+def prune(
+    weights: WeightsName,
+    output: Path,
+    /,
+    *,
+    depth: Annotated[int, Parameter(help="Levels below the first that are kept.")],
+    heads: Annotated[
+        Heads, Parameter(help="last: only that head; mean: the mean of heads 1 to it.")
+    ] = "last",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Cut a network with depth (U-Net++), and write what is left: a smaller file.
+
+    Parameters
+    ----------
+    output
+        The weights file to write: .safetensors.
+    """
+    part = find_weights(weights).at(depth, heads)
+    refuse_output(output, overwrite=overwrite)
+    written = save_part(output, part)
+    if json:
+        print_json(_record(written))
+    else:
+        print_line(
+            f"{output}: {written.card.parameters:,} of "
+            f"{find_weights(weights).card.parameters:,} parameters, {_size(written)}"
+        )
+
+
+def refuse_output(output: Path, *, overwrite: bool) -> None:
+    """Check that a weights file may be written there, before hours are spent.
+
+    Raises
+    ------
+    ValueError, OSError
+        If its name won't do, it exists, or its folder is missing or not writable.
+    """
+    from napari_emseg.io.output import Output
+
+    if output.suffix != SUFFIX:
+        msg = f"weights files end in {SUFFIX}, got {output}"
+        raise ValueError(msg)
+    Output(output, overwrite=overwrite)
+
+
+def find_weights(weights: str, run: PredictSettings | None = None) -> Weights:
+    """Load weights by name or file, as deep as the options of a run say.
 
     Raises
     ------
     ValueError
-        If there are none of that name; those that exist are named.
+        If there are none of that name, those that exist are named; or none so deep.
     FileNotFoundError
         If there is no such file.
     OSError
         If the file is damaged.
     """
     try:
-        return load_weights(weights)
+        found = load_weights(weights)
     except ValueError as e:
         if Path(weights).is_file():
             raise OSError(str(e)) from e
         raise
+    return found if run is None else found.at(run.depth, run.heads)
 
 
 def card_lines(weights: Weights) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.settings import Heads, Normalisation
 from napari_emseg.core.tiles import Geometry
 
 
@@ -34,6 +34,34 @@ class Training(_Part):
     date: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Variant(_Part):
+    """One way to run the same weights, and how well and how fast it does.
+
+    `depth` is None for networks without; `tta` averages mirrors and rotations.
+    """
+
+    depth: int | None = None
+    heads: Heads = "last"
+    tta: bool = False
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Of the network that is cut to this, and the same three facts as in `Card`."""
+    parameters: int = 0
+    geometry: Geometry | None = None
+    bytes_per_pixel: float | None = None
+    threshold: float | None = None
+    """Fixed on the validation set; None if never measured."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """Which way it is: `depth 2`, `depth 4, mean of heads`, `mirrors averaged`."""
+        parts = [] if self.depth is None else [f"depth {self.depth}"]
+        parts += ["mean of heads"] * (self.heads == "mean")
+        parts += ["mirrors averaged"] * self.tta
+        return ", ".join(parts) or "as it is"
 
 
 class Card(_Part):
@@ -66,5 +94,20 @@ class Card(_Part):
     """Peak memory of a float32 forward pass per pixel of the window, likewise."""
     ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
     """Measured time by device, e.g. `{"cpu": 900}`; the hardware is in `training`."""
+    variants: tuple[Variant, ...] = ()
+    """Other ways to run the same weights; the one by default may be among them."""
     parent_sha256: str | None = None
     training: Training = Training()
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths to which the network can be cut; empty if it has none."""
+        return tuple(sorted({v.depth for v in self.variants if v.depth is not None}))
+
+    def variant(
+        self, depth: int | None = None, heads: Heads = "last", *, tta: bool = False
+    ) -> Variant | None:
+        """Return what is known of one way to run these weights."""
+        wanted = depth, heads, tta
+        found = (v for v in self.variants if (v.depth, v.heads, v.tta) == wanted)
+        return next(found, None)

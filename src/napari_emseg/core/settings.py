@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Invert = Literal["auto", "yes", "no"]
 LossName = Literal["cross-entropy", "bce-dice", "dice"]
+Heads = Literal["last", "mean"]
 
 
 class Settings(BaseModel):
@@ -48,6 +49,23 @@ class Normalisation(Settings):
 class PredictSettings(Settings):
     """One run of a network over a stack."""
 
+    depth: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        title="Depth",
+        description="U-Net++ cut to this depth: faster; auto: as the weights are.",
+    )
+    heads: Heads = Field(
+        "last",
+        title="Heads",
+        description="U-Net++: its last head (fast), or the mean of all (accurate).",
+    )
+    tta: bool = Field(
+        False,
+        title="Average mirrors",
+        description="Mean over 8 mirrors and rotations; takes 8 times as long.",
+    )
     device: Device = Field(
         "auto", title="Device", description="Where the network runs; auto takes a GPU."
     )
@@ -99,7 +117,7 @@ class PredictSettings(Settings):
         description="CPU threads; auto takes all cores.",
     )
 
-    @field_validator("tile", "batch", "threads", mode="before")
+    @field_validator("depth", "tile", "batch", "threads", mode="before")
     @classmethod
     def _auto_is_none(cls, value: object) -> object:
         return None if value == "auto" else value

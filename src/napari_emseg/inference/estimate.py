@@ -85,6 +85,7 @@ def estimate(
         As `Predictor.run` does.
     """
     settings = settings or PredictSettings()
+    weights = weights.at(settings.depth, settings.heads)
     scope = scope_of(
         stack, weights.card, settings, sections=sections, roi=roi, classes=classes
     )

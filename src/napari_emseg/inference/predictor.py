@@ -24,6 +24,7 @@ from napari_emseg.inference.limits import Limits, choose_limits
 from napari_emseg.inference.runtime import Runtime, load_runtime
 from napari_emseg.inference.scope import Scope, scope_of
 from napari_emseg.inference.sections import SectionReader
+from napari_emseg.inference.symmetric import Symmetric
 from napari_emseg.models.weights import Weights
 
 
@@ -105,7 +106,7 @@ class Predictor:
             runs out with the smallest tiles on the CPU.
         """
         settings = settings or PredictSettings()
-        card = self.weights.card
+        card = self._part(settings).card
         scope = scope_of(
             stack, card, settings, sections=sections, roi=roi, classes=classes
         )
@@ -118,13 +119,26 @@ class Predictor:
         Raises
         ------
         ValueError
-            If the device or the runtime isn't there, or the weights don't fit.
+            If the device or the runtime isn't there, the weights don't fit, or their
+            network has no such depth.
         """
-        s = settings
-        wanted = (s.device, s.runtime, s.half_precision, s.threads)
+        s, part = settings, self._part(settings)
+        wanted = (
+            *(part.depth, part.heads, s.tta),
+            *(s.device, s.runtime, s.half_precision, s.threads),
+        )
         if self._loaded is None or self._loaded[0] != wanted:
-            self._loaded = wanted, load_runtime(self.weights, settings)
+            self._loaded = None  # give its memory back before the next one takes some
+            self._loaded = wanted, self._load(settings)
         return self._loaded[1]
+
+    def _part(self, settings: PredictSettings) -> Weights:
+        """Return the weights as deep as the settings say."""
+        return self.weights.at(settings.depth, settings.heads)
+
+    def _load(self, settings: PredictSettings) -> Runtime:
+        runtime = load_runtime(self._part(settings), settings)
+        return Symmetric(runtime) if settings.tta else runtime
 
     def measure(self, settings: PredictSettings | None = None) -> float:
         """Time one small window; return ms per megapixel of network input.
@@ -174,9 +188,7 @@ class Predictor:
 
         def on_cpu() -> tuple[Runtime, Limits]:
             self._loaded = None
-            last = load_runtime(
-                self.weights, settings.model_copy(update={"device": "cpu"})
-            )
+            last = self._load(settings.model_copy(update={"device": "cpu"}))
             return last, _limits(scope, settings, last, kept)
 
         fallback = None if runtime.device == "cpu" else on_cpu
@@ -209,14 +221,22 @@ def predict_stack(
 def provenance(
     stack: Stack, weights: Weights, settings: PredictSettings, *, kind: str = "membrane"
 ) -> Provenance:
-    """Say how probabilities came to be, for a layer or a file."""
+    """Say how probabilities came to be, for a layer or a file.
+
+    Raises
+    ------
+    ValueError
+        If the weights have no such depth as the settings say.
+    """
+    part = weights.at(settings.depth, settings.heads)
+    way = {"depth": part.depth, "heads": part.heads}
     return Provenance(
         kind=kind,
         source=stack.source or stack.name,
-        weights=weights.card.name,
-        weights_sha256=weights.sha256,
-        threshold=weights.card.threshold,
-        settings=settings.model_dump(mode="json"),
+        weights=part.card.name,
+        weights_sha256=part.sha256,
+        threshold=part.card.threshold,
+        settings=settings.model_dump(mode="json") | way,
         version=__version__,
     )
 

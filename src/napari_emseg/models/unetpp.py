@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_emseg.core.settings import Heads
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.blocks import BlockNormalisation, Convolutions, initialise
 from napari_emseg.models.encoders import EncoderName, build_encoder
@@ -42,10 +43,11 @@ class UNetPlusPlusConfig(NetworkConfig):
     normalisation: BlockNormalisation = Field(
         "batch", title="Normalisation", description="none is the paper's form."
     )
-    heads: Literal["all", "last"] = Field(
+    heads: Literal["all", "last", "mean"] = Field(
         "all",
         title="Heads",
-        description="all: heads 1…depth; last: only the one at depth, as when pruned.",
+        description="all: heads 1…depth, the last one counts; last: there is no other; "
+        "mean: heads 1…depth, their mean counts.",
     )
 
 
@@ -59,8 +61,6 @@ class UNetPlusPlus(nn.Module):
     def __init__(self, config: UNetPlusPlusConfig) -> None:
         super().__init__()
         self.config = config
-        self.mean_of_heads = False
-        """Whether `forward` averages the heads (accurate mode) or takes the last."""
         depth, norm = config.depth, config.normalisation
         self.encoder = build_encoder(
             config.encoder, base=config.base, levels=depth, normalisation=norm
@@ -95,25 +95,40 @@ class UNetPlusPlus(nn.Module):
         return [F.interpolate(out, scale_factor=2.0, mode="bilinear") for out in logits]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
+        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`.
+
+        The last head's, or those of the mean of all heads' probabilities: the paper's
+        fast and accurate modes.
+        """
         heads = self.supervised(x)
-        if not self.mean_of_heads:
+        if self.config.heads != "mean":
             return heads[-1]
         mean = torch.stack([out.float().sigmoid() for out in heads]).mean(dim=0)
-        return torch.logit(mean, eps=1e-7)
+        mean = mean.clamp(1e-7, 1 - 1e-7)
+        return torch.log(mean / (1 - mean))
 
-    def pruned(self, depth: int) -> UNetPlusPlus:
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths of its heads."""
+        return tuple(int(depth) for depth in self.heads)
+
+    def pruned(self, depth: int, heads: Heads = "last") -> UNetPlusPlus:
         """Return a smaller network that gives exactly head `depth` of this one.
+
+        With `heads="mean"` it keeps heads 1…depth and gives the mean of them.
 
         Raises
         ------
         ValueError
-            If there is no head of that depth.
+            If there is no head of that depth, or no other to average it with.
         """
-        if str(depth) not in self.heads:
+        if depth not in self.depths:
             msg = f"depth must be one of {', '.join(self.heads)}, got {depth!r}"
             raise ValueError(msg)
-        config = self.config.model_copy(update={"depth": depth, "heads": "last"})
+        if heads == "mean" and self.depths[0] != 1:
+            msg = f"there is no mean of heads, since only head {depth} is there"
+            raise ValueError(msg)
+        config = self.config.model_copy(update={"depth": depth, "heads": heads})
         small = UNetPlusPlus(config)
         state = self.state_dict()
         small.load_state_dict({key: state[key] for key in small.state_dict()})

@@ -13,7 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from napari_emseg.core.card import Card
-from napari_emseg.models.zoo import build
+from napari_emseg.core.settings import Heads
+from napari_emseg.models.variants import card_at, is_mean, with_facts
+from napari_emseg.models.zoo import Network, Prunable, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,15 +37,56 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file that was found to be whole, and its card."""
+    """A weights file that was found to be whole, and its card.
+
+    Parameters
+    ----------
+    card
+        Of what is run: all of the file, or the part that `at` took of it.
+    depth, heads
+        Which part; None and `last` for the file as it is.
+    whole
+        The file as it is, if this is a part.
+    """
 
     path: Path
     card: Card
+    depth: int | None = None
+    heads: Heads = "last"
+    whole: Weights | None = None
 
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file, by which results and descendants name it."""
         return sha256(self.path.read_bytes()).hexdigest()
+
+    def at(self, depth: int | None = None, heads: Heads = "last") -> Weights:
+        """Return these weights cut to a depth, with the card of what is left.
+
+        Parameters
+        ----------
+        depth
+            Levels below the first that are kept; all by default.
+        heads
+            `last`: only what the head at that depth needs. `mean`: heads 1…depth, whose
+            probabilities are averaged.
+
+        Raises
+        ------
+        ValueError
+            If the network has no such depth or heads; what it has is said.
+        """
+        if depth is None and heads == "last":
+            return self
+        whole = self.whole or self
+        card = whole.card
+        if not card.depths:  # a network without, or a file older than this
+            network = build(card.architecture, card.config)
+            card = with_facts(card, cast("Network", network))
+        if depth is None:
+            depth = self.depth or max(card.depths, default=1)
+        heads = "mean" if is_mean(heads, depth) else "last"
+        return Weights(self.path, card_at(card, depth, heads), depth, heads, whole)
 
     def network(self) -> nn.Module:
         """Build the network with these weights, float32, on the CPU, for inference.
@@ -55,6 +98,10 @@ class Weights:
         """
         import torch
 
+        if self.whole is not None and self.depth is not None:
+            whole = cast("Prunable", self.whole.network())
+            network = cast("nn.Module", whole.pruned(self.depth, self.heads))
+            return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
         network = build(self.card.architecture, self.card.config)
         with _reading(self.path), safe_open(self.path, framework="pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
@@ -101,16 +148,28 @@ def list_weights(*folders: Path) -> dict[str, Weights]:
     return found
 
 
-def load_weights(weights: str | Path | Weights) -> Weights:
-    """Return weights by bundled name or by file.
+def load_weights(
+    weights: str | Path | Weights, depth: int | None = None, heads: Heads = "last"
+) -> Weights:
+    """Return weights by bundled name or by file, cut to a depth if one is given.
+
+    Parameters
+    ----------
+    depth, heads
+        See `Weights.at`; for networks with depth, such as U-Net++.
 
     Raises
     ------
     ValueError
-        If there are none of that name, or the file is no weights file of ours.
+        If there are none of that name, the file is no weights file of ours, or the
+        network has no such depth or heads.
     OSError
         If the file can't be read.
     """
+    return _load(weights).at(depth, heads)
+
+
+def _load(weights: str | Path | Weights) -> Weights:
     if isinstance(weights, Weights):
         return weights
     path = Path(weights)
@@ -154,7 +213,8 @@ def save_weights(
 ) -> Weights:
     """Write weights beside their final name and rename them when whole.
 
-    The card's `geometry` and `bytes_per_pixel` are filled in from its architecture.
+    What follows from its architecture is filled into the card: the number of
+    parameters, `geometry`, `bytes_per_pixel`, and the same of its parts.
 
     Parameters
     ----------
@@ -164,8 +224,7 @@ def save_weights(
     """
     arrays = {key: _stored(value, half=half) for key, value in state.items()}
     network = build(card.architecture, card.config)
-    facts = ("geometry", "bytes_per_pixel")
-    card = card.model_copy(update={name: getattr(network, name) for name in facts})
+    card = with_facts(card, cast("Network", network))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     header = {CARD: card.model_dump_json(), "format": "pt"}
@@ -173,6 +232,32 @@ def save_weights(
     part.chmod(0o644)  # safetensors lets nobody else read it
     os.replace(part, path)
     return Weights(path, card)
+
+
+def save_part(path: Path, weights: Weights) -> Weights:
+    """Write weights that were cut to a depth as a file of their own.
+
+    It holds nothing but the parameters of that part, in the file's own precision; its
+    card names the file that it was cut from.
+    """
+    network = weights.network()
+    words = f"{weights.card.name}, cut to depth {weights.depth}"
+    words += ", mean of heads" * (weights.heads == "mean")
+    card = weights.card.model_copy(
+        update={
+            "name": path.stem,
+            "notes": (*weights.card.notes, words),
+            "parent_sha256": weights.sha256,
+        }
+    )
+    return save_weights(path, network.state_dict(), card, half=_is_half(weights.path))
+
+
+def _is_half(path: Path) -> bool:
+    """Tell if a file's floating-point numbers are all stored as float16."""
+    with _reading(path), safe_open(path, framework="numpy") as file:
+        kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    return "F32" not in kinds
 
 
 def _stored(value: Tensor, *, half: bool) -> NDArray[Any]:

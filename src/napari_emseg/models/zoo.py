@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cas
 
 from pydantic import Field, ValidationError
 
-from napari_emseg.core.settings import Settings
+from napari_emseg.core.settings import Heads, Settings
 from napari_emseg.core.tiles import Geometry
 
 if TYPE_CHECKING:
@@ -48,6 +48,26 @@ class Network(Protocol):
 
     def supervised(self, x: Tensor) -> list[Tensor]:
         """Return the logits of every output that a loss is taken of."""
+
+
+class Prunable(Network, Protocol):
+    """A network with several heads, that can be cut to any of them.
+
+    `config` rebuilds it; that of a part rebuilds the part.
+    """
+
+    config: NetworkConfig
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depths of its heads, ascending; the mean of heads needs all from 1."""
+
+    def pruned(self, depth: int, heads: Heads = "last") -> Prunable:
+        """Return a smaller network that gives what head `depth` of this one gives.
+
+        With `heads="mean"` it keeps heads 1…depth and gives their mean. Raises a
+        ValueError that says what is possible if it can't be.
+        """
 
 
 N = TypeVar("N", bound="type[nn.Module]")

@@ -135,7 +135,14 @@ class Session:
             self.source = known
 
     def choose_weights(self, weights: Weights | None) -> None:
-        """Use other weights; the threshold becomes the one in their card."""
+        """Use other weights; the threshold becomes the one in their card.
+
+        A depth or heads that they don't have are forgotten.
+        """
+        if weights is not None and not weights.card.depths:
+            self.predict_settings = self.predict_settings.model_copy(
+                update={"depth": None, "heads": "last"}
+            )
         self.weights = weights
         if weights is not None:
             self.cell_settings = self.cell_settings.model_copy(

@@ -1,0 +1,46 @@
+"""The eight mirrors and rotations of a square grid, and the mean over them.
+
+Ronneberger 2015 averages seven rotations of the input; the eight symmetries need no
+interpolation, so that nothing is lost by turning there and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+SYMMETRIES = tuple(product(range(4), (False, True)))
+"""Quarter turns, and whether the picture is mirrored after them."""
+
+
+def mean_over_symmetries(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    windows: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the mean of what `run` says of `windows` `(…, y, x)`, turned each way.
+
+    `run` may cut the border of a window, as much on each side. What it returns is
+    turned back before it is averaged.
+    """
+    total = np.array(run(windows))  # the first symmetry changes nothing
+    for turns, mirrored in SYMMETRIES[1:]:
+        total += _back(run(_there(windows, turns, mirrored)), turns, mirrored)
+    total *= np.float32(1 / len(SYMMETRIES))
+    return total
+
+
+def _there(
+    windows: NDArray[np.float32], turns: int, mirrored: bool
+) -> NDArray[np.float32]:
+    windows = np.rot90(windows, turns, axes=(-2, -1))
+    return np.ascontiguousarray(windows[..., ::-1] if mirrored else windows)
+
+
+def _back(
+    windows: NDArray[np.float32], turns: int, mirrored: bool
+) -> NDArray[np.float32]:
+    windows = windows[..., ::-1] if mirrored else windows
+    return np.rot90(windows, -turns, axes=(-2, -1))

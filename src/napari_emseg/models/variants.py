@@ -1,0 +1,101 @@
+"""The ways in which one set of weights can be run: to which depth, by which heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from napari_emseg.core.card import Card, Variant
+from napari_emseg.core.settings import Heads
+from napari_emseg.models.zoo import Network, Prunable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+
+def with_facts(card: Card, network: Network) -> Card:
+    """Return the card with all that follows from its network, and from parts of it.
+
+    Scores and times that the card knows of its variants are kept, as far as the network
+    can be run in that way.
+    """
+    parts: list[Variant] = []
+    for depth, heads, part in _parts(network):
+        for tta in (False, True):
+            known = card.variant(depth, heads, tta=tta)
+            if known is None and tta:
+                continue
+            known = known or Variant(depth=depth, heads=heads)
+            config = part.config.model_dump(mode="json")
+            facts = _facts(part) | {"config": config}
+            parts.append(known.model_copy(update=facts))
+    whole = tuple(v for v in card.variants if v.depth is None)
+    return card.model_copy(update={**_facts(network), "variants": (*whole, *parts)})
+
+
+def card_at(card: Card, depth: int, heads: Heads) -> Card:
+    """Return the card of weights that are cut to a depth.
+
+    Raises
+    ------
+    ValueError
+        If they can't be; what can be is said.
+    """
+    if not card.depths:
+        msg = (
+            f"{card.name} has no depth and no heads to choose, since it is a "
+            f"{card.architecture}; leave them out"
+        )
+        raise ValueError(msg)
+    if depth not in card.depths:
+        there = ", ".join(map(str, card.depths))
+        msg = f"depth of {card.name} must be one of {there}, got {depth!r}"
+        raise ValueError(msg)
+    found = card.variant(depth, heads)
+    if found is None:
+        msg = f"{card.name} has no mean of heads, since only head {depth} is there"
+        raise ValueError(msg)
+    facts = ("config", "parameters", "geometry", "bytes_per_pixel")
+    return card.model_copy(
+        update={
+            **{name: getattr(found, name) for name in facts},
+            "scores": found.scores,
+            "ms_per_megapixel": found.ms_per_megapixel,
+            "threshold": found.threshold or card.threshold,
+            "variants": tuple(v for v in card.variants if _holds(found, v)),
+        }
+    )
+
+
+def is_mean(heads: Heads, depth: int) -> bool:
+    """Tell if several heads are averaged; the mean of one head is itself."""
+    return heads == "mean" and depth > 1
+
+
+def _holds(part: Variant, other: Variant) -> bool:
+    """Tell if the network of `part` can be run as `other`, too."""
+    if other.depth is None or part.depth is None:
+        return False
+    if part.heads == "mean":
+        return other.depth <= part.depth
+    return (other.depth, other.heads) == (part.depth, part.heads)
+
+
+def _parts(network: Network) -> Iterator[tuple[int, Heads, Prunable]]:
+    """Cut a network to each of its depths, and to each mean of heads."""
+    depths: tuple[int, ...] = getattr(network, "depths", ())
+    whole = cast("Prunable", network)
+    for depth in depths:
+        yield depth, "last", whole.pruned(depth)
+        if depth > 1 and depths[0] == 1:
+            yield depth, "mean", whole.pruned(depth, "mean")
+
+
+def _facts(network: Network) -> dict[str, Any]:
+    parameters = cast("nn.Module", network).parameters()
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "geometry": network.geometry,
+        "bytes_per_pixel": network.bytes_per_pixel,
+    }
