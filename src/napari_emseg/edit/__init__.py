@@ -1,0 +1,39 @@
+"""Correcting by hand: each tool returns an Edit over linked pictures; no Qt."""
+
+from napari_emseg.edit.click import delete_membrane, fill, lock
+from napari_emseg.edit.cut import cut
+from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit, joined
+from napari_emseg.edit.gap import close_gap
+from napari_emseg.edit.history import Correction, History
+from napari_emseg.edit.linked import Linked
+from napari_emseg.edit.merge import merge
+from napari_emseg.edit.painted import paint
+from napari_emseg.edit.sheet import Sheet, burn_in
+from napari_emseg.edit.through import merge_through, split_through
+from napari_emseg.edit.wire import WireField, draw_wire, wire_field
+
+__all__ = [
+    "INSIDE",
+    "MEMBRANE",
+    "NO_OPINION",
+    "Change",
+    "Correction",
+    "Edit",
+    "History",
+    "Linked",
+    "Sheet",
+    "WireField",
+    "burn_in",
+    "close_gap",
+    "cut",
+    "delete_membrane",
+    "draw_wire",
+    "fill",
+    "joined",
+    "lock",
+    "merge",
+    "merge_through",
+    "paint",
+    "split_through",
+    "wire_field",
+]
