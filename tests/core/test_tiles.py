@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from napari_emseg.core.axis import mirror
 from napari_emseg.core.tiles import (
     Geometry,
     Tile,
     TilePlan,
     core_of,
-    mirror,
     read_tile,
 )
 
@@ -46,6 +46,21 @@ def plans(draw: st.DrawFn, zooms: st.SearchStrategy[float] | None = None) -> Til
 def parts(draw: st.DrawFn, size: int) -> slice:
     start = draw(st.integers(0, size - 1))
     return slice(start, draw(st.integers(start + 1, size)))
+
+
+@st.composite
+def blended_plans(draw: st.DrawFn) -> TilePlan:
+    stride = draw(st.sampled_from([1, 2, 4, 8]))
+    blend = draw(st.integers(1, 20))
+    halo = -(-(blend + draw(st.integers(0, 20))) // stride) * stride
+    smallest = draw(st.integers(0, 120))
+    geometry = Geometry(stride, halo, blend=blend, smallest=smallest)
+    zoom = draw(st.tuples(*[st.one_of(st.just(1.0), st.floats(0.3, 3))] * 2))
+    shape = draw(st.tuples(st.integers(1, 150), st.integers(1, 150)))
+    least = TilePlan.smallest_tile(geometry)
+    tile = draw(st.one_of(st.none(), st.integers(least + 8, least + 60)))
+    roi = tuple(draw(parts(size)) for size in shape) if draw(st.booleans()) else None
+    return TilePlan(shape, geometry, zoom, tile, roi)  # type: ignore[arg-type]
 
 
 def height_and_width(tile: Tile) -> tuple[int, int]:
@@ -194,3 +209,84 @@ def test_a_region_outside_is_refused(roi: tuple[slice, slice], words: str) -> No
 def test_a_tile_without_core_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 224 px.*halo 96 px.*got 223"):
         TilePlan((999, 999), Geometry(16, 94), tile=223)
+
+
+@quick
+@given(blended_plans())
+def test_weights_of_blended_tiles_add_up_to_one(plan: TilePlan) -> None:
+    total = np.zeros(plan.shape)
+    for tile in plan:
+        weights = tile.weights
+        if weights is None:
+            assert len(plan) == 1
+            weights = np.ones([part.stop - part.start for part in tile.core])
+        assert (weights > 0).all()
+        total[tile.core] += weights
+    wanted = np.zeros(plan.shape)
+    wanted[plan.wanted] = 1
+    np.testing.assert_allclose(total, wanted, atol=1e-6)
+
+
+@quick
+@given(blended_plans(), st.integers(0, 2**32 - 1))
+def test_blended_tiles_keep_nothing_of_their_margin(plan: TilePlan, seed: int) -> None:
+    """What lies in a window's margin may be anything, also not a number."""
+    whole = TilePlan(plan.shape, plan.geometry, plan.zoom)
+    picture = np.random.default_rng(seed).random(plan.shape, dtype=np.float32)
+    expected = run(whole, picture)
+    found = np.zeros(plan.shape, np.float32)
+    for tile in plan:
+        values = read_tile(lambda y, x: picture[y, x], plan, tile)
+        assert values.shape == plan.window_shape
+        assert min(values.shape) >= plan.geometry.smallest
+        cut = plan.geometry.margin
+        kept = values[cut : values.shape[0] - cut, cut : values.shape[1] - cut]
+        weights = 1 if tile.weights is None else tile.weights
+        found[tile.core] += weights * core_of(kept[None], plan, tile)[0]
+    np.testing.assert_allclose(found[plan.wanted], expected[plan.wanted], atol=1e-5)
+
+
+@quick
+@given(blended_plans())
+def test_blended_tiles_are_the_same_whatever_the_region(plan: TilePlan) -> None:
+    whole = TilePlan(plan.shape, plan.geometry, plan.zoom, plan.tile)
+    assert plan.window_shape == whole.window_shape
+    seen = [tile for tile in whole if overlap(tile, plan)]
+    for tile, same in zip(plan, seen, strict=True):
+        assert tile.window == same.window
+        offset = [
+            slice(a.start - b.start, a.stop - b.start)
+            for a, b in zip(tile.core, same.core, strict=True)
+        ]
+        if tile.weights is not None and same.weights is not None:
+            np.testing.assert_array_equal(tile.weights, same.weights[tuple(offset)])
+
+
+def overlap(tile: Tile, plan: TilePlan) -> bool:
+    return all(
+        core.start < part.stop and part.start < core.stop
+        for core, part in zip(tile.core, plan.wanted, strict=True)
+    )
+
+
+def test_neighbours_overlap_by_the_whole_blend() -> None:
+    plan = TilePlan((1, 400), Geometry(8, 32, blend=10), tile=264)
+    left, right = plan
+    assert left.core[1] == slice(0, 210)
+    assert right.core[1] == slice(190, 400)
+    assert left.weights is not None
+    assert right.weights is not None
+    middle = left.weights[0, 190:], right.weights[0, :20]
+    assert (left.weights[0, :190] == 1).all()
+    np.testing.assert_allclose(middle[0], middle[1][::-1], atol=1e-6)
+    steps = np.diff(left.weights[0])
+    assert (steps <= 0).all()
+    assert np.abs(steps).max() < 0.1
+
+
+def test_a_window_is_never_smaller_than_the_network_takes() -> None:
+    geometry = Geometry(32, 32, smallest=192)
+    (tile,) = TilePlan((1, 40), geometry)
+    assert height_and_width(tile) == (192, 192)
+    with pytest.raises(ValueError, match="tile must be at least 192 px"):
+        TilePlan((500, 500), geometry, tile=160)

@@ -11,6 +11,9 @@ the *window* is what the network sees; what lies between them is the halo.
     │   └──────────────┘   │      both directions are sampled at absolute positions,
     │                      │      so that the result doesn't depend on the tiles.
     └──────────────────────┘
+
+Where the result of a network does depend on the window, neighbouring cores overlap and
+are blended (`fading`); what is kept of a tile is then its core with that overlap.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import ceil, floor
+from math import ceil
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_emseg.core.axis import Axis
+from napari_emseg.core.fading import UNSHARED, Fade
 
 Window = Callable[[slice, slice], NDArray[np.float32]]
 """Reads a rectangle of normalised grey values of one section, in source pixels."""
@@ -46,12 +52,20 @@ class Geometry:
         smaller by `context` on each side and right everywhere.
     remainder
         For `valid`: output sizes are `remainder` plus a multiple of the stride.
+    blend
+        Pixels of the halo, next to the core, over which neighbouring tiles are blended,
+        for `same` networks whose result depends on the window. 0 for those whose
+        context is exact: their tiles fit without it.
+    smallest
+        Shortest side of a window that the network can take.
     """
 
     stride: int
     context: int
     padding: Literal["same", "valid"] = "same"
     remainder: int = 0
+    blend: int = 0
+    smallest: int = 0
 
     def origin(self, first: int) -> int:
         """Where a window begins whose core begins at network pixel `first`."""
@@ -61,7 +75,8 @@ class Geometry:
     def stop(self, origin: int, last: int) -> int:
         """Where a window from `origin` ends whose core ends before pixel `last`."""
         if self.padding == "same":
-            return _up(last, self.stride) + self.halo
+            stop = _up(last, self.stride) + self.halo
+            return max(stop, origin + _up(self.smallest, self.stride))
         kept = last - (origin + self.context)
         kept = _up(max(kept - self.remainder, 0), self.stride) + self.remainder
         return origin + kept + 2 * self.context
@@ -78,7 +93,12 @@ class Geometry:
         All of them are there for the sake of the rest, so that no network needs to
         compute what it says of them.
         """
-        return self.context if self.padding == "valid" else self.halo
+        return self.context if self.padding == "valid" else self.halo - self.blend
+
+    @property
+    def exact(self) -> bool:
+        """Whether results don't depend on the window, so that tiles are cropped."""
+        return self.blend == 0
 
     @property
     def trim(self) -> int:
@@ -87,96 +107,35 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
-    """Weights `(m, k)` of the input pixels `index` `(m, k)` for m output pixels."""
-
-    index: NDArray[np.intp]
-    weight: NDArray[np.float32]
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """First and one past the last input pixel used."""
-        return int(self.index.min()), int(self.index.max()) + 1
-
-    def apply(
-        self, values: NDArray[np.float32], axis: int, origin: int
-    ) -> NDArray[np.float32]:
-        """Resample `values`, whose first pixel along `axis` is `origin`."""
-        index = self.index - origin
-        if index.shape[1] == 1:
-            return values.take(index[:, 0], axis=axis)
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        out = values.take(index[:, 0], axis=axis) * self.weight[:, 0].reshape(shape)
-        for k in range(1, index.shape[1]):
-            out += values.take(index[:, k], axis=axis) * self.weight[:, k].reshape(
-                shape
-            )
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One in-plane axis: `size` source pixels, `zoom` network pixels for each."""
-
-    size: int
-    zoom: float
-
-    @property
-    def network_size(self) -> int:
-        """Length of the picture in network pixels."""
-        return max(1, ceil(self.size * self.zoom - 1e-6))
-
-    def to_network(self, start: int, stop: int) -> Taps:
-        """Source pixels for network pixels `start`…`stop`, mirrored at the border."""
-        position = mirror(np.arange(start, stop), self.network_size)
-        return _taps(position, self.zoom, self.size)
-
-    def to_source(self, start: int, stop: int) -> Taps:
-        """Network pixels for source pixels `start`…`stop`."""
-        return _taps(np.arange(start, stop), 1 / self.zoom, self.network_size)
-
-
-def _taps(position: NDArray[np.intp], zoom: float, n_in: int) -> Taps:
-    """Linear interpolation; a triangle as wide as an output pixel when shrinking."""
-    if zoom == 1:
-        return Taps(position[:, None], np.ones((len(position), 1), np.float32))
-    centre = (position + 0.5) / zoom - 0.5
-    support = max(1.0, 1 / zoom)
-    first = np.ceil(centre - support).astype(np.intp)
-    index = first[:, None] + np.arange(floor(2 * support) + 1)
-    weight = np.clip(1 - np.abs(index - centre[:, None]) / support, 0, None)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return Taps(np.clip(index, 0, n_in - 1), weight.astype(np.float32))
-
-
-def mirror(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    """Fold indices into `0 … size - 1` by mirrors in the middle of the border pixels.
-
-    Works however far outside they lie, like `numpy.pad(mode="reflect")`.
-    """
-    if size == 1:
-        return np.zeros_like(index)
-    period = 2 * (size - 1)
-    index = np.mod(index, period)
-    return np.minimum(index, period - index)
-
-
-@dataclass(frozen=True, slots=True)
 class Tile:
     """A part of the plan.
 
     `core` is kept, in source pixels; `window` is read, in network pixels, and may lie
-    outside the picture.
+    outside the picture. With `fade` the core overlaps its neighbours'.
     """
 
     core: tuple[slice, slice]
     window: tuple[slice, slice]
+    fade: tuple[Fade, Fade] | None = None
+
+    @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """Weight `(y, x)` of each pixel of the core; None if it has no overlap."""
+        if self.fade is None:
+            return None
+        y, x = (
+            fade.weights(part.start, part.stop)
+            for fade, part in zip(self.fade, self.core, strict=True)
+        )
+        return y[:, None] * x
 
 
 @dataclass(frozen=True)
 class TilePlan:
     """Tiles that cover `roi` of a picture, each source pixel in exactly one core.
+
+    If the geometry is not exact, tiles lie on a grid of the whole picture, whatever
+    the roi, and overlap: the weights of each source pixel add up to one.
 
     Parameters
     ----------
@@ -222,7 +181,8 @@ class TilePlan:
     @staticmethod
     def smallest_tile(geometry: Geometry) -> int:
         """Smallest window side that leaves a core of at least one stride."""
-        return 2 * (geometry.halo + geometry.stride)
+        least = 2 * (geometry.halo + geometry.stride)
+        return max(least, _up(geometry.smallest, geometry.stride))
 
     @property
     def wanted(self) -> tuple[slice, slice]:
@@ -239,12 +199,18 @@ class TilePlan:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """All tiles, row by row; all windows have one shape, so they can be batched."""
+        cut = _split if self.geometry.exact else _overlapping
         rows, columns = (
-            _split(axis, part, self.geometry, self.tile)
+            cut(axis, part, self.geometry, self.tile)
             for axis, part in zip(self.axes, self.wanted, strict=True)
         )
+        blended = not self.geometry.exact and len(rows) * len(columns) > 1
         return tuple(
-            Tile((row[0], column[0]), (row[1], column[1]))
+            Tile(
+                (row.core, column.core),
+                (row.window, column.window),
+                (row.fade, column.fade) if blended else None,
+            )
             for row in rows
             for column in columns
         )
@@ -262,10 +228,19 @@ class TilePlan:
         return y.stop - y.start, x.stop - x.start
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A tile along one axis."""
+
+    core: slice
+    window: slice
+    fade: Fade = UNSHARED
+
+
 def _split(
     axis: Axis, wanted: slice, geometry: Geometry, tile: int | None
-) -> list[tuple[slice, slice]]:
-    """Cut one axis into even cores; return (core, window) pairs of equal windows."""
+) -> list[_Part]:
+    """Cut one axis into even cores with windows of one length."""
     extent = wanted.stop - wanted.start
     n = 1
     while True:
@@ -279,8 +254,31 @@ def _split(
         )
         if tile is None or length <= tile or n >= extent:
             windows = [slice(o, o + length) for o in origins]
-            return list(zip(cores, windows, strict=True))
+            return list(map(_Part, cores, windows))
         n = min(extent, max(n + 1, ceil(n * (length - 2 * geometry.halo) / tile)))
+
+
+def _overlapping(
+    axis: Axis, wanted: slice, geometry: Geometry, tile: int | None
+) -> list[_Part]:
+    """Cut a whole axis, let cores overlap, and return what is seen in `wanted`."""
+    parts = _split(axis, slice(0, axis.size), geometry, tile)
+    shortest = min(part.core.stop - part.core.start for part in parts)
+    # where pixels are resampled they depend on one more of the network's
+    reach = int((geometry.blend - (axis.zoom != 1)) / axis.zoom)
+    reach = max(0, min(reach, shortest // 2))
+    found = []
+    for part in parts:
+        first, last = part.core.start, part.core.stop
+        # at the picture's own borders there is nobody to share with
+        shared = (first if first > 0 else None, last if last < axis.size else None)
+        core = slice(
+            max(first - (reach if first > 0 else 0), wanted.start),
+            min(last + (reach if last < axis.size else 0), wanted.stop),
+        )
+        if core.start < core.stop:
+            found.append(_Part(core, part.window, Fade(*shared, reach)))
+    return found
 
 
 def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]:
