@@ -22,11 +22,16 @@ from napari_emseg.cli.options import (
 from napari_emseg.cli.outputs import Place, writing
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult
+
+
+WAY = ("depth", "heads", "tta")
+"""Settings that say in which way weights are run."""
 
 
 def predict(
@@ -112,6 +117,7 @@ def facts(result: PredictionResult) -> dict[str, Any]:
         "weights": made.weights,
         "weights_sha256": made.weights_sha256,
         "threshold": made.threshold,
+        **{name: made.settings.get(name) for name in WAY},
         "device": result.device,
         "runtime": result.runtime,
         "seconds": round(result.seconds, 3),
@@ -127,6 +133,13 @@ def size_words(shape: tuple[int, int, int]) -> str:
 
 def run_words(result: PredictionResult) -> str:
     """Say by what and how fast."""
-    made = f"{result.provenance.weights} on {result.device} ({result.runtime})"
+    way = way_words(result.provenance.settings)
+    made = f"{result.provenance.weights}{way} on {result.device} ({result.runtime})"
     left_out = f", {len(result.damaged)} damaged left out" if result.damaged else ""
     return f"{made}, {result.seconds:.1f} s{left_out}"
+
+
+def way_words(settings: dict[str, Any]) -> str:
+    """Say in which way weights were run, in brackets; nothing if as they are."""
+    way = Variant(**{name: settings[name] for name in WAY if name in settings})
+    return "" if way == Variant() else f" ({way.words})"
