@@ -62,9 +62,10 @@ def test_a_sink_gets_what_is_finished_when_stopped(membrane) -> None:
 
 
 def test_a_stack_of_bytes_and_a_picture(membrane) -> None:
-    stack = Stack(np.round(membrane * 255).astype(np.uint8))
+    as_bytes = np.round(membrane * 255).astype(np.uint8)
+    exactly = as_bytes.astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(
-        drain(segment_stack(stack)).cells, drain(segment_stack(membrane)).cells
+        drain(segment_stack(Stack(as_bytes))).cells, drain(segment_stack(exactly)).cells
     )
     result = drain(segment_stack(membrane[0]))
     assert result.cells is not None

@@ -16,7 +16,7 @@ from napari_emseg.io import open_stack, read_provenance, save_stack
 @pytest.fixture
 def probabilities(drawn_stack) -> np.ndarray:
     """Membrane where the drawing has no cell, and not quite certain."""
-    return np.where(drawn_stack[1] == 0, np.float32(0.7), np.float32(0.2))
+    return np.where(drawn_stack[1] == 0, np.float32(0.9), np.float32(0.2))
 
 
 @pytest.fixture

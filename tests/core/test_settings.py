@@ -48,7 +48,7 @@ def test_settings_are_frozen_and_know_their_names(model: type[Settings]) -> None
     ("model", "values"),
     [
         (CellSettings, {"threshold": 1.0}),
-        (CellSettings, {"gap": -1}),
+        (CellSettings, {"join": -0.1}),
         (CellSettings, {"small": "eat"}),
         (Normalisation, {"low_percentile": 60}),
         (PredictSettings, {"device": "tpu"}),

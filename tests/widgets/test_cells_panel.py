@@ -79,10 +79,10 @@ def test_smaller_minimum_size_gives_more_cells(predicted) -> None:
 
 def test_both_forms_edit_the_same_settings(open_window) -> None:
     window = open_window()
-    window.cells.advanced.findChild(object, "gap").setValue(9)
+    window.cells.advanced.findChild(object, "grow").setValue(9)
     window.cells.main.findChild(object, "minimum_size").setValue(50)
     settings = window.desk.session.cell_settings
-    assert (settings.gap, settings.minimum_size) == (9, 50)
+    assert (settings.grow, settings.minimum_size) == (9, 50)
 
 
 def test_opened_probabilities_become_cells(open_window, drawing) -> None:

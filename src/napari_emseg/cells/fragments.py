@@ -1,36 +1,144 @@
-"""Membrane probabilities → fragments: a watershed that leaves no pixel over."""
+"""Membrane probabilities → fragments: pieces of cells that are never cut further."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from bioimage_cpp.distance import distance_transform
 from bioimage_cpp.filters import gaussian_smoothing
 from bioimage_cpp.segmentation import label, relabel_sequential, watershed
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from napari_emseg.cells.partition import partition
+from napari_emseg.cells.regions import Regions, drop_small, join_small, regions_of
+from napari_emseg.cells.seams import Seams, seams_of
+from napari_emseg.cells.tree import MergeTree
+from napari_emseg.core.settings import CellSettings
+
+SEED_SIGMA = 2.0
+"""Seeds are maxima of the distance to membranes smoothed by this much, px."""
 
 RIDGE_SIGMA = 1.0
 """Fragments meet on the ridge of probabilities smoothed by this much, px."""
 
+BROAD = 6
+"""Membrane farther from the next place inside tells nothing about a boundary, px."""
 
-def seeds(depth: NDArray[np.float32], gap: int) -> NDArray[np.uint32]:
-    """Return one seed for each place `(y, x)` that gaps don't connect to another.
+FARTHEST = 255
+"""Distances to the next place inside are kept up to here, px."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragments:
+    """The fragments of a section and all that it takes to make cells of them.
+
+    Made once from probabilities and a threshold. Every other setting only chooses which
+    fragments are one cell and how far it reaches: `cells` takes a few milliseconds, so
+    that a slider can be followed live. Takes 6 bytes for each pixel.
+
+    Parameters
+    ----------
+    labels
+        `(y, x)` ids 1 … n, 0 where there is no picture.
+    reach
+        `(y, x)` uint8, distance to the next place inside, px, rounded up; 0 inside.
+    regions
+        The fragments' sizes, neighbours and boundaries; their `membrane` is on the
+        scale of `CellSettings.join`.
+    tree
+        The order in which agglomeration joins them.
+    seams
+        Pixels that part two fragments if they are different cells.
+    """
+
+    labels: NDArray[np.uint32]
+    reach: NDArray[np.uint8]
+    regions: Regions
+    tree: MergeTree
+    seams: Seams
+
+    def cells(self, settings: CellSettings) -> NDArray[np.uint32]:
+        """Return cells `(y, x)`: ids 1, 2, …, 0 between them; none touch by an edge."""
+        ids = self.joined(settings)
+        found = np.take(ids.astype(np.uint32), self.labels)
+        found[self.reach > settings.grow] = 0
+        found.ravel()[self.seams.between(ids)] = 0
+        cells: NDArray[np.uint32] = relabel_sequential(found)[0]
+        return cells
+
+    def joined(self, settings: CellSettings) -> NDArray[np.int64]:
+        """Map `(n + 1,)` from fragments to cells; 0 for what is no cell."""
+        if settings.method == "agglomeration":
+            into = self.tree.cut(settings.join)
+        else:
+            into = partition(self.regions, settings.method, settings.join)
+        join = join_small if settings.small == "merge" else drop_small
+        return join(self.regions.merged(into), settings.minimum_size)[into]
+
+
+def find_fragments(
+    membrane: NDArray[np.float32],
+    threshold: float,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+) -> Fragments:
+    """Find the fragments of a section.
+
+    Parameters
+    ----------
+    membrane
+        Probabilities `(y, x)` in [0, 1], float32, no NaN.
+    threshold
+        Above it a pixel is membrane. Fragments are the basins around the places that
+        are farthest from membranes.
+    exclude
+        Where there is no picture: no fragments there.
+    """
+    inside = membrane <= threshold
+    if exclude is not None:
+        inside &= ~exclude
+        membrane = np.where(exclude, np.float32(0), membrane)
+    strength = _strength(membrane, threshold)
+    labels = flood(strength, seeds(distance_transform(inside)), exclude)
+    reach = _reach(inside)
+    seams = seams_of(labels, strength)
+    sizes = np.bincount(labels[inside], minlength=int(labels.max()) + 1)
+    regions = regions_of(sizes, seams, strength, reach <= BROAD)
+    return Fragments(labels, reach, regions, MergeTree.of(regions), seams)
+
+
+def _strength(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Put probabilities on a scale where the threshold is 1/2, by their odds.
+
+    Networks differ in how sure of their membranes they are, and the threshold of a card
+    says how much. On this scale, one setting fits them all.
+    """
+    for_it = membrane * np.float32(1 - threshold)
+    against = (np.float32(1) - membrane) * np.float32(threshold)
+    return (for_it / (for_it + against)).astype(np.float32)
+
+
+def seeds(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Return a seed for each place `(y, x)` that is deeper than what is around it.
+
+    Every 4-connected area inside has at least one: areas beside a deeper one, whose own
+    maximum is drowned in smoothing, are a seed as a whole.
 
     Parameters
     ----------
     depth
         Distance to the nearest membrane `(y, x)`, px; 0 on membranes.
-    gap
-        Places that are connected by gaps of at most this width only, in px, get seeds
-        of their own. Places too narrow for that are one seed for each 4-connected area.
     """
-    # the middle of a gap of w px is (w + 1) // 2 px from the nearest membrane
-    found = label(depth > (gap + 1) / 2, connectivity=1)
+    smooth = gaussian_smoothing(depth, SEED_SIGMA)
+    peaks = (smooth == maximum_filter(smooth, 5)) & (depth > 0)
     areas = label(depth > 0, connectivity=1)
     seeded = np.zeros(int(areas.max()) + 1, bool)
-    seeded[areas[found > 0]] = True
-    narrow = (areas > 0) & ~seeded[areas]
-    found[narrow] = areas[narrow] + found.max()
-    markers: NDArray[np.uint32] = relabel_sequential(found)[0].astype(np.uint32)
-    return markers
+    seeded[areas[peaks]] = True
+    peaks |= (areas > 0) & ~seeded[areas]
+    found: NDArray[np.uint32] = label(peaks, connectivity=1).astype(np.uint32)
+    return found
 
 
 def flood(
@@ -48,3 +156,10 @@ def flood(
     mask = None if exclude is None else ~exclude
     fragments: NDArray[np.uint32] = watershed(ridges, markers, mask=mask)
     return fragments
+
+
+def _reach(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    if not inside.any():
+        return np.full(inside.shape, FARTHEST, np.uint8)
+    distance: NDArray[np.float32] = distance_transform(~inside)
+    return np.ceil(np.minimum(distance, FARTHEST)).astype(np.uint8)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from bioimage_cpp.graph import region_adjacency_graph
-from bioimage_cpp.graph.features import edge_map_features
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-NECK = 2.0
-"""Regions are cells of their own if both are this much wider than their opening."""
+from napari_emseg.cells.seams import Seams
+
+FAR = 1e-3
+"""How much a pixel counts that is not near what its seam parts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,24 +25,18 @@ class Regions:
     ----------
     sizes
         `(n,)` pixels inside.
-    depth
-        `(n,)` largest distance to a membrane, px.
     edges
         `(m, 2)` neighbours, the smaller number first, each pair once.
     membrane
-        `(m,)` mean probability along the common boundary.
+        `(m,)` mean strength of the common boundary, from 0 to 1.
     length
         `(m,)` pixels of it.
-    opening
-        `(m,)` largest distance to a membrane on it, px; 0 where all is membrane.
     """
 
     sizes: NDArray[np.int64]
-    depth: NDArray[np.float32]
     edges: NDArray[np.int64]
     membrane: NDArray[np.float64]
     length: NDArray[np.float64]
-    opening: NDArray[np.float32]
 
     def merged(self, into: NDArray[np.int64]) -> Regions:
         """Return the graph after region k became a part of region `into[k]`."""
@@ -53,89 +47,27 @@ class Regions:
         length = np.bincount(which, self.length[left], m).astype(np.float64)
         total = np.bincount(which, (self.membrane * self.length)[left], m)
         mean = total / length
-        opening = np.zeros(m, np.float32)
-        np.maximum.at(opening, which, self.opening[left])
-        depth = np.zeros(n, np.float32)
-        np.maximum.at(depth, into, self.depth)
         sizes = np.bincount(into, self.sizes, n).astype(np.int64)
-        return Regions(sizes, depth, edges, mean, length, opening)
+        return Regions(sizes, edges, mean, length)
 
 
 def regions_of(
-    fragments: NDArray[np.uint32],
+    sizes: NDArray[np.int64],
+    seams: Seams,
     membrane: NDArray[np.float32],
-    depth: NDArray[np.float32],
+    near: NDArray[np.bool_],
 ) -> Regions:
-    """Measure fragments `(y, x)`.
+    """Measure fragments of given sizes `(n,)` on membranes `(y, x)` at their seams.
 
-    Parameters
-    ----------
-    membrane
-        Probabilities `(y, x)`.
-    depth
-        Distance to the nearest membrane `(y, x)`, px; 0 on membranes.
+    Of each two pixels that part fragments the one of more membrane counts, so that a
+    membrane of one pixel is as strong as a broad one. Seams that go on through broad
+    membrane count where they are `near` `(y, x)` what they part, if they are anywhere.
     """
-    n = int(fragments.max()) + 1
-    inside = depth > 0
-    graph = region_adjacency_graph(fragments, number_of_threads=1)
-    edges = np.asarray(graph.uv_ids(), np.int64).reshape(-1, 2)
-    features = edge_map_features(graph, fragments, membrane, number_of_threads=1)
-    wanted = edges[:, 0] > 0
-    deepest = np.zeros(n, np.float32)
-    np.maximum.at(deepest, fragments[inside], depth[inside])
-    return Regions(
-        sizes=np.bincount(fragments[inside], minlength=n),
-        depth=deepest,
-        edges=edges[wanted],
-        membrane=features[wanted, 0],
-        length=features[wanted, 1],
-        opening=_openings(fragments, depth, edges[wanted]),
-    )
-
-
-def _openings(
-    fragments: NDArray[np.uint32], depth: NDArray[np.float32], edges: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Largest depth of a pair of 4-neighbours across each edge `(m, 2)`."""
-    n = int(fragments.max()) + 1
-    key = edges[:, 0] * n + edges[:, 1]
-    out = np.zeros(len(edges), np.float32)
-    for axis in (0, 1):
-        label, value = (np.moveaxis(a, axis, 0) for a in (fragments, depth))
-        across = (label[:-1] != label[1:]) & (value[:-1] > 0) & (value[1:] > 0)
-        a, b = (part[across].astype(np.int64) for part in (label[:-1], label[1:]))
-        pair = np.minimum(a, b) * n + np.maximum(a, b)
-        lower = np.minimum(value[:-1][across], value[1:][across])
-        known = np.minimum(a, b) > 0
-        np.maximum.at(out, np.searchsorted(key, pair[known]), lower[known])
-    return out
-
-
-def join_necks(regions: Regions) -> NDArray[np.int64]:
-    """Map `(n,)` that joins regions whose opening is no gap but a part of the cell.
-
-    An opening is a gap if both regions are `NECK` times as wide. A thin process, whose
-    width goes up and down a little, stays one cell.
-    """
-    into = list(range(len(regions.sizes)))
-    depth = regions.depth.tolist()
-
-    def root(k: int) -> int:
-        while into[k] != k:
-            into[k] = into[into[k]]
-            k = into[k]
-        return k
-
-    for edge in np.argsort(-regions.opening, kind="stable"):
-        opening = float(regions.opening[edge])
-        if opening == 0:
-            break
-        a, b = (root(int(k)) for k in regions.edges[edge])
-        if a != b and NECK * opening > min(depth[a], depth[b]):
-            into[max(a, b)] = min(a, b)
-            depth[min(a, b)] = max(depth[a], depth[b])
-    roots = [root(k) for k in range(len(into))]
-    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
+    m = len(seams.ends)
+    weight = near.ravel()[seams.pixels] + FAR
+    length = np.bincount(seams.edges, weight, m).astype(np.float64)
+    total = np.bincount(seams.edges, weight * membrane.ravel()[seams.pixels], m)
+    return Regions(sizes, seams.ends, total / length, length)
 
 
 def drop_small(regions: Regions, minimum_size: int) -> NDArray[np.int64]:
@@ -158,7 +90,7 @@ def join_small(regions: Regions, minimum_size: int) -> NDArray[np.int64]:
         chosen = _weakest(regions, small)
         if len(chosen) == 0:
             break
-        step = _components(regions.edges[chosen], len(small))
+        step = components(regions.edges[chosen], len(small))
         regions, into = regions.merged(step), step[into]
     into[small[into]] = 0
     return np.unique(into, return_inverse=True)[1].astype(np.int64)
@@ -175,7 +107,7 @@ def _weakest(regions: Regions, small: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.unique(edge[order[first]])
 
 
-def _components(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def components(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Return the connected part of each of n nodes, numbered by first node."""
     ones = np.ones(len(edges), bool)
     graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(n, n))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Invert = Literal["auto", "yes", "no"]
+CellMethod = Literal["agglomeration", "multicut", "mutex-watershed"]
 LossName = Literal["cross-entropy", "bce-dice", "dice"]
 Heads = Literal["last", "mean"]
 
@@ -133,13 +134,19 @@ class CellSettings(Settings):
         title="Threshold",
         description="Probability above which a pixel is membrane.",
     )
-    gap: int = Field(
-        4,
+    method: CellMethod = Field(
+        "agglomeration",
+        title="Method",
+        description="How fragments become cells: joined weakest membrane first, by the "
+        "best cut of all, or kept apart by the strongest membranes.",
+    )
+    join: float = Field(
+        0.8,
         ge=0,
-        le=100,
-        title="Close gaps",
-        description="Gaps in a membrane are closed when they are not wider than this.",
-        json_schema_extra={"unit": "px"},
+        le=1,
+        title="Join below",
+        description="Fragments are one cell where the membrane between them is weaker "
+        "than this; a probability at the threshold counts as 0.5.",
     )
     minimum_size: int = Field(
         100,
@@ -155,7 +162,7 @@ class CellSettings(Settings):
         description="Give them to the cell they flow into, or make them background.",
     )
     grow: int = Field(
-        0,
+        8,
         ge=0,
         le=100,
         title="Grow cells",
