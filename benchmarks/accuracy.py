@@ -1,0 +1,71 @@
+"""Write the tables of `docs/accuracy.md` from the cards of the bundled weights.
+
+What a card says was measured when the weights were made, or by `score_weights.py`; this
+script measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pages import put, table
+
+from napari_emseg.core.card import Card
+from napari_emseg.models.weights import list_weights
+
+SCORES = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
+HEAD = (
+    "weights",
+    "run as",
+    "parameters",
+    "V_Rand",
+    "V_Info",
+    "V_Rand, V_Info at the fixed threshold",
+    "Rand error",
+    "pixel error",
+    "warping error",
+)
+
+
+def main() -> None:
+    """Write every table."""
+    cards = [weights.card for weights in list_weights().values()]
+    put("accuracy.md", "scores", table(HEAD, (row for c in cards for row in rows(c))))
+    put("accuracy.md", "training", table(*how(cards)))
+
+
+def rows(card: Card) -> Iterator[tuple[str, ...]]:
+    """Yield a line for every way to run these weights that has been scored."""
+    ways = [("as it is", card.parameters, card.threshold, card.scores)]
+    if any(v.scores for v in card.variants):
+        ways = [(v.words, v.parameters, v.threshold, v.scores) for v in card.variants]
+    for words, parameters, threshold, scores in ways:
+        if "v_rand" not in scores:
+            continue
+        fixed = ", ".join(f"{scores[f'{v}_at_threshold']:.3f}" for v in SCORES[:2])
+        yield (
+            card.name,
+            words,
+            f"{parameters:,}",
+            *(f"{scores[name]:.4f}" for name in SCORES[:2]),
+            f"{fixed} ({threshold or card.threshold:g})",
+            *(f"{scores[name]:.4f}" for name in SCORES[2:4]),
+            f"{scores['warping_error']:.5f}",
+        )
+
+
+def how(cards: list[Card]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return head and lines of the table that says how weights were made."""
+    head = ("weights", "learnt from", "chosen by", "scored on", "steps", "time", "on")
+    lines = []
+    for card in cards:
+        sets = (card.training_data, card.validation_data, card.held_out_data)
+        data = ("; ".join(f"{d.name} {d.sections}" for d in one) for one in sets)
+        how = card.training
+        time = f"{how.seconds / 60:.0f} min"
+        lines.append((card.name, *data, f"{how.steps:,}", time, how.hardware))
+    return head, lines
+
+
+if __name__ == "__main__":
+    main()
