@@ -8,7 +8,10 @@ from napari_emseg.edit.history import Correction, History
 from napari_emseg.edit.linked import Linked
 from napari_emseg.edit.merge import merge
 from napari_emseg.edit.painted import paint
+from napari_emseg.edit.rerun import Rerun, burnt_in
+from napari_emseg.edit.review import Status, next_section
 from napari_emseg.edit.sheet import Sheet, burn_in
+from napari_emseg.edit.table import CellRow, cells_table
 from napari_emseg.edit.through import merge_through, split_through
 from napari_emseg.edit.wire import WireField, draw_wire, wire_field
 
@@ -16,14 +19,19 @@ __all__ = [
     "INSIDE",
     "MEMBRANE",
     "NO_OPINION",
+    "CellRow",
     "Change",
     "Correction",
     "Edit",
     "History",
     "Linked",
+    "Rerun",
     "Sheet",
+    "Status",
     "WireField",
     "burn_in",
+    "burnt_in",
+    "cells_table",
     "close_gap",
     "cut",
     "delete_membrane",
@@ -33,6 +41,7 @@ __all__ = [
     "lock",
     "merge",
     "merge_through",
+    "next_section",
     "paint",
     "split_through",
     "wire_field",

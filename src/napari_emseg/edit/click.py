@@ -45,7 +45,7 @@ def delete_membrane(
     area = around(np.array([[y, x]]), settings.reach, sheet.shape)
     cells = sheet.window("cells", area)
     here = np.array([y, x]) - corner(area)
-    beside, thickness = _cells_beside(cells, here)
+    middle, beside, thickness = _cells_beside(cells, here)
     if not beside:
         msg = f"there is no cell within {settings.reach} px of ({y}, {x})"
         raise ValueError(msg)
@@ -54,23 +54,27 @@ def delete_membrane(
         msg = f"cells {names} meet here; click on the wall between two of them"
         raise ValueError(msg)
     sheet.refuse_locked(beside)
-    area, gone = _wall(sheet, np.array([y, x]), beside, thickness, settings)
+    middle = middle + corner(area)
+    area, gone = _wall(sheet, middle, beside, thickness, settings)
     draft, merged = draw_inside(sheet, gone, area, join=tuple(beside))
     words = merged_in_words(merged) or f"membrane in cell {beside[0]} deleted"
     return draft.edit("delete membrane", words)
 
 
-def _cells_beside(cells: NDArray[Any], here: NDArray[Any]) -> tuple[list[int], float]:
-    """Return the cells on both sides of the membrane at a pixel, and its width."""
+def _cells_beside(
+    cells: NDArray[Any], here: NDArray[Any]
+) -> tuple[NDArray[np.int64], list[int], float]:
+    """Return the middle of the membrane at a pixel, the cells beside it, its width."""
     if not (cells > 0).any():
-        return [], 0.0
+        return here, [], 0.0
     depth = ndi.distance_transform_edt(cells == 0)
     middle = np.unravel_index(
         np.argmax(np.where(_away(cells.shape, here) <= AIM, depth, -1)), cells.shape
     )
     half = float(depth[middle])
     beside = _away(cells.shape, np.array(middle)) <= BESIDE * half + 1.5
-    return [int(i) for i in np.unique(cells[beside]) if i > 0], 2 * half
+    found = [int(i) for i in np.unique(cells[beside]) if i > 0]
+    return np.array(middle), found, 2 * half
 
 
 def _away(shape: tuple[int, ...], point: NDArray[Any]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,14 @@ from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import painted_along
 from napari_emseg.edit.wire import path_costs
 
-TRIED = 6
-"""Ends of the way on the other side of the click that are tried."""
+SECTORS = 16
+"""Of the directions from the click; the nearest membrane in each is looked at."""
+
+TRIED = 12
+"""Ways that are looked at, the cheapest first."""
+
+OPPOSITE = 0.3
+"""Largest cosine between the ways from the click to both ends."""
 
 
 def close_gap(
@@ -46,12 +53,24 @@ def close_gap(
     inside = sheet.window("cells", area) == cell
     costs = path_costs(sheet.probability(area))
     here = np.array([y, x]) - corner(area)
-    for path in _ways(costs, inside, here):
+    best: tuple[float, Edit] | None = None
+    for path, cost in _ways(costs, inside, here):
+        if best is not None and cost > best[0] * np.sqrt(inside.sum()):
+            break
         wide, _, place = painted_along(sheet, path + corner(area), settings.width)
         ours = wide & (sheet.window("cells", place) == cell)
+        if not ours.any():
+            continue
         draft, split = draw_membrane(sheet, ours, place, sliver=settings.sliver)
-        if split:
-            return draft.edit("close gap", _in_words(draft.after["cells"], split))
+        if not split:
+            continue
+        # a short way that separates much is better than one that shaves a corner off
+        sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
+        worth = cost / np.sqrt(min(sizes))
+        if best is None or worth < best[0]:
+            best = worth, draft.edit("close gap", _in_words(cell, sizes))
+    if best is not None:
+        return best[1]
     msg = (
         f"closing a gap here separates nothing of cell {cell}; click where two "
         f"membranes come close to each other, at most {settings.reach} px away"
@@ -61,10 +80,10 @@ def close_gap(
 
 def _ways(
     costs: NDArray[np.float64], inside: NDArray[np.bool_], here: NDArray[Any]
-) -> list[NDArray[np.int64]]:
+) -> list[tuple[NDArray[np.int64], float]]:
     """Return ways `(n, 2)` past a pixel between two places beyond a cell.
 
-    The first end is the nearest; the other ones lie on the other side, nearest first.
+    With the cost of each, the cheapest first.
     """
     mask = ndi.binary_dilation(inside, np.ones((3, 3)))
     far, before = dijkstra_distance_field(
@@ -74,20 +93,27 @@ def _ways(
         cost_mode="node_times_physical",
         return_predecessors=True,
     )
-    ends = np.argwhere(mask & ~inside & np.isfinite(far))
-    if len(ends) == 0:
-        return []
-    ends = ends[np.argsort(far[tuple(ends.T)], kind="stable")]
-    ways: list[NDArray[np.int64]] = []
-    first = ends[0]
+    ends = _nearest_all_around(np.where(mask & ~inside, far, np.inf), here)
     direction = _unit(ends - here)
-    opposite = ends[(direction @ direction[0]) < 0.3]
-    while len(opposite) and len(ways) < TRIED:
-        end = opposite[0]
-        one, other = (_path(before, tuple(e)) for e in (first, end))
-        ways.append(np.concatenate([one[::-1], other[1:]]))
-        opposite = opposite[np.hypot(*(opposite - end).T) > 6]
-    return ways
+    ways = []
+    for one, other in combinations(range(len(ends)), 2):
+        if direction[one] @ direction[other] < OPPOSITE:
+            there, back = (_path(before, tuple(ends[i])) for i in (one, other))
+            cost = float(far[tuple(ends[one])] + far[tuple(ends[other])])
+            ways.append((np.concatenate([there[::-1], back[1:]]), cost))
+    return sorted(ways, key=lambda way: way[1])[:TRIED]
+
+
+def _nearest_all_around(
+    far: NDArray[np.float64], here: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Return the nearest place in each direction from a pixel, `(n, 2)`."""
+    ends = np.argwhere(np.isfinite(far))
+    ends = ends[np.argsort(far[tuple(ends.T)], kind="stable")]
+    angle = np.arctan2(*(ends - here).T)
+    sector = np.floor(angle / (2 * np.pi) * SECTORS).astype(int)
+    nearest: NDArray[np.int64] = ends[np.unique(sector, return_index=True)[1]]
+    return nearest
 
 
 def _unit(vectors: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -106,9 +132,6 @@ def _path(before: NDArray[np.int64], end: tuple[int, int]) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(flat[::-1], before.shape), axis=1)
 
 
-def _in_words(cells: NDArray[np.generic], split: dict[int, list[int]]) -> str:
-    parts = []
-    for cell, new in split.items():
-        sizes = ", ".join(f"{int((cells == i).sum()):,} px" for i in new)
-        parts.append(f"separates {sizes} from cell {cell}")
-    return "; ".join(parts)
+def _in_words(cell: int, sizes: list[int]) -> str:
+    parts = " and ".join(f"{size:,} px" for size in sizes)
+    return f"separates {parts} from cell {cell}"

@@ -70,6 +70,13 @@ class History:
         self._done.append(edit)
         self._forget()
 
+    def note(self, edit: Edit) -> None:
+        """Keep an edit that is made already, such as what a run changed."""
+        self._undone.clear()
+        self.linked.last_id = max(self.linked.last_id, edit.last_id)
+        self._done.append(edit)
+        self._forget()
+
     def undo(self) -> Edit:
         """Take the latest edit back.
 

@@ -48,9 +48,10 @@ def wall_between(
     to_b, from_b = ndi.distance_transform_edt(~b, return_indices=True)
     way = to_a + to_b
     across = np.hypot(*(from_a - from_b))
-    both = np.where(free & (way <= STRAIGHT * across + 0.3), way, np.inf)
+    straight = way <= np.maximum(STRAIGHT * across, across + 0.7)
+    both = np.where(free & straight, way, np.inf)
     inside = points[((points >= 0) & (points < a.shape)).all(axis=1)]
-    thin = float(both[tuple(inside.T)].min(initial=np.inf))
+    thin = float(ndi.minimum_filter(both, 3)[tuple(inside.T)].min(initial=np.inf))
     if thin > reach:
         return nothing
     return piece_near(both <= thin * SLACK + SLACK, points, 2)

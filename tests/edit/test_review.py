@@ -1,0 +1,73 @@
+"""Which section is next, and which cells are worth a look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_emseg.core.records import SectionDone, drain
+from napari_emseg.edit import cells_table, next_section
+
+
+def test_the_next_section_to_do() -> None:
+    assert next_section(0, 5, reviewed={1}, excluded={2}) == 3
+    assert next_section(4, 5, reviewed={0}, excluded={1}) == 2
+    assert next_section(0, 5, reviewed={4}, excluded=(), step=-1) == 3
+    with pytest.raises(ValueError, match="no other section"):
+        next_section(1, 3, reviewed={0}, excluded={2})
+
+
+def stack() -> tuple[np.ndarray, np.ndarray]:
+    """Five cells: 2 is tiny, 3 hides a membrane, 4 has a weak one, 5 ends."""
+    cells = np.zeros((3, 64, 96), np.uint32)
+    cells[:, 2:30, 2:30] = 1
+    cells[:, 2:6, 33:37] = 2
+    cells[:, 2:30, 50:80] = 3
+    cells[:, 34:62, 2:30] = 4
+    cells[:2, 34:62, 34:62] = 5
+    membrane = np.where(cells == 0, np.float32(0.9), np.float32(0.05))
+    membrane[:, 2:30, 64:67] = 0.45
+    membrane[:, 31:64, 0:33][membrane[:, 31:64, 0:33] > 0.5] = 0.2
+    return cells, membrane
+
+
+def test_suspicious_cells_come_first() -> None:
+    cells, membrane = stack()
+    records: list[object] = []
+    rows = drain(cells_table(cells, membrane, linked=True), records.append)
+    assert [type(r) for r in records] == [SectionDone] * 3
+    said = {row.cell: row.suspicion for row in rows}
+    assert said == {
+        1: "",
+        2: "tiny",
+        3: "membrane inside",
+        4: "weak membrane",
+        5: "ends in mid-stack",
+    }
+    assert rows[-1].cell == 1
+    by_id = {row.cell: row for row in rows}
+    assert by_id[1].size == 3 * 28 * 28
+    assert by_id[1].boundary == pytest.approx(0.9, abs=0.02)
+    assert by_id[5].sections == 2
+    z, y, x = by_id[3].at
+    assert cells[z, y, x] == 3
+
+
+def test_without_probabilities_sizes_remain() -> None:
+    cells, _ = stack()
+    rows = drain(cells_table(cells, sections=[1]))
+    assert len(rows) == 5
+    assert np.isnan(rows[0].boundary)
+    assert {row.suspicion for row in rows} == {"", "tiny"}
+
+
+def test_corrections_count_as_seen() -> None:
+    cells, membrane = stack()
+    corrections = np.zeros(cells.shape, np.uint8)
+    corrections[:, 2:30, 60:70] = 2
+    rows = drain(cells_table(cells, membrane, corrections=corrections))
+    assert {row.cell: row.suspicion for row in rows}[3] == ""
+
+
+def test_an_empty_stack_has_no_rows() -> None:
+    assert drain(cells_table(np.zeros((2, 4, 4), np.uint32))) == []
