@@ -84,7 +84,7 @@ def test_only_what_was_predicted_is_compared(truth) -> None:
     (place,) = found.report.places
     assert (place.z, place.x) == (1, 15)
     assert 20 <= place.y < 24
-    assert "sections 0, 2 left out: not predicted" in found.notes
+    assert "sections 0, 2 left out: nothing was run there" in found.notes
     assert (
         "compared where there is a prediction: rows 8 to 59 and columns 2 to 49"
         in found.notes
@@ -98,7 +98,20 @@ def test_whole_sections_win_over_parts(truth) -> None:
         results.put(z, area, gap(truth, 0)[z][area], 0.5)
     found = compare(*sides(results.probabilities, truth), results=results)
     assert found.report.sections == (0, 2)
-    assert found.notes == ("section 1 left out: predicted in another part only",)
+    assert found.notes == ("section 1 left out: run in another part only",)
+
+
+def test_only_cells_that_were_found_are_compared(truth) -> None:
+    results = Results(truth.shape)
+    area = (slice(0, 40), slice(0, 64))
+    results.put_cells(1, area, np.where(truth[1][area] > 0, 0, 1).astype(np.uint32))
+    given = Side(stack(results.cells, "cells"), "cells")
+    found = compare(given, sides(truth, truth)[1], results=results)
+    assert found.report.sections == (1,)
+    assert "rows 0 to 39" in found.notes[1]
+    results.clear(1)
+    with pytest.raises(ValueError, match="nothing was run there"):
+        compare(given, sides(truth, truth)[1], results=results)
 
 
 def test_parts_that_make_no_rectangle_are_not_compared(truth) -> None:

@@ -22,6 +22,7 @@ from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import Desk, desk_of
 from napari_emseg.widgets.dock import EmSegmentation
+from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import Outcome
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
@@ -61,6 +62,10 @@ class Window:
     @property
     def cells(self) -> CellsPanel:
         return self.dock.panel("Cells")
+
+    @property
+    def evaluate(self) -> EvaluatePanel:
+        return self.dock.panel("Evaluate")
 
     def click(self, button: QAbstractButton) -> None:
         assert button.isEnabled(), button.toolTip()

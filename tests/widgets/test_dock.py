@@ -7,7 +7,7 @@ from npe2 import PluginManifest
 from qtpy.QtWidgets import QWidget
 
 import napari_emseg
-from napari_emseg.widgets.dock import PANELS
+from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
 from napari_emseg.widgets.sections import PREFERRED_WIDTH, Fold
 
@@ -18,7 +18,17 @@ SCROLL_BAR = 24
 def test_panels_are_numbered_in_the_order_of_work(open_window) -> None:
     window = open_window()
     titles = [fold.text() for fold in window.dock.folds.values()]
-    assert [t.strip("▾▸ ") for t in titles] == ["1  Data", "2  Membranes", "3  Cells"]
+    numbered = [f"{STEPS[name]}  {name}" for name in PANELS]
+    assert [t.strip("▾▸ ") for t in titles] == numbered
+    assert numbered[0] == "1  Data"
+    assert numbered[-1] == "6  Evaluate"
+    assert [STEPS[name] for name in PANELS] == sorted(STEPS[name] for name in PANELS)
+
+
+def test_the_main_job_is_open_and_the_rest_folded(open_window) -> None:
+    window = open_window()
+    open_ = [name for name, fold in window.dock.folds.items() if fold.isExpanded()]
+    assert open_ == ["Data", "Membranes", "Cells"]
 
 
 def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
@@ -56,10 +66,11 @@ def test_the_manifest_offers_the_dock_and_each_panel() -> None:
     manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
     widgets = manifest.contributions.widgets or []
     names = [widget.display_name for widget in widgets]
-    numbered = [f"{i} {name}" for i, name in enumerate(PANELS, start=1)]
+    numbered = [f"{STEPS[name]} {name}" for name in PANELS]
     assert names == ["EM segmentation", *numbered]
     menus = manifest.contributions.menus or {}
-    assert set(menus) <= {"napari/layers/segment", "napari/layers/data"}
+    rooms = ("segment", "measure", "data")
+    assert set(menus) <= {f"napari/layers/{room}" for room in rooms}
     listed = [item.command for items in menus.values() for item in items]
     assert sorted(listed) == sorted(widget.command for widget in widgets)
 

@@ -124,6 +124,7 @@ def sample_vnc() -> list[LayerData]:
     options = {
         "name": f"{membranes.name}, drawn",
         "visible": False,
+        "metadata": {KEY: Provenance(kind="membrane").model_dump(mode="json")},
         **{name: image[1][name] for name in ("scale", "units", "axis_labels")},
     }
     labels = (np.asarray(membranes.data[:]) > 0).astype(np.uint8)

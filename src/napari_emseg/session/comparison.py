@@ -221,7 +221,7 @@ class _Reader:
         """
         areas = sorted(self._by_area.items(), key=_size, reverse=True)
         for _, others in areas[1:]:
-            self._left_out["predicted in another part only"] += sorted(others)
+            self._left_out["run in another part only"] += sorted(others)
         self.notes += [f"{_named(z)} left out: {why}" for why, z in self._out()]
         if not areas:
             msg = "nothing to compare: " + "; ".join(self.notes)
@@ -239,17 +239,24 @@ class _Reader:
     def _known(self, z: int) -> Area | str:
         """Return what of a section is predicted, or why it can't be compared."""
         _, height, width = self.prediction.stack.shape
-        unknown = None if self.results is None else self.results.unknown(z)
+        unknown = self._unknown(z)
         if unknown is None:
             return slice(0, height), slice(0, width)
         known = ~unknown
         rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
         if rows.size == 0:
-            return "not predicted"
+            return "nothing was run there"
         area = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         if not known[area].all():
-            return "predicted in several parts"
+            return "run in several parts"
         return area
+
+    def _unknown(self, z: int) -> NDArray[np.bool_] | None:
+        if self.results is None:
+            return None
+        if self.prediction.meaning == "cells":
+            return self.results.unknown_cells(z)
+        return self.results.unknown(z)
 
     def _as_masks(self, pairs: dict[int, Pair]) -> dict[int, Pair]:
         """Take a mask as one, also where only its values tell."""

@@ -51,6 +51,7 @@ class Results:
         """Largest cell id given so far."""
         self.membrane_provenance: Provenance | None = None
         self._areas: dict[int, list[Area]] = {}
+        self._segmented: dict[int, list[Area]] = {}
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -81,6 +82,12 @@ class Results:
         # a new list, since another thread may be reading the old one
         self._areas[z] = [*self._areas.get(z, ()), area]
 
+    def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+        """Store the cells `(y, x)` of an area."""
+        self.cells[z][area] = cells
+        self.last_id = max(int(cells.max()), self.last_id)
+        self._segmented[z] = [*self._segmented.get(z, ()), area]
+
     def settle(self, z: int) -> None:
         """Remember a section that is predicted all over as one area."""
         if z in self._areas and self.unknown(z) is None:
@@ -92,6 +99,7 @@ class Results:
         if self._areas.pop(z, None) is not None:
             self.probabilities[z] = 0
             self.membranes[z] = 0
+        self._segmented.pop(z, None)
         if "cells" in self.__dict__:
             self.cells[z] = 0
 
@@ -104,7 +112,13 @@ class Results:
 
     def unknown(self, z: int) -> NDArray[np.bool_] | None:
         """Mask `(y, x)` of what was not predicted; None if all of it was."""
-        areas = self._areas.get(z, [])
+        return self._outside(self._areas.get(z, []))
+
+    def unknown_cells(self, z: int) -> NDArray[np.bool_] | None:
+        """Mask `(y, x)` of what was not segmented; None if all of it was."""
+        return self._outside(self._segmented.get(z, []))
+
+    def _outside(self, areas: list[Area]) -> NDArray[np.bool_] | None:
         if any(_covers(area, self.shape[1:]) for area in areas):
             return None
         mask = np.ones(self.shape[1:], bool)

@@ -163,8 +163,7 @@ class _CellSink(ArraySink):
         """Store the cells `(y, x)` of the z-th of the run's ascending sections."""
         at = self._sections[z]
         results = self._results
-        results.cells[at][self._roi] = section
-        results.last_id = max(int(section.max()), results.last_id)
+        results.put_cells(at, self._roi, section)
         values = self._membrane.section(at)
         full = 255 if values.dtype == np.uint8 else 1
         results.membranes[at][self._roi] = values > self._threshold * full

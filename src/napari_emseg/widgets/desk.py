@@ -13,7 +13,7 @@ from napari_emseg._napari import layer_of, set_voxel_size, stack_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.session import Run, Session
+from napari_emseg.session import Results, Run, Session
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
@@ -48,6 +48,7 @@ class Desk:
         self.job = Job()
         self._running: Running | None = None
         self._results: dict[str, ResultLayers] = {}
+        self._filled: dict[str, Results] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
         self._followed: ReferenceType[Layer] | None = None
         self.job.recorded.connect(self._on_recorded)
@@ -100,6 +101,13 @@ class Desk:
     def results(self, key: str) -> ResultLayers | None:
         """Return the result layers of a source."""
         return self._results.get(key)
+
+    def results_with(self, layer: Layer) -> Results | None:
+        """Return the results that a layer shows; None if it is none of ours."""
+        for key, layers in self._results.items():
+            if layers.owns(layer):
+                return self._filled[key]
+        return None
 
     def choose(self, layer: Layer | None) -> None:
         """Put a layer to work, or say why it can't be."""
@@ -159,6 +167,7 @@ class Desk:
         if run.source.key not in self._results:
             self._results[run.source.key] = ResultLayers(self.viewer, layer)
         layers = self._results[run.source.key]
+        self._filled[run.source.key] = run.source.results
         layers.align(layer)
         self._running = Running(run, stage, layers, self.job)
         self.job.start(self._running.work, run.title)

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QWidget
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 from napari_emseg.widgets.sections import Fold, Scrolled
 from napari_emseg.widgets.theme import follow, follow_theme
@@ -18,8 +19,22 @@ PANELS: dict[str, type[QWidget]] = {
     "Data": DataPanel,
     "Membranes": MembranesPanel,
     "Cells": CellsPanel,
+    "Evaluate": EvaluatePanel,
 }
 """In the order of work."""
+
+STEPS = {
+    "Data": 1,
+    "Membranes": 2,
+    "Cells": 3,
+    "Correct": 4,
+    "Fine-tune": 5,
+    "Evaluate": 6,
+}
+"""Numbers of the steps; panels keep theirs, whichever of them are there."""
+
+FOLDED = ("Evaluate",)
+"""At first: what comes after the main job."""
 
 
 class EmSegmentation(Scrolled):
@@ -27,12 +42,13 @@ class EmSegmentation(Scrolled):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.folds = {
-            name: Fold(f"{number}  {name}", panel(napari_viewer), role="section")
-            for number, (name, panel) in enumerate(PANELS.items(), start=1)
+            name: Fold(f"{STEPS[name]}  {name}", panel(napari_viewer), role="section")
+            for name, panel in PANELS.items()
         }
         super().__init__(*self.folds.values())
-        for fold in self.folds.values():
-            fold.expand(animate=False)
+        for name, fold in self.folds.items():
+            if name not in FOLDED:
+                fold.expand(animate=False)
         self._desk = desk_of(napari_viewer)
         follow_theme(self, self._desk.viewer)
         events = self._desk.session.events
@@ -79,3 +95,9 @@ class CellsDock(_Alone):
     """3 Cells."""
 
     panel_class = CellsPanel
+
+
+class EvaluateDock(_Alone):
+    """6 Evaluate."""
+
+    panel_class = EvaluatePanel

@@ -43,6 +43,10 @@ class Fold(QCollapsible):
         self.toggleButton().setProperty("role", role)
         self.layout().setContentsMargins(0, 0, 0, 0)
         self.layout().setSpacing(0)
+        # else text that wraps would get no more height than it wants unwrapped
+        self.layout().setAlignment(Qt.AlignmentFlag(0))
+        policy = QSizePolicy.Policy.Preferred
+        self.setSizePolicy(policy, policy)
         old = self.content()
         self.setContent(content)
         self.layout().removeWidget(old)

@@ -13,6 +13,7 @@ LABEL_WIDTH = 96
 
 _STYLE = """
 QLabel[role="title"] {{ font-weight: bold; }}
+QLabel[role="headline"] {{ font-weight: bold; font-size: 12pt; }}
 QLabel[role="hint"] {{ color: {hint}; }}
 QLabel[role="note"] {{ color: {warning}; }}
 QLabel[role="error"] {{

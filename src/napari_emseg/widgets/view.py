@@ -14,6 +14,9 @@ from napari_emseg._napari import placement_of
 from napari_emseg.session import Region
 from napari_emseg.session.region import Area
 
+NEAR = 2.0
+"""Pixels of the screen for one of the picture, at which a small place is seen."""
+
 
 def section_on_screen(viewer: Viewer, layer: Layer) -> int:
     """Return the section at the sliders' position, also when z is not on a slider."""
@@ -30,6 +33,17 @@ def go_to_section(viewer: Viewer, layer: Layer, z: int) -> None:
         return
     world = layer.data_to_world((z, *np.zeros(layer.ndim - 1)))
     viewer.dims.set_point(viewer.dims.ndim - 3, float(world[-3]))
+
+
+def go_to_place(viewer: Viewer, layer: Layer, place: tuple[int, int, int]) -> None:
+    """Bring a voxel `(z, y, x)` into the middle of the view, near enough to be seen."""
+    go_to_section(viewer, layer, place[0])
+    if not shows_sections(viewer, layer):
+        return
+    camera = viewer.scene.camera
+    at = layer.data_to_world(np.asarray(place, float)[-layer.ndim :])
+    camera.center = (camera.center[0], float(at[-2]), float(at[-1]))
+    camera.zoom = max(camera.zoom, NEAR / abs(float(layer.scale[-1])))
 
 
 def shows_sections(viewer: Viewer, layer: Layer) -> bool:

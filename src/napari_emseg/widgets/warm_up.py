@@ -61,6 +61,15 @@ def warmed_up(
         work.close()
 
 
+def at_leisure(work: Generator[Record, None, R]) -> Generator[Record, None, R]:
+    """Do work that lets the window go first."""
+    try:
+        _stand_back()
+        return (yield from work)
+    finally:
+        work.close()
+
+
 def _stand_back() -> None:
     """Let the window go first where there are too few cores for both.
 

@@ -138,3 +138,14 @@ def time_left(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min left"
     return f"{seconds / 3600:.1f} h left"
+
+
+_SCORE_WORDS = {"rand": "Rand", "vi": "VI", "iou": "IoU", "dice": "Dice"}
+
+
+def score_name(name: str) -> str:
+    """Return a score's name for readers: `v_rand_split` → `V_Rand split`."""
+    for short, words in _SCORES.items():
+        if name.startswith(short):
+            return words + name.removeprefix(short).replace("_", " ")
+    return " ".join(_SCORE_WORDS.get(part, part) for part in name.split("_"))

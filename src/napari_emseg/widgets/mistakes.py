@@ -1,0 +1,142 @@
+"""Mergers and splits: rings in a layer of their own, and a list that goes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import ReferenceType, ref
+
+import numpy as np
+from napari import Viewer
+from napari.layers import Layer, Points
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_emseg._napari import placement_of
+from napari_emseg.metrics.places import Kind, Place
+from napari_emseg.widgets.theme import text_label
+from napari_emseg.widgets.view import go_to_place
+
+COLOURS: dict[Kind, str] = {"merger": "#ff6b6b", "split": "#4cc9f0"}
+
+HELP: dict[Kind, str] = {
+    "merger": "A gap in the membrane joins cells that are apart in the truth.",
+    "split": "A false membrane parts what is one cell in the truth.",
+}
+
+LISTED = 500
+"""Of the largest; a bad prediction makes tens of thousands, which nobody walks."""
+
+ROWS_SHOWN = 6
+SMALLEST_RING = 24
+"""Across, px of the picture."""
+
+
+class MistakeList(QWidget):
+    """Lists places and shows them in the viewer; a click goes there."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._places: Sequence[Place] = ()
+        self._layer: ReferenceType[Points] | None = None
+        self.more = text_label()
+        self.table = QTableWidget(0, 3)
+        self._lay_out()
+        self.table.cellClicked.connect(self._on_row)
+        self.table.currentCellChanged.connect(self._on_row)
+        self.hide()
+
+    @property
+    def layer(self) -> Points | None:
+        """The rings; None if there are none, or the user removed them."""
+        layer = None if self._layer is None else self._layer()
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def _lay_out(self) -> None:
+        self.table.setHorizontalHeaderLabels(["mistake", "section", "pixels"])
+        self.table.verticalHeader().hide()
+        stretch = QHeaderView.ResizeMode.Stretch
+        self.table.horizontalHeader().setSectionResizeMode(stretch)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setToolTip("Click to go there; the arrow keys go on.")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.more)
+
+    def show_places(self, places: Sequence[Place], source: Layer | None) -> None:
+        """Show other places, and rings over the layer that has them."""
+        self._places = places
+        self._fill(places[:LISTED])
+        more = len(places) - LISTED
+        self.more.setText(f"and {more:,} smaller ones" if more > 0 else "")
+        self.more.setVisible(more > 0)
+        self.setVisible(bool(places))
+        old = self.layer
+        if old is not None:
+            self._viewer.layers.remove(old)
+        if places and source is not None:
+            self._add(places, source)
+
+    def _add(self, places: Sequence[Place], source: Layer) -> None:
+        active = self._viewer.layers.selection.active
+        layer = rings(places, source)
+        self._layer = ref(layer)
+        self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = active
+
+    def _fill(self, places: Sequence[Place]) -> None:
+        blocked = self.table.blockSignals(True)
+        self.table.setRowCount(len(places))
+        for row, place in enumerate(places):
+            kind = QTableWidgetItem(f"○ {place.kind}")
+            kind.setForeground(QColor(COLOURS[place.kind]))
+            kind.setToolTip(HELP[place.kind])
+            self.table.setItem(row, 0, kind)
+            for column, number in ((1, place.z), (2, place.pixels)):
+                item = QTableWidgetItem(f"{number:,}")
+                item.setTextAlignment(
+                    Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                )
+                self.table.setItem(row, column, item)
+        self.table.setCurrentCell(-1, -1)
+        self.table.blockSignals(blocked)
+        rows = min(len(places), ROWS_SHOWN)
+        heights = sum(self.table.rowHeight(row) for row in range(rows))
+        self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
+
+    def _on_row(self, row: int) -> None:
+        layer = self.layer
+        if layer is not None and 0 <= row < len(self._places):
+            place = self._places[row]
+            go_to_place(self._viewer, layer, (place.z, place.y, place.x))
+
+
+def rings(places: Sequence[Place], source: Layer) -> Points:
+    """Return a layer with a ring around each place, over a layer that has them."""
+    at = np.array([(place.z, place.y, place.x) for place in places], float)
+    colours = [COLOURS[place.kind] for place in places]
+    return Points(
+        at[:, -source.ndim :],
+        name="mistakes",
+        size=[max(SMALLEST_RING, 2 * place.extent) for place in places],
+        symbol="o",
+        face_color="transparent",
+        border_color=colours,
+        border_width=0.08,
+        features={
+            "kind": [place.kind for place in places],
+            "pixels": [place.pixels for place in places],
+        },
+        **placement_of(source),
+    )

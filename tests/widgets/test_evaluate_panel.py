@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels, Points
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.metrics import isbi_scores
+from napari_emseg.widgets.evaluate_panel import ALL, SECTION
+from napari_emseg.widgets.mistakes import COLOURS
+from napari_emseg.widgets.view import section_on_screen
+
+SCALE = {"scale": (50, 4, 4), "units": ("nm",) * 3, "translate": (0, 100, 40)}
+
+
+@pytest.fixture
+def membrane():
+    """Two sections of 16 square cells, 1 = membrane."""
+    values = np.zeros((2, 96, 96), np.uint8)
+    values[:, 23::24] = values[:, :, 23::24] = 1
+    return values
+
+
+@pytest.fixture
+def probability(membrane):
+    """A gap beside a cell of section 0, two false membranes in section 1."""
+    values = np.where(membrane > 0, 0.9, 0.1).astype(np.float32)
+    values[0, 4:8, 23] = 0.1
+    values[1, 60, 48:71] = values[1, 10, 0:23] = 0.9
+    return values
+
+
+def said(kind: str = "membrane", **more) -> dict[str, dict[str, object]]:
+    return {"emseg": Provenance(kind=kind, **more).model_dump(mode="json")}
+
+
+@pytest.fixture
+def window(open_window, membrane, probability):
+    """A window with a prediction that says what it is, and a truth that doesn't."""
+    prediction = Image(
+        probability, name="predicted", metadata=said(threshold=0.35), **SCALE
+    )
+    window = open_window(prediction, Labels(membrane, name="drawn", **SCALE))
+    window.dock.folds["Evaluate"].expand(animate=False)
+    choose(window.evaluate.prediction.layers, "predicted")
+    choose(window.evaluate.truth.layers, "drawn")
+    return window
+
+
+def choose(box, text: str) -> None:
+    box.setCurrentIndex(box.findText(text))
+    box.activated.emit(box.currentIndex())
+
+
+def evaluate(window, *, truth_is: str = "membrane", scope: str = ALL) -> None:
+    panel = window.evaluate
+    choose(panel.truth.meaning, truth_is)
+    panel.scope.setCurrentText(scope)
+    window.click(panel.run.button)
+    assert panel.run.button.text() == "Cancel"
+    with window.qtbot.waitSignal(panel.run.job.ended, timeout=60_000):
+        pass
+
+
+def test_a_meaning_comes_from_the_layer_or_from_the_user(window) -> None:
+    panel = window.evaluate
+    assert panel.prediction.meaning.currentData() == "membrane"
+    assert panel.truth.meaning.currentData() is None
+    assert not panel.run.button.isEnabled()
+    assert "say what drawn holds" in panel.state.text()
+    choose(panel.truth.meaning, "membrane")
+    assert panel.run.button.isEnabled()
+    choose(panel.truth.layers, "predicted")
+    choose(panel.truth.layers, "drawn")
+    assert panel.truth.meaning.currentData() == "membrane"
+
+
+def test_the_outcome_is_said_in_words(window, membrane, probability) -> None:
+    evaluate(window)
+    result = window.evaluate.result
+    score = isbi_scores(1 - probability, membrane == 0).v_rand
+    assert result.words.text() == f"{score:.3f} V_Rand: 1 merger, 2 splits"
+    assert "predicted against drawn · 2 sections" in result.about.text()
+    assert "0.35, fixed on validation" in result.about.text()
+    shown = {
+        result.scores.item(row, 0).text(): result.scores.item(row, 1).text()
+        for row in range(result.scores.rowCount())
+    }
+    assert shown["V_Rand"] == f"{score:.4f}"
+    assert {"V_Info", "warping error", "adapted Rand error", "cell IoU"} <= set(shown)
+
+
+def test_this_section_is_the_one_on_screen(window) -> None:
+    window.viewer.dims.set_current_step(0, 1)
+    evaluate(window, scope=SECTION)
+    assert window.evaluate.result.words.text().endswith("0 mergers, 2 splits")
+
+
+def test_mistakes_are_ringed_where_they_are(window) -> None:
+    evaluate(window)
+    rings = window.layer("mistakes")
+    assert isinstance(rings, Points)
+    kinds = rings.features["kind"].tolist()
+    assert sorted(kinds) == ["merger", "split", "split"]
+    merger, split = kinds.index("merger"), kinds.index("split")
+    z, y, x = rings.data[merger]
+    assert (z, x) == (0, 23)
+    assert 4 <= y < 8
+    corner = (1.0, 2.0, 3.0)
+    np.testing.assert_allclose(
+        rings.data_to_world(corner), window.layer("predicted").data_to_world(corner)
+    )
+    assert COLOURS["merger"] != COLOURS["split"]
+    assert not np.array_equal(rings.border_color[merger], rings.border_color[split])
+
+
+def test_a_click_on_a_mistake_goes_there(window) -> None:
+    evaluate(window)
+    table = window.evaluate.result.mistakes.table
+    assert table.rowCount() == 3
+    for row in (2, 0):
+        place = window.layer("mistakes").data[row]
+        table.setCurrentCell(row, 0)
+        assert window.viewer.dims.current_step[0] == place[0]
+        world = window.layer("mistakes").data_to_world(place)
+        np.testing.assert_allclose(window.viewer.scene.camera.center[1:], world[1:])
+
+
+def test_another_run_replaces_the_rings(window) -> None:
+    evaluate(window)
+    evaluate(window, scope=SECTION)
+    assert sum(isinstance(x, Points) for x in window.viewer.layers) == 1
+    window.viewer.layers.remove("mistakes")
+    window.evaluate.result.mistakes.table.setCurrentCell(0, 0)  # nowhere to go
+    evaluate(window)
+    assert "mistakes" in window.viewer.layers
+
+
+def test_the_curve_marks_the_best_threshold_and_that_of_validation(window) -> None:
+    from pyqtgraph import InfiniteLine, PlotDataItem
+
+    evaluate(window)
+    plot = window.evaluate.result.plot
+    assert plot.isVisibleTo(window.evaluate)
+    items = plot.plot.getPlotItem().items
+    lines = sorted(x.value() for x in items if isinstance(x, InfiniteLine))
+    curves = {x.name(): x for x in items if isinstance(x, PlotDataItem)}
+    best = curves["V_Rand"].xData[np.argmax(curves["V_Rand"].yData)]
+    assert 0.35 in lines
+    assert len(lines) == 2
+    assert curves["V_Rand"].yData.max() == pytest.approx(
+        curves["V_Rand"].yData[curves["V_Rand"].xData == best][0]
+    )
+    assert "validation:&nbsp;0.35" in plot.legend.text()
+
+
+def test_export_as_a_table_and_as_json(window, tmp_path) -> None:
+    evaluate(window)
+    result = window.evaluate.result
+    for name in ("scores.csv", "scores.json"):
+        result.save(tmp_path / name)
+    header, first, *_ = (tmp_path / "scores.csv").read_text().splitlines()
+    assert header == "score,value,membrane_threshold,meaning"
+    assert first.startswith("v_rand,0.")
+    everything = json.loads((tmp_path / "scores.json").read_text())
+    assert everything["words"] == result.words.text()
+    assert (everything["prediction"], everything["truth"]) == ("predicted", "drawn")
+    assert len(everything["mistakes"]) == 3
+
+
+def test_layers_of_other_shapes_are_refused_with_both_shapes(window) -> None:
+    window.viewer.add_labels(np.ones((2, 9, 96), np.uint8), name="small")
+    choose(window.evaluate.truth.layers, "small")
+    assert "drawn" not in window.evaluate.state.text()
+    assert "small has 2 × 9 × 96" in window.evaluate.state.text()
+    assert not window.evaluate.run.button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("values", "meaning", "words"),
+    [(1, "inside", "truth has no membrane"), (0, "membrane", "drawn is empty there")],
+)
+def test_a_truth_that_can_not_be_one(window, values, meaning, words) -> None:
+    window.layer("drawn").data = np.full((2, 96, 96), values, np.uint8)
+    evaluate(window, truth_is=meaning)
+    assert words in window.evaluate.run.message.text()
+    assert window.evaluate.run.message.property("role") == "error"
+    assert not window.evaluate.result.isVisibleTo(window.evaluate)
+
+
+def test_what_looks_inverted_is_told(window, probability) -> None:
+    window.layer("predicted").data = 1 - probability
+    evaluate(window)
+    assert "is it inside rather than membrane?" in window.evaluate.run.message.text()
+
+
+def test_a_run_can_be_cancelled(window, membrane) -> None:
+    many = np.repeat(membrane, 100, axis=0)
+    noise = np.random.default_rng(0).random(many.shape).astype(np.float32)
+    window.viewer.add_image(noise, name="noise", metadata=said())
+    window.viewer.add_labels(many, name="many")
+    panel = window.evaluate
+    choose(panel.prediction.layers, "noise")
+    choose(panel.truth.layers, "many")
+    choose(panel.truth.meaning, "membrane")
+    panel.scope.setCurrentText(ALL)
+    window.click(panel.run.button)
+    with window.qtbot.waitSignal(panel.run.job.ended, timeout=30_000):
+        window.click(panel.run.button)
+    assert panel.run.message.text() == "cancelled"
+    assert panel.run.button.text() == "Evaluate"
+
+
+def test_results_of_this_sitting_are_proposed_and_compared_where_they_are(
+    open_window, em, drawn_stack
+) -> None:
+    window = open_window(em(), Labels(drawn_stack[1].astype(np.uint32), name="cells"))
+    here = section_on_screen(window.viewer, window.layer("em"))
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    panel = window.evaluate
+    assert panel.prediction.layers.currentText() == "em membrane probability"
+    assert panel.prediction.meaning.currentData() == "membrane"
+    assert panel.truth.layers.currentText() == "cells"
+    assert panel.truth.meaning.currentData() is None
+    evaluate(window, truth_is="cells")
+    others = ", ".join(str(z) for z in range(4) if z != here)
+    words = f"sections {others} left out: nothing was run there"
+    assert words in panel.run.message.text()
+    assert "1 section" in panel.result.about.text()
+
+
+def test_cells_go_through_sections_only_if_they_say_so(window, membrane) -> None:
+    cells = np.where(membrane > 0, 0, 1).astype(np.uint32)
+    linked = {"cells": {"link": True}}
+    for name, settings in (("alone", {}), ("linked", linked)):
+        about = said("cells", settings=settings)
+        window.viewer.add_labels(cells, name=name, metadata=about)
+    panel = window.evaluate
+    panel.scope.setCurrentText(ALL)
+    choose(panel.truth.meaning, "cells")
+    for name, through in (("alone", False), ("predicted", None), ("linked", True)):
+        choose(panel.prediction.layers, name)
+        if through is None:
+            assert not panel.linked.isVisibleTo(panel)
+        else:
+            assert panel.linked.isVisibleTo(panel)
+            assert panel.linked.isChecked() is through
+
+
+def test_a_removed_layer_is_no_longer_compared(window) -> None:
+    window.viewer.layers.remove("drawn")
+    assert "as the truth" in window.evaluate.state.text()
+    assert not window.evaluate.run.button.isEnabled()
