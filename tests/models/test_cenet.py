@@ -6,6 +6,7 @@ from torch import nn
 
 from napari_emseg.models.cenet import CENet, DenseAtrousConvolutions
 from napari_emseg.models.zoo import build
+from napari_emseg.train.dataset import check_patch
 
 
 @pytest.fixture
@@ -79,3 +80,9 @@ def test_cascades_begin_about_as_strong_as_their_input() -> None:
         branches = network.dac.branches(torch.randn(1, 64, 24, 24))
     strength = [float(branch.square().mean().sqrt()) for branch in branches]
     assert all(0.35 < s < 1.4 for s in strength), strength  # 0.7 behind a ReLU
+
+
+def test_patches_for_which_a_pooling_window_is_too_large_are_refused() -> None:
+    check_patch(CENet.geometry, 192)
+    with pytest.raises(ValueError, match="the nearest are 192 and 224"):
+        check_patch(CENet.geometry, 160)

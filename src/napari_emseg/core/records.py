@@ -36,10 +36,12 @@ class Note(Record):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileDone(Record):
-    """A tile's core is final.
+    """A tile is computed.
 
     `values` are the probabilities `(c, y, x)` of `core` in section `z`, on the source's
-    grid; `done` of `total` tiles of the whole run are finished.
+    grid; `done` of `total` tiles of the whole run are finished. Cores of networks that
+    depend on the tile overlap: where they do, the latest values have all earlier ones
+    blended in, and the last are final.
     """
 
     z: int

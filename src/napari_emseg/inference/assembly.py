@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -12,9 +13,11 @@ from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
 from napari_emseg.inference.ahead import Writer
-from napari_emseg.inference.engine import Engine, Piece, Skipped
+from napari_emseg.inference.blend import Blend
+from napari_emseg.inference.engine import Engine
 from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import Scope
+from napari_emseg.inference.tasks import Piece, Skipped
 
 LARGE = 2**28
 """Bytes of a section's result; larger ones don't wait in memory to be written."""
@@ -48,7 +51,8 @@ class Assembly:
         section_bytes = 4 * len(scope.channels) * prod(scope.shape)
         self._waiting = 2 if section_bytes < LARGE else 0
         self._open: dict[int, NDArray[np.float32] | None] = {}
-        self._missing: dict[int, int] = {}
+        self._missing: dict[int, Fraction] = {}
+        self._blends: dict[int, Blend] = {}
         self._tiles = 0
         self._written = 0
 
@@ -91,16 +95,33 @@ class Assembly:
         output = piece.output[list(self._scope.channels)]
         values = core_of(output, task.plan, task.tile)
         task.section.clear(values, core)
-        canvas = self._canvas(z)
-        if canvas is not None:
-            rows, columns = self._scope.roi
-            y, x = core[0].start - rows.start, core[1].start - columns.start
-            canvas[:, y : y + values.shape[1], x : x + values.shape[2]] = values
-        self._missing[z] -= prod(values.shape[1:])
+        values = self._place(z, core, values, task.weights)
+        self._missing[z] -= task.share
         if self._missing[z] == 0:
             self._finish(z, writer)
         self._tiles += 1
         return TileDone(z, core, values, self._tiles, engine.tiles)
+
+    def _place(
+        self,
+        z: int,
+        core: tuple[slice, slice],
+        values: NDArray[np.float32],
+        weights: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
+        """Put values where they belong; return what is known there now."""
+        rows, columns = self._scope.roi
+        y = slice(core[0].start - rows.start, core[0].stop - rows.start)
+        x = slice(core[1].start - columns.start, core[1].stop - columns.start)
+        canvas = self._canvas(z)
+        if weights is not None:
+            if z not in self._blends:
+                channels = len(self._scope.channels)
+                self._blends[z] = Blend(channels, self._scope.shape, canvas)
+            return self._blends[z].add((y, x), values, weights)
+        if canvas is not None:
+            canvas[:, y, x] = values
+        return values
 
     def _skip(self, skipped: Skipped, engine: Engine, writer: Writer) -> TileDone:
         """Give a section probability 0; a damaged one is left out of the sink."""
@@ -125,7 +146,7 @@ class Assembly:
     def _canvas(self, z: int) -> NDArray[np.float32] | None:
         """Return where section `z` is put together, `(c, y, x)`."""
         if z not in self._missing:
-            self._missing[z] = prod(self._scope.shape)
+            self._missing[z] = Fraction(1)
             shape = (len(self._scope.channels), *self._scope.shape)
             if self._all is not None:
                 self._open[z] = self._all[:, self.sections.index(z)]
@@ -137,6 +158,7 @@ class Assembly:
 
     def _finish(self, z: int, writer: Writer, *, write: bool = True) -> None:
         canvas = self._open.pop(z)
+        self._blends.pop(z, None)
         del self._missing[z]
         if canvas is None or not write:
             writer.skip(z)

@@ -5,65 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Note
-from napari_emseg.core.tiles import Tile, TilePlan, read_tile
+from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
 from napari_emseg.inference.scope import Scope
-from napari_emseg.inference.sections import Section, SectionReader
+from napari_emseg.inference.sections import SectionReader
+from napari_emseg.inference.tasks import Piece, Ready, Skipped, Task
 
 ENOUGH_PIXELS = 500 * 500
 """Of network input, before the time they took says something of longer runs."""
 
 SHARE_TO_KEEP = 0.1
 """Of the free memory: a runtime may keep so much between runs."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """A tile of a section; `whole` is the one that it was cut from, if it was."""
-
-    section: Section
-    plan: TilePlan
-    tile: Tile
-    whole: Task | None = None
-
-    def read(self) -> NDArray[np.float32]:
-        """Return the window `(y, x)` as the network sees it."""
-        return read_tile(self.section.window, self.plan, self.tile)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ready:
-    """A task and its window, read ahead."""
-
-    task: Task
-    values: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """A task and the network's output `(n_classes, y, x)` for it."""
-
-    task: Task
-    output: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A section without result: damaged (it can't be read) or blank."""
-
-    z: int
-    reason: str
-    damaged: bool
-    tiles: int
-    """Tiles that will not come."""
 
 
 class Engine:
@@ -180,12 +139,12 @@ class Engine:
                 left = self._cut([*group, *left], begun)
                 continue
             for task, output in zip(group, outputs, strict=True):
-                begun.add(task.whole or task)
+                begun.add(task.whole)
                 yield Piece(task, output)
 
     def _cut(self, tasks: list[Task], begun: set[Task]) -> deque[Task]:
         """Cut tasks to the present limit, starting from whole ones where possible."""
-        whole = [t if t.whole is None or t.whole in begun else t.whole for t in tasks]
+        whole = [t if t.whole in begun else t.whole for t in tasks]
         pieces = [
             piece for task in dict.fromkeys(whole) for piece in self._cut_one(task)
         ]
@@ -198,8 +157,7 @@ class Engine:
             return [task]
         shape, zoom = task.plan.shape, task.plan.zoom
         part = TilePlan(shape, self._geometry, zoom, limit, task.tile.core)
-        whole = task.whole or task
-        return [Task(task.section, part, tile, whole) for tile in part]
+        return [Task(task.section, part, tile, task) for tile in part]
 
     def _try(
         self, batch: NDArray[np.float32]

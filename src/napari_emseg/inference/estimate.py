@@ -108,6 +108,8 @@ def estimate(
     peak = at_once * window * bytes_per_pixel
     if device == "cpu":
         peak += _of_sections(scope, keep=keep)
+        if not geometry.exact and len(plan) > 1:
+            peak += 4 * prod(scope.shape)  # the sum of weights
     return RunEstimate(
         sections=n,
         tiles=n * len(plan),

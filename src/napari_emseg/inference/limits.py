@@ -15,6 +15,9 @@ SHARE_OF_FREE = 0.5
 CPU_SIDE = 1536
 """A core works for two seconds on such a window: larger ones only delay Cancel."""
 
+BLENDED_SIDE = 1536
+"""Of windows that the result depends on: on every device, and whatever is free."""
+
 GPU_BATCH_PIXELS = 2048 * 2048
 """A GPU is busy with so many pixels at once; more only takes memory."""
 
@@ -46,7 +49,9 @@ def choose_limits(
 ) -> Limits:
     """Take windows as large as memory allows, so that little of them is halo.
 
-    A section that fits is one tile. On a GPU several small windows go together.
+    A section that fits is one tile. On a GPU several small windows go together. Where
+    the result depends on the window, its size follows from the section alone as long as
+    one window of that size fits.
 
     Raises
     ------
@@ -54,20 +59,30 @@ def choose_limits(
         If the settings ask for a tile that leaves nothing beside the halo.
     """
     most = max(1, int(free * SHARE_OF_FREE / bytes_per_pixel))
-    smallest = TilePlan.smallest_tile(geometry)
     limits = Limits(settings.tile, settings.batch or 1)
     if settings.tile is None:
-        y, x = limits.plan(scope, geometry).window_shape
-        most_per_window = most // limits.batch
-        if not gpu:
-            most_per_window = min(most_per_window, CPU_SIDE * CPU_SIDE)
-        if y * x > most_per_window:
-            limits = Limits(max(smallest, isqrt(most_per_window)), limits.batch)
+        limits = _chosen(limits, scope, geometry, most, gpu=gpu)
+    y, x = limits.plan(scope, geometry).window_shape
     if settings.batch is None and gpu:
-        y, x = limits.plan(scope, geometry).window_shape
         fits = min(most, GPU_BATCH_PIXELS) // (y * x)
         limits = replace(limits, batch=min(max(1, fits), MOST_BATCH))
-    limits.plan(scope, geometry)
+    return limits
+
+
+def _chosen(
+    limits: Limits, scope: Scope, geometry: Geometry, most: int, *, gpu: bool
+) -> Limits:
+    """Limit the tile to `most` pixels at once, and to what is good for the device."""
+    if geometry.exact:
+        pixels = most // limits.batch
+        pixels = pixels if gpu else min(pixels, CPU_SIDE * CPU_SIDE)
+    else:
+        pixels = min(most, BLENDED_SIDE * BLENDED_SIDE)
+        limits = replace(limits, batch=max(1, min(limits.batch, most // pixels)))
+    y, x = limits.plan(scope, geometry).window_shape
+    if y * x > pixels:
+        side = max(TilePlan.smallest_tile(geometry), isqrt(pixels))
+        limits = replace(limits, tile=side)
     return limits
 
 

@@ -33,6 +33,9 @@ POOLING = (2, 3, 5, 6)
 
 STRIDE = 32
 
+HALO, BLEND = 64, 32
+"""Zero padding shows up to 24 px from a window's border; beyond that only pooling."""
+
 
 class CENetConfig(NetworkConfig):
     """Shape of a CE-Net."""
@@ -111,7 +114,9 @@ class CENet(nn.Module):
 
     Config: ClassVar[type[NetworkConfig]] = CENetConfig
     activation: ClassVar[Activation] = "sigmoid"
-    geometry: ClassVar[Geometry] = Geometry(STRIDE, 2 * STRIDE)
+    geometry: ClassVar[Geometry] = Geometry(
+        STRIDE, HALO, blend=BLEND, smallest=STRIDE * max(POOLING)
+    )
 
     def __init__(self, config: CENetConfig) -> None:
         super().__init__()

@@ -151,7 +151,7 @@ def check_patch(geometry: Geometry, side: int) -> None:
     ValueError
         With the nearest sizes that it takes.
     """
-    stride, least = geometry.stride, geometry.stride
+    stride, least = geometry.stride, max(geometry.stride, geometry.smallest)
     if geometry.padding == "valid":
         least = 2 * geometry.context + geometry.remainder
         least += 0 if geometry.remainder else stride
