@@ -17,13 +17,8 @@ from napari_emseg import __version__
 from napari_emseg.core.card import Card, DataSet, Training
 from napari_emseg.core.settings import Normalisation, TrainSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.zoo import network_class
-from napari_emseg.train.dataset import Example
 from napari_emseg.train.trainer import TrainResult
-from napari_emseg.train.weightmap import INSIDE
-
-SCORES = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +37,10 @@ def fill_in(
     images: Stack,
     split: Split,
     settings: TrainSettings,
-    *,
-    scores: dict[str, float],
 ) -> Card:
     """Return `about` with all that a run knows; data that it names are left alone.
 
-    Parameters
-    ----------
-    scores
-        On the held-out sections; those of the validation set are added by their names.
+    Scores are those of the validation set, called so; `with_scores` adds the others.
     """
     size = images.voxel_size_nm
     config = network_class(about.architecture).Config(**about.config)
@@ -68,9 +58,10 @@ def fill_in(
             "training_data": about.training_data or _data(images, split.training),
             "validation_data": about.validation_data or _data(images, split.validation),
             "held_out_data": about.held_out_data or _data(images, split.held_out),
-            "scores": scores | validation,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "training": _how(result, settings, next(network.parameters()).device),
+            "scores": validation,
+            "training": training_of(
+                result, settings, next(network.parameters()).device
+            ),
         }
     )
 
@@ -81,38 +72,16 @@ def threshold_of(result: TrainResult) -> float:
     return round(min(max(best, 0.05), 0.95), 2)
 
 
-def held_out_scores(
-    network: nn.Module, examples: Sequence[Example], threshold: float
-) -> dict[str, float]:
-    """Score a network on sections that had no part in its making.
-
-    The challenge's scores, each at its best threshold, and V_Rand and V_Info at the
-    threshold that was fixed on the validation set. Empty without sections.
-    """
-    from napari_emseg.metrics import isbi_scores
-    from napari_emseg.metrics.rand_info import agreement_at
-
-    if not examples:
-        return {}
-    network.eval()
-    inside = np.stack([predict_picture(network, e.image)[INSIDE] for e in examples])
-    truth = np.stack([e.target == INSIDE for e in examples])
-    best = isbi_scores(inside, truth)
-    scores = {name: float(getattr(best, name)) for name in SCORES}
-    rand, info = agreement_at(inside, truth, 1 - threshold)
-    fixed = {"v_rand_at_threshold": rand.score, "v_info_at_threshold": info.score}
-    return scores | fixed
-
-
 def _data(images: Stack, sections: Sequence[int]) -> tuple[DataSet, ...]:
     if not sections:
         return ()
     return (DataSet(name=images.name, sections=", ".join(map(str, sections))),)
 
 
-def _how(
+def training_of(
     result: TrainResult, settings: TrainSettings, device: torch.device
 ) -> Training:
+    """Say how a run went, for a card."""
     return Training(
         hardware=_hardware(device),
         seconds=round(result.seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -84,6 +85,16 @@ def read_examples(
     return examples
 
 
+class Patches(Protocol):
+    """What a trainer learns from."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`.
+
+        The same for the same step.
+        """
+
+
 class PatchSource:
     """Draws augmented patches; the same seed and step give the same patches.
 
@@ -126,21 +137,34 @@ class PatchSource:
         return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
 
     def _patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        side, augment = self._settings.patch, self._settings.augment
         which = int(torch.randint(len(self._sections), (), generator=rng))
         section = self._sections[which]
-        seen = side - 2 * self._trim
+        seen = self._settings.patch - 2 * self._trim
         y, x = (
             (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
             for n in section.shape[1:]
         )
-        where = positions(draw_warp(augment, rng), (y, x), side).to(section.device)
-        image = sample(section[:1], where, "bicubic")[0]
-        target, weight = sample(section[1:], where, "nearest")
-        target = target.round().long()
-        image = change_grey(image, augment, rng)
-        image, target = spoil(image, target, augment, rng)
-        return image, target, weight
+        return draw_patch(section, (y, x), self._settings, rng)
+
+
+def draw_patch(
+    section: Tensor,
+    centre: tuple[float, float],
+    settings: TrainSettings,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut an augmented patch around `centre` `(y, x)` out of `(3, y, x)`.
+
+    Returns image, target and weight, each `(side, side)`.
+    """
+    side, augment = settings.patch, settings.augment
+    where = positions(draw_warp(augment, rng), centre, side).to(section.device)
+    image = sample(section[:1], where, "bicubic")[0]
+    target, weight = sample(section[1:], where, "nearest")
+    target = target.round().long()
+    image = change_grey(image, augment, rng)
+    image, target = spoil(image, target, augment, rng)
+    return image, target, weight
 
 
 def check_patch(geometry: Geometry, side: int) -> None:

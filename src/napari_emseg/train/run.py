@@ -16,8 +16,9 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
-from napari_emseg.train.card import Split, fill_in, held_out_scores, threshold_of
+from napari_emseg.train.card import Split, fill_in
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
+from napari_emseg.train.scoring import with_scores
 from napari_emseg.train.trainer import Trainer
 from napari_emseg.train.validation import isbi_validation
 
@@ -149,8 +150,8 @@ def train_weights(
         images,
         split,
         settings,
-        scores=held_out_scores(network, held_out, threshold_of(result)),
     )
+    card = yield from with_scores(card, network, validation, held_out)
     weights = save_weights(output, result.state, card)
     checkpoint_of(output).unlink(missing_ok=True)
     return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +16,8 @@ from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.checkpoint import read_checkpoint, write_checkpoint
-from napari_emseg.train.dataset import PatchSource, check_patch
-from napari_emseg.train.losses import LOSSES
+from napari_emseg.train.dataset import Patches, check_patch
+from napari_emseg.train.losses import LOSSES, Loss
 from napari_emseg.train.validation import Validation
 
 
@@ -44,7 +44,15 @@ class Trainer:
     validation
         Chooses the best weights; without one the last are the best.
     settings
-        Steps, rates, seed.
+        Steps, rates, seed. Parameters that need no gradient stay as they are.
+    loss
+        Instead of the one that settings name.
+    frozen
+        Modules that stay in evaluation mode, such as batch normalisations.
+    patience
+        Measurements without gain after which training ends early; none by default.
+    of
+        What the run is of (data, parent): a checkpoint of something else is refused.
     checkpoint
         File that is replaced at every validation and when training is stopped; resumed
         from when it exists.
@@ -58,17 +66,24 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
-        patches: PatchSource,
+        patches: Patches,
         settings: TrainSettings,
         *,
         validation: Validation | None = None,
+        loss: Loss | None = None,
+        frozen: Iterable[nn.Module] = (),
+        patience: int | None = None,
+        of: str = "",
         checkpoint: Path | None = None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_patch(cast("Network", network).geometry, settings.patch)
         self.settings = settings
         self._kind = cast("Network", network)
-        self._loss = LOSSES[settings.loss]
+        self._loss = loss or LOSSES[settings.loss]
+        self._frozen = tuple(frozen)
+        self._patience = patience
+        self._identity = settings.model_dump_json() + of
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
@@ -103,7 +118,7 @@ class Trainer:
     def _steps(self) -> Generator[Record, None, None]:
         losses: list[float] = []
         started, validated = perf_counter(), self._step
-        while self._step < self.settings.steps:
+        while self._step < self.settings.steps and not self._stuck:
             loss = self._update()
             if loss != loss:
                 yield self._give_up()
@@ -119,6 +134,16 @@ class Trainer:
                 self._save()
                 started, validated, losses = perf_counter(), self._step, []
             yield Progress("training", self._step, self.settings.steps)
+        if self._stuck:
+            yield Note(f"no gain for {self._patience} measurements: training ends")
+
+    @property
+    def _stuck(self) -> bool:
+        """Tell if nothing was gained for too long."""
+        if self._patience is None or self._validation is None:
+            return False
+        since = [h for h in self.best.history if h["step"] > self.best.step]
+        return len(since) >= self._patience
 
     def _give_up(self) -> Note:
         """Say that the loss is not a number, if there are good weights to keep."""
@@ -132,6 +157,8 @@ class Trainer:
         settings = self.settings
         torch.manual_seed(settings.seed * 1_000_003 + self._step)  # drop-out
         self.network.train()
+        for module in self._frozen:
+            module.eval()
         image, target, weight = self._patches.batch(self._step)
         half = settings.half_precision and fast_half(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
@@ -179,7 +206,7 @@ class Trainer:
     def _contents(self) -> dict[str, Any]:
         return {
             "step": self._step,
-            "settings": self.settings.model_dump_json(),
+            "settings": self._identity,
             "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule and self._schedule.state_dict(),
@@ -198,7 +225,7 @@ class Trainer:
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
         saved = read_checkpoint(self._checkpoint, self._device)
-        if saved["settings"] != self.settings.model_dump_json():
+        if saved["settings"] != self._identity:
             raise ValueError(_of_another(self._checkpoint, "other settings"))
         try:
             self.network.load_state_dict(saved["network"])
@@ -216,13 +243,13 @@ class Trainer:
 def _optimiser(
     network: nn.Module, settings: TrainSettings
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR | None]:
-    parameters = network.parameters()
+    parameters = [p for p in network.parameters() if p.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.99), None
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=rate, total_steps=settings.steps, pct_start=0.15
+        optimiser, max_lr=rate, total_steps=max(1, settings.steps), pct_start=0.15
     )
     return optimiser, schedule
 

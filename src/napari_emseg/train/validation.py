@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.models.forward import predict_picture
+from napari_emseg.models.roi import region_probabilities
+from napari_emseg.train.crops import Crop
 from napari_emseg.train.dataset import Example
-from napari_emseg.train.weightmap import INSIDE
+from napari_emseg.train.weightmap import IGNORE, INSIDE, MEMBRANE
 
 Validation = Callable[[nn.Module], dict[str, float]]
 """Scores of a network by name; `score` is the one to choose by, more is better."""
@@ -36,3 +39,48 @@ def isbi_validation(examples: Sequence[Example]) -> Validation:
         }
 
     return validate
+
+
+def crop_validation(crops: Sequence[Crop], threshold: float) -> Validation | None:
+    """Validate on held-out corrections; None without any.
+
+    The score is the mean log-likelihood, in which classes count alike, and in each of
+    them what is and what isn't it: a few pixels are enough for it to be smooth.
+    """
+    if not crops:
+        return None
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        network.eval()
+        found = [_at_known(network, crop) for crop in crops]
+        p = np.concatenate([part[0] for part in found], axis=1)
+        target = np.concatenate([part[1] for part in found])
+        wall, predicted = target == MEMBRANE, p[MEMBRANE] > threshold
+        both = 2 * np.count_nonzero(wall & predicted)
+        sizes = np.count_nonzero(wall) + np.count_nonzero(predicted)
+        return {
+            "score": _likelihood(p, target),
+            "pixel_f": both / sizes if sizes else 1.0,
+        }
+
+    return validate
+
+
+def _at_known(
+    network: nn.Module, crop: Crop
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return probabilities `(n_classes, n)` and classes `(n,)` of known pixels."""
+    known = crop.target != IGNORE
+    y, x = crop.image.shape
+    p = region_probabilities(network, crop.image, (slice(0, y), slice(0, x)))
+    return p[:, known], crop.target[known]
+
+
+def _likelihood(p: NDArray[np.float32], target: NDArray[np.uint8]) -> float:
+    p = np.clip(p, 1e-4, 1 - 1e-4)
+    parts = []
+    for k in np.unique(target):
+        is_k = target == k
+        parts += [np.log(p[k, is_k]).mean()]
+        parts += [np.log(1 - p[k, ~is_k]).mean()] if not is_k.all() else []
+    return float(np.mean(parts))

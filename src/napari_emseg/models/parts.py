@@ -1,0 +1,90 @@
+"""Parts of a network: what is its encoder, its decoder, its head; one class more.
+
+Told by the names of a network's children, so that it works for all architectures that
+keep to them: `encoder` or `down…` is the encoder, `head…` or `tail` is the head,
+everything else is the decoder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from napari_emseg.models.zoo import build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+Part = Literal["encoder", "decoder", "head"]
+
+ENCODER, HEAD = ("encoder", "down"), ("head", "tail")
+
+UNSEEN = -24.0
+"""Logit of a class that nothing was learnt about: e^-24 is lost beside 1 in float32."""
+
+
+def part_of(name: str) -> Part:
+    """Return which part a parameter or a module belongs to, by its name."""
+    child = name.partition(".")[0]
+    if child.startswith(ENCODER):
+        return "encoder"
+    return "head" if child.startswith(HEAD) else "decoder"
+
+
+def modules_of(network: nn.Module, *parts: Part) -> Iterator[nn.Module]:
+    """Yield the modules of some parts, the network itself left out."""
+    for name, module in network.named_modules():
+        if name and part_of(name) in parts:
+            yield module
+
+
+def with_classes(
+    network: nn.Module, architecture: str, config: dict[str, Any], n_classes: int
+) -> nn.Module:
+    """Return a copy with more classes; what it says of the old ones doesn't change.
+
+    Parameters
+    ----------
+    config
+        That rebuilds the network.
+    n_classes
+        Of the copy.
+
+    Raises
+    ------
+    ValueError
+        If it has as many already, or its last layer has no bias.
+    """
+    state = network.state_dict()
+    wider = build(architecture, {**config, "n_classes": n_classes})
+    grown = 0
+    for name, value in wider.state_dict().items():
+        if state[name].shape == value.shape:
+            value.copy_(state[name])
+        else:
+            _grow(value, state[name], name)
+            grown += name.endswith(".bias")
+    if not grown:
+        msg = f"{architecture} with {n_classes} classes has no layer to add a class to"
+        raise ValueError(msg)
+    return wider.train(network.training).to(next(network.parameters()))
+
+
+def expect(network: nn.Module, first: int, logits: list[float]) -> None:
+    """Let classes from `first` begin to learn from these logits, their usual ones."""
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            wanted = name.endswith(".bias") and len(value) == first + len(logits)
+            if wanted and bool((value[first:] == UNSEEN).all()):
+                value[first:] = torch.tensor(logits)
+
+
+def _grow(new: Tensor, old: Tensor, name: str) -> None:
+    """Fill the first rows with the old ones; the others say that nothing is there."""
+    n = len(old)
+    with torch.no_grad():
+        new[:n] = old
+        new[n:] = UNSEEN if name.endswith(".bias") else 0.0

@@ -1,0 +1,88 @@
+"""A network over a region of a section, tile by tile, on the section's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_emseg.core.tiles import TilePlan, core_of, read_tile
+from napari_emseg.models.forward import inner_logits, to_probabilities
+from napari_emseg.models.zoo import Network
+
+TILE = 768
+"""Largest window, network px: enough for most regions, and little memory."""
+
+Area = tuple[slice, slice]
+Compute = Callable[[Tensor], Tensor]
+"""Windows `(1, 1, y, x)` in, values `(1, c, y', x')` out, less the network's margin."""
+
+
+def region_probabilities(
+    network: nn.Module,
+    section: NDArray[np.float32],
+    area: Area,
+    zoom: tuple[float, float] = (1.0, 1.0),
+) -> NDArray[np.float32]:
+    """Return probabilities `(n_classes, y, x)` of a region of a section.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; its device is used.
+    section
+        Normalised grey values `(y, x)`, all of it: the halo is read around the region.
+    area
+        Rows and columns.
+    zoom
+        Network pixels per pixel of the section.
+    """
+    return region_values(
+        network, section, area, zoom, partial(_probabilities, network=network)
+    )
+
+
+@torch.inference_mode()
+def region_values(
+    network: nn.Module,
+    section: NDArray[np.float32],
+    area: Area,
+    zoom: tuple[float, float],
+    compute: Compute,
+) -> NDArray[np.float32]:
+    """Return what `compute` says of a region, as in `region_probabilities`."""
+    geometry = cast("Network", network).geometry
+    tile = max(TILE, TilePlan.smallest_tile(geometry) + geometry.stride)
+    shape = section.shape[0], section.shape[1]
+    plan = TilePlan(shape, geometry, zoom, tile, area)
+    device = next(network.parameters()).device
+    top, left = area[0].start, area[1].start
+    out: NDArray[np.float32] | None = None
+    for part in plan:
+        window = read_tile(lambda y, x: section[y, x], plan, part)
+        batch = torch.from_numpy(np.ascontiguousarray(window))[None, None].to(
+            device, memory_format=torch.channels_last
+        )
+        values = core_of(compute(batch)[0].cpu().numpy(), plan, part)
+        if out is None:
+            size = (area[0].stop - top, area[1].stop - left)
+            out = np.empty((len(values), *size), np.float32)
+        rows, columns = part.core
+        here = (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
+        )
+        out[(slice(None), *here)] = values
+    if out is None:
+        msg = "a region without tiles"
+        raise RuntimeError(msg)
+    return out
+
+
+def _probabilities(batch: Tensor, *, network: nn.Module) -> Tensor:
+    return to_probabilities(inner_logits(network, batch), network)

@@ -1,0 +1,210 @@
+"""Weights and corrections in, better weights with their lineage out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.records import Note, Record
+from napari_emseg.models.parts import expect, part_of, with_classes
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import Network
+from napari_emseg.train.acceptance import Comparison, compare_weights
+from napari_emseg.train.corrections import TrainingSet
+from napari_emseg.train.lesson import Lesson, prepare
+from napari_emseg.train.lineage import card_of_candidate
+from napari_emseg.train.losses import LOSSES
+from napari_emseg.train.patches import CorrectionPatches
+from napari_emseg.train.rehearsal import RehearsingLoss
+from napari_emseg.train.trainer import Trainer, TrainResult
+from napari_emseg.train.validation import Validation, crop_validation
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuned:
+    """What a round of learning gave.
+
+    `comparison` says whether the candidate is better than what it was made from.
+    """
+
+    weights: Weights
+    comparison: Comparison
+
+
+def finetune_weights(
+    parent: Weights,
+    sets: Sequence[TrainingSet],
+    output: Path,
+    *,
+    settings: FinetuneSettings | None = None,
+    device: torch.device | str = "cpu",
+    new_classes: Sequence[str] = (),
+) -> Generator[Record, None, Finetuned]:
+    """Learn from corrections; yields what the trainer yields, and `Progress` before.
+
+    A checkpoint lies beside `output` until the end. When the generator is closed, the
+    best weights so far are written to `output`, and the checkpoint stays: the same call
+    goes on from it. After new corrections it begins anew.
+
+    Parameters
+    ----------
+    parent
+        Weights to begin with, of any architecture.
+    sets
+        What is known of one or more stacks.
+    output
+        The weights file to write. Its card names the parent, the data and the scores.
+    device
+        Where to train; `settings.device` has been resolved by the caller.
+    new_classes
+        Names of classes that the parent doesn't have, in the order of their codes.
+
+    Raises
+    ------
+    ValueError
+        If nothing is corrected, corrections have a class without a name, a name is
+        taken, or the loss stops being a number.
+    OSError
+        If a file can't be read or written.
+    """
+    settings = settings or FinetuneSettings()
+    run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
+    lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
+    trainer = run.trainer(lesson)
+    yield from run.resume(trainer)
+    try:
+        result = yield from trainer.run()
+    except GeneratorExit:
+        if trainer.best.step > 0:
+            run.save(trainer.best, lesson)
+        raise
+    weights = run.save(result, lesson)
+    comparison = yield from compare_weights(
+        parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device
+    )
+    weights = run.save(result, lesson, comparison)
+    run.checkpoint.unlink(missing_ok=True)
+    return Finetuned(weights, comparison)
+
+
+@dataclass
+class _Run:
+    """What stays the same during a round."""
+
+    parent: Weights
+    output: Path
+    settings: FinetuneSettings
+    device: torch.device
+    new_classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(init=False)
+    network: nn.Module = field(init=False)
+    validation: Validation | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        card = self.parent.card
+        taken = [name for name in self.new_classes if name in card.classes]
+        if taken or len(set(self.new_classes)) < len(self.new_classes):
+            name = (taken or list(self.new_classes))[0]
+            msg = f"{card.name} has a class {name!r} already; choose another name"
+            raise ValueError(msg)
+        self.classes = (*card.classes, *self.new_classes)
+        network = self.parent.network()
+        if self.new_classes:
+            network = with_classes(
+                network, card.architecture, card.config, len(self.classes)
+            )
+        self.network = network.to(self.device)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished round is kept."""
+        return self.output.with_name(f"{self.output.stem}.checkpoint")
+
+    @property
+    def config(self) -> dict[str, object]:
+        """That rebuilds the candidate's network."""
+        config = self.parent.card.config
+        if not self.new_classes:
+            return config
+        return {**config, "n_classes": len(self.classes)}
+
+    def trainer(self, lesson: Lesson) -> Trainer:
+        """Return what trains the network on what is known."""
+        n_old = len(self.parent.card.classes)
+        settings = lesson.settings
+        if self.new_classes and settings.steps:
+            expect(self.network, n_old, lesson.usual_logits[n_old:])
+        patches = CorrectionPatches(
+            lesson.crops,
+            settings,
+            device=self.device,
+            rehearsal=lesson.rehearsal,
+            trim=cast("Network", self.network).geometry.trim,
+        )
+        loss = LOSSES[settings.loss]
+        threshold = self.parent.card.threshold
+        self.validation = crop_validation(lesson.validation, threshold)
+        return Trainer(
+            self.network,
+            patches,
+            settings,
+            validation=self.validation,
+            loss=RehearsingLoss(loss, patches.rehearsed, n_old, settings.rehearsal),
+            frozen=freeze(self.network, settings),
+            patience=settings.patience or None,
+            of=f"{self.parent.sha256} {lesson.fingerprint} {self.new_classes}",
+            checkpoint=self.checkpoint,
+        )
+
+    def resume(self, trainer: Trainer) -> Generator[Note, None, None]:
+        """Go on from a checkpoint of this round, or measure where the round begins."""
+        try:
+            trainer.resume()
+        except ValueError:
+            self.checkpoint.unlink()
+            yield Note("corrections, weights or settings changed: training begins anew")
+        if self.validation is None:
+            yield Note("too few corrections to hold some out: the last step is taken")
+        elif not trainer.best.scores:
+            trainer.best.scores = self.validation(self.network)
+
+    def save(
+        self, result: TrainResult, lesson: Lesson, comparison: Comparison | None = None
+    ) -> Weights:
+        """Write the weights with their card."""
+        about = self.parent.card.model_copy(
+            update={
+                "name": self.output.stem,
+                "config": self.config,
+                "classes": self.classes,
+                "parent_sha256": self.parent.sha256,
+            }
+        )
+        card: Card = card_of_candidate(
+            about, result, lesson, self.device, comparison, parent=self.parent.card
+        )
+        return save_weights(self.output, result.state, card, half=False)
+
+
+def freeze(network: nn.Module, settings: FinetuneSettings) -> list[nn.Module]:
+    """Let only the wanted parts learn; return modules whose statistics stay."""
+    wanted = {
+        "all": ("encoder", "decoder", "head"),
+        "decoder": ("decoder", "head"),
+        "head": ("head",),
+    }[settings.trained]
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) in wanted)
+    return [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        and (settings.freeze_statistics or part_of(name) not in wanted)
+    ]

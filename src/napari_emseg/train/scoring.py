@@ -1,0 +1,139 @@
+"""A finished network in; how well and how fast it does in each of its ways, out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from copy import deepcopy
+from time import perf_counter
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_emseg.core.card import Card, Variant
+from napari_emseg.core.records import Progress, Record
+from napari_emseg.core.tiles import TilePlan
+from napari_emseg.models.forward import predict_picture, predict_windows
+from napari_emseg.models.variants import own_way, parts_of
+from napari_emseg.models.zoo import Network
+from napari_emseg.train.dataset import Example
+from napari_emseg.train.weightmap import INSIDE
+
+SCORES = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
+
+SIDE = 512
+"""Of the picture that is timed."""
+
+
+def with_scores(
+    card: Card,
+    network: nn.Module,
+    validation: Sequence[Example],
+    held_out: Sequence[Example],
+) -> Generator[Record, None, Card]:
+    """Score a network on sections that had no part in its making; return its card.
+
+    Each depth and each mean of heads is scored and timed by itself, with and without
+    averaged mirrors. The threshold of each is chosen on the validation set; the card's
+    own is that of the network as it is and stays.
+    """
+    network.eval()
+    kind = cast("Network", network)
+    depth, heads = own_way(kind)
+    own = Variant(depth=depth, heads=heads)
+    ways = [
+        (Variant(depth=depth, heads=heads, tta=tta), cast("nn.Module", part))
+        for depth, heads, part in parts_of(kind)
+        for tta in ((False, True) if held_out else (False,))
+    ]
+    found = []
+    for done, (way, part) in enumerate(ways, start=1):
+        threshold = card.threshold
+        if validation and way != own:
+            threshold = _best_threshold(part, validation, tta=way.tta)
+        found.append(_measured(way, part, threshold, held_out))
+        yield Progress("scoring", done, len(ways))
+    kept = {k: v for k, v in card.scores.items() if k.startswith("validation_")}
+    card = card.model_copy(update={"variants": tuple(found)})
+    measured = card.variant(own.depth, own.heads) or own
+    return card.model_copy(
+        update={
+            "scores": measured.scores | kept,
+            "ms_per_megapixel": measured.ms_per_megapixel,
+        }
+    )
+
+
+def inside_of(
+    network: nn.Module, examples: Sequence[Example], *, tta: bool = False
+) -> NDArray[np.float32]:
+    """Return the probability of inside `(z, y, x)` of each example."""
+    pictures = (predict_picture(network, e.image, tta=tta) for e in examples)
+    return np.stack([picture[INSIDE] for picture in pictures])
+
+
+def truth_of(examples: Sequence[Example]) -> NDArray[np.bool_]:
+    """Return where each example is inside, `(z, y, x)`."""
+    return np.stack([e.target == INSIDE for e in examples])
+
+
+def _measured(
+    way: Variant, network: nn.Module, threshold: float, held_out: Sequence[Example]
+) -> Variant:
+    update = {
+        "threshold": threshold,
+        "scores": _scores(network, held_out, threshold, tta=way.tta),
+        "ms_per_megapixel": {} if way.tta else _times(network),
+    }
+    return way.model_copy(update=update)
+
+
+def _best_threshold(
+    network: nn.Module, examples: Sequence[Example], *, tta: bool
+) -> float:
+    """Return the threshold of membrane that is best by V_Rand."""
+    from napari_emseg.metrics import v_rand_v_info
+
+    found = v_rand_v_info(inside_of(network, examples, tta=tta), truth_of(examples))
+    return round(min(max(1 - found.v_rand_threshold, 0.05), 0.95), 2)
+
+
+def _scores(
+    network: nn.Module, examples: Sequence[Example], threshold: float, *, tta: bool
+) -> dict[str, float]:
+    """Return the challenge's scores; empty without sections.
+
+    Each at its best threshold, and V_Rand and V_Info at the one that was fixed, too.
+    """
+    from napari_emseg.metrics import isbi_scores
+    from napari_emseg.metrics.rand_info import agreement_at
+
+    if not examples:
+        return {}
+    inside, truth = inside_of(network, examples, tta=tta), truth_of(examples)
+    best = isbi_scores(inside, truth)
+    scores = {name: float(getattr(best, name)) for name in SCORES}
+    rand, info = agreement_at(inside, truth, 1 - threshold)
+    fixed = {"v_rand_at_threshold": rand.score, "v_info_at_threshold": info.score}
+    return scores | fixed
+
+
+def _times(network: nn.Module) -> dict[str, float]:
+    """Return ms per megapixel of network input, on the CPU and where the network is."""
+    times = {"cpu": _time(deepcopy(network).cpu())}
+    device = next(network.parameters()).device
+    return times if device.type == "cpu" else {**times, device.type: _time(network)}
+
+
+def _time(network: nn.Module) -> float:
+    """Time PyTorch over one window; the first pass allocates and doesn't count."""
+    geometry = cast("Network", network).geometry
+    shape = TilePlan((SIDE, SIDE), geometry).window_shape
+    window = np.zeros((1, 1, *shape), np.float32)
+    seconds = []
+    for _ in range(3):
+        start = perf_counter()
+        predict_windows(network, window)
+        seconds.append(perf_counter() - start)
+    return round(min(seconds[1:]) * 1e9 / window.size, 1)
