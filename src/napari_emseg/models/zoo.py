@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import Field, ValidationError
@@ -81,6 +83,9 @@ _BUNDLED = {
 }
 """Modules that register themselves when first asked for, since they import torch."""
 
+GROUP = "napari_emseg.networks"
+"""Entry points by which other packages name such modules of theirs."""
+
 
 def register(name: str) -> Callable[[N], N]:
     """Make a network known by `name`, in the panel, on the command line and in files.
@@ -106,7 +111,14 @@ def register(name: str) -> Callable[[N], N]:
 
 def architectures() -> tuple[str, ...]:
     """Names of all known networks; imports none of them."""
-    return tuple(sorted({*_BUNDLED, *_NETWORKS}))
+    return tuple(sorted({*_modules(), *_NETWORKS}))
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module of each network that comes with this or another package."""
+    others = {point.name: point.module for point in entry_points(group=GROUP)}
+    return others | _BUNDLED
 
 
 def network_class(architecture: str) -> type[Network]:
@@ -116,9 +128,11 @@ def network_class(architecture: str) -> type[Network]:
     ------
     ValueError
         If there is none of that name.
+    ImportError
+        If another package names a module that can't be imported.
     """
-    if architecture not in _NETWORKS and architecture in _BUNDLED:
-        import_module(_BUNDLED[architecture])
+    if architecture not in _NETWORKS and architecture in _modules():
+        import_module(_modules()[architecture])
     if architecture not in _NETWORKS:
         known = ", ".join(architectures())
         msg = f"unknown architecture {architecture!r}; known are: {known}"
