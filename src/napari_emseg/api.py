@@ -91,11 +91,13 @@ def segment(
     probabilities: Stack | LazyArray,
     *,
     threshold: float | None = None,
+    link: bool | None = None,
     settings: CellSettings | None = None,
+    excluded: Sequence[int] = (),
     source: Stack | LazyArray | None = None,
     on_record: OnRecord | None = None,
 ) -> NDArray[np.uint32]:
-    """Find the cells of each section.
+    """Find the cells of each section, and which are one cell through the stack.
 
     Parameters
     ----------
@@ -104,8 +106,13 @@ def segment(
     threshold
         Probability above which a pixel is membrane; wins over the settings. The one to
         begin with is `weights.card.threshold`.
+    link
+        Give the profiles of one cell in all sections the same id; wins over the
+        settings, where it is off.
     settings
-        Gaps, smallest size and so on.
+        Method, smallest size and so on.
+    excluded
+        Sections along z that get no cells; links bridge them.
     source
         The EM they were made from: its alignment padding has no cells.
     on_record
@@ -114,7 +121,7 @@ def segment(
     Returns
     -------
     ndarray
-        `(z, y, x)` uint32: ids that are unique over the stack, 0 = membrane.
+        `(z, y, x)` uint32, 0 = membrane. Unless linked, no id is in two sections.
 
     Raises
     ------
@@ -122,12 +129,13 @@ def segment(
         If a section can't be read or holds no probabilities, or `source` has another
         shape.
     """
-    settings = settings or CellSettings()
-    if threshold is not None:
-        settings = CellSettings(**{**settings.model_dump(), "threshold": threshold})
+    said = {"threshold": threshold, "link": link}
+    given = {name: value for name, value in said.items() if value is not None}
+    settings = CellSettings(**{**(settings or CellSettings()).model_dump(), **given})
     work = segment_stack(
         as_stack(probabilities, name="probabilities"),
         settings=settings,
+        excluded=excluded,
         source=None if source is None else as_stack(source),
     )
     found = drain(work, on_record)

@@ -1,6 +1,7 @@
-"""Membrane probabilities → cells, section by section; no torch."""
+"""Membrane probabilities → cells, in each section and through the stack; no torch."""
 
 from napari_emseg.cells.fragments import Fragments
+from napari_emseg.cells.linking import LinkResult, link_stack
 from napari_emseg.cells.section import section_fragments, segment_section
 from napari_emseg.cells.stack import CellsResult, cells_provenance, segment_stack
 from napari_emseg.cells.tree import MergeTree
@@ -8,8 +9,10 @@ from napari_emseg.cells.tree import MergeTree
 __all__ = [
     "CellsResult",
     "Fragments",
+    "LinkResult",
     "MergeTree",
     "cells_provenance",
+    "link_stack",
     "section_fragments",
     "segment_section",
     "segment_stack",

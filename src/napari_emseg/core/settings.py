@@ -169,6 +169,33 @@ class CellSettings(Settings):
         description="How far cells reach into membranes; a line always stays between.",
         json_schema_extra={"unit": "px"},
     )
+    link: bool = Field(
+        False,
+        title="Link sections",
+        description="Give the profiles of one cell in all sections the same id.",
+    )
+    overlap: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        title="Least overlap",
+        description="Profiles of one cell share at least this much of what either "
+        "covers.",
+    )
+    shift: int = Field(
+        40,
+        ge=0,
+        le=1000,
+        title="Largest shift",
+        description="Sections may be displaced against each other by this much.",
+        json_schema_extra={"unit": "px"},
+    )
+    branches: Literal["returning", "all", "none"] = Field(
+        "returning",
+        title="Branches",
+        description="Which profiles within another are branches of its cell: those "
+        "that leave and return to it, all, or none.",
+    )
 
 
 class AugmentSettings(Settings):

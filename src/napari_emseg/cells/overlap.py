@@ -1,0 +1,121 @@
+"""Two neighbouring sections → how much their cells overlap, also if one is shifted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.ndimage import gaussian_filter
+
+Shift = tuple[int, int]
+"""By how many rows and columns a section is moved to lie on another."""
+
+BIN = 2
+"""Shifts are looked for on a grid of so many pixels."""
+
+GAIN = 1.05
+"""A shift is believed if cells overlap more by this factor than without."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlap:
+    """The pairs of cells that share pixels.
+
+    Parameters
+    ----------
+    before, after
+        `(k,)` cells of the one and the other section.
+    shared
+        `(k,)` pixels in both.
+    shift
+        By which the other section was moved.
+    """
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    shift: Shift = (0, 0)
+
+    @property
+    def held(self) -> int:
+        """Pixels that lie in the cell that most of their cell lies in."""
+        best = np.zeros(int(self.after.max(initial=0)) + 1, np.int64)
+        np.maximum.at(best, self.after, self.shared)
+        return int(best.sum())
+
+
+def overlap_of(
+    before: NDArray[np.uint32], after: NDArray[np.uint32], shift: Shift = (0, 0)
+) -> Overlap:
+    """Count the pixels that cells `(y, x)` share, 0 left out; ids start at 1."""
+    one, other = _common(before, after, shift)
+    n = int(after.max()) + 1
+    key = one.astype(np.int64) * n + other
+    if (int(before.max()) + 1) * n <= 4 * key.size:
+        counts = np.bincount(key.ravel())
+        pairs = np.flatnonzero(counts)
+        counts = counts[pairs]
+    else:
+        pairs, counts = np.unique(key, return_counts=True)
+    a, b = np.divmod(pairs, n)
+    cells = (a > 0) & (b > 0)
+    return Overlap(a[cells], b[cells], counts[cells], shift)
+
+
+def best_overlap(
+    before: NDArray[np.uint32], after: NDArray[np.uint32], largest_shift: int
+) -> Overlap:
+    """Count shared pixels as sections lie, or shifted if cells then overlap more.
+
+    The shift, of at most so many pixels along y and x, is where the places inside cells
+    correlate best by phase.
+    """
+    still = overlap_of(before, after)
+    shift = _shift(before > 0, after > 0, largest_shift)
+    if shift == (0, 0):
+        return still
+    moved = overlap_of(before, after, shift)
+    return moved if moved.held > GAIN * still.held else still
+
+
+def _common(
+    before: NDArray[np.uint32], after: NDArray[np.uint32], shift: Shift
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the parts that lie on each other when the second is moved."""
+    here = tuple(
+        slice(max(0, d), n + min(0, d))
+        for d, n in zip(shift, before.shape, strict=True)
+    )
+    there = tuple(
+        slice(max(0, -d), n + min(0, -d))
+        for d, n in zip(shift, before.shape, strict=True)
+    )
+    return before[here], after[there]
+
+
+def _shift(before: NDArray[np.bool_], after: NDArray[np.bool_], largest: int) -> Shift:
+    """Return where two masks correlate best by phase, to the next multiple of `BIN`."""
+    reach = min(largest, *(n // 2 for n in before.shape)) // BIN
+    if reach == 0:
+        return (0, 0)
+    one, other = (fft.rfft2(_binned(mask)) for mask in (before, after))
+    product = one * np.conj(other)
+    size = np.abs(product)
+    product /= size + 1e-9 * size.max() + np.finfo(np.float32).tiny
+    shape = tuple(n // BIN for n in before.shape)
+    peaks = gaussian_filter(fft.irfft2(product, shape), 1.0, mode="wrap")
+    steps = np.r_[0 : reach + 1, -reach:0]
+    near = peaks[np.ix_(steps, steps)]
+    y, x = np.unravel_index(int(near.argmax()), near.shape)
+    return int(steps[y]) * BIN, int(steps[x]) * BIN
+
+
+def _binned(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the mean of squares of `BIN` px, less the mean of all."""
+    height, width = (n // BIN for n in mask.shape)
+    square = mask[: height * BIN, : width * BIN].reshape(height, BIN, width, BIN)
+    share = square.mean((1, 3), dtype=np.float32)
+    centred: NDArray[np.float32] = share - share.mean()
+    return centred
