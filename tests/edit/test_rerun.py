@@ -38,7 +38,7 @@ def run(stack: Drawn, found: dict[int, str]) -> None:
         locked=stack.linked.locked,
     )
     for z, picture in found.items():
-        rerun.put(z, ALL, cells_from(picture))
+        rerun.put(z, ALL, cells_from(picture), stack.array("corrections", z))
     stack.history.note(rerun.finish())
 
 
@@ -90,7 +90,8 @@ def test_a_run_over_a_part_leaves_the_rest() -> None:
     stack = drawn(THREE)
     rerun = Rerun(stack.linked.arrays["cells"], last_id=3)
     area = (slice(0, 6), slice(8, 13))
-    rerun.put(0, area, np.zeros((6, 5), np.uint32))
+    nothing = np.zeros((6, 5), np.uint32)
+    rerun.put(0, area, nothing, nothing.astype(np.uint8))
     edit = rerun.finish()
     assert set(np.unique(stack.array("cells"))) == {0, 1, 2}
     assert "1 section found again" in edit.words
@@ -126,6 +127,15 @@ def test_predict_edit_predict_undo() -> None:
     for _ in range(3):
         stack.history.redo()
     np.testing.assert_equal(stack.state(), rerun)
+
+
+def test_a_cut_outlives_a_run_that_does_not_see_it() -> None:
+    stack = drawn(THREE)
+    across = np.array([[3, 4], [3, 8]])
+    stack.do(cut(stack.linked.sheet(0), across, settings=THIN))
+    by_hand = stack.array("cells")
+    run(stack, {0: THREE})
+    np.testing.assert_array_equal(stack.array("cells"), by_hand)
 
 
 def test_hand_beats_network() -> None:

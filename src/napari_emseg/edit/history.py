@@ -122,7 +122,7 @@ class History:
     def _forget(self) -> None:
         """Drop the oldest edits that are too many."""
         while len(self._done) > self._settings.steps or (
-            len(self._done) > 1 and self.nbytes > self._settings.memory * MB
+            self._done and self.nbytes > self._settings.memory * MB
         ):
             self._drop()
 

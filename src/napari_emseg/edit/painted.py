@@ -52,7 +52,10 @@ def paint(
         draft, merged = draw_inside(sheet, where, area)
         return draft.edit("erase", merged_in_words(merged) or "membrane erased")
     draft = Draft(sheet, area)
-    draft.after["corrections"][where] = correction
+    if correction == NO_OPINION:
+        draft.after["corrections"][where] = correction
+    else:
+        draft.set(where, correction)
     said = "no opinion" if correction == NO_OPINION else f"class {correction - 1}"
     return draft.edit("paint", f"{int(where.sum())} px: {said}")
 

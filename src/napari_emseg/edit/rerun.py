@@ -11,6 +11,12 @@ from scipy import ndimage as ndi
 from napari_emseg.edit.area import Area
 from napari_emseg.edit.edits import INSIDE, MEMBRANE, Change, Edit, LabelArray, Packed
 
+FREE = 2**31
+"""No run finds so many cells: ids for those that it didn't part."""
+
+SMALL = 2**23
+"""Tables of so many ids are no burden."""
+
 LEFT = 0.25
 """A new cell that keeps less than this part of itself beside locked ones is dropped."""
 
@@ -24,6 +30,24 @@ def burnt_in(
     """Return membranes `(y, x)` with the corrections in them: hand beats network."""
     out = np.where(corrections == MEMBRANE, np.uint8(1), membranes)
     return np.where(corrections >= INSIDE, np.uint8(0), out).astype(np.uint8)
+
+
+def parted(
+    cells: NDArray[np.uint32], drawn: NDArray[np.bool_], next_id: int
+) -> tuple[NDArray[np.uint32], int]:
+    """Return new cells `(y, x)` without those pixels where membrane was drawn by hand.
+
+    Cells that fall apart there are several; also returns the next free id.
+    """
+    touched = np.unique(cells[drawn])
+    out = np.where(drawn, np.uint32(0), cells)
+    for cell in touched[touched > 0]:
+        pieces, n = ndi.label(out == cell)
+        sizes = np.bincount(pieces.ravel(), minlength=n + 1)[1:]
+        for piece in np.argsort(-sizes)[1:] + 1:
+            out[pieces == piece] = next_id
+            next_id += 1
+    return out, next_id
 
 
 def keep_locked(
@@ -47,10 +71,10 @@ def keep_locked(
     kept = np.isin(old, np.fromiter(locked, np.int64))
     if not kept.any():
         return out
-    ids, whole = np.unique(out, return_counts=True)
+    ids, index, whole = _counted(out)
     out[ndi.binary_dilation(kept)] = 0
-    left = np.bincount(np.searchsorted(ids, out.ravel()), minlength=ids.size)
-    out[np.isin(out, ids[left < LEFT * whole])] = 0
+    left = np.bincount(index[out > 0], minlength=ids.size)
+    out[(left < LEFT * whole)[index]] = 0
     out[kept] = old[kept]
     return out
 
@@ -75,13 +99,16 @@ class Matching:
 
     def count(self, old: NDArray[np.uint32], new: NDArray[np.uint32]) -> None:
         """Look at a section `(y, x)` before and after."""
-        _add(self._old, *np.unique(old, return_counts=True))
-        _add(self._new, *np.unique(new, return_counts=True))
-        shared = (old > 0) & (new > self._last_id)
-        pairs = old[shared].astype(np.uint64) << np.uint64(32) | new[shared]
-        for pair, n in zip(*np.unique(pairs, return_counts=True), strict=True):
-            key = divmod(int(pair), 2**32)
-            self._both[key] = self._both.get(key, 0) + int(n)
+        ids, index, n = _counted(old)
+        new_ids, new_index, m = _counted(new)
+        _add(self._old, ids, n)
+        _add(self._new, new_ids, m)
+        both = np.bincount((index * new_ids.size + new_index).ravel())
+        for pair in np.flatnonzero(both):
+            a, b = ids[pair // new_ids.size], new_ids[pair % new_ids.size]
+            if a > 0 and b > self._last_id:
+                key = int(a), int(b)
+                self._both[key] = self._both.get(key, 0) + int(both[pair])
 
     def ids(self) -> dict[int, int]:
         """Return the id of each new cell: of the old one that it is, or a fresh one."""
@@ -94,17 +121,35 @@ class Matching:
         return chosen | dict(zip(fresh, following, strict=True))
 
 
-def _add(counts: dict[int, int], ids: NDArray[np.uint32], n: NDArray[np.int64]) -> None:
+def renumbered(cells: NDArray[np.uint32], ids: dict[int, int]) -> NDArray[np.uint32]:
+    """Return cells `(y, x)` with other ids."""
+    known, index, _ = _counted(cells)
+    given = np.array([ids.get(int(i), int(i)) for i in known], np.uint32)
+    out: NDArray[np.uint32] = given[index]
+    return out
+
+
+def _add(counts: dict[int, int], ids: NDArray[np.int64], n: NDArray[np.int64]) -> None:
     for i, k in zip(ids.tolist(), n.tolist(), strict=True):
         counts[i] = counts.get(i, 0) + k
 
 
-def renumbered(cells: NDArray[np.uint32], ids: dict[int, int]) -> NDArray[np.uint32]:
-    """Return cells `(y, x)` with other ids."""
-    known, where = np.unique(cells, return_inverse=True)
-    given = np.array([ids.get(int(i), int(i)) for i in known], np.uint32)
-    out: NDArray[np.uint32] = given[where].reshape(cells.shape)
-    return out
+def _counted(
+    cells: NDArray[np.uint32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids that occur, which of them each pixel is, and how many are.
+
+    As `numpy.unique`, without sorting where ids are small numbers, as they mostly are.
+    """
+    top = int(cells.max(initial=0))
+    if top < SMALL:
+        n = np.bincount(cells.ravel(), minlength=top + 1)
+        ids = np.flatnonzero(n)
+        place = np.zeros(top + 1, np.int64)
+        place[ids] = np.arange(ids.size)
+        return ids, place[cells], n[ids]
+    known, index, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    return known.astype(np.int64), index.reshape(cells.shape), counts
 
 
 class Rerun:
@@ -130,9 +175,19 @@ class Rerun:
         self._last_id = last_id
         self._locked = locked
         self._before: dict[int, Packed] = {}
+        self._next = FREE
 
-    def put(self, z: int, area: Area, new: NDArray[np.uint32]) -> None:
-        """Store new cells `(y, x)` of an area of section `z`."""
+    def put(
+        self,
+        z: int,
+        area: Area,
+        new: NDArray[np.uint32],
+        corrections: NDArray[np.uint8],
+    ) -> None:
+        """Store new cells `(y, x)` of an area of section `z`, corrected by hand."""
+        drawn = corrections == MEMBRANE
+        if drawn.any():
+            new, self._next = parted(new, drawn, self._next)
         section = np.array(self._cells[z])
         if z not in self._before:
             self._before[z] = Packed.of(section.ravel())

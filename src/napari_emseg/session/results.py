@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -14,6 +15,9 @@ from platformdirs import user_cache_path
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.session.region import Area
+
+if TYPE_CHECKING:
+    from napari_emseg.session.handwork import HandWork
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
@@ -51,6 +55,8 @@ class Results:
         """Largest cell id given so far."""
         self.membrane_provenance: Provenance | None = None
         self._areas: dict[int, list[Area]] = {}
+        self._hand: HandWork | None = None
+        self._lock = Lock()
         self._segmented: dict[int, list[Area]] = {}
 
     @cached_property
@@ -68,6 +74,21 @@ class Results:
         """Ids, 0 on membranes and where nothing was segmented."""
         return allocate(self.shape, np.uint32)
 
+    @cached_property
+    def corrections(self) -> NDArray[np.uint8]:
+        """0 no opinion, 1 membrane, 2 inside, k + 1 class k of the weights."""
+        return allocate(self.shape, np.uint8)
+
+    @property
+    def hand(self) -> HandWork:
+        """What a person did to them."""
+        from napari_emseg.session.handwork import HandWork
+
+        with self._lock:  # a run and a panel may ask for it at once
+            if self._hand is None:
+                self._hand = HandWork(self, self.corrections)
+            return self._hand
+
     @property
     def predicted(self) -> tuple[int, ...]:
         """Sections with probabilities, at least in part; ascending."""
@@ -79,13 +100,13 @@ class Results:
         """Store probabilities `(y, x)` of an area, and its membranes."""
         self.probabilities[z][area] = values
         self.membranes[z][area] = values > threshold
+        self.hand.burn(z, area, threshold)
         # a new list, since another thread may be reading the old one
         self._areas[z] = [*self._areas.get(z, ()), area]
 
     def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
-        """Store the cells `(y, x)` of an area."""
-        self.cells[z][area] = cells
-        self.last_id = max(int(cells.max()), self.last_id)
+        """Store the cells `(y, x)` of an area, beside those that a person keeps."""
+        self.hand.put_cells(z, area, cells)
         self._segmented[z] = [*self._segmented.get(z, ()), area]
 
     def settle(self, z: int) -> None:
@@ -105,10 +126,12 @@ class Results:
 
     def cut(self, z: int, threshold: float) -> None:
         """Make the membranes of a section anew."""
-        if z in self._areas:
+        if z in self._areas and z not in self.hand.reviewed:
             np.greater(
                 self.probabilities[z], threshold, out=self.membranes[z].view(bool)
             )
+            _, y, x = self.shape
+            self.hand.burn(z, (slice(0, y), slice(0, x)), threshold)
 
     def unknown(self, z: int) -> NDArray[np.bool_] | None:
         """Mask `(y, x)` of what was not predicted; None if all of it was."""

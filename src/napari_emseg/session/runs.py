@@ -13,6 +13,7 @@ from napari_emseg.core.records import Progress, Record, SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.edit.edits import INSIDE, MEMBRANE
 from napari_emseg.session.region import Area, Region
 from napari_emseg.session.results import Results
 
@@ -74,8 +75,8 @@ def segmenting(
 ) -> Generator[Record, None, CellsResult]:
     """Return a run of the watershed over probabilities that are there.
 
-    Ids start anew when all sections are done at once; else they go on, so that cells
-    of different runs never share one.
+    Corrections are burnt into them. Cells that were there before keep their ids; those
+    of others go on, so that cells of different runs never share one.
     """
     from napari_emseg.cells import segment_stack
 
@@ -86,16 +87,26 @@ def segmenting(
     if not source.is_probabilities:
         given = _Predicted(results)
         em = Stack(_Cropped(source.stack.data, roi), name=source.name)
+    given = _Corrected(given, results.corrections)
     membrane = Stack(_Cropped(given, roi), name=f"probabilities of {source.name}")
-    whole = region.roi is None and len(region.sections) == results.shape[0]
-    return segment_stack(
+    work = segment_stack(
         membrane,
         settings=settings,
         sections=region.sections,
         source=em,
         sink=_CellSink(results, region, roi, membrane, settings.threshold),
-        first_id=1 if whole else results.last_id + 1,
     )
+    return _keeping_hand_work(work, results)
+
+
+def _keeping_hand_work(
+    work: Generator[Record, None, CellsResult], results: Results
+) -> Generator[Record, None, CellsResult]:
+    """Run to the end, or as far as it goes; then see which cells were there before."""
+    try:
+        return (yield from work)
+    finally:
+        results.hand.finish_run()
 
 
 def cutting(results: Results, threshold: float) -> Generator[Record, None, None]:
@@ -138,6 +149,27 @@ class _Predicted:
         if unknown is None:
             return section
         return np.where(unknown, np.float32(np.nan), section)
+
+
+class _Corrected:
+    """Probabilities by section, 0 or 1 where a person said what is there."""
+
+    def __init__(self, data: LazyArray, corrections: NDArray[np.uint8]) -> None:
+        self._data = data
+        self._corrections = corrections
+        self.shape = data.shape
+        self.dtype = data.dtype
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        z = int(key)
+        section: NDArray[Any] = np.asarray(self._data[z])
+        corrections = self._corrections[z]
+        if not corrections.any():
+            return section
+        section = section.copy()
+        section[corrections == MEMBRANE] = 255 if section.dtype == np.uint8 else 1
+        section[corrections >= INSIDE] = 0
+        return section
 
 
 class _CellSink(ArraySink):

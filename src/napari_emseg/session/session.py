@@ -25,6 +25,7 @@ from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
 
 if TYPE_CHECKING:
+    from napari_emseg.session.handwork import HandWork
     from napari_emseg.check import SectionCheck
     from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
@@ -44,6 +45,8 @@ class Source:
         Sections that no run touches.
     findings
         What is worth a look; None as long as sections weren't checked.
+    reviewed
+        Sections that a person is done with; runs leave them alone.
     """
 
     key: str
@@ -51,6 +54,7 @@ class Source:
     results: Results = field(repr=False)
     excluded: frozenset[int] = frozenset()
     findings: tuple[SectionCheck, ...] | None = None
+    reviewed: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -94,6 +98,9 @@ class Session:
     cell_settings: CellSettings = field(default_factory=CellSettings)
     check_settings: CheckSettings = field(default_factory=CheckSettings)
 
+    redo_reviewed: bool = False
+    """Runs go over reviewed sections, too; what was done by hand stays all the same."""
+
     def __post_init__(self) -> None:
         self._sources: dict[str, Source] = {}
         self._predictor: Predictor | None = None
@@ -123,6 +130,27 @@ class Session:
         source = self._source()
         change = source.excluded.union if excluded else source.excluded.difference
         self._put(replace(source, excluded=frozenset(change({z}))))
+
+    def review(self, z: int, *, reviewed: bool = True) -> None:
+        """Mark a section as reviewed, or as to do again."""
+        source = self._source()
+        change = source.reviewed.union if reviewed else source.reviewed.difference
+        source = replace(source, reviewed=frozenset(change({z})))
+        source.results.hand.reviewed = source.reviewed
+        self._put(source)
+
+    def correcting(self) -> HandWork:
+        """Return the hand work on the stack at work.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        source = self._source()
+        hand = source.results.hand
+        hand.given = source.stack.data if source.is_probabilities else None
+        return hand
 
     def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:
         """Keep what a check of a stack found."""
@@ -181,7 +209,7 @@ class Session:
         if self.weights.card.geometry is None and "torch" not in sys.modules:
             return None
         source = self._em()
-        region = region.without(source.excluded)
+        region = self._to_run(source, region)
         return estimate(
             source.stack,
             self.weights,
@@ -209,7 +237,7 @@ class Session:
             raise ValueError(msg)
         if self._predictor is None or self._predictor.weights != self.weights:
             self._predictor = Predictor(self.weights)
-        region = region.without(source.excluded)
+        region = self._to_run(source, region)
         work = predicting(
             self._predictor,
             source,
@@ -232,7 +260,7 @@ class Session:
         from napari_emseg.session.runs import segmenting
 
         source = self._source()
-        region = region.without(source.excluded)
+        region = self._to_run(source, region)
         if not source.is_probabilities:
             there = set(source.results.predicted)
             region = replace(
@@ -260,6 +288,20 @@ class Session:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"
             raise ValueError(msg)
         return self.source
+
+    def _to_run(self, source: Source, region: Region) -> Region:
+        """Leave out what is excluded, and what is reviewed unless the user says so."""
+        region = region.without(source.excluded)
+        if self.redo_reviewed or not source.reviewed:
+            return region
+        kept = tuple(z for z in region.sections if z not in source.reviewed)
+        if not kept:
+            msg = (
+                "every section of this run is reviewed, and left as it is; mark one as "
+                "to do in 4 Correct, or allow runs over reviewed sections there"
+            )
+            raise ValueError(msg)
+        return replace(region, sections=kept)
 
     def _em(self) -> Source:
         source = self._source()

@@ -1,0 +1,198 @@
+"""Hand work in a sitting: it outlives runs, and every step can be taken back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from thin import thin_weights
+
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.edit import cut, lock, paint
+from napari_emseg.session import Region, Session
+from napari_emseg.session.handwork import HandWork, Stroke
+
+FAST = PredictSettings(runtime="torch", tile=64)
+ALL = Region((0, 1, 2, 3))
+
+
+@pytest.fixture
+def session(drawn_stack, tmp_path) -> Session:
+    session = Session(predict_settings=FAST)
+    session.select("a", drawn_stack[0])
+    session.choose_weights(thin_weights(tmp_path, threshold=0.4))
+    session.cell_settings = CellSettings(threshold=0.4)
+    drain(session.predict(ALL).work)
+    drain(session.segment(ALL).work)
+    return session
+
+
+def state(hand: HandWork) -> dict[str, np.ndarray]:
+    return {name: np.array(a) for name, a in hand.linked.arrays.items()}
+
+
+def large_cell(hand: HandWork, z: int = 1) -> tuple[int, np.ndarray]:
+    cells = np.asarray(hand.linked.arrays["cells"][z])
+    cell = int(np.argmax(np.bincount(cells[cells > 0])))
+    return cell, cells == cell
+
+
+def across(mask: np.ndarray) -> np.ndarray:
+    """Return a stroke from side to side through the middle of a cell."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    row = int(rows[len(rows) // 2])
+    return np.array([[row, 0], [row, mask.shape[1] - 1]]) * [1, 1]
+
+
+def test_what_a_run_found_is_a_step(session) -> None:
+    hand = session.correcting()
+    found = state(hand)
+    assert found["cells"].any()
+    undone = hand.undo()
+    assert undone.tool == "run"
+    assert not hand.linked.arrays["cells"][:].any()
+    hand.redo()
+    np.testing.assert_equal(state(hand), found)
+
+
+def test_predict_edit_predict_undo(session, tmp_path) -> None:
+    hand = session.correcting()
+    hand.author = "Ada"
+    first = state(hand)
+    cell, mask = large_cell(hand)
+    edit = cut(hand.sheet(1), across(mask), settings=hand.settings)
+    hand.do(edit)
+    corrections = hand.corrections.copy()
+    assert hand.history.corrections()[-1].author == "Ada"
+
+    session.choose_weights(thin_weights(tmp_path, "other", threshold=0.6))
+    drain(session.predict(ALL).work)
+    drawn = hand.corrections[1] == 1
+    assert drawn.any()
+    assert (hand.linked.arrays["membranes"][1][drawn] == 1).all()
+    np.testing.assert_array_equal(hand.corrections, corrections)
+    drain(session.segment(ALL).work)
+    cells = hand.linked.arrays["cells"]
+    assert not cells[1][drawn].any()
+    untouched = np.setdiff1d(np.unique(first["cells"][0]), [0])
+    kept = np.intersect1d(untouched, np.unique(cells[0]))
+    assert len(kept) > len(untouched) / 2
+
+    hand.undo()
+    hand.undo()
+    np.testing.assert_array_equal(hand.corrections, first["corrections"])
+    np.testing.assert_array_equal(cells, first["cells"])
+    likely = session.source.results.probabilities
+    np.testing.assert_array_equal(
+        hand.linked.arrays["membranes"][1][drawn], likely[1][drawn] > 0.6
+    )
+    assert cell in cells[1]
+
+
+def test_a_locked_cell_outlives_a_run(session) -> None:
+    hand = session.correcting()
+    cell, mask = large_cell(hand)
+    point = np.argwhere(mask)[0]
+    hand.do(lock(hand.sheet(1), point))
+    session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
+    drain(session.segment(ALL).work)
+    np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
+
+
+def test_reviewed_sections_are_left_alone_unless_asked(session) -> None:
+    hand = session.correcting()
+    before = state(hand)
+    session.review(1)
+    session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
+    run = session.segment(ALL)
+    assert run.region.sections == (0, 2, 3)
+    drain(run.work)
+    drain(session.cut().work)
+    np.testing.assert_array_equal(state(hand)["cells"][1], before["cells"][1])
+    np.testing.assert_array_equal(state(hand)["membranes"][1], before["membranes"][1])
+    with pytest.raises(ValueError, match="reviewed"):
+        session.predict(Region((1,)))
+    session.redo_reviewed = True
+    assert session.segment(ALL).region.sections == ALL.sections
+    session.redo_reviewed = False
+    session.review(1, reviewed=False)
+    assert session.segment(ALL).region.sections == ALL.sections
+
+
+def test_a_threshold_spares_corrections(session) -> None:
+    hand = session.correcting()
+    one = np.ones((6, 6), bool)
+    area = (slice(10, 16), slice(10, 16))
+    hand.do(paint(hand.sheet(0), "membranes", one, area, 1))
+    session.cell_settings = CellSettings(threshold=0.95)
+    drain(session.cut().work)
+    assert (hand.linked.arrays["membranes"][0][area] == 1).all()
+    hand.undo()
+    likely = session.source.results.probabilities[0][area]
+    np.testing.assert_array_equal(
+        hand.linked.arrays["membranes"][0][area], likely > 0.95
+    )
+
+
+def test_no_edits_while_cells_are_found(session) -> None:
+    hand = session.correcting()
+    run = session.segment(ALL)
+    next(run.work)
+    for act in (hand.undo, hand.redo, lambda: hand.sheet(0)):
+        with pytest.raises(ValueError, match="cells are being found"):
+            act()
+    run.work.close()
+    hand.sheet(0)
+
+
+def test_strokes_of_a_brush_become_edits(session) -> None:
+    hand = session.correcting()
+    before = state(hand)
+    told: list[frozenset[int]] = []
+    hand.changed.connect(told.append)
+    array = hand.linked.arrays["membranes"]
+    area = (slice(4, 8), slice(4, 30))
+    where = np.ones((4, 26), bool)
+    strokes = []
+    for z in (0, 2):
+        old = array[z][area].copy()
+        array[z][area] = 1
+        strokes.append(Stroke(z, area, where, old[where], 1))
+    edit = hand.absorb("membranes", strokes)
+    assert edit.sections == {0, 2}
+    assert (hand.corrections[0][area] == 1).any()
+    assert not hand.linked.arrays["cells"][0][area].any()
+    assert told == [frozenset({0, 2})]
+    hand.undo()
+    np.testing.assert_equal(state(hand), before)
+
+
+def test_a_stroke_over_a_locked_cell_is_taken_back(session) -> None:
+    hand = session.correcting()
+    _, mask = large_cell(hand)
+    y, x = (int(v) for v in np.argwhere(mask)[5])
+    hand.do(lock(hand.sheet(1), (y, x)))
+    before = state(hand)
+    area = (slice(y, y + 1), slice(x, x + 1))
+    hand.linked.arrays["cells"][1][area] = 0
+    stroke = Stroke(1, area, np.ones((1, 1), bool), before["cells"][1][area][0], 0)
+    with pytest.raises(ValueError, match="locked"):
+        hand.absorb("cells", [stroke])
+    np.testing.assert_equal(state(hand), before)
+
+
+def test_opened_probabilities_can_be_followed(drawing) -> None:
+    session = Session()
+    stack = Stack(
+        drawing.membrane[None], metadata={"emseg": {"kind": "membrane", "scale": 1.0}}
+    )
+    session.select("p", stack)
+    drain(session.segment(Region((0,))).work)
+    hand = session.correcting()
+    assert hand.sheet(0).probability((slice(0, 9), slice(0, 9))).shape == (9, 9)
+
+
+def test_hand_work_needs_a_stack() -> None:
+    with pytest.raises(ValueError, match="no stack is chosen"):
+        Session().correcting()
