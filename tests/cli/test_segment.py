@@ -112,3 +112,54 @@ def test_wrong_options_are_refused(emseg, ours, options, said):
     done = emseg("segment", ours, "cells.tif", *options)
     assert done.code == 2
     assert said in done.err
+
+
+def test_links_give_a_cell_one_id_in_all_sections(emseg, ours, probabilities):
+    done = emseg("segment", ours, "c.tif", "--link", "--method", "multicut", "--json")
+    record = json.loads(done.out)
+    settings = CellSettings(threshold=0.45, method="multicut", link=True)
+    expected = segment(probabilities, settings=settings)
+    np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
+    np.testing.assert_array_equal(
+        segment(probabilities, threshold=0.45, link=True),
+        segment(
+            probabilities,
+            settings=settings.model_copy(update={"method": "agglomeration"}),
+        ),
+    )
+    assert (record["method"], record["linked"]) == ("multicut", True)
+    assert record["cells"] == expected.max()
+    in_two = set(np.unique(expected[0])) & set(np.unique(expected[3]))
+    assert len(in_two - {0}) > 2
+    made = read_provenance("c.tif").settings["cells"]
+    assert (made["method"], made["link"]) == ("multicut", True)
+
+
+def test_no_link_wins_and_is_the_default(emseg, ours, probabilities):
+    emseg("segment", ours, "a.tif", "--no-link")
+    emseg("segment", ours, "b.tif")
+    apart = open_stack("a.tif").data[:]
+    np.testing.assert_array_equal(apart, open_stack("b.tif").data[:])
+    assert len(set(np.unique(apart[0])) & set(np.unique(apart[1]))) == 1
+
+
+def test_links_straight_from_em(emseg, em_file, tiny_weights):
+    options = ("--threshold", "0.63", "--minimum-size", "10", "--join", "0.55")
+    done = emseg(
+        *("segment", em_file, "cells.tif", "--input-is", "em", "--link"),
+        *("--weights", tiny_weights, "--exclude", "1", *options),
+    )
+    assert done.code == 0
+    membrane = predict(open_stack(em_file), tiny_weights)
+    settings = CellSettings(threshold=0.63, minimum_size=10, join=0.55, link=True)
+    expected = segment(membrane, settings=settings, excluded=[1])
+    assert expected[0].max() > 0
+    assert not expected[1].any()
+    np.testing.assert_array_equal(open_stack("cells.tif").data[:], expected)
+
+
+def test_an_excluded_section_that_is_not_there(emseg, ours):
+    done = emseg("segment", ours, "c.tif", "--exclude", "9")
+    assert done.code == 2
+    assert "--exclude 9" in done.err
+    assert emseg("segment", ours, "c.tif", "--exclude", "x").code == 2

@@ -1,7 +1,7 @@
 """Membrane probabilities → cells, in each section and through the stack; no torch."""
 
 from napari_emseg.cells.fragments import Fragments
-from napari_emseg.cells.linking import LinkResult, link_stack
+from napari_emseg.cells.linking import LinkResult, link_stack, scratch
 from napari_emseg.cells.section import section_fragments, segment_section
 from napari_emseg.cells.stack import CellsResult, cells_provenance, segment_stack
 from napari_emseg.cells.tree import MergeTree
@@ -13,6 +13,7 @@ __all__ = [
     "MergeTree",
     "cells_provenance",
     "link_stack",
+    "scratch",
     "section_fragments",
     "segment_section",
     "segment_stack",

@@ -147,11 +147,12 @@ class _Work:
         damaged: dict[int, str] = {}
         for done, z in enumerate(self.order, start=1):
             try:
-                cells = self._cells(z)
+                values, exclude = self._read(z)
             except (OSError, ValueError) as e:
                 damaged[z] = str(e)
                 yield Note(f"section {z} can't be read and gets no cells: {e}")
             else:
+                cells = segment_section(values, self.settings, exclude=exclude)
                 counts[z] = int(cells.max())
                 sink.write(ascending.index(z), _offset(cells, first_id - 1))
                 first_id += counts[z]
@@ -159,62 +160,7 @@ class _Work:
         result = None if own is None else own.data
         return CellsResult(result, ascending, counts, damaged)
 
-    def _cells(self, z: int) -> NDArray[np.uint32]:
-        if z in self.excluded:
-            return np.zeros(self.stack.shape[1:], np.uint32)
-        values, exclude = _read(self.stack, self.source, z)
-        return segment_section(values, self.settings, exclude=exclude)
-
-
-def _linked(
-    work: _Work, sink: SectionSink | None, first_id: int
-) -> Generator[Record, None, CellsResult]:
-    """Find the cells of each section, then link them on their way to the sink."""
-    where = ArraySink(work.shape, np.dtype(np.uint32))
-    if sink is not None:
-        where.data = scratch(work.shape)
-    found = yield from _as_progress(work.run(where, first_id))
-    linking = link_stack(
-        where.data, settings=work.settings, sink=sink or where, first_id=first_id
-    )
-    while True:
-        try:
-            record = next(linking)
-        except StopIteration as stop:
-            result: LinkResult = stop.value
-            cells = where.data if sink is None else None
-            return replace(found, cells=cells, linked=result.count)
-        if isinstance(record, SectionDone):
-            record = replace(record, z=found.sections[record.z])
-        yield record
-
-
-def _as_progress(
-    work: Generator[Record, None, CellsResult],
-) -> Generator[Record, None, CellsResult]:
-    """Tell of sections that are not in the sink yet."""
-    while True:
-        try:
-            record = next(work)
-        except StopIteration as stop:
-            result: CellsResult = stop.value
-            return result
-        if isinstance(record, SectionDone):
-            record = Progress("cells", record.done, record.total)
-        yield record
-
-
-def _read(
-    stack: Stack, source: Stack | None, z: int
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return probabilities of section `z`, and where there is no picture."""
-    values = stack.section(z)
-    if source is None:
-        return values, nothing_predicted(values)
-    return values, padding(source.section(z))
-
-
-def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
+    def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
     last = offset + int(cells.max())
     if last > LARGEST_ID:
         msg = f"more cells than ids: {last} is above {LARGEST_ID}"

@@ -44,6 +44,14 @@ def _sections(_: Any, tokens: Sequence[Token]) -> slice:
     return _span(tokens[0].value, "sections")
 
 
+def _numbers(hint: type, tokens: Sequence[Token]) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in tokens[0].value.split(","))
+    except ValueError as e:
+        msg = f"{tokens[0].value!r} is no list of sections such as 14,20"
+        raise ValueError(msg) from e
+
+
 def _region(_: Any, tokens: Sequence[Token]) -> tuple[slice, slice]:
     parts = tokens[0].value.split(",")
     if len(parts) != 2:
@@ -70,6 +78,16 @@ Sections = Annotated[
         n_tokens=1,
         metavar="A:B",
         help="Sections from A up to B - 1, counted from 0; all by default.",
+    ),
+]
+
+Exclude = Annotated[
+    tuple[int, ...],
+    Parameter(
+        converter=_numbers,
+        n_tokens=1,
+        metavar="Z,Z",
+        help="Sections without cells, e.g. damaged ones; links bridge them.",
     ),
 ]
 

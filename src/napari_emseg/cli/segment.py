@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,12 +11,13 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from napari_emseg.cells import cells_provenance, segment_stack
+from napari_emseg.cells import cells_provenance, link_stack, scratch, segment_stack
 from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     CELLS,
     RUN,
+    Exclude,
     Json,
     OutputFormat,
     Overwrite,
@@ -30,7 +32,7 @@ from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
-from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
 
@@ -54,6 +56,7 @@ def segment(
     ] = None,
     weights: WeightsName = DEFAULT_WEIGHTS,
     sections: Sections = None,
+    exclude: Exclude = (),
     roi: Region = None,
     format: OutputFormat = None,  # noqa: A002
     overwrite: Overwrite = False,
@@ -64,9 +67,9 @@ def segment(
 ) -> None:
     """Make cells, uint32 ids, from an EM stack or from probabilities of membrane.
 
-    Section by section; ids are unique over the stack, 0 is membrane. The threshold is
-    that of the weights unless --threshold is given. From probabilities the weights and
-    the options of the run are not used.
+    0 is membrane. No id is in two sections, unless --link finds which profiles are one
+    cell. The threshold is that of the weights unless --threshold is given. From
+    probabilities the weights and the options of the run are not used.
 
     Parameters
     ----------
@@ -78,9 +81,10 @@ def segment(
     scope = Scope.of(source.open(input), sections, roi)
     place = Place(output, format, overwrite)
     if _input_is(scope.stack, input_is) == "em":
-        found = cells_from_em(scope, place, find_weights(weights, run), run, cells)
+        chosen = find_weights(weights, run)
+        found = cells_from_em(scope, place, chosen, run, cells, exclude=exclude)
     else:
-        found = cells_from_probabilities(scope, place, cells)
+        found = cells_from_probabilities(scope, place, cells, exclude=exclude)
     if json:
         print_json(found.record)
     else:
@@ -96,23 +100,34 @@ class Outcome:
 
 
 class CellsSink(CountingSink):
-    """Takes probabilities section by section and passes their cells on."""
+    """Takes probabilities of some sections and passes their cells on.
 
-    def __init__(self, sink: SectionSink, settings: CellSettings) -> None:
+    Parameters
+    ----------
+    places
+        Where each section that comes belongs in the sink.
+    """
+
+    def __init__(
+        self, sink: SectionSink, places: Sequence[int], settings: CellSettings
+    ) -> None:
         super().__init__(sink)
+        self.shape = (len(places), *sink.shape[1:])
+        self._places = places
         self._settings = settings
         self.cells = 0
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Find the cells of section `z` and store them; ids go on counting."""
+        alone = self._settings.model_copy(update={"link": False})
         work = segment_stack(
-            section[np.newaxis], settings=self._settings, first_id=self.cells + 1
+            section[np.newaxis], settings=alone, first_id=self.cells + 1
         )
         found = drain(work)
         if found.cells is None or found.damaged:
             msg = f"section {z} gave no cells: {found.damaged.get(0)}"
             raise RuntimeError(msg)
-        super().write(z, found.cells[0])
+        super().write(self._places[z], found.cells[0])
         self.cells += found.counts[0]
 
 
@@ -122,42 +137,52 @@ def cells_from_em(
     weights: Weights,
     run: PredictSettings,
     settings: CellSettings,
+    *,
+    exclude: Sequence[int] = (),
 ) -> Outcome:
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack, provenance
 
     settings = _with_threshold(settings, weights.card.threshold)
     made = cells_provenance(settings, provenance(scope.stack, weights, run))
+    kept = _without(scope, exclude)
     with writing(place.open(scope, np.uint32, made)) as counted:
-        sink = CellsSink(counted, settings)
+        apart = _Scratch(counted.shape) if settings.link else counted
+        sink = CellsSink(apart, [scope.sections.index(z) for z in kept], settings)
         result = follow(
             predict_stack(
                 scope.stack,
                 weights,
                 settings=run,
-                sections=scope.sections,
+                sections=kept,
                 roi=scope.region,
                 sink=sink,
             )
         )
         refuse_if_unreadable(result)
-    return _outcome(scope, place, settings, sink.cells, run=result)
+        cells = sink.cells
+        if isinstance(apart, _Scratch):
+            linking = link_stack(apart.data, settings=settings, sink=counted)
+            cells = follow(linking).count
+    return _outcome(scope, place, settings, cells, run=result)
 
 
 def cells_from_probabilities(
-    scope: Scope, place: Place, settings: CellSettings
+    scope: Scope, place: Place, settings: CellSettings, *, exclude: Sequence[int] = ()
 ) -> Outcome:
     """Find the cells of probabilities and write them, section by section."""
     before = provenance_of(scope.stack)
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
     made = cells_provenance(settings, before)
+    _without(scope, exclude)
     with writing(place.open(scope, np.uint32, made)) as sink:
         result = follow(
             segment_stack(
                 _cropped(scope.stack, scope.region),
                 settings=settings,
                 sections=scope.sections,
+                excluded=exclude,
                 sink=sink,
             )
         )
@@ -165,8 +190,36 @@ def cells_from_probabilities(
             msg = f"no section gave cells: {next(iter(result.damaged.values()))}"
             raise OSError(msg)
     damaged = {str(z): reason for z, reason in result.damaged.items()}
-    outcome = _outcome(scope, place, settings, sum(result.counts.values()))
+    outcome = _outcome(scope, place, settings, result.count)
     return replace(outcome, record=outcome.record | {"damaged": damaged})
+
+
+class _Scratch(ArraySink):
+    """Keeps sections on disk until they are linked."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(np.uint32)
+        self.data = scratch(shape)
+
+
+def _without(scope: Scope, exclude: Sequence[int]) -> tuple[int, ...]:
+    """Return the sections of the scope that are not excluded.
+
+    Raises
+    ------
+    ValueError
+        If an excluded one isn't in it, or none is left.
+    """
+    outside = [z for z in exclude if z not in scope.sections]
+    if outside:
+        msg = f"--exclude {outside[0]}: there is no such section in what is asked for"
+        raise ValueError(msg)
+    kept = tuple(z for z in scope.sections if z not in exclude)
+    if not kept:
+        msg = "--exclude leaves no section"
+        raise ValueError(msg)
+    return kept
 
 
 def _input_is(stack: Stack, said: InputIs | None) -> InputIs:
@@ -219,6 +272,8 @@ def _outcome(
         "sections": list(scope.sections),
         **({} if run is None else facts(run)),
         "threshold": settings.threshold,
+        "method": settings.method,
+        "linked": settings.link,
         "cells": cells,
     }
     by = "" if run is None else f", {run_words(run)}"
