@@ -160,7 +160,55 @@ class _Work:
         result = None if own is None else own.data
         return CellsResult(result, ascending, counts, damaged)
 
-    def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
+    def _read(self, z: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return probabilities of section `z`, and where there is no picture."""
+        if z in self.excluded:
+            return np.full(self.stack.shape[1:], np.nan, np.float32), None
+        values = self.stack.section(z)
+        if self.source is None:
+            return values, nothing_predicted(values)
+        return values, padding(self.source.section(z))
+
+
+def _linked(
+    work: _Work, sink: SectionSink | None, first_id: int
+) -> Generator[Record, None, CellsResult]:
+    """Find the cells of each section, then link them on their way to the sink."""
+    where = ArraySink(work.shape, np.dtype(np.uint32))
+    if sink is not None:
+        where.data = scratch(work.shape)
+    found = yield from _as_progress(work.run(where, first_id))
+    linking = link_stack(
+        where.data, settings=work.settings, sink=sink or where, first_id=first_id
+    )
+    while True:
+        try:
+            record = next(linking)
+        except StopIteration as stop:
+            result: LinkResult = stop.value
+            cells = where.data if sink is None else None
+            return replace(found, cells=cells, linked=result.count)
+        if isinstance(record, SectionDone):
+            record = replace(record, z=found.sections[record.z])
+        yield record
+
+
+def _as_progress(
+    work: Generator[Record, None, CellsResult],
+) -> Generator[Record, None, CellsResult]:
+    """Tell of sections that are not in the sink yet."""
+    while True:
+        try:
+            record = next(work)
+        except StopIteration as stop:
+            result: CellsResult = stop.value
+            return result
+        if isinstance(record, SectionDone):
+            record = Progress("cells", record.done, record.total)
+        yield record
+
+
+def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
     last = offset + int(cells.max())
     if last > LARGEST_ID:
         msg = f"more cells than ids: {last} is above {LARGEST_ID}"
