@@ -54,6 +54,9 @@ class Results:
         self.last_id = 0
         """Largest cell id given so far."""
         self.membrane_provenance: Provenance | None = None
+        """Of the latest run."""
+        self.made: dict[int, Provenance] = {}
+        """Of each section that has probabilities, the latest run over it."""
         self._areas: dict[int, list[Area]] = {}
         self._hand: HandWork | None = None
         self._lock = Lock()
@@ -121,6 +124,7 @@ class Results:
             self.probabilities[z] = 0
             self.membranes[z] = 0
         self._segmented.pop(z, None)
+        self.made.pop(z, None)
         if "cells" in self.__dict__:
             self.cells[z] = 0
 

@@ -53,7 +53,7 @@ def _predicting(
 
     results = source.results
     made = provenance(source.stack, predictor.weights, settings)
-    results.membrane_provenance = made.model_copy(update={"threshold": threshold})
+    results.membrane_provenance = made
     for z in source.excluded:
         results.clear(z)
     with closing(work):
@@ -65,6 +65,7 @@ def _predicting(
                 return result
             if isinstance(record, TileDone):
                 results.put(record.z, record.core, record.values[0], threshold)
+                results.made[record.z] = made
             elif isinstance(record, SectionDone):
                 results.settle(record.z)
             yield record

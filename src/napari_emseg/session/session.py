@@ -25,10 +25,10 @@ from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
 
 if TYPE_CHECKING:
-    from napari_emseg.session.handwork import HandWork
     from napari_emseg.check import SectionCheck
     from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
+    from napari_emseg.session.handwork import HandWork
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +97,6 @@ class Session:
     predict_settings: PredictSettings = field(default_factory=PredictSettings)
     cell_settings: CellSettings = field(default_factory=CellSettings)
     check_settings: CheckSettings = field(default_factory=CheckSettings)
-
     redo_reviewed: bool = False
     """Runs go over reviewed sections, too; what was done by hand stays all the same."""
 
@@ -172,10 +171,32 @@ class Session:
                 update={"depth": None, "heads": "last"}
             )
         self.weights = weights
-        if weights is not None:
+        threshold = self._own_threshold()
+        if threshold is not None:
             self.cell_settings = self.cell_settings.model_copy(
-                update={"threshold": weights.card.threshold}
+                update={"threshold": threshold}
             )
+
+    def choose_settings(self, settings: PredictSettings) -> None:
+        """Use other settings; a threshold that comes with a depth comes along.
+
+        Unless the user has chosen another one.
+        """
+        own = self._own_threshold()
+        self.predict_settings = settings
+        if own is not None and self.cell_settings.threshold == own:
+            self.cell_settings = self.cell_settings.model_copy(
+                update={"threshold": self._own_threshold()}
+            )
+
+    def _own_threshold(self) -> float | None:
+        """Return the threshold that validation fixed for the chosen way to run."""
+        if self.weights is None:
+            return None
+        s = self.predict_settings
+        known = self.weights.card.variant(s.depth, s.heads, tta=s.tta)
+        fixed = None if known is None else known.threshold
+        return self.weights.card.threshold if fixed is None else fixed
 
     def check(self) -> Run:
         """Return a look at every section; its result is a list of findings.

@@ -9,7 +9,8 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights, list_weights, read_weights
-from napari_emseg.session import Run
+from napari_emseg.session import Region, Run
+from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.preferences import preference
@@ -25,18 +26,17 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
+from napari_emseg.widgets.view import section_on_screen
 from napari_emseg.widgets.words import (
     card_in_words,
+    file_in_words,
     rescaling_in_words,
     sections_in_words,
+    way_in_words,
 )
 
-IN_DATA_PANEL = ("invert",)
-ADVANCED = tuple(
-    name
-    for name in PredictSettings.model_fields
-    if name not in (*IN_DATA_PANEL, "device")
-)
+ELSEWHERE = ("invert", "device", "depth", "heads")
+ADVANCED = tuple(n for n in PredictSettings.model_fields if n not in ELSEWHERE)
 
 
 class MembranesPanel(QWidget):
@@ -49,11 +49,14 @@ class MembranesPanel(QWidget):
         self.weights = combo_box()
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
+        self.depth = DepthDial(self._desk)
+        self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
         self.scope = ScopeRow(self._desk)
         self.device = SettingsForm(self._session.predict_settings, fields=["device"])
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
         self.rescaling = text_label()
         self.estimate = text_label(role="plain")
+        self.shown = text_label(role="note")
         self.run = RunRow(self._desk, "membranes", self._prepare)
         self._lay_out()
         self._connect()
@@ -70,24 +73,29 @@ class MembranesPanel(QWidget):
         layout = panel_layout(self)
         layout.addLayout(weights)
         layout.addWidget(self.card)
+        layout.addWidget(self.depth)
+        layout.addWidget(self.heads)
         layout.addLayout(scope)
         layout.addWidget(self.device)
         layout.addWidget(self.rescaling)
         layout.addWidget(self.estimate)
+        layout.addWidget(self.shown)
         layout.addWidget(self.run)
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
 
     def _connect(self) -> None:
         self.weights.activated.connect(self._on_weights_chosen)
         self.file.clicked.connect(self._on_file)
-        self.device.edited.connect(self._on_edited)
-        self.advanced.edited.connect(self._on_edited)
+        self._forms = (self.heads, self.device, self.advanced)
+        for form in self._forms:
+            form.edited.connect(self._on_edited)
+        self.depth.measured.connect(self._on_state)
         self.scope.changed.connect(self._on_estimate)
         events = self._session.events
         follow(self, events.source, self._on_state)
         follow(self, events.weights, self._on_state)
         follow(self, events.predict_settings, self._on_settings)
-        self._desk.job.ended.connect(self._on_estimate)
+        self._desk.job.ended.connect(self._on_state)
 
     def add_weights(self, path: Path) -> None:
         """Offer a weights file and use it; says so if it is none."""
@@ -132,11 +140,11 @@ class MembranesPanel(QWidget):
             self.add_weights(Path(chosen))
 
     def _on_edited(self, settings: PredictSettings) -> None:
-        self._session.predict_settings = settings
+        self._session.choose_settings(settings)
 
     def _on_settings(self) -> None:
-        self.device.show_settings(self._session.predict_settings)
-        self.advanced.show_settings(self._session.predict_settings)
+        for form in self._forms:
+            form.show_settings(self._session.predict_settings)
         self._on_state()
 
     def _on_state(self) -> None:
@@ -144,8 +152,11 @@ class MembranesPanel(QWidget):
         if weights is not None:
             self._offer(weights)
             self.weights.setCurrentIndex(self._index(weights))
-        self.card.setText("" if weights is None else card_in_words(weights.card))
+            settings = self._session.predict_settings
+            about = (card_in_words(weights.card), file_in_words(weights, settings))
+            self.card.setText("<br>".join(words for words in about if words))
         self.card.setVisible(weights is not None)
+        self.heads.setVisible(weights is not None and len(weights.card.depths) > 1)
         self._on_estimate()
 
     def _on_estimate(self) -> None:
@@ -162,10 +173,36 @@ class MembranesPanel(QWidget):
             rescaling = rescaling_in_words(source.stack, weights.card, rescale=rescale)
         self.rescaling.setText(rescaling)
         self.rescaling.setVisible(bool(rescaling))
+        self.depth.show_depths(self._region())
+        self._show_what_is_shown()
         words, ready = self._estimate_in_words()
         self.estimate.setText(words)
         set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
+
+    def _region(self) -> Region | None:
+        try:
+            return self.scope.region()
+        except ValueError:
+            return None
+
+    def _show_what_is_shown(self) -> None:
+        """Say what made the section on screen, if Run would do it in another way."""
+        source, layer = self._session.source, self._desk.source_layer
+        weights, words = self._session.weights, ""
+        if source is not None and layer is not None and weights is not None:
+            z = section_on_screen(self._desk.viewer, layer)
+            made = source.results.made.get(z)
+            name, depths = weights.card.name, weights.card.depths
+            settings = self._session.predict_settings.model_dump()
+            chosen = way_in_words(name, settings, depths)
+            if made is not None:
+                known = depths if made.weights == name else ()
+                shown = way_in_words(made.weights or "?", made.settings, known)
+                if shown != chosen:
+                    words = f"On screen: {shown}. Run to see {chosen}."
+        self.shown.setText(words)
+        self.shown.setVisible(bool(words))
 
     def _estimate_in_words(self) -> tuple[str, bool]:
         if self._session.weights is None:

@@ -70,6 +70,19 @@ def at_leisure(work: Generator[Record, None, R]) -> Generator[Record, None, R]:
         work.close()
 
 
+def torch_at_leisure(
+    work: Generator[Record, None, R],
+) -> Generator[Record, None, R]:
+    """Do work that needs PyTorch, which is loaded with the window alive."""
+    try:
+        _stand_back()
+        load_torch()
+        yield Progress("loading", 1, 1)
+        return (yield from work)
+    finally:
+        work.close()
+
+
 def _stand_back() -> None:
     """Let the window go first where there are too few cores for both.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from html import escape
+from typing import Any
 
 from napari_emseg.cells import CellsResult
 from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.inference import PredictionResult
+from napari_emseg.inference import PredictionResult, throughput
+from napari_emseg.models.weights import Weights
 
 
 def stack_in_words(stack: Stack) -> str:
@@ -104,6 +108,25 @@ def card_in_words(card: Card) -> str:
     return "<br>".join(lines)
 
 
+def file_in_words(weights: Weights, settings: PredictSettings) -> str:
+    """Return the size of a weights file and how fast it is, here or by its card."""
+    parts = []
+    if weights.path.is_file():
+        parts.append(f"{weights.path.stat().st_size / 2**20:.1f} MiB")
+    ms = throughput.known(weights, settings)
+    if ms is None and settings.depth is None and weights.card.depths:
+        deepest = settings.model_copy(update={"depth": max(weights.card.depths)})
+        ms = throughput.known(weights, deepest)
+    if ms is not None:
+        parts.append(f"{ms / 1000:.2g} s per megapixel on this machine")
+    else:
+        parts += [
+            f"{ms / 1000:.2g} s per megapixel on {device}, by the card"
+            for device, ms in weights.card.ms_per_megapixel.items()
+        ]
+    return " · ".join(parts)
+
+
 def _data(sets: tuple[DataSet, ...]) -> str:
     said = (f"{d.name}, sections {d.sections}" if d.sections else d.name for d in sets)
     return escape("; ".join(said)) or "data"
@@ -125,6 +148,41 @@ def result_in_words(result: object) -> str:
 def sections_in_words(n: int) -> str:
     """Return e.g. `1 section`."""
     return f"{n} section{'s' * (n != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Return e.g. `3 s` or `2 min`."""
+    if seconds < 0.95:
+        return "< 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def millions(parameters: int) -> str:
+    """Return a number of parameters, e.g. `0.51 M`."""
+    m = parameters / 1e6
+    return f"{m:.1f} M" if m >= 10 else f"{m:.2f} M" if m >= 0.1 else f"{m:.3f} M"
+
+
+def way_in_words(
+    name: str, settings: Mapping[str, Any], depths: Collection[int] = ()
+) -> str:
+    """Return which network ran and how, e.g. `isbi2012-unetpp, depth 2`.
+
+    `depths` are those that its card knows: no depth means the deepest.
+    """
+    depth = settings.get("depth") or max(depths, default=None)
+    parts = [name]
+    if depth is not None:
+        parts.append(f"depth {depth}")
+    if settings.get("heads") == "mean" and depth != 1:
+        parts.append("mean of heads")
+    if settings.get("tta"):
+        parts.append("mirrors averaged")
+    return ", ".join(parts)
 
 
 def time_left(seconds: float | None) -> str:
