@@ -82,6 +82,9 @@ def test_writes_weights_whose_card_tells_how_they_came_to_be(pair, tmp_path):
     assert card.held_out_data[0].sections == "3"
     assert {"v_rand", "v_info", "validation_v_rand"} <= set(card.scores)
     assert card.training.settings["seed"] == 3
+    assert [v.tta for v in card.variants] == [False, True]
+    assert card.variants[0].scores.items() <= card.scores.items()
+    assert card.ms_per_megapixel["cpu"] > 0
     assert weights.network()(_zeros()).shape == (1, 2, 32, 32)
     assert not checkpoint_of(output).exists()
 
@@ -92,7 +95,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pair, tmp_path):
     output = tmp_path / "stopped.safetensors"
     work = start(pair, output)
     for record in work:
-        if isinstance(record, Progress) and record.done == 4:
+        if _is_training(record) and record.done == 4:
             break
     work.close()
     assert not output.exists()
@@ -100,7 +103,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pair, tmp_path):
 
     steps = []
     resumed = drain(start(pair, output), steps.append)
-    assert [r.done for r in steps if isinstance(r, Progress)] == [5, 6]
+    assert [r.done for r in steps if _is_training(r)] == [5, 6]
     a, b = whole.network().state_dict(), resumed.network().state_dict()
     for key, value in a.items():
         np.testing.assert_allclose(value, b[key], atol=1e-6, err_msg=key)
@@ -115,6 +118,10 @@ def test_without_validation_the_last_weights_are_taken(pair, tmp_path):
     assert weights.card.training.steps == 6
     assert weights.card.scores == {}
     assert weights.card.threshold == 0.5
+
+
+def _is_training(record):
+    return isinstance(record, Progress) and record.step == "training"
 
 
 def _notes(records):

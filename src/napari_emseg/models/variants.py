@@ -20,18 +20,19 @@ def with_facts(card: Card, network: Network) -> Card:
     Scores and times that the card knows of its variants are kept, as far as the network
     can be run in that way.
     """
-    parts: list[Variant] = []
-    for depth, heads, part in _parts(network):
+    variants: list[Variant] = []
+    for depth, heads, part in parts_of(network):
+        facts = _facts(part)
+        if depth is not None:
+            config = cast("Prunable", part).config
+            facts["config"] = config.model_dump(mode="json")
         for tta in (False, True):
             known = card.variant(depth, heads, tta=tta)
-            if known is None and tta:
-                continue
+            if known is None and (tta or depth is None):
+                continue  # there is nothing to say of it that the card doesn't
             known = known or Variant(depth=depth, heads=heads)
-            config = part.config.model_dump(mode="json")
-            facts = _facts(part) | {"config": config}
-            parts.append(known.model_copy(update=facts))
-    whole = tuple(v for v in card.variants if v.depth is None)
-    return card.model_copy(update={**_facts(network), "variants": (*whole, *parts)})
+            variants.append(known.model_copy(update=facts))
+    return card.model_copy(update={**_facts(network), "variants": tuple(variants)})
 
 
 def card_at(card: Card, depth: int, heads: Heads) -> Card:
@@ -73,6 +74,14 @@ def is_mean(heads: Heads, depth: int) -> bool:
     return heads == "mean" and depth > 1
 
 
+def own_way(network: Network) -> tuple[int | None, Heads]:
+    """Return the depth and heads that a network has as it is."""
+    depths: tuple[int, ...] = getattr(network, "depths", ())
+    config = getattr(network, "config", None)
+    mean = getattr(config, "heads", None) == "mean"
+    return max(depths, default=None), "mean" if mean else "last"
+
+
 def _holds(part: Variant, other: Variant) -> bool:
     """Tell if the network of `part` can be run as `other`, too."""
     if other.depth is None or part.depth is None:
@@ -82,9 +91,14 @@ def _holds(part: Variant, other: Variant) -> bool:
     return (other.depth, other.heads) == (part.depth, part.heads)
 
 
-def _parts(network: Network) -> Iterator[tuple[int, Heads, Prunable]]:
-    """Cut a network to each of its depths, and to each mean of heads."""
+def parts_of(network: Network) -> Iterator[tuple[int | None, Heads, Network]]:
+    """Cut a network to each of its depths, and to each mean of heads.
+
+    One without depth is its only part, of depth None.
+    """
     depths: tuple[int, ...] = getattr(network, "depths", ())
+    if not depths:
+        yield None, "last", network
     whole = cast("Prunable", network)
     for depth in depths:
         yield depth, "last", whole.pruned(depth)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Heads
@@ -226,6 +226,25 @@ def save_weights(
     network = build(card.architecture, card.config)
     card = with_facts(card, cast("Network", network))
     path.parent.mkdir(parents=True, exist_ok=True)
+    return _write(path, arrays, card)
+
+
+def replace_card(weights: Weights, card: Card) -> Weights:
+    """Write another card into a file, in place; its numbers stay as they are.
+
+    The file's checksum changes, since it covers the card.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file can't be read or written.
+    """
+    with _reading(weights.path):
+        arrays = load_file(weights.path)
+    return _write(weights.path, arrays, card)
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]], card: Card) -> Weights:
     part = path.with_name(path.name + ".part")
     header = {CARD: card.model_dump_json(), "format": "pt"}
     save_file(arrays, part, metadata=header)

@@ -1,0 +1,156 @@
+"""Score finished weights anew: `python benchmarks/score_weights.py isbi2012-unetpp`.
+
+Each depth, each mean of heads, and both with averaged mirrors, on the sections that the
+card names as held out; thresholds come from those it names for validation. The card in
+the file is replaced, its numbers stay. Where there are several depths, depths 2 and 4
+are compared section by section; the differences go into the card's notes and, with the
+scores, into `results/NAME.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from machine import describe as describe_machine
+from train_bundled import ROOT
+
+from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.records import Progress, Record, drain
+from napari_emseg.io import open_stack
+from napari_emseg.metrics import v_rand_v_info
+from napari_emseg.models.weights import Weights, load_weights, replace_card
+from napari_emseg.train.dataset import Example, read_examples
+from napari_emseg.train.scoring import inside_of, truth_of, with_scores
+
+FOLDERS = {"ISBI 2012 training stack": ("isbi2012", "inside")}
+"""Name of a data set in cards: its folder, and what its labels are."""
+
+COMPARED = (2, 4)
+
+SCORES = ("v_rand", "v_info")
+
+
+def examples_of(sets: Sequence[DataSet], data: Path, card: Card) -> list[Example]:
+    """Read the sections that a card names."""
+    found: list[Example] = []
+    for each in sets:
+        if each.name not in FOLDERS:
+            known = ", ".join(FOLDERS)
+            msg = f"don't know where {each.name!r} is; known are: {known}"
+            raise ValueError(msg)
+        name, meaning = FOLDERS[each.name]
+        images = data / name / "images"
+        numbers = sorted(int(path.stem) for path in images.glob("*.png"))
+        found += read_examples(
+            open_stack(images),
+            open_stack(data / name / "labels"),
+            meaning,
+            sections=[numbers.index(z) for z in numbers_in(each.sections)],
+            rule=card.normalisation,
+        )
+    return found
+
+
+def numbers_in(ranges: str) -> list[int]:
+    """Read section numbers such as `0-2, 27-29`."""
+    found: list[int] = []
+    for part in ranges.split(","):
+        first, _, last = part.strip().partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def compare(weights: Weights, examples: Sequence[Example]) -> dict[str, Any]:
+    """Score two depths section by section; differences, their mean and its error."""
+    truth = truth_of(examples)
+    scores = {}
+    for depth in COMPARED:
+        inside = inside_of(weights.at(depth).network(), examples)
+        scores[depth] = [
+            v_rand_v_info(inside[z : z + 1], truth[z : z + 1])
+            for z in range(len(examples))
+        ]
+    found: dict[str, Any] = {}
+    for name in SCORES:
+        a, b = ([getattr(s, name) for s in scores[depth]] for depth in COMPARED)
+        differences = [x - y for x, y in zip(a, b, strict=True)]
+        error = stdev(differences) / len(differences) ** 0.5
+        found[name] = {
+            **{
+                f"depth {d}": values for d, values in zip(COMPARED, (a, b), strict=True)
+            },
+            "mean difference": mean(differences),
+            "standard error": error,
+        }
+    return found
+
+
+def note_of(found: dict[str, Any], n: int) -> str:
+    """Say the comparison in one line, for the card."""
+    parts = [
+        f"{title} {found[name]['mean difference']:+.4f} ± "
+        f"{found[name]['standard error']:.4f}"
+        for title, name in (("V_Rand", "v_rand"), ("V_Info", "v_info"))
+    ]
+    return f"{_start_of_note()} over {n} held-out sections: {', '.join(parts)}"
+
+
+def _start_of_note() -> str:
+    return f"Depth {COMPARED[0]} less depth {COMPARED[1]}, mean and standard error"
+
+
+def describe(record: Record) -> None:
+    """Print what happened."""
+    if isinstance(record, Progress):
+        print(f"{record.step}: {record.done} of {record.total}", flush=True)
+
+
+def rescore(weights: Weights, data: Path, device: str) -> dict[str, Any]:
+    """Score weights and replace the card in their file; return what was found."""
+    card = weights.card
+    validation = examples_of(card.validation_data, data, card)
+    held_out = examples_of(card.held_out_data, data, card)
+    network = weights.network().to(device)
+    card = drain(with_scores(card, network, validation, held_out), describe)
+    notes = tuple(n for n in card.notes if not n.startswith(_start_of_note()))
+    weights = replace_card(weights, card.model_copy(update={"notes": notes}))
+    found: dict[str, Any] = {"held out": [d.model_dump() for d in card.held_out_data]}
+    found["ways"] = [
+        {"way": v.words, **v.model_dump(mode="json", exclude={"config", "geometry"})}
+        for v in weights.card.variants
+    ]
+    if set(COMPARED) <= set(weights.card.depths):
+        found["paired"] = compare(weights, held_out)
+        notes += (note_of(found["paired"], len(held_out)),)
+        replace_card(weights, weights.card.model_copy(update={"notes": notes}))
+    return found
+
+
+def main() -> None:
+    """Score one weights file and rewrite its card."""
+    cuda = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", help="bundled name, or a .safetensors file")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--device", default=cuda)
+    parser.add_argument("--threads", type=int, help="of the CPU; all by default")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    weights = load_weights(args.weights)
+    machine = describe_machine(torch.get_num_threads())
+    found = {"machine": machine, **rescore(weights, args.data, args.device)}
+    path = args.out / f"{weights.card.name}.json"
+    path.write_text(json.dumps(found, indent=2) + "\n")
+    print("wrote", weights.path, "and", path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.records import Progress, drain
+from napari_emseg.core.stack import Stack
+from napari_emseg.metrics import isbi_scores
+from napari_emseg.models.forward import predict_picture
+from napari_emseg.models.weights import read_weights, replace_card, save_weights
+from napari_emseg.models.zoo import build
+from napari_emseg.train.dataset import Example, read_examples
+from napari_emseg.train.scoring import with_scores
+
+CONFIG = {"base": 2, "depth": 2}
+
+
+@pytest.fixture
+def examples(drawn_stack: tuple[Stack, NDArray[np.uint32]]) -> list[Example]:
+    images, cells = drawn_stack
+    return read_examples(images, Stack(cells), "cells")
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    network = build("unetpp", CONFIG)
+    network(torch.rand(2, 1, 64, 64))
+    return network
+
+
+def card_of(**facts: object) -> Card:
+    return Card(name="x", architecture="unetpp", config=CONFIG, **facts)
+
+
+def test_every_way_is_scored_by_itself(network, examples):
+    card = card_of(threshold=0.4, scores={"validation_v_rand": 0.7, "v_rand": 0.1})
+    records = []
+    found = drain(
+        with_scores(card, network, examples[:1], examples[3:]), records.append
+    )
+
+    ways = [(v.depth, v.heads, v.tta) for v in found.variants]
+    assert ways == [
+        (depth, heads, tta)
+        for depth, heads in ((1, "last"), (2, "last"), (2, "mean"))
+        for tta in (False, True)
+    ]
+    assert [r.done for r in records if isinstance(r, Progress)] == [1, 2, 3, 4, 5, 6]
+    truth = np.stack([e.target == 1 for e in examples[3:]])
+    for depth, heads, tta in ways:
+        part = network.pruned(depth, heads).eval()
+        inside = [predict_picture(part, e.image, tta=tta)[1] for e in examples[3:]]
+        expected = isbi_scores(np.stack(inside), truth)
+        scores = found.variant(depth, heads, tta=tta).scores
+        assert scores["v_rand"] == pytest.approx(expected.v_rand)
+        assert scores["warping_error"] == pytest.approx(expected.warping_error)
+
+
+def test_the_card_speaks_of_the_network_as_it_is(network, examples):
+    card = card_of(threshold=0.4, scores={"validation_v_rand": 0.7, "v_rand": 0.1})
+    found = drain(with_scores(card, network, examples[:1], examples[3:]))
+    own = found.variant(2)
+    assert found.scores == own.scores | {"validation_v_rand": 0.7}
+    assert found.ms_per_megapixel == own.ms_per_megapixel
+    assert (found.threshold, own.threshold) == (0.4, 0.4)
+    assert found.variant(2, tta=True).ms_per_megapixel == {}
+
+
+def test_without_held_out_sections_there_are_times_but_no_scores(network):
+    found = drain(with_scores(card_of(), network, [], []))
+    assert found.scores == {}
+    assert [v.tta for v in found.variants] == [False] * 3
+    assert all(v.ms_per_megapixel["cpu"] > 0 for v in found.variants)
+
+
+def test_a_new_card_leaves_the_numbers_as_they_are(network, tmp_path):
+    path = tmp_path / "x.safetensors"
+    before = save_weights(path, network.state_dict(), card_of())
+    old = {k: v.clone() for k, v in before.network().state_dict().items()}
+    changed = before.card.model_copy(update={"summary": "other"})
+
+    after = replace_card(before, changed)
+
+    assert after.card == read_weights(path).card == changed
+    for key, value in after.network().state_dict().items():
+        assert torch.equal(value, old[key])
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
