@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from napari_emseg.core.settings import AugmentSettings, TrainSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.zoo import build
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
-from napari_emseg.train.trainer import Trainer, TrainResult
+from napari_emseg.train.trainer import Trainer, TrainResult, _same_run
 
 SETTINGS = TrainSettings(
     steps=12, patch=32, batch=2, validate_every=4, half_precision=False, seed=1
@@ -362,3 +363,16 @@ def test_the_rate_goes_up_and_down_once(examples: list[Example]) -> None:
     assert max(rates) <= SETTINGS.learning_rate * (1 + 1e-6)
     assert 0 < top < 10
     assert (np.diff(rates[top:-1]) < 0).all()
+
+
+def test_a_checkpoint_older_than_a_setting_is_gone_on_with() -> None:
+    """What it doesn't know was as the default is now."""
+    values = SETTINGS.model_dump(mode="json")
+    del values["averaging"], values["augment"]["invert"]
+    older = json.dumps(values)
+    assert _same_run(older, SETTINGS, "")
+    assert _same_run(older + " of vnc", SETTINGS, " of vnc")
+    assert not _same_run(older, SETTINGS, " of vnc")
+    other = SETTINGS.model_copy(update={"averaging": 0.9})
+    assert not _same_run(older, other, "")
+    assert not _same_run(json.dumps({"gone": 1}), SETTINGS, "")

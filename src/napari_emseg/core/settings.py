@@ -237,6 +237,13 @@ class AugmentSettings(Settings):
         title="Noise",
         description="Largest standard deviation of added noise (1 = the grey range).",
     )
+    invert: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Inverted patches",
+        description="Share of patches in which dark and bright are swapped.",
+    )
     artefacts: float = Field(
         0.1,
         ge=0,

@@ -82,13 +82,16 @@ def sample(picture: Tensor, where: Tensor, mode: str) -> Tensor:
 def change_grey(
     image: Tensor, settings: AugmentSettings, rng: torch.Generator
 ) -> Tensor:
-    """Change contrast, brightness and gamma of `(y, x)`, and add noise."""
+    """Change contrast, brightness and gamma of `(y, x)`, add noise, maybe invert."""
     c = settings.contrast
     gain, offset, gamma = (torch.rand(3, generator=rng) * 2 - 1).tolist()
     image = image.clamp(min=0) ** (1 + c * gamma) + image.clamp(max=0)
     image = (image - 0.5) * (1 + c * gain) + 0.5 + c / 2 * offset
     strength = float(torch.rand((), generator=rng)) * settings.noise
-    return image + strength * _noise(image, rng)
+    image = image + strength * _noise(image, rng)
+    if settings.invert and bool(torch.rand((), generator=rng) < settings.invert):
+        image = 1 - image
+    return image
 
 
 def spoil(

@@ -45,9 +45,9 @@ def fill_in(
     size = images.voxel_size_nm
     config = network_class(about.architecture).Config(**about.config)
     validation = {
-        f"validation_{name}": result.scores[name]
-        for name in ("v_rand", "v_info")
-        if name in result.scores
+        f"validation_{name}": value
+        for name, value in result.scores.items()
+        if name.endswith(("v_rand", "v_info"))
     }
     return about.model_copy(
         update={

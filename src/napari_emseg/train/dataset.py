@@ -132,11 +132,12 @@ class PatchSource:
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
-        patches = [self._patch(rng) for _ in range(self._settings.batch)]
+        patches = [self.patch(rng) for _ in range(self._settings.batch)]
         image, target, weight = zip(*patches, strict=True)
         return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
 
-    def _patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw image, target and weight, each `(y, x)`."""
         which = int(torch.randint(len(self._sections), (), generator=rng))
         section = self._sections[which]
         seen = self._settings.patch - 2 * self._trim

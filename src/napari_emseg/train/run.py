@@ -52,11 +52,18 @@ def split_sections(
     apart |= set(validation)
     training = [z for z in left if z not in apart] if training is None else training
     split = Split(tuple(training), tuple(validation), tuple(held_out))
-    _check(split, n)
+    check_split(split, n)
     return split
 
 
-def _check(split: Split, n: int) -> None:
+def check_split(split: Split, n: int) -> None:
+    """Check that sections exist, each in one set, and that some are left to learn from.
+
+    Raises
+    ------
+    ValueError
+        With the first that is wrong.
+    """
     every = (*split.training, *split.validation, *split.held_out)
     outside = [z for z in every if not 0 <= z < n]
     if outside:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from json import JSONDecoder
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -83,7 +85,7 @@ class Trainer:
         self._loss = loss or LOSSES[settings.loss]
         self._frozen = tuple(frozen)
         self._patience = patience
-        self._identity = settings.model_dump_json() + of
+        self._of = of
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
@@ -206,7 +208,7 @@ class Trainer:
     def _contents(self) -> dict[str, Any]:
         return {
             "step": self._step,
-            "settings": self._identity,
+            "settings": self.settings.model_dump_json() + self._of,
             "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule and self._schedule.state_dict(),
@@ -225,7 +227,7 @@ class Trainer:
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
         saved = read_checkpoint(self._checkpoint, self._device)
-        if saved["settings"] != self._identity:
+        if not _same_run(saved["settings"], self.settings, self._of):
             raise ValueError(_of_another(self._checkpoint, "other settings"))
         try:
             self.network.load_state_dict(saved["network"])
@@ -238,6 +240,15 @@ class Trainer:
         if self._average is not None:
             self._average.load_state_dict(saved["average"])
         self.best = TrainResult(**saved["best"])
+
+
+def _same_run(saved: str, settings: TrainSettings, of: str) -> bool:
+    """Compare what a checkpoint is of; settings that it doesn't know have defaults."""
+    values, end = JSONDecoder().raw_decode(saved)
+    try:
+        return TrainSettings(**values) == settings and saved[end:] == of
+    except ValidationError:
+        return False
 
 
 def _optimiser(

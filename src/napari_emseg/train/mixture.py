@@ -1,0 +1,180 @@
+"""Several stacks with labels in, one weights file that has learnt from all of them out.
+
+All are resampled to one pixel size. How often patches come from each is chosen, so that
+a large stack doesn't drown a small one, and the best weights are those that are best in
+the mean over stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.records import Record
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.models.pretrained import load_encoder
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import Network, build
+from napari_emseg.train.card import fill_in
+from napari_emseg.train.dataset import Example, PatchSource
+from napari_emseg.train.run import check_split, checkpoint_of
+from napari_emseg.train.scoring import inside_of, truth_of
+from napari_emseg.train.sources import Source, examples_of
+from napari_emseg.train.trainer import Trainer
+from napari_emseg.train.validation import Validation
+
+
+class MixedPatches:
+    """Draws each patch from one of several sources, by their shares."""
+
+    def __init__(
+        self,
+        sources: Sequence[PatchSource],
+        shares: Sequence[float],
+        settings: TrainSettings,
+    ) -> None:
+        self._sources = sources
+        self._shares = torch.tensor(shares)
+        self._settings = settings
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
+        drawn = torch.multinomial(
+            self._shares, self._settings.batch, replacement=True, generator=rng
+        )
+        patches = [self._sources[int(which)].patch(rng) for which in drawn]
+        image, target, weight = zip(*patches, strict=True)
+        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+
+
+def mixed_validation(sets: Mapping[str, Sequence[Example]]) -> Validation:
+    """Validate by V_Rand and V_Info of each set, and their means over sets.
+
+    The threshold is the one with the best mean V_Rand; each set's scores are at its
+    own best.
+    """
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        from napari_emseg.metrics import v_rand_v_info
+
+        network.eval()
+        found = {
+            name: v_rand_v_info(inside_of(network, examples), truth_of(examples))
+            for name, examples in sets.items()
+        }
+        curves = np.mean([scores.rand.curve for scores in found.values()], axis=0)
+        thresholds = next(iter(found.values())).rand.thresholds
+        v_rand = float(curves.max())
+        v_info = float(np.mean([scores.v_info for scores in found.values()]))
+        each = {f"{name}_v_rand": scores.v_rand for name, scores in found.items()}
+        each |= {f"{name}_v_info": scores.v_info for name, scores in found.items()}
+        return {
+            "score": (v_rand + v_info) / 2,
+            "v_rand": v_rand,
+            "v_info": v_info,
+            "threshold": 1 - thresholds[int(curves.argmax())],
+            **each,
+        }
+
+    return validate
+
+
+def train_mixture(
+    sources: Sequence[Source],
+    output: Path,
+    *,
+    about: Card,
+    settings: TrainSettings | None = None,
+    encoder_weights: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Generator[Record, None, Weights]:
+    """Train one network on several sources; yields what the trainer yields.
+
+    Goes on from its checkpoint as `train_weights` does. Held-out sections are not
+    looked at.
+
+    Parameters
+    ----------
+    output
+        The weights file that is written at the end, with a card.
+    about
+        The card to begin with: architecture, configuration, `pixel_size_nm`, data sets,
+        licences. Scores on the validation sections and the rest are filled in.
+    device
+        Where to train; `settings.device` has been resolved by the caller.
+
+    Raises
+    ------
+    ValueError
+        If a source's images and labels don't match or its voxel size isn't known, no
+        source has sections to validate on, the card has no pixel size, or the
+        checkpoint is of another run.
+    """
+    settings = settings or TrainSettings()
+    pixel_size_nm = _checked(sources, about)
+    torch.manual_seed(settings.seed)
+    network = build(about.architecture, about.config).to(device)
+    if encoder_weights is not None:
+        load_encoder(network, encoder_weights)
+    trainer = Trainer(
+        network,
+        _patches(sources, network, settings, pixel_size_nm),
+        settings,
+        validation=mixed_validation(_validation_sets(sources, pixel_size_nm)),
+        checkpoint=checkpoint_of(output),
+        of=", ".join(source.name for source in sources),
+    )
+    result = yield from trainer.run()
+    network.load_state_dict(result.state)
+    first = sources[0]
+    card = fill_in(about, network, result, first.images, first.split, settings)
+    weights = save_weights(output, result.state, card)
+    checkpoint_of(output).unlink(missing_ok=True)
+    return weights
+
+
+def _checked(sources: Sequence[Source], about: Card) -> tuple[float, float]:
+    if about.pixel_size_nm is None:
+        msg = "the card must say the pixel size to which all sources are resampled"
+        raise ValueError(msg)
+    if not any(source.split.validation for source in sources):
+        msg = "no source has sections to validate on"
+        raise ValueError(msg)
+    for source in sources:
+        check_split(source.split, source.images.shape[0])
+    return about.pixel_size_nm
+
+
+def _patches(
+    sources: Sequence[Source],
+    network: nn.Module,
+    settings: TrainSettings,
+    pixel_size_nm: tuple[float, float],
+) -> MixedPatches:
+    options: dict[str, Any] = {
+        "n_classes": 2,
+        "device": next(network.parameters()).device,
+        "trim": cast("Network", network).geometry.trim,
+    }
+    drawn = []
+    for source in sources:
+        examples = examples_of(source, source.split.training, pixel_size_nm)
+        drawn.append(PatchSource(examples, settings, **options))
+    return MixedPatches(drawn, [source.share for source in sources], settings)
+
+
+def _validation_sets(
+    sources: Sequence[Source], pixel_size_nm: tuple[float, float]
+) -> dict[str, list[Example]]:
+    return {
+        source.name: examples_of(source, source.split.validation, pixel_size_nm)
+        for source in sources
+        if source.split.validation
+    }
