@@ -3,69 +3,53 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_emseg.core.records import drain
+from napari_emseg.core.records import Note, drain
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import open_stack
+from napari_emseg.inference.inverting import Inverting
 from napari_emseg.sample import vnc
-from napari_emseg.session.look import THUMBNAIL, looking, membranes_of
+from napari_emseg.session import Region, Session
+from napari_emseg.session.look import THUMBNAIL, looking
 
 
-def test_bundled_em_has_dark_membranes_either_way_round() -> None:
-    for z in range(6):
-        section = np.asarray(vnc().section(z))
-        assert membranes_of(section) == "dark"
-        assert membranes_of(255 - section) == "bright"
-
-
-@pytest.mark.shared_data
-@pytest.mark.parametrize(
-    "name",
-    [
-        "isbi2012/images",
-        "isbi2012/test_images",
-        "vnc/stack2_raw.tif",
-        "cortex_ac4/raw_00-29.tif",
-        "cremi_c_crop/image.tif",
-        "fib25/ts2_raw_150-249.tif",
-    ],
-)
-def test_em_of_other_tissues_and_microscopes(shared_data, name) -> None:
-    stack = open_stack(shared_data / name)
-    for z in {0, 5, stack.shape[0] - 1}:
-        section = np.asarray(stack.section(z))
-        assert membranes_of(section) == "dark"
-        assert membranes_of(255 - section) == "bright"
-
-
-@pytest.mark.parametrize(
-    "section",
-    [
-        np.zeros((64, 64), np.uint8),
-        np.full((64, 64), np.nan, np.float32),
-        np.zeros((1, 1), np.uint8),
-    ],
-    ids=["black", "nan", "one pixel"],
-)
-def test_nothing_to_see_is_unclear(section) -> None:
-    assert membranes_of(section) == "unclear"
-
-
-def test_alignment_padding_does_not_count() -> None:
-    section = np.zeros((700, 700), np.uint8)
-    section[100:612, 90:602] = np.asarray(vnc().section(0))
-    assert membranes_of(section) == "dark"
-    assert membranes_of(np.where(section == 0, 0, 255 - section)) == "bright"
+def inverted(stack: Stack) -> Stack:
+    return Stack(255 - np.asarray(stack.data[:]), name="inverted")
 
 
 def test_pictures_are_small_and_opposite() -> None:
     look = drain(looking(vnc(), 2))
     assert look.as_it_is.shape == (THUMBNAIL, THUMBNAIL)
     np.testing.assert_allclose(look.as_it_is + look.inverted, 1)
-    assert look.membranes == "dark"
     assert look.z == 2
 
 
+@pytest.mark.parametrize("invert", ["auto", "yes", "no"])
+@pytest.mark.parametrize("make", [vnc, lambda: inverted(vnc())])
+def test_a_look_says_what_a_run_will_do(make, invert) -> None:
+    stack = make()
+    look = drain(looking(stack, 0))
+    will, _ = Inverting().decide(stack, PredictSettings(invert=invert))
+    assert look.inverts(invert) is will
+
+
+def test_of_a_bright_stack_a_run_tells_that_it_inverts(tmp_path) -> None:
+    from thin import thin_weights
+
+    session = Session(predict_settings=PredictSettings(runtime="torch", device="cpu"))
+    session.select("a", inverted(vnc()))
+    session.choose_weights(thin_weights(tmp_path))
+    said: list[str] = []
+    area = slice(0, 64), slice(0, 64)
+    drain(
+        session.predict(Region((0,), area)).work,
+        lambda r: said.append(r.message) if isinstance(r, Note) else None,
+    )
+    assert any("membranes look bright; set Invert to no if not" in s for s in said)
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 7), (1, 1, 1), (1, 40, 3000)])
-def test_small_and_odd_sections(shape) -> None:
+def test_small_and_odd_sections_are_taken_as_they_are(shape) -> None:
     values = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
-    drain(looking(Stack(values), 0))
+    look = drain(looking(Stack(values), 0))
+    assert look.polarity.inverted is None
+    assert not look.inverts("auto")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from napari.layers import Image
 from qtpy.QtCore import Qt
 
@@ -84,34 +85,77 @@ def test_a_picture_has_nothing_to_exclude(open_window) -> None:
     assert not window.data.checks.exclude.isVisibleTo(window.data)
 
 
+@pytest.fixture
+def large(em):
+    """A stack that is large enough to tell dark membranes from bright ones."""
+
+    def large(*, bright: bool = False) -> Image:
+        values = np.tile(np.array(em().data), (1, 2, 2))
+        return Image(255 - values if bright else values, name="large")
+
+    return large
+
+
 def looked(window) -> str:
     proposal = window.data.invert.proposal
-    window.qtbot.waitUntil(lambda: bool(proposal.text()), timeout=10_000)
+    window.qtbot.waitUntil(lambda: bool(proposal.text()), timeout=20_000)
     return proposal.text()
 
 
-def test_dark_membranes_need_nothing(open_window, em) -> None:
-    window = open_window(em())
-    assert "look dark" in looked(window)
-    assert window.desk.session.predict_settings.invert == "auto"
+def framed(window) -> list[str]:
     pictures = window.data.invert.pictures
-    assert not pictures["no"].pixmap().isNull()
-    assert pictures["no"].property("role") == "chosen picture"
+    return [n for n, p in pictures.items() if p.property("role") == "chosen picture"]
 
 
-def test_bright_membranes_are_proposed_and_never_inverted_silently(
-    open_window, em
-) -> None:
-    layer = em()
-    layer.data = 255 - np.array(layer.data)
-    window = open_window(layer)
-    assert "look bright" in looked(window)
-    assert window.desk.session.predict_settings.invert == "auto"
+def choose_invert(window, value: str) -> None:
     box = window.data.invert.choice
-    box.setCurrentIndex(box.findData("yes"))
+    box.setCurrentIndex(box.findData(value))
     box.activated.emit(box.currentIndex())
-    assert window.desk.session.predict_settings.invert == "yes"
-    assert window.data.invert.pictures["yes"].property("role") == "chosen picture"
+    assert window.desk.session.predict_settings.invert == value
+
+
+def test_dark_membranes_need_nothing(open_window, large) -> None:
+    window = open_window(large())
+    assert looked(window) == "Membranes look dark: nothing to invert."
+    assert not window.data.invert.pictures["no"].pixmap().isNull()
+    assert framed(window) == ["no"]
+
+
+def test_bright_membranes_will_be_inverted_which_is_said_and_can_be_refused(
+    open_window, large
+) -> None:
+    window = open_window(large(bright=True))
+    assert looked(window) == (
+        "Membranes look bright: a run inverts. Choose “no” if they are dark."
+    )
+    assert framed(window) == ["yes"]
+    choose_invert(window, "no")
+    assert (
+        looked(window) == "Membranes look bright. A run does not invert, as you chose."
+    )
+    assert window.data.invert.proposal.property("role") == "note"
+    assert framed(window) == ["no"]
+    choose_invert(window, "yes")
+    assert "inverts, as you chose" in looked(window)
+    assert framed(window) == ["yes"]
+
+
+def test_the_run_does_as_the_panel_said(open_window, large) -> None:
+    window = open_window(large(bright=True))
+    looked(window)
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    said = window.membranes.run.message.text()
+    assert "inverted, since membranes look bright; set Invert to no if not" in said
+    choose_invert(window, "no")
+    window.run(window.membranes)
+    assert "inverted" not in window.membranes.run.message.text()
+
+
+def test_small_pictures_are_taken_as_they_are(open_window, em) -> None:
+    window = open_window(em())
+    assert "a run does not invert. Choose “yes”" in looked(window)
+    assert framed(window) == ["no"]
 
 
 def test_inverting_reaches_the_run(open_window, em) -> None:

@@ -1,4 +1,4 @@
-"""Whether membranes are dark or bright: a proposal, a picture of both, a choice."""
+"""Whether dark and bright are swapped: a choice, pictures of both, what will be."""
 
 from __future__ import annotations
 
@@ -25,15 +25,9 @@ from napari_emseg.widgets.theme import (
 from napari_emseg.widgets.view import section_on_screen
 
 CHOICES: dict[Invert, str] = {
-    "auto": "auto: only proposes",
-    "no": "dark, as usual in EM",
-    "yes": "bright: invert",
-}
-
-PROPOSALS = {
-    "dark": "They look dark: nothing to invert.",
-    "bright": "They look bright. If they are, choose “{yes}”; auto doesn't invert.",
-    "unclear": "Can't tell whether they are dark or bright.",
+    "auto": "auto: if membranes look bright",
+    "no": "no: membranes are dark, as usual",
+    "yes": "yes: membranes are bright",
 }
 
 
@@ -45,6 +39,7 @@ class InvertBox(QWidget):
         self._desk = desk
         self._job = Job(in_activity_dock=False)
         self._looked_at: object = None
+        self._look: Look | None = None
         self.choice = combo_box()
         for value in get_args(Invert):
             self.choice.addItem(CHOICES[value], value)
@@ -62,7 +57,7 @@ class InvertBox(QWidget):
 
     def _lay_out(self) -> None:
         form = form_layout()
-        form.addRow(row_label("Membranes"), self.choice)
+        form.addRow(row_label("Invert"), self.choice)
         row = QHBoxLayout()
         row.setSpacing(SPACING)
         for value, words in (("no", "as it is"), ("yes", "inverted")):
@@ -89,15 +84,25 @@ class InvertBox(QWidget):
     def _on_settings(self) -> None:
         value = self._desk.session.predict_settings.invert
         self.choice.setCurrentIndex(self.choice.findData(value))
-        used = "yes" if value == "yes" else "no"
+        self._show_look()
+
+    def _show_look(self) -> None:
+        """Say what a run will do; a frame is around what the network will see."""
+        invert = self._desk.session.predict_settings.invert
+        look = self._look
+        inverts = invert == "yes" if look is None else look.inverts(invert)
         for name, picture in self.pictures.items():
-            set_role(picture, "chosen picture" if name == used else "picture")
+            used = (name == "yes") == inverts
+            set_role(picture, "chosen picture" if used else "picture")
+        self.proposal.setText("" if look is None else in_words(look, invert))
+        doubtful = look is not None and look.inverts("auto") != inverts
+        set_role(self.proposal, "note" if inverts or doubtful else "hint")
 
     def _on_source(self) -> None:
         """Look at the section on screen, once for each stack."""
         source, layer = self._desk.session.source, self._desk.source_layer
         if source is None or layer is None or source.is_probabilities:
-            self._looked_at = None
+            self._looked_at = self._look = None
             self._pictures_row.hide()
             return
         if self._looked_at is source.stack.data or self._job.busy:
@@ -110,13 +115,26 @@ class InvertBox(QWidget):
         look = outcome.result
         source = self._desk.session.source
         self._pictures_row.setVisible(isinstance(look, Look) and source is not None)
+        self._look = look if isinstance(look, Look) else None
         if isinstance(look, Look):
             self.pictures["no"].setPixmap(pixmap(look.as_it_is))
             self.pictures["yes"].setPixmap(pixmap(look.inverted))
-            words = PROPOSALS[look.membranes].format(yes=CHOICES["yes"])
-            self.proposal.setText(words)
-            set_role(self.proposal, "note" if look.membranes == "bright" else "hint")
+        self._show_look()
         self._on_source()  # another stack may have come meanwhile
+
+
+def in_words(look: Look, invert: Invert) -> str:
+    """Say what membranes look like, and what a run will do about it."""
+    found = look.polarity
+    seen = f"{found.words[0].upper()}{found.words[1:]}"
+    if invert != "auto":
+        will = "inverts" if invert == "yes" else "does not invert"
+        return f"{seen}. A run {will}, as you chose."
+    if found.inverted:
+        return f"{seen}: a run inverts. Choose “no” if they are dark."
+    if found.inverted is None:
+        return f"{seen}: a run does not invert. Choose “yes” if they are bright."
+    return f"{seen}: nothing to invert."
 
 
 def pixmap(values: NDArray[Any]) -> QPixmap:
