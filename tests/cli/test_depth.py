@@ -70,6 +70,16 @@ def test_what_a_network_has_not_is_refused(
     assert not list(Path.cwd().glob("out*"))
 
 
+def test_show_has_a_line_for_each_way_to_run(emseg, nested):
+    lines = emseg("weights", "show", nested).out.splitlines()
+    table = lines[lines.index("") + 1 :]
+    names = [line.split("  ")[0] for line in table[1:]]
+    expected = ["depth 1", "depth 2", "depth 2, mean of heads"]
+    assert names[:3] == expected
+    card = load_weights(nested).card
+    assert f"{card.variant(2).parameters:,}" in table[2]
+
+
 class TestPrune:
     def test_writes_a_file_of_its_own(self, emseg, nested):
         done = emseg("weights", "prune", nested, "two.safetensors", "--depth", "2")

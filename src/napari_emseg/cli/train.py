@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from napari_emseg.cli.cards import print_card
 from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     RUN,
@@ -17,8 +18,8 @@ from napari_emseg.cli.options import (
     Source,
     pick_sections,
 )
-from napari_emseg.cli.printing import print_json, print_line, say
-from napari_emseg.cli.weights import card_lines, refuse_output
+from napari_emseg.cli.printing import print_json, say
+from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
 
@@ -116,8 +117,7 @@ def train(
             {"output": str(output), "card": weights.card.model_dump(mode="json")}
         )
         return
-    for line in card_lines(weights):
-        print_line(line)
+    print_card(weights)
 
 
 def _spanned(span: slice | None, stack: Stack) -> range | None:
