@@ -203,6 +203,20 @@ def test_deleting_the_wall_between_two_cells(three: Drawn) -> None:
     )
 
 
+def test_cells_that_grew_over_a_membrane_are_merged_with_it_gone(three: Drawn) -> None:
+    """Two cells with a line between them, on a membrane five px wide."""
+    section = drawn("\n".join(["1111#####2222"] * 5))
+    cells = section.linked.arrays["cells"]
+    cells[0, :, 4:6], cells[0, :, 7:9] = 1, 2
+    for point in ((2, 6), (2, 5), (2, 4)):
+        section.do(delete_membrane(section.linked.sheet(0), point))
+        assert section.picture() == "\n".join(["1" * 13] * 5)
+        assert (section.array("corrections")[:, 4:9] == INSIDE).all()
+        section.history.undo()
+    with pytest.raises(ValueError, match="no membrane"):
+        delete_membrane(section.linked.sheet(0), (2, 2))
+
+
 SPUR = """
     ################
     #11111111111111#

@@ -3,7 +3,7 @@
 from napari_emseg.edit.click import delete_membrane, fill, lock
 from napari_emseg.edit.cut import cut
 from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit, joined
-from napari_emseg.edit.gap import close_gap
+from napari_emseg.edit.gap import close_gap, find_gap
 from napari_emseg.edit.history import Correction, History
 from napari_emseg.edit.linked import Linked
 from napari_emseg.edit.merge import merge
@@ -37,6 +37,7 @@ __all__ = [
     "delete_membrane",
     "draw_wire",
     "fill",
+    "find_gap",
     "joined",
     "lock",
     "merge",

@@ -15,7 +15,13 @@ from napari_emseg.edit.draft import Draft, draw_inside
 from napari_emseg.edit.edits import INSIDE, Edit
 from napari_emseg.edit.merge import merged_in_words
 from napari_emseg.edit.sheet import Sheet
-from napari_emseg.edit.walls import piece_near, spur_in, wall_between
+from napari_emseg.edit.walls import (
+    BAND,
+    piece_near,
+    spur_in,
+    wall_between,
+    with_band,
+)
 
 AIM = 3
 """The middle of a membrane is looked for so far from a click, px."""
@@ -38,10 +44,7 @@ def delete_membrane(
         If there is no membrane, several cells meet, or a cell there is locked.
     """
     settings = settings or CorrectSettings()
-    y, x = sheet.pixel((point[0], point[1]))
-    if sheet.cell_at((y, x)) > 0:
-        msg = f"there is no membrane at ({y}, {x}) but cell {sheet.cell_at((y, x))}"
-        raise ValueError(msg)
+    y, x = _on_wall(sheet, sheet.pixel((point[0], point[1])))
     area = around(np.array([[y, x]]), settings.reach, sheet.shape)
     cells = sheet.window("cells", area)
     here = np.array([y, x]) - corner(area)
@@ -56,9 +59,33 @@ def delete_membrane(
     sheet.refuse_locked(beside)
     middle = middle + corner(area)
     area, gone = _wall(sheet, middle, beside, thickness, settings)
+    cells, membranes = (sheet.window(name, area) for name in ("cells", "membranes"))
+    gone = with_band(gone, membranes, cells, tuple(beside))
     draft, merged = draw_inside(sheet, gone, area, join=tuple(beside))
     words = merged_in_words(merged) or f"membrane in cell {beside[0]} deleted"
     return draft.edit("delete membrane", words)
+
+
+def _on_wall(sheet: Sheet, point: tuple[int, int]) -> tuple[int, int]:
+    """Return the pixel between cells that is meant by a click close to it.
+
+    Where a cell has grown over the membrane, it is looked for farther away.
+    """
+    y, x = point
+    cell = sheet.cell_at(point)
+    if not cell:
+        return point
+    on_membrane = int(np.asarray(sheet.arrays["membranes"][sheet.z, y, x])) > 0
+    limit = BAND if on_membrane else 1.5
+    area = around(np.array([point]), BAND, sheet.shape)
+    here = np.array(point) - corner(area)
+    free = np.argwhere(sheet.window("cells", area) == 0)
+    away = np.hypot(*(free - here).T)
+    if not (away <= limit).any():
+        msg = f"there is no membrane at ({y}, {x}) but cell {cell}"
+        raise ValueError(msg)
+    nearest = free[np.argmin(away)] + corner(area)
+    return int(nearest[0]), int(nearest[1])
 
 
 def _cells_beside(

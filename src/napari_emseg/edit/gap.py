@@ -32,7 +32,14 @@ OPPOSITE = 0.3
 def close_gap(
     sheet: Sheet, point: Sequence[float], *, settings: CorrectSettings | None = None
 ) -> Edit:
-    """Close the gap in a membrane near a point `(y, x)` of a cell.
+    """Close the gap in a membrane near a point `(y, x)` of a cell; see `find_gap`."""
+    return find_gap(sheet, point, settings=settings)[1]
+
+
+def find_gap(
+    sheet: Sheet, point: Sequence[float], *, settings: CorrectSettings | None = None
+) -> tuple[NDArray[np.int64], Edit]:
+    """Return the way `(n, 2)` that closes the gap near a point, and the edit that does.
 
     The edit's words say what it separates; nothing is done before it is applied.
 
@@ -53,7 +60,7 @@ def close_gap(
     inside = sheet.window("cells", area) == cell
     costs = path_costs(sheet.probability(area))
     here = np.array([y, x]) - corner(area)
-    best: tuple[float, Edit] | None = None
+    best: tuple[float, NDArray[np.int64], Edit] | None = None
     for path, cost in _ways(costs, inside, here):
         if best is not None and cost > best[0] * np.sqrt(inside.sum()):
             break
@@ -68,9 +75,10 @@ def close_gap(
         sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
         worth = cost / np.sqrt(min(sizes))
         if best is None or worth < best[0]:
-            best = worth, draft.edit("close gap", _in_words(cell, sizes))
+            edit = draft.edit("close gap", _in_words(cell, sizes))
+            best = worth, path + corner(area), edit
     if best is not None:
-        return best[1]
+        return best[1:]
     msg = (
         f"closing a gap here separates nothing of cell {cell}; click where two "
         f"membranes come close to each other, at most {settings.reach} px away"

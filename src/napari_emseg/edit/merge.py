@@ -14,7 +14,12 @@ from napari_emseg.edit.draft import draw_inside
 from napari_emseg.edit.edits import Edit
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import line_through
-from napari_emseg.edit.walls import piece_near, touching_between, wall_between
+from napari_emseg.edit.walls import (
+    piece_near,
+    touching_between,
+    wall_between,
+    with_band,
+)
 
 
 def merge(
@@ -66,7 +71,9 @@ def _merged(
             )
             raise ValueError(msg)
         gone |= wall
-    draft, merged = draw_inside(sheet, gone, area, join=tuple(dict.fromkeys(met)))
+    join = tuple(dict.fromkeys(met))
+    gone = with_band(gone, sheet.window("membranes", area), cells, join)
+    draft, merged = draw_inside(sheet, gone, area, join=join)
     return draft.edit("merge", merged_in_words(merged))
 
 

@@ -12,6 +12,9 @@ SLACK = 1.5
 """A wall may become thicker by this factor, and by as many px, along its way."""
 
 
+BAND = 8
+"""Cells have grown over a membrane no farther than this, px."""
+
 STRAIGHT = 1.15
 """A way from one cell to the other through a wall is no more times as long."""
 
@@ -55,6 +58,25 @@ def wall_between(
     if thin > reach:
         return nothing
     return piece_near(both <= thin * SLACK + SLACK, points, 2)
+
+
+def with_band(
+    gone: NDArray[np.bool_],
+    membranes: NDArray[Any],
+    cells: NDArray[Any],
+    ours: tuple[int, ...],
+) -> NDArray[np.bool_]:
+    """Return a wall `(y, x)` that goes, and the membrane that cells have grown over.
+
+    Of that what is nearer to this wall than to any other.
+    """
+    if not gone.any():
+        return gone
+    others = ((cells == 0) | ~np.isin(cells, ours)) & ~gone
+    away = ndi.distance_transform_edt(~gone)
+    nearer = away < ndi.distance_transform_edt(~others) if others.any() else True
+    band = (membranes > 0) & np.isin(cells, ours) & (away <= BAND) & nearer
+    return np.asarray(gone | band)
 
 
 def touching_between(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.bool_]:

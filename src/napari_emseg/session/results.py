@@ -93,6 +93,11 @@ class Results:
             return self._hand
 
     @property
+    def begun(self) -> bool:
+        """True if there is hand work, or a run has made room for it."""
+        return self._hand is not None
+
+    @property
     def predicted(self) -> tuple[int, ...]:
         """Sections with probabilities, at least in part; ascending."""
         return tuple(sorted(self._areas))

@@ -8,6 +8,7 @@ from napari import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
@@ -19,6 +20,7 @@ PANELS: dict[str, type[QWidget]] = {
     "Data": DataPanel,
     "Membranes": MembranesPanel,
     "Cells": CellsPanel,
+    "Correct": CorrectPanel,
     "Evaluate": EvaluatePanel,
 }
 """In the order of work."""
@@ -33,7 +35,7 @@ STEPS = {
 }
 """Numbers of the steps; panels keep theirs, whichever of them are there."""
 
-FOLDED = ("Evaluate",)
+FOLDED = ("Correct", "Evaluate")
 """At first: what comes after the main job."""
 
 
@@ -95,6 +97,12 @@ class CellsDock(_Alone):
     """3 Cells."""
 
     panel_class = CellsPanel
+
+
+class CorrectDock(_Alone):
+    """4 Correct."""
+
+    panel_class = CorrectPanel
 
 
 class EvaluateDock(_Alone):

@@ -18,10 +18,14 @@ from napari_emseg._napari import KEY, placement_of
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.view import is_on_screen
 
-Kind = Literal["membrane probability", "membranes", "cells"]
+Kind = Literal["membrane probability", "membranes", "corrections", "cells"]
 
 AMBER = (1.0, 0.62, 0.1)
 TEAL = (0.15, 0.8, 0.75)
+# these two and the next are told apart by colour-blind people too (Okabe and Ito)
+ORANGE = (0.90, 0.62, 0.0)
+BLUE = (0.0, 0.45, 0.70)
+PURPLE = (0.80, 0.47, 0.65)
 
 PAUSE_MS = 20
 """Between two layers that are added, for events that wait."""
@@ -100,6 +104,13 @@ class ResultLayers(QObject):
             elif not _same_memory(layer.data, shown):
                 layer.data = shown
         self._adding.start()
+
+    def show_now(self, arrays: Mapping[Kind, NDArray[Any]]) -> None:
+        """Have a layer for each result at once, where few are missing."""
+        viewer = self._viewer()
+        for kind, data in arrays.items():
+            if viewer is not None and self.get(kind) is None:
+                self._add(viewer, kind, data[0] if self._flat else data)
 
     def _on_adding(self) -> None:
         viewer = self._viewer()
@@ -194,6 +205,13 @@ def _membranes(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labe
     )
 
 
+def _corrections(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
+    # in turn: no opinion, membrane, inside, then classes
+    colours = [(0, 0, 0, 0), (*ORANGE, 1), (*BLUE, 1), (*PURPLE, 1)]
+    shown = CyclicLabelColormap(colors=colours, name="corrections")
+    return Labels(data, name=name, colormap=shown, opacity=0.8, **placement)
+
+
 def _cells(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
     return Labels(data, name=name, opacity=0.45, **placement)
 
@@ -201,5 +219,6 @@ def _cells(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
 _MAKE = {
     "membrane probability": _probability,
     "membranes": _membranes,
+    "corrections": _corrections,
     "cells": _cells,
 }

@@ -1,0 +1,183 @@
+"""4 Correct: tools with which a person mends membranes and cells, and real undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from napari import Viewer
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QWidget,
+)
+
+from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.widgets.cells_table import CellsTable
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.keys import Keys
+from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.pointer import Pointer
+from napari_emseg.widgets.review_row import ReviewRow
+from napari_emseg.widgets.sections import Fold, panel_layout
+from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.tools import TOOLS, Tool
+
+FIRST = ("width",)
+ADVANCED = ("reach", "window", "sliver")
+COLUMNS = 3
+
+UNKNOWN = (
+    "Paint on the layers membranes and corrections with napari's own brush, too. "
+    "Outside of reviewed sections, what has no label is unknown, not background."
+)
+
+
+class CorrectPanel(QWidget):
+    """Tools, review of sections, and a table of cells."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self.layers = LinkedLayers(self._desk)
+        self.pointer = Pointer(self._desk, self.layers)
+        self.tools: dict[str, QPushButton] = {}
+        self.undo = button("Undo", tooltip="Take the latest edit back (Ctrl+Z)")
+        self.redo = button("Redo", tooltip="Make it again (Ctrl+Shift+Z)")
+        self.main = SettingsForm(CorrectSettings(), fields=FIRST)
+        self.advanced = SettingsForm(CorrectSettings(), fields=ADVANCED)
+        self.review = ReviewRow(self._desk)
+        self.runs = QCheckBox("Runs go over reviewed sections, too")
+        self.cells = CellsTable(self._desk, self.layers)
+        self.message = text_label()
+        self._lay_out()
+        self._keys = Keys(self._desk.viewer, self._acts())
+        self.layers.bind(self._keys.over_layers)
+        self._connect()
+        self._on_source()
+
+    def _lay_out(self) -> None:
+        layout = panel_layout(self)
+        layout.addLayout(self._tool_buttons())
+        steps = QHBoxLayout()
+        steps.setSpacing(SPACING)
+        steps.addWidget(self.undo)
+        steps.addWidget(self.redo)
+        layout.addLayout(steps)
+        layout.addWidget(self.message)
+        layout.addWidget(self.main)
+        layout.addWidget(self.review)
+        layout.addWidget(self.runs)
+        layout.addWidget(Fold("Cells", self.cells, role="link"))
+        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+        layout.addWidget(text_label(UNKNOWN))
+
+    def _tool_buttons(self) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setSpacing(SPACING)
+        self._group = QButtonGroup(self)
+        self._group.setExclusive(False)
+        for place, tool in enumerate(TOOLS):
+            made = button(tool.name, tooltip=f"{tool.about.strip()} ({tool.key})")
+            made.setCheckable(True)
+            made.clicked.connect(partial(self._on_tool, tool))
+            self._group.addButton(made)
+            self.tools[tool.name] = made
+            grid.addWidget(made, place // COLUMNS, place % COLUMNS)
+        return grid
+
+    def _acts(self) -> dict[str, Callable[..., None]]:
+        acts: dict[str, Callable[..., None]] = {
+            tool.key: partial(self._on_key, tool) for tool in TOOLS
+        }
+        return acts | {
+            "N": self.review.go_next,
+            "R": self.review.toggle,
+            "Control-Z": self.layers.undo,
+            "Control-Shift-Z": self.layers.redo,
+            "Escape": self._on_escape,
+            "Enter": self.pointer.set,
+        }
+
+    def _connect(self) -> None:
+        self.undo.clicked.connect(self.layers.undo)
+        self.redo.clicked.connect(self.layers.redo)
+        self.main.edited.connect(self._on_edited)
+        self.advanced.edited.connect(self._on_edited)
+        self.runs.toggled.connect(self._on_runs)
+        for source in (self.layers, self.pointer, self.review, self.cells):
+            source.said.connect(self._on_said)
+            source.refused.connect(self._on_refused)
+        self.pointer.changed.connect(self._on_tool_changed)
+        follow(self, self._desk.session.events.source, self._on_source)
+        follow(self, self._desk.viewer.dims.events.current_step, self._on_step)
+        self._desk.job.started.connect(self._on_started)
+        self.destroyed.connect(partial(_leave, self._keys, self.layers, self.pointer))
+
+    def _on_tool(self, tool: Tool, *_: Any) -> None:
+        chosen = None if self.pointer.tool is tool else tool
+        try:
+            self.pointer.choose(chosen)
+        except ValueError as e:
+            self._on_refused(str(e))
+        self._on_tool_changed(self.pointer.tool)
+
+    def _on_key(self, tool: Tool, *_: Any) -> None:
+        self._on_tool(tool)
+
+    def _on_escape(self, *_: Any) -> None:
+        self.pointer.drop()
+
+    def _on_tool_changed(self, active: Tool | None) -> None:
+        for name, made in self.tools.items():
+            made.setChecked(active is not None and active.name == name)
+        if active is not None:
+            self._on_said(active.hint)
+
+    def _on_edited(self, settings: CorrectSettings) -> None:
+        self.main.show_settings(settings)
+        self.advanced.show_settings(settings)
+        try:
+            self._desk.session.correcting().settings = settings
+        except ValueError as e:
+            self._on_refused(str(e))
+
+    def _on_runs(self, checked: bool) -> None:
+        self._desk.session.redo_reviewed = checked
+
+    def _on_started(self) -> None:
+        self.pointer.drop()
+
+    def _on_source(self) -> None:
+        self.pointer.drop()
+        source = self._desk.session.source
+        if source is not None and source.results.begun:
+            self.main.show_settings(source.results.hand.settings)
+            self.advanced.show_settings(source.results.hand.settings)
+
+    def _on_step(self) -> None:
+        self.layers.settle()
+
+    def _on_said(self, words: str) -> None:
+        self._show(words, "hint")
+
+    def _on_refused(self, words: str) -> None:
+        self._show(words, "note")
+        self._desk.viewer.help = words
+
+    def _show(self, words: str, role: str) -> None:
+        self.message.setText(words)
+        set_role(self.message, role)
+
+
+def _leave(keys: Keys, layers: LinkedLayers, pointer: Pointer, *_: Any) -> None:
+    """Leave the viewer as it was."""
+    keys.unbind()
+    layers.stop()
+    if pointer.tool is not None:
+        pointer.choose(None)

@@ -1,0 +1,247 @@
+"""The pointer over the picture, while a correcting tool is active."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels, Layer
+from psygnal import Signal
+from qtpy.QtCore import QObject, QTimer
+
+from napari_emseg.edit import Edit, find_gap
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.linked_layers import LINKED, LinkedLayers
+from napari_emseg.widgets.preview import Preview
+from napari_emseg.widgets.tools import Place, Tool
+from napari_emseg.widgets.view import shows_sections
+from napari_emseg.widgets.wiring import Wiring
+
+REST_MS = 60
+"""The pointer rests for so long before it is looked for a gap under it."""
+
+STILL = 3.0
+"""A press that moves less than this is a click, px of the screen."""
+
+
+class Pointer(QObject):
+    """Turns clicks and strokes on the canvas into edits.
+
+    Signals: `said` with what was or would be done; `refused` with why not; `changed`
+    with the tool that is active now, or None.
+    """
+
+    said = Signal(str)
+    refused = Signal(str)
+    changed = Signal(object)
+
+    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+        super().__init__()
+        self._desk = desk
+        self._layers = layers
+        self.tool: Tool | None = None
+        self.wiring = Wiring()
+        self._preview = Preview(desk.viewer)
+        self._first: Place | None = None
+        self._at: Place | None = None
+        self._double_clicks: list[Any] = []
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self._on_rest)
+        self.wiring.ready.connect(self._show_wire)
+        self.wiring.refused.connect(self.refused.emit)
+
+    def choose(self, tool: Tool | None) -> None:
+        """Make a tool active, or none.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to correct yet, or the view is turned.
+        """
+        if tool is not None:
+            self._layers.show()
+            self._source()
+        if (self.tool is None) != (tool is None):
+            self._listen(tool is not None)
+        self.drop()
+        self.tool = tool
+        camera = self._desk.viewer.scene.camera
+        camera.mouse_pan = tool is None or "stroke" not in tool.gesture
+        if tool is None:
+            self._preview.remove()
+        else:
+            for name in LINKED:
+                layer = self._layers.layer(name)
+                if layer is not None:
+                    layer.mode = "pan_zoom"
+            self._hint()
+        self.changed.emit(tool)
+
+    def drop(self, *_: Any) -> None:
+        """Forget what was begun."""
+        self.wiring.drop()
+        self._first = None
+        self._preview.hide()
+
+    def set(self, *_: Any) -> None:
+        """Set the membrane that was clicked."""
+        if self.wiring.active:
+            self._attempt(lambda: self.wiring.edit(self._layers.hand))
+            self._preview.hide()
+
+    def _hint(self) -> None:
+        """Say in the status bar how the tool works; napari says other things there."""
+        if self.tool is not None:
+            self._desk.viewer.help = f"{self.tool.name}: {self.tool.hint}"
+
+    def _listen(self, on: bool) -> None:
+        viewer = self._desk.viewer
+        if on:
+            viewer.mouse_drag_callbacks.append(self._on_drag)
+            viewer.mouse_move_callbacks.append(self._on_move)
+            # napari zooms on a double click
+            self._double_clicks = list(viewer.mouse_double_click_callbacks)
+            viewer.mouse_double_click_callbacks[:] = [self._on_double_click]
+        else:
+            viewer.mouse_drag_callbacks.remove(self._on_drag)
+            viewer.mouse_move_callbacks.remove(self._on_move)
+            viewer.mouse_double_click_callbacks[:] = self._double_clicks
+
+    def _source(self) -> Layer:
+        """Return the layer at work if its sections are what is seen.
+
+        Raises
+        ------
+        ValueError
+            If not.
+        """
+        layer = self._desk.source_layer
+        if layer is None:
+            msg = "the layer of the stack is gone; choose another one in 1 Data"
+            raise ValueError(msg)
+        if not shows_sections(self._desk.viewer, layer):
+            msg = (
+                "the view is turned or 3-D, and corrections are made on sections (y, x)"
+                "; roll the dimensions back (Ctrl+E) or leave 3-D (Ctrl+Y)"
+            )
+            raise ValueError(msg)
+        return layer
+
+    def _place(self, event: Any) -> Place:
+        layer = self._source()
+        data = np.asarray(layer.world_to_data(event.position), float)
+        z = round(float(data[-3])) if layer.ndim > 2 else 0
+        n = layer.data.shape[-3] if layer.ndim > 2 else 1
+        return Place(int(np.clip(z, 0, n - 1)), float(data[-2]), float(data[-1]))
+
+    def _on_drag(self, _: Any, event: Any) -> Generator[None, None, None]:
+        tool = self.tool
+        if tool is None or event.button != 1 or self._painting():
+            return
+        start = np.asarray(event.pos, float)
+        try:
+            places = [self._place(event)]
+        except ValueError as e:
+            self.refused.emit(str(e))
+            return
+        moved = False
+        yield
+        while event.type == "mouse_move":
+            moved |= bool(np.hypot(*(np.asarray(event.pos, float) - start)) > STILL)
+            if "stroke" in tool.gesture and moved:
+                places.append(self._place(event))
+                self._show([place.point for place in places], places[0].z)
+            yield
+        if "stroke" in tool.gesture and moved:
+            self._preview.hide()
+            self._use(places)
+        elif not moved:
+            self._on_click(places[0])
+
+    def _on_click(self, place: Place) -> None:
+        tool = self.tool
+        if tool is None:
+            return
+        if tool.gesture == "wire":
+            try:
+                self.wiring.click(self._layers.hand, place)
+            except ValueError as e:
+                self.refused.emit(str(e))
+            return
+        if "two clicks" not in tool.gesture:
+            if tool.gesture == "click":
+                self._use([place])
+            return
+        if self._first is None:
+            self._first = place
+            self.said.emit(f"{tool.name}: now click the other cell; Esc drops it")
+            return
+        first, self._first = self._first, None
+        self._use([first, place])
+
+    def _on_double_click(self, _: Any, event: Any) -> None:
+        del event
+        self.set()
+
+    def _on_move(self, _: Any, event: Any) -> None:
+        try:
+            self._at = self._place(event)
+        except ValueError:
+            return
+        if self.tool is not None and self.tool.name == "gap":
+            self._rest.start()
+            return
+        self._hint()
+        if not self.wiring.active:
+            return
+        self._show_wire()
+
+    def _show_wire(self) -> None:
+        if self._at is not None:
+            path = self.wiring.path_to(self._at)
+            if path is not None:
+                self._show(path, self.wiring.z)
+
+    def _on_rest(self) -> None:
+        """Show what closing the gap under the pointer would separate."""
+        place = self._at
+        if self.tool is None or self.tool.name != "gap" or place is None:
+            return
+        try:
+            hand = self._layers.hand
+            sheet = hand.sheet(place.z)
+            path, edit = find_gap(sheet, place.point, settings=hand.settings)
+        except ValueError:
+            self._preview.hide()
+            return
+        self._show(path, place.z)
+        self._desk.viewer.help = f"click: {edit.words}"
+
+    def _show(self, path: Any, z: int) -> None:
+        layer = self._desk.source_layer
+        if layer is not None:
+            self._preview.show(layer, z, np.asarray(path))
+
+    def _use(self, places: list[Place]) -> None:
+        tool = self.tool
+        if tool is not None and tool.use is not None:
+            use = tool.use
+            self._attempt(lambda: use(self._layers.hand, places))
+            self._preview.hide()
+
+    def _attempt(self, make: Any) -> None:
+        try:
+            edit: Edit = make()
+            self._layers.hand.do(edit)
+        except ValueError as e:
+            self.refused.emit(str(e))
+        else:
+            self.said.emit(edit.words)
+
+    def _painting(self) -> bool:
+        """Tell if napari's own brush is out: then the pointer is its."""
+        active = self._desk.viewer.layers.selection.active
+        return isinstance(active, Labels) and active.mode != "pan_zoom"

@@ -1,0 +1,121 @@
+"""The live-wire under a pointer: its field in a worker, its preview at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.qt.threading import create_worker
+from numpy.typing import NDArray
+from psygnal import Signal
+from qtpy.QtCore import QObject
+
+from napari_emseg.edit import Edit, WireField, draw_wire, wire_field
+from napari_emseg.session.handwork import HandWork
+from napari_emseg.widgets.tools import Place
+
+
+class Wiring(QObject):
+    """Clicks along a membrane, and the path between them.
+
+    Signals: `ready` when a new field is there; `refused` with why there is none.
+    """
+
+    ready = Signal()
+    refused = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._field: WireField | None = None
+        self._parts: list[NDArray[np.int64]] = []
+        self._z = 0
+        self._generation = 0
+        self._waiting = False
+
+    @property
+    def active(self) -> bool:
+        """True from the first click until it is set or dropped."""
+        return self._field is not None or self._waiting
+
+    @property
+    def z(self) -> int:
+        """The section that it is drawn in."""
+        return self._z
+
+    def click(self, hand: HandWork, place: Place) -> None:
+        """Fix the path up to a place, and go on from there.
+
+        Raises
+        ------
+        ValueError
+            If the section is another one, or the field isn't there yet.
+        """
+        if self._waiting:
+            msg = "still looking for paths; click again in a moment"
+            raise ValueError(msg)
+        sheet = hand.sheet(place.z)
+        if self._field is not None:
+            if place.z != self._z:
+                msg = f"this membrane is in section {self._z}; set or drop it first"
+                raise ValueError(msg)
+            self._parts.append(self._field.path_to(place.point))
+            place = Place(place.z, *(float(v) for v in self._parts[-1][-1]))
+        self._z = place.z
+        self._look(hand, sheet, place)
+
+    def path_to(self, place: Place) -> NDArray[np.int64] | None:
+        """Return the whole path, as it would be with a click here; None without."""
+        if self._field is None or place.z != self._z:
+            return self._so_far()
+        return np.concatenate([*self._parts, self._field.path_to(place.point)])
+
+    def edit(self, hand: HandWork) -> Edit:
+        """Return the edit that sets the membrane, and start afresh.
+
+        Raises
+        ------
+        ValueError
+            If it is too short, or runs through a locked cell.
+        """
+        path = self._so_far()
+        if path is None:
+            self.drop()
+            msg = "a membrane needs two points; click along it"
+            raise ValueError(msg)
+        edit = draw_wire(hand.sheet(self._z), path, settings=hand.settings)
+        self.drop()
+        return edit
+
+    def drop(self) -> None:
+        """Forget what was clicked."""
+        self._generation += 1
+        self._field, self._parts, self._waiting = None, [], False
+
+    def _so_far(self) -> NDArray[np.int64] | None:
+        return np.concatenate(self._parts) if self._parts else None
+
+    def _look(self, hand: HandWork, sheet: Any, place: Place) -> None:
+        self._generation += 1
+        generation = self._generation
+        self._waiting = True
+        worker = create_worker(
+            wire_field,
+            sheet,
+            place.point,
+            settings=hand.settings,
+            _start_thread=False,
+            _ignore_errors=True,
+        )
+        worker.returned.connect(lambda field: self._on_field(generation, field))
+        worker.errored.connect(lambda error: self._on_error(generation, error))
+        worker.start()
+
+    def _on_field(self, generation: int, field: WireField) -> None:
+        if generation == self._generation:
+            self._field, self._waiting = field, False
+            self.ready.emit()
+
+    def _on_error(self, generation: int, error: Exception) -> None:
+        if generation == self._generation:
+            self.drop()
+            self.refused.emit(str(error))

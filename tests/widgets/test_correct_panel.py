@@ -1,0 +1,402 @@
+"""The tools of 4 Correct by simulated mouse and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.interactions import (
+    mouse_double_click_callbacks,
+    mouse_move_callbacks,
+    mouse_press_callbacks,
+    mouse_release_callbacks,
+)
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.widgets.correct_panel import CorrectPanel
+
+
+@dataclass
+class Mouse:
+    """What napari hands to mouse callbacks."""
+
+    type: str
+    position: tuple[float, ...]
+    pos: np.ndarray
+    button: int = 1
+    handled: bool = False
+    modifiers: tuple[str, ...] = ()
+    dims_displayed: tuple[int, ...] = (1, 2)
+    view_direction: Any = None
+    is_dragging: bool = False
+
+
+class Hand:
+    """A hand on the mouse over a layer's pixels."""
+
+    def __init__(self, window: Any, layer: Any) -> None:
+        self.window, self.layer = window, layer
+
+    def event(self, kind: str, z: int, y: float, x: float) -> Any:
+        data = (z, y, x)[-self.layer.ndim :]
+        world = tuple(self.layer.data_to_world(data))
+        event = Mouse(kind, world, np.array([x * 10, y * 10]))
+        return ReadOnlyWrapper(event, exceptions=("handled",))
+
+    def move(self, z: int, y: float, x: float) -> None:
+        event = self.event("mouse_move", z, y, x)
+        mouse_move_callbacks(self.window.viewer, event)
+
+    def drag(self, z: int, *points: tuple[float, float]) -> None:
+        viewer = self.window.viewer
+        mouse_press_callbacks(viewer, self.event("mouse_press", z, *points[0]))
+        for point in points[1:]:
+            mouse_move_callbacks(viewer, self.event("mouse_move", z, *point))
+        mouse_release_callbacks(viewer, self.event("mouse_release", z, *points[-1]))
+
+    def click(self, z: int, y: float, x: float) -> None:
+        self.drag(z, (y, x))
+
+    def double_click(self, z: int, y: float, x: float) -> None:
+        event = self.event("mouse_double_click", z, y, x)
+        mouse_double_click_callbacks(self.window.viewer, event)
+
+
+def press(window: Any, key: str) -> None:
+    """Press a key as the viewer does: the active layer's keys come first."""
+    from napari.utils.key_bindings import coerce_keybinding
+
+    key = coerce_keybinding(key)
+    active = window.viewer.layers.selection.active
+    for owner in (active, window.viewer):
+        if owner is not None and key in owner.keymap:
+            owner.keymap[key](owner)
+            return
+    msg = f"{key} is not bound"
+    raise KeyError(msg)
+
+
+@dataclass
+class Sitting:
+    window: Any
+    panel: CorrectPanel
+    hand: Hand
+
+    def cells(self, z: int = 0) -> np.ndarray:
+        return np.array(self.work.linked.arrays["cells"][z])
+
+    @property
+    def work(self) -> Any:
+        return self.window.desk.session.correcting()
+
+    def choose(self, name: str) -> None:
+        self.window.click(self.panel.tools[name])
+        self.window.qtbot.waitUntil(
+            lambda: self.panel.layers.layer("corrections") is not None, timeout=5000
+        )
+
+    @property
+    def message(self) -> str:
+        return self.panel.message.text()
+
+
+@pytest.fixture
+def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
+    def open_sitting(*, sections: int = 1, **options: Any) -> Sitting:
+        made = Provenance(kind="membrane").model_dump(mode="json")
+        data = np.stack([drawing.membrane] * sections) if sections > 1 else None
+        layer = Image(
+            drawing.membrane if data is None else data,
+            name="p",
+            metadata={"emseg": made},
+            **options,
+        )
+        window = open_window(layer)
+        window.settle()
+        window.cells.main.findChild(object, "minimum_size").setValue(20)
+        if sections > 1:
+            window.choose_scope(window.cells, "all sections")
+        assert window.run(window.cells).error is None
+        panel = window.dock.panel("Correct")
+        return Sitting(window, panel, Hand(window, layer))
+
+    return open_sitting
+
+
+SPATIAL = {"scale": (50, 4, 4), "translate": (100, 30, -20), "units": ("nm",) * 3}
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_cut_and_undo_on_pictures_and_stacks(open_sitting, stack) -> None:
+    sitting = open_sitting(sections=2, **SPATIAL) if stack else open_sitting()
+    z = 1 if stack else 0
+    before = sitting.cells(z)
+    cell = before[30, 10]
+    assert cell > 0
+    sitting.choose("cut")
+    sitting.hand.drag(z, (28, 1), (29, 20), (28, 41))
+    after = sitting.cells(z)
+    assert len(np.unique(after)) == len(np.unique(before)) + 1, sitting.message
+    assert "cut cell" in sitting.message
+    assert (sitting.work.corrections[z] == 1).any()
+    sitting.window.click(sitting.panel.undo)
+    np.testing.assert_array_equal(sitting.cells(z), before)
+    sitting.window.click(sitting.panel.redo)
+    np.testing.assert_array_equal(sitting.cells(z), after)
+
+
+def test_merge_by_two_clicks(open_sitting) -> None:
+    sitting = open_sitting()
+    cells = sitting.cells()
+    a, b = cells[15, 10], cells[6, 46]
+    assert 0 < b != a > 0
+    sitting.choose("merge")
+    right = cells[15, 30]
+    if right == a:
+        pytest.skip("the gap joined them")
+    sitting.hand.click(0, 15, 10)
+    assert "now click the other cell" in sitting.message
+    sitting.hand.click(0, 15, 30)
+    merged = sitting.cells()
+    assert merged[15, 10] == merged[15, 30] > 0, sitting.message
+
+
+def test_delete_fill_and_lock(open_sitting) -> None:
+    sitting = open_sitting()
+    cells = sitting.cells()
+    sitting.choose("lock")
+    sitting.hand.click(0, 30, 10)
+    assert cells[30, 10] in sitting.work.linked.locked
+    sitting.choose("cut")
+    sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
+    assert "is locked" in sitting.message
+    np.testing.assert_array_equal(sitting.cells(), cells)
+    sitting.choose("lock")
+    sitting.hand.click(0, 30, 10)
+    assert not sitting.work.linked.locked
+    sitting.choose("delete")
+    sitting.hand.click(0, 30, 10)
+    assert "there is no membrane at" in sitting.message
+    sitting.choose("fill")
+    sitting.hand.click(0, 30, 10)
+    assert "has no holes" in sitting.message
+
+
+def test_live_wire_by_clicks_and_enter(open_sitting) -> None:
+    sitting = open_sitting(sections=2, **SPATIAL)
+    wiring = sitting.panel.pointer.wiring
+    sitting.choose("wire")
+    assert "click along a membrane" in sitting.window.viewer.help
+    sitting.hand.click(0, 19, 3)
+    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
+    sitting.hand.move(0, 19, 40)
+    shown = sitting.window.layer("correction preview")
+    assert len(shown.data) == 1
+    assert shown.data[0][:, 0].max() == 0
+    sitting.hand.click(0, 19, 40)
+    sitting.window.qtbot.waitUntil(lambda: not wiring._waiting, timeout=5000)
+    press(sitting.window, "Enter")
+    assert "membrane of" in sitting.message
+    assert (sitting.work.corrections[0] == 1).sum() > 40
+    assert not wiring.active
+    assert len(shown.data) == 0
+
+
+def test_escape_drops_the_wire_and_a_double_click_sets_it(open_sitting) -> None:
+    sitting = open_sitting()
+    wiring = sitting.panel.pointer.wiring
+    viewer = sitting.window.viewer
+    zoom = list(viewer.mouse_double_click_callbacks)
+    sitting.choose("wire")
+    sitting.hand.click(0, 19, 3)
+    press(sitting.window, "Escape")
+    assert not wiring.active
+    sitting.window.settle()
+    sitting.hand.click(0, 19, 3)
+    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
+    sitting.hand.click(0, 19, 20)
+    sitting.window.qtbot.waitUntil(lambda: not wiring._waiting, timeout=5000)
+    sitting.hand.double_click(0, 19, 20)
+    assert sitting.work.corrections.any()
+    sitting.choose("wire")
+    assert viewer.mouse_double_click_callbacks == zoom
+    assert "correction preview" not in viewer.layers
+
+
+def test_a_gap_shows_what_it_would_separate_first(open_sitting) -> None:
+    sitting = open_sitting()
+    sitting.choose("merge")
+    cells = sitting.cells()
+    if cells[15, 10] != cells[15, 30]:
+        sitting.hand.drag(0, (11, 15), (11, 25))
+    assert len(set(sitting.cells()[15, [10, 30]])) == 1
+    sitting.work.corrections[:] = 0
+    before = sitting.cells()
+    sitting.choose("gap")
+    sitting.hand.move(0, 10, 22)
+    sitting.window.qtbot.waitUntil(
+        lambda: "separates" in sitting.window.viewer.help, timeout=5000
+    )
+    np.testing.assert_array_equal(sitting.cells(), before)
+    assert len(sitting.window.layer("correction preview").data) == 1
+    sitting.hand.click(0, 10, 22)
+    assert len(set(sitting.cells()[15, [10, 30]])) == 2, sitting.message
+
+
+def test_three_d_tools_across_sections(open_sitting) -> None:
+    sitting = open_sitting(sections=3, **SPATIAL)
+    a, b = sitting.cells(0)[30, 10], sitting.cells(2)[30, 10]
+    assert a != b
+    sitting.choose("merge 3-D")
+    sitting.hand.click(0, 30, 10)
+    sitting.hand.click(2, 30, 10)
+    sitting.window.viewer.dims.set_current_step(0, 2)
+    assert sitting.cells(2)[30, 10] == a
+    sitting.choose("split 3-D")
+    sitting.hand.click(2, 30, 10)
+    assert "not in the section before" in sitting.message
+    press(sitting.window, "Control-Z")
+    assert sitting.cells(2)[30, 10] == b
+
+
+def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
+    sitting = open_sitting(sections=2, **SPATIAL)
+    work = sitting.work
+    first = {name: np.array(a) for name, a in work.linked.arrays.items()}
+    sitting.choose("cut")
+    sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
+    sitting.choose("cut")
+    membranes = sitting.panel.layers.layer("membranes")
+    corrections = sitting.panel.layers.layer("corrections")
+    sitting.window.viewer.layers.selection.active = membranes
+    membranes.brush_size = 4
+    membranes.paint((1, 15, 10), 1)
+    sitting.window.settle()
+    assert (work.corrections[1] == 1).any()
+    assert not sitting.cells(1)[15, 10]
+    corrections.paint((1, 30, 20), 1)
+    sitting.window.settle()
+    assert not sitting.cells(1)[30, 20]
+    assert membranes.data[1, 30, 20] == 1
+    states = len(work.history.undoable)
+    press(sitting.window, "Control-Z")
+    press(sitting.window, "Control-Z")
+    assert len(work.history.undoable) == states - 2
+    press(sitting.window, "Control-Shift-Z")
+    press(sitting.window, "Control-Z")
+    press(sitting.window, "Control-Z")
+    np.testing.assert_equal(
+        {name: np.array(a) for name, a in work.linked.arrays.items()}, first
+    )
+
+
+def test_a_brush_over_a_locked_cell_is_refused_in_words(open_sitting) -> None:
+    sitting = open_sitting()
+    before = sitting.cells()
+    sitting.choose("lock")
+    sitting.hand.click(0, 30, 10)
+    membranes = sitting.panel.layers.layer("membranes")
+    membranes.brush_size = 3
+    membranes.paint((30, 10), 1)
+    sitting.window.settle()
+    assert "is locked" in sitting.message
+    np.testing.assert_array_equal(sitting.cells(), before)
+    assert membranes.data[30, 10] == 0
+
+
+def test_a_turned_view_is_refused_in_words(open_sitting) -> None:
+    sitting = open_sitting(sections=3)
+    sitting.choose("cut")
+    sitting.window.viewer.dims.order = (1, 2, 0)
+    sitting.hand.drag(0, (28, 1), (29, 20))
+    assert "the view is turned" in sitting.message
+    sitting.window.click(sitting.panel.tools["cut"])
+    sitting.window.click(sitting.panel.tools["cut"])
+    assert "roll the dimensions back" in sitting.message
+    assert not sitting.panel.tools["cut"].isChecked()
+
+
+def test_tools_follow_when_the_order_of_layers_changes(open_sitting) -> None:
+    sitting = open_sitting(sections=2, **SPATIAL)
+    sitting.choose("cut")
+    sitting.window.viewer.layers.reverse()
+    before = sitting.cells(1)
+    sitting.hand.drag(1, (28, 1), (29, 20), (28, 41))
+    assert len(np.unique(sitting.cells(1))) == len(np.unique(before)) + 1
+
+
+def test_nothing_to_correct_is_said(open_window, em) -> None:
+    window = open_window(em())
+    panel = window.dock.panel("Correct")
+    panel._on_tool(panel_tool("wire"))
+    assert "nothing to correct yet" in panel.message.text()
+    assert not panel.tools["wire"].isChecked()
+
+
+def panel_tool(name: str) -> Any:
+    from napari_emseg.widgets.tools import TOOLS
+
+    return next(tool for tool in TOOLS if tool.name == name)
+
+
+def test_keys_and_tooltips(open_sitting) -> None:
+    sitting = open_sitting()
+    press(sitting.window, "K")
+    assert sitting.panel.tools["cut"].isChecked()
+    press(sitting.window, "G")
+    assert sitting.panel.tools["gap"].isChecked()
+    assert not sitting.panel.tools["cut"].isChecked()
+    press(sitting.window, "G")
+    assert sitting.panel.pointer.tool is None
+    for tool, made in sitting.panel.tools.items():
+        assert f"({panel_tool(tool).key})" in made.toolTip()
+
+
+def test_review_by_key_and_button(open_sitting) -> None:
+    sitting = open_sitting(sections=3)
+    viewer, session = sitting.window.viewer, sitting.window.desk.session
+    viewer.dims.set_current_step(0, 0)
+    press(sitting.window, "R")
+    assert session.source.reviewed == {0}
+    assert "1 reviewed" in sitting.panel.review.label.text()
+    press(sitting.window, "N")
+    assert viewer.dims.current_step[0] == 1
+    sitting.panel.review.status.setCurrentText("excluded")
+    sitting.panel.review.status.activated.emit(2)
+    assert session.source.excluded == {1}
+    sitting.window.click(sitting.panel.review.before)
+    assert viewer.dims.current_step[0] == 2
+    press(sitting.window, "N")
+    assert "no other section is to do" in sitting.message
+
+
+def test_the_table_of_cells_goes_there(open_sitting) -> None:
+    sitting = open_sitting(sections=2)
+    table = sitting.panel.cells
+    table.measure.click()
+    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 4, timeout=10_000)
+    assert "cells ·" in sitting.message
+    last = table.table.rowCount() - 1
+    table.table.cellClicked.emit(last, 0)
+    z, y, x = table._rows[last].at
+    assert sitting.window.viewer.dims.current_step[0] == z
+    centre = sitting.window.viewer.scene.camera.center
+    np.testing.assert_allclose(centre[-2:], (y, x), atol=1)
+
+
+def test_keys_go_with_the_panel(open_sitting) -> None:
+    sitting = open_sitting()
+    sitting.choose("cut")
+    panel = sitting.panel
+    keys, layers, pointer = panel._keys, panel.layers, panel.pointer
+    from napari_emseg.widgets.correct_panel import _leave
+
+    _leave(keys, layers, pointer)
+    with pytest.raises(KeyError):
+        press(sitting.window, "K")
+    assert sitting.window.viewer.scene.camera.mouse_pan
