@@ -48,6 +48,7 @@ def test_json_holds_the_card(emseg, em_file, cells_file):
         (["--labels-are", "walls"], "walls"),
         (["--labels-are", "cells", "--arch", "unot"], "unknown architecture 'unot'"),
         (["--labels-are", "cells", "--network.base", "0"], "base"),
+        (["--labels-are", "cells", "--encoder-weights", "r.pth"], "encoder is not"),
         (["--labels-are", "cells", "--network.bass", "4"], "bass"),
         (["--labels-are", "cells", "--steps", "0"], "--steps must be"),
         (["--labels-are", "cells", "--augment.noise", "4"], "--augment.noise must be"),

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.stack import Stack
 from napari_emseg.models.encoders import ResNet34Encoder
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.zoo import build
+from napari_emseg.train.card import Split
+from napari_emseg.train.run import train_weights
 
 
 @pytest.fixture
@@ -98,3 +104,29 @@ def test_a_file_that_would_run_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is damaged, or holds something else"):
         load_encoder(build("cenet", {"base": 4}), tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
+
+
+def test_training_begins_with_them(
+    tmp_path: Path, classifier: dict[str, Tensor]
+) -> None:
+    torch.save(classifier, tmp_path / "r.pth")
+    values = np.random.default_rng(0).integers(0, 255, (1, 70, 70), dtype=np.uint8)
+    work = train_weights(
+        Stack(values),
+        Stack(values > 50),
+        tmp_path / "w.safetensors",
+        meaning="inside",
+        split=Split((0,)),
+        architecture="unetpp",
+        config={"base": 4, "depth": 1, "encoder": "resnet34"},
+        settings=TrainSettings(steps=1, patch=64, batch=1, learning_rate=1e-12),
+        encoder_weights=tmp_path / "r.pth",
+    )
+    encoder = encoder_of(drain(work).network())
+    (tmp_path / "r.pth").unlink()  # the card doesn't need it again
+    torch.testing.assert_close(
+        encoder.state_dict()["layer1.2.conv1.weight"],
+        classifier["layer1.2.conv1.weight"],
+        atol=1e-3,  # float16 in the file
+        rtol=1e-3,
+    )

@@ -47,6 +47,15 @@ def train(
             help="Its configuration, e.g. --network.base 32 for twice the channels.",
         ),
     ] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        Parameter(
+            group=NETWORK,
+            help="Begin with ImageNet weights of ResNet-34 from a file (.pth or "
+            ".safetensors, names as in torchvision): cenet, or unetpp with "
+            "--network.encoder resnet34, of width 64.",
+        ),
+    ] = None,
     sections: Sections = None,
     validation: Annotated[
         Sections,
@@ -102,6 +111,7 @@ def train(
         architecture=arch,
         config=_numbers(network or {}),
         settings=settings,
+        encoder_weights=encoder_weights,
         device=choose_device(settings.device),
     )
     checkpoint = checkpoint_of(output)
