@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import napari
+import numpy as np
 from napari import Viewer
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
@@ -18,12 +19,13 @@ from qtpy.QtWidgets import QApplication
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import desk_of
-from napari_emseg.widgets.dock import EmSegmentation
+from napari_emseg.widgets.dock import STEPS, EmSegmentation
+from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
 os.environ["NAPARI_CONFIG"] = ""  # read nobody's preferences, and keep none
 IMAGES = Path(__file__).parent / "images"
-PATIENCE = 180.0
+PATIENCE = 600.0
 
 
 def wait_for(done: Callable[[], bool]) -> None:
@@ -69,6 +71,23 @@ def run(viewer: Viewer, panel: MembranesPanel | CellsPanel) -> None:
     settle()
 
 
+def evaluate(viewer: Viewer, panel: EvaluatePanel) -> None:
+    """Compare all sections with what was drawn, and go to a mistake in the middle."""
+    panel.scope.setCurrentText("all sections")
+    panel.run.button.click()
+    wait_for(lambda: not panel.run.job.busy)
+    settle()
+    rings = next(layer for layer in viewer.layers if layer.name == "mistakes")
+    middle = np.asarray(viewer.layers["VNC"].data.shape[1:]) / 2
+    off_centre = np.abs(rings.data[:, 1:] - middle).max(axis=1)
+    panel.result.mistakes.table.setCurrentCell(int(off_centre.argmin()), 0)
+    viewer.layers["VNC cells"].visible = False
+    settle()
+    viewer.window.screenshot(
+        str(IMAGES / "mistakes.png"), canvas_only=True, flash=False, size=(600, 600)
+    )
+
+
 def main() -> None:
     """Run the main job in a window; take pictures of it and of each panel."""
     IMAGES.mkdir(exist_ok=True)
@@ -80,8 +99,11 @@ def main() -> None:
     run(viewer, dock.panel("Membranes"))
     run(viewer, dock.panel("Cells"))
     viewer.window.screenshot(str(IMAGES / "panels.png"), canvas_only=False, flash=False)
-    for number, (name, fold) in enumerate(dock.folds.items(), start=1):
-        fold.grab().save(str(IMAGES / f"{number}-{name.lower()}.png"))
+    for fold in dock.folds.values():
+        fold.expand(animate=False)
+    evaluate(viewer, dock.panel("Evaluate"))
+    for name, fold in dock.folds.items():
+        fold.grab().save(str(IMAGES / f"{STEPS[name]}-{name.lower()}.png"))
     viewer.close()
 
 

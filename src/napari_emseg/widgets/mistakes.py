@@ -38,6 +38,8 @@ ROWS_SHOWN = 6
 SMALLEST_RING = 24
 """Across, px of the picture."""
 
+RING_WIDTH = 2.0
+
 
 class MistakeList(QWidget):
     """Lists places and shows them in the viewer; a click goes there."""
@@ -133,7 +135,8 @@ def rings(places: Sequence[Place], source: Layer) -> Points:
         symbol="o",
         face_color="transparent",
         border_color=colours,
-        border_width=0.08,
+        border_width=RING_WIDTH,
+        border_width_is_relative=False,
         features={
             "kind": [place.kind for place in places],
             "pixels": [place.pixels for place in places],
