@@ -64,26 +64,59 @@ def find_gap(
     for path, cost in _ways(costs, inside, here):
         if best is not None and cost > best[0] * np.sqrt(inside.sum()):
             break
-        wide, _, place = painted_along(sheet, path + corner(area), settings.width)
-        ours = wide & (sheet.window("cells", place) == cell)
-        if not ours.any():
-            continue
-        draft, split = draw_membrane(sheet, ours, place, sliver=settings.sliver)
-        if not split:
-            continue
+        tried = _tried(sheet, cell, path + corner(area), settings)
         # a short way that separates much is better than one that shaves a corner off
-        sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
-        worth = cost / np.sqrt(min(sizes))
-        if best is None or worth < best[0]:
-            edit = draft.edit("close gap", _in_words(cell, sizes))
-            best = worth, path + corner(area), edit
+        if tried is not None and (best is None or cost / tried[1] < best[0]):
+            best = cost / tried[1], path, tried[0]
     if best is not None:
-        return best[1:]
+        # the click was near the gap, not on it: go straight from end to end
+        direct = _direct(costs, inside, best[1][0], best[1][-1]) + corner(area)
+        tried = _tried(sheet, cell, direct, settings)
+        if tried is not None:
+            return direct, tried[0]
+        return best[1] + corner(area), best[2]
     msg = (
         f"closing a gap here separates nothing of cell {cell}; click where two "
         f"membranes come close to each other, at most {settings.reach} px away"
     )
     raise ValueError(msg)
+
+
+def _tried(
+    sheet: Sheet, cell: int, path: NDArray[np.int64], settings: CorrectSettings
+) -> tuple[Edit, float] | None:
+    """Return the edit that draws a path in a cell, and how wide a part it separates.
+
+    None if it separates nothing.
+    """
+    wide, _, place = painted_along(sheet, path, settings.width)
+    ours = wide & (sheet.window("cells", place) == cell)
+    if not ours.any():
+        return None
+    draft, split = draw_membrane(sheet, ours, place, sliver=settings.sliver)
+    if not split:
+        return None
+    sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
+    return draft.edit("close gap", _in_words(cell, sizes)), min(sizes) ** 0.5
+
+
+def _direct(
+    costs: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return the best path between two places at the rim of a cell."""
+    mask = ndi.binary_dilation(inside, np.ones((3, 3)))
+    _, before = dijkstra_distance_field(
+        mask,
+        start,
+        # off the rim, along which the way around would be free
+        costs=costs + np.where(inside, 0, 1),
+        cost_mode="node_times_physical",
+        return_predecessors=True,
+    )
+    return _path(before, tuple(end))
 
 
 def _ways(
