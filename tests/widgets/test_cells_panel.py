@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
+from napari_emseg.cells import segment_section
 from napari_emseg.core.records import Provenance
 
 
@@ -98,3 +99,75 @@ def test_opened_probabilities_become_cells(open_window, drawing) -> None:
     cells = window.layer("opened cells").data
     assert cells.shape == drawing.membrane.shape
     assert len(np.unique(cells)) > 3
+
+
+@pytest.fixture
+def segmented(predicted):
+    """A window whose stack has cells, on a section with some."""
+    predicted.choose_scope(predicted.cells, "all sections")
+    assert predicted.run(predicted.cells).error is None
+    return predicted
+
+
+def shown(window) -> np.ndarray:
+    z = window.viewer.dims.current_step[0]
+    return window.layer("em cells").data[z]
+
+
+def wait_for_step(window) -> None:
+    panel = window.cells
+    window.qtbot.waitUntil(
+        lambda: not (panel._fragments.busy or panel._kept.isActive()), timeout=10_000
+    )
+
+
+def test_join_is_shown_at_once_on_the_section_on_screen(segmented) -> None:
+    window = segmented
+    z = window.viewer.dims.current_step[0]
+    before = np.array(window.layer("em cells").data)
+    slider = window.cells.main.findChild(object, "join")
+    slider.setValue(1.0)
+    wait_for_step(window)
+    after = window.layer("em cells").data
+    few = len(np.unique(after[z]))
+    assert 0 < few < len(np.unique(before[z]))
+    others = [k for k in range(4) if k != z]
+    np.testing.assert_array_equal(after[others], before[others])
+    expected = segment_section(
+        window.layer("em membrane probability").data[z],
+        window.desk.session.cell_settings,
+    )
+    np.testing.assert_array_equal(after[z] > 0, expected > 0)
+    # fragments are known now: the next value is there before the event loop runs
+    slider.setValue(0.0)
+    assert len(np.unique(shown(window))) > few
+
+
+def test_unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(segmented) -> None:
+    window = segmented
+    before = shown(window).copy()
+    window.cells.main.findChild(object, "join").setValue(1.0)
+    wait_for_step(window)
+    during = shown(window).copy()
+    assert set(np.unique(during)) <= set(np.unique(before))
+    window.desk.session.source.results.hand.undo()
+    np.testing.assert_array_equal(shown(window), before)
+
+
+def test_links_are_an_option(segmented) -> None:
+    window = segmented
+    window.cells.main.findChild(object, "link").setChecked(True)
+    window.choose_scope(window.cells, "all sections")
+    assert window.run(window.cells).error is None
+    cells = window.layer("em cells").data
+    in_two = set(np.unique(cells[0])) & set(np.unique(cells[3]))
+    assert len(in_two - {0}) > 2
+    made = Provenance.model_validate(window.layer("em cells").metadata["emseg"])
+    assert made.settings["cells"]["link"] is True
+
+
+def test_without_cells_settings_wait_for_a_run(predicted) -> None:
+    predicted.cells.main.findChild(object, "join").setValue(0.5)
+    predicted.settle()
+    assert not predicted.cells._fragments.busy
+    assert "em cells" not in predicted.viewer.layers

@@ -2,6 +2,7 @@
 
 from napari_emseg.cells.fragments import Fragments
 from napari_emseg.cells.linking import LinkResult, link_stack, scratch
+from napari_emseg.cells.overlap import overlap_of
 from napari_emseg.cells.section import section_fragments, segment_section
 from napari_emseg.cells.stack import CellsResult, cells_provenance, segment_stack
 from napari_emseg.cells.tree import MergeTree
@@ -13,6 +14,7 @@ __all__ = [
     "MergeTree",
     "cells_provenance",
     "link_stack",
+    "overlap_of",
     "scratch",
     "section_fragments",
     "segment_section",

@@ -83,13 +83,7 @@ def segmenting(
 
     results = source.results
     roi = region.roi or (slice(0, results.shape[1]), slice(0, results.shape[2]))
-    given: LazyArray = source.stack.data
-    em = None
-    if not source.is_probabilities:
-        given = _Predicted(results)
-        em = Stack(_Cropped(source.stack.data, roi), name=source.name)
-    given = _Corrected(given, results.corrections)
-    membrane = Stack(_Cropped(given, roi), name=f"probabilities of {source.name}")
+    membrane, em = _given(source, roi)
     work = segment_stack(
         membrane,
         settings=settings,
@@ -98,6 +92,33 @@ def segmenting(
         sink=_CellSink(results, region, roi, membrane, settings.threshold),
     )
     return _keeping_hand_work(work, results)
+
+
+def probabilities_of(
+    source: Source, z: int
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return probabilities of section `z` with corrections, and where no picture is."""
+    from napari_emseg.cells.section import nothing_predicted
+    from napari_emseg.core.intensity import padding
+
+    _, height, width = source.results.shape
+    membrane, em = _given(source, (slice(0, height), slice(0, width)))
+    values = membrane.section(z)
+    if em is None:
+        return values, nothing_predicted(values)
+    return values, padding(em.section(z))
+
+
+def _given(source: Source, roi: Area) -> tuple[Stack, Stack | None]:
+    """Return probabilities with corrections, and their EM if they were predicted."""
+    results = source.results
+    given: LazyArray = source.stack.data
+    em = None
+    if not source.is_probabilities:
+        given = _Predicted(results)
+        em = Stack(_Cropped(source.stack.data, roi), name=source.name)
+    given = _Corrected(given, results.corrections)
+    return Stack(_Cropped(given, roi), name=f"probabilities of {source.name}"), em
 
 
 def _keeping_hand_work(

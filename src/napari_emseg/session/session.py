@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.handwork import HandWork
+    from napari_emseg.session.recutting import Recuts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +104,7 @@ class Session:
     def __post_init__(self) -> None:
         self._sources: dict[str, Source] = {}
         self._predictor: Predictor | None = None
+        self._recuts: Recuts | None = None
 
     def select(self, key: str, stack: Stack) -> Source:
         """Put a stack to work; what was said of it and made from it comes back."""
@@ -303,6 +305,23 @@ class Session:
         return Run(
             f"Threshold of {source.name}", source, region, self.cell_settings, work
         )
+
+    def recuts(self) -> Recuts:
+        """Return a way to try cell settings on a section of the stack at work.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        from napari_emseg.session.recutting import Recuts
+
+        source = self._source()
+        if self._recuts is None or self._recuts.source is not source:
+            if self._recuts is not None:
+                self._recuts.keep()
+            self._recuts = Recuts(source)
+        return self._recuts
 
     def _source(self) -> Source:
         if self.source is None:

@@ -24,32 +24,44 @@ from napari_emseg.widgets.theme import (
 from napari_emseg.widgets.view import section_on_screen
 from napari_emseg.widgets.words import sections_in_words
 
-FIRST = ("threshold", "minimum_size")
+FIRST = ("threshold", "join", "minimum_size", "method", "link")
+SLIDERS = ("threshold", "join")
+LINKING = ("link", "overlap", "shift", "branches")
+"""Of no effect on one section alone."""
+
 ADVANCED = tuple(name for name in CellSettings.model_fields if name not in FIRST)
 
 SETTLE_MS = 300
-"""The threshold must rest for so long before other sections follow it."""
+"""Sliders must rest for so long before other sections follow, or a step is kept."""
 
 
 class CellsPanel(QWidget):
-    """Cuts membranes at a threshold and finds the cells between them."""
+    """Cuts membranes at a threshold and finds the cells between them.
+
+    While cells are there, every setting is shown on the section on screen at once.
+    """
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._desk = desk_of(napari_viewer)
         self._session = self._desk.session
         self.main = SettingsForm(
-            self._session.cell_settings, fields=FIRST, sliders=["threshold"]
+            self._session.cell_settings, fields=FIRST, sliders=SLIDERS
         )
         self.advanced = SettingsForm(self._session.cell_settings, fields=ADVANCED)
         self.scope = ScopeRow(self._desk)
         self.state = text_label()
         self.run = RunRow(self._desk, "cells", self._prepare)
         self._others = Job(in_activity_dock=False)
+        self._fragments = Job(in_activity_dock=False)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
         self._timer.timeout.connect(self._on_rest)
+        self._kept = QTimer(self)
+        self._kept.setSingleShot(True)
+        self._kept.setInterval(SETTLE_MS)
+        self._kept.timeout.connect(self._keep)
         self._lay_out()
         self._connect()
         self._on_state()
@@ -73,16 +85,21 @@ class CellsPanel(QWidget):
         follow(self, events.cell_settings, self._on_settings)
         self._desk.job.ended.connect(self._on_state)
         self._others.ended.connect(self._on_cut)
+        self._fragments.ended.connect(self._recut)
+        self._desk.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
         return self._session.segment(self.scope.region())
 
     def _on_edited(self, settings: CellSettings) -> None:
-        before = self._session.cell_settings.threshold
+        before = self._session.cell_settings
         # the other form has fields of its own
         self._session.cell_settings = settings
-        if settings.threshold != before:
+        if settings.threshold != before.threshold:
             self._preview()
+        without = dict.fromkeys(LINKING)
+        if settings.model_copy(update=without) != before.model_copy(update=without):
+            self._recut()
 
     def _on_settings(self) -> None:
         self.main.show_settings(self._session.cell_settings)
@@ -102,6 +119,39 @@ class CellsPanel(QWidget):
         membranes.visible = True
         layers.refresh({"membranes"}, {z})
         self._timer.start()
+
+    def _recut(self) -> None:
+        """Cut the cells of the section on screen anew, if it has any.
+
+        Its fragments are found in a thread first where they aren't known.
+        """
+        source, layer = self._session.source, self._desk.source_layer
+        layers = None if source is None else self._desk.results(source.key)
+        if layer is None or layers is None or layers.get("cells") is None:
+            return
+        if self._desk.job.busy or self._fragments.busy:
+            return
+        recuts, settings = self._session.recuts(), self._session.cell_settings
+        z = section_on_screen(self._desk.viewer, layer)
+        if not recuts.able(z):
+            return
+        if not recuts.knows(z, settings):
+            self._fragments.start(recuts.find(z, settings), "Fragments")
+            return
+        recuts.show(z, settings)
+        layers.refresh({"cells"}, {z})
+        self._kept.start()
+
+    def _keep(self) -> None:
+        """Make what is on trial a step that can be undone."""
+        self._kept.stop()
+        source = self._session.source
+        if source is None or not self._session.recuts().on_trial:
+            return
+        self._session.recuts().keep()
+        layers = self._desk.results(source.key)
+        if layers is not None:
+            layers.refresh({"cells"}, set(range(source.stack.shape[0])))
 
     def _on_rest(self) -> None:
         if self._session.source is None:
