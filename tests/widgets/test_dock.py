@@ -69,7 +69,7 @@ def test_the_manifest_offers_the_dock_and_each_panel() -> None:
     numbered = [f"{STEPS[name]} {name}" for name in PANELS]
     assert names == ["EM segmentation", *numbered]
     menus = manifest.contributions.menus or {}
-    rooms = ("segment", "measure", "data")
+    rooms = ("segment", "annotate", "measure", "data")
     assert set(menus) <= {f"napari/layers/{room}" for room in rooms}
     listed = [item.command for items in menus.values() for item in items]
     assert sorted(listed) == sorted(widget.command for widget in widgets)
