@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.nn import Conv2d
 
 from napari_emseg.models.zoo import build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -73,13 +74,24 @@ def with_classes(
     return wider.train(network.training).to(next(network.parameters()))
 
 
-def expect(network: nn.Module, first: int, logits: list[float]) -> None:
-    """Let classes from `first` begin to learn from these logits, their usual ones."""
+def unseen(network: nn.Module, first: int) -> list[Conv2d]:
+    """Return the layers in which nothing was learnt yet about classes from `first`."""
+    return [
+        module
+        for module in network.modules()
+        if isinstance(module, Conv2d)
+        and module.bias is not None
+        and len(module.bias) > first
+        and bool((module.bias[first:] == UNSEEN).all())
+    ]
+
+
+def expect(layers: Iterable[Conv2d], first: int, logits: list[float]) -> None:
+    """Let new classes begin to learn from these logits, their usual ones."""
     with torch.no_grad():
-        for name, value in network.named_parameters():
-            wanted = name.endswith(".bias") and len(value) == first + len(logits)
-            if wanted and bool((value[first:] == UNSEEN).all()):
-                value[first:] = torch.tensor(logits)
+        for layer in layers:
+            if layer.bias is not None:
+                layer.bias[first:] = torch.tensor(logits)
 
 
 def _grow(new: Tensor, old: Tensor, name: str) -> None:

@@ -71,13 +71,14 @@ def region_values(
         values = core_of(compute(batch)[0].cpu().numpy(), plan, part)
         if out is None:
             size = (area[0].stop - top, area[1].stop - left)
-            out = np.empty((len(values), *size), np.float32)
+            out = np.zeros((len(values), *size), np.float32)
         rows, columns = part.core
         here = (
             slice(rows.start - top, rows.stop - top),
             slice(columns.start - left, columns.stop - left),
         )
-        out[(slice(None), *here)] = values
+        share = part.weights
+        out[(slice(None), *here)] += values if share is None else values * share
     if out is None:
         msg = "a region without tiles"
         raise RuntimeError(msg)

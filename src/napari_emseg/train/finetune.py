@@ -13,11 +13,12 @@ from torch import nn
 from napari_emseg.core.card import Card
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Note, Record
-from napari_emseg.models.parts import expect, part_of, with_classes
+from napari_emseg.models.parts import expect, part_of, unseen, with_classes
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.acceptance import Comparison, compare_weights
 from napari_emseg.train.corrections import TrainingSet
+from napari_emseg.train.introduction import introduce
 from napari_emseg.train.lesson import Lesson, prepare
 from napari_emseg.train.lineage import card_of_candidate
 from napari_emseg.train.losses import LOSSES
@@ -77,6 +78,7 @@ def finetune_weights(
     settings = settings or FinetuneSettings()
     run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
     lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
+    yield from run.meet_new_classes(lesson)
     trainer = run.trainer(lesson)
     yield from run.resume(trainer)
     try:
@@ -135,19 +137,30 @@ class _Run:
             return config
         return {**config, "n_classes": len(self.classes)}
 
-    def trainer(self, lesson: Lesson) -> Trainer:
-        """Return what trains the network on what is known."""
-        n_old = len(self.parent.card.classes)
-        settings = lesson.settings
-        if self.new_classes and settings.steps:
-            expect(self.network, n_old, lesson.usual_logits[n_old:])
-        patches = CorrectionPatches(
+    def patches(self, lesson: Lesson) -> CorrectionPatches:
+        """Return what the network sees."""
+        return CorrectionPatches(
             lesson.crops,
-            settings,
+            lesson.settings,
             device=self.device,
             rehearsal=lesson.rehearsal,
             trim=cast("Network", self.network).geometry.trim,
         )
+
+    def meet_new_classes(self, lesson: Lesson) -> Generator[Record, None, None]:
+        """Let the head find new classes by what the network sees already."""
+        n_old, settings = len(self.parent.card.classes), lesson.settings
+        if not self.new_classes or not settings.steps or self.checkpoint.is_file():
+            return
+        layers = unseen(self.network, n_old)
+        expect(layers, n_old, lesson.usual_logits[n_old:])
+        yield from introduce(
+            self.network, layers, self.patches(lesson), settings, n_old
+        )
+
+    def trainer(self, lesson: Lesson) -> Trainer:
+        """Return what trains the network on what is known."""
+        settings, patches = lesson.settings, self.patches(lesson)
         loss = LOSSES[settings.loss]
         threshold = self.parent.card.threshold
         self.validation = crop_validation(lesson.validation, threshold)
@@ -156,7 +169,12 @@ class _Run:
             patches,
             settings,
             validation=self.validation,
-            loss=RehearsingLoss(loss, patches.rehearsed, n_old, settings.rehearsal),
+            loss=RehearsingLoss(
+                loss,
+                patches.rehearsed,
+                len(self.parent.card.classes),
+                settings.rehearsal,
+            ),
             frozen=freeze(self.network, settings),
             patience=settings.patience or None,
             of=f"{self.parent.sha256} {lesson.fingerprint} {self.new_classes}",

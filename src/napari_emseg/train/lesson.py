@@ -233,8 +233,8 @@ def _with_fitting_patch(
     Networks whose output is smaller than their input get so much more.
     """
     step, trim = geometry.stride, 2 * geometry.trim
-    wanted = settings.patch - geometry.remainder
-    patch = max(step, -(-wanted // step) * step) + geometry.remainder + trim
+    wanted = max(settings.patch, geometry.smallest, step) - geometry.remainder
+    patch = -(-wanted // step) * step + geometry.remainder + trim
     if patch == settings.patch:
         return settings, ""
     note = f"this network takes patches of {patch} px instead of {settings.patch} px"

@@ -13,7 +13,7 @@ from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.train.crops import Crop
 from napari_emseg.train.dataset import draw_patch
 from napari_emseg.train.opinions import BLOCK
-from napari_emseg.train.weightmap import IGNORE
+from napari_emseg.train.weightmap import IGNORE, INSIDE
 
 JITTER = 0.2
 """A known pixel lies at most so far from the middle of what is seen of a patch."""
@@ -110,12 +110,22 @@ def _channels(crop: Crop) -> Tensor:
 
 
 def _anchors(crops: Sequence[Crop]) -> list[Anchor]:
+    """List the squares of all crops; those of a rare class once more, around it."""
     found: list[Anchor] = []
     for number, crop in enumerate(crops):
-        known = np.argwhere(crop.target != IGNORE).astype(np.int32)
-        squares = known // BLOCK
-        key = squares[:, 0] * (crop.target.shape[1] // BLOCK + 1) + squares[:, 1]
-        order = np.argsort(key, kind="stable")
-        edges = np.flatnonzero(np.diff(key[order])) + 1
-        found += [(number, part) for part in np.split(known[order], edges)]
+        known = crop.target != IGNORE
+        for pixels in (known, known & (crop.target > INSIDE)):
+            found += [(number, places) for places in _by_square(pixels)]
     return found
+
+
+def _by_square(pixels: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Return the places `(n, 2)` of true pixels `(y, x)`, square by square."""
+    places = np.argwhere(pixels).astype(np.int32)
+    if not len(places):
+        return []
+    row, column = (places // BLOCK).T
+    square = row * (pixels.shape[1] // BLOCK + 1) + column
+    order = np.argsort(square, kind="stable")
+    edges = np.flatnonzero(np.diff(square[order])) + 1
+    return np.split(places[order], edges)

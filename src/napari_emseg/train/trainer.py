@@ -165,7 +165,7 @@ class Trainer:
         half = settings.half_precision and fast_half(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             outputs = self._kind.supervised(image.to(memory_format=torch.channels_last))
-        target, weight = (_middle(t, outputs[0]) for t in (target, weight))
+        target, weight = (middle(t, outputs[0]) for t in (target, weight))
         losses = [
             self._loss(logits.float(), target, weight, self._kind.activation)
             for logits in outputs
@@ -246,7 +246,7 @@ def _same_run(saved: str, settings: TrainSettings, of: str) -> bool:
     """Compare what a checkpoint is of; settings that it doesn't know have defaults."""
     values, end = JSONDecoder().raw_decode(saved)
     try:
-        return TrainSettings(**values) == settings and saved[end:] == of
+        return type(settings)(**values) == settings and saved[end:] == of
     except ValidationError:
         return False
 
@@ -283,7 +283,7 @@ def fast_half(device: torch.device) -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def _middle(values: Tensor, logits: Tensor) -> Tensor:
+def middle(values: Tensor, logits: Tensor) -> Tensor:
     """Cut the middle `(n, y', x')` out of values, as large as the logits."""
     height, width = logits.shape[2:]
     y, x = (values.shape[1] - height) // 2, (values.shape[2] - width) // 2

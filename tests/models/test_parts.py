@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_emseg.models.parts import expect, part_of, unseen, with_classes
+from napari_emseg.models.zoo import architectures, build
+
+SMALL = {
+    "unet": {"base": 4, "levels": 2},
+    "unetpp": {"base": 4, "depth": 2},
+    "cenet": {"base": 4},
+}
+
+
+def small(architecture: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build(architecture, SMALL[architecture]).eval()
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_every_network_has_all_three_parts(architecture: str) -> None:
+    names = [name for name, _ in small(architecture).named_parameters()]
+    assert {part_of(name) for name in names} == {"encoder", "decoder", "head"}
+
+
+@pytest.mark.parametrize("architecture", architectures())
+def test_a_new_class_leaves_the_old_ones_as_they_were(architecture: str) -> None:
+    network = small(architecture)
+    wider = with_classes(network, architecture, SMALL[architecture], 3)
+    image = torch.randn(1, 1, 192, 192)
+    softmax = network.activation == "softmax"
+    with torch.no_grad():
+        for old, new in zip(
+            network.supervised(image), wider.supervised(image), strict=True
+        ):
+            assert new.shape[1] == 3
+            assert torch.equal(new[:, :2], old)
+            ends = [x.softmax(1) if softmax else x.sigmoid() for x in (old, new)]
+            assert torch.equal(ends[1][:, :2], ends[0])
+            assert (ends[1][:, 2] < 1e-6).all()
+        layers = unseen(wider, 2)
+        expect(layers, 2, [-1.5])
+        new = wider.supervised(image)[-1]
+    assert torch.allclose(new[:, 2], torch.tensor(-1.5))
+    assert torch.equal(new[:, :2], network.supervised(image)[-1])
+
+
+def test_a_head_that_has_learnt_is_not_set_back() -> None:
+    network = small("unet")
+    before = network.head.bias.detach().clone()
+    expect(unseen(network, 1), 1, [-1.5])
+    assert torch.equal(network.head.bias, before)
+
+
+def test_no_class_more_is_refused() -> None:
+    with pytest.raises(ValueError, match="no layer to add a class to"):
+        with_classes(small("unet"), "unet", SMALL["unet"], 2)
