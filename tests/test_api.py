@@ -6,6 +6,7 @@ import torch
 
 import napari_emseg as emseg
 from napari_emseg.core.card import Card
+from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
@@ -126,3 +127,20 @@ def test_evaluate_wants_to_be_told_what_the_truth_is(drawn_stack):
     _, cells = drawn_stack
     with pytest.raises(TypeError, match="truth_is"):
         emseg.evaluate(cells == 0, cells)
+
+
+def test_finetune_gives_weights_with_a_lineage(drawn_stack, weights, tmp_path):
+    stack, cells = drawn_stack
+    codes = np.zeros(stack.shape, np.uint8)
+    codes[0, :40] = np.where(cells[0, :40] > 0, 2, 1)
+    settings = FinetuneSettings(steps=1, patch=32, batch=2)
+    tuned = emseg.finetune(
+        weights, stack, codes, settings=settings, output=tmp_path / "mine.safetensors"
+    )
+    assert tuned.card.parent_sha256 == weights.sha256
+    assert tuned.card.name == "mine"
+    assert emseg.predict(stack, tuned, sections=[0]).shape == (1, 96, 112)
+    by_labels = emseg.finetune(
+        weights, stack, cells, corrections_are="cells", settings=settings
+    )
+    assert by_labels.path.is_file()

@@ -14,6 +14,7 @@ _HOME = {
     "load_weights": "models.weights",
     "metrics": "metrics",
     "evaluate": "api",
+    "finetune": "api",
     "predict": "api",
     "segment": "api",
 }
@@ -22,6 +23,7 @@ __all__ = [
     "Stack",
     "__version__",
     "evaluate",
+    "finetune",
     "load_weights",
     "metrics",
     "open_stack",
@@ -31,7 +33,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from napari_emseg import metrics
-    from napari_emseg.api import evaluate, predict, segment
+    from napari_emseg.api import evaluate, finetune, predict, segment
     from napari_emseg.core.stack import Stack
     from napari_emseg.io import open_stack
     from napari_emseg.models.weights import load_weights

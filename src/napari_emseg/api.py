@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.cells import segment_stack
+from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Record, drain
+from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
 from napari_emseg.inference import predict_stack
@@ -195,6 +198,89 @@ def evaluate(
         linked=linked,
     )
     return drain(work, on_record)
+
+
+def finetune(
+    weights: Weights | str | Path,
+    stack: Stack | LazyArray,
+    corrections: LazyArray,
+    *,
+    corrections_are: Literal["corrections", "membrane", "inside", "cells"] = (
+        "corrections"
+    ),
+    reviewed: Sequence[Region] = (),
+    voxel_size_nm: VoxelSize | None = None,
+    new_classes: Sequence[str] = (),
+    output: str | Path | None = None,
+    settings: FinetuneSettings | None = None,
+    on_record: OnRecord | None = None,
+) -> Weights:
+    """Let weights learn from corrections.
+
+    Parameters
+    ----------
+    weights
+        Those to begin with: loaded ones, a bundled name or a file.
+    stack
+        EM sections `(z, y, x)`: a `Stack` or any array.
+    corrections
+        Of the same shape. By hand: 0 no opinion, 1 membrane, 2 inside, k + 1 is class
+        k. Or labels that were drawn elsewhere; of those each section with any label
+        counts as drawn to the end.
+    corrections_are
+        What they are.
+    reviewed
+        Regions in which everything counts: what is not corrected there is right as the
+        weights show it, and labels are drawn to the end.
+    voxel_size_nm
+        `(z, y, x)`; wins over the stack's own.
+    new_classes
+        Names of classes that the weights don't have yet, in the order of their codes.
+    output
+        Where to write the new weights, .safetensors; a temporary folder by default.
+    settings
+        Steps, what is trained, rehearsal, device and so on.
+    on_record
+        Called with what happens.
+
+    Returns
+    -------
+    Weights
+        Their card names the parent, the data, and the scores on held-out regions.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, nothing is corrected, or a class has no name.
+    OSError
+        If a file can't be read or written.
+    """
+    from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.train.corrections import training_set
+    from napari_emseg.train.finetune import finetune_weights
+
+    parent, settings = load_weights(weights), settings or FinetuneSettings()
+    images = as_stack(stack).with_voxel_size(voxel_size_nm)
+    known = training_set(
+        images,
+        corrections,
+        corrections_are,
+        reviewed=reviewed,
+        invert=settings.invert,
+    )
+    if output is None:
+        output = (
+            Path(mkdtemp(prefix="emseg-")) / f"{parent.card.name}-tuned.safetensors"
+        )
+    work = finetune_weights(
+        parent,
+        [known],
+        Path(output),
+        settings=settings,
+        device=choose_device(settings.device),
+        new_classes=new_classes,
+    )
+    return drain(work, on_record).weights
 
 
 def _array(data: Stack | LazyArray) -> NDArray[Any]:

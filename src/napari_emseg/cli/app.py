@@ -44,6 +44,11 @@ COMMANDS = {
         "emseg train demo-output/em.tif demo-output/truth.tif mine.safetensors "
         "--labels-are membrane --steps 10 --patch 64",
     ),
+    "finetune": (
+        "Let weights learn from corrections.",
+        "emseg finetune demo-output/em.tif demo-output/truth.tif tuned.safetensors "
+        "--labels-are membrane --weights isbi2012-unet --steps 2 --patch 64",
+    ),
     "weights": ("List weights, or show what is known of one.", "emseg weights list"),
     "doctor": ("Say what works on this machine and what doesn't.", "emseg doctor"),
 }

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from napari_emseg.core.settings import Settings, TrainSettings
+from napari_emseg.core.settings import Invert, Settings, TrainSettings
 
 Trained = Literal["all", "decoder", "head"]
 
@@ -73,6 +73,11 @@ class FinetuneSettings(TrainSettings):
         le=1000,
         title="Patience",
         description="Measurements without gain after which it stops; 0: never.",
+    )
+    invert: Invert = Field(
+        "auto",
+        title="Invert",
+        description="Membranes are dark in EM; yes if they are bright in yours.",
     )
 
 

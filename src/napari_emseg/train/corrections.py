@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from napari_emseg.core.labels import Meaning, inside_mask
+from napari_emseg.core.polarity import polarity
 from napari_emseg.core.regions import Region, check_inside
+from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.train.opinions import INSIDE, MEMBRANE, Opinions
 
@@ -181,3 +184,39 @@ def _check_shape(stack: Stack, array: LazyArray, what: str) -> None:
             f"got {tuple(array.shape)}"
         )
         raise ValueError(msg)
+
+
+LabelMeaning = Literal["corrections", "membrane", "inside", "cells"]
+
+
+def training_set(
+    stack: Stack,
+    labels: LazyArray,
+    labels_are: LabelMeaning,
+    *,
+    reviewed: Sequence[Region] = (),
+    invert: Invert = "auto",
+) -> TrainingSet:
+    """Take corrections, or labels drawn elsewhere, by what they are said to be.
+
+    Raises
+    ------
+    ValueError
+        As `TrainingSet.from_corrections` and `from_labels`.
+    """
+    bright = should_invert(stack, invert)
+    if labels_are == "corrections":
+        return TrainingSet.from_corrections(
+            stack, labels, reviewed=reviewed, invert=bright
+        )
+    regions = reviewed or None
+    return TrainingSet.from_labels(
+        stack, labels, labels_are, regions=regions, invert=bright
+    )
+
+
+def should_invert(stack: Stack, invert: Invert) -> bool:
+    """Tell if dark and bright are to be swapped: as asked, or as the stack looks."""
+    if invert == "auto":
+        return polarity(stack).inverted is True
+    return invert == "yes"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import save_stack
+from napari_emseg.models.weights import read_weights
+
+SMALL = ("--steps", "2", "--patch", "32", "--batch", "2", "--validate-every", "1")
+
+
+@pytest.fixture
+def corrections_file(em_file, tmp_path) -> Path:
+    codes = np.zeros((4, 96, 112), np.uint8)
+    codes[1, 10:14, 20:60] = 1
+    codes[1, 40:44, 20:60] = 2
+    return save_stack(tmp_path / "corrections.tif", Stack(codes))
+
+
+def test_learns_from_corrections(emseg, em_file, corrections_file, tiny_weights):
+    done = emseg(
+        *("finetune", em_file, corrections_file, "mine.safetensors"),
+        *("--labels-are", "corrections", "--weights", tiny_weights, *SMALL),
+    )
+    assert done.code == 0, done.err
+    assert "learning from 320 px in 1 section, 0 reviewed regions" in done.err
+    assert "measured only where you corrected, 320 px" in done.out
+    card = read_weights(Path("mine.safetensors")).card
+    assert card.parent_sha256 == read_weights(tiny_weights).sha256
+    used = emseg("predict", em_file, "out.tif", "--weights", "mine.safetensors")
+    assert used.code == 0
+
+
+def test_reviewed_sections_and_labels(emseg, em_file, cells_file, tiny_weights):
+    done = emseg(
+        *("finetune", em_file, cells_file, "mine.safetensors", "--json"),
+        *("--labels-are", "cells", "--weights", tiny_weights, *SMALL),
+        *("--reviewed", "0:3", "--roi", "0:64,0:64"),
+    )
+    assert done.code == 0, done.err
+    assert "learning from 12,288 px in 3 sections, 3 reviewed regions" in done.err
+    assert json.loads(done.out)["card"]["name"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--weights", "nobody"), "no weights named 'nobody'"),
+        (("--reviewed", "3:9"), "has sections 0:4; 3:9 is not among them"),
+        (("--new-class", "inside"), "has a class 'inside' already"),
+        (("--rehearsal", "2"), "rehearsal"),
+    ],
+)
+def test_wrong_usage(emseg, em_file, corrections_file, tiny_weights, options, said):
+    given = {"--weights": str(tiny_weights), **dict([options])}
+    words = [word for pair in given.items() for word in pair]
+    done = emseg(
+        *("finetune", em_file, corrections_file, "mine.safetensors"),
+        *("--labels-are", "corrections", *words),
+    )
+    assert done.code == 2
+    assert said in done.err
