@@ -49,7 +49,7 @@ COMMANDS = {
         "emseg finetune demo-output/em.tif demo-output/truth.tif tuned.safetensors "
         "--labels-are membrane --weights isbi2012-unet --steps 2 --patch 64",
     ),
-    "weights": ("List weights, or show what is known of one.", "emseg weights list"),
+    "weights": ("List, show, cut, import and export weights.", "emseg weights list"),
     "doctor": ("Say what works on this machine and what doesn't.", "emseg doctor"),
 }
 """Name: (one line, an example that works after `emseg demo`)."""

@@ -120,6 +120,23 @@ Along = Annotated[
     Parameter(converter=_which, n_tokens=1, metavar="N|z", show_choices=False),
 ]
 
+NETWORK = Group("The network", sort_key=1)
+
+NetworkShape = Annotated[
+    dict[str, str] | None,
+    Parameter(
+        name="--network",
+        group=NETWORK,
+        help="Its configuration, e.g. --network.base 32 for twice the channels.",
+    ),
+]
+
+
+def network_config(shape: dict[str, str] | None) -> dict[str, Any]:
+    """Return the configuration that `--network.…` means."""
+    return {key.replace("-", "_"): value for key, value in (shape or {}).items()}
+
+
 FILE = Group("How to read the file", sort_key=2)
 RUN = Group("The run", sort_key=3)
 CELLS = Group("Cells", sort_key=4)

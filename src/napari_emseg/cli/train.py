@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Group, Parameter
 
 from napari_emseg.cli.cards import print_card
 from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
+    NETWORK,
     RUN,
     Json,
     Meaning,
+    NetworkShape,
     Overwrite,
     Sections,
     Source,
+    network_config,
     pick_sections,
 )
 from napari_emseg.cli.printing import print_json, say
@@ -24,7 +27,6 @@ from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
-NETWORK = Group("The network", sort_key=1)
 
 
 def train(
@@ -40,13 +42,7 @@ def train(
     arch: Annotated[
         str, Parameter(help="Architecture of the network.", group=NETWORK)
     ] = "unet",
-    network: Annotated[
-        dict[str, str] | None,
-        Parameter(
-            group=NETWORK,
-            help="Its configuration, e.g. --network.base 32 for twice the channels.",
-        ),
-    ] = None,
+    network: NetworkShape = None,
     encoder_weights: Annotated[
         Path | None,
         Parameter(
@@ -109,7 +105,7 @@ def train(
         meaning=labels_are,
         split=split,
         architecture=arch,
-        config=_numbers(network or {}),
+        config=network_config(network),
         settings=settings,
         encoder_weights=encoder_weights,
         device=choose_device(settings.device),
@@ -132,7 +128,3 @@ def train(
 
 def _spanned(span: slice | None, stack: Stack) -> range | None:
     return None if span is None else pick_sections(span, stack)
-
-
-def _numbers(config: dict[str, str]) -> dict[str, Any]:
-    return {key.replace("-", "_"): value for key, value in config.items()}

@@ -8,7 +8,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from napari_emseg.cli.cards import card_record, card_row, print_card, size_of
-from napari_emseg.cli.options import Json, Overwrite
+from napari_emseg.cli.options import (
+    NETWORK,
+    Json,
+    NetworkShape,
+    Overwrite,
+    network_config,
+)
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.models.weights import (
@@ -25,9 +31,12 @@ WeightsName = Annotated[
     str, Parameter(help="Bundled weights (emseg weights list), or a .safetensors file.")
 ]
 
+DEPTH = Parameter(help="Levels below the first that are kept, of a U-Net++.")
+HEADS = Parameter(help="last: only that head; mean: the mean of heads 1 to it.")
+
 app = App(
     name="weights",
-    help="List weights, or show what is known of one.",
+    help="List, show, cut, import and export weights.",
     help_epilogue="Example: emseg weights list",
 )
 
@@ -66,10 +75,8 @@ def prune(
     output: Path,
     /,
     *,
-    depth: Annotated[int, Parameter(help="Levels below the first that are kept.")],
-    heads: Annotated[
-        Heads, Parameter(help="last: only that head; mean: the mean of heads 1 to it.")
-    ] = "last",
+    depth: Annotated[int, DEPTH],
+    heads: Annotated[Heads, HEADS] = "last",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -92,7 +99,77 @@ def prune(
         )
 
 
-def refuse_output(output: Path, *, overwrite: bool) -> None:
+@app.command(help_epilogue="Example: emseg weights export isbi2012-unet unet.zip")
+def export(
+    weights: WeightsName,
+    output: Path,
+    /,
+    *,
+    depth: Annotated[int | None, DEPTH] = None,
+    heads: Annotated[Heads, HEADS] = "last",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write weights as a BioImage.IO package, which other programs can run.
+
+    Parameters
+    ----------
+    output
+        The package to write: .zip.
+    """
+    from napari_emseg.models.exporting import export_weights
+
+    part = find_weights(weights).at(depth, heads)
+    refuse_output(output, overwrite=overwrite, suffix=".zip")
+    export_weights(part, output)
+    if json:
+        print_json({"output": str(output), "weights": card_record(part)})
+    else:
+        size = output.stat().st_size / 2**20
+        print_line(f"{output}: {part.card.name}, {size:.1f} MiB")
+
+
+@app.command(
+    name="import",
+    help_epilogue="Example: emseg weights import unet.zip unet.safetensors",
+)
+def import_(
+    file: Path,
+    output: Path,
+    /,
+    *,
+    arch: Annotated[
+        str | None,
+        Parameter(help="Architecture, if the file doesn't say it.", group=NETWORK),
+    ] = None,
+    network: NetworkShape = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Make a weights file of a BioImage.IO package or of a state dict.
+
+    Nothing in the file is run: of a package only its manifest and its state dict are
+    read. A state dict must fit the network; the first key that doesn't is named.
+
+    Parameters
+    ----------
+    file
+        A package (.zip), or a state dict: .pt, .pth, .safetensors.
+    output
+        The weights file to write: .safetensors.
+    """
+    from napari_emseg.models.importing import import_weights
+
+    refuse_output(output, overwrite=overwrite)
+    config = network_config(network)
+    written = import_weights(file, output, architecture=arch, config=config)
+    if json:
+        print_json(card_record(written))
+    else:
+        print_card(written)
+
+
+def refuse_output(output: Path, *, overwrite: bool, suffix: str = SUFFIX) -> None:
     """Check that a weights file may be written there, before hours are spent.
 
     Raises
@@ -102,8 +179,8 @@ def refuse_output(output: Path, *, overwrite: bool) -> None:
     """
     from napari_emseg.io.output import Output
 
-    if output.suffix != SUFFIX:
-        msg = f"weights files end in {SUFFIX}, got {output}"
+    if output.suffix != suffix:
+        msg = f"the output must end in {suffix}, got {output}"
         raise ValueError(msg)
     Output(output, overwrite=overwrite)
 

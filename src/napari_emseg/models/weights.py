@@ -241,7 +241,8 @@ def replace_card(weights: Weights, card: Card) -> Weights:
     """
     with _reading(weights.path):
         arrays = load_file(weights.path)
-    return _write(weights.path, arrays, card)
+    network = build(card.architecture, card.config)
+    return _write(weights.path, arrays, with_facts(card, cast("Network", network)))
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]], card: Card) -> Weights:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from napari_emseg.models.weights import load_weights
+
+
+def same(a: str, b: Path) -> bool:
+    one, other = (load_weights(each).network().state_dict() for each in (a, b))
+    return all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_package_goes_out_and_comes_back(emseg, tiny_weights):
+    done = emseg("weights", "export", tiny_weights, "t.zip")
+    assert (done.code, done.out[:13]) == (0, "t.zip: tiny, ")
+    done = emseg("weights", "import", "t.zip", "back.safetensors")
+    assert done.code == 0
+    assert "threshold    0.4" in done.out
+    assert same("back.safetensors", tiny_weights)
+
+
+def test_what_is_in_the_way_is_left_alone(emseg, tiny_weights):
+    Path("t.zip").write_bytes(b"mine")
+    done = emseg("weights", "export", tiny_weights, "t.zip")
+    assert (done.code, Path("t.zip").read_bytes()) == (2, b"mine")
+    assert emseg("weights", "export", tiny_weights, "t.tar").code == 2
+    assert emseg("weights", "export", tiny_weights, "t.zip", "--overwrite").code == 0
+
+
+def test_a_state_dict_needs_its_architecture(emseg, tiny_weights):
+    state = load_weights(tiny_weights).network().state_dict()
+    torch.save(state, "state.pt")
+    words = ("weights", "import", "state.pt", "mine.safetensors")
+
+    done = emseg(*words)
+    assert done.code == 2
+    assert "say it with --arch" in done.err
+
+    wider = (*words, "--arch", "unet", "--network.base", "4", "--network.levels", "2")
+    done = emseg(*wider)
+    assert done.code == 2
+    assert "down.0.0.weight must be (4, 1, 3, 3), file has (2, 1, 3, 3)" in done.err
+    assert not Path("mine.safetensors").exists()
+
+    fitting = [*words, "--arch", "unet", "--network.base", "2", "--network.levels=2"]
+    assert emseg(*fitting).code == 0
+    assert same("mine.safetensors", tiny_weights)
+
+
+def test_an_unknown_architecture_is_named(emseg, tiny_weights):
+    torch.save(load_weights(tiny_weights).network().state_dict(), "state.pt")
+    words = ("weights", "import", "state.pt", "x.safetensors", "--arch", "u-net")
+    assert "unknown architecture 'u-net'; known are: cenet" in emseg(*words).err

@@ -1,0 +1,476 @@
+"""Weights to BioImage.IO packages and back, and from files of others."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from napari_emseg.core.card import Card
+from napari_emseg.models.exporting import MANIFEST, export_weights
+from napari_emseg.models.importing import import_weights
+from napari_emseg.models.weights import Weights, load_weights, save_weights
+from napari_emseg.models.zoo import build
+
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "unet": ("unet", {"base": 2, "levels": 2}),
+    "valid": ("unet", {"base": 2, "levels": 1, "padding": "valid"}),
+    "unetpp": ("unetpp", {"base": 2, "depth": 2}),
+    "cenet": ("cenet", {"base": 4}),
+}
+
+
+def make(folder: Path, shape: str) -> Weights:
+    """Save a small network that has learnt nothing but what values look like."""
+    architecture, config = SHAPES[shape]
+    torch.manual_seed(0)
+    network = build(architecture, config)
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(torch.rand(2, 1, 192, 192))
+    card = Card(
+        name=f"tiny-{shape}",
+        architecture=architecture,
+        config=config,
+        pixel_size_nm=(4, 4),
+        threshold=0.3,
+    )
+    return save_weights(folder / f"{shape}.safetensors", network.state_dict(), card)
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Weights:
+    return make(tmp_path_factory.mktemp("weights"), request.param)
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return make(tmp_path_factory.mktemp("weights"), "unet")
+
+
+@pytest.fixture(scope="module")
+def package(unet: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_weights(unet, tmp_path_factory.mktemp("zip") / "unet.zip")
+
+
+def rewritten(package: Path, to: Path, **changes: bytes | None) -> Path:
+    """Copy a package with some members changed, or left out if None."""
+    with zipfile.ZipFile(package) as old, zipfile.ZipFile(to, "w") as new:
+        for name in old.namelist():
+            data = changes.pop(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+        for name, data in changes.items():
+            new.writestr(name, data or b"")
+    return to
+
+
+def manifest_of(package: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(package) as file:
+        said: dict[str, Any] = yaml.safe_load(file.read(MANIFEST))
+        return said
+
+
+def with_manifest(package: Path, to: Path, said: object) -> Path:
+    return rewritten(package, to, **{MANIFEST: yaml.safe_dump(said).encode()})
+
+
+def outputs(weights: Weights) -> torch.Tensor:
+    torch.manual_seed(1)
+    picture = torch.rand(1, 1, 192, 192)
+    with torch.inference_mode():
+        logits: torch.Tensor = weights.network()(picture)
+        return logits
+
+
+def needs_bioimageio() -> None:
+    """Skip where bioimageio.core isn't installed, or can't work."""
+    pytest.importorskip(
+        "bioimageio.core", reason="needs the extra napari-emseg[bioimageio]"
+    )
+    try:
+        pydantic, spec = version("pydantic"), version("bioimageio.spec")
+    except PackageNotFoundError:
+        return
+
+    def newer(text: str, bound: tuple[int, ...]) -> bool:
+        return tuple(map(int, text.split(".")[: len(bound)])) >= bound
+
+    if newer(pydantic, (2, 14)) and not newer(spec, (0, 5, 13)):
+        pytest.skip(f"bioimageio.spec {spec} can't work with pydantic {pydantic}")
+
+
+class TestExport:
+    @pytest.mark.parametrize("shape", [*SHAPES, "mean of heads"])
+    def test_passes_the_test_of_bioimageio_core(
+        self, shape: str, tmp_path: Path
+    ) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            needs_bioimageio()
+            from bioimageio.core import test_model
+
+            mean = shape == "mean of heads"
+            weights = make(tmp_path, "unetpp" if mean else shape)
+            weights = weights.at(2, "mean") if mean else weights
+            path = export_weights(weights, tmp_path / "x.zip")
+            for kind in ("pytorch_state_dict", "torchscript"):
+                found = test_model(path, weight_format=kind, devices=["cpu"])
+                assert found.status == "passed", found.format()
+
+    def test_comes_back_as_it_was(self, made: Weights, tmp_path: Path) -> None:
+        path = export_weights(made, tmp_path / "x.zip")
+        again = import_weights(path, tmp_path / "again.safetensors")
+        assert again.card == made.card
+        assert torch.equal(outputs(again), outputs(made))
+        assert again.path.stat().st_size == made.path.stat().st_size
+
+    def test_test_output_is_what_a_run_gives(
+        self, package: Path, unet: Weights
+    ) -> None:
+        """The package's own picture, by the one-call function of this one."""
+        from napari_emseg.api import predict
+        from napari_emseg.core.settings import PredictSettings
+
+        with zipfile.ZipFile(package) as file:
+            picture, expected = (
+                np.load(io.BytesIO(file.read(f"test-{name}.npy")))
+                for name in ("input", "output")
+            )
+        settings = PredictSettings(device="cpu", runtime="torch", invert="no")
+        found = predict(
+            picture[0], unet, classes=("membrane", "inside"), settings=settings
+        )
+        halo = unet.card.geometry.halo if unet.card.geometry else 0
+        inner = (slice(None), 0, slice(halo, -halo), slice(halo, -halo))
+        np.testing.assert_allclose(
+            found[inner], expected[0][:, halo:-halo, halo:-halo], atol=1e-5
+        )
+
+    def test_holds_torchscript_that_runs_any_size(
+        self, package: Path, unet: Weights
+    ) -> None:
+        with zipfile.ZipFile(package) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = io.BytesIO(file.read("weights-torchscript.pt"))
+            script = torch.jit.load(data)
+        picture = torch.rand(1, 1, 64, 100)
+        with torch.inference_mode():
+            torch.testing.assert_close(script(picture), unet.network()(picture))
+
+    def test_states_licences_of_weights_and_test_picture(self, package: Path) -> None:
+        with zipfile.ZipFile(package) as file:
+            words = file.read("README.md").decode()
+            assert "CC-BY-NC-SA-3.0" in words
+            assert "not stated" in words
+            assert b"Gerhard" in file.read("LICENCE-of-test-input.md")
+
+    def test_needs_a_zip(self, unet: Weights, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"ends in \.zip, got"):
+            export_weights(unet, tmp_path / "x.tar")
+
+    def test_leaves_no_half_a_file(
+        self, unet: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+        with pytest.raises(OSError, match="No space"):
+            export_weights(unet, tmp_path / "x.zip")
+        assert not (tmp_path / "x.zip").exists()
+
+
+class Trap:
+    """Leaves a trace if it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.trace,)
+
+
+class TestPackages:
+    """BioImage.IO packages that something is wrong with."""
+
+    @pytest.fixture
+    def refused(self, tmp_path: Path) -> Any:
+        def check(path: Path, match: str, **options: Any) -> None:
+            output = tmp_path / "out.safetensors"
+            with pytest.raises(ValueError, match=match):
+                import_weights(path, output, **options)
+            assert not output.exists()
+
+        return check
+
+    @pytest.mark.parametrize("length", [4, 100, 5000])
+    def test_truncated(
+        self, package: Path, tmp_path: Path, refused: Any, length: int
+    ) -> None:
+        path = tmp_path / "cut.zip"
+        path.write_bytes(package.read_bytes()[:length])
+        refused(path, r"cut\.zip is a damaged zip file")
+
+    def test_damaged_inside(self, package: Path, tmp_path: Path, refused: Any) -> None:
+        data = bytearray(package.read_bytes())
+        with zipfile.ZipFile(package) as file:
+            start = file.getinfo("weights.pt").header_offset
+        data[start + 200 : start + 260] = bytes(60)
+        path = tmp_path / "bad.zip"
+        path.write_bytes(data)
+        refused(path, r"weights\.pt in bad\.zip is damaged, enc")
+
+    def test_of_another_checksum(
+        self, package: Path, unet: Weights, tmp_path: Path, refused: Any
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save({k: v + 1 for k, v in unet.network().state_dict().items()}, buffer)
+        changed = {"weights.pt": buffer.getvalue()}
+        path = rewritten(package, tmp_path / "x.zip", **changed)
+        refused(path, r"weights\.pt has another checksum than its manifest says")
+
+    @pytest.mark.parametrize(
+        "source",
+        ["../weights.pt", "/etc/passwd", "a/../../b", "https://x.org/w.pt", "..\\w.pt"],
+    )
+    def test_that_lead_out_of_themselves(
+        self, package: Path, tmp_path: Path, refused: Any, source: str
+    ) -> None:
+        said = manifest_of(package)
+        said["weights"]["pytorch_state_dict"]["source"] = source
+        path = with_manifest(package, tmp_path / "x.zip", said)
+        refused(path, "lie outside of the package")
+
+    def test_with_members_that_lead_out_unpack_nothing(
+        self, package: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        evil = {"../evil.txt": b"gone", "/tmp/evil-emseg.txt": b"gone"}
+        path = rewritten(package, folder / "x.zip", **evil)
+        import_weights(path, folder / "x.safetensors")
+        assert {p.name for p in folder.iterdir()} == {"x.zip", "x.safetensors"}
+        assert not (tmp_path / "evil.txt").exists()
+        assert not Path("/tmp/evil-emseg.txt").exists()
+
+    def test_that_grow_without_end(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        path = tmp_path / "bomb.zip"
+        zeros = bytes(30 * 2**20)
+        with zipfile.ZipFile(package) as old, zipfile.ZipFile(path, "w", 8) as new:
+            new.writestr(MANIFEST, old.read(MANIFEST))
+            new.writestr("weights.pt", zeros)
+        refused(path, r"would grow \d+ times: it is not unpacked")
+
+    def test_with_a_manifest_that_is_too_large(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        noise = np.random.default_rng(0).integers(33, 126, 2**20 + 10, np.uint8)
+        path = rewritten(package, tmp_path / "x.zip", **{MANIFEST: noise.tobytes()})
+        refused(path, r"rdf\.yaml in x\.zip is larger than 1 MiB")
+
+    @pytest.mark.parametrize("text", [b"a: [", b"- 1\n- 2", b"\xff\xfe\x00", b"%x"])
+    def test_with_a_manifest_that_is_none(
+        self, package: Path, tmp_path: Path, refused: Any, text: bytes
+    ) -> None:
+        path = rewritten(package, tmp_path / "x.zip", **{MANIFEST: text})
+        refused(path, "manifest")
+
+    def test_with_python_objects_in_the_manifest(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        trace = tmp_path / "trace"
+        text = f"!!python/object/apply:pathlib.Path.touch [{str(trace)!r}]".encode()
+        path = rewritten(package, tmp_path / "x.zip", **{MANIFEST: text})
+        refused(path, "its manifest can't be read")
+        assert not trace.exists()
+
+    def test_without_state_dict(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        said = manifest_of(package)
+        del said["weights"]["pytorch_state_dict"]
+        path = with_manifest(package, tmp_path / "x.zip", said)
+        refused(path, "no pytorch_state_dict, only torchscript, which is never run")
+
+    def test_that_lack_what_they_name(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        path = rewritten(package, tmp_path / "x.zip", **{"weights.pt": None})
+        refused(path, r"x\.zip lacks weights\.pt")
+
+    def test_whose_state_dict_is_a_trap(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        trace, buffer = tmp_path / "trace", io.BytesIO()
+        torch.save({"head.weight": Trap(trace)}, buffer)
+        said = manifest_of(package)
+        entry = said["weights"]["pytorch_state_dict"]
+        entry["sha256"] = sha256(buffer.getvalue()).hexdigest()
+        path = with_manifest(package, tmp_path / "a.zip", said)
+        path = rewritten(path, tmp_path / "x.zip", **{"weights.pt": buffer.getvalue()})
+        refused(path, r"weights\.pt in x\.zip is damaged, or holds more than numbers")
+        assert not trace.exists()
+
+    def test_with_a_card_that_makes_no_sense(
+        self, package: Path, tmp_path: Path, refused: Any
+    ) -> None:
+        said = manifest_of(package)
+        said["config"]["emseg"]["card"] = {"name": 3}
+        path = with_manifest(package, tmp_path / "x.zip", said)
+        refused(path, "its card is damaged")
+
+    def test_of_others_need_an_architecture(
+        self, package: Path, unet: Weights, tmp_path: Path, refused: Any
+    ) -> None:
+        said = manifest_of(package)
+        del said["config"]
+        path = with_manifest(package, tmp_path / "x.zip", said)
+        refused(path, r"x\.zip doesn't say what network it is for; say it with --arch")
+        again = import_weights(
+            path,
+            tmp_path / "mine.safetensors",
+            architecture="unet",
+            config={"base": "2", "levels": "2"},
+        )
+        assert torch.equal(outputs(again), outputs(unet))
+        assert again.card.name == "mine"
+        assert "tiny-unet" in again.card.notes[0]
+
+
+class TestStateDicts:
+    """Files that hold nothing but numbers."""
+
+    CHOICE: ClassVar[dict[str, Any]] = {
+        "architecture": "unet",
+        "config": {"base": 2, "levels": 2},
+    }
+
+    def save(self, path: Path, contents: object) -> Path:
+        torch.save(contents, path)
+        return path
+
+    @pytest.mark.parametrize("wrapped", [None, "state_dict", "model_state_dict"])
+    @pytest.mark.parametrize("start", ["", "module."])
+    def test_of_any_trainer(
+        self, unet: Weights, tmp_path: Path, wrapped: str | None, start: str
+    ) -> None:
+        state = {start + k: v for k, v in unet.network().state_dict().items()}
+        contents = state if wrapped is None else {wrapped: state, "epoch": 3}
+        path = self.save(tmp_path / "x.pth", contents)
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+        assert load_weights(again.path).card.architecture == "unet"
+
+    def test_in_safetensors(self, unet: Weights, tmp_path: Path) -> None:
+        path = tmp_path / "x.safetensors"
+        state = unet.network().state_dict()
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+        with pytest.raises(ValueError, match="say it with --arch"):
+            import_weights(path, tmp_path / "y.safetensors")
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+
+    def test_keep_numbers_that_need_full_precision(self, tmp_path: Path) -> None:
+        network = build("unet", {"base": 2, "levels": 2}).eval()
+        network.load_state_dict(
+            {
+                k: v * 1.0001 if v.is_floating_point() else v
+                for k, v in network.state_dict().items()
+            }
+        )
+        path = self.save(tmp_path / "x.pt", network.state_dict())
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        for key, value in network.state_dict().items():
+            assert torch.equal(again.network().state_dict()[key], value)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"head.weight": None}, r"head\.weight must be \(2, 2, 1, 1\), .* none"),
+            ({"head.weight": torch.zeros(3, 2, 1, 1)}, r"head\.weight .* \(3, 2, 1, 1"),
+            ({"tail": torch.zeros(1)}, "no parameter tail"),
+            ({"head.bias": torch.tensor([1.0, float("nan")])}, r"head\.bias holds"),
+            ({"head.bias": 3}, r"'head\.bias' is no tensor"),
+            ({7: torch.zeros(1)}, "7 is no tensor"),
+        ],
+    )
+    def test_that_do_not_fit_name_the_key(
+        self, unet: Weights, tmp_path: Path, change: dict[Any, Any], said: str
+    ) -> None:
+        state = {**unet.network().state_dict(), **change}
+        contents = {key: value for key, value in state.items() if value is not None}
+        path = self.save(tmp_path / "x.pt", contents)
+        with pytest.raises(ValueError, match=said):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert not (tmp_path / "y.safetensors").exists()
+
+    def test_of_another_network_name_the_first_key(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        path = self.save(tmp_path / "x.pt", unet.network().state_dict())
+        with pytest.raises(ValueError, match=r"doesn't fit .*: encoder\.\S+ must be"):
+            import_weights(path, tmp_path / "y.safetensors", architecture="unetpp")
+
+    @pytest.mark.parametrize("name", ["x.pt", "x.pth", "x.zip", "x.safetensors"])
+    def test_that_are_traps_are_not_run(self, tmp_path: Path, name: str) -> None:
+        trace, path = tmp_path / "trace", tmp_path / name
+        for contents in ({"a": Trap(trace)}, Trap(trace)):
+            torch.save(contents, path)
+            with pytest.raises(ValueError, match="holds more than numbers"):
+                import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+            path.write_bytes(pickle.dumps(contents))
+            with pytest.raises(ValueError, match=name):
+                import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert not trace.exists()
+
+    @pytest.mark.parametrize(
+        "contents",
+        [b"", b"text", bytes(500), b"PK\x03\x04", b"\x08" + bytes(7) + b"{}"],
+    )
+    def test_that_are_none(self, tmp_path: Path, contents: bytes) -> None:
+        path = tmp_path / "x.pt"
+        path.write_bytes(contents)
+        with pytest.raises(ValueError, match=r"x\.pt"):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+
+    def test_that_grow_without_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.pt"
+        with zipfile.ZipFile(path, "w", 8) as file:
+            file.writestr("archive/data/0", bytes(30 * 2**20))
+        with pytest.raises(ValueError, match="times: it is not unpacked"):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+
+    def test_that_pretend_to_be_huge_take_no_memory(self, tmp_path: Path) -> None:
+        network = build("unet", {"base": 2, "levels": 2})
+        state = dict(network.state_dict())
+        state["head.weight"] = torch.zeros(1).expand(10**6, 10**6)
+        path = self.save(tmp_path / "x.pt", state)
+        with pytest.raises(ValueError, match=r"head\.weight must be"):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+
+    def test_that_are_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="no file at"):
+            import_weights(tmp_path / "x.pt", tmp_path / "y.safetensors")
+
+
+def test_weights_of_ours_come_as_they_are(unet: Weights, tmp_path: Path) -> None:
+    again = import_weights(unet.path, tmp_path / "y.safetensors")
+    assert json.loads(again.card.model_dump_json()) == json.loads(
+        unet.card.model_dump_json()
+    )
+    assert torch.equal(outputs(again), outputs(unet))
