@@ -12,6 +12,7 @@ from napari_emseg.models.weights import Weights, list_weights, read_weights
 from napari_emseg.session import Region, Run
 from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.exchange import Exchange
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
@@ -49,6 +50,7 @@ class MembranesPanel(QWidget):
         self.weights = combo_box()
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
+        self.exchange = Exchange(self._desk)
         self.depth = DepthDial(self._desk)
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
         self.scope = ScopeRow(self._desk)
@@ -82,6 +84,7 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.shown)
         layout.addWidget(self.run)
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+        layout.addWidget(Fold("Import and export weights", self.exchange, role="link"))
 
     def _connect(self) -> None:
         self.weights.activated.connect(self._on_weights_chosen)
@@ -89,6 +92,7 @@ class MembranesPanel(QWidget):
         self._forms = (self.heads, self.device, self.advanced)
         for form in self._forms:
             form.edited.connect(self._on_edited)
+        self.exchange.imported.connect(self._on_imported)
         self.depth.measured.connect(self._on_state)
         self.scope.changed.connect(self._on_estimate)
         events = self._session.events
@@ -138,6 +142,10 @@ class MembranesPanel(QWidget):
         )
         if chosen:
             self.add_weights(Path(chosen))
+
+    def _on_imported(self, weights: Weights) -> None:
+        self._offer(weights)
+        self._session.choose_weights(weights)
 
     def _on_edited(self, settings: PredictSettings) -> None:
         self._session.choose_settings(settings)
