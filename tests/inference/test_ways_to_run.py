@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.records import drain
-from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.settings import Normalisation, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.symmetry import mean_over_symmetries
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference import Predictor, estimate, predictor, throughput
 from napari_emseg.inference.torch_runtime import TorchRuntime
+from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import Weights, load_weights, save_weights
 from napari_emseg.models.zoo import Network, build
 
@@ -171,6 +173,23 @@ class TestMirrors:
         tiled = run(weights, picture, tta=True, tile=max(32, smallest + 9))
         np.testing.assert_allclose(tiled.probabilities, whole, atol=1e-5)
         assert np.abs(whole - plain).max() > 1e-3
+
+    def test_of_blended_tiles_have_no_seam(self, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        network = build("cenet", {"base": 4})
+        with torch.no_grad():
+            network.train()(torch.rand(2, 1, 192, 192))
+        card = Card(name="x", architecture="cenet", config={"base": 4})
+        weights = save_weights(tmp_path / "x.safetensors", network.state_dict(), card)
+        picture = np.random.default_rng(0).integers(0, 256, (1, 150, 420), np.uint8)
+        whole = run(weights, picture, tta=True).probabilities
+        grey = section_range(picture[0], Normalisation())
+        values = normalise(picture[0], grey)
+        expected = predict_picture(weights.network(), values, tta=True)
+        np.testing.assert_allclose(whole[0], expected[0], atol=1e-5)
+        tiled = run(weights, picture, tta=True, tile=256)
+        steps = np.abs(np.diff(tiled.probabilities[0] - whole[0], axis=1)).max(axis=0)
+        assert steps.max() < 4 * np.median(steps) + 1e-4
 
     def test_is_the_mean_over_the_turned_picture(self, nested: Weights) -> None:
         """Turning the picture instead of windows, where the pooling grid allows it."""
