@@ -138,7 +138,7 @@ def test_cut_and_undo_on_pictures_and_stacks(open_sitting, stack) -> None:
     before = sitting.cells(z)
     cell = before[30, 10]
     assert cell > 0
-    sitting.choose("cut")
+    sitting.choose("Cut")
     sitting.hand.drag(z, (28, 1), (29, 20), (28, 41))
     after = sitting.cells(z)
     assert len(np.unique(after)) == len(np.unique(before)) + 1, sitting.message
@@ -155,7 +155,7 @@ def test_merge_by_two_clicks(open_sitting) -> None:
     cells = sitting.cells()
     a, b = cells[15, 10], cells[6, 46]
     assert 0 < b != a > 0
-    sitting.choose("merge")
+    sitting.choose("Merge")
     right = cells[15, 30]
     if right == a:
         pytest.skip("the gap joined them")
@@ -169,20 +169,20 @@ def test_merge_by_two_clicks(open_sitting) -> None:
 def test_delete_fill_and_lock(open_sitting) -> None:
     sitting = open_sitting()
     cells = sitting.cells()
-    sitting.choose("lock")
+    sitting.choose("Lock")
     sitting.hand.click(0, 30, 10)
     assert cells[30, 10] in sitting.work.linked.locked
-    sitting.choose("cut")
+    sitting.choose("Cut")
     sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
     assert "is locked" in sitting.message
     np.testing.assert_array_equal(sitting.cells(), cells)
-    sitting.choose("lock")
+    sitting.choose("Lock")
     sitting.hand.click(0, 30, 10)
     assert not sitting.work.linked.locked
-    sitting.choose("delete")
+    sitting.choose("Delete membrane")
     sitting.hand.click(0, 30, 10)
     assert "there is no membrane at" in sitting.message
-    sitting.choose("fill")
+    sitting.choose("Fill")
     sitting.hand.click(0, 30, 10)
     assert "has no holes" in sitting.message
 
@@ -190,7 +190,7 @@ def test_delete_fill_and_lock(open_sitting) -> None:
 def test_live_wire_by_clicks_and_enter(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     wiring = sitting.panel.pointer.wiring
-    sitting.choose("wire")
+    sitting.choose("Live-wire")
     assert "click along a membrane" in sitting.window.viewer.help
     sitting.hand.click(0, 19, 3)
     sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
@@ -199,7 +199,7 @@ def test_live_wire_by_clicks_and_enter(open_sitting) -> None:
     assert len(shown.data) == 1
     assert shown.data[0][:, 0].max() == 0
     sitting.hand.click(0, 19, 40)
-    sitting.window.qtbot.waitUntil(lambda: not wiring._waiting, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
     press(sitting.window, "Enter")
     assert "membrane of" in sitting.message
     assert (sitting.work.corrections[0] == 1).sum() > 40
@@ -212,7 +212,7 @@ def test_escape_drops_the_wire_and_a_double_click_sets_it(open_sitting) -> None:
     wiring = sitting.panel.pointer.wiring
     viewer = sitting.window.viewer
     zoom = list(viewer.mouse_double_click_callbacks)
-    sitting.choose("wire")
+    sitting.choose("Live-wire")
     sitting.hand.click(0, 19, 3)
     press(sitting.window, "Escape")
     assert not wiring.active
@@ -220,24 +220,24 @@ def test_escape_drops_the_wire_and_a_double_click_sets_it(open_sitting) -> None:
     sitting.hand.click(0, 19, 3)
     sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
     sitting.hand.click(0, 19, 20)
-    sitting.window.qtbot.waitUntil(lambda: not wiring._waiting, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
     sitting.hand.double_click(0, 19, 20)
     assert sitting.work.corrections.any()
-    sitting.choose("wire")
+    sitting.choose("Live-wire")
     assert viewer.mouse_double_click_callbacks == zoom
     assert "correction preview" not in viewer.layers
 
 
 def test_a_gap_shows_what_it_would_separate_first(open_sitting) -> None:
     sitting = open_sitting()
-    sitting.choose("merge")
+    sitting.choose("Merge")
     cells = sitting.cells()
     if cells[15, 10] != cells[15, 30]:
         sitting.hand.drag(0, (11, 15), (11, 25))
     assert len(set(sitting.cells()[15, [10, 30]])) == 1
     sitting.work.corrections[:] = 0
     before = sitting.cells()
-    sitting.choose("gap")
+    sitting.choose("Close gap")
     sitting.hand.move(0, 10, 22)
     sitting.window.qtbot.waitUntil(
         lambda: "separates" in sitting.window.viewer.help, timeout=5000
@@ -252,12 +252,12 @@ def test_three_d_tools_across_sections(open_sitting) -> None:
     sitting = open_sitting(sections=3, **SPATIAL)
     a, b = sitting.cells(0)[30, 10], sitting.cells(2)[30, 10]
     assert a != b
-    sitting.choose("merge 3-D")
+    sitting.choose("Merge in 3-D")
     sitting.hand.click(0, 30, 10)
     sitting.hand.click(2, 30, 10)
     sitting.window.viewer.dims.set_current_step(0, 2)
     assert sitting.cells(2)[30, 10] == a
-    sitting.choose("split 3-D")
+    sitting.choose("Split in 3-D")
     sitting.hand.click(2, 30, 10)
     assert "not in the section before" in sitting.message
     press(sitting.window, "Control-Z")
@@ -268,9 +268,9 @@ def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     work = sitting.work
     first = {name: np.array(a) for name, a in work.linked.arrays.items()}
-    sitting.choose("cut")
+    sitting.choose("Cut")
     sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
-    sitting.choose("cut")
+    sitting.choose("Cut")
     membranes = sitting.panel.layers.layer("membranes")
     corrections = sitting.panel.layers.layer("corrections")
     sitting.window.viewer.layers.selection.active = membranes
@@ -298,7 +298,7 @@ def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
 def test_a_brush_over_a_locked_cell_is_refused_in_words(open_sitting) -> None:
     sitting = open_sitting()
     before = sitting.cells()
-    sitting.choose("lock")
+    sitting.choose("Lock")
     sitting.hand.click(0, 30, 10)
     membranes = sitting.panel.layers.layer("membranes")
     membranes.brush_size = 3
@@ -311,19 +311,19 @@ def test_a_brush_over_a_locked_cell_is_refused_in_words(open_sitting) -> None:
 
 def test_a_turned_view_is_refused_in_words(open_sitting) -> None:
     sitting = open_sitting(sections=3)
-    sitting.choose("cut")
+    sitting.choose("Cut")
     sitting.window.viewer.dims.order = (1, 2, 0)
     sitting.hand.drag(0, (28, 1), (29, 20))
     assert "the view is turned" in sitting.message
-    sitting.window.click(sitting.panel.tools["cut"])
-    sitting.window.click(sitting.panel.tools["cut"])
+    sitting.window.click(sitting.panel.tools["Cut"])
+    sitting.window.click(sitting.panel.tools["Cut"])
     assert "roll the dimensions back" in sitting.message
-    assert not sitting.panel.tools["cut"].isChecked()
+    assert not sitting.panel.tools["Cut"].isChecked()
 
 
 def test_tools_follow_when_the_order_of_layers_changes(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
-    sitting.choose("cut")
+    sitting.choose("Cut")
     sitting.window.viewer.layers.reverse()
     before = sitting.cells(1)
     sitting.hand.drag(1, (28, 1), (29, 20), (28, 41))
@@ -333,9 +333,9 @@ def test_tools_follow_when_the_order_of_layers_changes(open_sitting) -> None:
 def test_nothing_to_correct_is_said(open_window, em) -> None:
     window = open_window(em())
     panel = window.dock.panel("Correct")
-    panel._on_tool(panel_tool("wire"))
+    panel._on_tool(panel_tool("Live-wire"))
     assert "nothing to correct yet" in panel.message.text()
-    assert not panel.tools["wire"].isChecked()
+    assert not panel.tools["Live-wire"].isChecked()
 
 
 def panel_tool(name: str) -> Any:
@@ -347,14 +347,16 @@ def panel_tool(name: str) -> Any:
 def test_keys_and_tooltips(open_sitting) -> None:
     sitting = open_sitting()
     press(sitting.window, "K")
-    assert sitting.panel.tools["cut"].isChecked()
+    assert sitting.panel.tools["Cut"].isChecked()
     press(sitting.window, "G")
-    assert sitting.panel.tools["gap"].isChecked()
-    assert not sitting.panel.tools["cut"].isChecked()
+    assert sitting.panel.tools["Close gap"].isChecked()
+    assert not sitting.panel.tools["Cut"].isChecked()
     press(sitting.window, "G")
     assert sitting.panel.pointer.tool is None
     for tool, made in sitting.panel.tools.items():
-        assert f"({panel_tool(tool).key})" in made.toolTip()
+        assert f"Key: {panel_tool(tool).key}" in made.toolTip()
+        assert panel_tool(tool).hint[1:] in made.toolTip()
+        assert made.text() == f"{tool} ({panel_tool(tool).key})"
 
 
 def test_review_by_key_and_button(open_sitting) -> None:
@@ -391,7 +393,7 @@ def test_the_table_of_cells_goes_there(open_sitting) -> None:
 
 def test_keys_go_with_the_panel(open_sitting) -> None:
     sitting = open_sitting()
-    sitting.choose("cut")
+    sitting.choose("Cut")
     panel = sitting.panel
     keys, layers, pointer = panel._keys, panel.layers, panel.pointer
     from napari_emseg.widgets.correct_panel import _leave

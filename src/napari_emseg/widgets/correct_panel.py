@@ -26,11 +26,17 @@ from napari_emseg.widgets.pointer import Pointer
 from napari_emseg.widgets.review_row import ReviewRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.tools import TOOLS, Tool
+from napari_emseg.widgets.tools import TOOLS, Tool, ToolName
 
 FIRST = ("width",)
 ADVANCED = ("reach", "window", "sliver")
-COLUMNS = 3
+ROWS: tuple[tuple[ToolName, ...], ...] = (
+    ("Live-wire", "Close gap"),
+    ("Cut", "Merge"),
+    ("Delete membrane", "Fill"),
+    ("Lock",),
+    ("Split in 3-D", "Merge in 3-D"),
+)
 
 UNKNOWN = (
     "Paint on the layers membranes and corrections with napari's own brush, too. "
@@ -82,13 +88,15 @@ class CorrectPanel(QWidget):
         grid.setSpacing(SPACING)
         self._group = QButtonGroup(self)
         self._group.setExclusive(False)
-        for place, tool in enumerate(TOOLS):
-            made = button(tool.name, tooltip=f"{tool.about.strip()} ({tool.key})")
+        for tool in TOOLS:
+            made = button(f"{tool.name} ({tool.key})", "tool", tool.tooltip)
             made.setCheckable(True)
             made.clicked.connect(partial(self._on_tool, tool))
             self._group.addButton(made)
             self.tools[tool.name] = made
-            grid.addWidget(made, place // COLUMNS, place % COLUMNS)
+        for row, names in enumerate(ROWS):
+            for column, name in enumerate(names):
+                grid.addWidget(self.tools[name], row, column, 1, 3 - len(names))
         return grid
 
     def _acts(self) -> dict[str, Callable[..., None]]:

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Layer
+from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
-from napari_emseg.edit import Edit, find_gap
+from napari_emseg.edit import Edit
 from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.gap_look import GapLook
 from napari_emseg.widgets.linked_layers import LINKED, LinkedLayers
 from napari_emseg.widgets.preview import Preview
 from napari_emseg.widgets.tools import Place, Tool
 from napari_emseg.widgets.view import shows_sections
 from napari_emseg.widgets.wiring import Wiring
-
-REST_MS = 60
-"""The pointer rests for so long before it is looked for a gap under it."""
 
 STILL = 3.0
 """A press that moves less than this is a click, px of the screen."""
@@ -42,16 +41,15 @@ class Pointer(QObject):
         self._layers = layers
         self.tool: Tool | None = None
         self.wiring = Wiring()
+        self._gaps = GapLook(layers)
         self._preview = Preview(desk.viewer)
         self._first: Place | None = None
         self._at: Place | None = None
         self._double_clicks: list[Any] = []
-        self._rest = QTimer(self)
-        self._rest.setSingleShot(True)
-        self._rest.setInterval(REST_MS)
-        self._rest.timeout.connect(self._on_rest)
         self.wiring.ready.connect(self._show_wire)
         self.wiring.refused.connect(self.refused.emit)
+        self._gaps.found.connect(self._on_gap)
+        self._gaps.refused.connect(self._on_no_gap)
 
     def choose(self, tool: Tool | None) -> None:
         """Make a tool active, or none.
@@ -83,6 +81,7 @@ class Pointer(QObject):
     def drop(self, *_: Any) -> None:
         """Forget what was begun."""
         self.wiring.drop()
+        self._gaps.stop()
         self._first = None
         self._preview.hide()
 
@@ -172,7 +171,8 @@ class Pointer(QObject):
                 self.refused.emit(str(e))
             return
         if "two clicks" not in tool.gesture:
-            if tool.gesture == "click":
+            if "click" in tool.gesture:
+                self._gaps.stop()
                 self._use([place])
             return
         if self._first is None:
@@ -191,8 +191,8 @@ class Pointer(QObject):
             self._at = self._place(event)
         except ValueError:
             return
-        if self.tool is not None and self.tool.name == "gap":
-            self._rest.start()
+        if self.tool is not None and self.tool.gesture == "click after a look":
+            self._gaps.at(self._at)
             return
         self._hint()
         if not self.wiring.active:
@@ -205,20 +205,13 @@ class Pointer(QObject):
             if path is not None:
                 self._show(path, self.wiring.z)
 
-    def _on_rest(self) -> None:
-        """Show what closing the gap under the pointer would separate."""
-        place = self._at
-        if self.tool is None or self.tool.name != "gap" or place is None:
-            return
-        try:
-            hand = self._layers.hand
-            sheet = hand.sheet(place.z)
-            path, edit = find_gap(sheet, place.point, settings=hand.settings)
-        except ValueError:
-            self._preview.hide()
-            return
-        self._show(path, place.z)
-        self._desk.viewer.help = f"click: {edit.words}"
+    def _on_gap(self, path: NDArray[np.int64], z: int, words: str) -> None:
+        self._show(path, z)
+        self._desk.viewer.help = words
+
+    def _on_no_gap(self, words: str) -> None:
+        self._preview.hide()
+        self._desk.viewer.help = words
 
     def _show(self, path: Any, z: int) -> None:
         layer = self._desk.source_layer

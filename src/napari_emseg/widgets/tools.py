@@ -23,9 +23,24 @@ from napari_emseg.edit import (
 from napari_emseg.session.handwork import HandWork
 
 ToolName = Literal[
-    "wire", "gap", "cut", "merge", "delete", "fill", "lock", "split 3-D", "merge 3-D"
+    "Live-wire",
+    "Close gap",
+    "Cut",
+    "Merge",
+    "Delete membrane",
+    "Fill",
+    "Lock",
+    "Split in 3-D",
+    "Merge in 3-D",
 ]
-Gesture = Literal["click", "stroke", "two clicks", "stroke or two clicks", "wire"]
+Gesture = Literal[
+    "click",
+    "click after a look",
+    "stroke",
+    "two clicks",
+    "stroke or two clicks",
+    "wire",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class Tool:
     hint
         For the status bar while it is active.
     about
-        Its tooltip.
+        What it is for.
     use
         Makes an edit of the places that were pointed at.
     """
@@ -63,6 +78,12 @@ class Tool:
     about: str
     use: Callable[[HandWork, list[Place]], Edit] | None = None
 
+    @property
+    def tooltip(self) -> str:
+        """What it is for, how it is used, and its key."""
+        how = self.hint[0].upper() + self.hint[1:]
+        return f"{self.about}\n{how}.\nKey: {self.key}"
+
 
 def _points(places: list[Place]) -> NDArray[np.float64]:
     return np.array([place.point for place in places])
@@ -70,7 +91,7 @@ def _points(places: list[Place]) -> NDArray[np.float64]:
 
 def _one_section(places: list[Place]) -> int:
     if len({place.z for place in places}) > 1:
-        msg = "both clicks must be in one section; to merge across, use merge 3-D"
+        msg = "both clicks must be in one section; to merge across, use Merge in 3-D"
         raise ValueError(msg)
     return places[0].z
 
@@ -116,22 +137,22 @@ def _merge_through(hand: HandWork, places: list[Place]) -> Edit:
 
 TOOLS: tuple[Tool, ...] = (
     Tool(
-        "wire",
+        "Live-wire",
         "W",
         "wire",
         "click along a membrane; double-click or Enter sets it, Esc drops it",
-        "Live-wire: draws membrane that snaps to the predicted one. ",
+        "Draws membrane that snaps to the predicted one.",
     ),
     Tool(
-        "gap",
+        "Close gap",
         "G",
-        "click",
+        "click after a look",
         "point at a hole in a membrane: see what it would separate; click closes it",
         "Closes the gap in a membrane by the best path.",
         _gap,
     ),
     Tool(
-        "cut",
+        "Cut",
         "K",
         "stroke",
         "drag across a cell, from membrane to membrane",
@@ -139,7 +160,7 @@ TOOLS: tuple[Tool, ...] = (
         _cut,
     ),
     Tool(
-        "merge",
+        "Merge",
         "J",
         "stroke or two clicks",
         "drag from one cell into its neighbour, or click both",
@@ -147,7 +168,7 @@ TOOLS: tuple[Tool, ...] = (
         _merge,
     ),
     Tool(
-        "delete",
+        "Delete membrane",
         "D",
         "click",
         "click a membrane that isn't there in the tissue",
@@ -155,7 +176,7 @@ TOOLS: tuple[Tool, ...] = (
         _delete,
     ),
     Tool(
-        "fill",
+        "Fill",
         "I",
         "click",
         "click a cell to fill its holes, or free space to make it a cell",
@@ -163,7 +184,7 @@ TOOLS: tuple[Tool, ...] = (
         _fill,
     ),
     Tool(
-        "lock",
+        "Lock",
         "H",
         "click",
         "click a cell to lock it, or to unlock it",
@@ -171,7 +192,7 @@ TOOLS: tuple[Tool, ...] = (
         _lock,
     ),
     Tool(
-        "split 3-D",
+        "Split in 3-D",
         "S",
         "click",
         "click a cell in the first section where it should be another one",
@@ -179,7 +200,7 @@ TOOLS: tuple[Tool, ...] = (
         _split_through,
     ),
     Tool(
-        "merge 3-D",
+        "Merge in 3-D",
         "U",
         "two clicks",
         "click a cell, then what belongs to it, in any section",

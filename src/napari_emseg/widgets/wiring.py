@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg.edit import Edit, WireField, draw_wire, wire_field
+from napari_emseg.edit import Edit, Sheet, WireField, draw_wire, wire_field
 from napari_emseg.session.handwork import HandWork
+from napari_emseg.widgets.latest import Latest
 from napari_emseg.widgets.tools import Place
 
 
@@ -29,13 +29,19 @@ class Wiring(QObject):
         self._field: WireField | None = None
         self._parts: list[NDArray[np.int64]] = []
         self._z = 0
-        self._generation = 0
-        self._waiting = False
+        self._fields = Latest()
+        self._fields.found.connect(self._on_field)
+        self._fields.failed.connect(self._on_error)
 
     @property
     def active(self) -> bool:
         """True from the first click until it is set or dropped."""
-        return self._field is not None or self._waiting
+        return self._field is not None or self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """True while the paths from the latest click are looked for."""
+        return self._fields.waiting
 
     @property
     def z(self) -> int:
@@ -50,7 +56,7 @@ class Wiring(QObject):
         ValueError
             If the section is another one, or the field isn't there yet.
         """
-        if self._waiting:
+        if self.waiting:
             msg = "still looking for paths; click again in a moment"
             raise ValueError(msg)
         sheet = hand.sheet(place.z)
@@ -88,34 +94,20 @@ class Wiring(QObject):
 
     def drop(self) -> None:
         """Forget what was clicked."""
-        self._generation += 1
-        self._field, self._parts, self._waiting = None, [], False
+        self._fields.drop()
+        self._field, self._parts = None, []
 
     def _so_far(self) -> NDArray[np.int64] | None:
         return np.concatenate(self._parts) if self._parts else None
 
-    def _look(self, hand: HandWork, sheet: Any, place: Place) -> None:
-        self._generation += 1
-        generation = self._generation
-        self._waiting = True
-        worker = create_worker(
-            wire_field,
-            sheet,
-            place.point,
-            settings=hand.settings,
-            _start_thread=False,
-            _ignore_errors=True,
-        )
-        worker.returned.connect(lambda field: self._on_field(generation, field))
-        worker.errored.connect(lambda error: self._on_error(generation, error))
-        worker.start()
+    def _look(self, hand: HandWork, sheet: Sheet, place: Place) -> None:
+        look = partial(wire_field, sheet, place.point, settings=hand.settings)
+        self._fields.ask(look)
 
-    def _on_field(self, generation: int, field: WireField) -> None:
-        if generation == self._generation:
-            self._field, self._waiting = field, False
-            self.ready.emit()
+    def _on_field(self, field: WireField) -> None:
+        self._field = field
+        self.ready.emit()
 
-    def _on_error(self, generation: int, error: Exception) -> None:
-        if generation == self._generation:
-            self.drop()
-            self.refused.emit(str(error))
+    def _on_error(self, error: Exception) -> None:
+        self.drop()
+        self.refused.emit(str(error))
