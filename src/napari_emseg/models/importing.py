@@ -7,26 +7,28 @@ by itself (`.pt`, `.pth`, `.safetensors` without card) the user names the archit
 
 from __future__ import annotations
 
-import io
-import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
-from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Normalisation
-from napari_emseg.models.weights import CARD, Weights, check_fit, save_weights
+from napari_emseg.models.statedicts import MOST_STATE, read_state_dict
+from napari_emseg.models.unpacking import member_of, opened
+from napari_emseg.models.weights import (
+    CARD,
+    Weights,
+    check_fit,
+    read_weights,
+    save_weights,
+)
 from napari_emseg.models.zoo import build
 
 if TYPE_CHECKING:
@@ -35,26 +37,7 @@ if TYPE_CHECKING:
 MANIFESTS = ("rdf.yaml", "bioimageio.yaml", "rdf.yml", "bioimageio.yml")
 
 MOST_MANIFEST = 2**20
-MOST_STATE = 2**31
-"""Bytes; the largest of our networks takes a twentieth of that."""
-
-MOST_RATIO = 100
-"""Times that a file may grow when it is unpacked; trained weights hardly do."""
-
-UNPACKING = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
-    *(OSError, RuntimeError, ValueError),
-)
-"""What unpacking raises when a zip file is damaged."""
-
-UNREADABLE = (
-    *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
-    *(OverflowError, RuntimeError, TypeError, UnpicklingError, ValueError, StructError),
-)
-"""What torch raises when it is given anything but tensors."""
-
-NESTED = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints of common trainers keep the state dict."""
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +96,14 @@ def _read(path: Path) -> Found:
     with path.open("rb") as file:
         start = file.read(9)
     if start[:2] == b"PK":
-        with _opened(path, path.name) as package:
+        with opened(path, path.name) as package:
             manifest = _manifest_in(package)
             if manifest is not None:
                 return _from_package(package, manifest, path.name)
-        return Found(_state_dict(path.read_bytes(), path.name), None, path.name)
+        return Found(read_state_dict(path.read_bytes(), path.name), None, path.name)
     if start[8:9] == b"{":
         return _from_safetensors(path)
-    return Found(_state_dict(path.read_bytes(), path.name), None, path.name)
+    return Found(read_state_dict(path.read_bytes(), path.name), None, path.name)
 
 
 def _card_of(
@@ -140,14 +123,6 @@ def _card_of(
     return about.model_copy(update=shape)
 
 
-def _opened(file: Path | io.BytesIO, name: str) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
-        msg = f"{name} is a damaged zip file: {e}"
-        raise ValueError(msg) from e
-
-
 def _manifest_in(package: zipfile.ZipFile) -> str | None:
     """Return the name of the manifest at the top of a package, if it is one."""
     names = set(package.namelist())
@@ -155,7 +130,7 @@ def _manifest_in(package: zipfile.ZipFile) -> str | None:
 
 
 def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> Found:
-    said = _parsed(_member(package, manifest, MOST_MANIFEST, name), name)
+    said = _parsed(member_of(package, manifest, MOST_MANIFEST, name), name)
     weights = said.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
     if not isinstance(entry, dict):
@@ -163,44 +138,13 @@ def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> Found:
         msg = f"{name} has no pytorch_state_dict, only {there}, which is never run"
         raise ValueError(msg)
     source = _inside(entry.get("source"), name)
-    data = _member(package, source, MOST_STATE, name)
+    data = member_of(package, source, MOST_STATE, name)
     wanted = entry.get("sha256")
     if wanted is not None and sha256(data).hexdigest() != str(wanted).lower():
         msg = f"{name} is damaged: {source} has another checksum than its manifest says"
         raise ValueError(msg)
-    state = _state_dict(data, f"{source} in {name}")
+    state = read_state_dict(data, f"{source} in {name}")
     return Found(state, _our_card(said, name), name, _notes(said))
-
-
-def _member(package: zipfile.ZipFile, member: str, most: int, name: str) -> bytes:
-    """Read one file of a zip into memory, within limits."""
-    try:
-        info = package.getinfo(member)
-    except KeyError as e:
-        msg = f"{name} lacks {member}, which its manifest names"
-        raise ValueError(msg) from e
-    _refuse_bomb([info], most, f"{member} in {name}")
-    try:
-        with package.open(info) as file:
-            data = file.read(most + 1)
-    except UNPACKING as e:
-        msg = f"{member} in {name} is damaged, encrypted or oddly packed: {e}"
-        raise ValueError(msg) from e
-    if len(data) > most:
-        msg = f"{member} in {name} is larger than {most / 2**20:.0f} MiB"
-        raise ValueError(msg)
-    return data
-
-
-def _refuse_bomb(members: list[zipfile.ZipInfo], most: int, name: str) -> None:
-    size = sum(info.file_size for info in members)
-    packed = sum(info.compress_size for info in members)
-    if size > most:
-        msg = f"{name} is larger than {most / 2**20:.0f} MiB"
-        raise ValueError(msg)
-    if size > MOST_RATIO * packed + 2**20:
-        msg = f"{name} would grow {size / max(packed, 1):.0f} times: it is not unpacked"
-        raise ValueError(msg)
 
 
 def _inside(source: object, name: str) -> str:
@@ -252,59 +196,18 @@ def _notes(said: dict[str, Any]) -> tuple[str, ...]:
 
 def _from_safetensors(path: Path) -> Found:
     """Read a safetensors file, whether it has a card or not."""
-    import torch
     from safetensors import safe_open
+    from safetensors.torch import load
 
     try:
         with safe_open(path, framework="numpy") as file:
             header: dict[str, str] = file.metadata() or {}
-        state = {key: torch.from_numpy(v) for key, v in load(path.read_bytes()).items()}
-    except (SafetensorError, TypeError) as e:
+        state = load(path.read_bytes())
+    except (SafetensorError, LookupError, TypeError) as e:
         msg = f"{path.name} is no weights file, or a damaged one: {e}"
         raise ValueError(msg) from e
-    card = Card.model_validate_json(header[CARD]) if CARD in header else None
+    card = read_weights(path).card if CARD in header else None
     return Found(state, card, path.name)
-
-
-def _state_dict(data: bytes, name: str) -> dict[str, Tensor]:
-    """Read what `torch.save` wrote, if it is nothing but tensors by name."""
-    import torch
-
-    if data.startswith(b"PK"):
-        with _opened(io.BytesIO(data), name) as inner:
-            _refuse_bomb(inner.infolist(), MOST_STATE, name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it may not understand
-            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNREADABLE as e:
-        msg = (
-            f"{name} is damaged, or holds more than numbers (a whole module, an "
-            "optimiser), which is never run; save its state_dict() by itself"
-        )
-        raise ValueError(msg) from e
-    for key in NESTED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded:
-        msg = f"{name} holds no state dict"
-        raise ValueError(msg)
-    return _checked(loaded, name)
-
-
-def _checked(loaded: Mapping[Any, Any], name: str) -> dict[str, Tensor]:
-    """Return tensors by name, without the `module.` of parallel training."""
-    import torch
-
-    for key, value in loaded.items():
-        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
-        if not isinstance(key, str) or not dense or value.is_quantized:
-            msg = f"{name} holds no state dict: {key!r} is no tensor of plain numbers"
-            raise ValueError(msg)
-    start = "module."
-    if all(key.startswith(start) for key in loaded):
-        return {key.removeprefix(start): value for key, value in loaded.items()}
-    return dict(loaded)
 
 
 def _check_numbers(state: Mapping[str, Tensor], name: str) -> None:
@@ -316,6 +219,7 @@ def _check_numbers(state: Mapping[str, Tensor], name: str) -> None:
 
 def _fits_half(state: Mapping[str, Tensor]) -> bool:
     """Tell if nothing is lost when numbers are stored as float16."""
-    return all(
-        bool((value.half().to(value.dtype) == value).all()) for value in state.values()
-    )
+    import torch
+
+    fractional = (value for value in state.values() if value.is_floating_point())
+    return all(torch.equal(value.half().float(), value) for value in fractional)
