@@ -53,6 +53,37 @@ def test_suspicious_cells_come_first() -> None:
     assert cells[z, y, x] == 3
 
 
+def test_cells_that_leave_the_picture_sideways_are_not_suspicious() -> None:
+    cells, _ = stack()
+    at_the_border = np.zeros_like(cells)
+    at_the_border[:, 1:, :-1] = cells[:, :-1, 1:]
+    at_the_border[:2, 62:, 34:62] = 5
+    at_the_border[1, 10:40, 90:] = 6
+    at_the_border[1, 33:37, 0:3] = 7
+    rows = drain(cells_table(at_the_border, linked=True))
+    said = {row.cell: row.suspicion for row in rows}
+    assert said == {1: "", 2: "tiny", 3: "", 4: "", 5: "", 6: "", 7: ""}
+
+
+def test_nor_are_those_beside_what_was_not_predicted() -> None:
+    cells, membrane = stack()
+    membrane[:, :, 62:] = np.nan
+    membrane[:, 62:] = np.nan
+    rows = {row.cell: row for row in drain(cells_table(cells, membrane, linked=True))}
+    assert rows[5].suspicion == ""
+    assert rows[1].boundary == pytest.approx(0.9, abs=0.02)
+    assert np.isnan(drain(cells_table(cells, np.full_like(membrane, np.nan)))[0].inner)
+
+
+def test_a_cell_that_comes_back_into_the_picture_ends_where_it_ends() -> None:
+    cells = np.zeros((5, 40, 40), np.uint32)
+    cells[:, 4:12, 4:36] = 1
+    cells[0, 20:30, 0:20] = 2
+    cells[1:3, 20:30, 6:20] = 2
+    rows = drain(cells_table(cells, linked=True))
+    assert {row.cell: row.suspicion for row in rows} == {1: "", 2: "ends in mid-stack"}
+
+
 def test_without_probabilities_sizes_remain() -> None:
     cells, _ = stack()
     rows = drain(cells_table(cells, sections=[1]))

@@ -10,7 +10,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import cut, lock, paint
-from napari_emseg.session import Region, Session
+from napari_emseg.session import Region, Session, handwork
 from napari_emseg.session.handwork import HandWork, Stroke
 
 FAST = PredictSettings(runtime="torch", tile=64)
@@ -120,6 +120,66 @@ def test_reviewed_sections_are_left_alone_unless_asked(session) -> None:
     assert session.segment(ALL).region.sections == ALL.sections
 
 
+def test_clearing_an_excluded_section_is_a_step(session) -> None:
+    hand = session.correcting()
+    cell, mask = large_cell(hand)
+    point = np.argwhere(mask)[0]
+    one, area = np.ones((6, 6), bool), (slice(10, 16), slice(10, 16))
+    first = state(hand)
+    hand.do(paint(hand.sheet(1), "membranes", one, area, 1))
+    edited = state(hand)
+    steps = len(hand.history.undoable)
+    session.exclude(1)
+    drain(session.predict(ALL).work)
+    assert hand.history.undoable[0].words == "1 excluded section cleared"
+    assert len(hand.history.undoable) == steps + 1
+    assert not hand.linked.arrays["cells"][1].any()
+    drawn = np.zeros_like(mask)
+    drawn[area] = True
+    np.testing.assert_array_equal(hand.linked.arrays["membranes"][1] == 1, drawn)
+    hand.undo()
+    for name in ("cells", "corrections"):
+        np.testing.assert_array_equal(state(hand)[name], edited[name])
+    np.testing.assert_array_equal(
+        hand.linked.arrays["membranes"][1], edited["membranes"][1]
+    )
+    hand.undo()
+    np.testing.assert_equal(
+        {name: array[1] for name, array in state(hand).items()},
+        {name: array[1] for name, array in first.items()},
+    )
+    hand.do(lock(hand.sheet(1), point))
+    drain(session.predict(ALL).work)
+    np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
+    np.testing.assert_array_equal(hand.linked.arrays["cells"][1] > 0, mask)
+
+
+def test_the_results_know_whether_cells_are_linked(session) -> None:
+    results = session.source.results
+    assert not results.linked
+    session.cell_settings = CellSettings(link=True)
+    drain(session.segment(ALL).work)
+    assert results.linked
+    drain(session.segment(Region((1,))).work)
+    assert results.linked, "a section found again takes its ids from before"
+    session.cell_settings = CellSettings(link=False)
+    drain(session.segment(Region((2, 3))).work)
+    assert not results.linked
+
+
+def test_somebody_is_always_the_author(session, monkeypatch) -> None:
+    hand = session.correcting()
+    monkeypatch.setattr(handwork, "getuser", lambda: "ada")
+    assert handwork.HandWork(session.source.results, hand.corrections).author == "ada"
+
+    def nobody() -> str:
+        msg = "no such user"
+        raise KeyError(msg)
+
+    monkeypatch.setattr(handwork, "getuser", nobody)
+    assert handwork.login_name() == ""
+
+
 def test_a_threshold_spares_corrections(session) -> None:
     hand = session.correcting()
     one = np.ones((6, 6), bool)
@@ -190,7 +250,26 @@ def test_opened_probabilities_can_be_followed(drawing) -> None:
     session.select("p", stack)
     drain(session.segment(Region((0,))).work)
     hand = session.correcting()
-    assert hand.sheet(0).probability((slice(0, 9), slice(0, 9))).shape == (9, 9)
+    part = (slice(0, 9), slice(0, 9))
+    assert hand.sheet(0).probability(part).shape == (9, 9)
+    np.testing.assert_array_equal(hand.probabilities[0], drawing.membrane)
+
+
+def test_opened_probabilities_are_read_as_parts_of_one(drawing) -> None:
+    session = Session()
+    grey = np.round(drawing.membrane * 255).astype(np.uint8)
+    made = {"emseg": {"kind": "membrane", "scale": 255.0}}
+    session.select("p", Stack(grey[None], metadata=made))
+    sheet = session.correcting().sheet(0)
+    whole = sheet.probability(sheet.whole)
+    np.testing.assert_allclose(whole, drawing.membrane, atol=1 / 255)
+
+
+def test_probabilities_are_unknown_where_nothing_was_predicted(session) -> None:
+    hand = session.correcting()
+    assert not np.isnan(hand.probabilities[1]).any()
+    session.source.results.clear([1])
+    assert np.isnan(hand.probabilities[1]).all()
 
 
 def test_hand_work_needs_a_stack() -> None:

@@ -89,5 +89,5 @@ def test_reviewed_sections_and_those_without_cells_are_left_alone(session) -> No
     assert recuts.able(0)
     session.source.results.hand.reviewed = frozenset({0})
     assert not recuts.able(0)
-    session.source.results.clear(1)
+    session.source.results.clear([1])
     assert not recuts.able(1)

@@ -42,7 +42,7 @@ def test_nothing_is_known_of_a_section_that_was_not_predicted() -> None:
 def test_clearing_forgets_a_section() -> None:
     results = Results((1, 3, 4))
     results.put(0, (slice(0, 3), slice(0, 4)), np.ones((3, 4), np.float32), 0.5)
-    results.clear(0)
+    results.clear([0])
     assert not results.probabilities.any()
     assert not results.predicted
 

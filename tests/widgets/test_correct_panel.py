@@ -107,7 +107,9 @@ class Sitting:
 
 @pytest.fixture
 def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
-    def open_sitting(*, sections: int = 1, **options: Any) -> Sitting:
+    def open_sitting(
+        *, sections: int = 1, link: bool = False, **options: Any
+    ) -> Sitting:
         made = Provenance(kind="membrane").model_dump(mode="json")
         data = np.stack([drawing.membrane] * sections) if sections > 1 else None
         layer = Image(
@@ -119,6 +121,7 @@ def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
         window = open_window(layer)
         window.settle()
         window.cells.main.findChild(object, "minimum_size").setValue(20)
+        window.cells.main.findChild(object, "link").setChecked(link)
         if sections > 1:
             window.choose_scope(window.cells, "all sections")
         assert window.run(window.cells).error is None
@@ -389,6 +392,40 @@ def test_the_table_of_cells_goes_there(open_sitting) -> None:
     assert sitting.window.viewer.dims.current_step[0] == z
     centre = sitting.window.viewer.scene.camera.center
     np.testing.assert_allclose(centre[-2:], (y, x), atol=1)
+
+
+def test_the_table_says_how_strong_membranes_are_and_which_cells_end(
+    open_sitting,
+) -> None:
+    sitting = open_sitting(sections=3, link=True)
+    cell = sitting.cells()[30, 10]
+    assert cell in sitting.cells(2), "cells are linked"
+    stack = sitting.work.linked.arrays["cells"]
+    border = np.ones_like(stack, bool)
+    border[:, 2:-2, 2:-2] = False
+    stack[border] = 0
+    stack[2][stack[2] == cell] = 0
+    table = sitting.panel.cells
+    table.measure.click()
+    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 2, timeout=10_000)
+    assert all(table.table.item(row, 3).text() for row in range(3))
+    said = {row.cell: row.suspicion for row in table._rows}
+    assert "ends in mid-stack" in said[cell]
+
+
+def test_the_author_is_the_login_name_or_as_preferred(
+    open_sitting, monkeypatch
+) -> None:
+    from napari_emseg.widgets import linked_layers
+
+    monkeypatch.setattr(linked_layers, "login_name", lambda: "ada")
+    sitting = open_sitting()
+    sitting.choose("Lock")
+    sitting.hand.click(0, 30, 10)
+    monkeypatch.setattr(linked_layers, "preference", lambda *_: "Ada Lovelace")
+    sitting.hand.click(0, 30, 10)
+    authors = [edit.author for edit in sitting.work.history.undoable]
+    assert authors[:2] == ["Ada Lovelace", "ada"]
 
 
 def test_keys_go_with_the_panel(open_sitting) -> None:

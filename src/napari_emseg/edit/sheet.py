@@ -103,7 +103,8 @@ class Sheet:
                 f"run 2 Membranes on it first"
             )
             raise ValueError(msg)
-        values = np.array(self.probabilities[(self.z, *area)], np.float32)
+        given = np.array(self.probabilities[(self.z, *area)], np.float32)
+        values = np.nan_to_num(given, nan=0.0)
         return burn_in(values, self.window("corrections", area))
 
     def refuse_locked(self, ids: Iterable[int]) -> None:

@@ -14,7 +14,8 @@ from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit.sheet import burn_in
 
 TINY = 0.1
-"""Cells with fewer pixels in a section than this part of the median are tiny."""
+"""Cells with fewer pixels in a section than this part of the median are tiny, unless
+the picture's border cuts them off."""
 
 WEAK = 0.5
 """A membrane of a lower mean probability is weak."""
@@ -24,6 +25,9 @@ SEEN_INSIDE = 0.25
 
 DEEP = 4
 """Inside is farther than this from the outline, px."""
+
+EDGE = 2
+"""A cell nearer than this to the border of what is known leaves it there, px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ class _Sum:
     inner: float = np.nan
     largest: int = 0
     at: tuple[int, int, int] = (0, 0, 0)
+    leaves: bool = False
+    leaves_first: bool = False
+    leaves_last: bool = False
 
 
 def cells_table(
@@ -83,26 +90,37 @@ def cells_table(
     Parameters
     ----------
     probabilities
-        Of membrane.
+        Of membrane; NaN where nothing is known.
     corrections
         Burnt into them.
     sections
         Which; all by default.
     linked
         An id is one cell through the stack, so that one which ends in mid-stack is
-        suspicious.
+        suspicious, unless it leaves the picture there.
     """
     wanted = sorted(range(int(cells.shape[0])) if sections is None else sections)
     sums: dict[int, _Sum] = {}
     for done, z in enumerate(wanted, start=1):
-        grey = None
-        if probabilities is not None:
-            grey = np.array(probabilities[z], np.float32)
+        section = np.asarray(cells[z])
+        border = _border(section.shape)
+        grey = None if probabilities is None else np.array(probabilities[z], np.float32)
+        if grey is not None:
+            unknown = np.isnan(grey)
+            border |= ndi.binary_dilation(unknown, iterations=EDGE)
             if corrections is not None:
                 grey = burn_in(grey, np.asarray(corrections[z]))
-        _measure(sums, z, np.asarray(cells[z]), grey)
+            grey = None if unknown.all() else grey
+        _measure(sums, z, section, grey)
+        _note_leaving(sums, z, np.unique(section[border]))
         yield SectionDone(z, done, len(wanted))
-    return _rows(sums, (wanted[0], wanted[-1]) if linked and wanted else None)
+    return _rows(sums, linked=linked)
+
+
+def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    border = np.ones(shape, bool)
+    border[EDGE:-EDGE, EDGE:-EDGE] = False
+    return border
 
 
 def _measure(
@@ -117,11 +135,7 @@ def _measure(
     depth = ndi.distance_transform_edt(_within(cells))
     deepest = ndi.maximum_position(depth, index, np.arange(ids.size))
     around, rim = _around(cells, index, membrane, ids.size)
-    inner = np.full(ids.size, np.nan)
-    if membrane is not None:
-        smooth = ndi.gaussian_filter(membrane, 1.5)
-        seen = np.where(depth > DEEP, smooth, np.float32(0))
-        inner = np.asarray(ndi.maximum(seen, index, np.arange(ids.size)))
+    inner = _inner(index, membrane, depth > DEEP, ids.size)
     for k, i in enumerate(ids.tolist()):
         if i == 0:
             continue
@@ -135,6 +149,33 @@ def _measure(
         if sizes[k] > s.largest:
             s.largest = int(sizes[k])
             s.at = (z, int(deepest[k][0]), int(deepest[k][1]))
+
+
+def _note_leaving(sums: dict[int, _Sum], z: int, ids: NDArray[np.uint32]) -> None:
+    """Remember cells that leave the picture in a section that was just measured."""
+    leaving = set(ids.tolist())
+    for i, s in sums.items():
+        if s.last != z:
+            continue
+        leaves = i in leaving
+        s.leaves |= leaves
+        s.leaves_last = leaves
+        if s.first == z:
+            s.leaves_first = leaves
+
+
+def _inner(
+    index: NDArray[np.int64],
+    membrane: NDArray[np.float32] | None,
+    deep: NDArray[np.bool_],
+    n: int,
+) -> NDArray[np.float64]:
+    """Return the strongest membrane deep inside of each cell; NaN if unknown."""
+    if membrane is None:
+        return np.full(n, np.nan)
+    smooth = ndi.gaussian_filter(np.nan_to_num(membrane, nan=0.0), 1.5)
+    seen = np.where(deep, smooth, np.float32(0))
+    return np.asarray(ndi.maximum(seen, index, np.arange(n)), np.float64)
 
 
 def _within(cells: NDArray[np.uint32]) -> NDArray[np.bool_]:
@@ -156,47 +197,49 @@ def _around(
     """
     if membrane is None:
         return np.full(n, np.nan), np.zeros(n, np.int64)
-    outline = (cells > 0) & ~_within(cells)
-    near = ndi.maximum_filter(membrane, 5)
+    unknown = ndi.maximum_filter(np.isnan(membrane), 5)
+    outline = (cells > 0) & ~_within(cells) & ~unknown
+    near = ndi.maximum_filter(np.nan_to_num(membrane, nan=0.0), 5)
     which = index[outline]
     total = np.bincount(which, near[outline], n).astype(np.float64)
     return total, np.bincount(which, minlength=n)
 
 
-def _rows(sums: dict[int, _Sum], ends: tuple[int, int] | None) -> list[CellRow]:
+def _rows(sums: dict[int, _Sum], *, linked: bool) -> list[CellRow]:
     if not sums:
         return []
-    mean = np.median([s.size / s.sections for s in sums.values()])
-    rows = []
-    for i, s in sums.items():
-        boundary = s.around / s.rim if s.rim else float("nan")
-        why = []
-        if s.size / s.sections < TINY * mean:
-            why.append("tiny")
-        if boundary < WEAK:
-            why.append("weak membrane")
-        if s.inner > SEEN_INSIDE:
-            why.append("membrane inside")
-        if ends is not None and s.first > ends[0] and s.last < ends[1]:
-            why.append("begins and ends in mid-stack")
-        elif ends is not None and s.last < ends[1]:
-            why.append("ends in mid-stack")
-        elif ends is not None and s.first > ends[0]:
-            why.append("begins in mid-stack")
-        rows.append(
-            CellRow(
-                i,
-                s.size,
-                s.sections,
-                s.first,
-                s.last,
-                boundary,
-                s.inner,
-                s.at,
-                ", ".join(why),
-            )
-        )
+    usual = float(np.median([s.size / s.sections for s in sums.values()]))
+    ends = None
+    if linked:
+        ends = min(s.first for s in sums.values()), max(s.last for s in sums.values())
+    rows = [_row(i, s, usual, ends) for i, s in sums.items()]
     return sorted(rows, key=_most_suspicious)
+
+
+def _row(i: int, s: _Sum, usual: float, ends: tuple[int, int] | None) -> CellRow:
+    boundary = s.around / s.rim if s.rim else float("nan")
+    why = []
+    if s.size / s.sections < TINY * usual and not s.leaves:
+        why.append("tiny")
+    if boundary < WEAK:
+        why.append("weak membrane")
+    if s.inner > SEEN_INSIDE:
+        why.append("membrane inside")
+    if ends is not None:
+        why += _loose_ends(s, *ends)
+    return CellRow(
+        i, s.size, s.sections, s.first, s.last, boundary, s.inner, s.at, ", ".join(why)
+    )
+
+
+def _loose_ends(s: _Sum, first: int, last: int) -> list[str]:
+    begins = s.first > first and not s.leaves_first
+    ends = s.last < last and not s.leaves_last
+    if begins and ends:
+        return ["begins and ends in mid-stack"]
+    if ends:
+        return ["ends in mid-stack"]
+    return ["begins in mid-stack"] if begins else []
 
 
 def _most_suspicious(row: CellRow) -> tuple[int, float, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from getpass import getuser
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from psygnal import Signal
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit import (
+    Change,
     Edit,
     History,
     Linked,
@@ -24,6 +27,7 @@ from napari_emseg.edit import (
     paint,
 )
 from napari_emseg.edit.edits import Name
+from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area
 
 if TYPE_CHECKING:
@@ -51,6 +55,14 @@ class Stroke:
     value: int
 
 
+def login_name() -> str:
+    """Return who is at work; empty where the system can't tell."""
+    try:
+        return getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
 class HandWork:
     """Corrections of the results of one stack.
 
@@ -69,9 +81,9 @@ class HandWork:
         settings: CorrectSettings | None = None,
     ) -> None:
         self.settings = settings or CorrectSettings()
-        self.author = ""
+        self.author = login_name()
         self.given: LazyArray | None = None
-        """Probabilities that were opened and not predicted."""
+        """Probabilities in [0, 1] that were opened and not predicted."""
         self.reviewed: frozenset[int] = frozenset()
         self.corrections = corrections
         self._results = results
@@ -81,6 +93,15 @@ class HandWork:
         self.history = History(self.linked, self.settings)
         self._renewed: dict[int, tuple[datetime, float]] = {}
         self._rerun: Rerun | None = None
+        # a run that starts may take cells away while a person edits
+        self._lock = RLock()
+
+    @property
+    def probabilities(self) -> LazyArray | None:
+        """Of membrane by section, NaN where unknown; None where there are none."""
+        if self.given is not None:
+            return self.given
+        return Predicted(self._results) if self._results.predicted else None
 
     def sheet(self, z: int) -> Sheet:
         """Return a section for the tools to read.
@@ -92,7 +113,7 @@ class HandWork:
         """
         self._refuse_while_running()
         predicted = z in self._results.predicted
-        own = self._results.probabilities if predicted else None
+        own: LazyArray | None = self._results.probabilities if predicted else None
         self.linked.probabilities = own if self.given is None else self.given
         return self.linked.sheet(z)
 
@@ -105,7 +126,8 @@ class HandWork:
             While cells are being found.
         """
         self._refuse_while_running()
-        self.history.do(edit.by(self.author))
+        with self._lock:
+            self.history.do(edit.by(self.author))
         self._tell(edit)
 
     def undo(self) -> Edit:
@@ -117,8 +139,9 @@ class HandWork:
             If there is none, or while cells are being found.
         """
         self._refuse_while_running()
-        edit = self.history.undo()
-        self._follow_threshold(edit)
+        with self._lock:
+            edit = self.history.undo()
+            self._follow_threshold(edit)
         self._tell(edit)
         return edit
 
@@ -131,8 +154,9 @@ class HandWork:
             If there is none, or while cells are being found.
         """
         self._refuse_while_running()
-        edit = self.history.redo()
-        self._follow_threshold(edit)
+        with self._lock:
+            edit = self.history.redo()
+            self._follow_threshold(edit)
         self._tell(edit)
         return edit
 
@@ -144,25 +168,11 @@ class HandWork:
         ValueError
             If all of it was refused; then it is as if nothing had been painted.
         """
-        array = self.linked.arrays[name]
-        for stroke in reversed(strokes):
-            key = (stroke.z, *stroke.area)
-            window = np.array(array[key])
-            window[stroke.where] = stroke.old
-            array[key] = window
-        edits, refusals = [], []
-        for stroke in strokes:
-            try:
-                edit = self._painted(name, stroke)
-            except ValueError as refusal:
-                refusals.append(refusal)
-                continue
-            self.linked.apply(edit)
-            edits.append(edit)
-        if not edits:
-            raise refusals[0]
-        edit = joined(edits[0].tool, edits).by(self.author)
-        self.history.note(edit)
+        with self._lock:
+            self._take_back(name, strokes)
+            edits = self._painted(name, strokes)
+            edit = joined(edits[0].tool, edits).by(self.author)
+            self.history.note(edit)
         self._tell(edit)
         return edit
 
@@ -178,6 +188,18 @@ class HandWork:
         if corrections.any():
             membranes = self._results.membranes[z][area]
             membranes[...] = burnt_in(membranes, corrections)
+
+    def clear(self, sections: Iterable[int]) -> None:
+        """Take membranes and cells of sections away, in one step.
+
+        Locked cells stay, and membranes that were drawn by hand.
+        """
+        with self._lock:
+            changes = [change for z in sections for change in self._cleared(z)]
+            if changes:
+                n = len({change.z for change in changes})
+                words = f"{n} excluded section{'s' * (n != 1)} cleared"
+                self.history.do(Edit("run", words, changes=tuple(changes)))
 
     def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
         """Store cells `(y, x)` that a run found; see `finish_run`."""
@@ -196,14 +218,56 @@ class HandWork:
             return
         rerun, self._rerun = self._rerun, None
         edit = rerun.finish()
-        if edit.changes:
-            self.history.note(edit)
+        with self._lock:
+            if edit.changes:
+                self.history.note(edit)
         self._results.last_id = self.linked.last_id
 
-    def _painted(self, name: Name, stroke: Stroke) -> Edit:
-        sheet = self.sheet(stroke.z)
-        where, area, value = stroke.where, stroke.area, stroke.value
-        return paint(sheet, name, where, area, value, settings=self.settings)
+    def _take_back(self, name: Name, strokes: Sequence[Stroke]) -> None:
+        """Make it as if nothing had been painted."""
+        array = self.linked.arrays[name]
+        for stroke in reversed(strokes):
+            key = (stroke.z, *stroke.area)
+            window = np.array(array[key])
+            window[stroke.where] = stroke.old
+            array[key] = window
+
+    def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
+        """Paint again, with what follows in the other pictures.
+
+        Raises
+        ------
+        ValueError
+            If all of it is refused.
+        """
+        edits, refusals = [], []
+        for stroke in strokes:
+            where, area, value = stroke.where, stroke.area, stroke.value
+            try:
+                sheet = self.sheet(stroke.z)
+                edit = paint(sheet, name, where, area, value, settings=self.settings)
+            except ValueError as refusal:
+                refusals.append(refusal)
+                continue
+            self.linked.apply(edit)
+            edits.append(edit)
+        if not edits:
+            raise refusals[0]
+        return edits
+
+    def _cleared(self, z: int) -> list[Change]:
+        """Return what changes when a section is cleared."""
+        self.linked.settle(z)
+        _, height, width = self.linked.shape
+        whole: Area = (slice(0, height), slice(0, width))
+        membranes, cells = self._results.membranes[z], self._results.cells[z]
+        locked = np.isin(cells, np.fromiter(self.linked.locked, np.int64))
+        drawn = burnt_in(np.zeros_like(membranes), self.corrections[z])
+        changes = (
+            Change.between("membranes", z, whole, membranes, drawn),
+            Change.between("cells", z, whole, cells, np.where(locked, cells, 0)),
+        )
+        return [change for change in changes if change is not None]
 
     def _refuse_while_running(self) -> None:
         if self._rerun is not None:
@@ -214,7 +278,7 @@ class HandWork:
         """Make membranes anew where an edit is older than they are."""
         for change in edit.of("corrections"):
             renewed, threshold = self._renewed.get(change.z, (edit.time, 0.0))
-            if renewed <= edit.time:
+            if renewed <= edit.time or change.z not in self._results.predicted:
                 continue
             likely = self._results.probabilities[change.z][change.area]
             membranes = self._results.membranes[change.z][change.area]

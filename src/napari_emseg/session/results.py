@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
@@ -61,6 +62,7 @@ class Results:
         self._hand: HandWork | None = None
         self._lock = Lock()
         self._segmented: dict[int, list[Area]] = {}
+        self._linked: frozenset[int] = frozenset()
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -123,15 +125,30 @@ class Results:
             _, y, x = self.shape
             self._areas[z] = [(slice(0, y), slice(0, x))]
 
-    def clear(self, z: int) -> None:
-        """Forget a section."""
-        if self._areas.pop(z, None) is not None:
-            self.probabilities[z] = 0
-            self.membranes[z] = 0
-        self._segmented.pop(z, None)
-        self.made.pop(z, None)
-        if "cells" in self.__dict__:
-            self.cells[z] = 0
+    def clear(self, sections: Iterable[int]) -> None:
+        """Forget sections; that their membranes and cells go can be undone."""
+        sections = tuple(sections)
+        for z in sections:
+            if self._areas.pop(z, None) is not None:
+                self.probabilities[z] = 0
+            self._segmented.pop(z, None)
+            self.made.pop(z, None)
+        if self.begun:
+            self.hand.clear(sections)
+
+    def note_links(self, sections: Iterable[int], *, linked: bool) -> None:
+        """Remember whether ids are cells through these sections, or profiles.
+
+        A section that is found again alone takes its ids from what was there before.
+        """
+        found = frozenset(sections)
+        if len(found) > 1:
+            self._linked = self._linked | found if linked else self._linked - found
+
+    @property
+    def linked(self) -> bool:
+        """True if an id is one cell through all sections that have cells."""
+        return bool(self._segmented) and self._linked.issuperset(self._segmented)
 
     def cut(self, z: int, threshold: float) -> None:
         """Make the membranes of a section anew."""

@@ -54,8 +54,7 @@ def _predicting(
     results = source.results
     made = provenance(source.stack, predictor.weights, settings)
     results.membrane_provenance = made
-    for z in source.excluded:
-        results.clear(z)
+    results.clear(sorted(source.excluded))
     with closing(work):
         while True:
             try:
@@ -91,7 +90,7 @@ def segmenting(
         source=em,
         sink=_CellSink(results, region, roi, membrane, settings.threshold),
     )
-    return _keeping_hand_work(work, results)
+    return _keeping_hand_work(work, results, region, linked=settings.link)
 
 
 def probabilities_of(
@@ -122,13 +121,18 @@ def _given(source: Source, roi: Area) -> tuple[Stack, Stack | None]:
 
 
 def _keeping_hand_work(
-    work: Generator[Record, None, CellsResult], results: Results
+    work: Generator[Record, None, CellsResult],
+    results: Results,
+    region: Region,
+    *,
+    linked: bool,
 ) -> Generator[Record, None, CellsResult]:
     """Run to the end, or as far as it goes; then see which cells were there before."""
     try:
         return (yield from work)
     finally:
         results.hand.finish_run()
+        results.note_links(region.sections, linked=linked)
 
 
 def cutting(results: Results, threshold: float) -> Generator[Record, None, None]:

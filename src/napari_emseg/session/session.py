@@ -21,6 +21,7 @@ from napari_emseg.core.settings import (
     Settings,
 )
 from napari_emseg.core.stack import Stack
+from napari_emseg.session.known import Given
 from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
 
@@ -150,7 +151,7 @@ class Session:
         """
         source = self._source()
         hand = source.results.hand
-        hand.given = source.stack.data if source.is_probabilities else None
+        hand.given = Given(source.stack.data) if source.is_probabilities else None
         return hand
 
     def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:

@@ -66,10 +66,11 @@ class CellsTable(QWidget):
             self.refused.emit(str(e))
             return
         hand.linked.settle_all()
-        results = self._desk.session.source.results
-        likely = results.probabilities if results.predicted else None
         work = cells_table(
-            hand.linked.arrays["cells"], likely, corrections=hand.corrections
+            hand.linked.arrays["cells"],
+            hand.probabilities,
+            corrections=hand.corrections,
+            linked=self._layers.linked,
         )
         self.measure.setEnabled(False)
         self._job.start(work, "Measure cells")

@@ -10,7 +10,7 @@ from napari.layers import Labels, Layer
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
-from napari_emseg.session.handwork import HandWork
+from napari_emseg.session.handwork import HandWork, login_name
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
@@ -54,10 +54,17 @@ class LinkedLayers(QObject):
         """
         self._absorb_all()
         hand = self._desk.session.correcting()
+        hand.author = preference("annotation", "author") or login_name()
         if self.layers() is None:
             msg = "there is nothing to correct yet; run 2 Membranes or 3 Cells first"
             raise ValueError(msg)
         return hand
+
+    @property
+    def linked(self) -> bool:
+        """True if an id is one cell through the stack."""
+        source = self._desk.session.source
+        return source is not None and source.results.linked
 
     def layers(self) -> ResultLayers | None:
         """Return the layers of the source at work."""
@@ -128,7 +135,6 @@ class LinkedLayers(QObject):
             return
         self.stop()
         self._hand = hand
-        hand.author = preference("annotation", "author") or ""
         hand.changed.connect(self._on_changed)
 
     def _follow_layers(self) -> None:
