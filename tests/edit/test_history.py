@@ -12,6 +12,7 @@ from drawings import Drawn, drawn
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from scipy import ndimage as ndi
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit import (
@@ -20,7 +21,9 @@ from napari_emseg.edit import (
     Edit,
     History,
     Linked,
+    Rerun,
     Sheet,
+    close_gap,
     cut,
     delete_membrane,
     draw_wire,
@@ -59,6 +62,7 @@ class Sitting(RuleBasedStateMachine):
 
     steps = 0
     edits = 0
+    runs = 0
 
     @initialize()
     def start(self) -> None:
@@ -121,6 +125,35 @@ class Sitting(RuleBasedStateMachine):
     def wire(self, z: int, a: Any, b: Any) -> None:
         self.attempt(draw_wire, self.sheet(z), np.array([a, b]), settings=THIN)
 
+    @rule(z=sections, a=points)
+    def gap(self, z: int, a: Any) -> None:
+        self.attempt(close_gap, self.sheet(z), a, settings=THIN)
+
+    @rule(z=sections, a=points, walls=st.integers(0, 3))
+    def run_again(self, z: int, a: Any, walls: int) -> None:
+        """Find the cells of a part of a section again, with other walls in it."""
+        type(self).steps += 1
+        self.linked.settle_all()
+        found = self.first["membranes"][(z + walls) % SECTIONS] == 0
+        found[:: 5 + 4 * walls] = False
+        area = (slice(a[0] // 2, ROWS), slice(0, 1 + a[1]))
+        new = ndi.label(found)[0].astype(np.uint32)[area]
+        corrections = self.linked.arrays["corrections"][z][area]
+        rerun = Rerun(
+            self.linked.arrays["cells"],
+            last_id=self.linked.last_id,
+            locked=self.linked.locked,
+        )
+        before = np.array(self.linked.arrays["cells"])
+        rerun.put(z, area, new, corrections)
+        edit = rerun.finish()
+        kept = np.isin(before, list(self.linked.locked))
+        after = np.array(self.linked.arrays["cells"])
+        assert (after[kept] == before[kept]).all(), "locked cells stay"
+        if edit.changes:
+            type(self).runs += 1
+            self.history.note(edit)
+
     @rule(z=sections, a=points, b=points)
     def merge(self, z: int, a: Any, b: Any) -> None:
         self.attempt(merge, self.sheet(z), np.array([a, b]), settings=THIN)
@@ -178,7 +211,7 @@ class Sitting(RuleBasedStateMachine):
 
 
 def test_undoing_everything_gives_back_the_first_state() -> None:
-    Sitting.steps = 0
+    Sitting.steps = Sitting.edits = Sitting.runs = 0
     while Sitting.steps < STEPS:
         case = Sitting.TestCase()
         case.settings = settings(
@@ -189,6 +222,7 @@ def test_undoing_everything_gives_back_the_first_state() -> None:
         )
         case.runTest()
     assert Sitting.edits > STEPS / 10, "most steps were refused"
+    assert Sitting.runs > STEPS / 100
 
 
 @pytest.fixture

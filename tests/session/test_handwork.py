@@ -11,7 +11,8 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import cut, lock, paint
 from napari_emseg.session import Region, Session, handwork
-from napari_emseg.session.handwork import HandWork, Stroke
+from napari_emseg.session.brush import Stroke
+from napari_emseg.session.handwork import HandWork
 
 FAST = PredictSettings(runtime="torch", tile=64)
 ALL = Region((0, 1, 2, 3))

@@ -11,8 +11,9 @@ from scipy import ndimage as ndi
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import Area, area_of, around, contained, corner, grown
-from napari_emseg.edit.draft import Draft, draw_inside
+from napari_emseg.edit.draft import Draft
 from napari_emseg.edit.edits import INSIDE, Edit
+from napari_emseg.edit.joining import draw_inside
 from napari_emseg.edit.merge import merged_in_words
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.walls import (

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.correcting import CorrectSettings
-from napari_emseg.edit.draft import draw_membrane
+from napari_emseg.edit.area import Area
 from napari_emseg.edit.edits import Edit
+from napari_emseg.edit.parting import draw_membrane
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import line_through, painted_along
 
@@ -34,13 +35,10 @@ def cut(
         msg = "there is no cell under the stroke; draw it across one"
         raise ValueError(msg)
     sheet.refuse_locked(met)
-    parts: dict[int, list[int]] = {}
-    for i in met:
-        _, split = draw_membrane(
-            sheet, wide & (cells == i), area, sliver=settings.sliver
-        )
-        parts |= split
-    if not parts:
+    parted = [
+        i for i in met if _falls_apart(sheet, wide & (cells == i), area, settings)
+    ]
+    if not parted:
         names = ", ".join(str(i) for i in met[:3])
         msg = (
             f"the stroke doesn't cut cell {names} in two; "
@@ -48,10 +46,17 @@ def cut(
         )
         raise ValueError(msg)
     draft, split = draw_membrane(
-        sheet, wide & np.isin(cells, list(parts)), area, sliver=settings.sliver
+        sheet, wide & np.isin(cells, parted), area, sliver=settings.sliver
     )
     cuts = (
         f"cut cell {cell} into {' and '.join(str(i) for i in (cell, *new))}"
         for cell, new in split.items()
     )
     return draft.edit("cut", "; ".join(cuts))
+
+
+def _falls_apart(
+    sheet: Sheet, where: NDArray[np.bool_], area: Area, settings: CorrectSettings
+) -> bool:
+    """Tell if membrane on pixels of one cell parts it."""
+    return bool(draw_membrane(sheet, where, area, sliver=settings.sliver)[1])

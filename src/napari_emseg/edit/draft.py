@@ -1,10 +1,11 @@
-"""A window of a section with pixels on trial: what becomes of cells and membranes.
+"""A window of a section with pixels on trial.
 
-The two rules that keep both views of a section alike:
+Two rules keep both views of a section alike:
 
 - where membrane is drawn there is no cell, and a cell that falls apart there becomes
-  several cells;
-- where membrane is taken away there is a cell, and cells that meet there become one.
+  several cells (`parting`);
+- where membrane is taken away there is a cell, and cells that meet there become one
+  (`joining`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
-from napari_emseg.edit.area import Area, grown, union, within
-from napari_emseg.edit.edits import INSIDE, MEMBRANE, NAMES, Change, Edit, Name
+from napari_emseg.edit.area import Area, within
+from napari_emseg.edit.edits import MEMBRANE, NAMES, Change, Edit, Name
 from napari_emseg.edit.sheet import Sheet
 
 Mask = NDArray[np.bool_]
@@ -66,204 +66,7 @@ class Draft:
         return Edit(tool, words, changes=real, last_id=last)
 
 
-def draw_membrane(
-    sheet: Sheet,
-    where: Mask,
-    area: Area,
-    *,
-    core: Mask | None = None,
-    sliver: int = 0,
-) -> tuple[Draft, dict[int, list[int]]]:
-    """Make pixels membrane; cells that fall apart there become several.
-
-    Pixels of locked cells are spared.
-
-    Parameters
-    ----------
-    where
-        Mask `(y, x)` of the pixels in `area`.
-    core
-        Those of them that matter: a locked cell on them is refused, not spared.
-    sliver
-        Pieces smaller than this, px, become no cells.
-
-    Returns
-    -------
-    draft
-    split
-        New ids of each cell that fell apart.
-
-    Raises
-    ------
-    ValueError
-        If locked cells leave nothing to draw, or lie on the core.
-    """
-    cells = sheet.window("cells", area)
-    locked = sheet.is_locked(cells)
-    if core is not None:
-        sheet.refuse_locked(np.unique(cells[core & locked]))
-    where = where & ~locked
-    if not where.any():
-        sheet.refuse_locked(np.unique(cells[locked]))
-    touched = [int(i) for i in np.unique(cells[where]) if i > 0]
-    apart = [i for i in touched if _may_fall_apart(sheet, i, where, area)]
-    wide = union(area, *(sheet.pieces(i, area) for i in apart))
-    draft = Draft(sheet, wide)
-    there = _placed(where, area, wide)
-    draft.set(there, MEMBRANE)
-    draft.after["cells"][there] = 0
-    split = {i: _fall_apart(draft, i, there, sliver) for i in apart}
-    return draft, {i: new for i, new in split.items() if new}
-
-
-def draw_inside(
-    sheet: Sheet,
-    where: Mask,
-    area: Area,
-    *,
-    join: tuple[int, ...] = (),
-) -> tuple[Draft, dict[int, list[int]]]:
-    """Take membrane away; cells that meet there become one, within this section.
-
-    Pixels beside locked cells are spared.
-
-    Parameters
-    ----------
-    where
-        Mask `(y, x)` of the pixels in `area`.
-    join
-        Cells that become one in any case.
-
-    Returns
-    -------
-    draft
-    merged
-        For each cell that remains, those that it took in.
-
-    Raises
-    ------
-    ValueError
-        If a cell to join is locked, or locked cells leave nothing to do.
-    """
-    sheet.refuse_locked(join)
-    close = grown(area, 1, sheet.shape)
-    cells = sheet.window("cells", close)
-    locked = ndi.binary_dilation(sheet.is_locked(cells))
-    there = _placed(where, area, close) & ~locked
-    if where.any() and not there.any():
-        sheet.refuse_locked(np.unique(cells))
-    spots, _ = ndi.label(there)
-    groups = _beside(cells, spots)
-    families = _families([*groups, set(join)])
-    everyone = {i for family in families if len(family) > 1 for i in family}
-    wide = union(close, *(sheet.pieces(i, close) for i in everyone))
-    draft = Draft(sheet, wide)
-    merged = _merge(draft, families, close)
-    _give_spots(draft, _placed(spots, close, wide), groups, merged)
-    return draft, merged
-
-
-def _may_fall_apart(sheet: Sheet, cell: int, where: Mask, area: Area) -> bool:
-    """Tell if taking pixels from a cell parts it, as far as is seen close to them."""
-    close = grown(area, 2, sheet.shape)
-    mask = sheet.window("cells", close) == cell
-    taken = _placed(where, area, close)
-    before, n = ndi.label(mask)
-    after, _ = ndi.label(mask & ~taken)
-    for piece in range(1, n + 1):
-        of_it = before == piece
-        if not (of_it & taken).any():
-            continue
-        left = np.unique(after[of_it])
-        if np.count_nonzero(left) != 1:
-            return True
-    return False
-
-
-def _fall_apart(draft: Draft, cell: int, taken: Mask, sliver: int) -> list[int]:
-    """Give new ids to all but the largest piece of each place a cell was parted."""
-    cells = draft.after["cells"]
-    before, n = ndi.label(draft.before["cells"] == cell)
-    after, m = ndi.label(cells == cell)
-    sizes = np.bincount(after.ravel(), minlength=m + 1)
-    new = []
-    for piece in range(1, n + 1):
-        of_it = before == piece
-        if not (of_it & taken).any():
-            continue
-        left = np.unique(after[of_it])
-        left = left[left > 0]
-        for part in sorted(left, key=lambda p: -int(sizes[p]))[1:]:
-            small = sizes[part] < sliver
-            cells[after == part] = 0 if small else draft.new_id()
-            if not small:
-                new.append(draft.next_id - 1)
-    return new
-
-
-def _beside(cells: NDArray[Any], spots: NDArray[Any]) -> list[set[int]]:
-    """Return for each spot the cells on it, or with a 4-neighbour on it."""
-    groups = []
-    for spot, found in enumerate(ndi.find_objects(spots), start=1):
-        close = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found)
-        mask = ndi.binary_dilation(spots[close] == spot)
-        groups.append({int(i) for i in np.unique(cells[close][mask]) if i > 0})
-    return groups
-
-
-def _families(groups: list[set[int]]) -> list[set[int]]:
-    """Join groups that share a member."""
-    families: list[set[int]] = []
-    for group in groups:
-        if not group:
-            continue
-        apart = [f for f in families if not f & group]
-        families = [*apart, group.union(*(f for f in families if f & group))]
-    return families
-
-
-def _merge(draft: Draft, families: list[set[int]], area: Area) -> dict[int, list[int]]:
-    """Give all pieces that reach into an area the id of their family's largest."""
-    merged: dict[int, list[int]] = {}
-    cells = draft.after["cells"]
-    for family in families:
-        if len(family) < 2:
-            continue
-        masks = {i: _reaching(cells == i, within(area, draft.area)) for i in family}
-        largest = max(sorted(family), key=lambda i: int(masks[i].sum()))
-        others = sorted(family - {largest})
-        for i in others:
-            cells[masks[i]] = largest
-        merged[largest] = others
-    return merged
-
-
-def _reaching(mask: Mask, area: Area) -> Mask:
-    """Return the pieces of a mask that reach into an area of it."""
-    pieces, _ = ndi.label(mask)
-    hit = np.unique(pieces[area])
-    return np.isin(pieces, hit[hit > 0])
-
-
-def _give_spots(
-    draft: Draft,
-    spots: NDArray[Any],
-    groups: list[set[int]],
-    merged: dict[int, list[int]],
-) -> None:
-    """Make each spot inside, and part of the cell beside it if there is one."""
-    draft.set(spots > 0, INSIDE)
-    owner = {i: kept for kept, others in merged.items() for i in others}
-    ids = np.zeros(len(groups) + 1, draft.after["cells"].dtype)
-    for spot, group in enumerate(groups, start=1):
-        if group:
-            first = min(group)
-            ids[spot] = owner.get(first, first)
-    found = spots > 0
-    draft.after["cells"][found] = ids[spots[found]]
-
-
-def _placed(mask: NDArray[Any], area: Area, wide: Area) -> NDArray[Any]:
+def placed(mask: NDArray[Any], area: Area, wide: Area) -> NDArray[Any]:
     """Return a mask of an area as one of a larger area."""
     out = np.zeros(tuple(part.stop - part.start for part in wide), mask.dtype)
     out[within(area, wide)] = mask

@@ -13,8 +13,8 @@ from scipy import ndimage as ndi
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import around, corner
-from napari_emseg.edit.draft import draw_membrane
 from napari_emseg.edit.edits import Edit
+from napari_emseg.edit.parting import draw_membrane
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import painted_along
 from napari_emseg.edit.wire import path_costs
@@ -60,26 +60,43 @@ def find_gap(
     inside = sheet.window("cells", area) == cell
     costs = path_costs(sheet.probability(area))
     here = np.array([y, x]) - corner(area)
-    best: tuple[float, NDArray[np.int64], Edit] | None = None
-    for path, cost in _ways(costs, inside, here):
-        if best is not None and cost > best[0] * np.sqrt(inside.sum()):
+    ways = [(path + corner(area), cost) for path, cost in _ways(costs, inside, here)]
+    widest = float(np.sqrt(inside.sum()))
+    best = _best(sheet, cell, ways, widest, settings)
+    if best is None:
+        msg = (
+            f"closing a gap here separates nothing of cell {cell}; click where two "
+            f"membranes come close to each other, at most {settings.reach} px away"
+        )
+        raise ValueError(msg)
+    path, edit = best
+    # the click was near the gap, not on it: go straight from end to end
+    ends = path[0] - corner(area), path[-1] - corner(area)
+    direct = _direct(costs, inside, *ends) + corner(area)
+    tried = _tried(sheet, cell, direct, settings)
+    return (path, edit) if tried is None else (direct, tried[0])
+
+
+def _best(
+    sheet: Sheet,
+    cell: int,
+    ways: list[tuple[NDArray[np.int64], float]],
+    widest: float,
+    settings: CorrectSettings,
+) -> tuple[NDArray[np.int64], Edit] | None:
+    """Return the way that costs least for how much it separates; None without any.
+
+    A short way that separates much is better than one that shaves a corner off.
+    """
+    least = np.inf
+    best = None
+    for path, cost in ways:
+        if cost > least * widest:
             break
-        tried = _tried(sheet, cell, path + corner(area), settings)
-        # a short way that separates much is better than one that shaves a corner off
-        if tried is not None and (best is None or cost / tried[1] < best[0]):
-            best = cost / tried[1], path, tried[0]
-    if best is not None:
-        # the click was near the gap, not on it: go straight from end to end
-        direct = _direct(costs, inside, best[1][0], best[1][-1]) + corner(area)
-        tried = _tried(sheet, cell, direct, settings)
-        if tried is not None:
-            return direct, tried[0]
-        return best[1] + corner(area), best[2]
-    msg = (
-        f"closing a gap here separates nothing of cell {cell}; click where two "
-        f"membranes come close to each other, at most {settings.reach} px away"
-    )
-    raise ValueError(msg)
+        tried = _tried(sheet, cell, path, settings)
+        if tried is not None and cost / tried[1] < least:
+            least, best = cost / tried[1], (path, tried[0])
+    return best
 
 
 def _tried(

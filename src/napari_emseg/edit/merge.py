@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import around, corner, grown, shape_of, union
-from napari_emseg.edit.draft import draw_inside
 from napari_emseg.edit.edits import Edit
+from napari_emseg.edit.joining import draw_inside
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import line_through
 from napari_emseg.edit.walls import (

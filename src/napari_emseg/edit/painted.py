@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import Area
-from napari_emseg.edit.draft import Draft, draw_inside, draw_membrane
+from napari_emseg.edit.draft import Draft
 from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION, Edit, Name
+from napari_emseg.edit.joining import draw_inside
 from napari_emseg.edit.merge import merged_in_words
+from napari_emseg.edit.parting import draw_membrane
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.wire import membrane_in_words
 

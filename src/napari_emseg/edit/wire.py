@@ -17,8 +17,8 @@ from scipy import ndimage as ndi
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import Area, around, corner
-from napari_emseg.edit.draft import draw_membrane
 from napari_emseg.edit.edits import Edit
+from napari_emseg.edit.parting import draw_membrane
 from napari_emseg.edit.sheet import Sheet
 from napari_emseg.edit.stroke import line_through, painted_along
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from getpass import getuser
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,32 +26,12 @@ from napari_emseg.edit import (
     paint,
 )
 from napari_emseg.edit.edits import Name
+from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area
 
 if TYPE_CHECKING:
     from napari_emseg.session.results import Results
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stroke:
-    """Pixels of one section that were painted already.
-
-    Parameters
-    ----------
-    where
-        Mask `(y, x)` of the pixels in `area`.
-    old
-        Their values before: one for each, or one for all.
-    value
-        What they were painted with.
-    """
-
-    z: int
-    area: Area
-    where: NDArray[np.bool_]
-    old: NDArray[Any]
-    value: int
 
 
 def login_name() -> str:
@@ -169,7 +148,7 @@ class HandWork:
             If all of it was refused; then it is as if nothing had been painted.
         """
         with self._lock:
-            self._take_back(name, strokes)
+            take_back(self.linked.arrays[name], strokes)
             edits = self._painted(name, strokes)
             edit = joined(edits[0].tool, edits).by(self.author)
             self.history.note(edit)
@@ -222,15 +201,6 @@ class HandWork:
             if edit.changes:
                 self.history.note(edit)
         self._results.last_id = self.linked.last_id
-
-    def _take_back(self, name: Name, strokes: Sequence[Stroke]) -> None:
-        """Make it as if nothing had been painted."""
-        array = self.linked.arrays[name]
-        for stroke in reversed(strokes):
-            key = (stroke.z, *stroke.area)
-            window = np.array(array[key])
-            window[stroke.where] = stroke.old
-            array[key] = window
 
     def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
         """Paint again, with what follows in the other pictures.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.session.handwork import Stroke
+from napari_emseg.session.brush import Stroke
 
 Atom = tuple[tuple[Any, ...], NDArray[Any]]
 """An index into the layer's data, and the values there before."""

@@ -1,0 +1,43 @@
+"""What another program's brush has painted on one of the linked pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.edit.edits import LabelArray
+from napari_emseg.session.region import Area
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stroke:
+    """Pixels of one section that were painted already.
+
+    Parameters
+    ----------
+    where
+        Mask `(y, x)` of the pixels in `area`.
+    old
+        Their values before: one for each, or one for all.
+    value
+        What they were painted with.
+    """
+
+    z: int
+    area: Area
+    where: NDArray[np.bool_]
+    old: NDArray[Any]
+    value: int
+
+
+def take_back(array: LabelArray, strokes: Sequence[Stroke]) -> None:
+    """Make an array `(z, y, x)` as if nothing had been painted on it."""
+    for stroke in reversed(strokes):
+        key = (stroke.z, *stroke.area)
+        window = np.array(array[key])
+        window[stroke.where] = stroke.old
+        array[key] = window
