@@ -14,6 +14,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.models.zoo import architectures, build
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Border, cut_crops
+from napari_emseg.train.lesson import stroke_weights
 from napari_emseg.train.losses import LOSSES
 from napari_emseg.train.patches import CorrectionPatches
 from napari_emseg.train.weightmap import IGNORE, border_weight
@@ -180,6 +181,30 @@ def test_the_weight_map_is_only_inside_reviewed_regions(drawn_stack: Drawn) -> N
     expected[region.area] += border_weight(target, w0=10, sigma=5)
     assert expected.max() > 2
     np.testing.assert_array_equal(crop.weight, expected)
+
+
+def test_strokes_of_each_class_count_alike_but_reviewed_pixels_as_they_are(
+    drawn_stack: Drawn,
+) -> None:
+    stack, cells = drawn_stack
+    region = Region(2, 0, 0, 64, 64)
+    codes = np.zeros(stack.shape, np.uint8)
+    codes[2, 80:90, 80:90] = 1  # 100 px
+    codes[2, 80:90, 90:110] = 2  # 200 px
+    known = TrainingSet.from_corrections(stack, codes, reviewed=[region], result=cells)
+    weights = stroke_weights(known.opinions.without([region]))
+    np.testing.assert_allclose(weights[:2], [1.5, 0.75])
+    (crop,) = cut_crops(
+        NormalisedStack(stack, RULE),
+        known.opinions,
+        margin=64,
+        reviewed=[region],
+        stroke_weights=weights,
+    )
+    assert (crop.weight[:64, :64] == 1).all()
+    assert (crop.weight[80:90, 80:90] == 1.5).all()
+    assert (crop.weight[80:90, 90:110] == 0.75).all()
+    assert crop.weight.sum() == 64 * 64 + 300
 
 
 SETTINGS = FinetuneSettings(patch=32, batch=4, rehearsal=0)

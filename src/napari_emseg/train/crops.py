@@ -55,11 +55,18 @@ def cut_crops(
     margin: int,
     reviewed: Sequence[Region] = (),
     border: Border = Border(),
+    stroke_weights: NDArray[np.float32] | None = None,
 ) -> Iterator[Crop]:
     """Cut out what is known, with `margin` network pixels around it.
 
     What lies close together comes in one piece. Blank sections give none, and alignment
     padding is not known.
+
+    Parameters
+    ----------
+    stroke_weights
+        What pixels of each class count outside reviewed regions, `(n_classes,)`; 1 by
+        default.
     """
     shape = opinions.shape[1], opinions.shape[2]
     wide = ceil(margin / min(zoom))
@@ -75,9 +82,12 @@ def cut_crops(
         if (target == IGNORE).all():
             continue
         image = _resampled(section, rows, columns)
-        weight = (target != IGNORE).astype(np.float32)
+        known = target != IGNORE
+        weight = known.astype(np.float32)
+        if stroke_weights is not None:
+            weight[known] = stroke_weights[target[known]]
         for part in reviewed:
-            _add_border(weight, target, (y, x), region.z, part, border)
+            _weigh_reviewed(weight, target, (y, x), region.z, part, border)
         yield Crop(image, target, weight, region)
 
 
@@ -146,7 +156,7 @@ def _resampled(
     return across.apply(values, 1, across.span[0])
 
 
-def _add_border(
+def _weigh_reviewed(
     weight: NDArray[np.float32],
     target: NDArray[np.uint8],
     source: tuple[NDArray[np.intp], NDArray[np.intp]],
@@ -154,8 +164,8 @@ def _add_border(
     reviewed: Region,
     border: Border,
 ) -> None:
-    """Add the second term of the weight map where everything is known."""
-    if reviewed.z != z or border.w0 == 0:
+    """Put in the weight map where everything is known."""
+    if reviewed.z != z:
         return
     rows, columns = (
         slice(*np.searchsorted(at, [part.start, part.stop]))

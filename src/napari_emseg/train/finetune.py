@@ -87,6 +87,8 @@ def finetune_weights(
         if trainer.best.step > 0:
             run.save(trainer.best, lesson)
         raise
+    if settings.steps and result.step == 0:
+        yield Note("no step was better on held-out corrections: weights stay as is")
     weights = run.save(result, lesson)
     comparison = yield from compare_weights(
         parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device

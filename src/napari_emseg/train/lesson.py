@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.core.card import Card
@@ -34,6 +35,9 @@ VALIDATION_SHARE = 6
 
 FEWEST_PLACES = 6
 """With fewer corrected places none is held out."""
+
+MOST_UNEVEN = 4.0
+"""Factor by which strokes of a class count more or less than others at most."""
 
 PLACE = 2 * BLOCK
 """Side of such a place, px."""
@@ -196,9 +200,23 @@ def _part_of(
         margin=margin,
         reviewed=division.training,
         border=border,
+        stroke_weights=stroke_weights(learnt.without(division.training)),
     )
     validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
     return _Part(list(crops), list(validation), division)
+
+
+def stroke_weights(strokes: Opinions) -> NDArray[np.float32]:
+    """Return what a pixel of each class counts: classes alike, within bounds.
+
+    How much of a class was drawn by hand says what the weights got wrong, and nothing
+    of how common it is. Reviewed regions do say that.
+    """
+    counts = strokes.counts[1:].astype(float)
+    drawn = counts > 0
+    weights = np.ones(len(counts), np.float32)
+    weights[drawn] = counts.sum() / (drawn.sum() * counts[drawn])
+    return np.clip(weights, 1 / MOST_UNEVEN, MOST_UNEVEN)
 
 
 def _set_apart(opinions: Opinions, seed: int) -> tuple[Opinions, Opinions]:

@@ -107,6 +107,15 @@ class Opinions:
         return sum(int(np.count_nonzero(codes)) for codes in self._blocks.values())
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many pixels have each code, `(256,)`; none is counted as code 0."""
+        total = np.zeros(256, np.int64)
+        for codes in self._blocks.values():
+            total += np.bincount(codes.ravel(), minlength=256)
+        total[NO_OPINION] = 0
+        return total
+
+    @property
     def largest(self) -> int:
         """The highest code; 0 without any."""
         return max((int(codes.max()) for codes in self._blocks.values()), default=0)
