@@ -1,0 +1,20 @@
+"""The project folder `NAME.emseg/`: work on a stack, saved while it goes on."""
+
+from napari_emseg.project.disk import read_edits, read_info
+from napari_emseg.project.project import Project
+from napari_emseg.project.records import Saved, SaveFailed
+from napari_emseg.project.source import OpenedSource, SourceMoved
+from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
+
+__all__ = [
+    "EditLine",
+    "OpenedSource",
+    "Project",
+    "ProjectInfo",
+    "ReviewState",
+    "SaveFailed",
+    "Saved",
+    "SourceMoved",
+    "read_edits",
+    "read_info",
+]

@@ -1,0 +1,217 @@
+"""A thread that saves what is handed to it, soon and together."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Thread
+from time import monotonic
+
+from napari_emseg.core.records import Record
+from napari_emseg.project.disk import Disk
+from napari_emseg.project.records import Saved, SaveFailed
+
+DELAY = 0.4
+"""Seconds that a save waits for more changes, so that a stroke is one save."""
+
+AT_ONCE = 256 * 2**20
+"""Bytes of changed chunks after which a save doesn't wait for more."""
+
+RETRY, RETRY_MOST = 1.0, 30.0
+"""Seconds to the next try after a failure; doubled each time, up to the second."""
+
+Step = Callable[[Disk], None]
+Listener = Callable[[Record], None]
+
+
+class Autosave:
+    """Takes steps to change a folder, and makes them in a thread of its own.
+
+    When a save fails nothing is lost: steps and changed chunks stay in memory, and it
+    is tried again. What remains when the program ends in good order is saved then.
+
+    Parameters
+    ----------
+    on_record
+        Called in the thread with `Saved` and `SaveFailed`.
+    """
+
+    def __init__(self, disk: Disk, on_record: Listener | None = None) -> None:
+        self._state = _State(disk, on_record)
+        self._thread = Thread(
+            target=self._state.work, name="emseg-autosave", daemon=True
+        )
+        self._thread.start()
+        # not a method of self, which would keep self alive
+        self._at_end = weakref.finalize(self, _end, self._state, self._thread)
+
+    def add(self, step: Step) -> None:
+        """Hand over a step; returns at once.
+
+        Raises
+        ------
+        ValueError
+            If this is closed.
+        """
+        with self._state.turn:
+            if self._state.closing:
+                msg = "the project is closed; open it again"
+                raise ValueError(msg)
+            self._state.steps.append(step)
+            self._state.turn.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """How many steps are not on the disk."""
+        with self._state.turn:
+            return self._state.waiting
+
+    @property
+    def error(self) -> OSError | None:
+        """Why the latest save failed; None if it didn't."""
+        return self._state.error
+
+    def flush(self, timeout: float) -> None:
+        """Wait until everything is on the disk.
+
+        Raises
+        ------
+        OSError
+            If a save fails.
+        TimeoutError
+            After `timeout` seconds.
+        """
+        self._state.flush(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Save what is left, and end; the same errors as `flush`."""
+        try:
+            self._state.flush(timeout)
+        finally:
+            self._at_end()
+
+
+class _State:
+    """What the thread and the others share."""
+
+    def __init__(self, disk: Disk, on_record: Listener | None) -> None:
+        self.disk = disk
+        self.on_record = on_record
+        self.turn = Condition()
+        self.steps: deque[Step] = deque()
+        self.made = 0
+        """Steps that are made in memory, but not on the disk."""
+        self.saving = False
+        self.closing = False
+        self.hurry = False
+        self.ended = False
+        self.error: OSError | None = None
+        self.failures = 0
+        self.in_a_row = 0
+
+    @property
+    def waiting(self) -> int:
+        """Steps that are not on the disk."""
+        return len(self.steps) + self.made
+
+    def flush(self, timeout: float) -> None:
+        """Wait until nothing is left to save."""
+        with self.turn:
+            before = self.failures
+            self.hurry = True
+            self.turn.notify_all()
+            done = self.turn.wait_for(
+                lambda: not self.waiting or self.failures > before or self.ended,
+                timeout,
+            )
+            if self.waiting and self.ended:
+                msg = f"saving has ended; {self.waiting} changes are not saved"
+                raise OSError(msg)
+            if not done:
+                msg = f"{self.waiting} changes were not saved in {timeout:g} s"
+                raise TimeoutError(msg)
+            if self.waiting and self.error is not None:
+                raise self.error
+
+    def work(self) -> None:
+        """Save until told to end."""
+        try:
+            while self._wait():
+                self._try()
+        finally:  # also by a fault, so that nobody waits for ever
+            with self.turn:
+                self.ended = True
+                self.turn.notify_all()
+
+    def _try(self) -> None:
+        begun = monotonic()
+        try:
+            self._save()
+        except OSError as e:
+            self._failed(e)
+        else:
+            self._done(monotonic() - begun)
+
+    def _wait(self) -> bool:
+        """Wait for steps, and a little for more; False at the end."""
+        with self.turn:
+            self.turn.wait_for(lambda: self.waiting or self.closing)
+            if not self.waiting:
+                return False
+            # whoever closes has seen the failure, and there is no later
+            if self.closing and self.error is not None:
+                return False
+            pause = self._pause() if self.error is not None else DELAY
+            self.turn.wait_for(lambda: self.hurry or self.closing, pause)
+            self.hurry = False
+            return True
+
+    def _save(self) -> None:
+        """Make the steps, and write what they have changed."""
+        self.disk.finish()
+        while True:
+            with self.turn:
+                if not self.steps or self.disk.nbytes > AT_ONCE:
+                    break
+                step = self.steps[0]
+            step(self.disk)
+            with self.turn:
+                self.steps.popleft()
+                self.made += 1
+        self.disk.save()
+
+    def _done(self, seconds: float) -> None:
+        with self.turn:
+            changes, self.made = self.made, 0
+            self.error = None
+            self.in_a_row = 0
+            self.turn.notify_all()
+        self._tell(Saved(changes, seconds))
+
+    def _failed(self, error: OSError) -> None:
+        with self.turn:
+            self.error = error
+            self.failures += 1
+            self.in_a_row += 1
+            waiting = self.waiting
+            self.turn.notify_all()
+        self._tell(SaveFailed(_words(error), waiting, self._pause()))
+
+    def _pause(self) -> float:
+        return float(min(RETRY * 2 ** min(self.in_a_row - 1, 9), RETRY_MOST))
+
+    def _tell(self, record: Record) -> None:
+        if self.on_record is not None:
+            self.on_record(record)
+
+
+def _end(state: _State, thread: Thread) -> None:
+    with state.turn:
+        state.closing = True
+        state.turn.notify_all()
+    thread.join()
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)

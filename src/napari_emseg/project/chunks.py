@@ -1,0 +1,169 @@
+"""Labels `(z, y, x)` in a Zarr, of which only the chunks that change are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from imagecodecs import ZstdError, zstd_decode, zstd_encode
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
+
+from napari_emseg.edit.area import Area, within
+from napari_emseg.io.errors import UnreadableError
+
+CHUNK = 512
+"""Side of a chunk in px; a chunk is one section deep, as edits are."""
+
+LEVEL = 1
+"""Of compression: labels shrink fifty times at the quickest."""
+
+Place = tuple[int, int, int]
+"""Section, row and column of a chunk, counted in chunks."""
+
+
+def create_array(folder: Path, shape: tuple[int, int, int], dtype: str) -> None:
+    """Make an empty Zarr 3 array whose chunks `Chunked` writes."""
+    zarr.create_array(
+        folder,
+        shape=shape,
+        dtype=dtype,
+        chunks=(1, CHUNK, CHUNK),
+        fill_value=0,
+        dimension_names=("z", "y", "x"),
+        serializer=BytesCodec(
+            endian="little" if np.dtype(dtype).itemsize > 1 else None
+        ),
+        compressors=ZstdCodec(level=LEVEL),
+    )
+
+
+class Chunked:
+    """An array in a Zarr, with changes that are not written yet.
+
+    Chunks are files; reading and writing them by hand takes no event loop, and so also
+    works while the program ends.
+
+    Parameters
+    ----------
+    folder
+        Of the Zarr.
+
+    Raises
+    ------
+    UnreadableError
+        If it is missing, damaged, or not as `create_array` made it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            array = zarr.open_array(folder, mode="r", zarr_format=3)
+        except (OSError, ValueError, KeyError) as e:
+            msg = f"{folder} is missing or damaged: {e}"
+            raise UnreadableError(msg) from e
+        if array.chunks != (1, CHUNK, CHUNK) or array.ndim != 3:
+            msg = f"{folder}: chunks of {array.chunks} are not a project's"
+            raise UnreadableError(msg)
+        z, y, x = array.shape
+        self.shape: tuple[int, int, int] = (z, y, x)
+        self.dtype = np.dtype(array.dtype)
+        self._changed: dict[Place, NDArray[Any]] = {}
+
+    @property
+    def nbytes_changed(self) -> int:
+        """Memory of chunks that are to be written."""
+        return sum(chunk.nbytes for chunk in self._changed.values())
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        z, area = self._resolved(key)
+        rows, columns = area
+        out = np.zeros(
+            (rows.stop - rows.start, columns.stop - columns.start), self.dtype
+        )
+        for place, part in self._chunks(z, area):
+            chunk = self._read(place)
+            if chunk is not None:
+                out[within(part, area)] = chunk[within(part, _extent(place))]
+        return out
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        z, area = self._resolved(key)
+        rows, columns = area
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        values = np.broadcast_to(np.asarray(value, self.dtype), shape)
+        for place, part in self._chunks(z, area):
+            new = values[within(part, area)]
+            inside = within(part, _extent(place))
+            chunk = self._read(place)
+            old = np.zeros((CHUNK, CHUNK), self.dtype) if chunk is None else chunk
+            if not np.array_equal(old[inside], new):
+                if place not in self._changed:
+                    old = old.copy()
+                old[inside] = new
+                self._changed[place] = old
+
+    def changed(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the chunks that are to be written: name in the folder, and content."""
+        for (z, row, column), chunk in self._changed.items():
+            content = np.ascontiguousarray(chunk, self.dtype.newbyteorder("<"))
+            yield f"c/{z}/{row}/{column}", bytes(zstd_encode(content.tobytes(), LEVEL))
+
+    def written(self) -> None:
+        """Forget changes; they are in the files."""
+        self._changed.clear()
+
+    def _read(self, place: Place) -> NDArray[Any] | None:
+        """Return a chunk `(y, x)`; None where there is nothing but 0."""
+        if place in self._changed:
+            return self._changed[place]
+        path = self._folder.joinpath("c", *map(str, place))
+        try:
+            packed = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        wanted = CHUNK * CHUNK * self.dtype.itemsize
+        try:
+            content = zstd_decode(packed, out=wanted)
+        except ZstdError as e:
+            msg = f"{path} is damaged: {e}"
+            raise UnreadableError(msg) from e
+        if len(content) != wanted:
+            msg = f"{path} is damaged: {len(content)} bytes instead of {wanted}"
+            raise UnreadableError(msg)
+        values = np.frombuffer(content, self.dtype.newbyteorder("<"))
+        return values.reshape(CHUNK, CHUNK)
+
+    def _resolved(self, key: Any) -> tuple[int, Area]:
+        _, height, width = self.shape
+        z, *area = key if isinstance(key, tuple) else (key,)
+        rows, columns = (*area, slice(None), slice(None))[:2]
+        y, x = rows.indices(height), columns.indices(width)
+        return int(z), (slice(y[0], y[1]), slice(x[0], x[1]))
+
+    @staticmethod
+    def _chunks(z: int, area: Area) -> Iterator[tuple[Place, Area]]:
+        """Yield the chunks that an area touches, and the part of it in each."""
+        rows, columns = area
+        for row in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
+            for column in range(columns.start // CHUNK, -(-columns.stop // CHUNK)):
+                y, x = _extent((z, row, column))
+                yield (
+                    (z, row, column),
+                    (
+                        slice(max(rows.start, y.start), min(rows.stop, y.stop)),
+                        slice(max(columns.start, x.start), min(columns.stop, x.stop)),
+                    ),
+                )
+
+
+def _extent(place: Place) -> Area:
+    """Return the rows and columns of a chunk, beyond the picture's border, too."""
+    _, row, column = place
+    return (
+        slice(row * CHUNK, (row + 1) * CHUNK),
+        slice(column * CHUNK, (column + 1) * CHUNK),
+    )

@@ -1,0 +1,362 @@
+"""A project `NAME.emseg/`: all work on a stack, saved while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg import __version__
+from napari_emseg.core.records import Note
+from napari_emseg.core.settings import Invert
+from napari_emseg.core.stack import Stack
+from napari_emseg.edit.area import Area
+from napari_emseg.edit.edits import Edit, LabelArray, Name
+from napari_emseg.models.weights import Weights
+from napari_emseg.project.autosave import Autosave, Listener, Step
+from napari_emseg.project.disk import Disk, create_folder, pieces_of, read_edits
+from napari_emseg.project.holder import Hold
+from napari_emseg.project.shelf import keep_weights, shelved
+from napari_emseg.project.source import (
+    OpenedSource,
+    compare_source,
+    open_source,
+    refer_to,
+)
+from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
+
+Status = Literal["to do", "reviewed", "excluded"]
+
+SECONDS = 60.0
+"""That closing waits for the last save."""
+
+
+class Project:
+    """A project's folder, open.
+
+    Whatever changes it returns at once: it is saved in a thread, together with what
+    comes soon after, at most 2 s later. Failures come to `on_record` as `SaveFailed`;
+    nothing is lost then, and it is tried again.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    author
+        Who works here; edits that name nobody are theirs.
+    read_only
+        Don't write; else a project that another window writes to, or that lies where
+        nobody may write, is opened read-only all the same.
+    on_record
+        Called with `Saved`, `SaveFailed` and `Note`, mostly in another thread.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    OSError
+        If it is no project, damaged, or of a later version.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        author: str = "",
+        read_only: bool = False,
+        on_record: Listener | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.author = author
+        self.why_read_only = "asked for" if read_only else ""
+        """Why nothing can be changed here; empty if it can."""
+        self._hold: Hold | None = None
+        self._autosave: Autosave | None = None
+        if not read_only and self.path.is_dir():
+            self._take_hold()
+        try:
+            self._disk = Disk(self.path, writing=self._hold is not None)
+        except OSError:
+            self._release()
+            raise
+        self._info = self._disk.info
+        self._review = self._disk.review
+        self._renamed = 0
+        if self._hold is not None:
+            self._autosave = Autosave(self._disk, on_record)
+        elif on_record is not None and not read_only:
+            on_record(Note(f"{self.path.name} is read-only: {self.why_read_only}"))
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        stack: Stack,
+        *,
+        author: str = "",
+        on_record: Listener | None = None,
+    ) -> Self:
+        """Make an empty project for a stack, of which three sections are read.
+
+        Raises
+        ------
+        ValueError
+            If the name doesn't end in `.emseg`.
+        OSError
+            If there is something already, it can't be written, or the stack not read.
+        """
+        folder = Path(path)
+        source = refer_to(stack, folder)
+        create_folder(folder, ProjectInfo(version=__version__, source=source))
+        return cls(folder, author=author, on_record=on_record)
+
+    @property
+    def read_only(self) -> bool:
+        """True if nothing can be changed here; see `why_read_only`."""
+        return self._autosave is None
+
+    @property
+    def info(self) -> ProjectInfo:
+        """What the project is about."""
+        return self._info
+
+    @property
+    def review(self) -> ReviewState:
+        """Sections that are reviewed or excluded."""
+        return self._review
+
+    @property
+    def locked(self) -> frozenset[int]:
+        """Cells that were locked when the project was opened."""
+        return frozenset(self._review.locked)
+
+    @property
+    def last_id(self) -> int:
+        """Largest id of a cell when the project was opened."""
+        return self._review.last_id
+
+    @property
+    def waiting(self) -> int:
+        """How many changes are not on the disk yet."""
+        return 0 if self._autosave is None else self._autosave.waiting
+
+    @property
+    def error(self) -> OSError | None:
+        """Why the latest save failed; None if it didn't."""
+        return None if self._autosave is None else self._autosave.error
+
+    def section(self, name: Name, z: int) -> NDArray[Any]:
+        """Return `cells` or `corrections` of a section `(y, x)`, as they are saved."""
+        values: NDArray[Any] = self._disk.section(name, z)
+        return values
+
+    def edits(self) -> tuple[EditLine, ...]:
+        """Return every edit that is saved, oldest first."""
+        return read_edits(self.path)
+
+    def do(self, edit: Edit) -> None:
+        """Save an edit."""
+        self._renamed += len(edit.ids)
+        self._make(edit, back=False)
+
+    def undo(self, edit: Edit, cells: LabelArray | None = None) -> None:
+        """Save that the latest edit was taken back.
+
+        Parameters
+        ----------
+        cells
+            As they are now; needed for changes of ids through the stack that are older
+            than the project.
+        """
+        if len(edit.ids) > self._renamed:
+            self._undo_older(edit, cells)
+        else:
+            self._renamed -= len(edit.ids)
+            self._make(edit, back=True)
+
+    def put(self, name: Name, z: int, area: Area, values: NDArray[Any]) -> None:
+        """Save `cells` or `corrections` `(y, x)` of an area; they are copied."""
+        kept = np.array(values)
+        self._add(lambda disk: disk.put(name, z, area, kept))
+
+    def mark(self, sections: Iterable[int], status: Status) -> None:
+        """Save that sections are to do, reviewed or excluded."""
+        marked = dict(self._review.sections)
+        for z in sections:
+            marked.pop(z, None)
+            if status != "to do":
+                marked[z] = status
+        self._review = self._review.model_copy(update={"sections": marked})
+        self._add(_marking(marked))
+
+    def lock_cells(self, cells: Iterable[int]) -> None:
+        """Save which cells are locked; edits that lock do so by themselves."""
+        locked = frozenset(cells)
+        self._add(lambda disk: disk.lock_cells(locked))
+
+    def tell(
+        self,
+        *,
+        invert: Invert | None = None,
+        weights: Weights | None = None,
+        classes: tuple[str, ...] | None = None,
+        settings: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """Save what was chosen; what is None stays."""
+        told: dict[str, Any] = {
+            "invert": invert,
+            "classes": classes,
+            "settings": settings,
+            "weights": None if weights is None else weights.card.name,
+            "weights_sha256": None if weights is None else weights.sha256,
+        }
+        self._tell({key: value for key, value in told.items() if value is not None})
+
+    def open_source(self, path: Path | str | None = None) -> OpenedSource:
+        """Open the stack; from its new place `path`, which is remembered.
+
+        Raises
+        ------
+        SourceMoved
+            If it isn't where it was, and no place is given.
+        ValueError
+            If there is a stack of another shape.
+        OSError
+            If it can't be read.
+        """
+        source = self._info.source
+        opened = open_source(source, self.path, None if path is None else Path(path))
+        if path is not None and not self.read_only:
+            self._tell({"source": refer_to(opened.stack, self.path)})
+        return opened
+
+    def compare_source(self, stack: Stack) -> OpenedSource:
+        """Tell if a stack that is open already is the project's.
+
+        Raises
+        ------
+        ValueError
+            If its shape is another one.
+        """
+        return compare_source(self._info.source, stack)
+
+    def keep_weights(self, weights: Weights | str | Path) -> Weights:
+        """Copy weights into the project, and return them from there.
+
+        Raises
+        ------
+        ValueError, OSError
+            If the project is read-only, or they can't be copied.
+        """
+        self._writer()
+        return keep_weights(self.path, weights)
+
+    def lineage(self) -> tuple[Weights, ...]:
+        """Return the project's weights, parents before their children."""
+        return shelved(self.path)
+
+    def flush(self, timeout: float = SECONDS) -> None:
+        """Wait until everything is on the disk.
+
+        Raises
+        ------
+        OSError
+            If it can't be saved.
+        """
+        if self._autosave is not None:
+            self._autosave.flush(timeout)
+
+    def close(self) -> None:
+        """Save what is left, and let others write.
+
+        Raises
+        ------
+        OSError
+            If it can't be saved.
+        """
+        try:
+            if self._autosave is not None:
+                self._autosave.close(SECONDS)
+        finally:
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _undo_older(self, edit: Edit, cells: LabelArray | None) -> None:
+        if cells is None:
+            msg = f"{edit.words} is older than the project; pass cells as they are now"
+            raise ValueError(msg)
+        depth, height, width = self._info.source.shape
+        for z in range(depth):
+            whole = slice(0, height), slice(0, width)
+            self.put("cells", z, whole, np.asarray(cells[z]))
+        line = EditLine.of(edit, self.author, undone=True)
+        rest = replace(edit, changes=edit.of("corrections"), ids=())
+        self._add(_making((rest,), back=True, line=line))
+
+    def _make(self, edit: Edit, *, back: bool) -> None:
+        """Hand over an edit, in pieces if it is large; its line comes with the last."""
+        line = EditLine.of(edit, self.author, undone=back)
+        pieces = tuple(pieces_of(edit))
+        pieces = pieces[::-1] if back else pieces
+        for piece in pieces[:-1]:
+            self._add(_making((piece,), back=back))
+        self._add(_making(pieces[-1:], back=back, line=line))
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        self._info = self._info.model_copy(update={"version": __version__, **told})
+        info = self._info
+        self._add(lambda disk: disk.tell(info))
+
+    def _add(self, step: Step) -> None:
+        self._writer().add(step)
+
+    def _writer(self) -> Autosave:
+        if self._autosave is None:
+            msg = f"{self.path.name} is read-only: {self.why_read_only}"
+            raise ValueError(msg)
+        return self._autosave
+
+    def _take_hold(self) -> None:
+        try:
+            self._hold = Hold(self.path, self.author)
+        except OSError as e:
+            self.why_read_only = e.strerror or str(e)
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
+
+
+def _making(
+    edits: tuple[Edit, ...], *, back: bool, line: EditLine | None = None
+) -> Step:
+    def make(disk: Disk) -> None:
+        for edit in edits:
+            disk.make(edit, back=back)
+        if line is not None:
+            disk.log(line)
+
+    return make
+
+
+def _marking(marked: dict[int, Any]) -> Step:
+    def mark(disk: Disk) -> None:
+        disk.mark(lambda review: review.model_copy(update={"sections": marked}))
+
+    return mark
