@@ -102,6 +102,8 @@ def main() -> None:
     for fold in dock.folds.values():
         fold.expand(animate=False)
     evaluate(viewer, dock.panel("Evaluate"))
+    dock.panel("Correct").tools["Live-wire"].click()
+    settle()
     for name, fold in dock.folds.items():
         fold.grab().save(str(IMAGES / f"{STEPS[name]}-{name.lower()}.png"))
     viewer.close()

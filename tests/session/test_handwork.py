@@ -11,7 +11,7 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import cut, lock, paint
 from napari_emseg.session import Region, Session, handwork
-from napari_emseg.session.brush import Stroke
+from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.handwork import HandWork
 
 FAST = PredictSettings(runtime="torch", tile=64)
@@ -220,7 +220,8 @@ def test_strokes_of_a_brush_become_edits(session) -> None:
         old = array[z][area].copy()
         array[z][area] = 1
         strokes.append(Stroke(z, area, where, old[where], 1))
-    edit = hand.absorb("membranes", strokes)
+    take_back(array, strokes)
+    edit = hand.repaint("membranes", strokes)
     assert edit.sections == {0, 2}
     assert (hand.corrections[0][area] == 1).any()
     assert not hand.linked.arrays["cells"][0][area].any()
@@ -238,8 +239,9 @@ def test_a_stroke_over_a_locked_cell_is_taken_back(session) -> None:
     area = (slice(y, y + 1), slice(x, x + 1))
     hand.linked.arrays["cells"][1][area] = 0
     stroke = Stroke(1, area, np.ones((1, 1), bool), before["cells"][1][area][0], 0)
+    take_back(hand.linked.arrays["cells"], [stroke])
     with pytest.raises(ValueError, match="locked"):
-        hand.absorb("cells", [stroke])
+        hand.repaint("cells", [stroke])
     np.testing.assert_equal(state(hand), before)
 
 

@@ -19,6 +19,7 @@ from napari.utils.interactions import (
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.correct_panel import CorrectPanel
+from napari_emseg.widgets.tools import TOOLS
 
 
 @dataclass
@@ -89,6 +90,10 @@ class Sitting:
 
     def cells(self, z: int = 0) -> np.ndarray:
         return np.array(self.work.linked.arrays["cells"][z])
+
+    def state(self) -> dict[str, np.ndarray]:
+        self.work.linked.settle_all()
+        return {name: np.array(a) for name, a in self.work.linked.arrays.items()}
 
     @property
     def work(self) -> Any:
@@ -298,6 +303,98 @@ def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
     )
 
 
+def test_strokes_that_wait_are_taken_one_after_the_other(open_sitting) -> None:
+    sitting = open_sitting(sections=2)
+    first = sitting.state()
+    sitting.choose("Lock")
+    sitting.hand.click(1, 30, 10)
+    membranes = sitting.panel.layers.layer("membranes")
+    corrections = sitting.panel.layers.layer("corrections")
+    membranes.brush_size = corrections.brush_size = 5
+    for _ in range(2):
+        membranes.paint((1, 30, 10), 1)  # locked
+        membranes.paint((1, 31, 11), 0)
+        corrections.paint((0, 15, 10), 1)
+        membranes.paint((0, 15, 11), 0)
+        corrections.paint((0, 15, 12), 2)
+        membranes.paint((0, 16, 13), 1)
+        sitting.window.settle()
+    while sitting.work.history.undoable[0].tool != "run":
+        sitting.window.click(sitting.panel.undo)
+    np.testing.assert_equal(sitting.state(), first)
+
+
+STEPS = 300
+
+
+def random_step(sitting: Sitting, rng: np.random.Generator) -> None:
+    """Paint on a layer, use a tool, undo or redo, as it comes."""
+    viewer, panel = sitting.window.viewer, sitting.panel
+    y, x = (int(v) for v in rng.integers(0, sitting.cells().shape))
+    z = int(rng.integers(2))
+    kind = rng.choice(["paint", "drag", "fill", "tool", "undo", "redo", "look"])
+    name = rng.choice(["membranes", "corrections", "cells"])
+    layer = panel.layers.layer(name)
+    value = int(rng.integers(0, 2 if name == "membranes" else 4))
+    layer.brush_size = int(rng.integers(1, 9))
+    if kind == "paint":
+        layer.paint((z, y, x), value)
+    elif kind == "drag":
+        with layer.block_history():
+            for k in range(5):
+                layer.paint((z, y, (x + 3 * k) % layer.data.shape[2]), value)
+    elif kind == "fill" and name != "membranes":
+        layer.fill((z, y, x), value)
+    elif kind == "tool":
+        tool = TOOLS[rng.integers(1, len(TOOLS))]
+        if panel.pointer.tool is not tool:
+            panel._on_tool(tool)
+        ends = rng.integers(0, sitting.cells().shape, (2, 2))
+        if tool.gesture in ("stroke", "stroke or two clicks"):
+            sitting.hand.drag(z, *(tuple(end) for end in ends))
+        else:
+            sitting.hand.click(z, y, x)
+    elif kind == "undo":
+        done = len(panel.layers.hand.history.undoable) - 1  # the run stays
+        for _ in range(min(done, rng.integers(1, 3))):
+            panel.layers.undo()
+    elif kind == "redo":
+        for _ in range(rng.integers(1, 3)):
+            panel.layers.redo()
+    else:
+        viewer.dims.set_current_step(0, z)
+    if rng.random() < 0.5:
+        sitting.window.qtbot.wait(1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_steps_through_the_viewer_can_be_taken_back(open_sitting, seed) -> None:
+    sitting = open_sitting(sections=2, **SPATIAL)
+    first = sitting.state()
+    sitting.choose("Cut")
+    rng = np.random.default_rng(seed)
+    for _ in range(STEPS):
+        random_step(sitting, rng)
+    work = sitting.panel.layers.hand
+    steps = len(work.history.undoable) - 1
+    assert steps > STEPS / 20
+    last = sitting.state()
+    for _ in range(steps):
+        press(sitting.window, "Control-Z")
+    np.testing.assert_equal(sitting.state(), first)
+    assert not work.linked.locked
+    for _ in range(steps):
+        press(sitting.window, "Control-Shift-Z")
+    np.testing.assert_equal(sitting.state(), last)
+    for name in ("membranes", "corrections", "cells"):
+        assert panel_shows(sitting, name)
+
+
+def panel_shows(sitting: Sitting, name: str) -> bool:
+    shown = sitting.panel.layers.layer(name).data
+    return np.array_equal(shown, sitting.work.linked.arrays[name])
+
+
 def test_a_brush_over_a_locked_cell_is_refused_in_words(open_sitting) -> None:
     sitting = open_sitting()
     before = sitting.cells()
@@ -342,8 +439,6 @@ def test_nothing_to_correct_is_said(open_window, em) -> None:
 
 
 def panel_tool(name: str) -> Any:
-    from napari_emseg.widgets.tools import TOOLS
-
     return next(tool for tool in TOOLS if tool.name == name)
 
 

@@ -35,7 +35,11 @@ class Stroke:
 
 
 def take_back(array: LabelArray, strokes: Sequence[Stroke]) -> None:
-    """Make an array `(z, y, x)` as if nothing had been painted on it."""
+    """Make an array `(z, y, x)` as if nothing had been painted on it.
+
+    Of several strokes that wait, the latest goes first. `HandWork.repaint` then makes
+    edits of them, the earliest first.
+    """
     for stroke in reversed(strokes):
         key = (stroke.z, *stroke.area)
         window = np.array(array[key])

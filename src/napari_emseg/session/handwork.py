@@ -26,7 +26,7 @@ from napari_emseg.edit import (
     paint,
 )
 from napari_emseg.edit.edits import Name
-from napari_emseg.session.brush import Stroke, take_back
+from napari_emseg.session.brush import Stroke
 from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area
 
@@ -139,8 +139,8 @@ class HandWork:
         self._tell(edit)
         return edit
 
-    def absorb(self, name: Name, strokes: Sequence[Stroke]) -> Edit:
-        """Make one edit of strokes that another program's brush has painted.
+    def repaint(self, name: Name, strokes: Sequence[Stroke]) -> Edit:
+        """Make one edit of strokes of another program's brush; see `take_back`.
 
         Raises
         ------
@@ -148,7 +148,6 @@ class HandWork:
             If all of it was refused; then it is as if nothing had been painted.
         """
         with self._lock:
-            take_back(self.linked.arrays[name], strokes)
             edits = self._painted(name, strokes)
             edit = joined(edits[0].tool, edits).by(self.author)
             self.history.note(edit)

@@ -10,6 +10,7 @@ from napari.layers import Labels, Layer
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
+from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.handwork import HandWork, login_name
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.layers import ResultLayers
@@ -155,21 +156,34 @@ class LinkedLayers(QObject):
                 self._soon.start()
 
     def _absorb_all(self) -> None:
-        """Make napari's strokes edits, in which the other layers follow."""
+        """Make napari's strokes edits, in which the other layers follow.
+
+        What waits is taken back first, so that each sees what was there before it.
+        """
         painted, self._painted = self._painted, []
-        for name, layer, value in painted:
-            if self._hand is None:
-                return
-            array = self._hand.linked.arrays[name]
+        hand = self._hand
+        if hand is None:
+            return
+        taken: list[tuple[Linked, Layer, list[Stroke]]] = []
+        for name, layer, value in reversed(painted):
+            array = hand.linked.arrays[name]
             strokes = strokes_of(value, array, flat=layer.ndim == 2)
-            try:
-                edit = self._hand.absorb(name, strokes) if strokes else None
-            except ValueError as e:
-                self.refused.emit(str(e))
-                layer.refresh()
-            else:
-                if edit is not None:
-                    self.said.emit(edit.words)
+            take_back(array, strokes)
+            taken.append((name, layer, strokes))
+        for name, layer, strokes in reversed(taken):
+            if strokes:
+                self._repaint(hand, name, layer, strokes)
+
+    def _repaint(
+        self, hand: HandWork, name: Linked, layer: Layer, strokes: list[Stroke]
+    ) -> None:
+        try:
+            edit = hand.repaint(name, strokes)
+        except ValueError as e:
+            self.refused.emit(str(e))
+            layer.refresh()
+        else:
+            self.said.emit(edit.words)
 
     def _on_changed(self, sections: frozenset[int]) -> None:
         self.settle_quietly()
