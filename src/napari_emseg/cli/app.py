@@ -50,9 +50,15 @@ COMMANDS = {
         "--labels-are membrane --weights isbi2012-unet --steps 2 --patch 64",
     ),
     "weights": ("List, show, cut, import and export weights.", "emseg weights list"),
+    "project": (
+        "Make and show project folders, and merge two people's.",
+        "emseg project new demo-output/em.tif vnc.emseg",
+    ),
     "doctor": ("Say what works on this machine and what doesn't.", "emseg doctor"),
 }
 """Name: (one line, an example that works after `emseg demo`)."""
+
+GROUPS = ("weights", "project")
 
 
 def build_app(called: str = "") -> App:
@@ -75,7 +81,7 @@ def build_app(called: str = "") -> App:
     for name, (summary, example) in COMMANDS.items():
         place = f"napari_emseg.cli.{name}:{name}"
         brief = None if name == called else summary
-        if name == "weights":  # it has commands of its own, each with an example
+        if name in GROUPS:  # with commands of their own, each with an example
             app.command(f"napari_emseg.cli.{name}:app", name=name, help=brief)
         else:
             epilogue = f"Example: {example}"

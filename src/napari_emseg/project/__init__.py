@@ -1,13 +1,16 @@
 """The project folder `NAME.emseg/`: work on a stack, saved while it goes on."""
 
 from napari_emseg.project.disk import read_edits, read_info
+from napari_emseg.project.merging import Conflict, Merged, merging
 from napari_emseg.project.project import Project
 from napari_emseg.project.records import Saved, SaveFailed
 from napari_emseg.project.source import OpenedSource, SourceMoved
 from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
 
 __all__ = [
+    "Conflict",
     "EditLine",
+    "Merged",
     "OpenedSource",
     "Project",
     "ProjectInfo",
@@ -15,6 +18,7 @@ __all__ = [
     "SaveFailed",
     "Saved",
     "SourceMoved",
+    "merging",
     "read_edits",
     "read_info",
 ]

@@ -12,8 +12,11 @@ from napari_emseg.core.records import Record
 from napari_emseg.project.disk import Disk
 from napari_emseg.project.records import Saved, SaveFailed
 
-DELAY = 0.4
+DELAY = 0.3
 """Seconds that a save waits for more changes, so that a stroke is one save."""
+
+MAKING = 0.3
+"""Seconds after which a save doesn't wait for changes that go on coming."""
 
 AT_ONCE = 256 * 2**20
 """Bytes of changed chunks after which a save doesn't wait for more."""
@@ -58,6 +61,8 @@ class Autosave:
             if self._state.closing:
                 msg = "the project is closed; open it again"
                 raise ValueError(msg)
+            if self._state.since is None:
+                self._state.since = monotonic()
             self._state.steps.append(step)
             self._state.turn.notify_all()
 
@@ -105,6 +110,8 @@ class _State:
         self.saving = False
         self.closing = False
         self.hurry = False
+        self.since: float | None = None
+        """When the first step was added that no save has begun with."""
         self.ended = False
         self.error: OSError | None = None
         self.failures = 0
@@ -162,17 +169,24 @@ class _State:
             # whoever closes has seen the failure, and there is no later
             if self.closing and self.error is not None:
                 return False
-            pause = self._pause() if self.error is not None else DELAY
+            pause = self._pause() if self.error is not None else self._delay()
             self.turn.wait_for(lambda: self.hurry or self.closing, pause)
             self.hurry = False
+            self.since = None
             return True
+
+    def _delay(self) -> float:
+        """Return how long the first step may still wait; it may have waited already."""
+        since = monotonic() if self.since is None else self.since
+        return max(0.0, since + DELAY - monotonic())
 
     def _save(self) -> None:
         """Make the steps, and write what they have changed."""
         self.disk.finish()
-        while True:
+        until = monotonic() + MAKING
+        while monotonic() < until and self.disk.nbytes <= AT_ONCE:
             with self.turn:
-                if not self.steps or self.disk.nbytes > AT_ONCE:
+                if not self.steps:
                     break
                 step = self.steps[0]
             step(self.disk)
@@ -186,6 +200,8 @@ class _State:
             changes, self.made = self.made, 0
             self.error = None
             self.in_a_row = 0
+            if not self.steps:
+                self.since = None
             self.turn.notify_all()
         self._tell(Saved(changes, seconds))
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from napari_emseg.edit.edits import Edit, Name
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import Chunked, create_array
-from napari_emseg.project.journal import Journal, write
+from napari_emseg.project.journal import Journal, sync, write
 from napari_emseg.project.mirror import Mirror
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
 
@@ -61,6 +61,8 @@ def create_folder(path: Path, info: ProjectInfo) -> None:
     (part / "weights").mkdir(exist_ok=True)
     write(part / REVIEW, _json(ReviewState()))
     write(part / EDITS, b"")
+    for file in (part / INFO, part / REVIEW, *part.glob("*.zarr/zarr.json"), part):
+        sync(file)
     part.rename(path)
 
 

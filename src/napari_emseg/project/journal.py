@@ -12,6 +12,9 @@ import shutil
 from pathlib import Path
 
 STAGED = "staged"
+SLASH = ","
+"""Between the names of folders in the name of a staged file."""
+
 AT = "@"
 """Between the name of a file and the length at which something is appended."""
 
@@ -39,9 +42,7 @@ class Journal:
 
     def replace(self, name: str, content: bytes) -> None:
         """Give a file another content; `name` is relative, with slashes."""
-        path = self._part / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, content)
+        write(self._part / name.replace("/", SLASH), content)
 
     def append(self, name: str, content: bytes, at: int) -> None:
         """Let a file go on with other content from its byte `at`."""
@@ -55,10 +56,11 @@ class Journal:
         OSError
             Before this has any effect; see `finish` for after.
         """
-        for folder, _, _ in os.walk(self._part):
-            sync_folder(Path(folder))
+        for file in self._part.iterdir():
+            sync(file)
+        sync(self._part)
         self._part.rename(self._staged)
-        sync_folder(self._folder)
+        sync(self._folder)
 
     @property
     def waiting(self) -> bool:
@@ -75,41 +77,37 @@ class Journal:
         """
         if not self._staged.exists():
             return
-        touched = {self._folder}
-        for file in sorted(p for p in self._staged.rglob("*") if p.is_file()):
-            target = self._folder / file.relative_to(self._staged)
+        for file in sorted(self._staged.iterdir()):
+            target = self._folder / file.name.replace(SLASH, "/")
             if AT in target.name:
                 _append(file, target)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
-            touched.update((target.parent, target.parent.parent))
-        for folder in touched:
-            sync_folder(folder)
+        # file systems keep the order of renames: if these are lost, so is the removal
         shutil.rmtree(self._staged)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk when this returns."""
+    """Write a file; it may not be on the disk yet, see `sync`."""
     with path.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def replace_whole(path: Path, content: bytes) -> None:
     """Replace a file by one that was written beside it."""
     part = path.with_name(f"{path.name}.part")
     write(part, content)
+    sync(part)
     part.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make sure that names in a folder are on the disk; not needed on Windows."""
-    if os.name == "nt":
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # which has and needs no such thing
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

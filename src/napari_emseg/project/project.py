@@ -199,6 +199,11 @@ class Project:
         locked = frozenset(cells)
         self._add(lambda disk: disk.lock_cells(locked))
 
+    def note(self, lines: Iterable[EditLine]) -> None:
+        """Save what was done elsewhere, such as in projects that this one unites."""
+        for line in lines:
+            self._add(_making((), back=False, line=line))
+
     def tell(
         self,
         *,

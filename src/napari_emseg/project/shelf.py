@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.models.weights import SUFFIX, Weights, load_weights, read_weights
-from napari_emseg.project.journal import sync_folder
+from napari_emseg.project.journal import sync
 
 FOLDER = "weights"
 
@@ -36,10 +35,9 @@ def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
     folder.mkdir(exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     shutil.copyfile(given.path, part)
-    with part.open("r+b") as file:
-        os.fsync(file.fileno())
+    sync(part)
     part.replace(target)
-    sync_folder(folder)
+    sync(folder)
     return read_weights(target)
 
 

@@ -1,0 +1,205 @@
+"""`emseg project`: what a project folder holds, and two people's work as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import Json, Source
+from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.project.merging import Conflict, Merged, Prefer, merging
+from napari_emseg.project.project import Project
+from napari_emseg.project.source import SourceMoved, find_source
+
+SHOWN = 20
+"""Conflicts in the table; --json has them all."""
+
+app = App(
+    name="project",
+    help="Make and show project folders, and merge two people's.",
+    help_epilogue="Example: emseg project new demo-output/em.tif vnc.emseg",
+)
+
+Folder = Annotated[Path, Parameter(help="A project's folder, NAME.emseg.")]
+
+
+@app.command(help_epilogue="Example: emseg project new demo-output/em.tif vnc.emseg")
+def new(
+    input: str,  # noqa: A002 - the word on the command line
+    output: Path,
+    /,
+    *,
+    author: Annotated[str, Parameter(help="Who makes it.")] = "",
+    json: Json = False,
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Make an empty project for a stack, to be opened in napari.
+
+    Parameters
+    ----------
+    input
+        The stack; the project refers to it and doesn't copy it.
+    output
+        The project to make: NAME.emseg.
+    """
+    stack = source.open(input)
+    with Project.create(output, stack, author=author) as made:
+        facts = _facts(made)
+    if json:
+        print_json(facts)
+    else:
+        print_line(f"{output}: a project on {stack.name}")
+
+
+@app.command(help_epilogue="Example: emseg project show vnc.emseg")
+def show(project: Folder, /, *, json: Json = False) -> None:
+    """Show a project: its stack, how much is corrected, by whom, and its weights."""
+    with Project(project, read_only=True) as opened:
+        facts = _facts(opened)
+    if json:
+        print_json(facts)
+        return
+    for name, value in _words(facts):
+        print_line(f"{name:<13}{value}")
+    if facts["weights"]:
+        print_line("")
+        rows = [
+            (w["name"], w["parent"] or "–", w["sha256"][:12]) for w in facts["weights"]
+        ]
+        print_table(("weights", "made from", "checksum"), rows)
+
+
+@app.command(
+    help_epilogue="Example: emseg project merge ada.emseg ben.emseg both.emseg"
+)
+def merge(
+    first: Folder,
+    second: Folder,
+    output: Path,
+    /,
+    *,
+    prefer: Annotated[
+        Prefer, Parameter(help="Whose opinion counts where both have one and differ.")
+    ] = "none",
+    json: Json = False,
+) -> None:
+    """Unite two people's corrections of one stack, and list where they disagree.
+
+    Cells of a section are the first's, unless only the second has changed or reviewed
+    them. Where both have an opinion on a pixel and they differ, the result has none,
+    unless --prefer says whose counts.
+
+    Parameters
+    ----------
+    output
+        The project to make: NAME.emseg.
+    """
+    with Project(first, read_only=True) as a, Project(second, read_only=True) as b:
+        merged = follow(merging(a, b, output, prefer=prefer))
+    if json:
+        print_json(_record(merged))
+    else:
+        _print(merged)
+
+
+def _facts(project: Project) -> dict[str, Any]:
+    source = project.info.source
+    try:
+        place: str | None = str(find_source(source, project.path))
+    except SourceMoved:
+        place = None
+    edits = project.edits()
+    depth = source.shape[0]
+    pixels = [int((project.section("corrections", z) > 0).sum()) for z in range(depth)]
+    names = {w.sha256: w.path.stem for w in project.lineage()}
+    return {
+        "project": str(project.path),
+        "source": {"name": source.name, "path": place, "shape": list(source.shape)},
+        "voxel_size_nm": source.voxel_size_nm,
+        "corrected_pixels": sum(pixels),
+        "corrected_sections": sum(n > 0 for n in pixels),
+        "reviewed": sorted(project.review.named("reviewed")),
+        "excluded": sorted(project.review.named("excluded")),
+        "locked": sorted(project.locked),
+        "edits": len(edits),
+        "authors": sorted({edit.author for edit in edits if edit.author}),
+        "latest": edits[-1].time.isoformat() if edits else None,
+        "weights": [
+            {
+                "name": w.path.stem,
+                "sha256": w.sha256,
+                "parent": names.get(
+                    w.card.parent_sha256 or "", (w.card.parent_sha256 or "")[:12]
+                ),
+            }
+            for w in project.lineage()
+        ],
+    }
+
+
+def _words(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    source = facts["source"]
+    z, y, x = source["shape"]
+    where = source["path"] or "not found; napari asks for it when the project is opened"
+    people = ", ".join(facts["authors"]) or "nobody by name"
+    corrected = (
+        f"{facts['corrected_pixels']:,} px in {facts['corrected_sections']} sections"
+    )
+    done = f"{len(facts['reviewed'])} reviewed, {len(facts['excluded'])} excluded"
+    return [
+        ("stack", f"{source['name']}: {z} sections of {y} × {x} px (y × x)"),
+        ("at", where),
+        ("sections", f"{done}, of {z}"),
+        ("corrected", corrected),
+        ("locked", f"{len(facts['locked'])} cells"),
+        ("edits", f"{facts['edits']}, by {people}; latest {facts['latest'] or '–'}"),
+    ]
+
+
+def _record(merged: Merged) -> dict[str, Any]:
+    return {
+        "output": str(merged.path),
+        "only_first_px": merged.corrections[0],
+        "only_second_px": merged.corrections[1],
+        "cells_of_second": list(merged.cells),
+        "conflicts": [
+            {
+                "kind": c.kind,
+                "z": c.z,
+                "area": None if c.area is None else _corners(c),
+                "pixels": c.pixels,
+                "words": c.words,
+            }
+            for c in merged.conflicts
+        ],
+    }
+
+
+def _print(merged: Merged) -> None:
+    a, b = merged.corrections
+    print_line(f"{merged.path}: {a:,} px from the first alone, {b:,} from the second")
+    n = len(merged.conflicts)
+    print_line(f"{n} conflict{'s' * (n != 1)}")
+    rows = [
+        (str(c.z), c.kind, _place(c), str(c.pixels), c.words)
+        for c in merged.conflicts[:SHOWN]
+    ]
+    if rows:
+        print_table(("section", "of", "rows, columns", "px", ""), rows)
+    if n > SHOWN:
+        print_line(f"and {n - SHOWN} more; --json lists them all")
+
+
+def _corners(conflict: Conflict) -> list[int]:
+    if conflict.area is None:
+        return []
+    rows, columns = conflict.area
+    return [rows.start, rows.stop, columns.start, columns.stop]
+
+
+def _place(conflict: Conflict) -> str:
+    corners = _corners(conflict)
+    return "{}:{}, {}:{}".format(*corners) if corners else "whole"
