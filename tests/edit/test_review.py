@@ -84,6 +84,14 @@ def test_a_cell_that_comes_back_into_the_picture_ends_where_it_ends() -> None:
     assert {row.cell: row.suspicion for row in rows} == {1: "", 2: "ends in mid-stack"}
 
 
+def test_membrane_that_a_cell_has_grown_over_is_not_inside_of_it() -> None:
+    cells, membrane = stack()
+    membrane[:, 2:10, 2:30] = 0.9
+    membrane[:, 2:30, 2:10] = 0.9
+    rows = drain(cells_table(cells, membrane))
+    assert {row.cell: row.suspicion for row in rows}[1] == ""
+
+
 def test_without_probabilities_sizes_remain() -> None:
     cells, _ = stack()
     rows = drain(cells_table(cells, sections=[1]))

@@ -12,6 +12,7 @@ from scipy import ndimage as ndi
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit.sheet import burn_in
+from napari_emseg.edit.walls import BAND
 
 TINY = 0.1
 """Cells with fewer pixels in a section than this part of the median are tiny, unless
@@ -23,8 +24,9 @@ WEAK = 0.5
 SEEN_INSIDE = 0.25
 """A cell with more membrane than this inside may be two."""
 
-DEEP = 4
-"""Inside is farther than this from the outline, px."""
+DEEP = BAND + 4
+"""Inside is farther than this from the outline, px: beyond the membrane around a cell
+that it has grown over."""
 
 EDGE = 2
 """A cell nearer than this to the border of what is known leaves it there, px."""
