@@ -40,6 +40,7 @@ QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "sup
         ("napari_emseg.check", QT | {"torch"}),
         ("napari_emseg.models.weights", QT | {"torch"}),
         ("napari_emseg.inference", QT | {"torch", "openvino"}),
+        ("napari_emseg.project", QT | {"torch"}),
         ("napari_emseg.session", QT | {"torch"}),
         ("napari_emseg.api", QT | {"torch"}),
         ("napari_emseg.cli", QT | {"torch"}),
