@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_emseg.core.finetuning import FinetuneSettings
@@ -14,9 +16,9 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.models.zoo import architectures, build
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Border, cut_crops
-from napari_emseg.train.lesson import stroke_weights
 from napari_emseg.train.losses import LOSSES
 from napari_emseg.train.patches import CorrectionPatches
+from napari_emseg.train.places import stroke_weights
 from napari_emseg.train.weightmap import IGNORE, border_weight
 
 Drawn = tuple[Stack, NDArray[np.uint32]]
@@ -135,6 +137,25 @@ def test_crops_are_resampled_as_a_run_would(drawn_stack: Drawn) -> None:
     image = sections.section(1).image
     assert np.abs(crop.image[::2, ::2] - image).mean() < 0.05
     assert crop.image.shape == tuple(2 * n for n in image.shape)
+
+
+@given(st.floats(0.3, 3), st.integers(0, 600), st.integers(0, 600))
+def test_any_zoom_keeps_image_and_classes_together(zoom: float, y: int, x: int) -> None:
+    """The picture is a ramp; what is known of a pixel lies where its grey value is."""
+    ramp = np.add.outer(np.arange(640.0), np.arange(700.0) * 2).astype(np.float32)
+    codes = np.zeros((1, 640, 700), np.uint8)
+    codes[0, y : y + 20, x : x + 20] = 1
+    stack = Stack(ramp[None])
+    known = TrainingSet.from_corrections(stack, codes)
+    sections = NormalisedStack(stack, RULE)
+    crops = list(cut_crops(sections, known.opinions, zoom=(zoom, zoom), margin=30))
+    normalised = sections.section(0).image
+    there = normalised[codes[0] > 0]
+    here = np.concatenate([c.image[c.target == 0] for c in crops])
+    step = (normalised[-1, -1] - normalised[0, 0]) / 1000 / zoom
+    assert here.size > 0
+    assert abs(here.mean() - there.mean()) < 10 * max(step, 1e-3)
+    assert all(c.image.shape == c.target.shape == c.weight.shape for c in crops)
 
 
 def test_far_corrections_are_cut_out_one_by_one() -> None:

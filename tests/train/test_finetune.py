@@ -329,3 +329,30 @@ def test_the_valid_form_gets_a_patch_that_fits(tmp_path: Path) -> None:
     found = finetune(parent, known, tmp_path / "out.safetensors", records, steps=1)
     assert "takes patches of" in next(r for r in records if isinstance(r, Note)).message
     assert found.weights.card.training.steps == 1
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_mitochondria_of_real_tissue(shared_data: Path, tmp_path: Path) -> None:
+    """Bundled weights learn them from two sections, and are scored five away."""
+    part = (slice(None), slice(0, 512), slice(0, 512))
+    grey, walls, bodies = (
+        np.asarray(emseg.open_stack(shared_data / "vnc" / f"{name}.tif").data[part])
+        for name in ("raw", "membranes", "mitochondria")
+    )
+    codes = np.where(walls > 127, 1, 2).astype(np.uint8)
+    codes[bodies > 127] = 3
+    stack = Stack(grey, name="vnc", voxel_size_nm=(50, 4.6, 4.6))
+    work = finetune_weights(
+        emseg.load_weights("isbi2012-unet"),
+        [reviewed(stack, codes, 0, 4)],
+        tmp_path / "out.safetensors",
+        settings=FinetuneSettings(steps=80, patch=128),
+        new_classes=["mitochondria"],
+    )
+    found = drain(work)
+    classes = ("membrane", "mitochondria")
+    p = emseg.predict(stack, found.weights, sections=[9], classes=classes)[:, 0]
+    is_body = codes[9] == 3
+    assert p[1][is_body].mean() > 2.5 * p[1][~is_body].mean()
+    assert found.comparison.verdict in ("better", "no difference")

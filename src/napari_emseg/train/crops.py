@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,10 @@ def cut_crops(
             continue
         around = region.grown(wide, shape)
         rows, columns = _network_span(around, zoom, shape)
-        y, x = (_nearest(*span) for span in (rows, columns))
+        y, x = (
+            np.clip(_nearest(*span), part.start, part.stop - 1)
+            for span, part in zip((rows, columns), around.area, strict=True)
+        )
         codes = _known(opinions.window(around), section, around)
         target = codes[np.ix_(y - around.top, x - around.left)] - np.uint8(1)
         if (target == IGNORE).all():
@@ -134,8 +137,10 @@ def _network_span(
     spans = []
     for part, size, times in zip(region.area, shape, zoom, strict=True):
         axis = Axis(size, times)
-        stop = min(axis.network_size, ceil(part.stop * times))
-        spans.append((axis, min(floor(part.start * times), stop - 1), stop))
+        # pixels whose middle lies in the region
+        first, stop = (ceil(edge * times - 0.5) for edge in (part.start, part.stop))
+        stop = max(1, min(axis.network_size, stop))
+        spans.append((axis, min(first, stop - 1), stop))
     return spans[0], spans[1]
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.core.card import Card
@@ -26,21 +25,10 @@ from napari_emseg.models.zoo import Network
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Border, Crop, cut_crops
 from napari_emseg.train.holdout import Division, Spacing, divide
-from napari_emseg.train.opinions import BLOCK, INSIDE, MEMBRANE, Opinions
+from napari_emseg.train.opinions import INSIDE, MEMBRANE
+from napari_emseg.train.places import set_apart, stroke_weights
 from napari_emseg.train.rehearsal import rehearsal_crops
 from napari_emseg.train.weightmap import IGNORE
-
-VALIDATION_SHARE = 6
-"""One of so many corrected places is held out to stop training early."""
-
-FEWEST_PLACES = 6
-"""With fewer corrected places none is held out."""
-
-MOST_UNEVEN = 4.0
-"""Factor by which strokes of a class count more or less than others at most."""
-
-PLACE = 2 * BLOCK
-"""Side of such a place, px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +177,7 @@ def _part_of(
         for region in division.held_out
         for near in spacing.zone(region, known.stack.shape)
     )
-    learnt, checked = _set_apart(known.usable.without(apart), settings.seed)
+    learnt, checked = set_apart(known.usable.without(apart), settings.seed)
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     border = Border(settings.border_weight, settings.border_sigma)
     margin = settings.patch * 3 // 4
@@ -204,33 +192,6 @@ def _part_of(
     )
     validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
     return _Part(list(crops), list(validation), division)
-
-
-def stroke_weights(strokes: Opinions) -> NDArray[np.float32]:
-    """Return what a pixel of each class counts: classes alike, within bounds.
-
-    How much of a class was drawn by hand says what the weights got wrong, and nothing
-    of how common it is. Reviewed regions do say that.
-    """
-    counts = strokes.counts[1:].astype(float)
-    drawn = counts > 0
-    weights = np.ones(len(counts), np.float32)
-    weights[drawn] = counts.sum() / (drawn.sum() * counts[drawn])
-    return np.clip(weights, 1 / MOST_UNEVEN, MOST_UNEVEN)
-
-
-def _set_apart(opinions: Opinions, seed: int) -> tuple[Opinions, Opinions]:
-    """Divide opinions into what is learnt and what tells when to stop."""
-    blocks = opinions.blocks
-    places = sorted({(b.z, b.top // PLACE, b.left // PLACE) for b in blocks})
-    if len(places) < FEWEST_PLACES:
-        return opinions, Opinions(opinions.shape)
-    n = max(1, len(places) // VALIDATION_SHARE)
-    order = np.random.default_rng(seed).permutation(len(places))
-    chosen = {places[k] for k in order[:n]}
-    apart = [b for b in blocks if (b.z, b.top // PLACE, b.left // PLACE) in chosen]
-    rest = [b for b in blocks if b not in set(apart)]
-    return opinions.without(apart), opinions.without(rest)
 
 
 def _check_classes(known: TrainingSet, classes: Sequence[str]) -> None:
