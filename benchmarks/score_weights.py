@@ -26,7 +26,12 @@ from napari_emseg.io import open_stack
 from napari_emseg.metrics import v_rand_v_info
 from napari_emseg.models.weights import Weights, load_weights, replace_card
 from napari_emseg.train.dataset import Example, read_examples
-from napari_emseg.train.scoring import inside_of, truth_of, with_scores
+from napari_emseg.train.scoring import (
+    inside_of,
+    truth_of,
+    with_scores,
+    with_times,
+)
 
 FOLDERS = {"ISBI 2012 training stack": ("isbi2012", "inside")}
 """Name of a data set in cards: its folder, and what its labels are."""
@@ -121,15 +126,27 @@ def rescore(weights: Weights, data: Path, device: str) -> dict[str, Any]:
     notes = tuple(n for n in card.notes if not n.startswith(_start_of_note()))
     weights = replace_card(weights, card.model_copy(update={"notes": notes}))
     found: dict[str, Any] = {"held out": [d.model_dump() for d in card.held_out_data]}
-    found["ways"] = [
-        {"way": v.words, **v.model_dump(mode="json", exclude={"config", "geometry"})}
-        for v in weights.card.variants
-    ]
+    found["ways"] = ways_of(weights.card)
     if set(COMPARED) <= set(weights.card.depths):
         found["paired"] = compare(weights, held_out)
         notes += (note_of(found["paired"], len(held_out)),)
         replace_card(weights, weights.card.model_copy(update={"notes": notes}))
     return found
+
+
+def ways_of(card: Card) -> list[dict[str, Any]]:
+    """Return what a card knows of every way to run its weights."""
+    return [
+        {"way": v.words, **v.model_dump(mode="json", exclude={"config", "geometry"})}
+        for v in card.variants
+    ]
+
+
+def retime(weights: Weights, device: str) -> dict[str, Any]:
+    """Measure the times anew and leave the scores; return what changed."""
+    network = weights.network().to(device)
+    weights = replace_card(weights, with_times(weights.card, network))
+    return {"ways": ways_of(weights.card)}
 
 
 def main() -> None:
@@ -141,13 +158,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--device", default=cuda)
     parser.add_argument("--threads", type=int, help="of the CPU; all by default")
+    parser.add_argument(
+        "--times", action="store_true", help="measure the times only; keep the scores"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = load_weights(args.weights)
     machine = describe_machine(torch.get_num_threads())
-    found = {"machine": machine, **rescore(weights, args.data, args.device)}
     path = args.out / f"{weights.card.name}.json"
+    if args.times:
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        found = {**known, "machine": machine, **retime(weights, args.device)}
+    else:
+        found = {"machine": machine, **rescore(weights, args.data, args.device)}
     path.write_text(json.dumps(found, indent=2) + "\n")
     print("wrote", weights.path, "and", path)
 

@@ -12,8 +12,9 @@ from napari_emseg.metrics import isbi_scores
 from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import read_weights, replace_card, save_weights
 from napari_emseg.models.zoo import build
+from napari_emseg.train import scoring
 from napari_emseg.train.dataset import Example, read_examples
-from napari_emseg.train.scoring import with_scores
+from napari_emseg.train.scoring import with_scores, with_times
 
 CONFIG = {"base": 2, "depth": 2}
 
@@ -89,3 +90,20 @@ def test_a_new_card_leaves_the_numbers_as_they_are(network, tmp_path):
     for key, value in after.network().state_dict().items():
         assert torch.equal(value, old[key])
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_times_are_measured_anew_and_scores_stay(network, examples, monkeypatch):
+    card = drain(with_scores(card_of(), network, examples[:1], examples[3:]))
+    monkeypatch.setattr(scoring, "_time", lambda part: float(part.config.depth))
+
+    again = with_times(card, network)
+
+    assert [v.scores for v in again.variants] == [v.scores for v in card.variants]
+    times = {(v.depth, v.tta): v.ms_per_megapixel for v in again.variants}
+    assert times == {
+        (1, False): {"cpu": 1.0},
+        (1, True): {},
+        (2, False): {"cpu": 2.0},
+        (2, True): {},
+    }
+    assert again.ms_per_megapixel == {"cpu": 2.0}

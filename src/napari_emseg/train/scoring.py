@@ -65,6 +65,23 @@ def with_scores(
     )
 
 
+def with_times(card: Card, network: nn.Module) -> Card:
+    """Measure the times of every way anew, e.g. on a machine that is at rest."""
+    network.eval()
+    times = {
+        (depth, heads): _times(cast("nn.Module", part))
+        for depth, heads, part in parts_of(cast("Network", network))
+    }
+    ways = tuple(
+        v
+        if v.tta
+        else v.model_copy(update={"ms_per_megapixel": times[v.depth, v.heads]})
+        for v in card.variants
+    )
+    own = times[own_way(cast("Network", network))]
+    return card.model_copy(update={"variants": ways, "ms_per_megapixel": own})
+
+
 def inside_of(
     network: nn.Module, examples: Sequence[Example], *, tta: bool = False
 ) -> NDArray[np.float32]:
