@@ -109,7 +109,7 @@ def test_only_cells_that_were_found_are_compared(truth) -> None:
     found = compare(given, sides(truth, truth)[1], results=results)
     assert found.report.sections == (1,)
     assert "rows 0 to 39" in found.notes[1]
-    results.clear(1)
+    results.clear([1])
     with pytest.raises(ValueError, match="nothing was run there"):
         compare(given, sides(truth, truth)[1], results=results)
 
