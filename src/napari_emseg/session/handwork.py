@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from getpass import getuser
 from threading import RLock
@@ -117,12 +117,7 @@ class HandWork:
         ValueError
             If there is none, or while cells are being found.
         """
-        self._refuse_while_running()
-        with self._lock:
-            edit = self.history.undo()
-            self._follow_threshold(edit)
-        self._tell(edit)
-        return edit
+        return self._step(self.history.undo)
 
     def redo(self) -> Edit:
         """Make the edit again that was undone last.
@@ -132,9 +127,12 @@ class HandWork:
         ValueError
             If there is none, or while cells are being found.
         """
+        return self._step(self.history.redo)
+
+    def _step(self, step: Callable[[], Edit]) -> Edit:
         self._refuse_while_running()
         with self._lock:
-            edit = self.history.redo()
+            edit = step()
             self._follow_threshold(edit)
         self._tell(edit)
         return edit
