@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.stack import Stack
 from napari_emseg.sample import synthetic
+
+# Tests that run side by side (pytest-xdist) share the cores: one thread each, set
+# before torch, numba and OpenMP are loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import Outcome
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+
+HERE = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all tests with a window in one process: only one window has the focus."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("window"))
 
 
 @pytest.fixture
