@@ -17,7 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from data_sets import DATA
 from machine import describe as describe_machine
+from mixture_scores import score_sources
 from train_bundled import ROOT
 
 from napari_emseg.core.card import Card, DataSet
@@ -118,6 +120,8 @@ def describe(record: Record) -> None:
 
 def rescore(weights: Weights, data: Path, device: str) -> dict[str, Any]:
     """Score weights and replace the card in their file; return what was found."""
+    if len(weights.card.held_out_data) > 1:
+        return rescore_mixture(weights, data)
     card = weights.card
     validation = examples_of(card.validation_data, data, card)
     held_out = examples_of(card.held_out_data, data, card)
@@ -132,6 +136,15 @@ def rescore(weights: Weights, data: Path, device: str) -> dict[str, Any]:
         notes += (note_of(found["paired"], len(held_out)),)
         replace_card(weights, weights.card.model_copy(update={"notes": notes}))
     return found
+
+
+def rescore_mixture(weights: Weights, data: Path) -> dict[str, Any]:
+    """Score weights of several data sets on each, at its own pixel size."""
+    names = [each.name for each in weights.card.held_out_data]
+    sources = [each.source(data) for each in DATA.values() if each.name in names]
+    card = score_sources(weights, sources).card
+    held_out = [each.model_dump() for each in card.held_out_data]
+    return {"held out": held_out, "ways": ways_of(card)}
 
 
 def ways_of(card: Card) -> list[dict[str, Any]]:

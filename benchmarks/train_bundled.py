@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from data_sets import DATA
-from numpy.typing import NDArray
+from mixture_scores import score_sources
 
-import napari_emseg as emseg
 from napari_emseg.core.card import Card
-from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.settings import AugmentSettings, TrainSettings
-from napari_emseg.metrics import overlap_scores, v_rand_v_info
-from napari_emseg.metrics.meanings import cells_of_inside
-from napari_emseg.models.weights import Weights, bundled_folder, replace_card
+from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.train.mixture import train_mixture
 from napari_emseg.train.run import train_weights
 from napari_emseg.train.sources import Source
@@ -74,7 +69,7 @@ RECIPES = {
         config={"base": 32},
         # no border weight: the paper's Dice loss has none
         settings=TrainSettings(
-            steps=5000, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
+            steps=2500, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
         ),
     ),
     "em-membranes": Recipe(
@@ -83,7 +78,7 @@ RECIPES = {
         architecture="unet",
         config={"base": 24},
         settings=TrainSettings(
-            steps=7000,
+            steps=5000,
             border_weight=3,
             averaging=0.998,
             weight_decay=0.02,
@@ -140,44 +135,6 @@ def _one(
         device=device,
         about=about,
     )
-
-
-def score_sources(weights: Weights, sources: Sequence[Source]) -> Weights:
-    """Score weights on what was held out of each source, by the whole way to cells.
-
-    Sections are predicted at their own pixel size and made into cells by the default
-    settings at the card's threshold; truth 0 is ignored.
-    """
-    scores = dict(weights.card.scores)
-    for source in sources:
-        held_out = list(source.split.held_out)
-        probabilities = emseg.predict(source.images, weights, sections=held_out)
-        truth = np.stack([source.labels.section(z) for z in held_out])
-        found = {
-            f"{source.name}_{key}": value
-            for key, value in _scores(probabilities, truth, source, weights).items()
-        }
-        print(found, flush=True)
-        scores |= found
-    return replace_card(weights, weights.card.model_copy(update={"scores": scores}))
-
-
-def _scores(
-    probabilities: NDArray[np.float32],
-    truth: NDArray[Any],
-    source: Source,
-    weights: Weights,
-) -> dict[str, float]:
-    cells = emseg.segment(probabilities, threshold=weights.card.threshold, link=False)
-    inside = inside_mask(truth, source.meaning)
-    true_cells = truth if source.meaning == "cells" else cells_of_inside(inside)
-    overlap = overlap_scores(cells, true_cells, linked=False)
-    membrane = v_rand_v_info(1 - probabilities, inside)
-    return {
-        "cells": 1 - overlap.adapted_rand_error,
-        "v_rand": membrane.v_rand,
-        "v_info": membrane.v_info,
-    }
 
 
 def main() -> None:
