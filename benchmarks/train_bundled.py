@@ -69,7 +69,7 @@ RECIPES = {
         config={"base": 32},
         # no border weight: the paper's Dice loss has none
         settings=TrainSettings(
-            steps=2500, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
+            steps=5000, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
         ),
     ),
     "em-membranes": Recipe(
