@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_emseg.core.regions import Region
 from napari_emseg.edit import Change, Edit, History, Linked
 from napari_emseg.edit.edits import IdChange
 from napari_emseg.project import Project
@@ -68,7 +69,16 @@ class Person:
             changes.append(Change.between(name, z, area, old, new))
         locked = frozenset(self.rng.integers(1, 9, 1).tolist()) - self.linked.locked
         real = tuple(c for c in changes if c is not None)
-        return Edit("paint", "painted", real, lock=locked, last_id=9, author="Ada")
+        region = Region(z, 0, 0, 1, int(self.rng.integers(1, 4)))
+        known = region in self.linked.regions
+        return Edit(
+            *("paint", "painted", real),
+            lock=locked,
+            review=() if known else (region,),
+            unreview=(region,) if known else (),
+            last_id=9,
+            author="Ada",
+        )
 
     def _renaming(self) -> Edit:
         a, b = (int(v) for v in self.rng.integers(1, 9, 2))

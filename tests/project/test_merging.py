@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import Change, Edit
 from napari_emseg.project import Merged, Project, merging
@@ -62,12 +63,17 @@ def two(tmp_path) -> tuple[Project, Project]:
 def test_opinions_of_both_count_and_conflicts_are_listed(two) -> None:
     a, b = two
     change(a, "corrections", 0, 1, slice(0, 10))
+    a.do(Edit("review", review=(Region(0, 0, 0, 9, 9),)))
+    a.flush()
     change(b, "corrections", 0, 1, slice(5, 20))
     change(b, "corrections", 1, 2, slice(0, 3))
+    b.review_regions([Region(0, 0, 0, 9, 9), Region(1, 0, 0, 3, 9)])
+    b.flush()
     change(a, "corrections", 2, 1, slice(0, 10), hour=1)
     change(b, "corrections", 2, 2, slice(8, 12), hour=2)
     merged, project = merge(a.path, b.path)
     found = saved_in(project)["corrections"]
+    assert project.regions == (Region(0, 0, 0, 9, 9), Region(1, 0, 0, 3, 9))
     assert (found[0, :20] == 1).all()
     assert not found[0, 20:].any()
     assert (found[1, :3] == 2).all()

@@ -68,6 +68,7 @@ def test_what_is_handed_over_comes_back(tmp_path_factory, seed, n, again) -> Non
     with Project(folder, read_only=True) as project:
         np.testing.assert_equal(saved_in(project), expected)
         assert project.locked == person.linked.locked
+        assert project.regions == person.linked.regions
         assert project.last_id == person.linked.last_id
         lines = project.edits()
     assert len(lines) == n

@@ -7,6 +7,7 @@ import pytest
 from thin import thin_weights
 
 from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Region as Rectangle
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import cut, lock, paint
@@ -278,3 +279,41 @@ def test_probabilities_are_unknown_where_nothing_was_predicted(session) -> None:
 def test_hand_work_needs_a_stack() -> None:
     with pytest.raises(ValueError, match="no stack is chosen"):
         Session().correcting()
+
+
+def test_a_reviewed_region_outlives_runs_and_can_be_taken_back(
+    session, tmp_path
+) -> None:
+    hand, source = session.correcting(), session.source
+    region = Rectangle(1, 4, 6, 30, 40)
+    before = state(hand)
+    hand.review(region)
+    assert source.reviewed_regions == (region,)
+    assert (hand.corrections[1][region.area] > 0).all()
+    session.choose_weights(thin_weights(tmp_path, threshold=0.05))
+    drain(session.predict(ALL).work)
+    shown = hand.linked.arrays["membranes"][1]
+    np.testing.assert_array_equal(
+        shown[region.area], before["membranes"][1][region.area]
+    )
+    assert shown.sum() > before["membranes"][1].sum()
+    session.review(1)
+    whole = Rectangle.whole(1, source.stack.shape[1:])
+    assert session.source.reviewed_regions == (whole,)
+    session.review(1, reviewed=False)
+    hand.unreview(region)
+    assert session.source.reviewed_regions == ()
+    assert not hand.corrections.any()
+    with pytest.raises(ValueError, match="no reviewed region"):
+        hand.unreview(region)
+
+
+def test_what_is_not_predicted_cannot_be_reviewed(drawn_stack, tmp_path) -> None:
+    session = Session(predict_settings=FAST)
+    session.select("a", drawn_stack[0])
+    session.choose_weights(thin_weights(tmp_path))
+    drain(session.predict(Region((0,), (slice(0, 32), slice(0, 32)))).work)
+    with pytest.raises(ValueError, match="not predicted to its end"):
+        session.correcting().review(Rectangle(0, 16, 16, 48, 48))
+    with pytest.raises(ValueError, match="nothing is shown"):
+        session.correcting().review(Rectangle(1, 16, 16, 48, 48))

@@ -6,6 +6,7 @@ from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit, 
 from napari_emseg.edit.gap import close_gap, find_gap
 from napari_emseg.edit.history import Correction, History
 from napari_emseg.edit.linked import Linked
+from napari_emseg.edit.marking import mark_reviewed, mark_to_do
 from napari_emseg.edit.merge import merge
 from napari_emseg.edit.painted import paint
 from napari_emseg.edit.rerun import Rerun, burnt_in
@@ -40,6 +41,8 @@ __all__ = [
     "find_gap",
     "joined",
     "lock",
+    "mark_reviewed",
+    "mark_to_do",
     "merge",
     "merge_through",
     "next_section",

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.regions import Region
 from napari_emseg.edit.area import Area, shape_of
 
 Name = Literal["membranes", "cells", "corrections"]
@@ -167,6 +168,8 @@ class Edit:
         Cells that change their id through the stack.
     lock, unlock
         Cells that become locked or unlocked.
+    review, unreview
+        Regions that become reviewed, or are to do again.
     last_id
         Largest new cell id that it gives; 0 if it gives none.
     author, time
@@ -179,6 +182,8 @@ class Edit:
     ids: tuple[IdChange, ...] = ()
     lock: frozenset[int] = frozenset()
     unlock: frozenset[int] = frozenset()
+    review: tuple[Region, ...] = ()
+    unreview: tuple[Region, ...] = ()
     last_id: int = 0
     author: str = ""
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -187,7 +192,7 @@ class Edit:
     def nbytes(self) -> int:
         """Memory that it holds."""
         locks = 32 * (len(self.lock) + len(self.unlock))
-        ids = 64 * len(self.ids)
+        ids = 64 * (len(self.ids) + len(self.review) + len(self.unreview))
         return 300 + locks + ids + sum(change.nbytes for change in self.changes)
 
     @property
@@ -214,5 +219,7 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         ids=tuple(change for edit in edits for change in edit.ids),
         lock=frozenset().union(*(edit.lock for edit in edits)),
         unlock=frozenset().union(*(edit.unlock for edit in edits)),
+        review=tuple(region for edit in edits for region in edit.review),
+        unreview=tuple(region for edit in edits for region in edit.unreview),
         last_id=max((edit.last_id for edit in edits), default=0),
     )

@@ -1,10 +1,11 @@
-"""The pictures of a stack that are edited together, and the state of its cells."""
+"""Pictures of a stack that are edited together, and what was said of their parts."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit.edits import NAMES, Change, Edit, IdChange, LabelArray, Name
 from napari_emseg.edit.sheet import Sheet
@@ -52,6 +53,7 @@ class Linked:
             raise ValueError(msg)
         self.probabilities = probabilities
         self.locked: frozenset[int] = frozenset()
+        self.regions: tuple[Region, ...] = ()
         self.last_id = _largest(cells) if last_id is None else last_id
         self._ids: list[IdChange] = []
         self._settled = [0] * int(cells.shape[0])
@@ -104,6 +106,7 @@ class Linked:
             change.write(self.arrays[change.name])
         self._ids.extend(edit.ids)
         self.locked = (self.locked | edit.lock) - edit.unlock
+        self.regions = _with(self.regions, edit.review, edit.unreview)
         self.last_id = max(self.last_id, edit.last_id)
 
     def revert(self, edit: Edit) -> frozenset[int]:
@@ -119,6 +122,7 @@ class Linked:
         for change in reversed(edit.changes):
             change.write(self.arrays[change.name], back=True)
         self.locked = (self.locked - edit.lock) | edit.unlock
+        self.regions = _with(self.regions, edit.unreview, edit.review)
         return frozenset(renamed)
 
     def forget(self, edit: Edit) -> None:
@@ -139,6 +143,15 @@ class Linked:
     def nbytes(self) -> int:
         """Memory of what was remembered to undo changes of ids."""
         return sum(change.nbytes for change in self._written.values())
+
+
+def _with(
+    regions: tuple[Region, ...],
+    more: tuple[Region, ...],
+    fewer: tuple[Region, ...],
+) -> tuple[Region, ...]:
+    """Return regions with some more and some fewer, in the order of review."""
+    return tuple(r for r in dict.fromkeys((*regions, *more)) if r not in fewer)
 
 
 def _largest(cells: LabelArray) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from napari_emseg.core.regions import Region
 from napari_emseg.edit.edits import Edit, Name
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import Chunked, create_array
@@ -145,6 +146,11 @@ class Disk:
         """Say which cells are locked."""
         with self.lock:
             self._mirror.locked = locked
+
+    def review_regions(self, regions: tuple[Region, ...]) -> None:
+        """Say which parts of sections are reviewed."""
+        with self.lock:
+            self._mirror.regions = regions
 
     def tell(self, info: ProjectInfo) -> None:
         """Change `project.json`."""

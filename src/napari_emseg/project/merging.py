@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.records import Record, SectionDone
+from napari_emseg.core.regions import Region
 from napari_emseg.edit.area import Area
 from napari_emseg.edit.edits import MEMBRANE, NO_OPINION
 from napari_emseg.project.disk import create_folder
@@ -124,6 +125,7 @@ def _merging(pair: _Pair, folder: Path) -> Generator[Record, None, Merged]:
             yield SectionDone(z, z + 1, depth)
         pair.mark(project)
         project.lock_cells(pair.locked(shared))
+        project.review_regions(pair.regions)
         project.note(pair.lines())
         for weights in (*pair.first.lineage(), *pair.second.lineage()):
             project.keep_weights(weights)
@@ -224,6 +226,11 @@ class _Pair:
                 self.conflicts.append(Conflict("review", z, None, 0, words))
             else:
                 project.mark([z], found.pop())
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Regions that either has reviewed."""
+        return tuple(dict.fromkeys((*self.first.regions, *self.second.regions)))
 
     def lines(self) -> tuple[EditLine, ...]:
         """Return the edits of both, oldest first; a past in common once."""

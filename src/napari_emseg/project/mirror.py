@@ -37,6 +37,7 @@ class Mirror(Linked):
         nothing = Nothing((z, y, x))
         super().__init__(nothing, cells, corrections, last_id=review.last_id)
         self.locked = frozenset(review.locked)
+        self.regions = review.reviewed_regions
         self._ids = [
             IdChange(r.source, r.target, r.first, r.stop) for r in review.renamed
         ]
@@ -51,6 +52,7 @@ class Mirror(Linked):
         return review.model_copy(
             update={
                 "locked": tuple(sorted(self.locked)),
+                "regions": tuple(region.as_tuple() for region in self.regions),
                 "last_id": self.last_id,
                 "renamed": renamed,
                 "settled": {z: n for z, n in enumerate(self._settled) if n},

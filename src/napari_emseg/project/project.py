@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg import __version__
 from napari_emseg.core.records import Note
+from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit.area import Area
@@ -136,6 +137,11 @@ class Project:
         return frozenset(self._review.locked)
 
     @property
+    def regions(self) -> tuple[Region, ...]:
+        """Reviewed parts of sections when the project was opened, in that order."""
+        return self._review.reviewed_regions
+
+    @property
     def last_id(self) -> int:
         """Largest id of a cell when the project was opened."""
         return self._review.last_id
@@ -198,6 +204,11 @@ class Project:
         """Save which cells are locked; edits that lock do so by themselves."""
         locked = frozenset(cells)
         self._add(lambda disk: disk.lock_cells(locked))
+
+    def review_regions(self, regions: Iterable[Region]) -> None:
+        """Save which parts of sections are reviewed; edits do so by themselves."""
+        reviewed = tuple(regions)
+        self._add(lambda disk: disk.review_regions(reviewed))
 
     def note(self, lines: Iterable[EditLine]) -> None:
         """Save what was done elsewhere, such as in projects that this one unites."""

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.edit.area import Area, union
@@ -87,6 +88,8 @@ class ReviewState(_Part):
     saves: int = 0
     sections: dict[int, Literal["reviewed", "excluded"]] = Field(default_factory=dict)
     """What isn't named is to do."""
+    regions: tuple[tuple[int, int, int, int, int], ...] = ()
+    """Reviewed parts of sections, `(z, top, left, bottom, right)`, in that order."""
     locked: tuple[int, ...] = ()
     last_id: int = 0
     renamed: tuple[Renaming, ...] = ()
@@ -95,6 +98,11 @@ class ReviewState(_Part):
     def named(self, status: Literal["reviewed", "excluded"]) -> frozenset[int]:
         """Return the sections of a status."""
         return frozenset(z for z, s in self.sections.items() if s == status)
+
+    @property
+    def reviewed_regions(self) -> tuple[Region, ...]:
+        """Return `regions` as such."""
+        return tuple(Region(*region) for region in self.regions)
 
 
 class EditLine(_Part):
@@ -114,6 +122,8 @@ class EditLine(_Part):
     renamed: tuple[Renaming, ...] = ()
     locked: tuple[int, ...] = ()
     unlocked: tuple[int, ...] = ()
+    reviewed: tuple[tuple[int, int, int, int, int], ...] = ()
+    unreviewed: tuple[tuple[int, int, int, int, int], ...] = ()
 
     @classmethod
     def of(cls, edit: Edit, author: str, *, undone: bool = False) -> EditLine:
@@ -135,6 +145,8 @@ class EditLine(_Part):
             renamed=renamings(edit),
             locked=tuple(sorted(edit.lock)),
             unlocked=tuple(sorted(edit.unlock)),
+            reviewed=tuple(region.as_tuple() for region in edit.review),
+            unreviewed=tuple(region.as_tuple() for region in edit.unreview),
         )
 
 

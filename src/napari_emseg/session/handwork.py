@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit import (
     Change,
@@ -23,6 +24,8 @@ from napari_emseg.edit import (
     Sheet,
     burnt_in,
     joined,
+    mark_reviewed,
+    mark_to_do,
     paint,
 )
 from napari_emseg.edit.edits import Name
@@ -95,6 +98,43 @@ class HandWork:
         own: LazyArray | None = self._results.probabilities if predicted else None
         self.linked.probabilities = own if self.given is None else self.given
         return self.linked.sheet(z)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Reviewed parts of sections, in the order in which they were reviewed."""
+        return self.linked.regions
+
+    def review(self, region: Region) -> Edit:
+        """Mark a region as reviewed: all that is shown in it is right.
+
+        Raises
+        ------
+        ValueError
+            If it is so already, nothing is shown there, or cells are being found.
+        """
+        predicted = region.z in self._results.predicted
+        unknown = self._results.unknown(region.z) if predicted else None
+        if unknown is not None and unknown[region.area].any():
+            msg = f"{region.words} is not predicted to its end; run 2 Membranes"
+            raise ValueError(msg)
+        edit = mark_reviewed(self.sheet(region.z), region, self.regions)
+        self.do(edit)
+        return edit
+
+    def unreview(self, region: Region) -> Edit:
+        """Mark a reviewed region as to do again.
+
+        Raises
+        ------
+        ValueError
+            If it isn't reviewed, or cells are being found.
+        """
+        if region not in self.regions:
+            msg = f"{region.words} is no reviewed region"
+            raise ValueError(msg)
+        edit = mark_to_do(self.sheet(region.z), region, self.history.undoable)
+        self.do(edit)
+        return edit
 
     def do(self, edit: Edit) -> None:
         """Make an edit.
@@ -254,7 +294,8 @@ class HandWork:
             membranes[...] = burnt_in(found, corrections)
 
     def _tell(self, edit: Edit) -> None:
-        sections = edit.sections
+        marked = (region.z for region in (*edit.review, *edit.unreview))
+        sections = edit.sections.union(marked)
         if edit.ids or edit.lock or edit.unlock:
             sections = frozenset(range(self.linked.shape[0]))
         self.changed.emit(sections)

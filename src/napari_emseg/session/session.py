@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import SignalGroupDescriptor
 
+from napari_emseg.core import regions
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import (
     CellSettings,
@@ -62,6 +63,17 @@ class Source:
     def name(self) -> str:
         """The stack's."""
         return self.stack.name
+
+    @property
+    def reviewed_regions(self) -> tuple[regions.Region, ...]:
+        """Where everything counts: whole sections, and regions of the others.
+
+        Regions come in the order in which they were reviewed, after the sections.
+        """
+        _, y, x = self.stack.shape
+        whole = (regions.Region.whole(z, (y, x)) for z in sorted(self.reviewed))
+        parts = self.results.hand.regions if self.results.begun else ()
+        return (*whole, *(part for part in parts if part.z not in self.reviewed))
 
     @property
     def provenance(self) -> Provenance | None:
