@@ -16,7 +16,7 @@ from napari_emseg.models.parts import part_of
 from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.finetune import Finetuned, finetune_weights
-from napari_emseg.train.lesson import rounds_of
+from napari_emseg.train.holdout import rounds_of
 from napari_emseg.train.losses import cross_entropy
 from napari_emseg.train.patches import rehearsed
 from napari_emseg.train.rehearsal import RehearsingLoss
@@ -200,6 +200,36 @@ def test_stop_keeps_the_best_so_far(
     assert kept.card.training.steps == 4
     assert kept.card.notes == ("stopped before it was compared with its parent",)
     assert not same(state(kept), state(parent))
+
+
+def test_a_round_that_is_told_to_stop_compares_what_it_has_and_can_go_on(
+    parent: Weights, known: TrainingSet, tmp_path: Path
+) -> None:
+    whole = finetune(parent, known, tmp_path / "whole.safetensors").weights
+    output = tmp_path / "out.safetensors"
+    seen: list[Record] = []
+
+    def start(stop_at: int) -> Finetuned:
+        seen.clear()
+        work = finetune_weights(
+            parent,
+            [known],
+            output,
+            settings=QUICK,
+            stop=lambda: any(
+                isinstance(r, Progress) and r.step == "training" and r.done == stop_at
+                for r in seen
+            ),
+        )
+        return drain(work, seen.append)
+
+    stopped = start(2)
+    assert stopped.weights.card.training.steps in (2, 3)
+    assert stopped.comparison.pixels > 0
+    assert output.with_name("out.checkpoint").is_file()
+    resumed = start(-1)
+    assert not output.with_name("out.checkpoint").exists()
+    assert same(state(resumed.weights), state(whole))
 
 
 def test_after_new_corrections_training_begins_anew(

@@ -25,7 +25,7 @@ def pair(drawn_stack: tuple[Stack, NDArray[np.uint32]]) -> tuple[Stack, Stack]:
     return stack, Stack(cells, name="truth")
 
 
-def start(pair, output, *, split=SPLIT, settings=SETTINGS):
+def start(pair, output, *, split=SPLIT, settings=SETTINGS, stop=bool):
     images, labels = pair
     return train_weights(
         images,
@@ -35,6 +35,7 @@ def start(pair, output, *, split=SPLIT, settings=SETTINGS):
         split=split,
         config={"base": 2, "levels": 2},
         settings=settings,
+        stop=stop,
     )
 
 
@@ -107,6 +108,16 @@ def test_a_stopped_run_goes_on_to_the_same_weights(pair, tmp_path):
     a, b = whole.network().state_dict(), resumed.network().state_dict()
     for key, value in a.items():
         np.testing.assert_allclose(value, b[key], atol=1e-6, err_msg=key)
+
+
+def test_a_run_that_is_told_to_stop_keeps_its_best_and_its_checkpoint(pair, tmp_path):
+    output = tmp_path / "stopped.safetensors"
+    weights = drain(start(pair, output, stop=lambda: True))
+    assert weights.card.training.steps == 1
+    assert output.is_file()
+    assert checkpoint_of(output).is_file()
+    drain(start(pair, output))
+    assert not checkpoint_of(output).exists()
 
 
 def test_without_validation_the_last_weights_are_taken(pair, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -47,6 +47,7 @@ def finetune_weights(
     settings: FinetuneSettings | None = None,
     device: torch.device | str = "cpu",
     new_classes: Sequence[str] = (),
+    stop: Callable[[], bool] = bool,
 ) -> Generator[Record, None, Finetuned]:
     """Learn from corrections; yields what the trainer yields, and `Progress` before.
 
@@ -66,6 +67,9 @@ def finetune_weights(
         Where to train; `settings.device` has been resolved by the caller.
     new_classes
         Names of classes that the parent doesn't have, in the order of their codes.
+    stop
+        Asked after every step: if True, training ends there, and the best so far is
+        compared. The checkpoint stays in that case, too.
 
     Raises
     ------
@@ -79,7 +83,7 @@ def finetune_weights(
     run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
     lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
     yield from run.meet_new_classes(lesson)
-    trainer = run.trainer(lesson)
+    trainer = run.trainer(lesson, stop)
     yield from run.resume(trainer)
     try:
         result = yield from trainer.run()
@@ -94,7 +98,8 @@ def finetune_weights(
         parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device
     )
     weights = run.save(result, lesson, comparison)
-    run.checkpoint.unlink(missing_ok=True)
+    if not trainer.stopped:
+        run.checkpoint.unlink(missing_ok=True)
     return Finetuned(weights, comparison)
 
 
@@ -160,7 +165,7 @@ class _Run:
             self.network, layers, self.patches(lesson), settings, n_old
         )
 
-    def trainer(self, lesson: Lesson) -> Trainer:
+    def trainer(self, lesson: Lesson, stop: Callable[[], bool]) -> Trainer:
         """Return what trains the network on what is known."""
         settings, patches = lesson.settings, self.patches(lesson)
         loss = LOSSES[settings.loss]
@@ -181,6 +186,7 @@ class _Run:
             patience=settings.patience or None,
             of=f"{self.parent.sha256} {lesson.fingerprint} {self.new_classes}",
             checkpoint=self.checkpoint,
+            stop=stop,
         )
 
     def resume(self, trainer: Trainer) -> Generator[Note, None, None]:

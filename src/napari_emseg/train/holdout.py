@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
+from napari_emseg.core.card import Card
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
@@ -99,3 +101,14 @@ def divide(
         else:
             training.append(region)
     return Division(tuple(training), tuple(apart))
+
+
+def rounds_of(card: Card, stack: str) -> tuple[list[Region], list[Region]]:
+    """Return what earlier rounds learnt of a stack, and what judged them."""
+    rounds: dict[str, Any] = card.training.settings.get("corrections", {})
+    found = rounds.get(stack, {})
+    learnt, held_out = (
+        [Region(*numbers) for numbers in found.get(key, ())]
+        for key in ("learnt", "held_out")
+    )
+    return learnt, held_out

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import log
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Border, Crop, cut_crops
-from napari_emseg.train.holdout import Division, Spacing, divide
+from napari_emseg.train.holdout import Division, Spacing, divide, rounds_of
 from napari_emseg.train.opinions import INSIDE, MEMBRANE
 from napari_emseg.train.places import set_apart, stroke_weights
 from napari_emseg.train.rehearsal import rehearsal_crops
@@ -142,17 +142,6 @@ def completed(
             opinions.put(region, np.where(by_hand > 0, by_hand, shown))
         yield Progress("reviewed regions", done, len(missing))
     return replace(known, opinions=opinions)
-
-
-def rounds_of(card: Card, stack: str) -> tuple[list[Region], list[Region]]:
-    """Return what earlier rounds learnt of a stack, and what judged them."""
-    rounds: dict[str, Any] = card.training.settings.get("corrections", {})
-    found = rounds.get(stack, {})
-    learnt, held_out = (
-        [Region(*numbers) for numbers in found.get(key, ())]
-        for key in ("learnt", "held_out")
-    )
-    return learnt, held_out
 
 
 @dataclass(frozen=True, slots=True)

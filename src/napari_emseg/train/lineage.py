@@ -11,7 +11,8 @@ from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.regions import Region
 from napari_emseg.train.acceptance import Comparison
 from napari_emseg.train.card import training_of
-from napari_emseg.train.lesson import Lesson, rounds_of
+from napari_emseg.train.holdout import rounds_of
+from napari_emseg.train.lesson import Lesson
 from napari_emseg.train.trainer import TrainResult
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,6 +91,8 @@ def train_weights(
     encoder_weights: Path | None = None,
     device: torch.device | str = "cpu",
     about: Card | None = None,
+    invert: bool = False,
+    stop: Callable[[], bool] = bool,
 ) -> Generator[Record, None, Weights]:
     """Train a network; yields what the trainer yields.
 
@@ -117,6 +119,11 @@ def train_weights(
     about
         What the card is to say of itself: name, summary, licences, data by their names;
         the rest is filled in.
+    invert
+        Swap dark and bright.
+    stop
+        Asked after every step: if True, training ends there with the best so far, and
+        the checkpoint stays.
 
     Raises
     ------
@@ -132,7 +139,7 @@ def train_weights(
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
     training, validation = (
-        _examples(images, labels, meaning, z)
+        _examples(images, labels, meaning, z, invert=invert)
         for z in (split.training, split.validation)
     )
     if not validation:
@@ -144,11 +151,12 @@ def train_weights(
         settings,
         validation=isbi_validation(validation) if validation else None,
         checkpoint=checkpoint_of(output),
+        stop=stop,
     )
     result = yield from trainer.run()
     network.load_state_dict(result.state)
     network.eval()
-    held_out = _examples(images, labels, meaning, split.held_out)
+    held_out = _examples(images, labels, meaning, split.held_out, invert=invert)
     about = about or Card(name=output.stem, architecture=architecture)
     card = fill_in(
         about.model_copy(update={"architecture": architecture, "config": config or {}}),
@@ -160,7 +168,8 @@ def train_weights(
     )
     card = yield from with_scores(card, network, validation, held_out)
     weights = save_weights(output, result.state, card)
-    checkpoint_of(output).unlink(missing_ok=True)
+    if not trainer.stopped:
+        checkpoint_of(output).unlink(missing_ok=True)
     return weights
 
 
@@ -170,8 +179,13 @@ def checkpoint_of(output: Path) -> Path:
 
 
 def _examples(
-    images: Stack, labels: Stack, meaning: Meaning, sections: Sequence[int]
+    images: Stack,
+    labels: Stack,
+    meaning: Meaning,
+    sections: Sequence[int],
+    *,
+    invert: bool,
 ) -> list[Example]:
     if not sections:
         return []
-    return read_examples(images, labels, meaning, sections=sections)
+    return read_examples(images, labels, meaning, sections=sections, invert=invert)

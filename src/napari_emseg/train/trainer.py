@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from json import JSONDecoder
 from pathlib import Path
@@ -58,6 +58,9 @@ class Trainer:
     checkpoint
         File that is replaced at every validation and when training is stopped; resumed
         from when it exists.
+    stop
+        Asked after every step: if True, what was reached is validated, and training
+        ends early with the best so far.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Trainer:
         patience: int | None = None,
         of: str = "",
         checkpoint: Path | None = None,
+        stop: Callable[[], bool] = bool,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         check_patch(cast("Network", network).geometry, settings.patch)
@@ -89,6 +93,9 @@ class Trainer:
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
+        self._stop = stop
+        self.stopped = False
+        """True if `stop` ended training before its time."""
         self._device = next(network.parameters()).device
         self._optimiser, self._schedule = _optimiser(network, settings)
         self._average = _average(network, settings)
@@ -120,7 +127,7 @@ class Trainer:
     def _steps(self) -> Generator[Record, None, None]:
         losses: list[float] = []
         started, validated = perf_counter(), self._step
-        while self._step < self.settings.steps and not self._stuck:
+        while self._step < self.settings.steps and not (self._stuck or self.stopped):
             loss = self._update()
             if loss != loss:
                 yield self._give_up()
@@ -128,7 +135,8 @@ class Trainer:
             losses.append(loss)
             self._step += 1
             last = self._step == self.settings.steps
-            if last or self._step % self.settings.validate_every == 0:
+            self.stopped = self._stop() and not last
+            if last or self.stopped or self._step % self.settings.validate_every == 0:
                 seconds = perf_counter() - started
                 ms = 1000 * seconds / (self._step - validated)
                 yield self._validate(sum(losses) / len(losses), ms)
@@ -136,7 +144,7 @@ class Trainer:
                 self._save()
                 started, validated, losses = perf_counter(), self._step, []
             yield Progress("training", self._step, self.settings.steps)
-        if self._stuck:
+        if self._stuck and not self.stopped:
             yield Note(f"no gain for {self._patience} measurements: training ends")
 
     @property
