@@ -76,5 +76,5 @@ def drawing() -> Drawing:
     rows = PICTURE.split()
     digits = [[0 if c == "#" else int(c) for c in row] for row in rows]
     cells = np.kron(np.array(digits, np.uint32), np.ones((3, 3), np.uint32))
-    membrane = np.where(cells == 0, np.float32(0.9), np.float32(0.1))
+    membrane = np.where(cells == 0, np.float32(0.95), np.float32(0.1))
     return Drawing(membrane, cells)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from bioimage_cpp.distance import distance_transform
 from bioimage_cpp.filters import gaussian_smoothing
-from bioimage_cpp.segmentation import label, relabel_sequential, watershed
+from bioimage_cpp.segmentation import label, relabel_sequential
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
@@ -152,10 +152,11 @@ def flood(
     """
     if not markers.any():
         return np.zeros(membrane.shape, np.uint32)
-    ridges = gaussian_smoothing(membrane, RIDGE_SIGMA)
-    mask = None if exclude is None else ~exclude
-    fragments: NDArray[np.uint32] = watershed(ridges, markers, mask=mask)
-    return fragments
+    from napari_emseg.cells.flooding import flooded, levels_of
+
+    ridges = levels_of(gaussian_smoothing(membrane, RIDGE_SIGMA))
+    closed = np.zeros(membrane.shape, bool) if exclude is None else exclude
+    return flooded(ridges, markers, closed)
 
 
 def _reach(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
