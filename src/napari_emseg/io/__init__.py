@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from napari_emseg.io.errors import ChoiceNeeded, UnreadableError
+from napari_emseg.io.formats import (
+    OUTPUT_KINDS,
+    OutputFormat,
+    OutputKind,
+    output_format,
+    output_kind,
+)
+from napari_emseg.io.ids import Ids
 from napari_emseg.io.reading import (
     Description,
     Item,
@@ -10,18 +18,24 @@ from napari_emseg.io.reading import (
     open_stack,
     read_provenance,
 )
-from napari_emseg.io.writing import OutputFormat, open_sink, output_format, save_stack
+from napari_emseg.io.writing import Stored, open_sink, save_stack, saving
 
 __all__ = [
+    "OUTPUT_KINDS",
     "ChoiceNeeded",
     "Description",
+    "Ids",
     "Item",
     "OutputFormat",
+    "OutputKind",
+    "Stored",
     "UnreadableError",
     "describe",
     "open_sink",
     "open_stack",
     "output_format",
+    "output_kind",
     "read_provenance",
     "save_stack",
+    "saving",
 ]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from pydantic import ValidationError
 
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
@@ -32,9 +34,21 @@ def contents(path: Path) -> Contents:
         msg = "has no dataset of two or more axes"
         raise UnreadableError(msg)
     volumes = tuple(_volume(dataset) for dataset in found)
+    default = _default(volumes)
     return Contents(
-        volumes, "dataset", _default(volumes), question="holds several datasets"
+        volumes,
+        "dataset",
+        default,
+        question="holds several datasets",
+        provenance=None if default is None else _provenance(found[default]),
     )
+
+
+def _provenance(dataset: h5py.Dataset) -> Provenance | None:
+    try:
+        return Provenance.model_validate_json(dataset.attrs["emseg"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _is_picture(node: h5py.Dataset) -> bool:
@@ -90,4 +104,8 @@ def _voxel_size(dataset: h5py.Dataset) -> VoxelSize | None:
         if values.shape == (3,) and values.dtype.kind in "iuf":
             z, y, x = (to_nm(float(value), unit) for value in values)
             return voxel_size(z, y, x)
+    pixel = np.atleast_1d(dataset.attrs.get("pixel_size_nm", ()))
+    if pixel.shape == (2,):  # ours, where the distance of sections is unknown
+        y, x = (to_nm(float(value), "nm") for value in pixel)
+        return voxel_size(None, y, x)
     return None

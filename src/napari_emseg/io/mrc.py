@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Volume, raw_planes
+from napari_emseg.io.volumes import Contents, Index, Volume, raw_planes
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _NOT_READ = {3: "complex", 4: "complex", 101: "4-bit"}
-_IMOD_STAMP = 1146047817
+
+SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
+
+IMOD_STAMP = 1146047817
+"""Says that IMOD's flags are to be believed."""
+
+HEADER_BYTES = HEADER_DTYPE.itemsize
+
+LABEL = "napari-emseg"
+"""Begins the first label of files that we wrote; what was done to values follows."""
+
+UPWARDS = "; rows from the bottom"
+SHIFTED = "; bytes 128 less"
 
 
 def contents(path: Path) -> Contents:
@@ -25,7 +43,57 @@ def contents(path: Path) -> Contents:
     start = HEADER_DTYPE.itemsize + int(header["nsymbt"])
     dtype = _dtype(path, header)
     read = raw_planes(path, start, dtype, shape, tail=2)
-    return Contents((Volume("ZYX", shape, dtype, read, _voxel_size(header)),))
+    labels = _labels(header)
+    marks = labels[0] if labels and labels[0].startswith(LABEL) else ""
+    if marks:
+        shifted = SHIFTED in marks and dtype == np.int8
+        dtype = np.dtype(np.uint8) if shifted else dtype
+        read = _Undone(read, upwards=UPWARDS in marks, shifted=shifted)
+    volume = Volume("ZYX", shape, dtype, read, _voxel_size(header))
+    return Contents((volume,), provenance=_provenance(labels) if marks else None)
+
+
+@dataclass(frozen=True)
+class _Undone:
+    """Reads sections as they were before we wrote them for IMOD."""
+
+    read: Callable[[Index], NDArray[Any]]
+    upwards: bool
+    shifted: bool
+
+    def __call__(self, index: Index) -> NDArray[Any]:
+        values = self.read(index)
+        if self.shifted:
+            values = values.view(np.uint8) ^ np.uint8(0x80)
+        return values[::-1] if self.upwards else values
+
+
+def rows_run_upwards(source: str | None) -> bool:
+    """Tell if a stack has its rows as IMOD stores them, the lowest first.
+
+    Those of MRC files do, unless we turned them round.
+    """
+    if source is None or Path(source).suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        labels = _labels(_header(Path(source)))
+    except OSError:
+        return True  # it has gone, so its name must do
+    return not (labels and labels[0].startswith(LABEL) and UPWARDS in labels[0])
+
+
+def _labels(header: np.void) -> list[str]:
+    """Return the lines of text in a header."""
+    used = header["label"][: max(0, int(header["nlabl"]))]
+    return [bytes(label).decode("ascii", "replace").strip("\0 ") for label in used]
+
+
+def _provenance(labels: list[str]) -> Provenance | None:
+    text = "".join(labels)
+    try:
+        return Provenance.model_validate(json.loads(text[text.index("{") :])["emseg"])
+    except (ValueError, KeyError, TypeError, ValidationError):
+        return None
 
 
 def _header(path: Path) -> np.void:
@@ -69,7 +137,7 @@ def _is_unsigned(header: np.void) -> bool:
     """
     extra = header["extra2"].tobytes()
     stamp, flags = np.frombuffer(extra[40:48], _order(header) + "i4")
-    if stamp == _IMOD_STAMP:
+    if stamp == IMOD_STAMP:
         return not int(flags) & 1
     return float(header["dmax"]) > 127
 

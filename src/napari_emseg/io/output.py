@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+_PRECOMPUTED = "neuroglancer_multiscale_volume"
 
 
 class Output:
@@ -46,7 +47,7 @@ class Output:
         if not overwrite:
             msg = f"{self.path} exists already; overwrite it with --overwrite"
             raise FileExistsError(msg)
-        if self.path.is_dir() and not is_zarr(self.path):
+        if self.path.is_dir() and not is_volume(self.path):
             msg = f"{self.path} is a folder of something else and won't be replaced"
             raise FileExistsError(msg)
 
@@ -91,6 +92,12 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).exists() for mark in _ZARR_MARKS)
 
 
+def is_volume(path: Path) -> bool:
+    """Tell a folder that is one output (Zarr, precomputed) from any other folder."""
+    info = path / "info"
+    return is_zarr(path) or (info.is_file() and _PRECOMPUTED in info.read_text())
+
+
 def remove(path: Path) -> None:
     """Remove an unfinished output of ours, if there is one.
 
@@ -100,7 +107,7 @@ def remove(path: Path) -> None:
         If it is a folder of something else.
     """
     if path.is_dir() and not path.is_symlink():
-        if any(path.iterdir()) and not is_zarr(path):
+        if any(path.iterdir()) and not is_volume(path):
             msg = f"{path} is in the way: a folder of something else"
             raise FileExistsError(msg)
         shutil.rmtree(path)

@@ -1,13 +1,14 @@
-"""Write sections into one TIFF: ImageJ's form up to 4 GiB, BigTIFF with OME beyond."""
+"""Write sections into one TIFF: ImageJ's form, or BigTIFF with OME beyond 4 GiB."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,16 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.output import Output
+from napari_emseg.io.probabilities import PROBABILITIES
 
 CLASSIC_LIMIT = 2**32 - 2**20
 """Bytes that a TIFF with 32-bit offsets may have, with room for notes."""
 
 _PAGE_BYTES = 512
 """At most what a page takes beside its values."""
+
+_Form = Literal["pages", "one page", "big"]
+"""A page for each section; a page for all, as ImageJ has it; BigTIFF."""
 
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
 
@@ -32,7 +37,7 @@ class TiffSink:
 
     Up to 4 GiB it carries ImageJ's notes: calibration, unit, provenance under Info.
     Fiji shows uint32 as 32-bit float. Beyond, it is a BigTIFF with OME notes, which
-    Fiji opens through Bio-Formats.
+    Fiji opens through Bio-Formats; `ImageJSink` stays with ImageJ's form.
 
     Raises
     ------
@@ -41,6 +46,9 @@ class TiffSink:
     OSError
         As `Output`.
     """
+
+    dtypes: ClassVar[tuple[str, ...]] = _DTYPES
+    only_imagej: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -52,16 +60,18 @@ class TiffSink:
         provenance: Provenance | None,
         overwrite: bool = False,
     ) -> None:
-        if dtype.name not in _DTYPES:
-            msg = f"TIFF output takes {', '.join(_DTYPES)}, got {dtype}"
+        if dtype.name not in self.dtypes:
+            msg = f"TIFF output takes {', '.join(self.dtypes)}, got {dtype}"
             raise ValueError(msg)
         self.shape = shape
         self.dtype = dtype
         needed = prod(shape) * dtype.itemsize + (shape[0] + 1) * _PAGE_BYTES
         self._output = Output(path, overwrite=overwrite, bytes_needed=needed)
-        big = needed > CLASSIC_LIMIT
+        form: _Form = "pages"
+        if needed > CLASSIC_LIMIT:
+            form = "one page" if self.only_imagej else "big"
         self._start = _lay_out(
-            self._output.part, shape, dtype, voxel_size_nm, provenance, big=big
+            self._output.part, shape, dtype, voxel_size_nm, provenance, form
         )
         self._file = self._output.part.open("r+b")
 
@@ -98,27 +108,40 @@ class TiffSink:
             self.abort(keep=True)
 
 
+class ImageJSink(TiffSink):
+    """A TIFF that ImageJ opens by itself, whatever its size.
+
+    Beyond 4 GiB it has one page with the place of the first section; ImageJ finds the
+    others behind it, as in the files that it writes itself. Other programs may see the
+    first section only.
+    """
+
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8", "uint16", "int16", "float32")
+    only_imagej: ClassVar[bool] = True
+
+
 def _lay_out(
     path: Path,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     size: VoxelSize | None,
     provenance: Provenance | None,
-    *,
-    big: bool,
+    form: _Form,
 ) -> int:
     """Write all but the values, and return the byte at which these begin."""
     order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
     info = json.dumps({"emseg": provenance.model_dump()} if provenance else {})
+    big = form == "big"
     ome = big and dtype.name != "uint64"  # OME has no such type
+    notes = _imagej_notes(shape, size, provenance)
     with TiffWriter(path, bigtiff=big, byteorder=order, ome=ome) as tif:
         placed = tif.write(
-            shape=shape,
+            shape=shape[1:] if form == "one page" else shape,
             dtype=dtype,
             photometric="minisblack",
             resolution=None if size is None else (1 / size[2], 1 / size[1]),
             resolutionunit="NONE",
-            description=None if ome else _imagej_notes(shape, size),
+            description=None if ome else notes,
             extratags=() if ome else imagej_metadata_tag({"Info": info}, order),
             metadata=_ome_notes(size, info) if ome else None,
             software="napari-emseg",
@@ -127,15 +150,22 @@ def _lay_out(
     if placed is None:
         msg = f"{path.name}: {shape} {dtype} could not be laid out as TIFF"
         raise ValueError(msg)
+    if form == "one page":
+        os.truncate(path, int(placed[0]) + prod(shape) * dtype.itemsize)
     return int(placed[0])
 
 
-def _imagej_notes(shape: tuple[int, int, int], size: VoxelSize | None) -> str:
-    if size is None:
-        return imagej_description(shape, axes="ZYX")
-    if size[0] is None:
-        return imagej_description(shape, axes="ZYX", unit="nm")
-    return imagej_description(shape, axes="ZYX", unit="nm", spacing=size[0])
+def _imagej_notes(
+    shape: tuple[int, int, int], size: VoxelSize | None, made: Provenance | None
+) -> str:
+    """Return ImageJ's description: unit, distance of sections, range to show."""
+    notes: dict[str, Any] = {}
+    if size is not None:
+        notes["unit"] = "nm"
+        notes |= {} if size[0] is None else {"spacing": size[0]}
+    if made is not None and made.kind in PROBABILITIES:
+        notes |= {"min": 0.0, "max": made.scale}
+    return imagej_description(shape, axes="ZYX", **notes)
 
 
 def _ome_notes(size: VoxelSize | None, info: str) -> dict[str, Any]:

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_emseg.core.records import Provenance
+from napari_emseg.core.records import Provenance, Record, SectionDone, drain
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
+from napari_emseg.io.formats import (
+    OutputFormat,
+    OutputKind,
+    output_format,
+    output_kind,
+)
+from napari_emseg.io.ids import Ids, coding, needs_coding
+from napari_emseg.io.probabilities import (
+    are_probabilities,
+    as_bytes,
+    checked_probabilities,
+)
 
-if TYPE_CHECKING:
-    from napari_emseg.io.tiff_sink import TiffSink
-    from napari_emseg.io.zarr_sink import ZarrSink
-
-OutputFormat = Literal["tiff", "zarr"]
-
-_BY_SUFFIX: dict[str, OutputFormat] = {
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".zarr": "zarr",
-}
-
-
-def output_format(path: str | PathLike[str]) -> OutputFormat:
-    """Return the format that an output's name stands for.
-
-    Raises
-    ------
-    ValueError
-        If it stands for none.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in _BY_SUFFIX:
-        known = ", ".join(_BY_SUFFIX)
-        msg = f"can't tell the format of {path} by its name; use one of {known}"
-        raise ValueError(msg)
-    return _BY_SUFFIX[suffix]
+Stored = Literal["as is", "uint8"]
+"""Probabilities as they are, or as bytes round(255 p)."""
 
 
 def open_sink(
@@ -50,8 +40,9 @@ def open_sink(
     provenance: Provenance | None = None,
     overwrite: bool = False,
     format: OutputFormat | None = None,  # noqa: A002 - the word for it
+    ids: Ids = "keep",
 ) -> SectionSink:
-    """Open a TIFF or OME-Zarr that takes sections one by one, in any order.
+    """Open an output that takes sections one by one, in any order.
 
     It is written as `<path>.part` and renamed by `close`. Memory doesn't grow with the
     number of sections.
@@ -59,7 +50,7 @@ def open_sink(
     Parameters
     ----------
     path
-        `.tif`, `.tiff` or `.zarr`.
+        Its ending says the format, unless `format` does.
     shape
         `(z, y, x)`.
     dtype
@@ -71,22 +62,41 @@ def open_sink(
     overwrite
         Replace an existing output, once the new one is whole.
     format
-        `tiff` or `zarr`; by the name if None.
+        A name in `OUTPUT_KINDS`; by the path's ending if None.
+    ids
+        For cells in formats that hold small numbers only (`fiji`, `mrc`): `keep` them,
+        `renumber` from 1, or store as `float`. All of them are known at the end only,
+        so they wait in a TIFF beside, which stays if they don't fit.
 
     Raises
     ------
     ValueError
-        If name, shape or dtype won't do.
+        If name, shape or dtype won't do, or a package is missing.
     FileExistsError, FileNotFoundError, PermissionError, OSError
         If the output exists, its folder is missing or not writable, or too full.
     """
-    kind = output_format(path) if format is None else format
+    kind = output_kind(output_format(path) if format is None else format)
     if len(shape) != 3 or min(shape) < 1:
         msg = f"an output needs a non-empty (z, y, x) shape, got {shape}"
         raise ValueError(msg)
-    return _sink_class(kind)(
-        Path(path).expanduser(),
-        (int(shape[0]), int(shape[1]), int(shape[2])),
+    place = Path(path).expanduser()
+    size = int(shape[0]), int(shape[1]), int(shape[2])
+    if needs_coding(kind, np.dtype(dtype)):
+        from napari_emseg.io.waiting import WaitingSink
+
+        return WaitingSink(
+            place,
+            size,
+            np.dtype(dtype),
+            kind,
+            ids,
+            voxel_size_nm=voxel_size_nm,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+    return kind.sink_class()(
+        place,
+        size,
         np.dtype(dtype),
         voxel_size_nm=voxel_size_nm,
         provenance=provenance,
@@ -94,14 +104,101 @@ def open_sink(
     )
 
 
-def _sink_class(kind: OutputFormat) -> type[TiffSink] | type[ZarrSink]:
-    if kind == "zarr":
-        from napari_emseg.io.zarr_sink import ZarrSink
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What becomes of each section on its way into the file."""
 
-        return ZarrSink
-    from napari_emseg.io.tiff_sink import TiffSink
+    dtype: np.dtype[Any]
+    convert: Callable[[int, NDArray[Any]], NDArray[Any]]
+    provenance: Provenance | None
 
-    return TiffSink
+
+def saving(
+    path: str | PathLike[str],
+    data: Stack | LazyArray,
+    *,
+    voxel_size_nm: VoxelSize | None = None,
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    format: OutputFormat | None = None,  # noqa: A002 - the word for it
+    ids: Ids = "keep",
+    stored: Stored = "as is",
+) -> Generator[Record, None, Path]:
+    """Save a stack or an array `(z, y, x)` section by section; return its path.
+
+    Yields Progress while ids are looked at, and SectionDone. The stack's own voxel size
+    is used where none is given.
+
+    Parameters
+    ----------
+    stored
+        `uint8` stores probabilities as round(255 p), and says so in the provenance.
+    path, voxel_size_nm, provenance, overwrite, format, ids
+        As `open_sink`.
+
+    Raises
+    ------
+    ValueError
+        As `open_sink`; if ids don't fit, or probabilities leave [0, 1].
+    OSError
+        As `open_sink`; if a section can't be read.
+    """
+    stack = as_stack(data).with_voxel_size(voxel_size_nm)
+    kind = output_kind(output_format(path) if format is None else format)
+    plan = yield from _planning(stack, kind, provenance, ids, stored)
+    sink = open_sink(
+        path,
+        stack.shape,
+        plan.dtype,
+        voxel_size_nm=stack.voxel_size_nm,
+        provenance=plan.provenance,
+        overwrite=overwrite,
+        format=kind.name,
+    )
+    depth = stack.shape[0]
+    with sink:
+        for z in range(depth):
+            sink.write(z, plan.convert(z, stack.section(z)))
+            yield SectionDone(z, z + 1, depth)
+    return Path(path).expanduser()
+
+
+def _planning(
+    stack: Stack,
+    kind: OutputKind,
+    provenance: Provenance | None,
+    ids: Ids,
+    stored: Stored,
+) -> Generator[Record, None, _Plan]:
+    """Find how values become what the format holds."""
+    if needs_coding(kind, stack.dtype):
+        code = yield from coding(stack.data, kind, ids)
+        made = provenance
+        if made is not None and ids != "keep":
+            made = made.model_copy(update={"settings": made.settings | {"ids": ids}})
+        return _Plan(code.dtype, lambda z, section: code(section), made)
+    if stored == "uint8":
+        return _bytes_plan(stack, provenance)
+    if are_probabilities(provenance, stack.dtype):
+
+        def look(z: int, section: NDArray[Any]) -> NDArray[Any]:
+            return checked_probabilities(section, z, may_be_unknown=True)
+
+        return _Plan(stack.dtype, look, provenance)
+    return _Plan(stack.dtype, lambda z, section: section, provenance)
+
+
+def _bytes_plan(stack: Stack, provenance: Provenance | None) -> _Plan:
+    if stack.dtype.kind != "f":
+        msg = f"{stack.name}: only probabilities can become bytes, not {stack.dtype}"
+        raise ValueError(msg)
+    made = provenance or Provenance(kind="membrane")
+
+    def convert(z: int, section: NDArray[Any]) -> NDArray[Any]:
+        return as_bytes(checked_probabilities(section, z, may_be_unknown=False))
+
+    told = made.model_copy(update={"scale": 255.0})
+    return _Plan(np.dtype(np.uint8), convert, told)
 
 
 def save_stack(
@@ -112,22 +209,19 @@ def save_stack(
     provenance: Provenance | None = None,
     overwrite: bool = False,
     format: OutputFormat | None = None,  # noqa: A002 - the word for it
+    ids: Ids = "keep",
+    stored: Stored = "as is",
 ) -> Path:
-    """Save a stack or an array `(z, y, x)` section by section; return its path.
-
-    The stack's own voxel size is used where none is given; see `open_sink`.
-    """
-    stack = as_stack(data).with_voxel_size(voxel_size_nm)
-    sink = open_sink(
-        path,
-        stack.shape,
-        stack.dtype,
-        voxel_size_nm=stack.voxel_size_nm,
-        provenance=provenance,
-        overwrite=overwrite,
-        format=format,
+    """Save a stack or an array `(z, y, x)`; see `saving`, which it runs to its end."""
+    return drain(
+        saving(
+            path,
+            data,
+            voxel_size_nm=voxel_size_nm,
+            provenance=provenance,
+            overwrite=overwrite,
+            format=format,
+            ids=ids,
+            stored=stored,
+        )
     )
-    with sink:
-        for z in range(stack.shape[0]):
-            sink.write(z, stack.section(z))
-    return Path(path).expanduser()

@@ -1,14 +1,16 @@
-"""Write sections into an OME-Zarr 0.5 with smaller copies for large sections."""
+"""Write sections into an OME-Zarr with smaller copies for large sections."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
+import zarr
+from numcodecs import Blosc
 from numpy.typing import NDArray
-from yaozarrs import v05
+from yaozarrs import v04, v05
 from yaozarrs.write.v05 import prepare_image
 
 from napari_emseg.core.records import Provenance
@@ -21,9 +23,13 @@ CHUNK = 1024
 
 _IDS = ("uint32", "uint64")
 
+Shape: TypeAlias = tuple[int, int, int]
+
 
 class ZarrSink:
     """An OME-Zarr 0.5 whose sections are filled in any order.
+
+    `Zarr04Sink` writes the older form.
 
     Sections wider than a chunk get copies of half the size until one chunk holds them:
     means of 2 × 2 px, for ids (uint32, uint64) every second pixel.
@@ -48,17 +54,22 @@ class ZarrSink:
         self.dtype = dtype
         self._output = Output(path, overwrite=overwrite)
         self._ids = dtype.name in _IDS
-        shapes = _pyramid(shape)
-        _, arrays = prepare_image(
-            self._output.part,
-            _image(shapes, voxel_size_nm, path.name, centred=not self._ids),
-            [(each, dtype) for each in shapes],
-            extra_attributes={"emseg": provenance.model_dump()} if provenance else None,
-            chunks=(1, CHUNK, CHUNK),
-            writer="zarr",
-        )
-        self._levels = list(arrays.values())
+        shapes = pyramid(shape)
+        image = describe_levels(shapes, voxel_size_nm, path.name, centred=not self._ids)
+        notes = {"emseg": provenance.model_dump()} if provenance else {}
+        self._levels = self._create(self._output.part, image, shapes, dtype, notes)
         self._open = True
+
+    def _create(
+        self,
+        path: Path,
+        image: v05.Image,
+        shapes: list[Shape],
+        dtype: np.dtype[Any],
+        notes: dict[str, Any],
+    ) -> list[zarr.Array[Any]]:
+        """Make the group and its empty arrays, the largest first."""
+        return create_v05(path, image, shapes, dtype, notes)
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`, and its smaller copies."""
@@ -95,7 +106,69 @@ class ZarrSink:
             self.abort(keep=True)
 
 
-def _pyramid(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+class Zarr04Sink(ZarrSink):
+    """An OME-Zarr 0.4, which is Zarr 2."""
+
+    def _create(
+        self,
+        path: Path,
+        image: v05.Image,
+        shapes: list[Shape],
+        dtype: np.dtype[Any],
+        notes: dict[str, Any],
+    ) -> list[zarr.Array[Any]]:
+        return create_v04(path, image, shapes, dtype, notes)
+
+
+def create_v05(
+    path: Path,
+    image: v05.Image,
+    shapes: list[Shape],
+    dtype: np.dtype[Any],
+    notes: dict[str, Any],
+) -> list[zarr.Array[Any]]:
+    """Make an OME-Zarr 0.5 and return its empty arrays, the largest first."""
+    _, arrays = prepare_image(
+        path,
+        image,
+        [(each, dtype) for each in shapes],
+        extra_attributes=notes or None,
+        chunks=(1, CHUNK, CHUNK),
+        writer="zarr",
+    )
+    return list(arrays.values())
+
+
+def create_v04(
+    path: Path,
+    image: v05.Image,
+    shapes: list[Shape],
+    dtype: np.dtype[Any],
+    notes: dict[str, Any],
+) -> list[zarr.Array[Any]]:
+    """Make an OME-Zarr 0.4 and return its empty arrays, the largest first."""
+    said = image.model_dump(mode="json", exclude_none=True)["multiscales"]
+    older = v04.Image.model_validate(
+        {"multiscales": [{**each, "version": "0.4"} for each in said]}
+    )
+    group = zarr.open_group(path, mode="w-", zarr_format=2)
+    group.attrs.update(older.model_dump(mode="json", exclude_none=True) | notes)
+    return [
+        group.create_array(
+            each.path,
+            shape=shape,
+            chunks=tuple(map(min, (1, CHUNK, CHUNK), shape)),
+            dtype=dtype,
+            fill_value=0,
+            compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE),
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
+        for each, shape in zip(older.multiscales[0].datasets, shapes, strict=True)
+    ]
+
+
+def pyramid(shape: Shape) -> list[Shape]:
+    """Return the shapes of all levels."""
     shapes = [shape]
     while max(shapes[-1][1:]) > CHUNK:
         z, y, x = shapes[-1]
@@ -114,8 +187,8 @@ def _half(values: NDArray[Any]) -> NDArray[Any]:
     return half
 
 
-def _image(
-    shapes: list[tuple[int, int, int]],
+def describe_levels(
+    shapes: list[Shape],
     size: VoxelSize | None,
     name: str,
     *,

@@ -1,0 +1,121 @@
+"""Write sections into one dataset of an HDF5 file, as ilastik and Fiji know them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import checked
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.output import Output
+
+CHUNK = 256
+"""Side of a chunk in px; one section deep, so that any order will do."""
+
+_TAKES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32")
+
+_VIGRA_SPACE = 2
+"""AxisType of a length, in the axis tags that ilastik has from vigra."""
+
+
+class Hdf5Sink:
+    """One dataset `(z, y, x)`, compressed by gzip, whose sections come in any order.
+
+    It is called `membrane`, `inside`, `cells` or `corrections` by its provenance, else
+    `data`. Axes are named for ilastik (`axistags`) and by HDF5's own labels; the voxel
+    size is there for Fiji (`element_size_um`) and CREMI (`resolution`, nm).
+
+    Raises
+    ------
+    ValueError
+        If the dtype can't be written.
+    OSError
+        As `Output`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        *,
+        voxel_size_nm: VoxelSize | None,
+        provenance: Provenance | None,
+        overwrite: bool = False,
+    ) -> None:
+        if dtype.name not in (*_TAKES, "float32", "float64"):
+            msg = f"HDF5 output takes {', '.join(_TAKES)} and float, got {dtype}"
+            raise ValueError(msg)
+        self.shape = shape
+        self.dtype = dtype
+        self._output = Output(path, overwrite=overwrite)
+        self._file = h5py.File(self._output.part, "w")
+        self._data = self._file.create_dataset(
+            "data" if provenance is None else provenance.kind,
+            shape,
+            dtype,
+            chunks=(1, min(CHUNK, shape[1]), min(CHUNK, shape[2])),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+        )
+        _describe(self._data, voxel_size_nm, provenance)
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        self._data[checked(self, z, section)] = section.astype(self.dtype, copy=False)
+
+    def close(self) -> Path:
+        """Finish, and return where the result is."""
+        self._file.close()
+        return self._output.finish()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+        self._file.close()
+        return self._output.give_up(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._file:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abort(keep=True)
+
+
+def _describe(
+    data: h5py.Dataset, size: VoxelSize | None, provenance: Provenance | None
+) -> None:
+    axes = [
+        {"key": axis, "typeFlags": _VIGRA_SPACE, "resolution": 0, "description": ""}
+        for axis in "zyx"
+    ]
+    data.attrs["axistags"] = json.dumps({"axes": axes})
+    for dimension, axis in zip(data.dims, "zyx", strict=True):
+        dimension.label = axis
+    if provenance is not None:
+        data.attrs["emseg"] = provenance.model_dump_json()
+    if size is None:
+        return
+    z, y, x = size
+    if z is None:
+        data.attrs["pixel_size_nm"] = (y, x)
+        return
+    data.attrs["resolution"] = (z, y, x)
+    data.attrs["element_size_um"] = (z / 1000, y / 1000, x / 1000)

@@ -1,0 +1,92 @@
+"""Cells for formats that hold smaller numbers: kept, renumbered, or as float."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Progress, Record
+from napari_emseg.core.stack import LazyArray
+from napari_emseg.io.formats import NO_LIMIT, OutputKind
+
+Ids = Literal["keep", "renumber", "float"]
+"""How ids are stored where they may be too large: as they are or not at all; counted
+anew from 1; as 32-bit float."""
+
+FLOAT_IDS = 2**24
+"""Whole numbers up to here are exact in a 32-bit float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How ids become stored values; `known` are all ids in order, if renumbered."""
+
+    dtype: np.dtype[Any]
+    known: NDArray[np.uint64] | None = None
+
+    def __call__(self, section: NDArray[Any]) -> NDArray[Any]:
+        """Return the stored values of a section."""
+        if self.known is None:
+            return section.astype(self.dtype)
+        ranks: NDArray[Any] = np.searchsorted(self.known, section)
+        return ranks.astype(self.dtype)
+
+
+def needs_coding(kind: OutputKind, dtype: np.dtype[Any]) -> bool:
+    """Tell if ids of this type may not fit into the format."""
+    narrow = kind.whole_ids < NO_LIMIT
+    return narrow and dtype.kind in "iu" and dtype.name not in kind.dtypes
+
+
+def coding(
+    cells: LazyArray, kind: OutputKind, ids: Ids
+) -> Generator[Record, None, Coding]:
+    """Look through all cells `(z, y, x)`, and find how they are stored.
+
+    Raises
+    ------
+    ValueError
+        If they don't fit; the message names the choices.
+    """
+    if ids not in get_args(Ids):
+        msg = f"ids must be one of {', '.join(get_args(Ids))}; got {ids!r}"
+        raise ValueError(msg)
+    n = int(cells.shape[0])
+    known = np.zeros(1, np.uint64)  # 0 is membrane, whether there is any or not
+    for z in range(n):
+        found = np.unique(np.asarray(cells[z]))
+        if found.dtype.kind == "i" and found[0] < 0:
+            msg = f"section {z} has the id {int(found[0])}; ids are 0 and above"
+            raise ValueError(msg)
+        known = np.union1d(known, found.astype(np.uint64))
+        yield Progress("looking at ids", z + 1, n)
+    return _chosen(known, kind, ids)
+
+
+def _chosen(known: NDArray[np.uint64], kind: OutputKind, ids: Ids) -> Coding:
+    largest, count = int(known[-1]), known.size - 1
+    uint16, float32 = np.dtype(np.uint16), np.dtype(np.float32)
+    if ids == "renumber" and count <= kind.whole_ids:
+        return Coding(uint16, known)
+    if ids == "float" and largest <= FLOAT_IDS:
+        return Coding(float32)
+    if ids == "keep" and largest <= kind.whole_ids:
+        return Coding(uint16)
+    raise ValueError(_refusal(largest, count, kind))
+
+
+def _refusal(largest: int, count: int, kind: OutputKind) -> str:
+    choices = []
+    if count <= kind.whole_ids:
+        choices.append("count them anew from 1 (ids renumber)")
+    if largest <= FLOAT_IDS:
+        choices.append("store them as 32-bit float, still exact (ids float)")
+    choices.append("take another format, such as tiff, zarr or hdf5")
+    return (
+        f"the {count:,} cells have ids up to {largest:,}, more than the "
+        f"{kind.whole_ids:,} that {kind.title} holds; {'; or '.join(choices)}"
+    )

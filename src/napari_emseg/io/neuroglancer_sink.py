@@ -1,0 +1,189 @@
+"""Write cells as a Neuroglancer `precomputed` segmentation, with smaller copies."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import checked
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.output import Output
+
+SLAB_BYTES = 128 * 2**20
+"""Sections that share chunks are kept until they are together, up to this size."""
+
+DEEPEST = 16
+"""Most sections in a chunk."""
+
+CHUNK_VOXELS = 2**18
+"""Of a chunk, about what Neuroglancer's authors use (64³)."""
+
+BLOCK = (8, 8, 8)
+"""Of the codec, in which each block has its own table of ids."""
+
+
+class NeuroglancerSink:
+    """A `precomputed` folder of ids whose sections come in any order.
+
+    In order is fast, since chunks are some sections deep. Each scale has half the rows
+    and columns of the one before: every second pixel. Values are compressed as
+    `compressed_segmentation`.
+
+    Raises
+    ------
+    ValueError
+        If the dtype is not uint32 or uint64, or the voxel size is unknown.
+    OSError
+        As `Output`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        *,
+        voxel_size_nm: VoxelSize | None,
+        provenance: Provenance | None,
+        overwrite: bool = False,
+    ) -> None:
+        if dtype.name not in ("uint32", "uint64"):
+            msg = (
+                f"Neuroglancer precomputed takes cells, uint32 or uint64, got {dtype}; "
+                "for a picture write an OME-Zarr, which Neuroglancer opens too"
+            )
+            raise ValueError(msg)
+        size = _whole_size(voxel_size_nm)
+        self.shape = shape
+        self.dtype = dtype
+        self._output = Output(path, overwrite=overwrite)
+        section = prod(shape[1:]) * dtype.itemsize
+        self._depth = _power_of_2(min(DEEPEST, SLAB_BYTES // section, shape[0]))
+        self._scales = _create(self._output.part, shape, dtype, size, self._depth)
+        self._slab: dict[int, NDArray[Any]] = {}
+        self._open = True
+        if provenance is not None:
+            _tell(self._output.part, provenance)
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`, and its smaller copies."""
+        z = checked(self, z, section)
+        if self._slab and z // self._depth != next(iter(self._slab)) // self._depth:
+            self._flush()
+        self._slab[z] = section.astype(self.dtype)
+        if len(self._slab) == self._depth:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what was kept: at once if nothing between is missing."""
+        zs = sorted(self._slab)
+        together = len(zs) == zs[-1] - zs[0] + 1
+        for run in [zs] if together else [[z] for z in zs]:
+            values = np.stack([self._slab[z] for z in run])
+            for scale in self._scales:
+                where = scale[:, :, run[0] : run[-1] + 1, 0]
+                where.write(values.transpose(2, 1, 0)).result()
+                values = values[:, ::2, ::2]
+        self._slab.clear()
+
+    def close(self) -> Path:
+        """Finish, and return where the result is."""
+        self._flush_rest()
+        return self._output.finish()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+        if keep:
+            self._flush_rest()
+        self._open = False
+        return self._output.give_up(keep=keep)
+
+    def _flush_rest(self) -> None:
+        if self._slab:
+            self._flush()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._open:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abort(keep=True)
+
+
+def _whole_size(size: VoxelSize | None) -> tuple[float, float, float]:
+    if size is None or size[0] is None:
+        msg = (
+            "Neuroglancer lays volumes out in nm, and the voxel size (or its z) is "
+            "unknown; give it, on the command line with --voxel-size Z,Y,X"
+        )
+        raise ValueError(msg)
+    return size[0], size[1], size[2]
+
+
+def _power_of_2(most: int) -> int:
+    return 1 << (max(1, most).bit_length() - 1)
+
+
+def _create(
+    path: Path,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    size: tuple[float, float, float],
+    depth: int,
+) -> list[ts.TensorStore]:
+    """Make the scales `(x, y, z, 1)`, the largest first."""
+    side = _power_of_2(int((CHUNK_VOXELS / depth) ** 0.5))
+    scales = []
+    z, y, x = shape
+    step = 1
+    while True:
+        scale = {
+            "size": [x, y, z],
+            "resolution": [size[2] * step, size[1] * step, size[0]],
+            "chunk_size": [min(side, x), min(side, y), depth],
+            "encoding": "compressed_segmentation",
+            "compressed_segmentation_block_size": BLOCK,
+        }
+        spec = {
+            "driver": "neuroglancer_precomputed",
+            "kvstore": {"driver": "file", "path": f"{path.absolute()}/"},
+            "multiscale_metadata": {
+                "type": "segmentation",
+                "data_type": dtype.name,
+                "num_channels": 1,
+            },
+            "scale_metadata": scale,
+        }
+        scales.append(ts.open(spec, create=True).result())
+        if max(x, y) <= side:
+            return scales
+        y, x, step = -(-y // 2), -(-x // 2), step * 2
+
+
+def _tell(path: Path, provenance: Provenance) -> None:
+    """Say how the cells came to be, in the file that CloudVolume has for it."""
+    told = {
+        "description": f"{provenance.kind}, by napari-emseg {provenance.version}",
+        "owners": [],
+        "processing": [{"emseg": provenance.model_dump()}],
+        "sources": [] if provenance.source is None else [provenance.source],
+    }
+    (path / "provenance").write_text(json.dumps(told), encoding="utf-8")

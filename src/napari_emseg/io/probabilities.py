@@ -1,0 +1,55 @@
+"""Probabilities before they are stored: looked at, and as bytes if so asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Provenance
+
+PROBABILITIES = ("membrane", "inside")
+"""Kinds of provenance whose values are probabilities."""
+
+_SLACK = 1e-4
+"""Rounding of means may leave [0, 1] by so much."""
+
+
+def are_probabilities(provenance: Provenance | None, dtype: np.dtype[Any]) -> bool:
+    """Tell if values are said to be probabilities in [0, 1]."""
+    said = provenance is not None and provenance.kind in PROBABILITIES
+    return said and dtype.kind == "f"
+
+
+def checked_probabilities(
+    section: NDArray[Any], z: int, *, may_be_unknown: bool
+) -> NDArray[Any]:
+    """Return a section of probabilities that lie in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If they don't, or some are NaN and the format has no way to say so.
+    """
+    unknown = np.isnan(section)
+    if unknown.any() and not may_be_unknown:
+        msg = (
+            f"section {z} has {int(unknown.sum()):,} px without a probability (NaN), "
+            "which only formats of 32-bit float can say; run it first, or leave it out"
+        )
+        raise ValueError(msg)
+    low, high = (float(end.reduce(section, None)) for end in (np.fmin, np.fmax))
+    if low < -_SLACK or high > 1 + _SLACK:
+        msg = (
+            f"section {z} has values from {low:g} to {high:g}; probabilities lie in "
+            "0 to 1"
+        )
+        raise ValueError(msg)
+    return section
+
+
+def as_bytes(section: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return probabilities as round(255 p)."""
+    stored: NDArray[np.uint8] = np.rint(np.clip(section, 0, 1) * 255).astype(np.uint8)
+    return stored

@@ -1,0 +1,116 @@
+"""Cells that come before it is known if they fit: they wait in a TIFF beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.formats import OutputKind
+from napari_emseg.io.ids import Ids
+from napari_emseg.io.output import Output
+from napari_emseg.io.tiff_sink import TiffSink
+
+
+class WaitingSink:
+    """Takes ids of any size, and stores them in a format of small numbers when closed.
+
+    Until then they lie in `NAME.ids.tif.part`. If they don't fit they stay whole in
+    `NAME.ids.tif`, since they may have taken hours to compute.
+
+    Raises
+    ------
+    OSError
+        As `Output`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        kind: OutputKind,
+        ids: Ids,
+        *,
+        voxel_size_nm: VoxelSize | None,
+        provenance: Provenance | None,
+        overwrite: bool = False,
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._path, self._kind, self._ids = path, kind, ids
+        self._size, self._made = voxel_size_nm, provenance
+        self._overwrite = overwrite
+        Output(path, overwrite=overwrite)  # refuse now what would be refused later
+        self._open = True
+        self._apart = TiffSink(
+            path.with_name(f"{path.name}.ids.tif"),
+            shape,
+            np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32),
+            voxel_size_nm=voxel_size_nm,
+            provenance=provenance,
+            overwrite=True,
+        )
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Keep section `z`, `(y, x)`."""
+        self._apart.write(z, section)
+
+    def close(self) -> Path:
+        """Store all of it, and return where the result is.
+
+        Raises
+        ------
+        ValueError
+            If the ids don't fit; the message says where they are and what to do.
+        """
+        from napari_emseg.io.reading import open_stack
+        from napari_emseg.io.writing import saving
+
+        self._open = False
+        apart = self._apart.close()
+        work = saving(
+            self._path,
+            open_stack(apart),
+            voxel_size_nm=self._size,
+            provenance=self._made,
+            overwrite=self._overwrite,
+            format=self._kind.name,
+            ids=self._ids,
+        )
+        try:
+            written = drain(work)
+        except ValueError as e:
+            msg = (
+                f"{e}. They are whole in {apart}; once you have chosen: emseg export "
+                f"{apart} {self._path} --format {self._kind.name} --ids …"
+            )
+            raise ValueError(msg) from e
+        apart.unlink()
+        return written
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+        self._open = False
+        return self._apart.abort(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._open:
+            return
+        if kind is None:
+            self.close()
+        else:
+            self.abort(keep=True)
