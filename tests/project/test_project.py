@@ -295,13 +295,17 @@ def stack_of(path: Path) -> np.ndarray:
     return np.stack([stack.section(z) for z in range(stack.shape[0])])
 
 
+def test_the_ending_of_the_name_may_be_left_out(tmp_path, stack) -> None:
+    for name in ("b", "b.2"):
+        with Project.create(tmp_path / name, stack) as project:
+            assert project.path == tmp_path / f"{name}.emseg"
+
+
 def test_what_is_no_project_is_said(tmp_path, folder, stack) -> None:
     with pytest.raises(FileNotFoundError, match="no such project"):
         Project(tmp_path / "none.emseg")
     with pytest.raises(UnreadableError, match="is no project"):
         Project(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"ends in \.emseg"):
-        Project.create(tmp_path / "a.zarr", stack)
     with pytest.raises(FileExistsError, match="exists already"):
         Project.create(folder, stack)
     (folder / "review.json").write_text("{")

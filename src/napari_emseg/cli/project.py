@@ -43,7 +43,7 @@ def new(
     input
         The stack; the project refers to it and doesn't copy it.
     output
-        The project to make: NAME.emseg.
+        The project to make: NAME.emseg; the ending may be left out.
     """
     stack = source.open(input)
     with Project.create(output, stack, author=author) as made:
@@ -51,7 +51,7 @@ def new(
     if json:
         print_json(facts)
     else:
-        print_line(f"{output}: a project on {stack.name}")
+        print_line(f"{made.path}: a project on {stack.name}")
 
 
 @app.command(help_epilogue="Example: emseg project show vnc.emseg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -108,6 +109,10 @@ class History:
         self.linked.apply(edit)
         self._done.append(edit)
         return edit
+
+    def remember(self, corrections: Iterable[Correction]) -> None:
+        """Know of corrections that were made before, and can't be taken back."""
+        self._forgotten.extend(corrections)
 
     def clear(self) -> None:
         """Forget how to undo; what was corrected is still known."""

@@ -22,6 +22,7 @@ from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewStat
 
 M = TypeVar("M", bound=BaseModel)
 
+SUFFIX = ".emseg"
 INFO, REVIEW, EDITS = "project.json", "review.json", "edits.jsonl"
 ARRAYS: dict[Name, tuple[str, str]] = {
     "cells": ("cells.zarr", "uint32"),
@@ -34,6 +35,14 @@ PATIENCE = 5.0
 """Seconds that a reader waits for a save of another window to end."""
 
 
+def named(path: Path | str) -> Path:
+    """Return the folder of a project: the name ends in `.emseg`."""
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        return path
+    return path.with_name(f"{path.name}{SUFFIX}")
+
+
 def create_folder(path: Path, info: ProjectInfo) -> None:
     """Make the folder of an empty project; it appears when it is whole.
 
@@ -44,7 +53,7 @@ def create_folder(path: Path, info: ProjectInfo) -> None:
     FileExistsError, FileNotFoundError, PermissionError
         If there is something already, or the folder around can't be written to.
     """
-    if path.suffix != ".emseg":
+    if path.suffix != SUFFIX:
         msg = f"the name of a project ends in .emseg, got {path.name}"
         raise ValueError(msg)
     if path.exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -15,21 +16,21 @@ from napari_emseg import __version__
 from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.edit.area import Area
 from napari_emseg.edit.edits import Edit, LabelArray, Name
-from napari_emseg.models.weights import Weights
+from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.project.autosave import Autosave, Listener, Step
-from napari_emseg.project.disk import Disk, create_folder, pieces_of, read_edits
+from napari_emseg.project.disk import Disk, create_folder, named, pieces_of, read_edits
 from napari_emseg.project.holder import Hold
-from napari_emseg.project.shelf import keep_weights, shelved
+from napari_emseg.project.shelf import FOLDER, keep_weights, shelved
 from napari_emseg.project.source import (
     OpenedSource,
     compare_source,
     open_source,
     refer_to,
 )
-from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
+from napari_emseg.project.state import Corners, EditLine, ProjectInfo, ReviewState
 
 Status = Literal["to do", "reviewed", "excluded"]
 
@@ -88,6 +89,7 @@ class Project:
         self._info = self._disk.info
         self._review = self._disk.review
         self._renamed = 0
+        self._telling = Lock()
         if self._hold is not None:
             self._autosave = Autosave(self._disk, on_record)
         elif on_record is not None and not read_only:
@@ -104,14 +106,14 @@ class Project:
     ) -> Self:
         """Make an empty project for a stack, of which three sections are read.
 
+        `.emseg` is appended to a name that doesn't end so.
+
         Raises
         ------
-        ValueError
-            If the name doesn't end in `.emseg`.
         OSError
             If there is something already, it can't be written, or the stack not read.
         """
-        folder = Path(path)
+        folder = named(path)
         source = refer_to(stack, folder)
         create_folder(folder, ProjectInfo(version=__version__, source=source))
         return cls(folder, author=author, on_record=on_record)
@@ -192,13 +194,14 @@ class Project:
 
     def mark(self, sections: Iterable[int], status: Status) -> None:
         """Save that sections are to do, reviewed or excluded."""
-        marked = dict(self._review.sections)
-        for z in sections:
-            marked.pop(z, None)
-            if status != "to do":
-                marked[z] = status
-        self._review = self._review.model_copy(update={"sections": marked})
-        self._add(_marking(marked))
+        with self._telling:
+            marked = dict(self._review.sections)
+            for z in sections:
+                marked.pop(z, None)
+                if status != "to do":
+                    marked[z] = status
+            self._review = self._review.model_copy(update={"sections": marked})
+            self._add(_marking(marked))
 
     def lock_cells(self, cells: Iterable[int]) -> None:
         """Save which cells are locked; edits that lock do so by themselves."""
@@ -222,16 +225,30 @@ class Project:
         weights: Weights | None = None,
         classes: tuple[str, ...] | None = None,
         settings: dict[str, dict[str, Any]] | None = None,
+        segmented: dict[int, tuple[Corners, ...]] | None = None,
+        linked: tuple[int, ...] | None = None,
     ) -> None:
-        """Save what was chosen; what is None stays."""
+        """Save what was chosen, and where runs found cells; what is None stays.
+
+        Weights that don't come with the program are copied into the project.
+        """
         told: dict[str, Any] = {
             "invert": invert,
             "classes": classes,
             "settings": settings,
+            "segmented": segmented,
+            "linked": linked,
             "weights": None if weights is None else weights.card.name,
             "weights_sha256": None if weights is None else weights.sha256,
         }
         self._tell({key: value for key, value in told.items() if value is not None})
+        if weights is not None and weights.path.parent not in self._known_folders:
+            self._add(_shelving(weights))
+
+    def tell_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
+        """Save the voxel size `(z, y, x)` that counts."""
+        update = {"voxel_size_nm": voxel_size_nm}
+        self._tell({"source": self._info.source.model_copy(update=update)})
 
     def open_source(self, path: Path | str | None = None) -> OpenedSource:
         """Open the stack; from its new place `path`, which is remembered.
@@ -333,10 +350,15 @@ class Project:
             self._add(_making((piece,), back=back))
         self._add(_making(pieces[-1:], back=back, line=line))
 
+    @property
+    def _known_folders(self) -> tuple[Path, ...]:
+        return bundled_folder(), self.path / FOLDER
+
     def _tell(self, told: dict[str, Any]) -> None:
-        self._info = self._info.model_copy(update={"version": __version__, **told})
-        info = self._info
-        self._add(lambda disk: disk.tell(info))
+        with self._telling:  # a run may tell what it found meanwhile
+            info = self._info.model_copy(update={"version": __version__, **told})
+            self._info = info
+            self._add(lambda disk: disk.tell(info))
 
     def _add(self, step: Step) -> None:
         self._writer().add(step)
@@ -369,6 +391,14 @@ def _making(
             disk.log(line)
 
     return make
+
+
+def _shelving(weights: Weights) -> Step:
+    def shelve(disk: Disk) -> None:
+        if weights.path.is_file():  # else there is nothing to keep any more
+            keep_weights(disk.folder, weights)
+
+    return shelve
 
 
 def _marking(marked: dict[int, Any]) -> Step:

@@ -37,8 +37,9 @@ class SourceMoved(FileNotFoundError):  # noqa: N818 - not a fault, a question
         places = ", ".join(map(str, tried))
         where = f"it is not at {places}" if tried else "it never was a file"
         super().__init__(
-            f"the stack {reference.name} ({z} sections of {y} × {x} px) was not found: "
-            f"{where}; say where it is now"
+            f"the stack {reference.name} ({z} sections of {y} × {x} px; "
+            f"{reference.fingerprint.words}) was not found: {where}; "
+            f"say where it is now"
         )
 
 

@@ -14,6 +14,9 @@ from napari_emseg.core.stack import VoxelSize
 from napari_emseg.edit.area import Area, union
 from napari_emseg.edit.edits import Edit
 
+Corners = tuple[int, int, int, int]
+"""`(y0, y1, x0, x1)` of an area."""
+
 FORMAT = 1
 """Of the folder; a program refuses a later one than it knows."""
 
@@ -33,6 +36,12 @@ class Fingerprint(_Part):
     modified: int | None = None
     dtype: str
     sections: dict[int, str]
+
+    @property
+    def words(self) -> str:
+        """For a person who looks for the stack."""
+        sums = (f"{z} is {digest[:8]}…" for z, digest in self.sections.items())
+        return f"{self.dtype}, SHA-256 of section {', of '.join(sums)}"
 
 
 class SourceReference(_Part):
@@ -67,6 +76,10 @@ class ProjectInfo(_Part):
     classes: tuple[str, ...] = ("membrane", "inside")
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Of each stage, by its name: `predict`, `cells` …"""
+    segmented: dict[int, tuple[Corners, ...]] = Field(default_factory=dict)
+    """Areas of sections in which cells were found."""
+    linked: tuple[int, ...] = ()
+    """Sections through which an id is one cell."""
 
 
 class Renaming(_Part):
@@ -117,7 +130,7 @@ class EditLine(_Part):
     what: str
     words: str = ""
     undone: bool = False
-    areas: dict[int, tuple[int, int, int, int]] = Field(default_factory=dict)
+    areas: dict[int, Corners] = Field(default_factory=dict)
     pixels: dict[str, int] = Field(default_factory=dict)
     renamed: tuple[Renaming, ...] = ()
     locked: tuple[int, ...] = ()
@@ -158,7 +171,7 @@ def renamings(edit: Edit) -> tuple[Renaming, ...]:
     )
 
 
-def corners(area: Area) -> tuple[int, int, int, int]:
+def corners(area: Area) -> Corners:
     """Return `(y0, y1, x0, x1)` of rows and columns."""
     rows, columns = area
     return rows.start, rows.stop, columns.start, columns.stop

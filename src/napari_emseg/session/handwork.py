@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from getpass import getuser
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ from napari_emseg.session.region import Area
 if TYPE_CHECKING:
     from napari_emseg.session.results import Results
 
+Step = Literal["made", "undone", "redone"]
+"""What was done with an edit."""
+
 
 def login_name() -> str:
     """Return who is at work; empty where the system can't tell."""
@@ -51,10 +55,14 @@ class HandWork:
     Only the GUI thread edits. Runs put what they find in place by `burn` and
     `put_cells`, which keep what was done by hand.
 
-    Signals: `changed` with the sections that look different now.
+    Signals: `changed` with the sections that look different now; `edited` with a `Step`
+    and its `Edit`, for whoever keeps a copy: every step of the history in its order,
+    those of runs, too. It comes in the thread that took the step, and no other step is
+    taken meanwhile.
     """
 
     changed = Signal(frozenset)
+    edited = Signal(str, Edit)
 
     def __init__(
         self,
@@ -67,6 +75,8 @@ class HandWork:
         self.given: LazyArray | None = None
         """Probabilities in [0, 1] that were opened and not predicted."""
         self.reviewed: frozenset[int] = frozenset()
+        self.refusal = ""
+        """Why a person may not edit; empty if they may."""
         self.corrections = corrections
         self._results = results
         self.linked = Linked(
@@ -142,11 +152,13 @@ class HandWork:
         Raises
         ------
         ValueError
-            While cells are being found.
+            While cells are being found, or if nobody may edit.
         """
-        self._refuse_while_running()
+        self._refuse()
         with self._lock:
-            self.history.do(edit.by(self.author))
+            edit = edit.by(self.author)
+            self.history.do(edit)
+            self.edited.emit("made", edit)
         self._tell(edit)
 
     def undo(self) -> Edit:
@@ -155,9 +167,9 @@ class HandWork:
         Raises
         ------
         ValueError
-            If there is none, or while cells are being found.
+            If there is none, while cells are being found, or if nobody may edit.
         """
-        return self._step(self.history.undo)
+        return self._step("undone", self.history.undo)
 
     def redo(self) -> Edit:
         """Make the edit again that was undone last.
@@ -165,14 +177,15 @@ class HandWork:
         Raises
         ------
         ValueError
-            If there is none, or while cells are being found.
+            If there is none, while cells are being found, or if nobody may edit.
         """
-        return self._step(self.history.redo)
+        return self._step("redone", self.history.redo)
 
-    def _step(self, step: Callable[[], Edit]) -> Edit:
-        self._refuse_while_running()
+    def _step(self, step: Step, take: Callable[[], Edit]) -> Edit:
+        self._refuse()
         with self._lock:
-            edit = step()
+            edit = take()
+            self.edited.emit(step, edit)
             self._follow_threshold(edit)
         self._tell(edit)
         return edit
@@ -185,10 +198,12 @@ class HandWork:
         ValueError
             If all of it was refused; then it is as if nothing had been painted.
         """
+        self._refuse()
         with self._lock:
             edits = self._painted(name, strokes)
             edit = joined(edits[0].tool, edits).by(self.author)
             self.history.note(edit)
+            self.edited.emit("made", edit)
         self._tell(edit)
         return edit
 
@@ -196,6 +211,23 @@ class HandWork:
         """Bring the ids of a section up to date, before it is shown."""
         if self._rerun is None and self.linked.settle(z):
             self.changed.emit(frozenset({z}))
+
+    @contextmanager
+    def held(self, why: str) -> Iterator[None]:
+        """Let nothing change meanwhile: a person is refused, a run waits.
+
+        Raises
+        ------
+        ValueError
+            While cells are being found.
+        """
+        with self._lock:
+            self._refuse_while_running()
+            before, self.refusal = self.refusal, why
+            try:
+                yield
+            finally:
+                self.refusal = before
 
     def burn(self, z: int, area: Area, threshold: float) -> None:
         """Put corrections into membranes that were just made by a threshold."""
@@ -215,18 +247,21 @@ class HandWork:
             if changes:
                 n = len({change.z for change in changes})
                 words = f"{n} excluded section{'s' * (n != 1)} cleared"
-                self.history.do(Edit("run", words, changes=tuple(changes)))
+                edit = Edit("run", words, changes=tuple(changes))
+                self.history.do(edit)
+                self.edited.emit("made", edit)
 
     def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
         """Store cells `(y, x)` that a run found; see `finish_run`."""
-        if self._rerun is None:
-            self.linked.settle_all()
-            self._rerun = Rerun(
-                self.linked.arrays["cells"],
-                last_id=self.linked.last_id,
-                locked=self.linked.locked,
-            )
-        self._rerun.put(z, area, cells, self.corrections[z][area])
+        with self._lock:
+            if self._rerun is None:
+                self.linked.settle_all()
+                self._rerun = Rerun(
+                    self.linked.arrays["cells"],
+                    last_id=self.linked.last_id,
+                    locked=self.linked.locked,
+                )
+            self._rerun.put(z, area, cells, self.corrections[z][area])
 
     def finish_run(self) -> None:
         """Give cells that were there before their ids; keep the run as a step."""
@@ -237,6 +272,7 @@ class HandWork:
         with self._lock:
             if edit.changes:
                 self.history.note(edit)
+                self.edited.emit("made", edit)
         self._results.last_id = self.linked.last_id
 
     def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
@@ -275,6 +311,11 @@ class HandWork:
             Change.between("cells", z, whole, cells, np.where(locked, cells, 0)),
         )
         return [change for change in changes if change is not None]
+
+    def _refuse(self) -> None:
+        self._refuse_while_running()
+        if self.refusal:
+            raise ValueError(self.refusal)
 
     def _refuse_while_running(self) -> None:
         if self._rerun is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
@@ -144,6 +144,29 @@ class Results:
         found = frozenset(sections)
         if len(found) > 1:
             self._linked = self._linked | found if linked else self._linked - found
+
+    @property
+    def segmented(self) -> dict[int, tuple[Area, ...]]:
+        """Which areas of which sections have cells of a run."""
+        return {z: tuple(areas) for z, areas in sorted(self._segmented.items())}
+
+    @property
+    def linked_sections(self) -> frozenset[int]:
+        """Sections through which an id is one cell."""
+        return self._linked
+
+    def remember(
+        self, segmented: Mapping[int, Sequence[Area]], linked: Iterable[int]
+    ) -> None:
+        """Know what earlier runs have given; the cells are there already.
+
+        Membranes are where there are no cells, since probabilities aren't known.
+        """
+        self._segmented = {z: list(areas) for z, areas in segmented.items()}
+        self._linked = frozenset(linked)
+        for z, areas in self._segmented.items():
+            for area in areas:
+                self.membranes[z][area] = self.cells[z][area] == 0
 
     @property
     def linked(self) -> bool:

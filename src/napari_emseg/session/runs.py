@@ -131,8 +131,8 @@ def _keeping_hand_work(
     try:
         return (yield from work)
     finally:
-        results.hand.finish_run()
         results.note_links(region.sections, linked=linked)
+        results.hand.finish_run()
 
 
 def cutting(results: Results, threshold: float) -> Generator[Record, None, None]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.handwork import HandWork
+    from napari_emseg.session.keeping import Keeping
     from napari_emseg.session.recutting import Recuts
 
 
@@ -50,6 +51,8 @@ class Source:
         What is worth a look; None as long as sections weren't checked.
     reviewed
         Sections that a person is done with; runs leave them alone.
+    keeping
+        Saves what is done to it in a project; None as long as there is none.
     """
 
     key: str
@@ -58,6 +61,7 @@ class Source:
     excluded: frozenset[int] = frozenset()
     findings: tuple[SectionCheck, ...] | None = None
     reviewed: frozenset[int] = frozenset()
+    keeping: Keeping | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -123,6 +127,7 @@ class Session:
         """Put a stack to work; what was said of it and made from it comes back."""
         known = self._sources.get(key)
         if known is None or known.stack.shape != stack.shape:
+            self._stop_keeping(known)
             known = Source(key, stack, Results(stack.shape))
         source = replace(known, stack=stack)
         self._put(source)
@@ -135,19 +140,51 @@ class Session:
 
     def forget(self, key: str) -> None:
         """Drop all that is known of a stack."""
-        self._sources.pop(key, None)
+        self._stop_keeping(self._sources.pop(key, None))
         if self.source is not None and self.source.key == key:
             self.deselect()
 
+    def take(self, source: Source) -> None:
+        """Put a source to work with all that is known of it, as from a project."""
+        source.results.hand.reviewed = source.reviewed
+        self._put(source)
+
+    def keep(self, key: str, keeping: Keeping | None) -> Keeping | None:
+        """Let a project keep what is done to a stack; return the one before."""
+        known = self._sources.get(key)
+        if known is None:
+            return None
+        before, known = known.keeping, replace(known, keeping=keeping)
+        self._sources[key] = known
+        if self.source is not None and self.source.key == key:
+            self.source = known
+        return before
+
+    def _stop_keeping(self, source: Source | None) -> None:
+        if source is not None and source.keeping is not None:
+            source.keeping.close()
+
     def exclude(self, z: int, *, excluded: bool = True) -> None:
-        """Leave a section out of all runs, or take it back in."""
-        source = self._source()
+        """Leave a section out of all runs, or take it back in.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or its project is read-only.
+        """
+        source = self._writable()
         change = source.excluded.union if excluded else source.excluded.difference
         self._put(replace(source, excluded=frozenset(change({z}))))
 
     def review(self, z: int, *, reviewed: bool = True) -> None:
-        """Mark a section as reviewed, or as to do again."""
-        source = self._source()
+        """Mark a section as reviewed, or as to do again.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or its project is read-only.
+        """
+        source = self._writable()
         change = source.reviewed.union if reviewed else source.reviewed.difference
         source = replace(source, reviewed=frozenset(change({z})))
         source.results.hand.reviewed = source.reviewed
@@ -341,6 +378,12 @@ class Session:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"
             raise ValueError(msg)
         return self.source
+
+    def _writable(self) -> Source:
+        source = self._source()
+        if source.keeping is not None and source.keeping.read_only:
+            raise ValueError(source.results.hand.refusal)
+        return source
 
     def _to_run(self, source: Source, region: Region) -> Region:
         """Leave out what is excluded, and what is reviewed unless the user says so."""

@@ -1,0 +1,225 @@
+"""Make a project of the stack at work, and open one: everything is as it was left.
+
+`saving` and `opening` are the long part, for a thread; `save_project` and
+`open_project` do all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from napari_emseg.core.records import Record, SectionDone, drain
+from napari_emseg.core.stack import Stack
+from napari_emseg.edit.edits import Name
+from napari_emseg.edit.rerun import burnt_in
+from napari_emseg.project import OpenedSource, Project
+from napari_emseg.session.choices import restore
+from napari_emseg.session.keeping import Keeping
+from napari_emseg.session.past import corrections_in
+from napari_emseg.session.region import Area
+from napari_emseg.session.results import Results
+from napari_emseg.session.saves import Saves
+from napari_emseg.session.session import Session, Source
+
+KEPT: tuple[Name, ...] = ("cells", "corrections")
+"""What a project has of the linked pictures."""
+
+HELD = "the project is being made; try again in a moment"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A project that was read; `adopt` puts it to work."""
+
+    stack: Stack
+    results: Results
+    keeping: Keeping
+
+
+def save_project(session: Session, path: Path | str, *, author: str = "") -> Keeping:
+    """Make a project of the stack at work, and save all that is done to it from now on.
+
+    Parameters
+    ----------
+    path
+        The folder to make; `.emseg` is appended if it doesn't end so.
+
+    Raises
+    ------
+    ValueError
+        If there is no stack, or while cells are being found.
+    OSError
+        If there is something of that name, or it can't be written.
+    """
+    source = session.source
+    if source is None:
+        msg = "no stack is chosen, so there is nothing to make a project of"
+        raise ValueError(msg)
+    keeping = drain(saving(source, path, author=author))
+    follow(session, source.key, keeping)
+    return keeping
+
+
+def open_project(
+    session: Session,
+    path: Path | str,
+    *,
+    author: str = "",
+    read_only: bool = False,
+    source: Path | str | None = None,
+    stack: Stack | None = None,
+) -> Source:
+    """Open a project and put its stack to work, as it was left.
+
+    Parameters
+    ----------
+    source
+        Where the stack is now, if it was moved; that is remembered.
+    stack
+        The stack, if it is open already.
+
+    Raises
+    ------
+    SourceMoved
+        If the stack isn't where it was; the message says how to know it.
+    ValueError
+        If there is a stack of another shape.
+    OSError
+        If the project or the stack can't be read.
+    """
+    work = opening(path, author=author, read_only=read_only, source=source, stack=stack)
+    return adopt(session, uuid4().hex, drain(work))
+
+
+def saving(
+    source: Source, path: Path | str, *, author: str = ""
+) -> Generator[Record, None, Keeping]:
+    """Make a project of a source, section by section; nobody may edit meanwhile.
+
+    Raises
+    ------
+    ValueError
+        While cells are being found.
+    OSError
+        If there is something of that name, or it can't be written.
+    """
+    hand, saves = source.results.hand, Saves()
+    depth, height, width = source.stack.shape
+    whole = slice(0, height), slice(0, width)
+    with hand.held(HELD), ExitStack() as undo:
+        project = Project.create(path, source.stack, author=author, on_record=saves)
+        undo.callback(project.close)
+        for z in range(depth):
+            hand.linked.settle(z)
+            for name in KEPT:
+                values = np.asarray(hand.linked.arrays[name][z])
+                if values.any():
+                    project.put(name, z, whole, values)
+            project.flush()
+            yield SectionDone(z, z + 1, depth)
+        project.lock_cells(hand.linked.locked)
+        project.review_regions(hand.linked.regions)
+        keeping = Keeping(project, source.results, saves)
+        keeping.tell_runs()
+        undo.pop_all()
+    return keeping
+
+
+def opening(
+    path: Path | str,
+    *,
+    author: str = "",
+    read_only: bool = False,
+    source: Path | str | None = None,
+    stack: Stack | None = None,
+) -> Generator[Record, None, Opened]:
+    """Read a project, section by section; the same errors as `open_project`."""
+    saves = Saves()
+    with ExitStack() as undo:
+        project = Project(path, author=author, read_only=read_only, on_record=saves)
+        undo.callback(project.close)
+        found = _source_of(project, source, stack)
+        results = Results(found.stack.shape)
+        yield from _reading(project, results)
+        notes = (found.words,) if found.words else ()
+        keeping = Keeping(project, results, saves, notes)
+        undo.pop_all()
+    return Opened(found.stack, results, keeping)
+
+
+def adopt(session: Session, key: str, opened: Opened) -> Source:
+    """Put a project that was read to work, under the key of its stack."""
+    keeping = opened.keeping
+    review = keeping.project.review
+    source = Source(
+        key,
+        opened.stack,
+        opened.results,
+        excluded=review.named("excluded"),
+        reviewed=review.named("reviewed"),
+        keeping=keeping,
+    )
+    session.take(source)
+    keeping.notes += restore(session, opened.results.hand, keeping.project)
+    keeping.follow(session, key)
+    return source
+
+
+def follow(session: Session, key: str, keeping: Keeping) -> None:
+    """Let a project that was made keep what is done to a stack of a session.
+
+    A project that kept it before is closed.
+
+    Raises
+    ------
+    OSError
+        If the one before can't be saved.
+    """
+    before = session.keep(key, keeping)
+    if before is not None:
+        before.close()
+    keeping.follow(session, key)
+
+
+def _source_of(
+    project: Project, source: Path | str | None, stack: Stack | None
+) -> OpenedSource:
+    if stack is None:
+        return project.open_source(source)
+    found = project.compare_source(stack)
+    size = project.info.source.voxel_size_nm or stack.voxel_size_nm
+    return replace(found, stack=replace(found.stack, voxel_size_nm=size))
+
+
+def _reading(project: Project, results: Results) -> Generator[Record, None, None]:
+    """Fill results from a project's folder."""
+    depth = results.shape[0]
+    hand = results.hand
+    for z in range(depth):
+        for name in KEPT:
+            values = project.section(name, z)
+            if values.any():  # what isn't touched takes no memory
+                hand.linked.arrays[name][z] = values
+        yield SectionDone(z, z + 1, depth)
+    results.last_id = hand.linked.last_id = project.last_id
+    info = project.info
+    areas = {z: tuple(map(_area, known)) for z, known in info.segmented.items()}
+    results.remember(areas, info.linked)
+    for z in range(depth):
+        corrections = results.corrections[z]
+        if corrections.any():
+            results.membranes[z] = burnt_in(results.membranes[z], corrections)
+    hand.linked.locked = project.locked
+    hand.linked.regions = project.regions
+    hand.history.remember(corrections_in(project.edits()))
+
+
+def _area(corners: tuple[int, int, int, int]) -> Area:
+    y0, y1, x0, x1 = corners
+    return slice(y0, y1), slice(x0, x1)
