@@ -33,6 +33,9 @@ class Engine:
     fallback
         Loads the runtime to end with when the device has too little memory or is lost,
         and says what may be used there; None if this is the last one already.
+    shapes
+        Of batches that the runtime has had in other runs. The first of a shape takes
+        several times as long: kernels are chosen, and memory is asked for.
     """
 
     def __init__(
@@ -41,15 +44,17 @@ class Engine:
         runtime: Runtime,
         limits: Limits,
         fallback: Callable[[], tuple[Runtime, Limits]] | None,
+        shapes: set[tuple[int, ...]] | None = None,
     ) -> None:
         self.runtime = runtime
         self.limits = limits
         self._scope = scope
         self._geometry = runtime.geometry
         self._fallback = fallback
+        self._shapes = set() if shapes is None else shapes
         self._planned: tuple[Limits, TilePlan] | None = None
-        self._seconds = 0.0
-        self._pixels = 0
+        self._seconds = {True: 0.0, False: 0.0}
+        self._pixels = {True: 0, False: 0}
         self._most_pixels = 0
         self._tiles_read = 0
         self._tiles_split = 0
@@ -64,9 +69,18 @@ class Engine:
 
     @property
     def ms_per_megapixel(self) -> float | None:
-        """Measured so far, of network input; None if that was too little to tell."""
-        enough = self._pixels > ENOUGH_PIXELS
-        return self._seconds * 1e9 / self._pixels if enough else None
+        """Measured so far, of network input; None if that was too little to tell.
+
+        See `typical`.
+        """
+        first = not self.typical
+        pixels = self._pixels[first]
+        return self._seconds[first] * 1e9 / pixels if pixels > ENOUGH_PIXELS else None
+
+    @property
+    def typical(self) -> bool:
+        """Whether the time is not of first windows of a shape, which take longer."""
+        return self._pixels[False] > ENOUGH_PIXELS
 
     def release(self) -> None:
         """Let the runtime give back its buffers, unless they are hardly missed.
@@ -163,6 +177,7 @@ class Engine:
         self, batch: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32] | None, str]:
         """Return the outputs; or None and what was done to make it work next time."""
+        first = batch.shape not in self._shapes
         try:
             start = perf_counter()
             outputs = self.runtime(batch)
@@ -179,8 +194,9 @@ class Engine:
                 )
                 raise MemoryError(msg) from e
             return None, note
-        self._seconds += perf_counter() - start
-        self._pixels += batch.size
+        self._shapes.add(batch.shape)
+        self._seconds[first] += perf_counter() - start
+        self._pixels[first] += batch.size
         self._most_pixels = max(self._most_pixels, batch.size)
         return outputs, ""
 

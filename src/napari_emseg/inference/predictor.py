@@ -58,11 +58,26 @@ class PredictionResult:
 
 
 class Predictor:
-    """Runs one set of weights over stacks; keeps the loaded network between runs."""
+    """Runs one set of weights over stacks; keeps the loaded network between runs.
 
-    def __init__(self, weights: Weights) -> None:
+    Parameters
+    ----------
+    at_hand
+        So many ways to run it, such as depths, are kept loaded.
+    remember
+        Keep the section that was read last, for runs over one part of it after the
+        other. What is painted into it meanwhile isn't seen.
+    """
+
+    def __init__(
+        self, weights: Weights, *, at_hand: int = 1, remember: bool = False
+    ) -> None:
         self.weights = weights
-        self._loaded: tuple[tuple[object, ...], Runtime] | None = None
+        self._at_hand = at_hand
+        self._remember = remember
+        self._reader: SectionReader | None = None
+        self._loaded: dict[tuple[object, ...], Runtime] = {}
+        self._shapes: dict[int, set[tuple[int, ...]]] = {}
         self._inverting = Inverting()
 
     def run(
@@ -127,10 +142,12 @@ class Predictor:
             *(part.depth, part.heads, s.tta),
             *(s.device, s.runtime, s.half_precision, s.threads),
         )
-        if self._loaded is None or self._loaded[0] != wanted:
-            self._loaded = None  # give its memory back before the next one takes some
-            self._loaded = wanted, self._load(settings)
-        return self._loaded[1]
+        if wanted not in self._loaded:
+            # give memory back before the next one takes some
+            for known in list(self._loaded)[: len(self._loaded) + 1 - self._at_hand]:
+                self._shapes.pop(id(self._loaded.pop(known)), None)
+            self._loaded[wanted] = self._load(settings)
+        return self._loaded[wanted]
 
     def _part(self, settings: PredictSettings) -> Weights:
         """Return the weights as deep as the settings say."""
@@ -160,15 +177,14 @@ class Predictor:
         engine = self._engine(scope, settings, results.kept_bytes)
         try:
             invert = self._inverting.decide(scope.stack, settings)
-            for record in _records(scope, invert, engine, results):
+            reader = self._reader_of(scope, inverted=invert[0])
+            for record in _records(scope, invert[1], reader, engine, results):
                 if isinstance(record, Note):
                     notes.append(record.message)
                 yield record
         finally:
             engine.release()
-            ms = engine.ms_per_megapixel
-            if ms is not None and self._loaded is not None:
-                throughput.remember(self.weights, settings, ms)
+            self._note_speed(engine, settings)
         return PredictionResult(
             probabilities=results.probabilities,
             sections=results.sections,
@@ -187,12 +203,33 @@ class Predictor:
         limits = _limits(scope, settings, runtime, kept)
 
         def on_cpu() -> tuple[Runtime, Limits]:
-            self._loaded = None
+            self._loaded.clear()
+            self._shapes.clear()
             last = self._load(settings.model_copy(update={"device": "cpu"}))
             return last, _limits(scope, settings, last, kept)
 
         fallback = None if runtime.device == "cpu" else on_cpu
-        return Engine(scope, runtime, limits, fallback)
+        shapes = self._shapes.setdefault(id(runtime), set())
+        return Engine(scope, runtime, limits, fallback, shapes)
+
+    def _note_speed(self, engine: Engine, settings: PredictSettings) -> None:
+        """Remember how fast a run was, unless only a slow first window tells."""
+        ms = engine.ms_per_megapixel
+        known = throughput.known(self.weights, settings) is not None
+        if ms is not None and self._loaded and (engine.typical or not known):
+            throughput.remember(self.weights, settings, ms)
+
+    def _reader_of(self, scope: Scope, *, inverted: bool) -> SectionReader:
+        if self._reader is not None and self._reader.serves(
+            scope.stack, scope.rule, invert=inverted
+        ):
+            return self._reader
+        reader = SectionReader(
+            scope.stack, scope.rule, invert=inverted, remember=self._remember
+        )
+        if self._remember:
+            self._reader = reader
+        return reader
 
 
 def predict_stack(
@@ -257,15 +294,13 @@ def _limits(
 
 
 def _records(
-    scope: Scope, inverting: tuple[bool, str], engine: Engine, results: Assembly
+    scope: Scope, words: str, reader: SectionReader, engine: Engine, results: Assembly
 ) -> Generator[Record, None, None]:
     """Chain the stages: reading, computing and writing run in threads of their own."""
     for note in (*scope.notes, *engine.runtime.notes):
         yield Note(note)
-    invert, words = inverting
     if words:
         yield Note(words)
-    reader = SectionReader(scope.stack, scope.rule, invert=invert)
     read = ahead(engine.read(reader), name="emseg-read")
     with closing(ahead(engine.compute(read), name="emseg-compute")) as items:
         yield from results.collect(items, engine)

@@ -57,14 +57,34 @@ class Section:
 
 
 class SectionReader:
-    """Opens sections of one stack by one rule of normalisation."""
+    """Opens sections of one stack by one rule of normalisation.
 
-    def __init__(self, stack: Stack, rule: Normalisation, *, invert: bool) -> None:
+    Parameters
+    ----------
+    remember
+        Keep the section that was opened last.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        rule: Normalisation,
+        *,
+        invert: bool,
+        remember: bool = False,
+    ) -> None:
         self._stack = stack
         self._rule = rule
         self._invert = invert
         self._whole_range: GreyRange | None = None
         self._by_window = _sliced_lazily(stack)
+        self._remember = remember
+        self._last: Section | None = None
+
+    def serves(self, stack: Stack, rule: Normalisation, *, invert: bool) -> bool:
+        """Tell if this opens sections of the same array in the same way."""
+        same = stack.data is self._stack.data
+        return same and (rule, invert) == (self._rule, self._invert)
 
     def open(self, z: int) -> Section:
         """Read section `z`, or only a sample of it if it is huge.
@@ -74,8 +94,14 @@ class SectionReader:
         OSError, ValueError
             From the reader, when the section is damaged.
         """
-        if self._by_window:
-            return self._open_huge(z)
+        if self._last is not None and self._last.z == z:
+            return self._last
+        section = self._open_huge(z) if self._by_window else self._open_whole(z)
+        if self._remember:
+            self._last = section
+        return section
+
+    def _open_whole(self, z: int) -> Section:
         values = self._stack.section(z)
         mask = padding(values)
         own = section_range(values, self._rule, mask)

@@ -1,0 +1,278 @@
+"""The field of view predicted while one moves: shallow first, then deeper.
+
+A view goes in, finished pictures of it come out. They are for the eyes only: nothing is
+written into results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Progress, Record, TileDone
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.core.tiles import TilePlan
+from napari_emseg.core.viewing import LiveSettings
+from napari_emseg.session.depths import depths_of
+from napari_emseg.session.region import Area, Region
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import Predictor
+    from napari_emseg.models.weights import Weights
+    from napari_emseg.session.session import Session, Source
+
+SIDE = 512
+"""Of the view whose time is told, px."""
+
+Paces = dict[int | None, float]
+"""Seconds that a view of `SIDE`² px takes at each depth; None: a network without."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """Rows and columns of a section that are on screen, and what predicts them."""
+
+    source: Source
+    weights: Weights
+    settings: PredictSettings
+    z: int
+    area: Area
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(y, x)` in px."""
+        rows, columns = self.area
+        return rows.stop - rows.start, columns.stop - columns.start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureDone(Record):
+    """A view is predicted.
+
+    `values` `(y, x)` are probabilities of membrane; `depth` None means a network
+    without depth; `done` of `total` pictures of this view are there.
+    """
+
+    view: View
+    values: NDArray[np.float32]
+    depth: int | None
+    seconds: float
+    done: int
+    total: int
+
+
+def view_of(
+    session: Session, z: int, area: Area | None, settings: LiveSettings
+) -> View:
+    """Return what to predict of a section on screen; area None is all of it.
+
+    Raises
+    ------
+    ValueError
+        With the reason in words, if there is to be no preview.
+    """
+    source, weights = session.source, session.weights
+    if source is None or weights is None:
+        what = "stack" if source is None else "weights"
+        msg = f"no preview: choose {what} first"
+        raise ValueError(msg)
+    if source.is_probabilities:
+        msg = f"no preview: {source.name} holds probabilities already"
+        raise ValueError(msg)
+    if z in source.excluded:
+        msg = f"no preview: section {z} is excluded"
+        raise ValueError(msg)
+    if z in source.reviewed and not session.redo_reviewed:
+        msg = f"no preview: section {z} is reviewed"
+        raise ValueError(msg)
+    _, height, width = source.stack.shape
+    rows, columns = area or (slice(0, height), slice(0, width))
+    own = session.predict_settings.model_copy(
+        update={"tta": False, "tile": _tile(weights, settings), "batch": None}
+    )
+    view = View(source, weights, own, z, (rows, columns))
+    y, x = view.shape
+    if y * x > settings.most_megapixels * 1e6:
+        side = int((settings.most_megapixels * 1e6) ** 0.5)
+        msg = f"zoom in: {y} × {x} px are on screen, at most {side}² are predicted"
+        raise ValueError(msg)
+    return view
+
+
+def _tile(weights: Weights, settings: LiveSettings) -> int:
+    """Return the largest tile side; more than the setting if the network needs it."""
+    geometry = weights.card.geometry
+    if geometry is None:
+        return settings.tile
+    return max(settings.tile, TilePlan.smallest_tile(geometry))
+
+
+class Live:
+    """Predicts views; keeps the networks loaded, and the section in view."""
+
+    def __init__(self, settings: LiveSettings | None = None) -> None:
+        self.settings = settings or LiveSettings()
+        self._predictor: Predictor | None = None
+
+    def run(self, view: View) -> Generator[Record, None, None]:
+        """Predict a view: yields a `Progress` for each tile, and each `PictureDone`.
+
+        What is asked for is worked out at the first `next`, which loads the network
+        where it isn't yet. Closing the generator stops after the tile in hand.
+
+        Raises
+        ------
+        ValueError
+            If the same is on screen already, or the run isn't possible.
+        OSError
+            If the section can't be read.
+        """
+        if is_shown(view):
+            msg = "what is on screen was made by these weights; nothing to preview"
+            raise ValueError(msg)
+        predictor = self._predictor
+        if predictor is None or predictor.weights != view.weights:
+            from napari_emseg.inference import Predictor
+
+            predictor = Predictor(view.weights, at_hand=3, remember=True)
+            self._predictor = predictor
+        ways = passes_of(view, self.settings)
+        for nth, way in enumerate(ways, start=1):
+            start = perf_counter()
+            yield Progress("loading", nth - 1, len(ways))
+            predictor.runtime(way)
+            values = yield from _picture(predictor, view, way)
+            seconds = perf_counter() - start
+            yield PictureDone(view, values, way.depth, seconds, nth, len(ways))
+
+
+def _picture(
+    predictor: Predictor, view: View, way: PredictSettings
+) -> Generator[Record, None, NDArray[np.float32]]:
+    """Return probabilities `(y, x)` of a view.
+
+    Raises
+    ------
+    OSError
+        If the section can't be read.
+    """
+    work = predictor.run(
+        view.source.stack, settings=way, sections=[view.z], roi=view.area
+    )
+    with closing(work):
+        while True:
+            try:
+                record = next(work)
+            except StopIteration as stop:
+                result = stop.value
+                break
+            if isinstance(record, TileDone):
+                yield Progress("preview", record.done, record.total)
+    if view.z in result.damaged:
+        msg = f"section {view.z} can't be read: {result.damaged[view.z]}"
+        raise OSError(msg)
+    values: NDArray[np.float32] = result.probabilities[0]
+    return values
+
+
+def passes_of(view: View, settings: LiveSettings) -> tuple[PredictSettings, ...]:
+    """Say at which depths a view is predicted, one after the other.
+
+    The chosen depth at once where that is quick; else the lowest first, then the next,
+    then the deepest that the chosen one allows; each only if it is quick enough here,
+    as far as that is known. The lowest always comes.
+    """
+    depths = view.weights.card.depths
+    if len(depths) < 2:
+        return (view.settings,)
+    chosen = view.settings.depth or max(depths)
+    region = Region((view.z,), view.area)
+    found = depths_of(view.weights, view.settings, view.source.stack, region)
+    times = {depth.depth: depth.seconds for depth in found}
+    whole = times.get(chosen)
+    if whole is not None and whole <= settings.first_s:
+        return (_at(view, chosen),)
+    quick = [
+        depth
+        for depth in sorted(times)
+        if depth <= chosen and _is_quick(depth, times[depth], settings.refined_s)
+    ]
+    wanted = dict.fromkeys((min(depths), *quick[1:2], *quick[-1:]))
+    return tuple(_at(view, depth) for depth in wanted)
+
+
+def _is_quick(depth: int, seconds: float | None, limit: float) -> bool:
+    return depth <= 2 if seconds is None else seconds <= limit
+
+
+def _at(view: View, depth: int) -> PredictSettings:
+    return view.settings.model_copy(update={"depth": depth})
+
+
+def is_shown(view: View) -> bool:
+    """Tell if a run of the same weights has predicted all of a view already."""
+    results = view.source.results
+    made = results.made.get(view.z)
+    if made is None or made.weights != view.weights.card.name:
+        return False
+    part = view.weights.at(view.settings.depth, view.settings.heads)
+    now = {"depth": part.depth, "heads": part.heads, "invert": view.settings.invert}
+    same = {key: made.settings.get(key) for key in now} == now
+    if not same or made.weights_sha256 != part.sha256:
+        return False
+    unknown = results.unknown(view.z)
+    return unknown is None or not unknown[view.area].any()
+
+
+def paces_of(
+    weights: Weights, settings: PredictSettings, voxel_size_nm: VoxelSize | None
+) -> Paces:
+    """Return seconds for 512² px at each depth up to the chosen one, where known."""
+    from napari_emseg.inference import estimate
+
+    nothing = np.broadcast_to(np.uint8(0), (1, 3 * SIDE, 3 * SIDE))
+    stack = Stack(nothing, voxel_size_nm=voxel_size_nm)
+    middle = slice(SIDE, 2 * SIDE)
+    region = Region((0,), (middle, middle))
+    settings = settings.model_copy(update={"tta": False, "tile": None, "batch": None})
+    deepest = settings.depth or max(weights.card.depths, default=0)
+    found = depths_of(weights, settings, stack, region)
+    if found:
+        known = {depth.depth: depth.seconds for depth in found}
+        return {d: s for d, s in known.items() if s is not None and d <= deepest}
+    seconds = estimate(
+        stack, weights, settings=settings, sections=[0], roi=region.roi
+    ).seconds
+    return {} if seconds is None else {None: seconds}
+
+
+def is_quick(paces: Paces, settings: LiveSettings) -> bool | None:
+    """Tell if a preview keeps up with a person; None as long as that isn't known."""
+    if not paces:
+        return None
+    if None in paces:
+        return paces[None] <= settings.refined_s
+    first, *others = (paces[depth] for depth in sorted(paces, key=_level))
+    refined = others[:1]
+    return first <= settings.first_s and all(s <= settings.refined_s for s in refined)
+
+
+def paces_in_words(paces: Paces) -> str:
+    """Say how long the preview takes: `512² px take 0.06 s at depth 1, …`."""
+    named: Sequence[int | None] = sorted(paces, key=_level)[:2]
+    times = [
+        f"{paces[depth]:.2g} s" + (f" at depth {depth}" if depth is not None else "")
+        for depth in named
+    ]
+    return f"{SIDE}² px take {', '.join(times)} here" if times else ""
+
+
+def _level(depth: int | None) -> int:
+    return depth or 0
