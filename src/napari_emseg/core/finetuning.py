@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_emseg.core.settings import Invert, Settings, TrainSettings
+from napari_emseg.core.settings import Device, Invert, Settings, TrainSettings
 
 Trained = Literal["all", "decoder", "head"]
 
@@ -79,6 +79,36 @@ class FinetuneSettings(TrainSettings):
         title="Invert",
         description="Membranes are dark in EM; yes if they are bright in yours.",
     )
+
+
+class NewWeightsSettings(Settings):
+    """New weights, trained from whole sections."""
+
+    architecture: str = Field(
+        "unetpp", title="Network", description="Which network is trained."
+    )
+    width: int = Field(
+        16,
+        ge=1,
+        le=128,
+        title="Width",
+        description="Channels of the first level; twice as many take four times as "
+        "long. CE-Net's are multiples of four.",
+    )
+    training: TrainSettings = TrainSettings()
+
+    @property
+    def device(self) -> Device:
+        """Where to train."""
+        return self.training.device
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Of the network; networks of other packages are taken as they are."""
+        if self.architecture == "cenet":
+            return {"base": max(4, 4 * round(self.width / 4))}
+        known = self.architecture in ("unet", "unetpp")
+        return {"base": self.width} if known else {}
 
 
 class SuggestSettings(Settings):

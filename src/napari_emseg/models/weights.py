@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_documents_path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
@@ -133,6 +134,15 @@ def bundled_folder() -> Path:
     return Path(str(files("napari_emseg") / "models" / "bundled"))
 
 
+def own_folder() -> Path:
+    """Folder of the user's own weights, for all programs to find them by name.
+
+    `EMSEG_WEIGHTS` in the environment names another one.
+    """
+    chosen = os.environ.get("EMSEG_WEIGHTS")
+    return Path(chosen) if chosen else user_documents_path() / "EM weights"
+
+
 def list_weights(*folders: Path) -> dict[str, Weights]:
     """Return bundled weights, and those of further folders, by name.
 
@@ -151,7 +161,9 @@ def list_weights(*folders: Path) -> dict[str, Weights]:
 def load_weights(
     weights: str | Path | Weights, depth: int | None = None, heads: Heads = "last"
 ) -> Weights:
-    """Return weights by bundled name or by file, cut to a depth if one is given.
+    """Return weights by name or by file, cut to a depth if one is given.
+
+    Names are those of bundled weights, and of the user's own in `own_folder`.
 
     Parameters
     ----------
@@ -175,10 +187,13 @@ def _load(weights: str | Path | Weights) -> Weights:
     path = Path(weights)
     if path.suffix == SUFFIX or path.is_file():
         return read_weights(path)
-    known = list_weights()
+    known = list_weights(own_folder())
     if str(weights) not in known:
-        names = ", ".join(known) or "none"
+        bundled = list_weights()
+        names = ", ".join(bundled) or "none"
+        own = ", ".join(name for name in known if name not in bundled)
         msg = f"no weights named {str(weights)!r}; bundled are: {names}"
+        msg += f"; your own are: {own}" * bool(own)
         raise ValueError(msg)
     return known[str(weights)]
 

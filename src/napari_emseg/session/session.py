@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.handwork import HandWork
     from napari_emseg.session.keeping import Keeping
+    from napari_emseg.session.learning import Learning
     from napari_emseg.session.recutting import Recuts
 
 
@@ -122,6 +123,21 @@ class Session:
         self._sources: dict[str, Source] = {}
         self._predictor: Predictor | None = None
         self._recuts: Recuts | None = None
+        self._learning: Learning | None = None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All stacks that were put to work and not forgotten."""
+        return tuple(self._sources.values())
+
+    @property
+    def learning(self) -> Learning:
+        """What is learnt from corrections, and the weights that came of it."""
+        from napari_emseg.session.learning import Learning
+
+        if self._learning is None:
+            self._learning = Learning(self)
+        return self._learning
 
     def select(self, key: str, stack: Stack) -> Source:
         """Put a stack to work; what was said of it and made from it comes back."""

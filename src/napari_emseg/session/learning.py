@@ -1,0 +1,343 @@
+"""Learning from corrections: rounds, what they came to, and which weights are used.
+
+Like the session, it is written to by the GUI thread only. The work of a round is a
+generator for a thread of its own, with a snapshot of what there is to learn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
+from napari_emseg.core.records import Record
+from napari_emseg.models.weights import SUFFIX, Weights, own_folder, read_weights
+from napari_emseg.session.lessons import Learnt, Lesson, fine_tuning, training_anew
+from napari_emseg.session.material import Material
+from napari_emseg.session.prospect import NOTHING
+from napari_emseg.session.rounds import (
+    CANDIDATES,
+    Round,
+    read_rounds,
+    write_rounds,
+)
+
+if TYPE_CHECKING:
+    from napari_emseg.session.session import Session
+
+Settings = FinetuneSettings | NewWeightsSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A round on its way: `work` is for a thread, `stop` keeps the best so far."""
+
+    name: str
+    work: Generator[Record, None, Learnt]
+    stop: Callable[[], None]
+
+
+class Learning:
+    """What one window learns.
+
+    Signals: `changed` when there is something new to say of rounds, classes, or what
+    is learnt from.
+
+    Parameters
+    ----------
+    session
+        Its sources are learnt from, its weights are begun with and replaced.
+    """
+
+    changed = Signal()
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.material = Material(session)
+        self.settings = FinetuneSettings()
+        self.new_settings = NewWeightsSettings()
+        self.rounds: tuple[Round, ...] = ()
+        self._last: tuple[str, Lesson, Settings] | None = None
+        self._folder: Path | None = None
+        self._project: Path | None = None
+        self.material.changed.connect(self._on_material)
+        session.events.source.connect(self._on_source)
+        self._on_source()
+
+    @property
+    def folder(self) -> Path:
+        """Where accepted weights are; candidates lie in a folder of their own in it.
+
+        The project's, or the user's own.
+        """
+        return self._folder or self._project or own_folder()
+
+    @folder.setter
+    def folder(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._read_rounds()
+
+    @property
+    def busy(self) -> bool:
+        """True while a round is on its way."""
+        return any(r.state == "learning" for r in self.rounds)
+
+    @property
+    def since(self) -> int:
+        """Corrections since the latest round began."""
+        began = self.rounds[-1].began if self.rounds else None
+        return 0 if began is None else self.material.corrected(began)
+
+    def start(self, *, new: bool = False) -> Attempt:
+        """Begin a round: from the weights in use, or of `new` ones.
+
+        Raises
+        ------
+        ValueError
+            If one is on its way, no weights are chosen, or there is nothing to learn
+            from.
+        """
+        self._refuse_while_busy()
+        teachers, parent = self.material.teachers(), self._session.weights
+        if parent is None and not new:
+            msg = "no weights are chosen; choose some in 2 Membranes, or train new ones"
+            raise ValueError(msg)
+        if not teachers:
+            raise ValueError(NOTHING)
+        invert = self._session.predict_settings.invert
+        settings = self._own_settings(new=new)
+        began_with = None if new else parent
+        stem = _stem(began_with) or self.new_settings.architecture
+        name = self._free_name(stem)
+        output = self.folder / CANDIDATES / f"{name}{SUFFIX}"
+        round_ = Round(
+            name,
+            "learning",
+            output,
+            parent="" if began_with is None else began_with.card.name,
+            learnt_from=", ".join(dict.fromkeys(t.stack.name for t in teachers)),
+            beginning=began_with,
+        )
+        lesson = Lesson(parent, teachers, output, invert, self.material.classes)
+        self.rounds = (*self.rounds, round_)
+        return self._begin(round_, lesson, settings)
+
+    def _own_settings(self, *, new: bool) -> Settings:
+        """Return the settings of a round, on the device and as bright as runs are."""
+        chosen = self._session.predict_settings
+        if not new:
+            told = {"device": chosen.device, "invert": chosen.invert}
+            return self.settings.model_copy(update=told)
+        training = self.new_settings.training
+        training = training.model_copy(update={"device": chosen.device})
+        return self.new_settings.model_copy(update={"training": training})
+
+    @property
+    def resumable(self) -> Round | None:
+        """The latest round, if it was stopped and can go on."""
+        if self._last is None or self.busy:
+            return None
+        round_ = self.find(self._last[0])
+        if round_ is None or round_.state not in ("stopped", "candidate"):
+            return None
+        return round_ if round_.checkpoint.is_file() else None
+
+    def resume(self) -> Attempt:
+        """Go on with the round that was stopped, with what it learnt from.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        round_ = self.resumable
+        if round_ is None or self._last is None:
+            msg = "no round was stopped that could go on; start a new one"
+            raise ValueError(msg)
+        _, lesson, settings = self._last
+        return self._begin(round_, lesson, settings)
+
+    def _begin(self, round_: Round, lesson: Lesson, settings: Settings) -> Attempt:
+        stopping = Event()
+        lesson.stop = stopping.is_set
+        self._last = round_.name, lesson, settings
+        if isinstance(settings, NewWeightsSettings):
+            work = training_anew(lesson, settings)
+        else:
+            work = fine_tuning(lesson, settings)
+        self._change(round_.name, state="learning")
+        return Attempt(round_.name, work, stopping.set)
+
+    def finish(self, name: str, learnt: Learnt) -> None:
+        """Keep what a round gave, as a candidate."""
+        outcome = "" if learnt.comparison is None else learnt.comparison.words
+        self._change(
+            name,
+            state="candidate",
+            weights=learnt.weights,
+            comparison=learnt.comparison,
+            outcome=outcome,
+        )
+
+    def fail(self, name: str, message: str) -> None:
+        """Say that a round came to nothing."""
+        self._change(name, state="failed", outcome=message)
+
+    def break_off(self, name: str) -> None:
+        """Say that a round was cancelled; it may have weights that weren't compared."""
+        round_ = self._known(name)
+        weights = read_weights(round_.output) if round_.output.is_file() else None
+        self._change(
+            name,
+            state="stopped",
+            weights=weights,
+            outcome="stopped before it was compared",
+        )
+
+    def accept(self, name: str) -> Weights:
+        """Use the weights of a round from now on; return them where they are now.
+
+        Raises
+        ------
+        ValueError
+            If it has none.
+        OSError
+            If their file can't be moved beside the accepted ones.
+        """
+        round_ = self._known(name)
+        if round_.weights is None:
+            msg = f"{name} has no weights that could be accepted"
+            raise ValueError(msg)
+        if round_.output.parent.name == CANDIDATES:
+            round_.checkpoint.unlink(missing_ok=True)
+            round_ = round_.moved(round_.output.parent.parent)
+        self._put(replace(round_, state="accepted"))
+        weights = self._known(name).weights
+        if weights is None:  # it was just read
+            msg = f"{name} can't be read"
+            raise ValueError(msg)
+        self._session.choose_weights(weights)
+        return weights
+
+    def reject(self, name: str) -> None:
+        """Turn a candidate down; its file stays among the candidates."""
+        self._known(name).checkpoint.unlink(missing_ok=True)
+        self._change(name, state="rejected")
+
+    def roll_back(self, name: str | None = None) -> Weights:
+        """Use earlier weights again: those of a round, or what the present began with.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        weights = self.before if name is None else self._known(name).weights
+        if weights is None:
+            msg = "there are no earlier weights to go back to"
+            raise ValueError(msg)
+        self._session.choose_weights(weights)
+        self.changed.emit()
+        return weights
+
+    @property
+    def before(self) -> Weights | None:
+        """The weights that those in use began with, as far as they are known."""
+        used = self._session.weights
+        if used is None:
+            return None
+        for round_ in self.rounds:
+            if round_.weights is not None and round_.weights.path == used.path:
+                return round_.beginning or self._by_name(round_.parent)
+        return None
+
+    def in_use(self, round_: Round) -> bool:
+        """Tell if a round's weights are those in use."""
+        used = self._session.weights
+        return (
+            used is not None
+            and round_.weights is not None
+            and used.path == round_.weights.path
+        )
+
+    def find(self, name: str) -> Round | None:
+        """Return a round by its name."""
+        return next((r for r in self.rounds if r.name == name), None)
+
+    def _by_name(self, name: str) -> Weights | None:
+        from napari_emseg.models.weights import list_weights
+
+        return list_weights(self.folder).get(name)
+
+    def _known(self, name: str) -> Round:
+        found = self.find(name)
+        if found is None:
+            msg = f"there is no round {name!r}"
+            raise ValueError(msg)
+        return found
+
+    def _change(self, name: str, **what: object) -> None:
+        self._put(replace(self._known(name), **what))  # type: ignore[arg-type]
+
+    def _put(self, round_: Round) -> None:
+        self.rounds = tuple(round_ if r.name == round_.name else r for r in self.rounds)
+        self._write_rounds()
+        self.changed.emit()
+
+    def _refuse_while_busy(self) -> None:
+        if self.busy:
+            msg = "weights are being trained already; wait for the end, or stop it"
+            raise ValueError(msg)
+
+    def _free_name(self, stem: str) -> str:
+        """Return a name that no round has, and no file of the folder."""
+        taken = {r.name for r in self.rounds}
+        for folder in (self.folder, self.folder / CANDIDATES):
+            taken |= {path.stem for path in folder.glob(f"*{SUFFIX}")}
+        n = 1
+        while f"{stem}-round{n}" in taken:
+            n += 1
+        return f"{stem}-round{n}"
+
+    def _on_source(self) -> None:
+        """Follow the project of the stack at work, and drop labels of another one."""
+        source = self._session.source
+        keeping = None if source is None else source.keeping
+        project = None if keeping is None else keeping.weights_folder
+        if project is not None and keeping is not None and keeping.read_only:
+            project = None
+        if project != self._project:
+            self._project = project
+            self._read_rounds()
+        self.changed.emit()
+
+    def _on_material(self) -> None:
+        self._write_rounds()
+        self.changed.emit()
+
+    def _read_rounds(self) -> None:
+        """Take the rounds of a folder besides the one that is on its way."""
+        here = [r for r in self.rounds if r.state == "learning"]
+        if self._folder is None and self._project is None:
+            self.rounds = tuple(here)
+            return
+        rounds, names = read_rounds(self.folder)
+        self.rounds = (*rounds, *here)
+        self.material.remember_classes(names)
+        self.changed.emit()
+
+    def _write_rounds(self) -> None:
+        """Write the list into a project; cards alone tell where there is none."""
+        if self._folder is not None or self._project is not None:
+            write_rounds(self.folder, self.rounds, self.material.classes)
+
+
+def _stem(weights: Weights | None) -> str:
+    """Return the name of the family of weights."""
+    return "" if weights is None else re.sub(r"-round\d+$", "", weights.card.name)

@@ -1,0 +1,185 @@
+"""Rounds of learning: what each was made from and has come to, also in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_emseg.models.weights import SUFFIX, Weights, read_weights
+
+if TYPE_CHECKING:
+    from napari_emseg.train.acceptance import Comparison
+
+State = Literal["learning", "stopped", "candidate", "accepted", "rejected", "failed"]
+
+CANDIDATES = "candidates"
+"""Folder, beside accepted weights, of those that are not."""
+
+LIST = "rounds.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """One round of learning.
+
+    Parameters
+    ----------
+    output
+        Where its weights are, or will be.
+    parent
+        Name of the weights that it began with; of none if they are new.
+    learnt_from, outcome
+        In words; `outcome` is how the comparison ended, or what went wrong.
+    weights
+        What it gave; None as long as there is nothing.
+    beginning
+        The weights that it began with.
+    """
+
+    name: str
+    state: State
+    output: Path
+    parent: str = ""
+    learnt_from: str = ""
+    outcome: str = ""
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    weights: Weights | None = None
+    comparison: Comparison | None = None
+    beginning: Weights | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """What an unfinished round goes on from."""
+        return self.output.with_name(f"{self.output.stem}.checkpoint")
+
+    @property
+    def decidable(self) -> bool:
+        """True if there are weights that are neither in use nor turned down."""
+        return self.weights is not None and self.state in ("candidate", "stopped")
+
+    def moved(self, folder: Path) -> Round:
+        """Move its weights into another folder.
+
+        Raises
+        ------
+        OSError
+            If that can't be done; then they stay where they are.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / self.output.name
+        os.replace(self.output, target)
+        return replace(self, output=target, weights=read_weights(target))
+
+
+class _Line(BaseModel):
+    """A round in the file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    state: State
+    file: str
+    parent: str = ""
+    learnt_from: str = ""
+    outcome: str = ""
+    began: datetime
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    classes: tuple[str, ...] = ()
+    rounds: tuple[_Line, ...] = Field(default=())
+
+
+def write_rounds(folder: Path, rounds: Iterable[Round], classes: Iterable[str]) -> None:
+    """Write a list of rounds beside their weights, as a whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [_line(r, folder) for r in rounds if r.output.is_relative_to(folder)]
+    content: dict[str, Any] = {"classes": list(classes), "rounds": lines}
+    part = folder / f"{LIST}.part"
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / LIST)
+
+
+def _line(round_: Round, folder: Path) -> dict[str, Any]:
+    line = _Line(
+        name=round_.name,
+        state=round_.state,
+        file=round_.output.relative_to(folder).as_posix(),
+        parent=round_.parent,
+        learnt_from=round_.learnt_from,
+        outcome=round_.outcome,
+        began=round_.began,
+    )
+    return line.model_dump(mode="json")
+
+
+def read_rounds(folder: Path) -> tuple[list[Round], tuple[str, ...]]:
+    """Read what `write_rounds` wrote; rounds whose weights are gone are left out.
+
+    A round that was learning then was broken off. Weights that no round knows, such
+    as those of another machine, count as accepted.
+
+    Returns
+    -------
+    rounds
+    classes
+        Names by code.
+    """
+    try:
+        text = (folder / LIST).read_text(encoding="utf-8")
+        listed = _Listed.model_validate_json(text)
+    except (OSError, ValidationError):
+        listed = _Listed()
+    found = [_read(line, folder) for line in listed.rounds]
+    rounds = [r for r in found if r.weights is not None or r.checkpoint.is_file()]
+    known = {r.output for r in rounds}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        weights = None if path in known else _weights(path)
+        if weights is not None:
+            rounds.append(
+                Round(
+                    path.stem,
+                    "accepted",
+                    path,
+                    learnt_from=weights.card.summary,
+                    began=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+                    weights=weights,
+                )
+            )
+    return sorted(rounds, key=lambda r: r.began), listed.classes
+
+
+def _read(line: _Line, folder: Path) -> Round:
+    output = folder / line.file
+    return Round(
+        line.name,
+        "stopped" if line.state == "learning" else line.state,
+        output,
+        parent=line.parent,
+        learnt_from=line.learnt_from,
+        outcome=line.outcome,
+        began=line.began,
+        weights=_weights(output),
+    )
+
+
+def _weights(path: Path) -> Weights | None:
+    try:
+        return read_weights(path)
+    except (OSError, ValueError):
+        return None
