@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from napari_emseg.cells.regions import Regions, drop_small, join_small, regions_of
+from napari_emseg.cells.regions import (
+    Regions,
+    Strengths,
+    drop_small,
+    join_small,
+    regions_of,
+)
 from napari_emseg.cells.seams import seams_of
 
 
@@ -27,10 +33,11 @@ def test_seams_and_what_is_measured_on_them() -> None:
     near = np.ones((3, 4), bool)
     near[1] = False
     sizes = np.array([0, 4, 4, 2])
-    regions = regions_of(sizes, seams, membrane, near)
+    regions = regions_of(sizes, seams.ends, Strengths.along(seams, membrane, near))
     np.testing.assert_allclose(regions.membrane * 12, [2, 8.5], rtol=3e-3)
     np.testing.assert_allclose(regions.length, [1, 2], rtol=3e-3)
-    far = regions_of(sizes, seams, membrane, np.zeros((3, 4), bool))
+    nowhere = Strengths.along(seams, membrane, np.zeros((3, 4), bool))
+    far = regions_of(sizes, seams.ends, nowhere)
     np.testing.assert_allclose(far.membrane * 12, [4, 8.5])
     assert seams.between(np.array([0, 1, 1, 2])).tolist() == [8, 9]
     assert seams.between(np.array([0, 1, 2, 0])).tolist() == [2, 6]

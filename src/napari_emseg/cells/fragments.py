@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from napari_emseg.cells.partition import partition
-from napari_emseg.cells.regions import Regions, drop_small, join_small, regions_of
+from napari_emseg.cells.regions import (
+    Regions,
+    Strengths,
+    drop_small,
+    join_small,
+    regions_of,
+)
 from napari_emseg.cells.seams import Seams, seams_of
 from napari_emseg.cells.tree import MergeTree
 from napari_emseg.core.settings import CellSettings
@@ -70,12 +76,25 @@ class Fragments:
 
     def joined(self, settings: CellSettings) -> NDArray[np.int64]:
         """Map `(n + 1,)` from fragments to cells; 0 for what is no cell."""
-        if settings.method == "agglomeration":
-            into = self.tree.cut(settings.join)
-        else:
-            into = partition(self.regions, settings.method, settings.join)
-        join = join_small if settings.small == "merge" else drop_small
-        return join(self.regions.merged(into), settings.minimum_size)[into]
+        return joined(self.regions, settings, self.tree)
+
+
+def joined(
+    regions: Regions, settings: CellSettings, tree: MergeTree | None = None
+) -> NDArray[np.int64]:
+    """Map `(n + 1,)` from fragments to cells; 0 for what is no cell.
+
+    Parameters
+    ----------
+    tree
+        Of the regions, if it is known already.
+    """
+    if settings.method == "agglomeration":
+        into = (tree or MergeTree.of(regions)).cut(settings.join)
+    else:
+        into = partition(regions, settings.method, settings.join)
+    join = join_small if settings.small == "merge" else drop_small
+    return join(regions.merged(into), settings.minimum_size)[into]
 
 
 def find_fragments(
@@ -100,16 +119,17 @@ def find_fragments(
     if exclude is not None:
         inside &= ~exclude
         membrane = np.where(exclude, np.float32(0), membrane)
-    strength = _strength(membrane, threshold)
+    strength = strength_of(membrane, threshold)
     labels = flood(strength, seeds(distance_transform(inside)), exclude)
-    reach = _reach(inside)
+    reach = reach_of(inside)
     seams = seams_of(labels, strength)
     sizes = np.bincount(labels[inside], minlength=int(labels.max()) + 1)
-    regions = regions_of(sizes, seams, strength, reach <= BROAD)
+    strengths = Strengths.along(seams, strength, reach <= BROAD)
+    regions = regions_of(sizes, seams.ends, strengths)
     return Fragments(labels, reach, regions, MergeTree.of(regions), seams)
 
 
-def _strength(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+def strength_of(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
     """Put probabilities on a scale where the threshold is 1/2, by their odds.
 
     Networks differ in how sure of their membranes they are, and the threshold of a card
@@ -131,13 +151,35 @@ def seeds(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
     depth
         Distance to the nearest membrane `(y, x)`, px; 0 on membranes.
     """
+    return seeds_of(peaks_of(depth), label(depth > 0, connectivity=1))
+
+
+def peaks_of(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where the smoothed distance to membranes is largest."""
     smooth = gaussian_smoothing(depth, SEED_SIGMA)
-    peaks = (smooth == maximum_filter(smooth, 5)) & (depth > 0)
-    areas = label(depth > 0, connectivity=1)
-    seeded = np.zeros(int(areas.max()) + 1, bool)
-    seeded[areas[peaks]] = True
-    peaks |= (areas > 0) & ~seeded[areas]
-    found: NDArray[np.uint32] = label(peaks, connectivity=1).astype(np.uint32)
+    peaks: NDArray[np.bool_] = (smooth == maximum_filter(smooth, 5)) & (depth > 0)
+    return peaks
+
+
+def seeds_of(
+    peaks: NDArray[np.bool_],
+    areas: NDArray[np.uint64],
+    seeded: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint32]:
+    """Return peaks, and areas without any, as seeds that are numbered row by row.
+
+    Parameters
+    ----------
+    areas
+        4-connected areas inside, 0 between them.
+    seeded
+        Which of them have a peak; those with one in `peaks` if not given.
+    """
+    if seeded is None:
+        seeded = np.zeros(int(areas.max()) + 1, bool)
+        seeded[areas[peaks]] = True
+    drowned = (areas > 0) & ~seeded[areas]
+    found: NDArray[np.uint32] = label(peaks | drowned, connectivity=1).astype(np.uint32)
     return found
 
 
@@ -159,7 +201,8 @@ def flood(
     return flooded(ridges, markers, closed)
 
 
-def _reach(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def reach_of(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the distance to the next place inside `(y, x)`, px, rounded up."""
     if not inside.any():
         return np.full(inside.shape, FARTHEST, np.uint8)
     distance: NDArray[np.float32] = distance_transform(~inside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,16 +22,17 @@ CONTAINED = 0.8
 
 @dataclass(slots=True, eq=False)
 class _Section:
-    """Profiles `(y, x)` 1 … n of one section; `first + k` is profile k + 1 of all.
+    """Profiles 1 … n of one section; `first + k` is profile k + 1 of all.
 
-    `moved` is the shift that lays it on the newest section's grid; `open` tells which
-    profiles (0 is none) nothing was found for in later sections.
+    `open` tells which profiles (0 is none) nothing was found for in later sections.
+    `labels` `(y, x)` are there if they are compared here; `moved` is the shift that
+    lays them on the newest section's grid.
     """
 
-    labels: NDArray[np.uint32]
     sizes: NDArray[np.int64]
     first: int
     open: NDArray[np.bool_]
+    labels: NDArray[np.uint32]
     moved: Shift = (0, 0)
 
 
@@ -60,17 +61,23 @@ class Linker:
 
     def add(self, labels: NDArray[np.uint32]) -> None:
         """Take the next section `(y, x)` with profiles 1 … n, 0 between them."""
-        first = self._firsts[-1]
         n = int(labels.max(initial=0))
-        self._firsts.append(first + n)
-        if n == 0:
-            return
         sizes = np.bincount(labels.ravel(), minlength=n + 1)
-        free = np.ones(n + 1, bool)
-        free[0] = False
-        now = _Section(labels, sizes, first, free.copy())
-        self._look_back(now, free)
-        self._recent = [*self._recent[-BRIDGE:], now]
+        self._take(sizes, self._compared(labels) if n else [], labels)
+
+    def add_counted(
+        self, sizes: NDArray[np.int64], overlaps: Sequence[Overlap]
+    ) -> None:
+        """Take the next section, whose profiles were compared elsewhere.
+
+        Parameters
+        ----------
+        sizes
+            `(n + 1,)` pixels of each profile, and of what is none.
+        overlaps
+            With up to `BRIDGE + 1` sections before that have profiles, the last first.
+        """
+        self._take(sizes, overlaps, np.zeros((0, 0), np.uint32))
 
     def finish(self) -> list[NDArray[np.uint32]]:
         """Return for each section the ids `(n + 1,)` of its profiles, that of 0 is 0.
@@ -84,20 +91,36 @@ class Linker:
         bounds = zip(self._firsts[:-1], self._firsts[1:], strict=True)
         return [np.concatenate([zero, ids[a:b].astype(np.uint32)]) for a, b in bounds]
 
-    def _look_back(self, now: _Section, free: NDArray[np.bool_]) -> None:
-        """Match profiles that are `free` with those before, the last section first."""
-        last: Overlap | None = None
+    def _take(
+        self,
+        sizes: NDArray[np.int64],
+        overlaps: Sequence[Overlap],
+        labels: NDArray[np.uint32],
+    ) -> None:
+        first, n = self._firsts[-1], len(sizes) - 1
+        self._firsts.append(first + n)
+        if n == 0:
+            return
+        free = np.ones(n + 1, bool)
+        free[0] = False
+        now = _Section(sizes, first, free.copy(), labels)
+        for before, overlap in zip(reversed(self._recent), overlaps, strict=True):
+            self._match(before, now, overlap, free)
+        if overlaps:
+            self._note_branches(self._recent[-1], now, overlaps[0], free)
+        self._recent = [*self._recent[-BRIDGE:], now]
+
+    def _compared(self, labels: NDArray[np.uint32]) -> list[Overlap]:
+        """Return overlaps with the sections before, the last one first."""
+        overlaps: list[Overlap] = []
         for before in reversed(self._recent):
-            if last is None:
-                last = overlap = best_overlap(
-                    before.labels, now.labels, self._settings.shift
-                )
+            if not overlaps:
+                overlap = best_overlap(before.labels, labels, self._settings.shift)
                 self._move(overlap.shift)
             else:
-                overlap = overlap_of(before.labels, now.labels, before.moved)
-            self._match(before, now, overlap, free)
-        if last is not None:
-            self._note_branches(self._recent[-1], now, last, free)
+                overlap = overlap_of(before.labels, labels, before.moved)
+            overlaps.append(overlap)
+        return overlaps
 
     def _move(self, shift: Shift) -> None:
         for before in self._recent:
@@ -152,9 +175,3 @@ class Linker:
             if returns.get(int(cell[k])) == int(cell[host])
         ]
         return self._together(total, back)
-
-
-def _pairs(
-    one: NDArray[np.int64], other: NDArray[np.int64]
-) -> Iterator[tuple[int, int]]:
-    return zip(one.tolist(), other.tolist(), strict=True)

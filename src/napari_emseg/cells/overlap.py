@@ -73,7 +73,8 @@ def best_overlap(
     correlate best by phase.
     """
     still = overlap_of(before, after)
-    shift = _shift(before > 0, after > 0, largest_shift)
+    one, other = (binned(cells > 0) for cells in (before, after))
+    shift = find_shift(one, other, largest_shift, BIN)
     if shift == (0, 0):
         return still
     moved = overlap_of(before, after, shift)
@@ -95,27 +96,35 @@ def _common(
     return before[here], after[there]
 
 
-def _shift(before: NDArray[np.bool_], after: NDArray[np.bool_], largest: int) -> Shift:
-    """Return where two masks correlate best by phase, to the next multiple of `BIN`."""
-    reach = min(largest, *(n // 2 for n in before.shape)) // BIN
+def find_shift(
+    before: NDArray[np.float32], after: NDArray[np.float32], largest: int, step: int
+) -> Shift:
+    """Return where two pictures correlate best by phase, in multiples of `step`.
+
+    Parameters
+    ----------
+    before, after
+        `(y, x)` of squares of `step` px, see `binned`.
+    largest
+        Shift along y and x, px.
+    """
+    reach = min(largest // step, *(n // 2 for n in before.shape))
     if reach == 0:
         return (0, 0)
-    one, other = (fft.rfft2(_binned(mask)) for mask in (before, after))
+    one, other = (fft.rfft2(share - share.mean()) for share in (before, after))
     product = one * np.conj(other)
     size = np.abs(product)
     product /= size + 1e-9 * size.max() + np.finfo(np.float32).tiny
-    shape = tuple(n // BIN for n in before.shape)
-    peaks = gaussian_filter(fft.irfft2(product, shape), 1.0, mode="wrap")
+    peaks = gaussian_filter(fft.irfft2(product, before.shape), 1.0, mode="wrap")
     steps = np.r_[0 : reach + 1, -reach:0]
     near = peaks[np.ix_(steps, steps)]
     y, x = np.unravel_index(int(near.argmax()), near.shape)
-    return int(steps[y]) * BIN, int(steps[x]) * BIN
+    return int(steps[y]) * step, int(steps[x]) * step
 
 
-def _binned(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the mean of squares of `BIN` px, less the mean of all."""
-    height, width = (n // BIN for n in mask.shape)
-    square = mask[: height * BIN, : width * BIN].reshape(height, BIN, width, BIN)
-    share = square.mean((1, 3), dtype=np.float32)
-    centred: NDArray[np.float32] = share - share.mean()
-    return centred
+def binned(mask: NDArray[np.bool_], step: int = BIN) -> NDArray[np.float32]:
+    """Return the mean of squares of `step` px."""
+    height, width = (n // step for n in mask.shape)
+    square = mask[: height * step, : width * step].reshape(height, step, width, step)
+    share: NDArray[np.float32] = square.mean((1, 3), dtype=np.float32)
+    return share

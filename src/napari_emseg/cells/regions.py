@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from napari_emseg.cells.seams import Seams
 
 FAR = 1e-3
 """How much a pixel counts that is not near what its seam parts."""
+
+FINE = 2**30
+"""Membrane is summed in such parts, as whole numbers, so that order doesn't matter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,23 +56,85 @@ class Regions:
         return Regions(sizes, edges, mean, length)
 
 
-def regions_of(
-    sizes: NDArray[np.int64],
-    seams: Seams,
-    membrane: NDArray[np.float32],
-    near: NDArray[np.bool_],
-) -> Regions:
-    """Measure fragments of given sizes `(n,)` on membranes `(y, x)` at their seams.
+@dataclass(frozen=True, slots=True, eq=False)
+class Strengths:
+    """Sums of membrane along seams, exact: parts of a section add up to the whole.
 
-    Of each two pixels that part fragments the one of more membrane counts, so that a
-    membrane of one pixel is as strong as a broad one. Seams that go on through broad
-    membrane count where they are `near` `(y, x)` what they part, if they are anywhere.
+    Parameters
+    ----------
+    near, all
+        `(m,)` pixels near what the seam parts, and all of them.
+    membrane_near, membrane
+        `(m,)` their membrane in units of 1 / `FINE`.
     """
-    m = len(seams.ends)
-    weight = near.ravel()[seams.pixels] + FAR
-    length = np.bincount(seams.edges, weight, m).astype(np.float64)
-    total = np.bincount(seams.edges, weight * membrane.ravel()[seams.pixels], m)
-    return Regions(sizes, seams.ends, total / length, length)
+
+    near: NDArray[np.int64]
+    all: NDArray[np.int64]
+    membrane_near: NDArray[np.int64]
+    membrane: NDArray[np.int64]
+
+    @classmethod
+    def along(
+        cls,
+        seams: Seams,
+        membrane: NDArray[np.float32],
+        near: NDArray[np.bool_],
+    ) -> Strengths:
+        """Measure seams on membranes `(y, x)`.
+
+        Of each two pixels that part fragments the one of more membrane counts, so that
+        a membrane of one pixel is as strong as a broad one. `near` `(y, x)` is where a
+        pixel tells something about the boundary.
+        """
+        return cls.of_pixels(
+            seams.edges,
+            len(seams.ends),
+            membrane.ravel()[seams.pixels],
+            near.ravel()[seams.pixels],
+        )
+
+    @classmethod
+    def of_pixels(
+        cls,
+        edges: NDArray[Any],
+        m: int,
+        membrane: NDArray[np.float32],
+        near: NDArray[np.bool_],
+    ) -> Strengths:
+        """Add up pixels `(k,)` of which each belongs to one of `m` seams."""
+        fine = np.rint(membrane.astype(np.float64) * FINE)
+        sums = (
+            np.bincount(edges, weights, m).astype(np.int64)
+            for weights in (near, None, fine * near, fine)
+        )
+        return cls(*sums)
+
+    @classmethod
+    def added(
+        cls, parts: Sequence[Strengths], edges: NDArray[np.intp], m: int
+    ) -> Strengths:
+        """Return sums of what the seams of `parts`, one after the other, belong to."""
+        names = ("near", "all", "membrane_near", "membrane")
+        sums = []
+        for name in names:
+            total = np.zeros(m, np.int64)
+            values = [np.asarray(getattr(part, name)) for part in parts]
+            np.add.at(total, edges, np.concatenate([np.zeros(0, np.int64), *values]))
+            sums.append(total)
+        return cls(*sums)
+
+
+def regions_of(
+    sizes: NDArray[np.int64], ends: NDArray[np.int64], strengths: Strengths
+) -> Regions:
+    """Return fragments of given sizes `(n,)` with what was measured at their seams.
+
+    Seams that go on through broad membrane count where they are near what they part, if
+    they are anywhere.
+    """
+    length = strengths.near + FAR * strengths.all
+    total = (strengths.membrane_near + FAR * strengths.membrane) / FINE
+    return Regions(sizes, ends, total / length, length)
 
 
 def drop_small(regions: Regions, minimum_size: int) -> NDArray[np.int64]:
