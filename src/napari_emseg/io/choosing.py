@@ -121,7 +121,16 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
 
     sizes = volume.sizes
     shape = (sizes[along] if along else 1, sizes["Y"], sizes["X"])
-    return SectionArray(shape, volume.dtype, read, name=name, depth=depth)
+    array = SectionArray(shape, volume.dtype, read, name=name, depth=depth)
+    of_volume = volume.part
+    if of_volume is not None and volume.chunk is not None and "S" not in volume.axes:
+
+        def part(z: int, rows: slice, columns: slice) -> NDArray[Any]:
+            index: Index = tuple(z if a == along else fixed[a] for a in lead)
+            return of_volume(index, rows, columns)
+
+        array.read_parts(part, volume.chunk)
+    return array
 
 
 def _axes(volume: Volume, choice: Choice, name: str) -> tuple[str, dict[str, int]]:

@@ -24,10 +24,15 @@ _DEEPEST = 4
 """Groups in groups that are looked into: plates have row, well and field."""
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path | str) -> Contents:
     """List the images and arrays of a Zarr store; an image at its root is the default.
 
     Notes are read as found rather than validated, since many writers bend the rules.
+
+    Parameters
+    ----------
+    path
+        Of a folder, or a URL that fsspec knows.
     """
     root = zarr.open(path, mode="r")
     if isinstance(root, zarr.Array):

@@ -142,7 +142,8 @@ def open_stack(
     ----------
     path
         TIFF, PNG, JPEG, MRC, DM3/DM4, HDF5, OME-Zarr, npy, a folder of sections in the
-        order of the numbers in their names, or a glob such as `raw/*.png`.
+        order of the numbers in their names, or a glob such as `raw/*.png`. An OME-Zarr
+        may also be a URL that fsspec knows (`https://…`, `s3://…`).
     voxel_size_nm
         `(z, y, x)`; wins over what the file says.
     dataset
@@ -243,6 +244,8 @@ def read_provenance(path: str | PathLike[str]) -> Provenance | None:
 def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
     """Return the source, its name for messages, its format and its contents."""
     text = fspath(path)
+    if "://" in text:
+        return _look_at_url(text)
     place = Path(text).expanduser()
     if not place.exists() and any(c in text for c in "*?["):
         found = [Path(p) for p in globbing.glob(str(place))]
@@ -261,6 +264,19 @@ def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
     with clear_errors(place.name):
         known = recognise(place)
         return str(place), place.name, known, known.contents(place)
+
+
+def _look_at_url(url: str) -> tuple[str, str, Format, Contents]:
+    """Return what `_look` does of an OME-Zarr anywhere that fsspec reaches."""
+    from napari_emseg.io import omezarr
+
+    name = url.rstrip("/").rpartition("/")[2]
+    try:
+        with clear_errors(url):
+            return url, name, ZARR, omezarr.contents(url)
+    except ImportError as e:
+        msg = f"{url}: {e}"
+        raise UnreadableError(msg) from e
 
 
 def _stem(name: str) -> str:

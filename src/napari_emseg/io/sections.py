@@ -14,6 +14,12 @@ from napari_emseg.io.errors import UnreadableError, clear_errors
 Read = Callable[[int, int], NDArray[Any]]
 """Reads sections `first` … `last - 1` as `(n, y, x)`; must be thread-safe if n is 1."""
 
+Part = Callable[[int, slice, slice], NDArray[Any]]
+"""Reads rows and columns of a section `(y, x)`; must be thread-safe."""
+
+BAND_BYTES = 64 * 2**20
+"""What is thinned out while it is read is read in bands of so many bytes."""
+
 
 class SectionArray:
     """Sections `(z, y, x)` that are read when sliced; safe to share by threads.
@@ -53,6 +59,19 @@ class SectionArray:
         self._depth = depth
         self._lock = Lock()
         self._slab: tuple[int, NDArray[Any]] | None = None
+        self._part: Part | None = None
+        self._chunk = self.shape[1:]
+
+    def read_parts(self, part: Part, chunk: tuple[int, int]) -> None:
+        """Read parts of sections without the rest, in chunks of `(y, x)` px."""
+        self._part = part
+        self._chunk = chunk
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """`(z, y, x)` of what is read at once."""
+        y, x = self._chunk
+        return self._depth, y, x
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -73,8 +92,10 @@ class SectionArray:
         """Index by integers, slices, an ellipsis; along z also by a list or mask."""
         which, rest = self._split(key)
         if isinstance(which, SupportsIndex) and not isinstance(which, np.ndarray):
-            section = self._section(int(np.arange(self.shape[0])[which]))
-            return np.asarray(section[rest])
+            z = int(np.arange(self.shape[0])[which])
+            if self._part is not None and all(isinstance(r, slice) for r in rest):
+                return self._parts(z, *rest)
+            return np.asarray(self._section(z)[rest])
         picked = np.arange(self.shape[0])[which]
         if len(picked) == 0:
             return np.empty((0, *self.shape[1:]), self.dtype)[:, *rest]
@@ -90,6 +111,32 @@ class SectionArray:
         missing = [slice(None)] * (3 - len(keys) + len(dots))
         keys[at : at + 1] = missing
         return keys[0], tuple(keys[1:])
+
+    def _parts(self, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read rows and columns of a section; with steps, band by band."""
+        y, x = (
+            range(n)[s] for n, s in zip(self.shape[1:], (rows, columns), strict=True)
+        )
+        if len(y) * len(x) == 0 or y.step < 0 or x.step < 0:
+            return self._section(z)[rows, columns]
+        whole = (len(y), len(x)) == self.shape[1:]
+        if whole:
+            return self._section(z)
+        across = slice(x.start, x[-1] + 1)
+        row_bytes = (across.stop - across.start) * self.dtype.itemsize * y.step
+        band = len(y) if y.step == x.step == 1 else max(1, BAND_BYTES // row_bytes)
+        bands = [y[first : first + band] for first in range(0, len(y), band)]
+        values = [
+            self._load_part(z, slice(b.start, b[-1] + 1), across)[:: y.step, :: x.step]
+            for b in bands
+        ]
+        return values[0] if len(values) == 1 else np.concatenate(values)
+
+    def _load_part(self, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        if self._part is None:
+            return self._section(z)[rows, columns]
+        with clear_errors(f"{self._name}, section {z}"):
+            return np.asarray(self._part(z, rows, columns), dtype=self.dtype)
 
     def _section(self, z: int) -> NDArray[Any]:
         section: NDArray[Any]

@@ -18,6 +18,9 @@ from napari_emseg.io.errors import UnreadableError, Value
 Index = tuple[Any, ...]
 """An integer for each axis, or a slice."""
 
+Part = Callable[[Index, slice, slice], NDArray[Any]]
+"""Index as for a section, rows and columns (with both ends, no steps) → values."""
+
 SLAB_BYTES = 128 * 2**20
 """Sections that share chunks are read together up to this size."""
 
@@ -48,6 +51,10 @@ class Volume:
         Sections that share chunks.
     levels
         Smaller copies of this volume, largest first.
+    part
+        Reads a part of a section without the rest; None where that isn't cheaper.
+    chunk
+        `(y, x)` of what is read at once then.
     """
 
     axes: str
@@ -59,6 +66,8 @@ class Volume:
     words: str = ""
     depth: int = 1
     levels: tuple[Volume, ...] = ()
+    part: Part | None = None
+    chunk: tuple[int, int] | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -114,8 +123,11 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
     lead = "".join(kept)
 
     def read(index: Index) -> NDArray[Any]:
+        return part(index, slice(None), slice(None))
+
+    def part(index: Index, rows: slice, columns: slice) -> NDArray[Any]:
         at: dict[str, Any] = dict(zip(lead, index, strict=True))
-        at |= dict.fromkeys(tail, slice(None))
+        at |= {**dict.fromkeys(tail, slice(None)), "Y": rows, "X": columns}
         values = np.asarray(array[tuple(at.get(a, 0) for a in axes)])
         left = [a for a in axes if isinstance(at.get(a, 0), slice)]
         wanted = [a for a in lead if isinstance(at[a], slice)] + list(tail)
@@ -123,13 +135,17 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
 
     sizes = dict(zip(axes, shape, strict=True))
     order = lead + tail
-    return Volume(order, tuple(sizes[a] for a in order), np.dtype(array.dtype), read)
+    lengths = tuple(sizes[a] for a in order)
+    return Volume(order, lengths, np.dtype(array.dtype), read, part=part)
 
 
 def chunked(volume: Volume, axes: str, chunks: tuple[int, ...] | None) -> Volume:
     """Return the volume, read by slabs of the chunks of an array with these axes."""
     axes = name_axes(axes, (2,) * len(axes))
-    if chunks is None or "Z" not in volume.axes or "Z" not in axes:
+    if chunks is None:
+        return replace(volume, part=None)
+    volume = replace(volume, chunk=(chunks[axes.index("Y")], chunks[axes.index("X")]))
+    if "Z" not in volume.axes or "Z" not in axes:
         return volume
     section = prod(volume.shape[volume.axes.index("Y") :]) * volume.dtype.itemsize
     deep = min(chunks[axes.index("Z")], volume.sizes["Z"], SLAB_BYTES // section)
