@@ -66,14 +66,13 @@ def polarity(stack: Stack, *, sections: int = 5) -> Polarity:
 
 def _read(stack: Stack, z: int) -> list[NDArray[Any]]:
     """Return the section's middle in a list, or no section if it can't be read."""
+    middle = tuple(
+        slice(max(0, (n - SIDE) // 2), (n + SIDE) // 2) for n in stack.shape[1:]
+    )
     try:
-        section = stack.section(z)
+        return [np.asarray(stack.data[(z, *middle)])]
     except (OSError, ValueError):
         return []
-    middle = tuple(
-        slice(max(0, (n - SIDE) // 2), (n + SIDE) // 2) for n in section.shape
-    )
-    return [section[middle]]
 
 
 def _score(section: NDArray[Any]) -> float | None:

@@ -90,6 +90,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         sink: SectionSink | None = None,
         keep: bool = True,
+        reader: SectionReader | None = None,
     ) -> Generator[Record, None, PredictionResult]:
         """Return the run as a generator of records.
 
@@ -110,6 +111,8 @@ class Predictor:
             for, by its place among the ascending `sections`. Damaged ones are left out.
         keep
             Without a sink: collect an array for the result. False if records suffice.
+        reader
+            Opens the sections, for those who know grey ranges and polarity already.
 
         Raises
         ------
@@ -126,7 +129,7 @@ class Predictor:
             stack, card, settings, sections=sections, roi=roi, classes=classes
         )
         results = Assembly(scope, sink, keep=keep, squeeze=classes is None)
-        return self._run(scope, settings, results)
+        return self._run(scope, settings, results, reader)
 
     def runtime(self, settings: PredictSettings) -> Runtime:
         """Return the runtime for these settings, loaded once.
@@ -170,15 +173,21 @@ class Predictor:
         return ms
 
     def _run(
-        self, scope: Scope, settings: PredictSettings, results: Assembly
+        self,
+        scope: Scope,
+        settings: PredictSettings,
+        results: Assembly,
+        reader: SectionReader | None,
     ) -> Generator[Record, None, PredictionResult]:
         start = perf_counter()
         notes: list[str] = []
         engine = self._engine(scope, settings, results.kept_bytes)
         try:
-            invert = self._inverting.decide(scope.stack, settings)
-            reader = self._reader_of(scope, inverted=invert[0])
-            for record in _records(scope, invert[1], reader, engine, results):
+            words = ""
+            if reader is None:
+                inverted, words = self._inverting.decide(scope.stack, settings)
+                reader = self._reader_of(scope, inverted=inverted)
+            for record in _records(scope, words, reader, engine, results):
                 if isinstance(record, Note):
                     notes.append(record.message)
                 yield record

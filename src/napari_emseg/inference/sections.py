@@ -63,6 +63,8 @@ class SectionReader:
     ----------
     remember
         Keep the section that was opened last.
+    whole_range
+        Of the stack, if the rule asks for it and it is known already.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class SectionReader:
         *,
         invert: bool,
         remember: bool = False,
+        whole_range: GreyRange | None = None,
     ) -> None:
         self._stack = stack
         self._rule = rule
         self._invert = invert
-        self._whole_range: GreyRange | None = None
+        self._whole_range = whole_range
         self._by_window = _sliced_lazily(stack)
         self._remember = remember
         self._last: Section | None = None
