@@ -172,3 +172,73 @@ def test_no_space_is_told_before_the_run(
         open_sink(tmp_path / "a.tif", (100, 1000, 1000), np.uint8)
     assert info.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+IMAGEJ = ["uint8", "uint16", "int16", "float32"]
+
+
+@pytest.mark.parametrize("limit", [2**32, 200])
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_imagej_finds_all_sections_behind_the_first(
+    tmp_path: Path, limit: int, data: st.DataObject
+) -> None:
+    """As ImageJ does it: `images=` in the first page's notes, then plain values."""
+    dtype = np.dtype(data.draw(st.sampled_from(IMAGEJ)))
+    shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
+    values = data.draw(arrays(dtype, shape))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiff_sink, "CLASSIC_LIMIT", limit)
+        path = save_stack(tmp_path / "a.tif", values, format="fiji", overwrite=True)
+    with Image.open(path) as picture:  # tags by another library
+        notes = str(picture.tag_v2[270])
+        start = picture.tag_v2[273][0]
+        assert picture.tag_v2[256], picture.tag_v2[257] == shape[:0:-1]
+    assert path.read_bytes()[2] == 42  # a classic TIFF; BigTIFF has 43
+    images = [line for line in notes.splitlines() if line.startswith("images=")]
+    assert images == ([f"images={shape[0]}"] if shape[0] > 1 else images)
+    found = np.fromfile(path, dtype, values.size, offset=start).reshape(shape)
+    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(open_stack(path).data[:], values)
+
+
+def test_imagej_shows_probabilities_from_0_to_1(tmp_path: Path) -> None:
+    values = np.full((2, 3, 4), 0.5, np.float32)
+    path = save_stack(
+        tmp_path / "a.tif",
+        values,
+        voxel_size_nm=(50, 5, 4),
+        provenance=MADE.model_copy(update={"scale": 1.0}),
+        format="fiji",
+    )
+    found = _imagej(path)
+    assert (found["min"], found["max"]) == (0, 1)
+    assert (found["unit"], found["spacing"]) == ("nm", 50)
+
+
+def test_imagej_beyond_4_gib(tmp_path: Path) -> None:
+    shape = (80, 2**13, 2**13)
+    try:
+        sink = open_sink(tmp_path / "a.tif", shape, np.uint8, format="fiji")
+    except OSError as e:
+        assert e.errno == errno.ENOSPC  # noqa: PT017
+        pytest.skip(str(e))
+    with sink:
+        sink.write(79, np.full(shape[1:], 7, np.uint8))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert not tif.is_bigtiff
+        assert tif.is_imagej
+        assert tif.series[0].shape == shape
+    opened = open_stack(tmp_path / "a.tif")
+    assert opened.shape == shape
+    assert opened.data[79, -1, -3:].tolist() == [7, 7, 7]
+    (tmp_path / "a.tif").unlink()
+
+
+def test_types_imagej_does_not_take(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"takes uint8, uint16.*got float64"):
+        open_sink(tmp_path / "a.tif", (2, 3, 4), "float64", format="fiji")

@@ -78,7 +78,8 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: str
-    """`membrane` (probabilities of membrane), `inside`, `cells` or `corrections`."""
+    """`membrane` (probabilities of membrane), `inside`, `cells`, `corrections`, or `em`
+    for grey values."""
     source: str | None = None
     weights: str | None = None
     weights_sha256: str | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import SectionSink
 
 PROBABILITIES = ("membrane", "inside")
 """Kinds of provenance whose values are probabilities."""
@@ -53,3 +56,42 @@ def as_bytes(section: NDArray[Any]) -> NDArray[np.uint8]:
     """Return probabilities as round(255 p)."""
     stored: NDArray[np.uint8] = np.rint(np.clip(section, 0, 1) * 255).astype(np.uint8)
     return stored
+
+
+def told_as_bytes(provenance: Provenance | None) -> Provenance:
+    """Return the provenance of probabilities that are stored as bytes."""
+    made = provenance or Provenance(kind="membrane")
+    return made.model_copy(update={"scale": 255.0})
+
+
+class BytesSink:
+    """Takes probabilities and passes round(255 p) on."""
+
+    def __init__(self, sink: SectionSink) -> None:
+        self._sink = sink
+        self.shape = sink.shape
+        self.dtype = np.dtype(np.float32)
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        known = checked_probabilities(section, z, may_be_unknown=False)
+        self._sink.write(z, as_bytes(known))
+
+    def close(self) -> Path | None:
+        """Finish, and return where the result is."""
+        return self._sink.close()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part if it is kept."""
+        return self._sink.abort(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sink.__exit__(kind, error, trace)

@@ -22,9 +22,11 @@ from napari_emseg.io.formats import (
 )
 from napari_emseg.io.ids import Ids, coding, needs_coding
 from napari_emseg.io.probabilities import (
+    BytesSink,
     are_probabilities,
     as_bytes,
     checked_probabilities,
+    told_as_bytes,
 )
 
 Stored = Literal["as is", "uint8"]
@@ -41,6 +43,7 @@ def open_sink(
     overwrite: bool = False,
     format: OutputFormat | None = None,  # noqa: A002 - the word for it
     ids: Ids = "keep",
+    stored: Stored = "as is",
 ) -> SectionSink:
     """Open an output that takes sections one by one, in any order.
 
@@ -67,6 +70,8 @@ def open_sink(
         For cells in formats that hold small numbers only (`fiji`, `mrc`): `keep` them,
         `renumber` from 1, or store as `float`. All of them are known at the end only,
         so they wait in a TIFF beside, which stays if they don't fit.
+    stored
+        `uint8` stores probabilities as round(255 p), and says so in the provenance.
 
     Raises
     ------
@@ -81,6 +86,18 @@ def open_sink(
         raise ValueError(msg)
     place = Path(path).expanduser()
     size = int(shape[0]), int(shape[1]), int(shape[2])
+    if stored == "uint8":
+        _check_bytes(np.dtype(dtype), path)
+        sink = open_sink(
+            path,
+            shape,
+            np.uint8,
+            voxel_size_nm=voxel_size_nm,
+            provenance=told_as_bytes(provenance),
+            overwrite=overwrite,
+            format=kind.name,
+        )
+        return BytesSink(sink)
     if needs_coding(kind, np.dtype(dtype)):
         from napari_emseg.io.waiting import WaitingSink
 
@@ -131,9 +148,7 @@ def saving(
 
     Parameters
     ----------
-    stored
-        `uint8` stores probabilities as round(255 p), and says so in the provenance.
-    path, voxel_size_nm, provenance, overwrite, format, ids
+    path, voxel_size_nm, provenance, overwrite, format, ids, stored
         As `open_sink`.
 
     Raises
@@ -145,6 +160,9 @@ def saving(
     """
     stack = as_stack(data).with_voxel_size(voxel_size_nm)
     kind = output_kind(output_format(path) if format is None else format)
+    if provenance is None and stack.source is not None and kind.name == "mrc":
+        # the order of rows depends on where they come from
+        provenance = Provenance(kind="em", source=stack.source)
     plan = yield from _planning(stack, kind, provenance, ids, stored)
     sink = open_sink(
         path,
@@ -189,16 +207,18 @@ def _planning(
 
 
 def _bytes_plan(stack: Stack, provenance: Provenance | None) -> _Plan:
-    if stack.dtype.kind != "f":
-        msg = f"{stack.name}: only probabilities can become bytes, not {stack.dtype}"
-        raise ValueError(msg)
-    made = provenance or Provenance(kind="membrane")
+    _check_bytes(stack.dtype, stack.name)
 
     def convert(z: int, section: NDArray[Any]) -> NDArray[Any]:
         return as_bytes(checked_probabilities(section, z, may_be_unknown=False))
 
-    told = made.model_copy(update={"scale": 255.0})
-    return _Plan(np.dtype(np.uint8), convert, told)
+    return _Plan(np.dtype(np.uint8), convert, told_as_bytes(provenance))
+
+
+def _check_bytes(dtype: np.dtype[Any], name: str | PathLike[str]) -> None:
+    if dtype.kind != "f":
+        msg = f"{name}: only probabilities (float) can become bytes, not {dtype}"
+        raise ValueError(msg)
 
 
 def save_stack(

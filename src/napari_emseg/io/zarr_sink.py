@@ -74,10 +74,7 @@ class ZarrSink:
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`, and its smaller copies."""
         values = section.astype(self.dtype, copy=False)
-        z = checked(self, z, section)
-        for level in self._levels:
-            level[z] = values
-            values = values[::2, ::2] if self._ids else _half(values)
+        fill(self._levels, checked(self, z, section), values, ids=self._ids)
 
     def close(self) -> Path:
         """Finish, and return where the result is."""
@@ -147,12 +144,15 @@ def create_v04(
     notes: dict[str, Any],
 ) -> list[zarr.Array[Any]]:
     """Make an OME-Zarr 0.4 and return its empty arrays, the largest first."""
-    said = image.model_dump(mode="json", exclude_none=True)["multiscales"]
-    older = v04.Image.model_validate(
-        {"multiscales": [{**each, "version": "0.4"} for each in said]}
-    )
+    said = image.model_dump(mode="json", exclude_none=True, by_alias=True)
+    said["multiscales"] = [{**m, "version": "0.4"} for m in said["multiscales"]]
+    said.pop("version", None)
+    model = v04.LabelImage if "image-label" in said else v04.Image
+    older: v04.Image = model.model_validate(said)
     group = zarr.open_group(path, mode="w-", zarr_format=2)
-    group.attrs.update(older.model_dump(mode="json", exclude_none=True) | notes)
+    group.attrs.update(
+        older.model_dump(mode="json", exclude_none=True, by_alias=True) | notes
+    )
     return [
         group.create_array(
             each.path,
@@ -176,7 +176,16 @@ def pyramid(shape: Shape) -> list[Shape]:
     return shapes
 
 
-def _half(values: NDArray[Any]) -> NDArray[Any]:
+def fill(
+    levels: list[zarr.Array[Any]], z: int, values: NDArray[Any], *, ids: bool
+) -> None:
+    """Write section `z` `(y, x)` into all levels; of ids every second pixel."""
+    for level in levels:
+        level[z] = values
+        values = values[::2, ::2] if ids else half(values)
+
+
+def half(values: NDArray[Any]) -> NDArray[Any]:
     """Return means of 2 × 2 px; an odd border is repeated."""
     y, x = values.shape
     even = np.pad(values, ((0, y % 2), (0, x % 2)), mode="edge")
