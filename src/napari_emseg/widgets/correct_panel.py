@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.widgets.cells_table import CellsTable
+from napari_emseg.widgets.class_row import ClassRow
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.keys import Keys
@@ -57,6 +58,7 @@ class CorrectPanel(QWidget):
         self.redo = button("Redo", tooltip="Make it again (Ctrl+Shift+Z)")
         self.main = SettingsForm(CorrectSettings(), fields=FIRST)
         self.advanced = SettingsForm(CorrectSettings(), fields=ADVANCED)
+        self.classes = ClassRow(self._desk, self.layers)
         self.review = ReviewRow(self._desk)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
         self.cells = CellsTable(self._desk, self.layers)
@@ -76,6 +78,7 @@ class CorrectPanel(QWidget):
         steps.addWidget(self.redo)
         layout.addLayout(steps)
         layout.addWidget(self.message)
+        layout.addWidget(self.classes)
         layout.addWidget(self.main)
         layout.addWidget(self.review)
         layout.addWidget(self.runs)
@@ -118,7 +121,8 @@ class CorrectPanel(QWidget):
         self.main.edited.connect(self._on_edited)
         self.advanced.edited.connect(self._on_edited)
         self.runs.toggled.connect(self._on_runs)
-        for source in (self.layers, self.pointer, self.review, self.cells):
+        told = (self.layers, self.pointer, self.classes, self.review, self.cells)
+        for source in told:
             source.said.connect(self._on_said)
             source.refused.connect(self._on_refused)
         self.pointer.changed.connect(self._on_tool_changed)

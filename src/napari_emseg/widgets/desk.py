@@ -20,6 +20,7 @@ from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.running import Running, Stage
 
 _desks: WeakKeyDictionary[Viewer, Desk] = WeakKeyDictionary()
+from napari_emseg.widgets.training import Training
 
 
 def desk_of(viewer: Viewer) -> Desk:
@@ -48,6 +49,7 @@ class Desk:
         self.job = Job()
         self._running: Running | None = None
         self._results: dict[str, ResultLayers] = {}
+        self.training = Training(lambda: self.session.learning)
         self._filled: dict[str, Results] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
         self._followed: ReferenceType[Layer] | None = None

@@ -15,12 +15,14 @@ from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 from napari_emseg.widgets.sections import Fold, Scrolled
 from napari_emseg.widgets.theme import follow, follow_theme
+from napari_emseg.widgets.train_panel import TrainPanel
 
 PANELS: dict[str, type[QWidget]] = {
     "Data": DataPanel,
     "Membranes": MembranesPanel,
     "Cells": CellsPanel,
     "Correct": CorrectPanel,
+    "Train": TrainPanel,
     "Evaluate": EvaluatePanel,
 }
 """In the order of work."""
@@ -30,12 +32,12 @@ STEPS = {
     "Membranes": 2,
     "Cells": 3,
     "Correct": 4,
-    "Fine-tune": 5,
+    "Train": 5,
     "Evaluate": 6,
 }
 """Numbers of the steps; panels keep theirs, whichever of them are there."""
 
-FOLDED = ("Correct", "Evaluate")
+FOLDED = ("Correct", "Train", "Evaluate")
 """At first: what comes after the main job."""
 
 
@@ -103,6 +105,12 @@ class CorrectDock(_Alone):
     """4 Correct."""
 
     panel_class = CorrectPanel
+
+
+class TrainDock(_Alone):
+    """5 Train."""
+
+    panel_class = TrainPanel
 
 
 class EvaluateDock(_Alone):

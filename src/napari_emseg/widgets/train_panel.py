@@ -1,0 +1,215 @@
+"""5 Train: corrections in, candidate weights out, while the person goes on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from napari import Viewer
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
+from napari_emseg.core.settings import TrainSettings
+from napari_emseg.models.zoo import architectures
+from napari_emseg.session.learning import Learning
+from napari_emseg.session.prospect import Prospect
+from napari_emseg.widgets.candidate import CandidateBox
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.latest import Latest
+from napari_emseg.widgets.learning_plot import LearningPlot
+from napari_emseg.widgets.material_box import MaterialBox
+from napari_emseg.widgets.rounds_list import RoundsList
+from napari_emseg.widgets.sections import Fold, panel_layout
+from napari_emseg.widgets.theme import (
+    combo_box,
+    follow,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+from napari_emseg.widgets.train_row import TrainRow
+
+ELSEWHERE = ("device", "invert")
+"""Settings that are those of runs; see 2 Membranes."""
+
+FIRST = ("trained", "steps")
+FINE = (
+    *FIRST,
+    *(
+        name
+        for name in FinetuneSettings.model_fields
+        if name not in (*ELSEWHERE, *FIRST, "augment")
+    ),
+)
+ANEW = tuple(n for n in TrainSettings.model_fields if n not in (*ELSEWHERE, "augment"))
+
+IN_USE, NEW = "weights in use", "new weights"
+SOON_MS = 250
+"""After a stroke, until it is counted."""
+
+UNKNOWN = (
+    "Outside of reviewed sections and regions, what has no label is unknown: it is "
+    "not learnt as background. New classes are named in 4 Correct."
+)
+
+
+class TrainPanel(QWidget):
+    """Learns from corrections, compares, and lets the person choose."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self._learning: Learning = self._desk.session.learning
+        training = self._desk.training
+        self.begin = combo_box()
+        self.learns = text_label(role="plain")
+        self.judges = text_label()
+        self.run = TrainRow(training, self._learning, lambda: self.new)
+        self.plot = LearningPlot(self._desk.viewer)
+        self.since = text_label(role="note")
+        self.candidate = CandidateBox(self._desk)
+        self.rounds = RoundsList(self._desk)
+        self.material = MaterialBox(self._desk)
+        self.settings = SettingsForm(self._learning.settings, fields=FINE)
+        self.network = combo_box()
+        self.width_form = SettingsForm(self._learning.new_settings, fields=["width"])
+        self.new_settings = SettingsForm(
+            self._learning.new_settings.training, fields=ANEW
+        )
+        self._asking = Latest()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(SOON_MS)
+        self._lay_out()
+        self._connect()
+        self._on_state()
+
+    @property
+    def new(self) -> bool:
+        """True if new weights are wanted."""
+        return bool(self.begin.currentData() == NEW)
+
+    def _lay_out(self) -> None:
+        begin, network = form_layout(), form_layout()
+        begin.addRow(row_label("Begin with"), self.begin)
+        network.addRow(row_label("Network"), self.network)
+        self._new_box, self._new_fold = QWidget(), QWidget()
+        inner = QVBoxLayout(self._new_box)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.addLayout(network)
+        inner.addWidget(self.width_form)
+        forms = QVBoxLayout(self._new_fold)
+        forms.setContentsMargins(0, 0, 0, 0)
+        forms.addWidget(self.settings)
+        forms.addWidget(self.new_settings)
+        self.network.addItems(architectures())
+        layout = panel_layout(self)
+        layout.addLayout(begin)
+        for widget in (self._new_box, self.learns, self.judges, self.run, self.plot):
+            layout.addWidget(widget)
+        layout.addWidget(self.since)
+        layout.addWidget(self.candidate)
+        layout.addWidget(Fold("Learn from more", self.material, role="link"))
+        layout.addWidget(Fold("Settings", self._new_fold, role="link"))
+        layout.addWidget(Fold("Rounds", self.rounds, role="link"))
+        layout.addWidget(text_label(UNKNOWN))
+
+    def _connect(self) -> None:
+        self.begin.activated.connect(self._on_state)
+        self.network.activated.connect(self._on_network)
+        self.settings.edited.connect(self._on_settings)
+        self.width_form.edited.connect(self._on_width)
+        self.new_settings.edited.connect(self._on_new_settings)
+        self._soon.timeout.connect(self._ask)
+        self._asking.found.connect(self._on_prospect)
+        self._asking.failed.connect(self._on_unknown)
+        session = self._desk.session
+        follow(self, self._learning.changed, self._on_state)
+        follow(self, session.events.source, self._on_state)
+        follow(self, session.events.weights, self._on_state)
+        follow(self, self._desk.training.changed, self._on_training)
+        self._followed: Any = None
+        self.destroyed.connect(partial(_leave, self._asking))
+
+    def _on_state(self, *_: Any) -> None:
+        """Show what a round would begin with, and soon what it would learn from."""
+        self._follow_hand()
+        weights = self._desk.session.weights
+        new = self.new or weights is None
+        self.begin.clear()
+        if weights is not None:
+            self.begin.addItem(f"{weights.card.name} (in use)", IN_USE)
+        self.begin.addItem(NEW, NEW)
+        self.begin.setCurrentIndex(self.begin.findData(NEW if new else IN_USE))
+        self._new_box.setVisible(new)
+        self.new_settings.setVisible(new)
+        self.settings.setVisible(not new)
+        self.network.setCurrentText(self._learning.new_settings.architecture)
+        self._show_since()
+        self._soon.start()
+
+    def _follow_hand(self) -> None:
+        """Count corrections of the stack at work as they are made."""
+        source = self._desk.session.source
+        begun = source is not None and source.results.begun
+        hand = source.results.hand if begun and source is not None else None
+        if hand is self._followed:
+            return
+        if self._followed is not None:
+            self._followed.changed.disconnect(self._on_corrected)
+        self._followed = hand
+        if hand is not None:
+            hand.changed.connect(self._on_corrected)
+
+    def _on_corrected(self, *_: Any) -> None:
+        self._soon.start()
+
+    def _ask(self) -> None:
+        self._follow_hand()
+        self._show_since()
+        self._asking.ask(self._learning.material.ask(new=self.new))
+
+    def _on_prospect(self, prospect: Prospect) -> None:
+        self.learns.setText(prospect.learns)
+        set_role(self.learns, "plain" if prospect.ready else "note")
+        self.judges.setText(prospect.judges)
+        self.judges.setVisible(bool(prospect.judges))
+        self.run.set_ready(prospect.ready, prospect.learns)
+
+    def _on_unknown(self, error: Exception) -> None:
+        self._on_prospect(Prospect(str(error), ready=False))
+
+    def _show_since(self) -> None:
+        n = self._learning.since
+        words = f"{n} correction{'s' * (n != 1)} since this round began: for the next"
+        self.since.setText(f"{words} one.")
+        self.since.setVisible(n > 0)
+
+    def _on_training(self) -> None:
+        self.plot.show_curve(self._desk.training.curve)
+
+    def _on_settings(self, settings: FinetuneSettings) -> None:
+        self._learning.settings = settings
+
+    def _on_network(self, *_: Any) -> None:
+        chosen = {"architecture": self.network.currentText()}
+        self._put(self._learning.new_settings.model_copy(update=chosen))
+
+    def _on_width(self, settings: NewWeightsSettings) -> None:
+        chosen = {"width": settings.width}
+        self._put(self._learning.new_settings.model_copy(update=chosen))
+
+    def _on_new_settings(self, settings: TrainSettings) -> None:
+        chosen = {"training": settings}
+        self._put(self._learning.new_settings.model_copy(update=chosen))
+
+    def _put(self, settings: NewWeightsSettings) -> None:
+        self._learning.new_settings = settings
+        self.width_form.show_settings(settings)
+
+
+def _leave(asking: Latest, *_: Any) -> None:
+    asking.drop()

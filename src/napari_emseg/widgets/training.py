@@ -1,0 +1,157 @@
+"""A round of learning on its way, beside whatever else the window does.
+
+It has a job of its own, so that the person goes on predicting and correcting. Panels
+are views of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from napari.utils.notifications import show_error
+from psygnal import Signal
+from qtpy.QtCore import QObject
+
+from napari_emseg.core.records import EpochDone, Note, Progress, Record
+from napari_emseg.session.learning import Attempt, Learning
+from napari_emseg.session.lessons import Learnt
+from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.warm_up import torch_at_leisure
+from napari_emseg.widgets.words import time_left
+
+STEP = "training"
+"""What the records of the steps themselves are called."""
+
+
+class Training(QObject):
+    """Runs rounds of learning in a thread.
+
+    Signals: `changed` when there is something new to show, at most ten times a second.
+    """
+
+    changed = Signal()
+
+    def __init__(self, learning: Callable[[], Learning]) -> None:
+        super().__init__()
+        self._learning = learning
+        self._attempt: Attempt | None = None
+        self._pace = _Pace()
+        self.job = Job()
+        self.notes: list[str] = []
+        self.error = ""
+        self.curve: list[EpochDone] = []
+        self.progress: Progress | None = None
+        self.stopping = False
+        self.job.recorded.connect(self._on_recorded)
+        self.job.ended.connect(self._on_ended)
+
+    @property
+    def busy(self) -> bool:
+        """True while a round is on."""
+        return self.job.busy
+
+    def start(self, *, new: bool = False) -> None:
+        """Begin a round.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to learn from, or one is on already.
+        """
+        self._run(lambda: self._learning().start(new=new), again=False)
+
+    def resume(self) -> None:
+        """Go on with the round that was stopped.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        self._run(self._learning().resume, again=True)
+
+    def _run(self, begin: Callable[[], Attempt], *, again: bool) -> None:
+        if self.busy:
+            msg = f"{self.job.title} is on; wait for its end, or stop it"
+            raise ValueError(msg)
+        self._attempt = begin()
+        self.notes, self.error, self.stopping = [], "", False
+        self.progress, self._pace = None, _Pace()
+        if not again:
+            self.curve = []
+        self.job.start(torch_at_leisure(self._attempt.work), self._attempt.name)
+        self.changed.emit()
+
+    def stop(self) -> None:
+        """End training with the best so far; a second time, give up comparing it."""
+        if self._attempt is None:
+            return
+        trains = self.progress is not None and self.progress.step == STEP
+        if trains and not self.stopping:
+            self._attempt.stop()
+        else:
+            self.job.cancel()
+        self.stopping = True
+        self.changed.emit()
+
+    @property
+    def words(self) -> str:
+        """How far it is: `step 75/300 · 59 ms/step · 14 s left`."""
+        if self.stopping:
+            return "stops soon"
+        if self.progress is None:
+            return "starting"
+        done, total = self.progress.done, self.progress.total
+        if self.progress.step != STEP:
+            return f"{self.progress.step} {done}/{total}"
+        said = [f"step {done}/{total}"]
+        if self._pace.ms is not None:
+            said.append(f"{self._pace.ms:.0f} ms/step")
+            said.append(time_left(self._pace.ms * (total - done) / 1000))
+        return " · ".join(said)
+
+    def _on_recorded(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, Note):
+                self.notes.append(record.message)
+            elif isinstance(record, EpochDone):
+                self.curve.append(record)
+            elif isinstance(record, Progress):
+                self.progress = record
+                if record.step == STEP:
+                    self._pace.tell(record.done)
+        self.changed.emit()
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        attempt, self._attempt = self._attempt, None
+        self.progress, self.stopping = None, False
+        if attempt is None:
+            return
+        learning = self._learning()
+        if isinstance(outcome.result, Learnt):
+            learning.finish(attempt.name, outcome.result)
+        elif outcome.cause is not None:
+            self.error = in_words(outcome.cause)
+            learning.fail(attempt.name, self.error)
+            show_error(f"{attempt.name}: {self.error}")
+        else:
+            learning.break_off(attempt.name)
+        self.changed.emit()
+
+
+class _Pace:
+    """How long a step takes, by those since the first one."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self.ms: float | None = None
+
+    def tell(self, done: int) -> None:
+        """Take note that so many steps are done."""
+        now = perf_counter()
+        if self._first is None:
+            self._first = done, now
+        elif done > self._first[0]:
+            self.ms = 1000 * (now - self._first[1]) / (done - self._first[0])

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from finetuning import QUICK, drawn, untaught
+from napari.layers import Image, Labels
+
+from napari_emseg.core.records import Progress
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.edit import paint as painted
+from napari_emseg.session.prospect import NO_JUDGE, NOTHING
+from napari_emseg.widgets.differences import KEY
+
+LONG = 100_000
+"""So many steps that a round only ends when it is stopped."""
+
+
+@pytest.fixture
+def window(open_window, tmp_path, weights):
+    """A drawn stack with membranes, small weights, and nothing corrected."""
+    stack, codes = drawn()
+    spatial = {"scale": (200, 4, 4), "units": ("nm",) * 3}
+    window = open_window(Image(np.array(stack.data), name="em", **spatial))
+    session = window.desk.session
+    session.predict_settings = PredictSettings(
+        invert="no", runtime="torch", device="cpu", tile=64, threads=1
+    )
+    session.choose_weights(untaught(tmp_path / "parent.safetensors"))
+    session.source.results.membranes[...] = codes == 1
+    session.learning.folder = tmp_path / "own"
+    session.learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
+    window.dock.folds["Train"].expand(animate=False)
+    yield window
+    job = window.desk.training.job
+    if job.busy:
+        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+            job.cancel()
+
+
+@pytest.fixture
+def panel(window):
+    return window.dock.panel("Train")
+
+
+def correct(window, z: int = 0, code: int = 1) -> None:
+    hand = window.desk.session.correcting()
+    box = slice(10, 14), slice(10, 40)
+    where = np.ones((4, 30), bool)
+    hand.do(painted(hand.sheet(z), "corrections", where, box, code))
+
+
+def told(window, panel) -> str:
+    """Wait until the panel has counted, and return what it says."""
+    window.settle()
+    window.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=10_000)
+    window.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=10_000)
+    return panel.learns.text()
+
+
+def start(window, panel) -> None:
+    told(window, panel)
+    window.click(panel.run.start)
+    assert window.desk.training.busy, panel.run.message.text()
+
+
+def end(window) -> None:
+    job = window.desk.training.job
+    if job.busy:
+        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+            pass
+
+
+def until_step(window, step: int) -> None:
+    def is_there() -> bool:
+        at = window.desk.training.progress
+        return isinstance(at, Progress) and at.step == "training" and at.done >= step
+
+    window.qtbot.waitUntil(is_there, timeout=60_000)
+
+
+def long(window) -> None:
+    learning = window.desk.session.learning
+    learning.settings = learning.settings.model_copy(
+        update={"steps": LONG, "patience": 0}
+    )
+
+
+def test_without_corrections_it_says_what_to_do(window, panel) -> None:
+    assert told(window, panel) == NOTHING
+    assert not panel.run.start.isEnabled()
+    assert "correct something" in panel.run.start.toolTip()
+
+
+def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> None:
+    session = window.desk.session
+    correct(window)
+    assert told(window, panel) == "Learns from 1 correction of em."
+    assert panel.judges.text() == NO_JUDGE
+    session.review(1)
+    session.review(4)
+    assert "1 correction and 2 reviewed sections" in told(window, panel)
+    assert "judge: section 4 of em" in panel.judges.text()
+    before = session.weights
+    start(window, panel)
+    assert not panel.run.start.isEnabled()
+    assert panel.run.stop.isEnabled()
+    end(window)
+    box = panel.candidate
+    assert box.accept.isVisibleTo(panel)
+    assert "held-out px" in box.words.text()
+    assert "against" in box.words.text()
+    assert panel.plot.isVisibleTo(panel)
+    assert session.weights is before
+    window.click(box.accept)
+    assert session.weights.card.name == "parent-round1"
+    assert str(session.weights.path) in box.said.text()
+    assert not box.accept.isVisibleTo(panel)
+    assert window.membranes.weights.currentText() == "parent-round1"
+    assert panel.rounds.table.item(0, 1).text() == "in use"
+
+    window.click(panel.rounds.roll_back)
+    assert session.weights is before
+    panel.rounds.table.selectRow(0)
+    window.click(panel.rounds.roll_back)
+    assert session.weights.card.name == "parent-round1"
+
+
+def test_measured_only_where_one_corrected_is_said(window, panel) -> None:
+    correct(window)
+    start(window, panel)
+    end(window)
+    assert panel.candidate.headline.text() == "Too little data to tell"
+    assert "measured only where you corrected" in panel.candidate.words.text()
+    window.click(panel.candidate.reject)
+    assert window.desk.session.weights.card.name == "parent"
+    assert panel.rounds.table.item(0, 1).text() == "rejected"
+    assert not panel.candidate.accept.isVisibleTo(panel)
+
+
+def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
+    window.desk.session.review(0)
+    long(window)
+    start(window, panel)
+    until_step(window, 3)
+    assert "ms/step" in panel.run.progress.text()
+    assert "left" in panel.run.progress.text()
+    correct(window, 2)
+    told(window, panel)
+    assert panel.since.text().startswith("1 correction since this round began")
+    window.click(panel.run.stop)
+    assert panel.run.progress.text() == "stops soon"
+    end(window)
+    round_ = window.desk.session.learning.rounds[-1]
+    assert round_.state == "candidate"
+    assert round_.weights.path.is_file()
+    reached = len(window.desk.training.curve)
+    assert panel.run.resume.isVisibleTo(panel)
+    window.click(panel.run.resume)
+    until_step(window, window.desk.training.curve[-1].step + 3)
+    window.click(panel.run.stop)
+    end(window)
+    assert len(window.desk.training.curve) > reached
+    assert len(window.desk.session.learning.rounds) == 1
+
+
+def test_an_error_is_shown_and_the_next_round_works(
+    window, panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_emseg.train.patches import CorrectionPatches
+
+    def fail(*_) -> None:
+        msg = "shapes don't fit"
+        raise RuntimeError(msg)
+
+    window.desk.session.review(0)
+    with monkeypatch.context() as broken:
+        broken.setattr(CorrectionPatches, "batch", fail)
+        start(window, panel)
+        end(window)
+    assert "shapes don't fit" in panel.run.message.text()
+    assert panel.rounds.table.item(0, 1).text() == "failed"
+    start(window, panel)
+    assert "shapes" not in panel.run.message.text()
+    end(window)
+    assert window.desk.session.learning.rounds[-1].state == "candidate"
+
+
+def test_removing_the_layer_in_mid_training_harms_nothing(window, panel) -> None:
+    window.desk.session.review(0)
+    long(window)
+    start(window, panel)
+    until_step(window, 2)
+    window.viewer.layers.remove("em")
+    window.click(panel.run.stop)
+    end(window)
+    window.click(panel.candidate.accept)
+    assert window.desk.session.weights.card.name == "parent-round1"
+    assert told(window, panel) == NOTHING
+
+
+def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> None:
+    window.desk.session.review(0)
+    long(window)
+    learning, job = window.desk.session.learning, window.desk.training.job
+    start(window, panel)
+    until_step(window, 4)
+    window.viewer.close()
+    if job.busy:
+        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+            job.cancel()
+    round_ = learning.rounds[-1]
+    assert round_.checkpoint.is_file()
+    assert round_.output.is_file()
+
+
+def test_a_run_goes_on_while_it_trains(window, panel) -> None:
+    window.desk.session.review(0)
+    long(window)
+    start(window, panel)
+    until_step(window, 1)
+    window.choose_scope(window.membranes, "this section")
+    window.desk.session.redo_reviewed = True
+    outcome = window.run(window.membranes)
+    assert outcome.error is None
+    assert window.desk.training.busy
+    window.click(panel.run.stop)
+    end(window)
+
+
+def test_where_they_differ_is_shown_and_a_key_flips(window, panel) -> None:
+    correct(window)
+    start(window, panel)
+    end(window)
+    box = panel.candidate
+    with window.qtbot.waitSignal(box.differ.job.ended, timeout=60_000):
+        window.click(box.differ.button)
+    window.qtbot.waitUntil(lambda: "where they differ" in window.viewer.layers)
+    shown = window.layer("candidate parent-round1")
+    candidate = np.array(shown.data[0])
+    differ = np.array(window.layer("where they differ").data[0])
+    window.viewer.bind_key  # noqa: B018
+    box.flip.click()
+    assert shown.name == "current parent"
+    current = np.array(shown.data[0])
+    assert np.array_equal(differ > 0, current != candidate)
+    assert any(str(key) == KEY for key in window.viewer.keymap)
+    window.click(box.accept)
+    assert "where they differ" not in window.viewer.layers
+
+
+def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> None:
+    _, codes = drawn()
+    labels = np.zeros_like(codes)
+    labels[2] = codes[2] == 2
+    placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
+    window.viewer.add_layer(Labels(labels, name="truth", **placed))
+    box = panel.material
+    box.labels.setCurrentIndex(box.labels.findText("truth"))
+    box.labels.activated.emit(box.labels.currentIndex())
+    assert told(window, panel) == NOTHING
+    assert "say what truth holds" in box.message.text()
+    box.meaning.setCurrentIndex(box.meaning.findText("inside"))
+    box.meaning.activated.emit(box.meaning.currentIndex())
+    assert "1 reviewed section drawn elsewhere of em" in told(window, panel)
+    window.viewer.layers.remove("truth")
+    assert told(window, panel) == NOTHING
+
+
+def test_a_class_is_named_and_painted(window, panel) -> None:
+    window.desk.session.source.results.put(
+        0, (slice(0, 128), slice(0, 128)), np.zeros((128, 128), np.float32), 0.5
+    )
+    row = window.dock.panel("Correct").classes
+    window.choose_scope(window.membranes, "this section")
+    assert window.run(window.membranes).error is None
+    row.new.click()
+    row.name.setText("mitochondria")
+    row.add.click()
+    corrections = window.viewer.layers.selection.active
+    assert corrections.name == "em corrections"
+    assert (corrections.mode, corrections.selected_label) == ("paint", 3)
+    row.name.setText("mitochondria")
+    row.add.click()
+    assert "already" in window.dock.panel("Correct").message.text()
+    row.classes.setCurrentIndex(1)
+    row.classes.activated.emit(1)
+    assert corrections.selected_label == 2
+
+
+def test_both_panels_of_a_window_show_one_round(window, panel) -> None:
+    from napari_emseg.widgets.dock import TrainDock
+
+    other = TrainDock(window.viewer)
+    window.qtbot.addWidget(other)
+    window.desk.session.review(0)
+    long(window)
+    start(window, panel)
+    until_step(window, 1)
+    assert other.panel.run.stop.isEnabled()
+    other.panel.run.stop.click()
+    end(window)
+    assert other.panel.candidate.accept.isVisibleTo(other)
