@@ -34,6 +34,10 @@ COMMANDS = {
         "Make cells from an EM stack or from probabilities.",
         "emseg segment demo-output/em.tif cells.tif --input-is em",
     ),
+    "export": (
+        "Write a file for Fiji, IMOD, webKnossos, Neuroglancer and others.",
+        "emseg export demo-output/cells.tif cells.mrc",
+    ),
     "evaluate": (
         "Score a prediction against a truth.",
         "emseg evaluate demo-output/membranes.tif demo-output/truth.tif "

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal, Self
 from cyclopts import Group, Parameter, Token
 
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
-from napari_emseg.io import ChoiceNeeded, open_stack
+from napari_emseg.io import OUTPUT_KINDS, ChoiceNeeded, open_stack
+from napari_emseg.io import Ids as IdsChoice
+from napari_emseg.io import OutputFormat as Format
+from napari_emseg.io import Stored as StoredAs
 
 Meaning = Literal["membrane", "inside", "cells"]
 
@@ -110,9 +113,24 @@ Overwrite = Annotated[
     bool, Parameter(negative=(), help="Replace the output if it exists.")
 ]
 
+_FORMATS = "; ".join(f"{kind.name}: {kind.opens_in}" for kind in OUTPUT_KINDS)
+
 OutputFormat = Annotated[
-    Literal["tiff", "zarr"] | None,
-    Parameter(help="Of the output; by its name (.tif, .zarr) if not given."),
+    Format | None,
+    Parameter(help=f"Of the output; by its name if not given. For {_FORMATS}."),
+]
+
+Ids = Annotated[
+    IdsChoice,
+    Parameter(
+        help="Cells in fiji and mrc, which hold whole numbers up to 65,535: keep them, "
+        "renumber from 1, or store as 32-bit float, exact up to 16,777,216."
+    ),
+]
+
+Stored = Annotated[
+    StoredAs,
+    Parameter(help="uint8: probabilities as whole numbers, round(255 p)."),
 ]
 
 Along = Annotated[

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from napari_emseg.cli.printing import say
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import open_sink
+from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Place:
     """Where results go."""
 
     path: Path
-    format: Literal["tiff", "zarr"] | None = None
+    format: OutputFormat | None = None
     overwrite: bool = False
+    ids: Ids = "keep"
+    stored: Stored = "as is"
 
     def open(
         self, scope: Scope, dtype: type[np.generic], made: Provenance
@@ -49,6 +51,8 @@ class Place:
             ),
             overwrite=self.overwrite,
             format=self.format,
+            ids=self.ids,
+            stored=self.stored,
         )
 
 

@@ -18,6 +18,7 @@ from napari_emseg.cli.options import (
     Scope,
     Sections,
     Source,
+    Stored,
 )
 from napari_emseg.cli.outputs import Place, writing
 from napari_emseg.cli.printing import print_json, print_line
@@ -43,6 +44,7 @@ def predict(
     sections: Sections = None,
     roi: Region = None,
     format: OutputFormat = None,  # noqa: A002
+    stored: Stored = "as is",
     overwrite: Overwrite = False,
     json: Json = False,
     settings: Annotated[
@@ -50,7 +52,7 @@ def predict(
     ] = PredictSettings(),  # noqa: B008 - frozen
     source: Source = Source(),  # noqa: B008
 ) -> None:
-    """Predict the probability of membrane, float32 in [0, 1].
+    """Predict the probability of membrane, in [0, 1].
 
     Reads section by section and writes section by section. A run that is stopped leaves
     its finished sections in OUTPUT.part.
@@ -60,10 +62,10 @@ def predict(
     input
         TIFF, MRC, DM3/DM4, HDF5, OME-Zarr, npy, PNG, a folder or a glob of sections.
     output
-        What to write: .tif or .zarr.
+        What to write: .tif, .zarr, .mrc or .h5; --format has more.
     """
     scope = Scope.of(source.open(input), sections, roi)
-    place = Place(output, format, overwrite)
+    place = Place(output, format, overwrite, stored=stored)
     result = predict_to_file(scope, place, find_weights(weights, settings), settings)
     if json:
         print_json({"output": str(output), "shape": scope.shape, **facts(result)})

@@ -18,6 +18,7 @@ from napari_emseg.cli.options import (
     CELLS,
     RUN,
     Exclude,
+    Ids,
     Json,
     OutputFormat,
     Overwrite,
@@ -29,6 +30,7 @@ from napari_emseg.cli.options import (
 from napari_emseg.cli.outputs import CountingSink, Place, writing
 from napari_emseg.cli.predict import facts, refuse_if_unreadable, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.table import Probabilities, Table, TablePath
 from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -59,6 +61,8 @@ def segment(
     exclude: Exclude = (),
     roi: Region = None,
     format: OutputFormat = None,  # noqa: A002
+    ids: Ids = "keep",
+    table: TablePath = None,
     overwrite: Overwrite = False,
     json: Json = False,
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen
@@ -76,15 +80,20 @@ def segment(
     input
         A file, a folder or a glob of sections.
     output
-        What to write: .tif or .zarr.
+        What to write: .tif, .zarr, .mrc, .h5 or .precomputed; --format has more.
     """
     scope = Scope.of(source.open(input), sections, roi)
-    place = Place(output, format, overwrite)
+    place = Place(output, format, overwrite, ids)
+    asked = None if table is None else Table(table, place)
     if _input_is(scope.stack, input_is) == "em":
         chosen = find_weights(weights, run)
-        found = cells_from_em(scope, place, chosen, run, cells, exclude=exclude)
+        found = cells_from_em(
+            scope, place, chosen, run, cells, exclude=exclude, table=asked
+        )
     else:
-        found = cells_from_probabilities(scope, place, cells, exclude=exclude)
+        found = cells_from_probabilities(
+            scope, place, cells, exclude=exclude, table=asked
+        )
     if json:
         print_json(found.record)
     else:
@@ -106,15 +115,22 @@ class CellsSink(CountingSink):
     ----------
     places
         Where each section that comes belongs in the sink.
+    kept
+        Takes the probabilities too, each section at its place.
     """
 
     def __init__(
-        self, sink: SectionSink, places: Sequence[int], settings: CellSettings
+        self,
+        sink: SectionSink,
+        places: Sequence[int],
+        settings: CellSettings,
+        kept: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__(sink)
         self.shape = (len(places), *sink.shape[1:])
         self._places = places
         self._settings = settings
+        self._kept = kept
         self.cells = 0
 
     def write(self, z: int, section: NDArray[Any]) -> None:
@@ -128,6 +144,8 @@ class CellsSink(CountingSink):
             msg = f"section {z} gave no cells: {found.damaged.get(0)}"
             raise RuntimeError(msg)
         super().write(self._places[z], found.cells[0])
+        if self._kept is not None:
+            self._kept[self._places[z]] = section
         self.cells += found.counts[0]
 
 
@@ -139,6 +157,7 @@ def cells_from_em(
     settings: CellSettings,
     *,
     exclude: Sequence[int] = (),
+    table: Table | None = None,
 ) -> Outcome:
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack, provenance
@@ -146,9 +165,11 @@ def cells_from_em(
     settings = _with_threshold(settings, weights.card.threshold)
     made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
+    membrane = None if table is None else scratch(scope.shape).view(np.float32)
     with writing(place.open(scope, np.uint32, made)) as counted:
         apart = _Scratch(counted.shape) if settings.link else counted
-        sink = CellsSink(apart, [scope.sections.index(z) for z in kept], settings)
+        places = [scope.sections.index(z) for z in kept]
+        sink = CellsSink(apart, places, settings, membrane)
         result = follow(
             predict_stack(
                 scope.stack,
@@ -164,11 +185,18 @@ def cells_from_em(
         if isinstance(apart, _Scratch):
             linking = link_stack(apart.data, settings=settings, sink=counted)
             cells = follow(linking).count
+    if table is not None:
+        table.write(membrane, linked=settings.link)
     return _outcome(scope, place, settings, cells, run=result)
 
 
 def cells_from_probabilities(
-    scope: Scope, place: Place, settings: CellSettings, *, exclude: Sequence[int] = ()
+    scope: Scope,
+    place: Place,
+    settings: CellSettings,
+    *,
+    exclude: Sequence[int] = (),
+    table: Table | None = None,
 ) -> Outcome:
     """Find the cells of probabilities and write them, section by section."""
     before = provenance_of(scope.stack)
@@ -176,10 +204,11 @@ def cells_from_probabilities(
         settings = _with_threshold(settings, before.threshold)
     made = cells_provenance(settings, before)
     _without(scope, exclude)
+    membrane = _cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
         result = follow(
             segment_stack(
-                _cropped(scope.stack, scope.region),
+                membrane,
                 settings=settings,
                 sections=scope.sections,
                 excluded=exclude,
@@ -189,6 +218,9 @@ def cells_from_probabilities(
         if not result.counts:
             msg = f"no section gave cells: {next(iter(result.damaged.values()))}"
             raise OSError(msg)
+    if table is not None:
+        known = Probabilities(membrane, scope.sections)
+        table.write(known, linked=settings.link)
     damaged = {str(z): reason for z, reason in result.damaged.items()}
     outcome = _outcome(scope, place, settings, result.count)
     return replace(outcome, record=outcome.record | {"damaged": damaged})

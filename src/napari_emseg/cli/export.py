@@ -1,0 +1,86 @@
+"""`emseg export`: what is in one file, written for another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_emseg.cli.evaluate import provenance_of
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import (
+    Ids,
+    Json,
+    OutputFormat,
+    Overwrite,
+    Source,
+    Stored,
+)
+from napari_emseg.cli.outputs import refuse_to_replace
+from napari_emseg.cli.predict import size_words
+from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.io import open_stack, output_format, output_kind, saving
+from napari_emseg.io.labelled import saving_labelled
+
+
+def export(
+    input: str,  # noqa: A002 - the word on the command line
+    output: Path,
+    /,
+    *,
+    format: OutputFormat = None,  # noqa: A002
+    ids: Ids = "keep",
+    stored: Stored = "as is",
+    image: Annotated[
+        str | None,
+        Parameter(
+            help="The EM that the cells belong to: both go into one OME-Zarr, the "
+            "cells as its labels."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Write a picture, probabilities or cells for another program.
+
+    Parameters
+    ----------
+    input
+        A file, a folder or a glob of sections.
+    output
+        What to write: .tif, .zarr, .mrc, .h5 or .precomputed; --format has more.
+    """
+    stack = source.open(input)
+    refuse_to_replace(output, stack)
+    kind = output_kind(format or output_format(output))
+    made = provenance_of(stack)
+    if image is None:
+        follow(
+            saving(
+                output,
+                stack,
+                provenance=made,
+                overwrite=overwrite,
+                format=kind.name,
+                ids=ids,
+                stored=stored,
+            )
+        )
+    else:
+        picture = open_stack(image).with_voxel_size(source.voxel_size)
+        work = saving_labelled(
+            output,
+            picture,
+            stack,
+            provenance=made,
+            overwrite=overwrite,
+            format=kind.name,
+        )
+        follow(work)
+    facts = {"output": str(output), "shape": stack.shape, "format": kind.name}
+    if json:
+        print_json(facts)
+    else:
+        print_line(f"{output}: {kind.title}, {size_words(stack.shape)}")
