@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Labels, Layer
 
+from napari_emseg._napari.dropped import SUFFIX, open_project
 from napari_emseg._napari.layers import (
     KEY,
     LayerData,
@@ -47,8 +48,13 @@ __all__ = [
 def get_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return a reader for files and folders that look like EM stacks by their name."""
+    """Return a reader for files and folders that look like EM stacks by their name.
+
+    Or for a project, a folder `NAME.emseg`.
+    """
     paths = [path] if isinstance(path, str) else list(path)
+    if len(paths) == 1 and paths[0].rstrip("/\\").endswith(SUFFIX):
+        return open_project
     readable = all(
         Path(p).is_dir() or Path(p).name.lower().endswith(SUFFIXES) for p in paths
     )
@@ -74,7 +80,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 
 
 def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:
-    """Save an image layer as TIFF or OME-Zarr, section by section.
+    """Save an image layer section by section; the name says the format.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
 
 def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
-    """Save a labels layer as TIFF or OME-Zarr, section by section.
+    """Save a labels layer section by section; the name says the format.
 
     Raises
     ------

@@ -83,7 +83,10 @@ def stack_of(layer: Layer) -> Stack:
         )
         raise ValueError(msg)
     data = layer.data[0] if layer.multiscale else layer.data
+    source, metadata = layer.source.path, {}
     if isinstance(data, Shown):
+        source = data.stack.source or source
+        metadata = {key: data.stack.metadata.get(key, {}) for key in ("choice",)}
         data = data.stack.data
     if len(data.shape) not in (2, 3):
         msg = (
@@ -95,8 +98,9 @@ def stack_of(layer: Layer) -> Stack:
         data if len(data.shape) == 3 else OneSection(data),
         name=layer.name,
         voxel_size_nm=voxel_size_of(layer),
-        source=layer.source.path,
-        metadata={KEY: layer.metadata[KEY]} if KEY in layer.metadata else {},
+        source=source,
+        metadata=metadata
+        | {k: layer.metadata[k] for k in (KEY,) if k in layer.metadata},
     )
 
 

@@ -155,10 +155,17 @@ class Session:
         self.source = None
 
     def forget(self, key: str) -> None:
-        """Drop all that is known of a stack."""
-        self._stop_keeping(self._sources.pop(key, None))
+        """Drop all that is known of a stack; its project is saved and closed.
+
+        Raises
+        ------
+        OSError
+            If it can't be saved.
+        """
+        known = self._sources.pop(key, None)
         if self.source is not None and self.source.key == key:
             self.deselect()
+        self._stop_keeping(known)
 
     def take(self, source: Source) -> None:
         """Put a source to work with all that is known of it, as from a project."""

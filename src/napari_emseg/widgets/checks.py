@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -159,7 +160,7 @@ class Checks(QWidget):
     def _on_item(self, item: QTableWidgetItem) -> None:
         if item.column() == EXCLUDE:
             out = item.checkState() == Qt.CheckState.Checked
-            self._desk.session.exclude(self._z(item.row()), excluded=out)
+            self._set_excluded(self._z(item.row()), out)
 
     def _z(self, row: int) -> int:
         return int(self.table.item(row, SECTION).text())
@@ -178,7 +179,14 @@ class Checks(QWidget):
         layer = self._desk.source_layer
         if layer is not None:
             z = section_on_screen(self._desk.viewer, layer)
-            self._desk.session.exclude(z, excluded=checked)
+            self._set_excluded(z, checked)
+
+    def _set_excluded(self, z: int, excluded: bool) -> None:
+        try:
+            self._desk.session.exclude(z, excluded=excluded)
+        except ValueError as e:
+            show_warning(str(e))
+            self._on_source()
 
 
 def _in_words(findings: tuple[SectionCheck, ...] | None) -> str:

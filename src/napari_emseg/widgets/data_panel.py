@@ -23,6 +23,7 @@ from napari_emseg.widgets.checks import Checks
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.invert import InvertBox
 from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.project_row import ProjectRow
 from napari_emseg.widgets.running import in_words
 from napari_emseg.widgets.sections import panel_layout
 from napari_emseg.widgets.theme import (
@@ -51,6 +52,7 @@ class DataPanel(QWidget):
         self.choice = ChoiceRow()
         self.voxel_size = QLineEdit()
         self.invert = InvertBox(self._desk)
+        self.project = ProjectRow(self._desk)
         self.checks = Checks(self._desk)
         self._lay_out()
         self._connect()
@@ -81,6 +83,7 @@ class DataPanel(QWidget):
         layout.addWidget(self.words)
         layout.addWidget(self.choice)
         layout.addWidget(self.message)
+        layout.addWidget(self.project)
         layout.addLayout(voxel_size)
         layout.addWidget(self.invert)
         layout.addWidget(self.checks)

@@ -7,13 +7,14 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from napari import Viewer
 from napari.layers import Image, Layer
+from napari.utils.notifications import show_error
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.session import Results, Run, Session
+from napari_emseg.session import Results, Run, Session, Source
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
@@ -166,13 +167,28 @@ class Desk:
         if self.job.busy:
             msg = f"{self.job.title} is still running; cancel it or wait for its end"
             raise RuntimeError(msg)
-        if run.source.key not in self._results:
-            self._results[run.source.key] = ResultLayers(self.viewer, layer)
-        layers = self._results[run.source.key]
-        self._filled[run.source.key] = run.source.results
+        layers = self._layers_of(run.source, layer)
         layers.align(layer)
         self._running = Running(run, stage, layers, self.job)
         self.job.start(self._running.work, run.title)
+
+    def show_results(self) -> None:
+        """Have layers for what is known of the stack at work, such as by a project."""
+        source, layer = self.session.source, self.source_layer
+        if source is None or layer is None:
+            return
+        results = source.results
+        if results.segmented or results.hand.history.corrections():
+            kept = ("membranes", "corrections", "cells")
+            arrays = {kind: getattr(results, kind) for kind in kept}
+            self._layers_of(source, layer).show_now(arrays)
+
+    def _layers_of(self, source: Source, layer: Layer) -> ResultLayers:
+        """Return the result layers of a source, made if there are none."""
+        if source.key not in self._results:
+            self._results[source.key] = ResultLayers(self.viewer, layer)
+        self._filled[source.key] = source.results
+        return self._results[source.key]
 
     def _on_recorded(self, records: list[Record]) -> None:
         if self._running is not None:
@@ -199,7 +215,10 @@ class Desk:
     def _on_removed(self, event: Any) -> None:
         source = self.session.source
         key = str(event.value.unique_id)
-        self.session.forget(key)
+        try:
+            self.session.forget(key)
+        except OSError as e:
+            show_error(f"the project of {event.value.name} was not saved: {e}")
         running = self._running if self.job.busy else None
         if running is None or running.run.source.key != key:
             self._results.pop(key, None)

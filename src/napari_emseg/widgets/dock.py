@@ -64,6 +64,14 @@ class EmSegmentation(Scrolled):
         """Return a panel by its name."""
         return self.folds[name].content()
 
+    def open_project(self, path: str) -> None:
+        """Open a project, as one that was dropped onto the window."""
+        self.folds["Data"].expand(animate=False)
+        self.folds["Correct"].expand(animate=False)
+        data = self.panel("Data")
+        if isinstance(data, DataPanel):
+            data.project.open_path(path)
+
     def _on_state(self) -> None:
         source, weights = self._desk.session.source, self._desk.session.weights
         self.folds["Data"].summary.setText("" if source is None else source.name)

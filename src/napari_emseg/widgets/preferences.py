@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from napari.settings import get_plugin_settings
+from napari.settings import get_plugin_settings, get_settings
 
 PLUGIN = "napari-emseg"
+PROJECTS = "*.emseg"
+
+
+def open_with_this() -> None:
+    """Have napari open projects with this plugin and not ask each time."""
+    readers = get_settings().plugins.extension2reader
+    if PROJECTS not in readers:
+        get_settings().plugins.extension2reader = {**readers, PROJECTS: PLUGIN}
 
 
 def preference(category: str, name: str) -> str | None:

@@ -84,8 +84,13 @@ class ReviewRow(QWidget):
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
         z = section_on_screen(self._desk.viewer, layer)
-        session.exclude(z, excluded=status == "excluded")
-        session.review(z, reviewed=status == "reviewed")
+        try:
+            session.exclude(z, excluded=status == "excluded")
+            session.review(z, reviewed=status == "reviewed")
+        except ValueError as e:
+            self._on_state()
+            self.refused.emit(str(e))
+            return
         self.said.emit(f"section {z} is {status}")
 
     def _on_state(self) -> None:

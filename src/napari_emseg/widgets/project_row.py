@@ -1,0 +1,274 @@
+"""The project of the stack at work: make one, open one, and see that all is saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from napari.layers import Layer
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+
+from napari_emseg._napari import stack_of
+from napari_emseg.core.records import Record, SectionDone
+from napari_emseg.project import SourceMoved, read_info
+from napari_emseg.session.handwork import login_name
+from napari_emseg.session.keeping import Keeping
+from napari_emseg.session.projects import Opened, adopt, follow, opening, saving
+from napari_emseg.session.saves import SaveState
+from napari_emseg.widgets.closing import watch
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.moved_row import MovedRow, untouched
+from napari_emseg.widgets.preferences import open_with_this, preference
+from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.sections import panel_layout
+from napari_emseg.widgets.theme import (
+    button,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+from napari_emseg.widgets.theme import follow as follow_signal
+
+POLL_MS = 250
+"""How often it is asked whether all is saved."""
+
+NONE = "none: what you correct is lost when napari closes"
+
+ROLES = {"read-only": "error", "failing": "error", "saved": "hint", "saving": "hint"}
+
+
+class ProjectRow(QWidget):
+    """Makes and opens projects; shows the one of the stack at work."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+        self._job = Job(in_activity_dock=False)
+        self._path = Path()
+        self._layer: Layer | None = None
+        self._shown: SaveState | None = None
+        self.open = button("Open project…", tooltip="Go on where you were.")
+        self.save = button("Save project…")
+        self.state = text_label(NONE)
+        self.moved = MovedRow(desk)
+        self.message = text_label(role="error")
+        self._lay_out()
+        self._timer = QTimer(self)
+        self._timer.setInterval(POLL_MS)
+        self._timer.timeout.connect(self._show_state)
+        self.open.clicked.connect(self._on_open)
+        self.save.clicked.connect(self._on_save)
+        self.moved.found.connect(self._on_found)
+        self._job.recorded.connect(self._on_recorded)
+        self._job.ended.connect(self._on_ended)
+        follow_signal(self, desk.session.events.source, self._on_source)
+        self._on_source()
+
+    def _lay_out(self) -> None:
+        row = QHBoxLayout()
+        row.addWidget(self.open, 1)
+        row.addWidget(self.save, 1)
+        form = form_layout()
+        form.addRow(row_label("Project"), row)
+        layout = panel_layout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        layout.addWidget(self.state)
+        layout.addWidget(self.moved)
+        layout.addWidget(self.message)
+        self._say("")
+
+    @property
+    def keeping(self) -> Keeping | None:
+        """What saves the stack at work; None if nothing does."""
+        source = self._desk.session.source
+        return None if source is None else source.keeping
+
+    @property
+    def busy(self) -> bool:
+        """True while a project is read or made."""
+        return self._job.busy
+
+    def save_path(self, path: str | Path) -> None:
+        """Make a project of the stack at work, in the background."""
+        source = self._desk.session.source
+        if source is None or self._job.busy:
+            return
+        if self._desk.job.busy:
+            self._say(f"{self._desk.job.title} is still running; wait for its end")
+            return
+        recuts = self._desk.session.recuts()
+        if recuts.on_trial:
+            recuts.keep()
+        self._begin(Path(path), self._desk.source_layer)
+        self._job.start(saving(source, path, author=author()), "Save project")
+
+    def open_path(
+        self,
+        path: str | Path,
+        *,
+        source: Path | None = None,
+        layer: Layer | None = None,
+    ) -> None:
+        """Open a project in the background.
+
+        Parameters
+        ----------
+        source, layer
+            Where its stack is now, if it was moved: a file, or a layer that shows it.
+        """
+        if self._job.busy:
+            return
+        path = Path(path)
+        try:
+            layer = layer or self._layer_of(path)
+            stack = None if layer is None else stack_of(layer)
+        except (OSError, ValueError) as e:
+            self._say(in_words(e))
+            return
+        self._begin(path, layer)
+        work = opening(path, author=author(), source=source, stack=stack)
+        self._job.start(work, "Open project")
+
+    def _begin(self, path: Path, layer: Layer | None) -> None:
+        self._path, self._layer = path, layer
+        self.moved.hide()
+        self._say("")
+        self._on_source()
+
+    def _layer_of(self, path: Path) -> Layer | None:
+        """Return a layer with the project's stack, if nothing was made from it yet."""
+        reference = read_info(path).source
+        for layer in self._desk.sources():
+            known = untouched(self._desk, layer)
+            if known is not None and known.source and reference.absolute:
+                same = Path(known.source).absolute() == Path(reference.absolute)
+                if same and known.shape == reference.shape:
+                    return layer
+        return None
+
+    def _on_ended(self, outcome: Outcome) -> None:
+        result, cause = outcome.result, outcome.cause
+        try:
+            if isinstance(result, Opened):
+                self._show(result)
+            elif isinstance(result, Keeping):
+                self._keep(result)
+        except OSError as e:
+            cause = e
+        if isinstance(cause, SourceMoved):
+            self.moved.ask(cause)
+        elif cause is not None:
+            self._say(f"{self._path.name}: {in_words(cause)}")
+        self._on_source()
+
+    def _show(self, opened: Opened) -> None:
+        """Put a project that was read to work, in the layer of its stack."""
+        desk = self._desk
+        if self._layer in desk.viewer.layers:
+            desk.choose(self._layer)
+            if opened.stack.voxel_size_nm is not None:
+                desk.set_voxel_size(opened.stack.voxel_size_nm)
+        else:
+            desk.add(opened.stack)
+        source = desk.session.source
+        if source is None:
+            opened.keeping.close()
+            return
+        adopt(desk.session, source.key, replace(opened, stack=source.stack))
+        desk.show_results()
+        open_with_this()
+        self._say("\n".join(opened.keeping.notes), "note")
+
+    def _keep(self, keeping: Keeping) -> None:
+        """Let a project that was made keep the stack that it was made of."""
+        if self._layer not in self._desk.viewer.layers:
+            keeping.close()
+            return
+        follow(self._desk.session, str(self._layer.unique_id), keeping)
+        open_with_this()
+
+    def _on_open(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open a project: NAME.emseg")
+        if path:
+            self.open_path(path)
+
+    def _on_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save a project", self._proposed(), "Project (*.emseg)"
+        )
+        if path:
+            self.save_path(path)
+
+    def _proposed(self) -> str:
+        source = self._desk.session.source
+        if source is None:
+            return ""
+        at = Path(source.stack.source or source.name)
+        beside = at.parent if at.parent.is_dir() else Path()
+        return str(beside / f"{at.name.split('.')[0]}.emseg")
+
+    def _on_found(self, place: Path | Layer) -> None:
+        if isinstance(place, Layer):
+            self.open_path(self._path, layer=place)
+        else:
+            self.open_path(self._path, source=place)
+
+    def _on_recorded(self, records: list[Record]) -> None:
+        for record in records[-1:]:
+            if isinstance(record, SectionDone):
+                words = f"section {record.done} of {record.total}"
+                self.state.setText(f"{self._path.stem}: {words}")
+
+    def _on_source(self) -> None:
+        busy, source = self._job.busy, self._desk.session.source
+        keeping = self.keeping
+        self.open.setEnabled(not busy)
+        self.save.setEnabled(not busy and source is not None)
+        self.save.setText("Save project…" if keeping is None else "Save a copy…")
+        self.save.setToolTip(
+            "Make a folder NAME.emseg; from then on every edit is saved by itself."
+            if keeping is None
+            else "Go on in a copy under another name."
+        )
+        self._shown = None
+        if keeping is None:
+            self._timer.stop()
+            set_role(self.state, "hint")
+            self.state.setText(NONE)
+            self.state.setVisible(source is not None)
+        else:
+            self._timer.start()
+            self._show_state()
+            watch(self._desk, self)
+
+    def _show_state(self) -> None:
+        """Say whether all is saved; a failure is announced, once."""
+        keeping = self.keeping
+        if keeping is None or self._job.busy:
+            return
+        state, before = keeping.state, self._shown
+        if state == before:
+            return
+        self._shown = state
+        words = f"{keeping.name}: {state.words}"
+        self.state.setText(words)
+        self.state.setToolTip(str(keeping.path))
+        self.state.setVisible(True)
+        set_role(self.state, ROLES[state.kind])
+        if state.kind == "failing" and (before is None or before.kind != "failing"):
+            show_warning(words)
+
+    def _say(self, message: str, role: str = "error") -> None:
+        self.message.setText(message)
+        self.message.setVisible(bool(message))
+        set_role(self.message, role)
+
+
+def author() -> str:
+    """Return who works here, by Preferences or by their login."""
+    return preference("annotation", "author") or login_name()

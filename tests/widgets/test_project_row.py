@@ -1,0 +1,299 @@
+"""Projects from 1 Data: made, opened, asked about, saved by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Image
+
+from napari_emseg.edit import lock
+from napari_emseg.io import save_stack
+from napari_emseg.project import Project
+from napari_emseg.project import journal as journals
+from napari_emseg.session.keeping import Keeping
+from napari_emseg.widgets import preferences, project_row
+from napari_emseg.widgets.project_row import NONE, ProjectRow
+
+WHOLE = slice(0, 96), slice(0, 112)
+
+
+@pytest.fixture(autouse=True)
+def settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't write into the settings of whoever runs the tests."""
+    monkeypatch.setattr(project_row, "open_with_this", lambda: None)
+
+
+@pytest.fixture
+def file(drawn_stack, tmp_path) -> Path:
+    (tmp_path / "data").mkdir()
+    return save_stack(tmp_path / "data" / "em.tif", drawn_stack[0])
+
+
+@pytest.fixture
+def open_work(open_window, drawn_stack, file) -> Callable[[], Any]:
+    """Open a window on the stack's file, with cells of all sections."""
+
+    def open_work() -> Any:
+        window = open_window()
+        window.data.open_path(str(file), voxel_size_nm=(50, 4, 4))
+        window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=5000)
+        source = window.desk.session.source
+        for z in range(4):
+            source.results.put_cells(z, WHOLE, drawn_stack[1][z])
+        source.results.note_links(range(4), linked=True)
+        source.results.hand.finish_run()
+        window.desk.show_results()
+        return window
+
+    return open_work
+
+
+def row(window: Any) -> ProjectRow:
+    return window.data.project
+
+
+def wait(window: Any) -> Keeping:
+    window.qtbot.waitUntil(lambda: not row(window).busy, timeout=10_000)
+    assert row(window).keeping is not None, row(window).message.text()
+    return row(window).keeping
+
+
+def saved(window: Any, path: Path) -> Keeping:
+    row(window).save_path(path)
+    return wait(window)
+
+
+def opened(window: Any, path: Path) -> Keeping:
+    row(window).open_path(path)
+    return wait(window)
+
+
+def arrays(window: Any) -> dict[str, np.ndarray]:
+    linked = window.desk.session.correcting().linked
+    linked.settle_all()
+    return {name: np.array(linked.arrays[name]) for name in ("cells", "corrections")}
+
+
+def on_disk(folder: Path) -> dict[str, np.ndarray]:
+    with Project(folder, read_only=True) as project:
+        return {
+            name: np.stack([project.section(name, z) for z in range(4)])
+            for name in ("cells", "corrections")
+        }
+
+
+def paint(window: Any, z: int = 0, at: int = 20) -> None:
+    """Paint on the layer corrections with napari's own brush."""
+    panel = window.dock.panel("Correct")
+    panel.layers.show()
+    layer = panel.layers.layer("corrections")
+    layer.selected_label = 1
+    layer.brush_size = 5
+    layer.paint((z, at, at), 1)
+    window.qtbot.wait(20)
+
+
+def test_what_is_painted_is_saved_within_two_seconds(open_work, tmp_path) -> None:
+    window = open_work()
+    assert row(window).state.text() == NONE
+    keeping = saved(window, tmp_path / "work")
+    assert keeping.path == tmp_path / "work.emseg"
+    window.qtbot.waitUntil(
+        lambda: row(window).state.text().startswith("work: saved "), timeout=5000
+    )
+    np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+    assert arrays(window)["cells"].any()
+    begun = monotonic()
+    paint(window)
+    assert arrays(window)["corrections"].any()
+    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=10_000)
+    assert monotonic() - begun < 2
+    np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+    window.dock.panel("Correct").undo.click()
+    window.dock.panel("Correct").review.toggle()
+    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=10_000)
+    np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+    assert not on_disk(keeping.path)["corrections"].any()
+    assert keeping.project.review.sections == {
+        window.viewer.dims.current_step[0]: "reviewed"
+    }
+
+
+def test_opened_in_another_window_as_it_was_left(
+    open_work, open_window, tmp_path
+) -> None:
+    window = open_work()
+    keeping = saved(window, tmp_path / "work.emseg")
+    paint(window)
+    hand = window.desk.session.correcting()
+    y, x = np.argwhere(arrays(window)["cells"][1] > 0)[0]
+    hand.do(lock(hand.sheet(1), (y, x)))
+    before = arrays(window)
+    window.viewer.layers.clear()  # which closes the project
+    np.testing.assert_equal(on_disk(keeping.path), before)
+
+    window = open_window()
+    keeping = opened(window, tmp_path / "work.emseg")
+    assert not keeping.read_only
+    names = {layer.name for layer in window.viewer.layers}
+    assert names == {"em", "em cells", "em corrections", "em membranes"}
+    np.testing.assert_equal(arrays(window), before)
+    assert window.data.voxel_size.text() == "50 × 4 × 4"
+    paint(window, z=2)
+    keeping.flush()
+    np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+
+
+def test_the_second_window_says_that_it_only_reads(
+    open_work, open_window, tmp_path
+) -> None:
+    window = open_work()
+    saved(window, tmp_path / "work.emseg")
+    second = open_window()
+    keeping = opened(second, tmp_path / "work.emseg")
+    assert keeping.read_only
+    second.settle()
+    assert "read-only: it is open for writing already" in row(second).state.text()
+    assert row(second).state.property("role") == "error"
+    before = arrays(second)
+    paint(second)
+    np.testing.assert_equal(arrays(second), before)
+    assert "read-only" in second.dock.panel("Correct").message.text()
+    second.dock.panel("Correct").review.toggle()
+    assert "save a copy" in second.dock.panel("Correct").message.text()
+    saved(second, tmp_path / "own")
+    paint(second)
+    assert arrays(second)["corrections"].any()
+
+
+def test_a_stack_that_was_moved_is_asked_for(
+    open_work, open_window, file, tmp_path
+) -> None:
+    window = open_work()
+    saved(window, tmp_path / "work.emseg")
+    window.viewer.layers.clear()
+    moved = file.rename(tmp_path / "moved.tif")
+    window = open_window()
+    row(window).open_path(tmp_path / "work.emseg")
+    asked = row(window).moved
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    assert "4 sections of 96 × 112" in asked.question.text()
+    assert not asked.layer.isVisibleTo(asked)
+    asked.found.emit(moved)
+    wait(window)
+    assert not asked.isVisibleTo(window.dock)
+    assert window.desk.session.source.stack.source == str(moved)
+    assert not row(window).message.isVisibleTo(window.dock)
+
+
+def test_a_layer_may_be_the_stack_that_is_missing(
+    open_window, drawn_stack, tmp_path, em
+) -> None:
+    """An image that no file has, as other plugins show them."""
+    window = open_window(em())
+    saved(window, tmp_path / "work.emseg")
+    window.viewer.layers.clear()
+    window.viewer.add_layer(em("the same"))
+    row(window).open_path(tmp_path / "work.emseg")
+    asked = row(window).moved
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    assert "the same" in asked.layer.text()
+    asked.layer.click()
+    wait(window)
+    assert [layer.name for layer in window.viewer.layers] == ["the same"]
+    window.viewer.layers.clear()
+    window.viewer.add_layer(Image(np.zeros((4, 96, 112), np.uint8), name="black"))
+    row(window).open_path(tmp_path / "work.emseg")
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    asked.layer.click()
+    wait(window)
+    assert "has changed since" in row(window).message.text()
+
+
+def test_dropped_on_the_window_it_opens_in_the_dock(
+    make_napari_viewer, open_work, tmp_path, qtbot
+) -> None:
+    window = open_work()
+    paint(window)
+    saved(window, tmp_path / "work.emseg")
+    before = arrays(window)
+    window.viewer.layers.clear()
+    viewer = make_napari_viewer()
+    assert viewer.open(str(tmp_path / "work.emseg"), plugin="napari-emseg") == []
+    qtbot.waitUntil(lambda: "em cells" in viewer.layers, timeout=10_000)
+    np.testing.assert_array_equal(viewer.layers["em cells"].data, before["cells"])
+    np.testing.assert_array_equal(
+        viewer.layers["em corrections"].data, before["corrections"]
+    )
+
+
+def test_closing_the_window_waits_for_the_last_save(open_work, tmp_path) -> None:
+    window = open_work()
+    keeping = saved(window, tmp_path / "work.emseg")
+    paint(window)
+    expected = arrays(window)
+    assert keeping.state.kind == "saving"
+    main = row(window)
+    while main.parentWidget() is not None:
+        main = main.parentWidget()
+    main.close()
+    np.testing.assert_equal(on_disk(keeping.path), expected)
+
+
+def test_a_full_disk_is_announced_once_and_keeps_the_window_open(
+    open_work, tmp_path, monkeypatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(project_row, "show_warning", said.append)
+    monkeypatch.setattr("napari_emseg.widgets.closing.show_error", said.append)
+    window = open_work()
+    keeping = saved(window, tmp_path / "work.emseg")
+    keeping.flush()
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "write", full)
+        paint(window)
+        window.qtbot.waitUntil(
+            lambda: "1 change waits" in row(window).state.text(), timeout=5000
+        )
+        paint(window, at=60)
+        window.qtbot.waitUntil(
+            lambda: "2 changes wait" in row(window).state.text(), timeout=5000
+        )
+        assert len(said) == 1
+        main = row(window)
+        while main.parentWidget() is not None:
+            main = main.parentWidget()
+        assert not main.close()
+        assert "close the window again to lose 2 changes" in said[-1]
+    keeping.flush()
+    np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+
+
+def test_what_is_no_project_is_said(open_window, tmp_path) -> None:
+    window = open_window()
+    row(window).open_path(tmp_path)
+    assert "is no project" in row(window).message.text()
+
+
+def test_napari_opens_projects_with_this_plugin(monkeypatch) -> None:
+    class Plugins:
+        extension2reader: dict[str, str] = {"*.tif": "other"}  # noqa: RUF012
+
+    class Settings:
+        plugins = Plugins()
+
+    monkeypatch.setattr(preferences, "get_settings", Settings)
+    preferences.open_with_this()
+    assert Settings.plugins.extension2reader == {
+        "*.tif": "other",
+        "*.emseg": "napari-emseg",
+    }
