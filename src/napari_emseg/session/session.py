@@ -396,6 +396,17 @@ class Session:
             self._recuts = Recuts(source)
         return self._recuts
 
+    @property
+    def at_work(self) -> Source:
+        """The stack at work.
+
+        Raises
+        ------
+        ValueError
+            If none is chosen.
+        """
+        return self._source()
+
     def _source(self) -> Source:
         if self.source is None:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from napari import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session import Run
+from napari_emseg.session.exports import Target, saving_cells, saving_table
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.jobs import Job
 from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
@@ -52,6 +56,7 @@ class CellsPanel(QWidget):
         self.scope = ScopeRow(self._desk)
         self.state = text_label()
         self.run = RunRow(self._desk, "cells", self._prepare)
+        self.saving = SaveRow(self._desk, cells_choices(), self._proposed, self._save)
         self._others = Job(in_activity_dock=False)
         self._fragments = Job(in_activity_dock=False)
         self._timer = QTimer(self)
@@ -74,6 +79,7 @@ class CellsPanel(QWidget):
         layout.addLayout(form)
         layout.addWidget(self.state)
         layout.addWidget(self.run)
+        layout.addWidget(self.saving)
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
 
     def _connect(self) -> None:
@@ -90,6 +96,16 @@ class CellsPanel(QWidget):
 
     def _prepare(self) -> Run:
         return self._session.segment(self.scope.region())
+
+    def _proposed(self) -> str:
+        source = self._session.source
+        return "cells" if source is None else f"{source.name}-cells"
+
+    def _save(self, target: Target | None, path: Path) -> Work:
+        source = self._session.at_work
+        if target is None:
+            return saving_table(source, path)
+        return saving_cells(source, self._session.cell_settings, target)
 
     def _on_edited(self, settings: CellSettings) -> None:
         before = self._session.cell_settings

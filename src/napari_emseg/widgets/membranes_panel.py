@@ -8,14 +8,17 @@ from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.io import output_format
 from napari_emseg.models.weights import Weights, list_weights, read_weights
 from napari_emseg.session import Region, Run
+from napari_emseg.session.exports import Target, saving_membranes
 from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.exchange import Exchange
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
@@ -60,6 +63,7 @@ class MembranesPanel(QWidget):
         self.estimate = text_label(role="plain")
         self.shown = text_label(role="note")
         self.run = RunRow(self._desk, "membranes", self._prepare)
+        self.saving = SaveRow(self._desk, picture_choices(), self._proposed, self._save)
         self._lay_out()
         self._connect()
         self._fill_weights()
@@ -83,6 +87,7 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
         layout.addWidget(self.run)
+        layout.addWidget(self.saving)
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
         layout.addWidget(Fold("Import and export weights", self.exchange, role="link"))
 
@@ -113,6 +118,15 @@ class MembranesPanel(QWidget):
 
     def _prepare(self) -> Run:
         return self._session.predict(self.scope.region())
+
+    def _proposed(self) -> str:
+        source = self._session.source
+        return "membranes" if source is None else f"{source.name}-membranes"
+
+    def _save(self, target: Target | None, path: Path) -> Work:
+        return saving_membranes(
+            self._session.at_work, target or Target(path, output_format(path))
+        )
 
     def _fill_weights(self) -> None:
         known = list_weights()

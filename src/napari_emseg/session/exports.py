@@ -1,0 +1,134 @@
+"""What a stack at work has given, as generators that write it for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_emseg.cells import cells_provenance
+from napari_emseg.core.records import Provenance, Record
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.edit.table import cells_table
+from napari_emseg.edit.table_file import write_table
+from napari_emseg.io import Ids, OutputFormat, Stored, saving
+from napari_emseg.session.session import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes; `with_image` puts the stack itself beside the cells."""
+
+    path: Path
+    format: OutputFormat
+    ids: Ids = "keep"
+    stored: Stored = "as is"
+    with_image: bool = False
+
+
+def saving_membranes(source: Source, target: Target) -> Generator[Record, None, Path]:
+    """Write the probabilities of membrane; 0 where nothing was predicted.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or as `saving`.
+    OSError
+        As `saving`. What exists is replaced: a dialog has asked.
+    """
+    results = source.results
+    if not results.predicted:
+        msg = f"{source.name} has no membranes yet; press Run in 2 Membranes"
+        raise ValueError(msg)
+    made = results.membrane_provenance or Provenance(kind="membrane")
+    return saving(
+        target.path,
+        _beside(source, results.probabilities, "membranes"),
+        provenance=made,
+        overwrite=True,
+        format=target.format,
+        stored=target.stored,
+    )
+
+
+def saving_cells(
+    source: Source, settings: CellSettings, target: Target
+) -> Generator[Record, None, Path]:
+    """Write the cells as they are now, with all hand work.
+
+    Raises
+    ------
+    ValueError
+        If there are none, ids don't fit, or as `saving`.
+    OSError
+        As `saving`. What exists is replaced: a dialog has asked.
+    """
+    cells = _cells(source)
+    made = cells_provenance(settings, source.results.membrane_provenance)
+    if target.with_image:
+        from napari_emseg.io.labelled import saving_labelled
+
+        return saving_labelled(
+            target.path,
+            source.stack,
+            cells,
+            provenance=made,
+            overwrite=True,
+            format=target.format,
+        )
+    return saving(
+        target.path,
+        cells,
+        provenance=made,
+        overwrite=True,
+        format=target.format,
+        ids=target.ids,
+    )
+
+
+def saving_table(source: Source, path: Path) -> Generator[Record, None, Path]:
+    """Measure all cells and write them as a CSV table.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `saving_cells`.
+    """
+    return _measuring(source, _cells(source), path)
+
+
+def _measuring(
+    source: Source, cells: Stack, path: Path
+) -> Generator[Record, None, Path]:
+    results = source.results
+    rows = yield from cells_table(
+        cells.data,
+        results.probabilities if results.predicted else None,
+        corrections=results.corrections,
+        sections=sorted(results.segmented) or None,
+        linked=results.linked,
+    )
+    return write_table(
+        path, rows, voxel_size_nm=source.stack.voxel_size_nm, overwrite=True
+    )
+
+
+def _cells(source: Source) -> Stack:
+    """Return the cells, with what waits to be renamed written into them."""
+    results = source.results
+    if not results.segmented and not results.begun:
+        msg = f"{source.name} has no cells yet; press Run in 3 Cells"
+        raise ValueError(msg)
+    results.hand.linked.settle_all()
+    return _beside(source, results.cells, "cells")
+
+
+def _beside(source: Source, values: object, what: str) -> Stack:
+    stack = source.stack
+    return Stack(
+        values,  # type: ignore[arg-type]
+        name=f"{stack.name}-{what}",
+        voxel_size_nm=stack.voxel_size_nm,
+        source=stack.source,
+    )

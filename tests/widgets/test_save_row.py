@@ -1,0 +1,88 @@
+"""Save… in the panels: formats, ids that don't fit, and refusals in words."""
+
+from __future__ import annotations
+
+import csv
+
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+
+from napari_emseg.io import open_stack
+from napari_emseg.widgets.save_row import cells_choices, picture_choices
+
+
+@pytest.fixture
+def window(open_window, em):
+    """A window whose stack has membranes and cells."""
+    window = open_window(em())
+    for panel in (window.membranes, window.cells):
+        window.choose_scope(panel, "all sections")
+        assert window.run(panel).error is None
+    return window
+
+
+def _choice(choices, beginning):
+    return next(each for each in choices if each.words.startswith(beginning))
+
+
+def _save(window, row, path, choice) -> str:
+    with window.qtbot.waitSignal(row.job.ended, timeout=20_000):
+        row.save_as(path, choice)
+    return row.message.text()
+
+
+def test_membranes_and_cells(window, tmp_path) -> None:
+    row, choices = window.membranes.saving, picture_choices()
+    probability = window.layer("em membrane probability").data
+    said = _save(window, row, tmp_path / "p", _choice(choices, "MRC"))
+    assert said == "saved as p.mrc"
+    with mrcfile.open(tmp_path / "p.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data[:, ::-1], probability)
+    small = next(
+        c for c in choices if c.words.startswith("HDF5") and "8 bit" in c.words
+    )
+    _save(window, row, tmp_path / "p.h5", small)
+    with h5py.File(tmp_path / "p.h5") as file:
+        expected = np.rint(np.asarray(probability) * 255)
+        np.testing.assert_array_equal(file["membrane"][()], expected)
+
+    row, cells = window.cells.saving, window.layer("em cells").data
+    _save(window, row, tmp_path / "c.tif", _choice(cells_choices(), "ImageJ"))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "c.tif"), cells)
+    both = next(c for c in cells_choices() if "with the EM" in c.words)
+    _save(window, row, tmp_path / "both", both)
+    labels = open_stack(tmp_path / "both.zarr", dataset="labels/cells")
+    np.testing.assert_array_equal(labels.data[:], cells)
+    _save(window, row, tmp_path / "c", cells_choices()[-1])
+    with (tmp_path / "c.csv").open() as file:
+        ids = {int(line["cell"]) for line in csv.DictReader(file)}
+    assert ids == set(np.unique(cells).tolist()) - {0}
+
+
+def test_ids_that_do_not_fit_ask(window, tmp_path) -> None:
+    row = window.cells.saving
+    cells = window.desk.session.source.results.cells
+    cells[cells == cells.max()] = 70_000
+    said = _save(window, row, tmp_path / "c", _choice(cells_choices(), "ImageJ"))
+    assert "65,535" in said
+    assert not (tmp_path / "c.tif").exists()
+    assert not row.renumber.isHidden()
+    assert not row.as_float.isHidden()
+    with window.qtbot.waitSignal(row.job.ended, timeout=20_000):
+        window.click(row.renumber)
+    assert row.message.text() == "saved as c.tif"
+    assert row.renumber.isHidden()
+    assert tifffile.imread(tmp_path / "c.tif").max() == len(np.unique(cells)) - 1
+
+
+def test_nothing_to_save_is_said(open_window, em, tmp_path) -> None:
+    window = open_window(em())
+    window.settle()
+    window.cells.saving.save_as(tmp_path / "c", cells_choices()[0])
+    assert "no cells yet" in window.cells.saving.message.text()
+    window.membranes.saving.save_as(tmp_path / "p", picture_choices()[0])
+    assert "no membranes yet" in window.membranes.saving.message.text()
+    assert list(tmp_path.glob("[cp].*")) == []
