@@ -19,9 +19,9 @@ from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.running import Running, Stage
+from napari_emseg.widgets.training import Training
 
 _desks: WeakKeyDictionary[Viewer, Desk] = WeakKeyDictionary()
-from napari_emseg.widgets.training import Training
 
 
 def desk_of(viewer: Viewer) -> Desk:
