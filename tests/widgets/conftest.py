@@ -18,7 +18,7 @@ from thin import thin_weights
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
-from napari_emseg.widgets import membranes_panel
+from napari_emseg.widgets import live_view, membranes_panel
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import Desk, desk_of
@@ -115,6 +115,12 @@ class Window:
 
 
 OpenWindow = Callable[..., Window]
+
+
+@pytest.fixture(autouse=True)
+def no_preview_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the live preview off until somebody wants it."""
+    monkeypatch.setattr(live_view, "is_quick", lambda *_: None)
 
 
 @pytest.fixture

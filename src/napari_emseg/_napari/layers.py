@@ -17,6 +17,9 @@ KEY = "emseg"
 FLAT = "emseg_section_thickness_unknown"
 """Of `layer.metadata`: the scale along z stands for nothing that was measured."""
 
+LIVE = "emseg_live"
+"""Of `layer.metadata`: a preview of a part of a section, which is no result."""
+
 LayerData: TypeAlias = tuple[Any, dict[str, Any], Literal["image", "labels"]]
 
 
@@ -70,8 +73,11 @@ def stack_of(layer: Layer) -> Stack:
     Raises
     ------
     ValueError
-        If the layer is no grey picture `(y, x)` or stack `(z, y, x)`.
+        If the layer is no grey picture `(y, x)` or stack `(z, y, x)`, or a preview.
     """
+    if layer.metadata.get(LIVE):
+        msg = f"{layer.name} is a live preview; choose an image layer"
+        raise ValueError(msg)
     if not isinstance(layer, Image | Labels):
         kind = type(layer).__name__.lower()
         msg = f"{layer.name} is a {kind} layer; choose an image layer"

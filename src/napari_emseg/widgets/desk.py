@@ -11,6 +11,7 @@ from napari.utils.notifications import show_error
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
+from napari_emseg._napari.layers import LIVE
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -89,6 +90,7 @@ class Desk:
             layer
             for layer in self.viewer.layers
             if isinstance(layer, Image)
+            and LIVE not in layer.metadata
             and not any(results.owns(layer) for results in self._results.values())
         ]
 

@@ -16,6 +16,7 @@ from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.exchange import Exchange
 from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
 from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
@@ -63,6 +64,7 @@ class MembranesPanel(QWidget):
         self.estimate = text_label(role="plain")
         self.shown = text_label(role="note")
         self.run = RunRow(self._desk, "membranes", self._prepare)
+        self.live = LiveView(self._desk)
         self.saving = SaveRow(self._desk, picture_choices(), self._proposed, self._save)
         self._lay_out()
         self._connect()
@@ -87,6 +89,7 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
         layout.addWidget(self.run)
+        layout.addWidget(self.live)
         layout.addWidget(self.saving)
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
         layout.addWidget(Fold("Import and export weights", self.exchange, role="link"))

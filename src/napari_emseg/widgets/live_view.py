@@ -1,0 +1,228 @@
+"""Live preview: what is on screen is predicted as soon as the view rests."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+
+from napari_emseg.core.records import Record
+from napari_emseg.core.viewing import LiveSettings
+from napari_emseg.session.live import (
+    Live,
+    Paces,
+    PictureDone,
+    View,
+    is_quick,
+    paces_in_words,
+    paces_of,
+    view_of,
+)
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.latest import Latest
+from napari_emseg.widgets.live_layer import LiveLayer
+from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.theme import follow, set_role, text_label
+from napari_emseg.widgets.view import (
+    area_in_view,
+    section_on_screen,
+    shows_sections,
+)
+from napari_emseg.widgets.warm_up import torch_at_leisure
+
+TIP = (
+    "Predict what is on screen while you move, shallow first, in a layer of its own. "
+    "Nothing of it gets into the results."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A view that is being predicted; `stopped` is set when it is outdated."""
+
+    view: View
+    work: Generator[Record, None, None]
+    stopped: Event
+
+
+class LiveView(QWidget):
+    """A box to tick, and what the preview says of itself.
+
+    It is off until somebody ticks the box, or until a run has shown that this machine
+    is quick enough; whoever unticks it has the last word.
+    """
+
+    def __init__(self, desk: Desk, settings: LiveSettings | None = None) -> None:
+        super().__init__()
+        self._desk = desk
+        self.settings = settings or LiveSettings()
+        self._live = Live(self.settings)
+        self.layer = LiveLayer(desk.viewer)
+        self._asked: _Asked | None = None
+        self._decided = False
+        self._latest = Latest()
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(self.settings.rest_ms)
+        self.box = QCheckBox("Live preview of the view")
+        self.box.setToolTip(TIP)
+        self.message = text_label()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.box)
+        layout.addWidget(self.message)
+        self.message.hide()
+        self._connect()
+
+    def _connect(self) -> None:
+        self.box.clicked.connect(self._on_clicked)
+        self.box.toggled.connect(self._on_toggled)
+        self._rest.timeout.connect(self._look)
+        self._latest.found.connect(self._on_found)
+        self._latest.failed.connect(self._on_failed)
+        viewer, session = self._desk.viewer, self._desk.session
+        for event in (
+            viewer.dims.events.point,
+            viewer.dims.events.order,
+            viewer.dims.events.ndisplay,
+            viewer.scene.camera.events.zoom,
+            viewer.scene.camera.events.center,
+            session.events.source,
+            session.events.weights,
+            session.events.predict_settings,
+            session.events.redo_reviewed,
+        ):
+            follow(self, event, self._on_view)
+        follow(self, viewer.layers.events.removed, self._on_removed)
+        self._desk.job.started.connect(self._on_view)
+        self._desk.job.ended.connect(self._on_run_ended)
+        self.destroyed.connect(partial(_leave, self._latest))
+
+    def _on_clicked(self) -> None:
+        self._decided = True
+
+    def _on_toggled(self, on: bool) -> None:
+        if on:
+            self._on_view()
+            return
+        self._rest.stop()
+        self._drop()
+        self.layer.remove()
+        self._say("")
+
+    def _on_view(self) -> None:
+        """Wait until the view rests; what was asked of the one before is outdated."""
+        if self.box.isChecked():
+            self._drop()
+            self._rest.start()
+
+    def _on_run_ended(self) -> None:
+        """Look again; turn the preview on after the first run on a quick machine."""
+        session = self._desk.session
+        source, weights = session.source, session.weights
+        if not self._decided and source is not None and weights is not None:
+            size = source.stack.voxel_size_nm
+            paces = paces_of(weights, session.predict_settings, size)
+            quick = is_quick(paces, self.settings)
+            self.box.setChecked(bool(quick))
+            if quick is False:
+                self._say(f"Off: {paces_in_words(paces)}.")
+        self._on_view()
+
+    def _on_removed(self, event: Any) -> None:
+        """Take it that who removes the layer wants no preview."""
+        if self.layer.owns(event.value):
+            self._decided = True
+            self.box.setChecked(False)
+
+    def _drop(self) -> None:
+        if self._asked is not None:
+            self._asked.stopped.set()
+        self._latest.drop()
+
+    def _look(self) -> None:
+        """Ask for the view on screen."""
+        viewer, layer = self._desk.viewer, self._desk.source_layer
+        if layer is None:
+            self.layer.remove()
+            self._asked = None
+            self._say("no preview: choose a stack first")
+            return
+        try:
+            if self._desk.job.busy:
+                msg = f"paused: {self._desk.job.title} is running"
+                raise ValueError(msg)
+            if not shows_sections(viewer, layer):
+                msg = "no preview: it is for sections seen from the front, in 2-D"
+                raise ValueError(msg)
+            z = section_on_screen(viewer, layer)
+            area = area_in_view(viewer, layer)
+            view = view_of(self._desk.session, z, area, self.settings)
+        except ValueError as e:
+            self.layer.clear()
+            self._say(str(e))
+            return
+        work = torch_at_leisure(self._live.run(view))
+        self._asked = _Asked(view, work, Event())
+        if not self.message.text():
+            self._say("loading …")
+        self._ask(self._asked)
+
+    def _ask(self, asked: _Asked) -> None:
+        self._latest.ask(partial(_next_picture, asked.work, asked.stopped))
+
+    def _on_found(self, found: tuple[PictureDone, Paces] | None) -> None:
+        asked = self._asked
+        if asked is None or found is None or asked.stopped.is_set():
+            return
+        picture, paces = found
+        layer = self._desk.source_layer
+        if layer is None or picture.view is not asked.view:
+            return
+        self.layer.show(layer, picture.view.z, picture.view.area, picture.values)
+        self._say(_in_words(picture, paces, self.settings))
+        if picture.done < picture.total:
+            self._ask(asked)
+
+    def _on_failed(self, error: Exception) -> None:
+        self.layer.clear()
+        self._say(in_words(error), "hint" if isinstance(error, ValueError) else "note")
+
+    def _say(self, words: str, role: str = "hint") -> None:
+        self.message.setText(words)
+        self.message.setVisible(bool(words))
+        set_role(self.message, role)
+
+
+def _next_picture(
+    work: Generator[Record, None, None], stopped: Event
+) -> tuple[PictureDone, Paces] | None:
+    """Go on to the next picture, and say how quick it all is; None if outdated."""
+    for record in work:
+        if stopped.is_set():
+            work.close()
+            return None
+        if isinstance(record, PictureDone):
+            view = record.view
+            size = view.source.stack.voxel_size_nm
+            return record, paces_of(view.weights, view.settings, size)
+    return None
+
+
+def _in_words(picture: PictureDone, paces: Paces, settings: LiveSettings) -> str:
+    depth = "" if picture.depth is None else f"depth {picture.depth} · "
+    y, x = picture.view.shape
+    words = f"{depth}{y} × {x} px in {picture.seconds:.2g} s"
+    if is_quick(paces, settings) is False:
+        words += f". Slow here: {paces_in_words(paces)}"
+    return words
+
+
+def _leave(latest: Latest, *_: Any) -> None:
+    """Want nothing any more."""
+    latest.drop()
