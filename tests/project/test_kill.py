@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 import zarr
 from drawing import SHAPE, Person, saved_in, state_of
+from killing import LOST, killed_after
 
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import Project
 
-LOST = 2.0
-"""Seconds of work that may be missing."""
-
-
-def killed_after(folder: Path, seed: int, seconds: float) -> tuple[list[float], float]:
-    """Return when each step was handed over, and when the program was killed."""
-    script = Path(__file__).with_name("drawing.py")
-    words = [sys.executable, str(script), str(folder), str(seed)]
-    said: list[float] = []
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        said.append(float(program.stdout.readline().split()[1]))
-        lines = program.stdout
-        reader = Thread(
-            target=lambda: said.extend(float(line.split()[1]) for line in lines)
-        )
-        reader.start()
-        time.sleep(seconds)
-        program.kill()
-        killed = time.monotonic()
-        reader.join()
-    return said, killed
+SCRIPT = Path(__file__).with_name("drawing.py")
 
 
 def check_killed(folder: Path, seed: int) -> None:
     stack = Stack(np.zeros(SHAPE, np.uint8), name="em")
     Project.create(folder, stack).close()
     seconds = float(np.random.default_rng(seed).uniform(0.2, 3.5))
-    said, killed = killed_after(folder, seed, seconds)
+    said, killed = killed_after(SCRIPT, folder, seed, seconds)
     with Project(folder) as project:
         assert not project.read_only  # the dead program's lock is no lock
         lines = project.edits()
