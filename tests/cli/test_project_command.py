@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import tifffile
 
+from napari_emseg.io import open_stack
 from napari_emseg.project import Project
 
 PART = slice(10, 20), slice(5, 10)
@@ -50,3 +53,26 @@ def test_what_is_no_project_is_refused(emseg, em_file) -> None:
     done = emseg("project", "show", "none.emseg")
     assert done.code == 2
     assert "no such project" in done.err
+
+
+def test_export_training(emseg, em_file) -> None:
+    emseg("project", "new", em_file, "a.emseg")
+    with Project("a.emseg") as project:
+        project.put("corrections", 1, PART, np.full((10, 5), 1, np.uint8))
+        project.put("cells", 2, PART, np.full((10, 5), 7, np.uint32))
+        project.mark([2], "reviewed")
+    done = emseg("project", "export-training", "a.emseg", "out")
+    assert done.code == 0, done.err
+    facts = json.loads(Path("out/training-set.json").read_text())
+    assert facts["sections"] == {"z00001.tif": 1, "z00002.tif": 2}
+    assert facts["source"] == str(em_file)
+    corrected, reviewed = (tifffile.imread(f"out/labels/z0000{z}.tif") for z in (1, 2))
+    assert np.count_nonzero(corrected) == 50
+    assert (corrected[PART] == 1).all()
+    assert (reviewed[PART] == 2).all()
+    assert np.count_nonzero(reviewed == 1) == reviewed.size - 50
+    image = open_stack(em_file).section(2)
+    np.testing.assert_array_equal(tifffile.imread("out/images/z00002.tif"), image)
+    again = emseg("project", "export-training", "a.emseg", "out")
+    assert again.code == 2
+    assert "exists already" in again.err

@@ -10,7 +10,8 @@ from cyclopts import App, Parameter
 from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import Json, Source
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.project.merging import Conflict, Merged, Prefer, merging
+from napari_emseg.project.merging import Merged, merging
+from napari_emseg.project.pair import Conflict, Prefer
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import SourceMoved, find_source
 
@@ -21,6 +22,13 @@ app = App(
     name="project",
     help="Make and show project folders, and merge two people's.",
     help_epilogue="Example: emseg project new demo-output/em.tif vnc.emseg",
+)
+
+app.command(
+    "napari_emseg.cli.training_pairs:export_training",
+    name="export-training",
+    help="Write what was corrected and reviewed as files to train on elsewhere.",
+    help_epilogue="Example: emseg project export-training vnc.emseg vnc-training",
 )
 
 Folder = Annotated[Path, Parameter(help="A project's folder, NAME.emseg.")]
