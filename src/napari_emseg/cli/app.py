@@ -38,6 +38,10 @@ COMMANDS = {
         "Write a file for Fiji, IMOD, webKnossos, Neuroglancer and others.",
         "emseg export demo-output/cells.tif cells.mrc",
     ),
+    "meshes": (
+        "Write the surfaces of 3-D cells.",
+        "emseg meshes demo-output/cells.tif cell-meshes --largest 5",
+    ),
     "evaluate": (
         "Score a prediction against a truth.",
         "emseg evaluate demo-output/membranes.tif demo-output/truth.tif "

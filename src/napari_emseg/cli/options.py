@@ -47,11 +47,18 @@ def _sections(_: Any, tokens: Sequence[Token]) -> slice:
     return _span(tokens[0].value, "sections")
 
 
-def _numbers(hint: type, tokens: Sequence[Token]) -> tuple[int, ...]:
+def numbers(hint: type, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """Return `A,B,C` as numbers.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
     try:
         return tuple(int(part) for part in tokens[0].value.split(","))
     except ValueError as e:
-        msg = f"{tokens[0].value!r} is no list of sections such as 14,20"
+        msg = f"{tokens[0].value!r} is no list of numbers such as 14,20"
         raise ValueError(msg) from e
 
 
@@ -87,7 +94,7 @@ Sections = Annotated[
 Exclude = Annotated[
     tuple[int, ...],
     Parameter(
-        converter=_numbers,
+        converter=numbers,
         n_tokens=1,
         metavar="Z,Z",
         help="Sections without cells, e.g. damaged ones; links bridge them.",

@@ -1,0 +1,51 @@
+"""`emseg meshes`: surfaces of 3-D cells for Blender, MeshLab, ParaView and others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from napari_emseg.cells.meshes import MeshFormat, saving_meshes
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.options import Json, Source, numbers
+from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.table import WholeNumbers
+
+
+def meshes(
+    input: str,  # noqa: A002 - the word on the command line
+    output: Path,
+    /,
+    *,
+    ids: Annotated[
+        tuple[int, ...],
+        Parameter(converter=numbers, n_tokens=1, metavar="ID,ID", help="Which cells."),
+    ] = (),
+    largest: Annotated[
+        int, Parameter(help="How many of the largest cells, if --ids names none.")
+    ] = 100,
+    format: Annotated[MeshFormat, Parameter(help="Of the files.")] = "ply",  # noqa: A002
+    json: Json = False,
+    source: Source = Source(),  # noqa: B008
+) -> None:
+    """Write the surfaces of cells, in nm, a file for each.
+
+    Parameters
+    ----------
+    input
+        Cells that are linked through the stack.
+    output
+        The folder to make.
+    """
+    cells = source.open(input)
+    whole = replace(cells, data=WholeNumbers(cells))
+    work = saving_meshes(whole, output, ids=ids, largest=largest, format=format)
+    written = follow(work)
+    count = len(list(written.glob(f"cell_*.{format}")))
+    if json:
+        print_json({"output": str(written), "meshes": count})
+    else:
+        print_line(f"{written}: {count} meshes")
