@@ -1,7 +1,8 @@
 """The project folder `NAME.emseg/`: work on a stack, saved while it goes on."""
 
-from napari_emseg.project.disk import read_edits, read_info
-from napari_emseg.project.merging import Conflict, Merged, merging
+from napari_emseg.project.folder import read_edits, read_info
+from napari_emseg.project.merging import Merged, merging
+from napari_emseg.project.pair import Conflict
 from napari_emseg.project.project import Project
 from napari_emseg.project.records import Saved, SaveFailed
 from napari_emseg.project.source import OpenedSource, SourceMoved

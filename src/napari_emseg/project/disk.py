@@ -2,78 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from time import monotonic, sleep
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from napari_emseg.core.regions import Region
 from napari_emseg.edit.edits import Edit, Name
-from napari_emseg.io.errors import UnreadableError
-from napari_emseg.project.chunks import Chunked, create_array
-from napari_emseg.project.journal import Journal, sync, write
+from napari_emseg.project.chunks import Chunked
+from napari_emseg.project.folder import (
+    ARRAYS,
+    EDITS,
+    INFO,
+    REVIEW,
+    as_json,
+    parsed,
+    read_info,
+    whole_lines,
+)
+from napari_emseg.project.journal import Journal
 from napari_emseg.project.mirror import Mirror
-from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
+from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
 
-M = TypeVar("M", bound=BaseModel)
-
-SUFFIX = ".emseg"
-INFO, REVIEW, EDITS = "project.json", "review.json", "edits.jsonl"
-ARRAYS: dict[Name, tuple[str, str]] = {
-    "cells": ("cells.zarr", "uint32"),
-    "corrections": ("corrections.zarr", "uint8"),
-}
 PIECE = 64
 """An edit of more changes, such as a run's, is saved in several steps."""
 
 PATIENCE = 5.0
 """Seconds that a reader waits for a save of another window to end."""
-
-
-def named(path: Path | str) -> Path:
-    """Return the folder of a project: the name ends in `.emseg`."""
-    path = Path(path)
-    if path.suffix == SUFFIX:
-        return path
-    return path.with_name(f"{path.name}{SUFFIX}")
-
-
-def create_folder(path: Path, info: ProjectInfo) -> None:
-    """Make the folder of an empty project; it appears when it is whole.
-
-    Raises
-    ------
-    ValueError
-        If its name doesn't end in `.emseg`.
-    FileExistsError, FileNotFoundError, PermissionError
-        If there is something already, or the folder around can't be written to.
-    """
-    if path.suffix != SUFFIX:
-        msg = f"the name of a project ends in .emseg, got {path.name}"
-        raise ValueError(msg)
-    if path.exists():
-        msg = f"{path} exists already; open it, or choose another name"
-        raise FileExistsError(msg)
-    part = path.with_name(f"{path.name}.part")
-    if part.is_dir() and not (part / INFO).exists() and any(part.iterdir()):
-        msg = f"{part} is in the way: a folder of something else"
-        raise FileExistsError(msg)
-    part.mkdir(exist_ok=True)
-    write(part / INFO, _json(info))
-    for name, dtype in ARRAYS.values():
-        if not (part / name / "zarr.json").exists():
-            create_array(part / name, info.source.shape, dtype)
-    (part / "weights").mkdir(exist_ok=True)
-    write(part / REVIEW, _json(ReviewState()))
-    write(part / EDITS, b"")
-    for file in (part / INFO, part / REVIEW, *part.glob("*.zarr/zarr.json"), part):
-        sync(file)
-    part.rename(path)
 
 
 class Disk:
@@ -96,7 +53,7 @@ class Disk:
         else:
             _wait_for(lambda: not self._journal.waiting)
         self.info = read_info(folder)
-        self.review = _parsed(folder / REVIEW, ReviewState)
+        self.review = parsed(folder / REVIEW, ReviewState)
         names = [name for name, _ in ARRAYS.values()]
         self._arrays = dict(
             zip(ARRAYS, [Chunked(folder / name) for name in names], strict=True)
@@ -194,9 +151,9 @@ class Disk:
                     self._journal.replace(f"{ARRAYS[name][0]}/{chunk}", content)
             review = self._mirror.part_of(self.review)
             review = review.model_copy(update={"saves": review.saves + 1})
-            self._journal.replace(REVIEW, _json(review))
+            self._journal.replace(REVIEW, as_json(review))
             if self._info_changed:
-                self._journal.replace(INFO, _json(self.info))
+                self._journal.replace(INFO, as_json(self.info))
             lines = "".join(
                 line.model_dump_json(exclude_defaults=True) + "\n"
                 for line in self._lines
@@ -235,63 +192,6 @@ def pieces_of(edit: Edit) -> Iterator[Edit]:
         some = whole[nth * PIECE : (nth + 1) * PIECE]
         yield Edit(edit.tool, changes=some, time=edit.time)
     yield replace(edit, changes=whole[last * PIECE :])
-
-
-def read_info(folder: Path) -> ProjectInfo:
-    """Read `project.json`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    UnreadableError
-        If it is no project, damaged, or of a later program.
-    """
-    if not folder.is_dir():
-        msg = f"no such project: {folder}"
-        raise FileNotFoundError(msg)
-    if not (folder / INFO).exists():
-        msg = f"{folder} is no project: it has no {INFO}"
-        raise UnreadableError(msg)
-    info = _parsed(folder / INFO, ProjectInfo)
-    if info.format > FORMAT:
-        msg = (
-            f"{folder} was made by a later version ({info.version}); "
-            f"update napari-emseg to open it"
-        )
-        raise UnreadableError(msg)
-    return info
-
-
-def read_edits(folder: Path) -> tuple[EditLine, ...]:
-    """Return what was done, in its order; a line that was cut short is left out."""
-    path = folder / EDITS
-    content = path.read_bytes()[: whole_lines(path)]
-    try:
-        return tuple(EditLine.model_validate_json(x) for x in content.splitlines())
-    except ValidationError as e:
-        msg = f"{path} is damaged: {e.errors()[0]['msg']}"
-        raise UnreadableError(msg) from e
-
-
-def whole_lines(path: Path) -> int:
-    """Return how many bytes of a file end in a whole line."""
-    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
-
-
-def _json(model: BaseModel) -> bytes:
-    return (json.dumps(model.model_dump(mode="json"), indent=1) + "\n").encode()
-
-
-def _parsed(path: Path, model: type[M]) -> M:
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except FileNotFoundError as e:
-        msg = f"{path} is missing"
-        raise UnreadableError(msg) from e
-    except ValidationError as e:
-        msg = f"{path} is damaged: {e.errors()[0]['msg']}"
-        raise UnreadableError(msg) from e
 
 
 def _wait_for(done: Callable[[], bool]) -> None:

@@ -20,25 +20,23 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.edit.area import Area
 from napari_emseg.edit.edits import Edit, LabelArray, Name
 from napari_emseg.models.weights import Weights, bundled_folder
-from napari_emseg.project.autosave import Autosave, Listener, Step
-from napari_emseg.project.disk import Disk, create_folder, named, pieces_of, read_edits
-from napari_emseg.project.holder import Hold
-from napari_emseg.project.shelf import FOLDER, keep_weights, shelved
+from napari_emseg.project.autosave import Listener, Step
+from napari_emseg.project.contents import Contents
+from napari_emseg.project.folder import create_folder, named
+from napari_emseg.project.shelf import FOLDER, keep_weights
 from napari_emseg.project.source import (
     OpenedSource,
-    compare_source,
     open_source,
     refer_to,
 )
-from napari_emseg.project.state import Corners, EditLine, ProjectInfo, ReviewState
+from napari_emseg.project.state import Corners, EditLine, ProjectInfo
+from napari_emseg.project.steps import making, marking, shelving, steps_of
+from napari_emseg.project.writer import SECONDS, Writer
 
 Status = Literal["to do", "reviewed", "excluded"]
 
-SECONDS = 60.0
-"""That closing waits for the last save."""
 
-
-class Project:
+class Project(Contents):
     """A project's folder, open.
 
     Whatever changes it returns at once: it is saved in a thread, together with what
@@ -73,26 +71,14 @@ class Project:
         read_only: bool = False,
         on_record: Listener | None = None,
     ) -> None:
-        self.path = Path(path)
+        path = Path(path)
         self.author = author
-        self.why_read_only = "asked for" if read_only else ""
-        """Why nothing can be changed here; empty if it can."""
-        self._hold: Hold | None = None
-        self._autosave: Autosave | None = None
-        if not read_only and self.path.is_dir():
-            self._take_hold()
-        try:
-            self._disk = Disk(self.path, writing=self._hold is not None)
-        except OSError:
-            self._release()
-            raise
-        self._info = self._disk.info
-        self._review = self._disk.review
+        why = "asked for" if read_only else ""
+        self._writer = Writer(path, author, why, on_record)
+        super().__init__(path, self._writer.disk)
         self._renamed = 0
         self._telling = Lock()
-        if self._hold is not None:
-            self._autosave = Autosave(self._disk, on_record)
-        elif on_record is not None and not read_only:
+        if self.read_only and on_record is not None and not read_only:
             on_record(Note(f"{self.path.name} is read-only: {self.why_read_only}"))
 
     @classmethod
@@ -121,51 +107,22 @@ class Project:
     @property
     def read_only(self) -> bool:
         """True if nothing can be changed here; see `why_read_only`."""
-        return self._autosave is None
+        return self._writer.read_only
 
     @property
-    def info(self) -> ProjectInfo:
-        """What the project is about."""
-        return self._info
-
-    @property
-    def review(self) -> ReviewState:
-        """Sections that are reviewed or excluded."""
-        return self._review
-
-    @property
-    def locked(self) -> frozenset[int]:
-        """Cells that were locked when the project was opened."""
-        return frozenset(self._review.locked)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """Reviewed parts of sections when the project was opened, in that order."""
-        return self._review.reviewed_regions
-
-    @property
-    def last_id(self) -> int:
-        """Largest id of a cell when the project was opened."""
-        return self._review.last_id
+    def why_read_only(self) -> str:
+        """Why nothing can be changed here; empty if it can."""
+        return self._writer.refusal
 
     @property
     def waiting(self) -> int:
         """How many changes are not on the disk yet."""
-        return 0 if self._autosave is None else self._autosave.waiting
+        return self._writer.waiting
 
     @property
     def error(self) -> OSError | None:
         """Why the latest save failed; None if it didn't."""
-        return None if self._autosave is None else self._autosave.error
-
-    def section(self, name: Name, z: int) -> NDArray[Any]:
-        """Return `cells` or `corrections` of a section `(y, x)`, as they are saved."""
-        values: NDArray[Any] = self._disk.section(name, z)
-        return values
-
-    def edits(self) -> tuple[EditLine, ...]:
-        """Return every edit that is saved, oldest first."""
-        return read_edits(self.path)
+        return self._writer.error
 
     def do(self, edit: Edit) -> None:
         """Save an edit."""
@@ -201,7 +158,7 @@ class Project:
                 if status != "to do":
                     marked[z] = status
             self._review = self._review.model_copy(update={"sections": marked})
-            self._add(_marking(marked))
+            self._add(marking(marked))
 
     def lock_cells(self, cells: Iterable[int]) -> None:
         """Save which cells are locked; edits that lock do so by themselves."""
@@ -216,7 +173,7 @@ class Project:
     def note(self, lines: Iterable[EditLine]) -> None:
         """Save what was done elsewhere, such as in projects that this one unites."""
         for line in lines:
-            self._add(_making((), back=False, line=line))
+            self._add(making((), line=line))
 
     def tell(
         self,
@@ -243,7 +200,7 @@ class Project:
         }
         self._tell({key: value for key, value in told.items() if value is not None})
         if weights is not None and weights.path.parent not in self._known_folders:
-            self._add(_shelving(weights))
+            self._add(shelving(weights))
 
     def tell_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
         """Save the voxel size `(z, y, x)` that counts."""
@@ -268,16 +225,6 @@ class Project:
             self._tell({"source": refer_to(opened.stack, self.path)})
         return opened
 
-    def compare_source(self, stack: Stack) -> OpenedSource:
-        """Tell if a stack that is open already is the project's.
-
-        Raises
-        ------
-        ValueError
-            If its shape is another one.
-        """
-        return compare_source(self._info.source, stack)
-
     def keep_weights(self, weights: Weights | str | Path) -> Weights:
         """Copy weights into the project, and return them from there.
 
@@ -286,12 +233,8 @@ class Project:
         ValueError, OSError
             If the project is read-only, or they can't be copied.
         """
-        self._writer()
+        self._writer.check()
         return keep_weights(self.path, weights)
-
-    def lineage(self) -> tuple[Weights, ...]:
-        """Return the project's weights, parents before their children."""
-        return shelved(self.path)
 
     def flush(self, timeout: float = SECONDS) -> None:
         """Wait until everything is on the disk.
@@ -301,8 +244,7 @@ class Project:
         OSError
             If it can't be saved.
         """
-        if self._autosave is not None:
-            self._autosave.flush(timeout)
+        self._writer.flush(timeout)
 
     def close(self) -> None:
         """Save what is left, and let others write.
@@ -312,11 +254,7 @@ class Project:
         OSError
             If it can't be saved.
         """
-        try:
-            if self._autosave is not None:
-                self._autosave.close(SECONDS)
-        finally:
-            self._release()
+        self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -339,16 +277,13 @@ class Project:
             self.put("cells", z, whole, np.asarray(cells[z]))
         line = EditLine.of(edit, self.author, undone=True)
         rest = replace(edit, changes=edit.of("corrections"), ids=())
-        self._add(_making((rest,), back=True, line=line))
+        self._add(making((rest,), back=True, line=line))
 
     def _make(self, edit: Edit, *, back: bool) -> None:
-        """Hand over an edit, in pieces if it is large; its line comes with the last."""
+        """Hand over an edit."""
         line = EditLine.of(edit, self.author, undone=back)
-        pieces = tuple(pieces_of(edit))
-        pieces = pieces[::-1] if back else pieces
-        for piece in pieces[:-1]:
-            self._add(_making((piece,), back=back))
-        self._add(_making(pieces[-1:], back=back, line=line))
+        for step in steps_of(edit, line, back=back):
+            self._add(step)
 
     @property
     def _known_folders(self) -> tuple[Path, ...]:
@@ -361,48 +296,4 @@ class Project:
             self._add(lambda disk: disk.tell(info))
 
     def _add(self, step: Step) -> None:
-        self._writer().add(step)
-
-    def _writer(self) -> Autosave:
-        if self._autosave is None:
-            msg = f"{self.path.name} is read-only: {self.why_read_only}"
-            raise ValueError(msg)
-        return self._autosave
-
-    def _take_hold(self) -> None:
-        try:
-            self._hold = Hold(self.path, self.author)
-        except OSError as e:
-            self.why_read_only = e.strerror or str(e)
-
-    def _release(self) -> None:
-        if self._hold is not None:
-            self._hold.release()
-            self._hold = None
-
-
-def _making(
-    edits: tuple[Edit, ...], *, back: bool, line: EditLine | None = None
-) -> Step:
-    def make(disk: Disk) -> None:
-        for edit in edits:
-            disk.make(edit, back=back)
-        if line is not None:
-            disk.log(line)
-
-    return make
-
-
-def _shelving(weights: Weights) -> Step:
-    def shelve(disk: Disk) -> None:
-        if weights.path.is_file():  # else there is nothing to keep any more
-            keep_weights(disk.folder, weights)
-
-    return shelve
-
-
-def _marking(marked: dict[int, Any]) -> Step:
-    def mark(disk: Disk) -> None:
-        disk.mark(lambda review: review.model_copy(update={"sections": marked}))
-
-    return mark
+        self._writer.add(step)

@@ -8,9 +8,9 @@ from napari_emseg.edit import Edit
 from napari_emseg.edit.review import status_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.project import Project
-from napari_emseg.project.project import SECONDS
 from napari_emseg.project.shelf import FOLDER
 from napari_emseg.project.state import corners
+from napari_emseg.project.writer import SECONDS
 from napari_emseg.session.choices import settings_of
 from napari_emseg.session.handwork import Step
 from napari_emseg.session.results import Results
