@@ -322,3 +322,29 @@ def test_new_weights_are_trained_from_whole_sections(session: Session) -> None:
     corrections = card.training.settings["corrections"]["em"]
     assert not held_out & {region[0] for region in corrections["learnt"]}
     assert learning.accept(attempt.name) == session.weights
+
+
+def test_rounds_of_a_project_and_of_no_project_stay_apart(
+    session: Session, tmp_path: Path
+) -> None:
+    session.review(0)
+    learning = session.learning
+    attempt = learning.start()
+    learning.folder = tmp_path / "other"
+    assert [r.state for r in learning.rounds] == ["learning"], "it is still seen"
+    attempt.work.close()
+    learning.break_off(attempt.name)
+    assert learning.rounds == ()
+    learning.folder = tmp_path / "own"
+    assert [r.state for r in learning.rounds] == ["stopped"]
+
+
+def test_a_list_that_cant_be_written_is_said_and_harms_nothing(
+    session: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    learning = session.learning
+    learning.folder = tmp_path / "file"
+    session.review(0)
+    learning.start().work.close()
+    assert "can't be written" in learning.ledger.trouble

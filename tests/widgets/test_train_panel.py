@@ -25,15 +25,16 @@ def window(open_window, tmp_path, weights):
     session.predict_settings = PredictSettings(
         invert="no", runtime="torch", device="cpu", tile=64, threads=1
     )
-    session.choose_weights(untaught(tmp_path / "parent.safetensors"))
     session.source.results.membranes[...] = codes == 1
+    session.correcting()  # as after a run
+    session.choose_weights(untaught(tmp_path / "parent.safetensors"))
     session.learning.folder = tmp_path / "own"
     session.learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
     window.dock.folds["Train"].expand(animate=False)
     yield window
     job = window.desk.training.job
     if job.busy:
-        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+        with window.qtbot.waitSignal(job.ended, timeout=180_000):
             job.cancel()
 
 
@@ -66,7 +67,7 @@ def start(window, panel) -> None:
 def end(window) -> None:
     job = window.desk.training.job
     if job.busy:
-        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+        with window.qtbot.waitSignal(job.ended, timeout=180_000):
             pass
 
 
@@ -75,7 +76,7 @@ def until_step(window, step: int) -> None:
         at = window.desk.training.progress
         return isinstance(at, Progress) and at.step == "training" and at.done >= step
 
-    window.qtbot.waitUntil(is_there, timeout=60_000)
+    window.qtbot.waitUntil(is_there, timeout=180_000)
 
 
 def long(window) -> None:
@@ -206,7 +207,7 @@ def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> Non
     until_step(window, 4)
     window.viewer.close()
     if job.busy:
-        with window.qtbot.waitSignal(job.ended, timeout=60_000):
+        with window.qtbot.waitSignal(job.ended, timeout=180_000):
             job.cancel()
     round_ = learning.rounds[-1]
     assert round_.checkpoint.is_file()
@@ -232,13 +233,12 @@ def test_where_they_differ_is_shown_and_a_key_flips(window, panel) -> None:
     start(window, panel)
     end(window)
     box = panel.candidate
-    with window.qtbot.waitSignal(box.differ.job.ended, timeout=60_000):
+    with window.qtbot.waitSignal(box.differ.job.ended, timeout=180_000):
         window.click(box.differ.button)
     window.qtbot.waitUntil(lambda: "where they differ" in window.viewer.layers)
     shown = window.layer("candidate parent-round1")
     candidate = np.array(shown.data[0])
     differ = np.array(window.layer("where they differ").data[0])
-    window.viewer.bind_key  # noqa: B018
     box.flip.click()
     assert shown.name == "current parent"
     current = np.array(shown.data[0])

@@ -17,16 +17,12 @@ from psygnal import Signal
 
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.records import Record
-from napari_emseg.models.weights import SUFFIX, Weights, own_folder, read_weights
+from napari_emseg.models.weights import SUFFIX, Weights, read_weights
+from napari_emseg.session.ledger import Ledger
 from napari_emseg.session.lessons import Learnt, Lesson, fine_tuning, training_anew
 from napari_emseg.session.material import Material
 from napari_emseg.session.prospect import NOTHING
-from napari_emseg.session.rounds import (
-    CANDIDATES,
-    Round,
-    read_rounds,
-    write_rounds,
-)
+from napari_emseg.session.rounds import CANDIDATES, Round
 
 if TYPE_CHECKING:
     from napari_emseg.session.session import Session
@@ -62,11 +58,12 @@ class Learning:
         self.material = Material(session)
         self.settings = FinetuneSettings()
         self.new_settings = NewWeightsSettings()
-        self.rounds: tuple[Round, ...] = ()
+        self.ledger = Ledger()
         self._last: tuple[str, Lesson, Settings] | None = None
-        self._folder: Path | None = None
+        self._chosen: Path | None = None
         self._project: Path | None = None
-        self.material.changed.connect(self._on_material)
+        self.material.changed.connect(self._on_changed)
+        self.ledger.changed.connect(self._on_changed)
         session.events.source.connect(self._on_source)
         self._on_source()
 
@@ -76,12 +73,17 @@ class Learning:
 
         The project's, or the user's own.
         """
-        return self._folder or self._project or own_folder()
+        return self.ledger.folder
 
     @folder.setter
     def folder(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._read_rounds()
+        self._chosen = folder
+        self._choose_folder()
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """Of this folder, oldest first."""
+        return self.ledger.rounds
 
     @property
     def busy(self) -> bool:
@@ -114,7 +116,7 @@ class Learning:
         settings = self._own_settings(new=new)
         began_with = None if new else parent
         stem = _stem(began_with) or self.new_settings.architecture
-        name = self._free_name(stem)
+        name = self.ledger.free_name(stem)
         output = self.folder / CANDIDATES / f"{name}{SUFFIX}"
         round_ = Round(
             name,
@@ -125,7 +127,7 @@ class Learning:
             beginning=began_with,
         )
         lesson = Lesson(parent, teachers, output, invert, self.material.classes)
-        self.rounds = (*self.rounds, round_)
+        self.ledger.add(round_)
         return self._begin(round_, lesson, settings)
 
     def _own_settings(self, *, new: bool) -> Settings:
@@ -143,7 +145,7 @@ class Learning:
         """The latest round, if it was stopped and can go on."""
         if self._last is None or self.busy:
             return None
-        round_ = self.find(self._last[0])
+        round_ = self.ledger.find(self._last[0])
         if round_ is None or round_.state not in ("stopped", "candidate"):
             return None
         return round_ if round_.checkpoint.is_file() else None
@@ -171,13 +173,13 @@ class Learning:
             work = training_anew(lesson, settings)
         else:
             work = fine_tuning(lesson, settings)
-        self._change(round_.name, state="learning")
+        self.ledger.change(round_.name, state="learning")
         return Attempt(round_.name, work, stopping.set)
 
     def finish(self, name: str, learnt: Learnt) -> None:
         """Keep what a round gave, as a candidate."""
         outcome = "" if learnt.comparison is None else learnt.comparison.words
-        self._change(
+        self.ledger.change(
             name,
             state="candidate",
             weights=learnt.weights,
@@ -187,13 +189,13 @@ class Learning:
 
     def fail(self, name: str, message: str) -> None:
         """Say that a round came to nothing."""
-        self._change(name, state="failed", outcome=message)
+        self.ledger.change(name, state="failed", outcome=message)
 
     def break_off(self, name: str) -> None:
         """Say that a round was cancelled; it may have weights that weren't compared."""
-        round_ = self._known(name)
+        round_ = self.ledger.known(name)
         weights = read_weights(round_.output) if round_.output.is_file() else None
-        self._change(
+        self.ledger.change(
             name,
             state="stopped",
             weights=weights,
@@ -210,25 +212,22 @@ class Learning:
         OSError
             If their file can't be moved beside the accepted ones.
         """
-        round_ = self._known(name)
-        if round_.weights is None:
+        round_ = self.ledger.known(name)
+        weights = round_.weights
+        if weights is None:
             msg = f"{name} has no weights that could be accepted"
             raise ValueError(msg)
         if round_.output.parent.name == CANDIDATES:
             round_.checkpoint.unlink(missing_ok=True)
-            round_ = round_.moved(round_.output.parent.parent)
-        self._put(replace(round_, state="accepted"))
-        weights = self._known(name).weights
-        if weights is None:  # it was just read
-            msg = f"{name} can't be read"
-            raise ValueError(msg)
+            round_, weights = round_.moved(round_.output.parent.parent)
+        self.ledger.put(replace(round_, state="accepted"))
         self._session.choose_weights(weights)
         return weights
 
     def reject(self, name: str) -> None:
         """Turn a candidate down; its file stays among the candidates."""
-        self._known(name).checkpoint.unlink(missing_ok=True)
-        self._change(name, state="rejected")
+        self.ledger.known(name).checkpoint.unlink(missing_ok=True)
+        self.ledger.change(name, state="rejected")
 
     def roll_back(self, name: str | None = None) -> Weights:
         """Use earlier weights again: those of a round, or what the present began with.
@@ -238,7 +237,7 @@ class Learning:
         ValueError
             If there are none.
         """
-        weights = self.before if name is None else self._known(name).weights
+        weights = self.before if name is None else self.ledger.known(name).weights
         if weights is None:
             msg = "there are no earlier weights to go back to"
             raise ValueError(msg)
@@ -254,7 +253,7 @@ class Learning:
             return None
         for round_ in self.rounds:
             if round_.weights is not None and round_.weights.path == used.path:
-                return round_.beginning or self._by_name(round_.parent)
+                return round_.beginning or self.ledger.weights_named(round_.parent)
         return None
 
     def in_use(self, round_: Round) -> bool:
@@ -266,47 +265,13 @@ class Learning:
             and used.path == round_.weights.path
         )
 
-    def find(self, name: str) -> Round | None:
-        """Return a round by its name."""
-        return next((r for r in self.rounds if r.name == name), None)
-
-    def _by_name(self, name: str) -> Weights | None:
-        from napari_emseg.models.weights import list_weights
-
-        return list_weights(self.folder).get(name)
-
-    def _known(self, name: str) -> Round:
-        found = self.find(name)
-        if found is None:
-            msg = f"there is no round {name!r}"
-            raise ValueError(msg)
-        return found
-
-    def _change(self, name: str, **what: object) -> None:
-        self._put(replace(self._known(name), **what))  # type: ignore[arg-type]
-
-    def _put(self, round_: Round) -> None:
-        self.rounds = tuple(round_ if r.name == round_.name else r for r in self.rounds)
-        self._write_rounds()
-        self.changed.emit()
-
     def _refuse_while_busy(self) -> None:
         if self.busy:
             msg = "weights are being trained already; wait for the end, or stop it"
             raise ValueError(msg)
 
-    def _free_name(self, stem: str) -> str:
-        """Return a name that no round has, and no file of the folder."""
-        taken = {r.name for r in self.rounds}
-        for folder in (self.folder, self.folder / CANDIDATES):
-            taken |= {path.stem for path in folder.glob(f"*{SUFFIX}")}
-        n = 1
-        while f"{stem}-round{n}" in taken:
-            n += 1
-        return f"{stem}-round{n}"
-
     def _on_source(self) -> None:
-        """Follow the project of the stack at work, and drop labels of another one."""
+        """Follow the project of the stack at work."""
         source = self._session.source
         keeping = None if source is None else source.keeping
         project = None if keeping is None else keeping.weights_folder
@@ -314,28 +279,16 @@ class Learning:
             project = None
         if project != self._project:
             self._project = project
-            self._read_rounds()
+            self._choose_folder()
         self.changed.emit()
 
-    def _on_material(self) -> None:
-        self._write_rounds()
-        self.changed.emit()
-
-    def _read_rounds(self) -> None:
-        """Take the rounds of a folder besides the one that is on its way."""
-        here = [r for r in self.rounds if r.state == "learning"]
-        if self._folder is None and self._project is None:
-            self.rounds = tuple(here)
-            return
-        rounds, names = read_rounds(self.folder)
-        self.rounds = (*rounds, *here)
+    def _choose_folder(self) -> None:
+        names = self.ledger.choose(self._chosen or self._project)
         self.material.remember_classes(names)
-        self.changed.emit()
 
-    def _write_rounds(self) -> None:
-        """Write the list into a project; cards alone tell where there is none."""
-        if self._folder is not None or self._project is not None:
-            write_rounds(self.folder, self.rounds, self.material.classes)
+    def _on_changed(self) -> None:
+        self.ledger.write(self.material.classes)
+        self.changed.emit()
 
 
 def _stem(weights: Weights | None) -> str:

@@ -64,8 +64,8 @@ class Round:
         """True if there are weights that are neither in use nor turned down."""
         return self.weights is not None and self.state in ("candidate", "stopped")
 
-    def moved(self, folder: Path) -> Round:
-        """Move its weights into another folder.
+    def moved(self, folder: Path) -> tuple[Round, Weights]:
+        """Move its weights into another folder; return both as they are then.
 
         Raises
         ------
@@ -75,7 +75,8 @@ class Round:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / self.output.name
         os.replace(self.output, target)
-        return replace(self, output=target, weights=read_weights(target))
+        weights = read_weights(target)
+        return replace(self, output=target, weights=weights), weights
 
 
 class _Line(BaseModel):

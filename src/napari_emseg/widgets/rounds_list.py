@@ -99,7 +99,7 @@ class RoundsList(QWidget):
             self.table.setItem(row, column, item)
 
     def _on_state(self) -> None:
-        chosen = self._learning.find(self.chosen or "")
+        chosen = self._learning.ledger.find(self.chosen or "")
         usable = chosen is not None and chosen.weights is not None
         back = usable if chosen is not None else self._learning.before is not None
         self.roll_back.setEnabled(back and not self._is_used(chosen))
@@ -108,7 +108,7 @@ class RoundsList(QWidget):
         return chosen is not None and self._learning.in_use(chosen)
 
     def _on_roll_back(self, *_: Any) -> None:
-        chosen = self._learning.find(self.chosen or "")
+        chosen = self._learning.ledger.find(self.chosen or "")
         try:
             if chosen is not None and chosen.state != "accepted":
                 weights = self._learning.accept(chosen.name)

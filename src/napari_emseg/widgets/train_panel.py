@@ -131,6 +131,8 @@ class TrainPanel(QWidget):
         follow(self, session.events.source, self._on_state)
         follow(self, session.events.weights, self._on_state)
         follow(self, self._desk.training.changed, self._on_training)
+        follow(self, self._desk.sources_changed, self._on_corrected)
+        self._desk.job.ended.connect(self._on_corrected)  # the first run makes room
         self._followed: Any = None
         self.destroyed.connect(partial(_leave, self._asking))
 
