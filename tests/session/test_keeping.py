@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,6 +18,7 @@ from napari_emseg.edit import cut, lock, merge_through, paint
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.project import Project, SourceMoved
 from napari_emseg.project import journal as journals
+from napari_emseg.project.disk import Disk
 from napari_emseg.session import Region, Session
 from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.handwork import HandWork
@@ -263,6 +265,24 @@ def test_a_full_disk_is_said_and_nothing_lost(session, tmp_path, monkeypatch) ->
         )
     keeping.close()
     np.testing.assert_equal(on_disk(keeping.path), kept(session))
+
+
+def test_saving_that_has_ended_is_said(session, tmp_path, monkeypatch) -> None:
+    """By a fault of the program, which must not look as if all were saved soon."""
+    keeping = save_project(session, tmp_path / "a")
+    keeping.flush()
+
+    def fault(disk: Disk) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(Disk, "save", fault)
+    draw(session.correcting(), 0)
+    with pytest.raises(OSError, match="saving has ended"):
+        keeping.flush()
+    assert "1 changes are not saved" in keeping.state.words
+    with pytest.raises(OSError, match="saving has ended"):
+        keeping.close()
 
 
 def test_nothing_changes_while_a_project_is_made(session) -> None:

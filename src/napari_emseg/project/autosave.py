@@ -74,8 +74,11 @@ class Autosave:
 
     @property
     def error(self) -> OSError | None:
-        """Why the latest save failed; None if it didn't."""
-        return self._state.error
+        """Why the latest save failed, or there are no more; None if all is well."""
+        with self._state.turn:
+            if self._state.ended and self._state.waiting:
+                return self._state.end()
+            return self._state.error
 
     def flush(self, timeout: float) -> None:
         """Wait until everything is on the disk.
@@ -133,13 +136,16 @@ class _State:
                 timeout,
             )
             if self.waiting and self.ended:
-                msg = f"saving has ended; {self.waiting} changes are not saved"
-                raise OSError(msg)
+                raise self.end()
             if not done:
                 msg = f"{self.waiting} changes were not saved in {timeout:g} s"
                 raise TimeoutError(msg)
             if self.waiting and self.error is not None:
                 raise self.error
+
+    def end(self) -> OSError:
+        """Return what says that nothing is saved any more."""
+        return OSError(f"saving has ended; {self.waiting} changes are not saved")
 
     def work(self) -> None:
         """Save until told to end."""

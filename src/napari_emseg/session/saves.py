@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from napari_emseg.core.records import Record
-from napari_emseg.project import Project, Saved, SaveFailed
+from napari_emseg.project import Project, Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,18 @@ class Saves:
 
     def __init__(self) -> None:
         self._saved: datetime | None = None
-        self._why = ""
 
     def __call__(self, record: Record) -> None:
         """Take what a project tells."""
         if isinstance(record, Saved):
-            self._saved, self._why = datetime.now().astimezone(), ""
-        elif isinstance(record, SaveFailed):
-            self._why = record.message
+            self._saved = datetime.now().astimezone()
 
     def state(self, project: Project) -> SaveState:
         """Return where saving stands now."""
         if project.read_only:
             return SaveState("read-only", why=project.why_read_only)
-        waiting = project.waiting
-        if waiting and self._why:
-            return SaveState("failing", waiting, self._saved, self._why)
+        waiting, error = project.waiting, project.error
+        if waiting and error is not None:
+            why = error.strerror or str(error)
+            return SaveState("failing", waiting, self._saved, why)
         return SaveState("saving" if waiting else "saved", waiting, self._saved)
