@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import napari
 import numpy as np
@@ -88,6 +89,13 @@ def evaluate(viewer: Viewer, panel: EvaluatePanel) -> None:
     )
 
 
+def keep(data: DataPanel, folder: str) -> None:
+    """Save a project of the stack at work, which is then kept up to date."""
+    data.project.save_path(Path(folder) / "vnc")
+    wait_for(lambda: not data.project.busy)
+    wait_for(lambda: "saved" in data.project.state.text())
+
+
 def main() -> None:
     """Run the main job in a window; take pictures of it and of each panel."""
     IMAGES.mkdir(exist_ok=True)
@@ -101,12 +109,15 @@ def main() -> None:
     viewer.window.screenshot(str(IMAGES / "panels.png"), canvas_only=False, flash=False)
     for fold in dock.folds.values():
         fold.expand(animate=False)
+    folder = TemporaryDirectory()
+    keep(data, folder.name)
     evaluate(viewer, dock.panel("Evaluate"))
     dock.panel("Correct").tools["Live-wire"].click()
     settle()
     for name, fold in dock.folds.items():
         fold.grab().save(str(IMAGES / f"{STEPS[name]}-{name.lower()}.png"))
     viewer.close()
+    folder.cleanup()
 
 
 if __name__ == "__main__":

@@ -256,6 +256,8 @@ class ProjectRow(QWidget):
             return
         self._shown = state
         words = f"{keeping.name}: {state.words}"
+        if keeping.read_only:
+            words += ". You can look, but not correct; save a copy to go on."
         self.state.setText(words)
         self.state.setToolTip(str(keeping.path))
         self.state.setVisible(True)
