@@ -48,7 +48,9 @@ RECIPES = {
         summary="U-Net of width 16 for fly neuropil in serial-section TEM.",
         architecture="unet",
         config={"base": 16},
-        settings=TrainSettings(steps=5000, border_weight=3, seed=2012),
+        settings=TrainSettings(
+            steps=2000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
+        ),
     ),
     "isbi2012-unetpp": Recipe(
         summary="U-Net++ of width 16 for fly neuropil in serial-section TEM.",
