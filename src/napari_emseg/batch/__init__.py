@@ -1,0 +1,24 @@
+"""Many stacks, or one larger than memory, unattended: plan, run, resume, report."""
+
+from napari_emseg.batch.cluster import Where
+from napari_emseg.batch.engine import run_batch
+from napari_emseg.batch.inputs import Input, find_inputs
+from napari_emseg.batch.job import Job
+from napari_emseg.batch.planning import Plan, plan_batch
+from napari_emseg.batch.records import BatchWaiting, Row, RowChanged, Summary
+from napari_emseg.batch.settings import BatchSettings
+
+__all__ = [
+    "BatchSettings",
+    "BatchWaiting",
+    "Input",
+    "Job",
+    "Plan",
+    "Row",
+    "RowChanged",
+    "Summary",
+    "Where",
+    "find_inputs",
+    "plan_batch",
+    "run_batch",
+]

@@ -1,0 +1,258 @@
+"""Where tasks run: threads here, processes here, or any Dask cluster.
+
+Nothing listens beyond 127.0.0.1, and there is no dashboard, unless an address is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import psutil
+
+from napari_emseg import __version__
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.worker import Work, perform
+
+LOCAL = "127.0.0.1"
+PATIENCE = 15.0
+"""Seconds to wait for a scheduler to answer."""
+
+SAME = ("dask", "distributed")
+"""Packages of which client, scheduler and workers must have one version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a batch runs.
+
+    Parameters
+    ----------
+    workers
+        Processes on this machine; None for threads of this one.
+    scheduler
+        Address of a running Dask scheduler, `tcp://…` or `tls://…`.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            msg = "either so many workers here, or a scheduler's address; got both"
+            raise ValueError(msg)
+        if self.workers is not None and self.workers < 1:
+            msg = f"workers must be 1 or more, got {self.workers}"
+            raise ValueError(msg)
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads for the network of each worker; None: the worker's own choice."""
+        if self.workers is None:
+            return None
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task has ended: with facts, or with an error."""
+
+    key: str
+    facts: Facts | None
+    error: BaseException | None
+
+
+class Cluster:
+    """Runs tasks; a context manager that stops them at its end.
+
+    Raises
+    ------
+    ConnectionError
+        If no scheduler answers at the address.
+    RuntimeError
+        If workers have other versions, or don't see the folder of results.
+    """
+
+    def __init__(self, where: Where, folder: Path) -> None:
+        self._where = where
+        self._ended: SimpleQueue[Any] = SimpleQueue()
+        self._futures: dict[str, Any] = {}
+        self._own: Any = None
+        self._client: Any = None
+        self._tag = uuid4().hex[:8]
+        self._connect()
+        try:
+            self._check_versions()
+            self._check_folder(folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> None:
+        # takes half a second, which `emseg --help` needn't wait for
+        from distributed import Client
+
+        where = self._where
+        if where.scheduler is not None:
+            try:
+                self._client = Client(where.scheduler, timeout=PATIENCE)
+            except (OSError, ValueError) as e:
+                msg = f"no Dask scheduler answers at {where.scheduler}: {e}"
+                raise ConnectionError(msg) from e
+        else:
+            self._own = _here(where.workers)
+            self._client = Client(self._own)
+
+    @property
+    def slots(self) -> int:
+        """Tasks that run at once; at least one, as long as no worker is there."""
+        threads: dict[str, int] = self._client.nthreads()
+        return max(1, sum(threads.values()))
+
+    @property
+    def workers(self) -> int:
+        """How many there are at this moment."""
+        return len(dict(self._client.nthreads()))
+
+    def submit(self, key: str, work: Work) -> None:
+        """Hand over a task; `next_done` will tell of it under its key."""
+        future: Any = self._client.submit(
+            perform, work, __version__, key=f"{self._tag}-{key}", pure=False
+        )
+        self._futures[key] = future
+        future.add_done_callback(lambda _: self._ended.put((key, future)))
+
+    def next_done(self, seconds: float) -> Done | None:
+        """Wait for the next task that ends; None if none does for so long.
+
+        Raises
+        ------
+        ConnectionError
+            If the scheduler is gone.
+        """
+        try:
+            ended: tuple[str, Any] = self._ended.get(timeout=seconds)
+        except Empty:
+            self._check_alive()
+            return None
+        key = ended[0]
+        future: Any = ended[1]
+        if self._futures.pop(key, None) is not future:
+            return None
+        if future.status == "finished":
+            try:
+                return Done(key, future.result(timeout=PATIENCE), None)
+            except (OSError, CancelledError) as e:
+                raise ConnectionError(self._gone) from e
+        if future.status != "error":
+            self._check_alive()
+            raise ConnectionError(self._gone)
+        return Done(key, None, future.exception(timeout=PATIENCE))
+
+    def close(self) -> None:
+        """Stop what runs, and the workers if they are our own."""
+        for future in self._futures.values():
+            if self._client.status == "running":
+                future.cancel()
+        self._futures.clear()
+        self._client.close(timeout=PATIENCE)
+        if self._own is not None:
+            self._own.close(timeout=PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _gone(self) -> str:
+        where = self._where.scheduler or "this machine"
+        return (
+            f"the Dask scheduler at {where} is gone; what is finished is kept, go on "
+            "with --resume"
+        )
+
+    def _check_alive(self) -> None:
+        if self._client.status != "running":
+            raise ConnectionError(self._gone)
+
+    def _check_versions(self) -> None:
+        if self._own is not None:
+            return
+        found = self._client.get_versions()
+        mine = _told(found["client"])
+        others = {"the scheduler": found["scheduler"], **found["workers"]}
+        for name, facts in others.items():
+            if facts is not None and (theirs := _told(facts)) != mine:
+                msg = (
+                    f"{name} has {_words(theirs)}, this program {_words(mine)}; "
+                    "install the same versions everywhere"
+                )
+                raise RuntimeError(msg)
+
+    def _check_folder(self, folder: Path) -> None:
+        if self._own is not None:
+            return
+        blind = [
+            w
+            for w, there in self._client.run(_is_dir, str(folder)).items()
+            if not there
+        ]
+        if blind:
+            msg = (
+                f"worker {blind[0]} doesn't see {folder}; workers need the folder of "
+                "results, and the inputs, under the same name"
+            )
+            raise RuntimeError(msg)
+
+
+def _here(workers: int | None) -> Any:
+    """Return a cluster of this machine: processes, or threads of this one."""
+    from distributed import Nanny, Scheduler, SpecCluster, Worker
+
+    alone = workers is None
+    options: dict[str, Any] = {
+        "protocol": "inproc://" if alone else "tcp://",
+        "host": None if alone else LOCAL,
+        # without an address the servers for statistics would listen to everybody
+        "dashboard": False,
+        "dashboard_address": f"{LOCAL}:0",
+    }
+    memory = psutil.virtual_memory().total // (workers or 1)
+    limits = {
+        "nthreads": (os.cpu_count() or 1) if alone else 1,
+        "memory_limit": 0 if alone else memory,
+    }
+    worker = {"cls": Worker if alone else Nanny, "options": options | limits}
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
+        workers=dict.fromkeys(range(workers or 1), worker),
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _is_dir(folder: str) -> bool:
+    return Path(folder).is_dir()
+
+
+def _told(facts: dict[str, Any]) -> dict[str, str]:
+    python = str(facts["host"]["python"]).split(".")
+    packages = {name: str(facts["packages"].get(name)) for name in SAME}
+    return {"python": ".".join(python[:2]), **packages}
+
+
+def _words(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

@@ -1,0 +1,85 @@
+"""What every task of an input needs to know; small, and sent along with each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from napari_emseg.batch.grid import fits
+from napari_emseg.batch.inputs import Input
+from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.core.intensity import GreyRange
+from napari_emseg.core.stack import VoxelSize
+
+PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
+MEMBRANES, CELLS, TABLES = "membranes.zarr", "cells.zarr", "tables"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRef:
+    """Weights that every worker loads for itself, and by which they are known."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An input, how it is worked on, and where its unfinished results are.
+
+    Parameters
+    ----------
+    folder
+        Of unfinished results, where all workers reach it.
+    sections
+        Of the source, in the order of the results.
+    excluded
+        Places among them that are left empty.
+    invert, whole_range
+        What was found out about grey values once, for all parts.
+    """
+
+    given: Input
+    folder: str
+    settings: BatchSettings
+    weights: WeightsRef | None
+    sections: tuple[int, ...]
+    shape: tuple[int, int]
+    voxel_size_nm: VoxelSize | None
+    excluded: frozenset[int] = frozenset()
+    invert: bool = False
+    whole_range: GreyRange | None = None
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """`(z, y, x)` of the results."""
+        return (len(self.sections), *self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """True if sections are worked on in one piece."""
+        return fits(self.shape, self.settings)
+
+    def path(self, name: str) -> Path:
+        """Return where an unfinished result is."""
+        return Path(self.folder) / name
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Open a scratch array, or the full resolution of a result."""
+        path = self.path(name)
+        if (path / "0").exists():
+            path = path / "0"
+        return zarr.open_array(path, mode="r+")
+
+    def levels(self, name: str) -> list[zarr.Array[Any]]:
+        """Open all scale levels of a result, the largest first."""
+        folder = self.path(name)
+        there = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
+        return [zarr.open_array(folder / str(n), mode="r+") for n in there]
+
+    def table(self, name: str) -> Path:
+        """Return the file of a table."""
+        return self.path(TABLES) / f"{name}.npz"

@@ -1,0 +1,110 @@
+"""Ids into results, smaller copies of them, and results in other formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.batch import worker
+from napari_emseg.batch.cells import ranked
+from napari_emseg.batch.context import CELLS, Context
+from napari_emseg.batch.grid import Part
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.links import IDS
+from napari_emseg.core.records import drain
+from napari_emseg.io import open_stack
+from napari_emseg.io.formats import OutputFormat
+from napari_emseg.io.writing import saving
+from napari_emseg.io.zarr_sink import fill, half
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Store cells with their ids.
+
+    Parameters
+    ----------
+    firsts
+        Of each place of the part: how many profiles come before it, and its own.
+    """
+
+    context: Context
+    part: Part
+    firsts: tuple[tuple[int, int], ...]
+
+    def run(self) -> Facts:
+        """Write the part."""
+        c, area = self.context, self.part.area
+        levels = c.levels(CELLS)
+        all_ids = np.load(c.path(IDS), mmap_mode="r")
+        hand = worker.opened(c.given).hand
+        for place, (first, count) in enumerate(self.firsts, start=self.part.first):
+            ids = np.concatenate([[0], all_ids[first : first + count]])
+            cells = ids.astype(all_ids.dtype)[ranked(c, place, area)]
+            if area is not None:
+                levels[0][(place, *area)] = cells
+                continue
+            if hand is not None:
+                cells = hand.keep_locked(cells.astype(np.uint32), c.sections[place])
+            fill(levels, place, cells, ids=True)
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Shrink:
+    """Store a block of a scale level, from the level before it."""
+
+    context: Context
+    name: str
+    level: int
+    part: Part
+
+    def run(self) -> Facts:
+        """Read, shrink and write."""
+        levels = self.context.levels(self.name)
+        before, here = levels[self.level - 1], levels[self.level]
+        if self.part.area is None:
+            msg = f"{self.part.words} is no block"
+            raise ValueError(msg)
+        rows, columns = self.part.area
+        place, (height, width) = self.part.first, before.shape[1:]
+        values: NDArray[np.generic] = np.asarray(
+            before[
+                place,
+                2 * rows.start : min(2 * rows.stop, height),
+                2 * columns.start : min(2 * columns.stop, width),
+            ]
+        )
+        small = values[::2, ::2] if self.name == CELLS else half(values)
+        here[place, rows, columns] = small
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Write a result in another format. Facts: `path`."""
+
+    source: str
+    target: str
+    format: OutputFormat
+
+    def run(self) -> Facts:
+        """Write it beside its name, and rename it."""
+        stack = open_stack(self.source)
+        target = Path(self.target)
+        made = stack.metadata.get("emseg")
+        from napari_emseg.core.records import Provenance
+
+        drain(
+            saving(
+                target,
+                stack,
+                provenance=None if made is None else Provenance.model_validate(made),
+                overwrite=True,
+                format=self.format,
+            )
+        )
+        return {"path": str(target)}

@@ -1,0 +1,197 @@
+"""Words that a person gives → inputs: files, folders, globs, URLs, projects."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.io import open_stack
+from napari_emseg.io.folder import natural
+from napari_emseg.io.reading import ZARR, recognise
+
+SAMPLE = 256
+"""Side of the squares that are looked at to know a Zarr again, px."""
+
+PROJECT = ".emseg"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One stack that results are made of.
+
+    Parameters
+    ----------
+    name
+        Of its results; no two inputs of a batch share one.
+    path
+        File, folder of sections, OME-Zarr, URL, or project.
+    first, stop
+        Sections from the first up to, and without, the last; None for all.
+    voxel_size_nm
+        `(z, y, x)`; wins over the file's own.
+    choice
+        Options of `open_stack` and their values.
+    """
+
+    name: str
+    path: str
+    first: int | None = None
+    stop: int | None = None
+    voxel_size_nm: VoxelSize | None = None
+    choice: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def is_project(self) -> bool:
+        """True for a project folder, whose hand work counts."""
+        return is_project(self.path)
+
+    def sections(self, stack: Stack) -> tuple[int, ...]:
+        """Return the sections that are asked for.
+
+        Raises
+        ------
+        ValueError
+            If they are not there.
+        """
+        n = stack.shape[0]
+        first = 0 if self.first is None else self.first
+        stop = n if self.stop is None else self.stop
+        if not 0 <= first < stop <= n:
+            msg = f"{self.name} has sections 0:{n}; {first}:{stop} is not among them"
+            raise ValueError(msg)
+        return tuple(range(first, stop))
+
+
+def find_inputs(
+    words: Iterable[str],
+    *,
+    first: int | None = None,
+    stop: int | None = None,
+    voxel_size_nm: VoxelSize | None = None,
+    choice: Sequence[tuple[str, Any]] = (),
+) -> tuple[Input, ...]:
+    """Return the inputs that words mean, each once.
+
+    A file, an OME-Zarr, a URL and a project are an input each, and so is every file
+    that a glob matches. A folder of pictures is one stack, each file a section.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or nothing matches a glob.
+    ValueError
+        If there is no word at all.
+    """
+    paths = [path for word in words for path in _paths(word)]
+    if not paths:
+        msg = "a batch needs one input at least"
+        raise ValueError(msg)
+    found: list[Input] = []
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
+        name = _free_name(_stem(path), taken)
+        taken.add(name)
+        found.append(Input(name, path, first, stop, voxel_size_nm, tuple(choice)))
+    return tuple(found)
+
+
+def is_project(path: str) -> bool:
+    """Tell a project folder by its name."""
+    return path.rstrip("/").endswith(PROJECT) and Path(path).is_dir()
+
+
+def open_given(given: Input) -> Stack:
+    """Open an input that is no project.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `open_stack`.
+    """
+    stack = open_stack(
+        given.path, voxel_size_nm=given.voxel_size_nm, **dict(given.choice)
+    )
+    return replace(stack, name=given.name)
+
+
+def fingerprint(path: str, stack: Stack) -> str:
+    """Return what changes when an input does, as hexadecimal digits.
+
+    Of files their sizes and times of change count; of what lies elsewhere, and of
+    Zarrs, whose files may be millions, the notes and some squares of three sections.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    digest = hashlib.sha256(repr((stack.shape, str(stack.dtype))).encode())
+    place = Path(path)
+    zarr = "://" in path or recognise(place) is ZARR
+    if zarr:
+        digest.update(json.dumps(stack.metadata, default=str).encode())
+        for values in _squares(stack):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    if "://" not in path:
+        digest.update(repr(_on_disk(place, deep=not zarr)).encode())
+    return digest.hexdigest()
+
+
+def _squares(stack: Stack) -> Iterable[Any]:
+    z, y, x = stack.shape
+    for k in sorted({0, z // 2, z - 1}):
+        for part in (0, 1, 2):
+            top, left = (part * max(0, n - SAMPLE) // 2 for n in (y, x))
+            yield stack.data[k, top : top + SAMPLE, left : left + SAMPLE]
+
+
+def _on_disk(path: Path, *, deep: bool) -> list[tuple[str, int, int]]:
+    """Return name, bytes and time of change of the files of an input."""
+    if path.is_dir():
+        pattern = "*" if deep else "zarr.json"
+        files = sorted(p for p in path.glob(pattern) if p.is_file())
+    else:
+        files = [path]
+    stats = [(file.name, file.stat()) for file in files]
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+
+
+def _paths(word: str) -> list[str]:
+    if "://" in word:
+        return [word]
+    place = Path(word).expanduser()
+    if place.exists():
+        return [str(place)]
+    if any(c in word for c in "*?["):
+        found = sorted((Path(p) for p in glob.glob(str(place))), key=natural)
+        if found:
+            return [str(p) for p in found]
+        msg = f"no file matches {word}"
+        raise FileNotFoundError(msg)
+    msg = f"no such file or folder: {word}"
+    raise FileNotFoundError(msg)
+
+
+def _stem(path: str) -> str:
+    name = path.rstrip("/").replace("\\", "/").rpartition("/")[2]
+    for ending in (".ome.tiff", ".ome.tif", ".ome.zarr", ".nii.gz"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    stem = name.rpartition(".")[0] if "." in name.strip(".") else name
+    return stem or "input"
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    name, nth = stem, 1
+    while name in taken:
+        nth += 1
+        name = f"{stem}-{nth}"
+    return name

@@ -1,0 +1,247 @@
+"""The step profiles → cells through the stack: overlaps by pairs, then ids for all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.batch import tables
+from napari_emseg.batch.cells import ranked
+from napari_emseg.batch.context import TABLES, Context
+from napari_emseg.batch.grid import Area, blocks
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.cells.linker import BRIDGE, Linker
+from napari_emseg.cells.overlap import (
+    BIN,
+    GAIN,
+    Overlap,
+    Shift,
+    best_overlap,
+    binned,
+    find_shift,
+    overlap_of,
+)
+
+IDS = "ids.npy"
+
+BINNED_SIDE = 2048
+"""Shifts of large sections are looked for on copies of at most this squared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Compare sections with the next ones that have cells.
+
+    Facts: `shifts`, of each section after the first one.
+
+    Parameters
+    ----------
+    places
+        Sections with cells, one after the other.
+    """
+
+    context: Context
+    places: tuple[int, ...]
+
+    def run(self) -> Facts:
+        """Compare and store."""
+        c, shifts = self.context, []
+        for before, after in pairwise(self.places):
+            overlap = _best(c, before, after)
+            _keep(c, before, after, overlap)
+            shifts.append(list(overlap.shift))
+        return {"shifts": shifts}
+
+
+@dataclass(frozen=True, slots=True)
+class Farther:
+    """Compare sections with others before them, shifted by what is known already.
+
+    Parameters
+    ----------
+    pairs
+        `(before, after, rows, columns)`.
+    """
+
+    context: Context
+    pairs: tuple[tuple[int, int, int, int], ...]
+
+    def run(self) -> Facts:
+        """Compare and store."""
+        for before, after, rows, columns in self.pairs:
+            overlap = _overlap(self.context, before, after, (rows, columns))
+            _keep(self.context, before, after, overlap)
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Give every profile the id of its cell. Facts: `cells`, how many there are.
+
+    Parameters
+    ----------
+    counts
+        Profiles of each place.
+    first_id
+        Where ids start.
+    link
+        Give profiles of one cell the same id; else ids count through all sections.
+    """
+
+    context: Context
+    counts: tuple[int, ...]
+    first_id: int
+    link: bool
+
+    def run(self) -> Facts:
+        """Link and store."""
+        total = sum(self.counts)
+        ids = np.arange(total, dtype=np.int64)
+        if self.link:
+            ids = self._linked()
+        cells = int(ids.max(initial=-1)) + 1
+        wide = np.uint64 if self.first_id + cells > 2**32 else np.uint32
+        _replace(self.context.path(IDS), (ids + self.first_id).astype(wide))
+        return {"cells": cells, "dtype": np.dtype(wide).name}
+
+    def _linked(self) -> NDArray[np.int64]:
+        c = self.context
+        linker = Linker(c.settings.cell_settings)
+        recent: list[int] = []
+        for place, count in enumerate(self.counts):
+            overlaps = [_stored(c, before, place) for before in reversed(recent)]
+            linker.add_counted(_sizes(c, place, count), overlaps if count else [])
+            if count:
+                recent = [*recent[-BRIDGE:], place]
+        found = linker.finish()
+        return np.concatenate([ids[1:].astype(np.int64) - 1 for ids in found])
+
+
+def _replace(path: Path, values: NDArray[np.unsignedinteger]) -> None:
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    with part.open("wb") as file:
+        np.save(file, values)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def farther_pairs(
+    places: list[int], shifts: dict[int, Shift]
+) -> list[tuple[int, int, int, int]]:
+    """Return pairs of sections that are not next to each other, and how they lie.
+
+    Parameters
+    ----------
+    places
+        Sections with cells, ascending.
+    shifts
+        Of each of them but the first, against the one before.
+    """
+    found = []
+    for nth in range(len(places)):
+        rows = columns = 0
+        for back in range(1, min(BRIDGE + 1, nth) + 1):
+            y, x = shifts[places[nth - back + 1]]
+            rows, columns = rows + y, columns + x
+            if back > 1:
+                found.append((places[nth - back], places[nth], rows, columns))
+    return found
+
+
+def _best(c: Context, before: int, after: int) -> Overlap:
+    """Return the overlap as sections lie, or shifted if cells then overlap more."""
+    largest = c.settings.cells.shift
+    if c.whole:
+        return best_overlap(ranked(c, before), ranked(c, after), largest)
+    still = _overlap(c, before, after, (0, 0))
+    step = BIN
+    while max(c.shape) // step > BINNED_SIDE:
+        step *= 2
+    one, other = (_binned(c, place, step) for place in (before, after))
+    shift = find_shift(one, other, largest, step)
+    if shift == (0, 0):
+        return still
+    moved = _overlap(c, before, after, shift)
+    return moved if moved.held > GAIN * still.held else still
+
+
+def _binned(c: Context, place: int, step: int) -> NDArray[np.float32]:
+    """Return where cells are, in squares of `step` px, read block by block."""
+    out = np.zeros([n // step for n in c.shape], np.float32)
+    for area in blocks(c.shape, c.settings.block):
+        share = binned(ranked(c, place, area) > 0, step)
+        y, x = (a.start // step for a in area)
+        out[y : y + share.shape[0], x : x + share.shape[1]] = share
+    return out
+
+
+def _overlap(c: Context, before: int, after: int, shift: Shift) -> Overlap:
+    """Count the pixels that profiles of two sections share, block by block."""
+    if c.whole:
+        return overlap_of(ranked(c, before), ranked(c, after), shift)
+    found: dict[tuple[int, int], int] = {}
+    for area in blocks(c.shape, c.settings.block):
+        both = _on_each_other(c.shape, area, shift)
+        if both is None:
+            continue
+        here, there = both
+        part = overlap_of(ranked(c, before, here), ranked(c, after, there))
+        keys = zip(part.before.tolist(), part.after.tolist(), strict=True)
+        for key, n in zip(keys, part.shared.tolist(), strict=True):
+            found[key] = found.get(key, 0) + n
+    keys_ = sorted(found)
+    one, other = np.array(keys_, np.int64).reshape(-1, 2).T
+    return Overlap(one, other, np.array([found[k] for k in keys_], np.int64), shift)
+
+
+def _on_each_other(
+    shape: tuple[int, int], area: Area, shift: Shift
+) -> tuple[Area, Area] | None:
+    """Return the part of a block that has the other section on it, and that."""
+    here = tuple(
+        slice(max(a.start, d), min(a.stop, n + min(0, d)))
+        for a, d, n in zip(area, shift, shape, strict=True)
+    )
+    if any(a.start >= a.stop for a in here):
+        return None
+    there = tuple(
+        slice(a.start - d, a.stop - d) for a, d in zip(here, shift, strict=True)
+    )
+    return (here[0], here[1]), (there[0], there[1])
+
+
+def _sizes(c: Context, place: int, count: int) -> NDArray[np.int64]:
+    if count == 0:
+        return np.zeros(1, np.int64)
+    sizes = np.zeros(count + 1, np.int64)
+    areas = [None] if c.whole else blocks(c.shape, c.settings.block)
+    for area in areas:
+        sizes += np.bincount(ranked(c, place, area).ravel(), minlength=count + 1)
+    return sizes
+
+
+def _name(c: Context, before: int, after: int) -> Path:
+    return c.path(TABLES) / f"overlap-{after}-{before}.npz"
+
+
+def _keep(c: Context, before: int, after: int, overlap: Overlap) -> None:
+    table = {
+        "before": overlap.before,
+        "after": overlap.after,
+        "shared": overlap.shared,
+        "shift": np.array(overlap.shift, np.int64),
+    }
+    tables.keep(_name(c, before, after), table)
+
+
+def _stored(c: Context, before: int, after: int) -> Overlap:
+    table = tables.read(_name(c, before, after))
+    y, x = table["shift"].tolist()
+    return Overlap(table["before"], table["after"], table["shared"], (y, x))

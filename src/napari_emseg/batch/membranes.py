@@ -1,0 +1,231 @@
+"""The step EM → membranes: sections in runs, or blocks of one that is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.batch import worker
+from napari_emseg.batch.context import EMPTY, MEMBRANES, Context
+from napari_emseg.batch.grid import Area, Part, blocks
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.core.intensity import GreyRange
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference.sections import Section, SectionReader
+from napari_emseg.io.zarr_sink import fill
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Find out the grey values of a section that is too large to be read at once.
+
+    Facts: `low`, `high`, `blank`, and `empty` if it has padding, which is stored.
+    """
+
+    context: Context
+    place: int
+
+    def run(self) -> Facts:
+        """Read the section once."""
+        c = self.context
+        reader = _reader(c, worker.opened(c.given).stack)
+        section = reader.open(c.sections[self.place])
+        grey = section.grey
+        facts = {"low": grey.low, "high": grey.high, "blank": section.blank}
+        return {**facts, "empty": self._store_padding(section)}
+
+    def _store_padding(self, section: Section) -> bool:
+        if section.empty is None:
+            return False
+        out, some = self.context.array(EMPTY), False
+        for area in blocks(self.context.shape, self.context.settings.block):
+            mask = section.empty(area)
+            some |= bool(mask.any())
+            out[(self.place, *area)] = mask
+        return some
+
+
+@dataclass(frozen=True, slots=True)
+class Membranes:
+    """Predict a part.
+
+    Facts: `failed`, the reason by place, of sections that can't be read; `blank`.
+
+    Parameters
+    ----------
+    only
+        Places of the part that are left to do; all by default.
+    seen
+        Facts of `Look`, for a block.
+    """
+
+    context: Context
+    part: Part
+    only: tuple[int, ...] | None = None
+    seen: tuple[tuple[str, Any], ...] = ()
+
+    def run(self) -> Facts:
+        """Predict and store."""
+        c, part = self.context, self.part
+        places = range(part.first, part.stop) if self.only is None else self.only
+        left = [place for place in places if place not in c.excluded]
+        blank: list[int] = []
+        failed: dict[int, str] = {}
+        for _ in range(1 + c.settings.retries):
+            failed, more = self._predict(left) if left else ({}, [])
+            blank += more
+            left = list(failed)
+            if not left:
+                break
+            worker.forget()
+        words = {str(place): why for place, why in failed.items()}
+        return {"failed": words, "blank": sorted(blank)}
+
+    def _predict(self, places: list[int]) -> tuple[dict[int, str], list[int]]:
+        c = self.context
+        if c.weights is None:
+            msg = "membranes need weights"
+            raise ValueError(msg)
+        opened = worker.opened(c.given)
+        at = {c.sections[place]: place for place in places}
+        wanted = list(at)
+        burn = None if opened.hand is None else opened.hand.burn
+        sink = _Store(c, burn, places, self.part.area)
+        predictor = worker.predictor(c.weights)
+        with worker.turn(c.settings.predict):
+            done = drain(
+                predictor.run(
+                    opened.stack,
+                    settings=c.settings.predict,
+                    sections=wanted,
+                    roi=self.part.area,
+                    sink=sink,
+                    reader=self._reader(opened.stack),
+                )
+            )
+        failed = {at[z]: why for z, why in done.damaged.items()}
+        return failed, [at[z] for z in done.blank]
+
+    def _reader(self, stack: Stack) -> SectionReader:
+        reader = _reader(self.context, stack)
+        return (
+            _Seen(reader, self.context, self.part.first, dict(self.seen))
+            if (self.part.area is not None)
+            else reader
+        )
+
+
+class _Seen(SectionReader):
+    """Opens the one section that was looked at before, and reads only parts of it."""
+
+    def __init__(
+        self, like: SectionReader, context: Context, place: int, seen: Facts
+    ) -> None:
+        self._like = like
+        self._context = context
+        self._place = place
+        self._seen = seen
+
+    def open(self, z: int) -> Section:
+        """Return the section, of which nothing is read yet."""
+        c, seen = self._context, self._seen
+        data = worker.opened(c.given).stack.data
+        stored = c.array(EMPTY) if seen["empty"] else None
+        return Section(
+            z=z,
+            grey=GreyRange(seen["low"], seen["high"]),
+            invert=c.invert,
+            blank=seen["blank"],
+            read=lambda area: np.asarray(data[(z, *area)]),
+            empty=None
+            if stored is None
+            else lambda area: np.asarray(stored[(self._place, *area)]),
+        )
+
+
+def _reader(context: Context, stack: Stack) -> SectionReader:
+    return SectionReader(
+        stack, rule(context), invert=context.invert, whole_range=context.whole_range
+    )
+
+
+def rule(context: Context) -> Normalisation:
+    """Return how grey values are normalised.
+
+    Raises
+    ------
+    ValueError
+        Without weights, whose card says it.
+    """
+    if context.weights is None:
+        msg = "the rule of normalisation is in the weights' card"
+        raise ValueError(msg)
+    found = worker.weights(context.weights).card.normalisation
+    wanted = context.settings.predict.statistics
+    return found if wanted == "card" else found.model_copy(update={"scope": wanted})
+
+
+Burn = Callable[[NDArray[np.float32], int, Area | None], NDArray[np.float32]]
+
+
+class _Store:
+    """Takes probabilities of some sections, or of a block, into the result."""
+
+    def __init__(
+        self, context: Context, burn: Burn | None, places: list[int], area: Area | None
+    ) -> None:
+        self._context = context
+        self._burn = burn
+        self._places = sorted(places)
+        self._area = area
+        self.levels = context.levels(MEMBRANES)
+        y, x = context.shape if area is None else (a.stop - a.start for a in area)
+        self.shape = len(places), y, x
+        self.dtype = np.dtype(np.float32)
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store a section, or the block, with the corrections in it.
+
+        Raises
+        ------
+        ValueError
+            If the network gave what is no number.
+        """
+        place = self._places[z]
+        values: NDArray[Any] = np.asarray(section, np.float32)
+        source = self._context.sections[place]
+        if not np.isfinite(values).all():
+            msg = f"section {source}: the network's output is not a number (NaN)"
+            raise ValueError(msg)
+        if self._burn is not None:
+            values = self._burn(values, source, self._area)
+        if self._context.settings.probabilities == "uint8":
+            values = np.rint(values * np.float32(255)).astype(np.uint8)
+        if self._area is None:
+            fill(self.levels, place, values, ids=False)
+        else:
+            self.levels[0][(place, *self._area)] = values
+
+    def close(self) -> Path | None:
+        """Do nothing: what is written is stored."""
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Do nothing: what is written is stored."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

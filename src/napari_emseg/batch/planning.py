@@ -1,0 +1,220 @@
+"""A job → its plan: inputs opened, settings settled, and what it will take."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import cast
+
+from napari_emseg.batch.context import Context, WeightsRef
+from napari_emseg.batch.course import Course
+from napari_emseg.batch.hand import Opened, open_input
+from napari_emseg.batch.inputs import Input
+from napari_emseg.batch.job import Job, Memory
+from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.batch.publishing import final_name, newest, results
+from napari_emseg.batch.records import Row
+from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference.limits import choose_limits
+from napari_emseg.inference.predictor import provenance
+from napari_emseg.inference.ram import free_ram
+from napari_emseg.inference.scope import scope_of
+from napari_emseg.models.weights import Weights
+from napari_emseg.models.zoo import Network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """An input that could be opened."""
+
+    context: Context
+    provenance: Provenance
+    fingerprint: str
+    first_id: int
+
+    def course(self, job: Job, ledger: Ledger) -> Course:
+        """Return the way of this input."""
+        first = stamp(self.fingerprint, self.context.sections, facts_of(job))
+        base = newest(self.context, job.out, ledger, first)
+        return Course(self.context, ledger, base, self.provenance, self.first_id)
+
+    def finals(self, out: Path) -> list[Path]:
+        """Return where its results will be."""
+        return [final_name(self.context, out, name) for name in results(self.context)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a batch will do; rows that can't be opened say why and are passed over.
+
+    `job` has its settings settled; `planned` is None for such rows.
+    """
+
+    job: Job
+    rows: tuple[Row, ...]
+    planned: tuple[Planned | None, ...]
+
+    @property
+    def memory(self) -> Memory:
+        """By what a later run knows that it may go on."""
+        weights = self.job.weights
+        return Memory(
+            weights=None if weights is None else weights.sha256,
+            settings=facts_of(self.job),
+            inputs={
+                p.context.given.name: p.fingerprint
+                for p in self.planned
+                if p is not None
+            },
+        )
+
+
+def facts_of(job: Job) -> dict[str, object]:
+    """Return the settings that results depend on."""
+    everything = job.settings.model_dump(mode="json")
+    everything["predict"].pop("threads")
+    for name in ("retries", "export", "output"):
+        everything.pop(name)
+    everything["weights"] = None if job.weights is None else job.weights.sha256
+    return everything
+
+
+def plan_batch(job: Job) -> Plan:
+    """Open all inputs and settle what is left open.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing for EM.
+    """
+    if "membranes" in job.settings.steps and job.weights is None:
+        msg = "membranes need weights"
+        raise ValueError(msg)
+    if "membranes" not in job.settings.steps:
+        job = replace(job, weights=None)
+    opened: list[Opened | str] = [_opened(given) for given in job.inputs]
+    first = next((o.stack for o in opened if isinstance(o, Opened)), None)
+    if first is not None:
+        job = replace(job, settings=_settled(job, first))
+    rows, planned = [], []
+    for given, found in zip(job.inputs, opened, strict=True):
+        row, plan = _row(job, given, found)
+        rows.append(row)
+        planned.append(plan)
+    return Plan(job, tuple(rows), tuple(planned))
+
+
+def _opened(given: Input) -> Opened | str:
+    try:
+        return open_input(given)
+    except (OSError, ValueError) as e:
+        return str(e)
+
+
+def _row(job: Job, given: Input, found: Opened | str) -> tuple[Row, Planned | None]:
+    row = Row(given.name, given.path)
+    if isinstance(found, str):
+        return replace(row, state="failed", warnings=(found,)), None
+    try:
+        plan = _planned(job, given, found)
+    except ValueError as e:
+        return replace(row, state="failed", warnings=(str(e),)), None
+    c = plan.context
+    return replace(row, sections=len(c.sections), shape=c.shape), plan
+
+
+def _planned(job: Job, given: Input, found: Opened) -> Planned:
+    stack, weights = found.stack, job.weights
+    sections = given.sections(stack)
+    hand = found.hand
+    excluded = frozenset[int]() if hand is None else hand.excluded
+    context = Context(
+        given=given,
+        folder=str(job.folder.absolute() / given.name),
+        settings=job.settings,
+        weights=None
+        if weights is None
+        else WeightsRef(str(weights.path), weights.sha256),
+        sections=sections,
+        shape=stack.shape[1:],
+        voxel_size_nm=stack.voxel_size_nm,
+        excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
+    )
+    if hand is not None and hand.locked and not context.whole:
+        msg = (
+            f"{given.name} has locked cells in sections of {stack.shape[1]} × "
+            f"{stack.shape[2]} px; set the largest whole section (--whole) to that"
+        )
+        raise ValueError(msg)
+    if weights is None:
+        made = _made_by_us(stack)
+    else:
+        scope_of(stack, weights.card, job.settings.predict)
+        made = provenance(stack, weights, job.settings.predict)
+    return Planned(
+        context, made, found.fingerprint, 1 if hand is None else hand.first_id
+    )
+
+
+def _made_by_us(stack: Stack) -> Provenance:
+    """Return how probabilities came to be.
+
+    Raises
+    ------
+    ValueError
+        If nothing tells that these are some.
+    """
+    told = stack.metadata.get("emseg")
+    made = None if told is None else Provenance.model_validate(told)
+    if made is not None and made.kind == "membrane":
+        return made
+    if made is None and stack.dtype.kind == "f":
+        return Provenance(kind="membrane", source=stack.source)
+    what = f"holds {stack.dtype} values" if made is None else f"holds {made.kind}"
+    msg = (
+        f"{stack.name} {what}, not probabilities of membrane; begin with the step "
+        "membranes if it is EM"
+    )
+    raise ValueError(msg)
+
+
+def _settled(job: Job, stack: Stack) -> BatchSettings:
+    """Fix what a run would choose by the free memory, or by the weights."""
+    settings, weights = job.settings, job.weights
+    if weights is None:
+        return settings
+    cells = settings.cells
+    if "threshold" not in cells.model_fields_set:
+        cells = cells.model_copy(update={"threshold": weights.card.threshold})
+    predict = settings.predict
+    if predict.tile is None:
+        predict = predict.model_copy(update={"tile": _tile(stack, weights, predict)})
+    if predict.threads is None:
+        predict = predict.model_copy(update={"threads": job.where.threads})
+    return settings.model_copy(update={"cells": cells, "predict": predict})
+
+
+def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int | None:
+    """Return the side of a window, the same for all parts and for later runs."""
+    part = weights.at(settings.depth, settings.heads)
+    card = part.card
+    geometry, per_pixel = card.geometry, card.bytes_per_pixel
+    if geometry is None or per_pixel is None:
+        network = cast("Network", part.network())
+        geometry, per_pixel = network.geometry, network.bytes_per_pixel
+    scope = scope_of(stack, card, settings)
+    gpu = settings.device not in ("auto", "cpu") or bool(shutil.which("nvidia-smi"))
+    limits = choose_limits(
+        scope, geometry, settings, bytes_per_pixel=per_pixel, free=free_ram(), gpu=gpu
+    )
+    return limits.tile or max(limits.plan(scope, geometry).window_shape)
+
+
+def pixels_of(plan: Plan) -> int:
+    """Return how many pixels all inputs have."""
+    return sum(prod(p.context.size) for p in plan.planned if p is not None)

@@ -1,0 +1,40 @@
+"""What is found out about an input once, before its parts are worked on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_emseg.batch import worker
+from napari_emseg.batch.context import Context
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.membranes import rule
+from napari_emseg.core.intensity import stack_range
+from napari_emseg.core.zoom import zoom_of
+from napari_emseg.inference.inverting import Inverting
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Find out polarity, and the grey values of the whole stack if they count.
+
+    Facts: `invert`, `range` (low and high, or None) and `notes` for a person.
+    """
+
+    context: Context
+
+    def run(self) -> Facts:
+        """Look at some sections."""
+        c = self.context
+        stack = worker.opened(c.given).stack
+        invert, words = Inverting().decide(stack, c.settings.predict)
+        found = rule(c)
+        grey = stack_range(stack, found) if found.scope == "stack" else None
+        notes = [words] if words else []
+        if c.weights is not None:
+            card = worker.weights(c.weights).card
+            notes += zoom_of(stack, card, rescale=c.settings.predict.rescale)[1]
+        return {
+            "invert": invert,
+            "range": None if grey is None else [grey.low, grey.high],
+            "notes": notes,
+        }

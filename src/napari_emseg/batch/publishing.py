@@ -1,0 +1,126 @@
+"""Finished results get their final names; unfinished ones never look finished."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from napari_emseg.batch.context import CELLS, MEMBRANES, Context
+from napari_emseg.batch.course import Course, Task
+from napari_emseg.batch.finishing import Export
+from napari_emseg.batch.job import Job
+from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.batch.stores import note_failures
+from napari_emseg.io.formats import OutputFormat, output_kind
+from napari_emseg.project.journal import sync
+
+KINDS = {MEMBRANES: "membranes", CELLS: "cells"}
+
+
+def results(context: Context) -> list[str]:
+    """Return the names of the results that a batch makes of an input."""
+    steps = context.settings.steps
+    return [name for name, kind in KINDS.items() if kind in steps]
+
+
+def final_name(context: Context, out: Path, name: str) -> Path:
+    """Return the final path of a result."""
+    suffix = ".tif" if context.settings.output == "tiff" else ".zarr"
+    return out / f"{context.given.name}-{KINDS[name]}{suffix}"
+
+
+def newest(context: Context, out: Path, ledger: Ledger, first: str) -> str:
+    """Return the stamp by which parts of an input count as done.
+
+    What was finished with errors goes back to where it can be mended. If results are
+    gone that were made once, everything is done anew.
+    """
+    nth = 0
+    while True:
+        base = first if nth == 0 else stamp(first, nth)
+        if stamp(base, "published") in ledger:
+            if all(final_name(context, out, n).exists() for n in results(context)):
+                return base
+        elif all(_is_there(context, out, ledger, base, n) for n in results(context)):
+            return base
+        nth += 1
+
+
+def _is_there(
+    context: Context, out: Path, ledger: Ledger, base: str, name: str
+) -> bool:
+    if stamp(base, "made", name) not in ledger or context.path(name).exists():
+        return True
+    final = final_name(context, out, name)
+    if context.settings.output == "tiff" or not final.exists():
+        return False
+    final.rename(context.path(name))
+    return True
+
+
+def publish_all(course: Course, job: Job) -> list[Path]:
+    """Give all results of an input their final names.
+
+    Returns where they are; those that become TIFF stay where they were made.
+    """
+    context, places = course.context, []
+    for name in course.found.results:
+        path = context.path(name)
+        note_failures(path, tuple(course.found.failures))
+        if job.settings.output == "zarr":
+            target = final_name(context, job.out, name)
+            _publish(path, target)
+            path = target
+        places.append(path)
+    return places
+
+
+def export_tasks(course: Course, places: list[Path], job: Job) -> list[Task]:
+    """Return the tasks that write results in other formats."""
+    tasks = []
+    for name, path in zip(course.found.results, places, strict=True):
+        final = final_name(course.context, job.out, name)
+        wanted: list[tuple[OutputFormat, Path]] = []
+        if job.settings.output == "tiff":
+            wanted.append(("tiff", final))
+        for format_ in job.settings.export:
+            kind = output_kind(format_)
+            if not (kind.cells_only and name != CELLS):
+                stem = f"{final.stem}-{format_}"
+                wanted.append((format_, final.with_name(f"{stem}{kind.suffixes[0]}")))
+        for format_, target in wanted:
+            number = stamp(course.base, "export", format_, name, course.found.failures)
+            work = Export(str(path), str(target), format_)
+            tasks.append(Task("export", target.name, work, number, 0))
+    return tasks
+
+
+def is_published(
+    course: Course, job: Job, ledger: Ledger
+) -> tuple[list[str], int | None] | None:
+    """Return paths of an input's results, and its cells, if all was done before."""
+    known = ledger.facts(stamp(course.base, "published", job.settings.export))
+    if known is None:
+        return None
+    return known["results"], known["cells"]
+
+
+def note_published(course: Course, job: Job, ledger: Ledger) -> None:
+    """Record that an input is done, and remove what it was made with."""
+    facts = {"results": course.found.results, "cells": course.found.cells}
+    ledger.record(stamp(course.base, "published"), {})
+    ledger.record(stamp(course.base, "published", job.settings.export), facts)
+    shutil.rmtree(course.context.folder, ignore_errors=True)
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Rename a result; what was there goes when it has its name."""
+    old = target.with_name(f"{target.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    sync(target.parent)
+    if old.exists():
+        shutil.rmtree(old)

@@ -1,0 +1,84 @@
+"""What a batch tells while it runs, and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from napari_emseg.core.records import Record
+
+State = Literal["waiting", "running", "done", "incomplete", "failed", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input of a batch as it stands: a line of the table.
+
+    Parameters
+    ----------
+    state
+        `incomplete`: done, but for blocks that failed. `failed`: without result.
+    step
+        What is being done.
+    share
+        Done of all that there is to do, from 0 to 1.
+    seconds_left
+        None as long as nobody knows.
+    sections, shape
+        Of the result; None as long as the input wasn't opened.
+    outputs
+        Finished results.
+    warnings
+        What a person should know, e.g. which blocks failed and why.
+    """
+
+    name: str
+    path: str
+    state: State = "waiting"
+    step: str = ""
+    share: float = 0.0
+    seconds: float = 0.0
+    seconds_left: float | None = None
+    sections: int | None = None
+    shape: tuple[int, int] | None = None
+    cells: int | None = None
+    outputs: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowChanged(Record):
+    """A row stands otherwise; `nth` of the batch."""
+
+    nth: int
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWaiting(Record):
+    """Nothing happened for a moment: time to look whether to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a batch ended.
+
+    Parameters
+    ----------
+    pages
+        The summary as CSV and as HTML.
+    tasks, reused
+        How many parts were done now, and how many were done before.
+    """
+
+    rows: tuple[Row, ...]
+    seconds: float
+    tasks: int
+    reused: int
+    pages: tuple[Path, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True if every row is done, without a failed block."""
+        return all(row.state == "done" for row in self.rows)

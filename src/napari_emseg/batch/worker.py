@@ -1,0 +1,131 @@
+"""What a worker keeps between tasks: the opened stack, the network, and its turn."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock
+
+from napari_emseg import __version__
+from napari_emseg.batch.context import WeightsRef
+from napari_emseg.batch.hand import Opened, open_input
+from napari_emseg.batch.inputs import Input
+from napari_emseg.batch.ledger import Facts
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.models.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import Predictor
+
+_LOADING = Lock()
+_CPU = Lock()
+
+
+class OtherVersion(RuntimeError):  # noqa: N818 - named for what it says
+    """A worker runs another version of this program."""
+
+
+class Work(Protocol):
+    """A part of the work: frozen, small, with the same result however often done."""
+
+    def run(self) -> Facts:
+        """Do it; results go to files, what was found out is returned."""
+
+
+def perform(work: Work, version: str) -> Facts:
+    """Do a part of the work on a worker.
+
+    Raises
+    ------
+    OtherVersion
+        If the worker runs another version of this program.
+    """
+    if version != __version__:
+        msg = (
+            f"the worker has napari-emseg {__version__}, but the batch was started by "
+            f"{version}; install the same version everywhere"
+        )
+        raise OtherVersion(msg)
+    return work.run()
+
+
+@contextmanager
+def turn(settings: PredictSettings) -> Iterator[None]:
+    """Wait for the network's turn: one run at a time in a process, and on a GPU."""
+    with _CPU:
+        gpu = _gpu(settings)
+        if gpu is None:
+            yield
+            return
+        with FileLock(Path(tempfile.gettempdir()) / f"emseg-{gpu}.lock"):
+            yield
+
+
+def _gpu(settings: PredictSettings) -> str | None:
+    """Return the name of the GPU that a run takes; None on a CPU."""
+    if settings.device == "cpu" or settings.runtime == "openvino":
+        return None
+    import torch
+
+    from napari_emseg.inference.torch_runtime import choose_device
+
+    device = choose_device(settings.device)
+    if device.type != "cuda":
+        return None if device.type == "cpu" else device.type
+    return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
+
+
+def opened(given: Input) -> Opened:
+    """Open an input; the last few stay open."""
+    with _LOADING:
+        return _opened(given)
+
+
+def weights(ref: WeightsRef) -> Weights:
+    """Load weights.
+
+    Raises
+    ------
+    ValueError
+        If they are not those that the batch was started with.
+    """
+    found = load_weights(ref.path)
+    if found.sha256 != ref.sha256:
+        msg = (
+            f"{ref.path} holds other weights on {sys.platform} here than where the "
+            f"batch was started ({found.sha256[:12]} instead of {ref.sha256[:12]})"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def predictor(ref: WeightsRef) -> Predictor:
+    """Return the predictor of this process, loaded once."""
+    with _LOADING:
+        return _predictor(ref)
+
+
+@lru_cache(maxsize=4)
+def _opened(given: Input) -> Opened:
+    return open_input(given)
+
+
+@lru_cache(maxsize=1)
+def _predictor(ref: WeightsRef) -> Predictor:
+    from napari_emseg.inference import Predictor
+
+    return Predictor(weights(ref))
+
+
+def forget() -> None:
+    """Let go of what is kept; a file that changed is opened anew."""
+    with _LOADING:
+        _opened.cache_clear()
+        _predictor.cache_clear()
