@@ -86,3 +86,18 @@ def test_nothing_to_save_is_said(open_window, em, tmp_path) -> None:
     window.membranes.saving.save_as(tmp_path / "p", picture_choices()[0])
     assert "no membranes yet" in window.membranes.saving.message.text()
     assert list(tmp_path.glob("[cp].*")) == []
+
+
+def test_a_training_set_from_panel_4(open_window, em, tmp_path) -> None:
+    window = open_window(em())
+    window.settle()
+    pairs = window.dock.panel("Correct").pairs
+    with window.qtbot.waitSignal(pairs.job.ended, timeout=20_000):
+        pairs.export_to(tmp_path / "set")
+    assert "nothing is corrected" in pairs.message.text()
+    window.desk.session.source.results.hand.corrections[1, 5:9, 5:9] = 2
+    with window.qtbot.waitSignal(pairs.job.ended, timeout=20_000):
+        pairs.export_to(tmp_path / "set")
+    assert pairs.message.text() == "saved in set"
+    labels = tifffile.imread(tmp_path / "set" / "labels" / "z00001.tif")
+    assert np.count_nonzero(labels) == 16

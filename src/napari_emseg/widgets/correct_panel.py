@@ -23,6 +23,7 @@ from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.keys import Keys
 from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.pairs_row import PairsRow
 from napari_emseg.widgets.pointer import Pointer
 from napari_emseg.widgets.review_row import ReviewRow
 from napari_emseg.widgets.sections import Fold, panel_layout
@@ -62,6 +63,7 @@ class CorrectPanel(QWidget):
         self.review = ReviewRow(self._desk)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
         self.cells = CellsTable(self._desk, self.layers)
+        self.pairs = PairsRow(self._desk)
         self.message = text_label()
         self._lay_out()
         self._keys = Keys(self._desk.viewer, self._acts())
@@ -85,6 +87,7 @@ class CorrectPanel(QWidget):
         layout.addWidget(Fold("Cells", self.cells, role="link"))
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
         layout.addWidget(text_label(UNKNOWN))
+        layout.addWidget(self.pairs)
 
     def _tool_buttons(self) -> QGridLayout:
         grid = QGridLayout()
