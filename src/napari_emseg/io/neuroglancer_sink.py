@@ -17,7 +17,7 @@ from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.output import Output
 
-SLAB_BYTES = 128 * 2**20
+SLAB_BYTES = 64 * 2**20
 """Sections that share chunks are kept until they are together, up to this size."""
 
 DEEPEST = 16
