@@ -139,6 +139,19 @@ def test_few_sections_are_spread_over_the_stack(weights: Weights) -> None:
     assert {s.region.z for s in found} == {0, 5}
 
 
+def test_only_the_sections_that_are_asked_for(weights: Weights) -> None:
+    stack, _ = drawn(6)
+    found = drain(
+        suggest_places(
+            weights,
+            nothing(stack, excluded=[4]),
+            settings=SETTINGS,
+            sections=[3, 4],
+        )
+    )
+    assert {s.region.z for s in found} == {3}
+
+
 def test_everything_done_gives_an_empty_list(weights: Weights) -> None:
     stack, _ = drawn(2)
     assert suggest(weights, nothing(stack, excluded=[0, 1])) == ()

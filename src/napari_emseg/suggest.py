@@ -62,6 +62,7 @@ def suggest_places(
     known: TrainingSet,
     *,
     settings: SuggestSettings | None = None,
+    sections: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Progress, None, tuple[Suggestion, ...]]:
     """Rank places by what a correction there is worth, the best first.
@@ -75,15 +76,17 @@ def suggest_places(
     ----------
     known
         The stack, with what is corrected and reviewed in it.
+    sections
+        Look at these only; by default at some of all sections, evenly.
     """
     settings = settings or SuggestSettings()
     card, network = weights.card, weights.network().to(torch.device(device))
     zoom, _ = zoom_of(known.stack, card)
-    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    seen = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     found: list[Suggestion] = []
-    wanted = _sections(known, settings.sections)
+    wanted = _sections(known, settings.sections, sections)
     for done, z in enumerate(wanted, start=1):
-        section = sections.section(z)
+        section = seen.section(z)
         if section is not None:
             area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
             p, doubt = membrane_and_doubt(network, section.image, area, zoom)
@@ -98,11 +101,12 @@ def suggest_places(
     return _diverse(found, settings)
 
 
-def _sections(known: TrainingSet, most: int) -> list[int]:
+def _sections(known: TrainingSet, most: int, among: Sequence[int] | None) -> list[int]:
     """Choose sections evenly, among those that aren't excluded or all reviewed."""
     n, y, x = known.stack.shape
+    there = range(n) if among is None else sorted(set(among))
     whole = {r.z for r in known.reviewed if r.shape == (y, x)}
-    left = [z for z in range(n) if z not in known.excluded and z not in whole]
+    left = [z for z in there if z not in known.excluded and z not in whole]
     if not left:
         return []
     picked = np.unique(np.linspace(0, len(left) - 1, min(most, len(left))).round())

@@ -24,6 +24,7 @@ from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.keys import Keys
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.pairs_row import PairsRow
+from napari_emseg.widgets.places_row import PlacesRow, key_acts
 from napari_emseg.widgets.pointer import Pointer
 from napari_emseg.widgets.review_row import ReviewRow
 from napari_emseg.widgets.sections import Fold, panel_layout
@@ -62,6 +63,8 @@ class CorrectPanel(QWidget):
         self.classes = ClassRow(self._desk, self.layers)
         self.review = ReviewRow(self._desk)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
+        self.places = PlacesRow(self._desk, self.layers)
+        self.where_next = Fold("Where next", self.places, role="link")
         self.cells = CellsTable(self._desk, self.layers)
         self.pairs = PairsRow(self._desk)
         self.message = text_label()
@@ -84,6 +87,7 @@ class CorrectPanel(QWidget):
         layout.addWidget(self.main)
         layout.addWidget(self.review)
         layout.addWidget(self.runs)
+        layout.addWidget(self.where_next)
         layout.addWidget(Fold("Cells", self.cells, role="link"))
         layout.addWidget(Fold("Advanced", self.advanced, role="link"))
         layout.addWidget(text_label(UNKNOWN))
@@ -110,7 +114,7 @@ class CorrectPanel(QWidget):
             tool.key: partial(self._on_key, tool) for tool in TOOLS
         }
         return acts | {
-            "N": self.review.go_next,
+            **key_acts(self.places, self.review.go_next),
             "R": self.review.toggle,
             "Control-Z": self.layers.undo,
             "Control-Shift-Z": self.layers.redo,
@@ -124,7 +128,10 @@ class CorrectPanel(QWidget):
         self.main.edited.connect(self._on_edited)
         self.advanced.edited.connect(self._on_edited)
         self.runs.toggled.connect(self._on_runs)
-        told = (self.layers, self.pointer, self.classes, self.review, self.cells)
+        told = (
+            *(self.layers, self.pointer, self.classes),
+            *(self.review, self.cells, self.places),
+        )
         for source in told:
             source.said.connect(self._on_said)
             source.refused.connect(self._on_refused)

@@ -25,11 +25,13 @@ LINKED: tuple[Linked, ...] = ("membranes", "corrections", "cells")
 class LinkedLayers(QObject):
     """Keeps membranes, corrections and cells of the source at work in step.
 
-    Signals: `said` with what happened; `refused` with why something did not.
+    Signals: `said` with what happened; `refused` with why something did not; `changed`
+    after any edit, and after one is undone.
     """
 
     said = Signal(str)
     refused = Signal(str)
+    changed = Signal()
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
@@ -190,6 +192,7 @@ class LinkedLayers(QObject):
         layers = self.layers()
         if layers is not None:
             layers.refresh(set(LINKED), set(sections))
+        self.changed.emit()
 
     def settle_quietly(self) -> None:
         """Write waiting ids into the section on screen, without telling."""

@@ -161,7 +161,7 @@ TOOLS: tuple[Tool, ...] = (
     ),
     Tool(
         "Merge",
-        "J",
+        "T",
         "stroke or two clicks",
         "drag from one cell into its neighbour, or click both",
         "Joins cells of this section and takes the membrane between them away.",

@@ -14,6 +14,9 @@ from napari_emseg._napari import placement_of
 from napari_emseg.session import Region
 from napari_emseg.session.region import Area
 
+OUTLINES = "emseg_outlines"
+"""Of `layer.metadata`: shapes of ours, which are no box that somebody drew."""
+
 NEAR = 2.0
 """Pixels of the screen for one of the picture, at which a small place is seen."""
 
@@ -131,7 +134,8 @@ def _shapes_layer(viewer: Viewer) -> Shapes | None:
     active = viewer.layers.selection.active
     candidates = [active, *reversed(viewer.layers)]
     for layer in candidates:
-        if isinstance(layer, Shapes) and layer.visible and len(layer.data):
+        drawn = isinstance(layer, Shapes) and OUTLINES not in layer.metadata
+        if drawn and layer.visible and len(layer.data):
             return layer
     return None
 

@@ -1,0 +1,281 @@
+"""Where next: a list of places to walk, and regions that are reviewed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_emseg.core.regions import Region
+from napari_emseg.session.places import finding, is_done, next_place, sections_to_do
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.job_row import JobRow, Work
+from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.outlines import Outlines
+from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
+from napari_emseg.widgets.view import area_in_view, go_to_place, section_on_screen
+from napari_emseg.widgets.warm_up import torch_at_leisure
+
+if TYPE_CHECKING:
+    from napari_emseg.suggest import Suggestion
+
+HEADS = ("", "section", "why")
+ROWS_SHOWN = 6
+
+
+class PlacesRow(QWidget):
+    """Finds places in a thread, lists them, and goes from one to the next.
+
+    A place is done when all of it is reviewed: undoing that makes it one to do again.
+    """
+
+    said = Signal(str)
+    refused = Signal(str)
+
+    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+        super().__init__()
+        self._desk = desk
+        self._layers = layers
+        self._key = ""
+        self._here: int | None = None
+        self.places: tuple[Suggestion, ...] = ()
+        self.outlines = Outlines(desk.viewer)
+        self.where = combo_box()
+        self.where.addItems(["near this section", "whole stack"])
+        self.where.setToolTip("Which sections are looked at; none that is done.")
+        self.find = JobRow("Find places", self._prepare)
+        self.next = button("Next place (N)", tooltip="Go to the next place in the list")
+        self.done = button(
+            "Done here (J)",
+            tooltip="All in this place is right now: it counts as reviewed",
+        )
+        self.view = button(
+            "View is reviewed",
+            tooltip="All that is on screen is right: it counts as a reviewed region",
+        )
+        self.back = button(
+            "Not reviewed", tooltip="The reviewed region in the middle is to do again"
+        )
+        self.count = text_label()
+        self.table = QTableWidget(0, len(HEADS))
+        self._lay_out()
+        self._connect()
+        self._on_state()
+
+    def _lay_out(self) -> None:
+        self.table.setHorizontalHeaderLabels(list(HEADS))
+        self.table.verticalHeader().hide()
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(len(HEADS) - 1, QHeaderView.ResizeMode.Stretch)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setToolTip("Click to go there.")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(SPACING)
+        layout.addWidget(self.where)
+        layout.addWidget(self.find)
+        layout.addWidget(self.count)
+        layout.addWidget(self.table)
+        for pair in ((self.next, self.done), (self.view, self.back)):
+            row = QHBoxLayout()
+            row.setSpacing(SPACING)
+            for made in pair:
+                row.addWidget(made)
+            layout.addLayout(row)
+
+    def _connect(self) -> None:
+        self.find.done.connect(self._on_found)
+        self.next.clicked.connect(self.go_next)
+        self.done.clicked.connect(self.finish)
+        self.view.clicked.connect(self._on_view)
+        self.back.clicked.connect(self._on_back)
+        self.table.cellClicked.connect(self._on_row)
+        follow(self, self._desk.session.events.source, self._on_state)
+        follow(self, self._layers.changed, self._on_state)
+
+    @property
+    def left(self) -> int:
+        """How many places are to do."""
+        source = self._desk.session.source
+        if source is None:
+            return 0
+        return sum(not is_done(source, place.region) for place in self.places)
+
+    def go_next(self, *_: Any) -> None:
+        """Go to the next place that is to do."""
+        source = self._desk.session.source
+        if source is None or not self.places:
+            self.refused.emit("there is no list yet; press Find places")
+            return
+        found = next_place(source, self.places, self._here)
+        if found is None:
+            self.said.emit("all places are done; press Find places for more")
+            return
+        self._go(found)
+
+    def finish(self, *_: Any) -> None:
+        """Mark the place as reviewed, and go on to the next."""
+        if self._here is None or self._here >= len(self.places):
+            self.refused.emit("go to a place first (N)")
+            return
+        if self._review(self.places[self._here].region) and self.left:
+            self.go_next()
+
+    def _prepare(self) -> tuple[str, Work]:
+        session, layer = self._desk.session, self._desk.source_layer
+        if session.source is None or layer is None:
+            msg = "no stack is chosen; choose one in 1 Data"
+            raise ValueError(msg)
+        here = section_on_screen(self._desk.viewer, layer)
+        whole = self.where.currentText() == "whole stack"
+        where = "whole stack" if whole else "near this section"
+        sections = sections_to_do(session.source, here, where)
+        work = finding(session, sections)
+        self._key = session.source.key
+        return f"Places in {session.source.name}", torch_at_leisure(work)
+
+    def _on_found(self, places: Sequence[Suggestion]) -> None:
+        source = self._desk.session.source
+        if source is None or source.key != self._key:
+            return
+        self.places, self._here = tuple(places), None
+        self._on_state()
+        if places:
+            self.go_next()
+        else:
+            self.said.emit("nothing found that is worth a look there")
+
+    def _go(self, place: int) -> None:
+        layer = self._desk.source_layer
+        if layer is None:
+            return
+        self._here = place
+        region, reason = self.places[place].region, self.places[place].reason
+        y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
+        go_to_place(self._desk.viewer, layer, (region.z, y, x))
+        self._on_state()
+        self.said.emit(f"place {place + 1} of {len(self.places)}: {reason}")
+
+    def _on_row(self, row: int, _: int) -> None:
+        self._go(row)
+
+    def _on_view(self) -> None:
+        """Mark what is on screen as reviewed."""
+        source, layer = self._desk.session.source, self._desk.source_layer
+        if source is None or layer is None:
+            self.refused.emit("no stack is chosen; choose one in 1 Data")
+            return
+        z = section_on_screen(self._desk.viewer, layer)
+        area = area_in_view(self._desk.viewer, layer)
+        _, height, width = source.stack.shape
+        whole = Region.whole(z, (height, width))
+        self._review(whole if area is None else Region.of(z, area))
+
+    def _on_back(self) -> None:
+        """Mark the region in the middle of the view as to do again."""
+        source, layer = self._desk.session.source, self._desk.source_layer
+        if source is None or layer is None:
+            self.refused.emit("no stack is chosen; choose one in 1 Data")
+            return
+        region = self._in_the_middle()
+        if region is None:
+            self.refused.emit("there is no reviewed region in the middle of the view")
+            return
+        try:
+            self._layers.show()
+            edit = self._layers.hand.unreview(region)
+        except ValueError as e:
+            self.refused.emit(str(e))
+        else:
+            self.said.emit(edit.words)
+
+    def _in_the_middle(self) -> Region | None:
+        """Return the smallest reviewed region in the middle of the view."""
+        source, layer = self._desk.session.source, self._desk.source_layer
+        if source is None or layer is None or not source.results.begun:
+            return None
+        z = section_on_screen(self._desk.viewer, layer)
+        _, height, width = source.stack.shape
+        area = area_in_view(self._desk.viewer, layer)
+        rows, columns = area or (slice(0, height), slice(0, width))
+        y, x = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+        middle = Region(z, y, x, y + 1, x + 1)
+        regions = source.results.hand.regions
+        found = [region for region in regions if region.overlap(middle)]
+        return min(found, key=lambda region: region.pixels, default=None)
+
+    def _review(self, region: Region) -> bool:
+        """Mark a region as reviewed; tell if it is."""
+        try:
+            self._layers.show()
+            edit = self._layers.hand.review(region)
+        except ValueError as e:
+            self.refused.emit(str(e))
+            return False
+        self.said.emit(edit.words)
+        return True
+
+    def _on_state(self, *_: Any) -> None:
+        source = self._desk.session.source
+        if source is None or source.key != self._key:
+            self.places, self._here = (), None
+        self._fill()
+        regions: tuple[Region, ...] = ()
+        if source is not None and source.results.begun:
+            regions = source.results.hand.regions
+        to_do = [
+            place.region
+            for place in self.places
+            if source is not None and not is_done(source, place.region)
+        ]
+        current = None if self._here is None else self.places[self._here].region
+        self.outlines.show(self._desk.source_layer, regions, to_do, current)
+        for made in (self.next, self.done):
+            made.setEnabled(bool(self.places))
+        n = len(self.places)
+        words = f"{n - self.left} of {n} places done" if n else ""
+        self.count.setText(words)
+        self.count.setVisible(bool(words))
+
+    def _fill(self) -> None:
+        source = self._desk.session.source
+        self.table.setRowCount(len(self.places))
+        self.table.setVisible(bool(self.places))
+        for row, place in enumerate(self.places):
+            done = source is not None and is_done(source, place.region)
+            cells = ("✓" if done else "", str(place.region.z), place.reason)
+            for column, words in enumerate(cells):
+                item = QTableWidgetItem(words)
+                item.setToolTip(place.reason)
+                self.table.setItem(row, column, item)
+        if self._here is not None:
+            self.table.selectRow(self._here)
+        rows = min(len(self.places), ROWS_SHOWN)
+        heights = sum(self.table.rowHeight(row) for row in range(rows))
+        self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
+
+
+def key_acts(row: PlacesRow, otherwise: Any) -> dict[str, Any]:
+    """Return what N and J do: N goes to sections when no place is left."""
+    return {"N": partial(_next, row, otherwise), "J": row.finish}
+
+
+def _next(row: PlacesRow, otherwise: Any, *_: Any) -> None:
+    if row.left:
+        row.go_next()
+    else:
+        otherwise()

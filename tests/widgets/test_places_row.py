@@ -1,0 +1,178 @@
+"""The list of places: walked by N, ticked by J, and taken back by Ctrl+Z."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Shapes
+from napari.utils.key_bindings import coerce_keybinding
+from nested import nested_weights
+
+from napari_emseg.core.records import Progress
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.suggest import Suggestion
+from napari_emseg.widgets import places_row
+from napari_emseg.widgets.outlines import NAME, REVIEWED, TO_DO
+from napari_emseg.widgets.places_row import PlacesRow
+from napari_emseg.widgets.view import section_on_screen
+
+REGIONS = (
+    Region(2, 8, 10, 40, 42),
+    Region(0, 50, 60, 82, 92),
+    Region(1, 0, 0, 32, 32),
+)
+
+
+@pytest.fixture
+def window(open_window, em, monkeypatch):
+    """All sections have membranes and cells; looking for places gives three."""
+
+    def found(session, sections):
+        yield Progress("looking for places", 1, 1)
+        assert set(sections) <= {0, 1, 2, 3}
+        return tuple(
+            Suggestion(r, r.top + 16, r.left + 16, 1.0, f"reason {k}")
+            for k, r in enumerate(REGIONS)
+        )
+
+    monkeypatch.setattr(places_row, "finding", found)
+    window = open_window(em())
+    for panel in (window.membranes, window.cells):
+        window.choose_scope(panel, "all sections")
+        window.run(panel)
+    return window
+
+
+def row_of(window) -> PlacesRow:
+    return window.dock.panel("Correct").places
+
+
+def find(window) -> PlacesRow:
+    row = row_of(window)
+    with window.qtbot.waitSignal(row.find.job.ended, timeout=20_000):
+        row.find.button.click()
+    return row
+
+
+def press(window, key: str) -> None:
+    """Press a key over the canvas."""
+    window.viewer.keymap[coerce_keybinding(key)](window.viewer)
+
+
+def texts(row: PlacesRow, column: int) -> list[str]:
+    return [row.table.item(k, column).text() for k in range(row.table.rowCount())]
+
+
+def here(window) -> int:
+    return section_on_screen(window.viewer, window.layer("em"))
+
+
+def said(window) -> str:
+    return window.dock.panel("Correct").message.text()
+
+
+def test_a_list_is_found_and_walked(window) -> None:
+    row = find(window)
+    assert texts(row, 1) == ["2", "0", "1"]
+    assert texts(row, 2) == ["reason 0", "reason 1", "reason 2"]
+    assert here(window) == 2
+    assert said(window) == "place 1 of 3: reason 0"
+    centre = window.layer("em").data_to_world((2, 24, 26))
+    np.testing.assert_allclose(window.viewer.scene.camera.center[-2:], centre[-2:])
+    for section in (0, 1, 2):
+        press(window, "N")
+        assert here(window) == section
+    row.table.cellClicked.emit(1, 0)
+    assert here(window) == 0
+
+
+def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
+    row = find(window)
+    press(window, "J")
+    assert texts(row, 0) == ["✓", "", ""]
+    assert row.count.text() == "1 of 3 places done"
+    assert here(window) == 0
+    source = window.desk.session.source
+    assert source.reviewed_regions == (REGIONS[0],)
+    assert (source.results.corrections[2][REGIONS[0].area] > 0).all()
+    press(window, "J")
+    press(window, "J")
+    assert texts(row, 0) == ["✓"] * 3
+    press(window, "Control-Z")
+    assert texts(row, 0) == ["✓", "✓", ""]
+    assert source.reviewed_regions == REGIONS[:2]
+    press(window, "N")
+    assert here(window) == 1
+
+
+def test_without_a_place_left_n_goes_to_sections(window) -> None:
+    window.viewer.dims.set_point(0, 0)
+    press(window, "N")
+    assert here(window) == 1
+    press(window, "J")
+    assert said(window) == "go to a place first (N)"
+
+
+def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
+    row = find(window)
+    layer = window.layer(NAME)
+    assert isinstance(layer, Shapes)
+    assert len(layer.data) == 3
+    press(window, "J")
+    layer = window.layer(NAME)
+    colours = layer.edge_color
+    assert colours[0] == pytest.approx(REVIEWED, abs=0.01)
+    assert colours[2] == pytest.approx(TO_DO, abs=0.01)
+    corner = layer.data_to_world(layer.data[0][0])
+    expected = window.layer("em").data_to_world((2, 7.5, 9.5))
+    np.testing.assert_allclose(corner, expected)
+    assert window.viewer.layers.selection.active is not layer
+    # it is no box that somebody drew
+    window.membranes.scope.choice.setCurrentText("drawn box")
+    with pytest.raises(ValueError, match="no box yet"):
+        window.membranes.scope.region()
+    assert row.outlines.layer is layer
+
+
+def test_the_view_can_be_marked_and_taken_back(window) -> None:
+    row, source = row_of(window), window.desk.session.source
+    window.viewer.dims.set_point(0, 50)
+    row.view.click()
+    assert source.reviewed_regions == (Region.whole(1, (96, 112)),)
+    assert "reviewed: 96 × 112 px of section 1" in said(window)
+    row.view.click()
+    assert "reviewed already" in said(window)
+    row.back.click()
+    assert source.reviewed_regions == ()
+    assert NAME not in window.viewer.layers
+    row.back.click()
+    assert "no reviewed region in the middle" in said(window)
+
+
+def test_another_stack_has_another_list(window, em) -> None:
+    row = find(window)
+    other = window.viewer.add_layer(em("other"))
+    window.desk.choose(other)
+    assert row.table.rowCount() == 0
+    assert NAME not in window.viewer.layers
+    row.view.click()
+    assert "nothing to correct yet" in said(window)
+
+
+def test_it_says_why_nothing_can_be_found(window) -> None:
+    row, session = row_of(window), window.desk.session
+    for z in range(4):
+        session.review(z)
+    row.find.button.click()
+    assert "nothing is left to look at" in row.find.message.text()
+
+
+def test_places_are_found_by_the_network(open_window, em, tmp_path) -> None:
+    window = open_window(em())
+    session = window.desk.session
+    session.predict_settings = PredictSettings(device="cpu", threads=1)
+    session.choose_weights(nested_weights(tmp_path))
+    row = find(window)
+    assert row.table.rowCount() > 0
+    assert all(texts(row, 2))
