@@ -210,6 +210,15 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         load_weights("nonsense")
 
 
+def test_own_weights_are_found_by_name(
+    saved: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMSEG_WEIGHTS", str(saved.path.parent))
+    assert load_weights(saved.path.stem).path == saved.path
+    with pytest.raises(ValueError, match=f"your own are: {saved.path.stem}"):
+        load_weights("nonsense")
+
+
 def test_damaged_files_are_left_out_of_the_list(saved: Weights) -> None:
     (saved.path.parent / "bad.safetensors").write_bytes(b"nothing")
     found = list_weights(saved.path.parent)

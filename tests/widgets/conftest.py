@@ -45,7 +45,7 @@ def weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
         "slow": thin_weights(tmp_path, "slow", delay_ms=30),
         "broken": thin_weights(tmp_path, "broken", failure="shapes don't fit"),
     }
-    monkeypatch.setattr(membranes_panel, "list_weights", lambda: known)
+    monkeypatch.setattr(membranes_panel, "list_weights", lambda *_: known)
     return known
 
 

@@ -22,6 +22,7 @@ from napari_emseg.models.weights import (
     Weights,
     list_weights,
     load_weights,
+    own_folder,
     save_part,
 )
 
@@ -43,8 +44,8 @@ app = App(
 
 @app.command(name="list", help_epilogue="Example: emseg weights list")
 def list_(*, json: Json = False) -> None:
-    """List the weights that come with the package."""
-    found = list_weights()
+    """List the weights that come with the package, and your own."""
+    found = list_weights(own_folder())
     if json:
         print_json({name: card_record(weights) for name, weights in found.items()})
         return

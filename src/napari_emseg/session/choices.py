@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from napari_emseg.core.settings import Settings
-from napari_emseg.models.weights import Weights, list_weights
+from napari_emseg.models.weights import Weights, list_weights, own_folder
 from napari_emseg.project import Project, ProjectInfo
 from napari_emseg.session.handwork import HandWork
 from napari_emseg.session.session import Session
@@ -54,7 +54,7 @@ def restore(session: Session, hand: HandWork, project: Project) -> tuple[str, ..
 
 def chosen_weights(info: ProjectInfo, shelf: Iterable[Weights]) -> Weights | None:
     """Return the weights that a project names: its own, or those of the program."""
-    known = [*shelf, *list_weights().values()]
+    known = [*shelf, *list_weights(own_folder()).values()]
     same = (w for w in known if w.card.name == info.weights)
     return next((w for w in same if w.sha256 == info.weights_sha256), None)
 

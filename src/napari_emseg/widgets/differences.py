@@ -17,7 +17,7 @@ from napari_emseg._napari import placement_of
 from napari_emseg.session.differing import Seen
 from napari_emseg.session.results import allocate
 
-KEY = "T"
+KEY = "Q"
 GREEN = (0.0, 0.62, 0.45)
 PINK = (0.80, 0.47, 0.65)
 CURRENT, CANDIDATE = (0.15, 0.8, 0.75), (0.94, 0.89, 0.26)

@@ -9,7 +9,12 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io import output_format
-from napari_emseg.models.weights import Weights, list_weights, read_weights
+from napari_emseg.models.weights import (
+    Weights,
+    list_weights,
+    own_folder,
+    read_weights,
+)
 from napari_emseg.session import Region, Run
 from napari_emseg.session.exports import Target, saving_membranes
 from napari_emseg.widgets.depth import DepthDial
@@ -132,7 +137,7 @@ class MembranesPanel(QWidget):
         )
 
     def _fill_weights(self) -> None:
-        known = list_weights()
+        known = list_weights(own_folder())
         for weights in known.values():
             self._offer(weights)
         if self._session.weights is None and known:
