@@ -138,15 +138,15 @@ def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
 def test_the_view_can_be_marked_and_taken_back(window) -> None:
     row, source = row_of(window), window.desk.session.source
     window.viewer.dims.set_point(0, 50)
-    row.view.click()
+    row.regions.view.click()
     assert source.reviewed_regions == (Region.whole(1, (96, 112)),)
     assert "reviewed: 96 × 112 px of section 1" in said(window)
-    row.view.click()
+    row.regions.view.click()
     assert "reviewed already" in said(window)
-    row.back.click()
+    row.regions.back.click()
     assert source.reviewed_regions == ()
     assert NAME not in window.viewer.layers
-    row.back.click()
+    row.regions.back.click()
     assert "no reviewed region in the middle" in said(window)
 
 
@@ -156,7 +156,7 @@ def test_another_stack_has_another_list(window, em) -> None:
     window.desk.choose(other)
     assert row.table.rowCount() == 0
     assert NAME not in window.viewer.layers
-    row.view.click()
+    row.regions.view.click()
     assert "nothing to correct yet" in said(window)
 
 

@@ -1,4 +1,4 @@
-"""Where next: a list of places to walk, and regions that are reviewed."""
+"""Where next: a list of places to walk."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.job_row import JobRow, Work
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.outlines import Outlines
+from napari_emseg.widgets.region_row import RegionRow
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
-from napari_emseg.widgets.view import area_in_view, go_to_place, section_on_screen
+from napari_emseg.widgets.view import go_to_place, section_on_screen
 from napari_emseg.widgets.warm_up import torch_at_leisure
 
 if TYPE_CHECKING:
@@ -60,13 +61,7 @@ class PlacesRow(QWidget):
             "Done here (J)",
             tooltip="All in this place is right now: it counts as reviewed",
         )
-        self.view = button(
-            "View is reviewed",
-            tooltip="All that is on screen is right: it counts as a reviewed region",
-        )
-        self.back = button(
-            "Not reviewed", tooltip="The reviewed region in the middle is to do again"
-        )
+        self.regions = RegionRow(desk, layers)
         self.count = text_label()
         self.table = QTableWidget(0, len(HEADS))
         self._lay_out()
@@ -90,19 +85,19 @@ class PlacesRow(QWidget):
         layout.addWidget(self.find)
         layout.addWidget(self.count)
         layout.addWidget(self.table)
-        for pair in ((self.next, self.done), (self.view, self.back)):
-            row = QHBoxLayout()
-            row.setSpacing(SPACING)
-            for made in pair:
-                row.addWidget(made)
-            layout.addLayout(row)
+        row = QHBoxLayout()
+        row.setSpacing(SPACING)
+        row.addWidget(self.next)
+        row.addWidget(self.done)
+        layout.addLayout(row)
+        layout.addWidget(self.regions)
 
     def _connect(self) -> None:
         self.find.done.connect(self._on_found)
         self.next.clicked.connect(self.go_next)
         self.done.clicked.connect(self.finish)
-        self.view.clicked.connect(self._on_view)
-        self.back.clicked.connect(self._on_back)
+        self.regions.said.connect(self.said.emit)
+        self.regions.refused.connect(self.refused.emit)
         self.table.cellClicked.connect(self._on_row)
         follow(self, self._desk.session.events.source, self._on_state)
         follow(self, self._layers.changed, self._on_state)
@@ -132,7 +127,7 @@ class PlacesRow(QWidget):
         if self._here is None or self._here >= len(self.places):
             self.refused.emit("go to a place first (N)")
             return
-        if self._review(self.places[self._here].region) and self.left:
+        if self.regions.review(self.places[self._here].region) and self.left:
             self.go_next()
 
     def _prepare(self) -> tuple[str, Work]:
@@ -172,62 +167,6 @@ class PlacesRow(QWidget):
 
     def _on_row(self, row: int, _: int) -> None:
         self._go(row)
-
-    def _on_view(self) -> None:
-        """Mark what is on screen as reviewed."""
-        source, layer = self._desk.session.source, self._desk.source_layer
-        if source is None or layer is None:
-            self.refused.emit("no stack is chosen; choose one in 1 Data")
-            return
-        z = section_on_screen(self._desk.viewer, layer)
-        area = area_in_view(self._desk.viewer, layer)
-        _, height, width = source.stack.shape
-        whole = Region.whole(z, (height, width))
-        self._review(whole if area is None else Region.of(z, area))
-
-    def _on_back(self) -> None:
-        """Mark the region in the middle of the view as to do again."""
-        source, layer = self._desk.session.source, self._desk.source_layer
-        if source is None or layer is None:
-            self.refused.emit("no stack is chosen; choose one in 1 Data")
-            return
-        region = self._in_the_middle()
-        if region is None:
-            self.refused.emit("there is no reviewed region in the middle of the view")
-            return
-        try:
-            self._layers.show()
-            edit = self._layers.hand.unreview(region)
-        except ValueError as e:
-            self.refused.emit(str(e))
-        else:
-            self.said.emit(edit.words)
-
-    def _in_the_middle(self) -> Region | None:
-        """Return the smallest reviewed region in the middle of the view."""
-        source, layer = self._desk.session.source, self._desk.source_layer
-        if source is None or layer is None or not source.results.begun:
-            return None
-        z = section_on_screen(self._desk.viewer, layer)
-        _, height, width = source.stack.shape
-        area = area_in_view(self._desk.viewer, layer)
-        rows, columns = area or (slice(0, height), slice(0, width))
-        y, x = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
-        middle = Region(z, y, x, y + 1, x + 1)
-        regions = source.results.hand.regions
-        found = [region for region in regions if region.overlap(middle)]
-        return min(found, key=lambda region: region.pixels, default=None)
-
-    def _review(self, region: Region) -> bool:
-        """Mark a region as reviewed; tell if it is."""
-        try:
-            self._layers.show()
-            edit = self._layers.hand.review(region)
-        except ValueError as e:
-            self.refused.emit(str(e))
-            return False
-        self.said.emit(edit.words)
-        return True
 
     def _on_state(self, *_: Any) -> None:
         source = self._desk.session.source

@@ -1,0 +1,92 @@
+"""Regions that are reviewed: what is on screen becomes one, or is one no more."""
+
+from __future__ import annotations
+
+from psygnal import Signal
+from qtpy.QtWidgets import QHBoxLayout, QWidget
+
+from napari_emseg.core.regions import Region
+from napari_emseg.session import Source
+from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.theme import SPACING, button
+from napari_emseg.widgets.view import area_in_view, section_on_screen
+
+
+class RegionRow(QWidget):
+    """Marks the view as reviewed, or the region in its middle as to do again."""
+
+    said = Signal(str)
+    refused = Signal(str)
+
+    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+        super().__init__()
+        self._desk = desk
+        self._layers = layers
+        self.view = button(
+            "View is reviewed",
+            tooltip="All that is on screen is right: it counts as a reviewed region",
+        )
+        self.back = button(
+            "Not reviewed", tooltip="The reviewed region in the middle is to do again"
+        )
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(SPACING)
+        row.addWidget(self.view)
+        row.addWidget(self.back)
+        self.view.clicked.connect(self._on_view)
+        self.back.clicked.connect(self._on_back)
+
+    def review(self, region: Region) -> bool:
+        """Mark a region as reviewed; tell if it is."""
+        try:
+            self._layers.show()
+            edit = self._layers.hand.review(region)
+        except ValueError as e:
+            self.refused.emit(str(e))
+            return False
+        self.said.emit(edit.words)
+        return True
+
+    def _on_view(self) -> None:
+        """Mark what is on screen as reviewed."""
+        region = self._on_screen()
+        if region is not None:
+            self.review(region)
+
+    def _on_back(self) -> None:
+        """Mark the smallest region in the middle of the view as to do again."""
+        view, source = self._on_screen(), self._desk.session.source
+        if view is None or source is None:
+            return
+        y, x = (view.top + view.bottom) // 2, (view.left + view.right) // 2
+        middle = Region(view.z, y, x, y + 1, x + 1)
+        known = source.results.hand.regions if source.results.begun else ()
+        found = [region for region in known if region.overlap(middle)]
+        if not found:
+            self.refused.emit("there is no reviewed region in the middle of the view")
+            return
+        try:
+            self._layers.show()
+            region = min(found, key=lambda region: region.pixels)
+            edit = self._layers.hand.unreview(region)
+        except ValueError as e:
+            self.refused.emit(str(e))
+        else:
+            self.said.emit(edit.words)
+
+    def _on_screen(self) -> Region | None:
+        """Return what is on screen; None, and a word about it, without a stack."""
+        source, layer = self._desk.session.source, self._desk.source_layer
+        if source is None or layer is None:
+            self.refused.emit("no stack is chosen; choose one in 1 Data")
+            return None
+        z = section_on_screen(self._desk.viewer, layer)
+        area = area_in_view(self._desk.viewer, layer)
+        return _whole(source, z) if area is None else Region.of(z, area)
+
+
+def _whole(source: Source, z: int) -> Region:
+    _, height, width = source.stack.shape
+    return Region.whole(z, (height, width))
