@@ -69,7 +69,7 @@ def saved(window: Any, path: Path) -> Keeping:
 
 
 def opened(window: Any, path: Path) -> Keeping:
-    row(window).open_path(path)
+    window.data.open_path(str(path))
     return wait(window)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from napari_emseg._napari.layers import KEY, layer_of
 from napari_emseg.core.records import Provenance
 from napari_emseg.project import Project
+from napari_emseg.project.folder import SUFFIX
 
-SUFFIX = ".emseg"
+__all__ = ["SUFFIX", "open_project"]
+
 PLUGIN, DOCK = "napari-emseg", "EM segmentation"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.edit.area import Area
-from napari_emseg.edit.edits import Edit, LabelArray, Name
+from napari_emseg.edit.edits import Edit, Name
 from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.project.autosave import Listener, Step
 from napari_emseg.project.contents import Contents
@@ -34,6 +34,12 @@ from napari_emseg.project.steps import making, marking, shelving, steps_of
 from napari_emseg.project.writer import SECONDS, Writer
 
 Status = Literal["to do", "reviewed", "excluded"]
+
+
+class Cells(Protocol):
+    """Cells of a stack."""
+
+    def __getitem__(self, z: int, /) -> NDArray[np.uint32]: ...
 
 
 class Project(Contents):
@@ -129,14 +135,14 @@ class Project(Contents):
         self._renamed += len(edit.ids)
         self._make(edit, back=False)
 
-    def undo(self, edit: Edit, cells: LabelArray | None = None) -> None:
+    def undo(self, edit: Edit, cells: Cells | None = None) -> None:
         """Save that the latest edit was taken back.
 
         Parameters
         ----------
         cells
-            As they are now; needed for changes of ids through the stack that are older
-            than the project.
+            As they are now, by section; needed for changes of ids through the stack
+            that are older than the project.
         """
         if len(edit.ids) > self._renamed:
             self._undo_older(edit, cells)
@@ -267,7 +273,7 @@ class Project(Contents):
     ) -> None:
         self.close()
 
-    def _undo_older(self, edit: Edit, cells: LabelArray | None) -> None:
+    def _undo_older(self, edit: Edit, cells: Cells | None) -> None:
         if cells is None:
             msg = f"{edit.words} is older than the project; pass cells as they are now"
             raise ValueError(msg)

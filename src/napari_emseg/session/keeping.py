@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_emseg.edit import Edit
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.edit import Edit, Linked
 from napari_emseg.edit.review import status_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.project import Project
@@ -19,6 +22,17 @@ from napari_emseg.session.session import Session, Source
 
 CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings")
 """Of a session: what is saved beside the edits."""
+
+
+class Settled:
+    """Cells `(z, y, x)`, whose ids are brought up to date when they are read."""
+
+    def __init__(self, linked: Linked) -> None:
+        self._linked = linked
+
+    def __getitem__(self, z: int, /) -> NDArray[np.uint32]:
+        self._linked.settle(z)
+        return np.asarray(self._linked.arrays["cells"][z])
 
 
 class Keeping:
@@ -136,10 +150,7 @@ class Keeping:
         if step != "undone":
             self.project.do(edit)
         else:
-            linked = self._hand.linked
-            if edit.ids:  # the project may have to see all cells as they are now
-                linked.settle_all()
-            self.project.undo(edit, linked.arrays["cells"])
+            self.project.undo(edit, Settled(self._hand.linked))
         if edit.tool == "run":
             self.tell_runs()
 

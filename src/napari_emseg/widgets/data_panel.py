@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import ChoiceNeeded
+from napari_emseg.project.folder import SUFFIX
 from napari_emseg.widgets.checks import Checks
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.invert import InvertBox
@@ -102,6 +103,9 @@ class DataPanel(QWidget):
     def open_path(self, path: str, **choice: Any) -> None:
         """Open a file or folder in the background; asks back if it must."""
         if self._opening.busy:
+            return
+        if Path(path).suffix == SUFFIX:
+            self.project.open_path(path)
             return
         self.choice.hide()
         self.choice.path, self.choice.made = path, choice
