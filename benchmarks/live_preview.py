@@ -25,7 +25,6 @@ from event_loop import Ticks
 RESULT = Path(__file__).parent / "results" / "live_preview.json"
 SIDE = 2048
 VIEW = 512
-MOVES = 12
 WARM_UP = 3
 PATIENCE = 120.0
 LIMITS = {1: 0.3, 2: 1.0}
@@ -123,13 +122,13 @@ def zoom_to_view(viewer: Any, preview: Any) -> None:
         wait_for(lambda until=wait: time.perf_counter() > until)
 
 
-def measure(weights: str, device: str) -> dict[str, Any]:
+def measure(weights: str, device: str, moves: int) -> dict[str, Any]:
     """Move about, and time the pictures."""
     from qtpy.QtWidgets import QApplication
 
     viewer, preview = window(weights, device)
     rng = np.random.default_rng(0)
-    places = rng.uniform(VIEW, SIDE - VIEW, (MOVES + WARM_UP, 2))
+    places = rng.uniform(VIEW, SIDE - VIEW, (moves + WARM_UP, 2))
     look_at(viewer, SIDE / 2, SIDE / 2)
     zoom_to_view(viewer, preview)
     shape = view_shape(preview)
@@ -190,10 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="isbi2012-unetpp")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--moves", type=int, default=12)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     load = round(os.getloadavg()[0], 2)
-    found = measure(options.weights, options.device)
+    found = measure(options.weights, options.device, options.moves)
     from machine import describe  # it imports PyTorch, which a cold start has not
 
     machine = describe(threads=os.cpu_count() or 1) | {"load_before": load}
