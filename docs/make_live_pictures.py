@@ -9,6 +9,7 @@ from __future__ import annotations
 from make_screenshots import IMAGES, open_window, settle, wait_for
 
 from napari_emseg.core.viewing import LiveSettings
+from napari_emseg.models.weights import list_weights
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.live_view import LiveView
@@ -23,6 +24,8 @@ def main() -> None:
     preview: LiveView = membranes.live
     viewer.scene.camera.zoom *= 1.5
     settle()
+    session = desk_of(viewer).session
+    session.choose_weights(list_weights()["isbi2012-unetpp"])
     # pictures are made on any machine, however busy
     preview.settings = preview._live.settings = LiveSettings(first_s=60, refined_s=60)
     preview.box.click()
