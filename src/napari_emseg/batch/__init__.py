@@ -2,6 +2,7 @@
 
 from napari_emseg.batch.cluster import Where
 from napari_emseg.batch.engine import run_batch
+from napari_emseg.batch.forecast import Forecast, forecast
 from napari_emseg.batch.inputs import Input, find_inputs
 from napari_emseg.batch.job import Job
 from napari_emseg.batch.planning import Plan, plan_batch
@@ -11,6 +12,7 @@ from napari_emseg.batch.settings import BatchSettings
 __all__ = [
     "BatchSettings",
     "BatchWaiting",
+    "Forecast",
     "Input",
     "Job",
     "Plan",
@@ -19,6 +21,7 @@ __all__ = [
     "Summary",
     "Where",
     "find_inputs",
+    "forecast",
     "plan_batch",
     "run_batch",
 ]

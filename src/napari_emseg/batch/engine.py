@@ -13,6 +13,7 @@ from time import perf_counter
 
 from napari_emseg.batch.cluster import Cluster, Done
 from napari_emseg.batch.course import Course, Failure, Outcome, Stages, Task
+from napari_emseg.batch.forecast import forecast, refuse_if_full
 from napari_emseg.batch.job import LEDGER, Job, hold, remember, remembered
 from napari_emseg.batch.ledger import Ledger
 from napari_emseg.batch.planning import Plan, plan_batch
@@ -65,6 +66,7 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         stack.callback(held.release)
         plan = plan_batch(job)
         _check(plan)
+        refuse_if_full(forecast(plan), job.out)
         ledger = stack.enter_context(Ledger(job.folder / LEDGER))
         cluster = stack.enter_context(Cluster(job.where, job.folder))
         summary = yield from _Run(plan, ledger, cluster).all()
@@ -74,6 +76,10 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
 def _check(plan: Plan) -> None:
     """Refuse what would mix, or replace without being told to."""
     job = plan.job
+    if not any(plan.planned):
+        why = "; ".join(f"{row.name}: {row.warnings[0]}" for row in plan.rows)
+        msg = f"none of the inputs can be used: {why}"
+        raise ValueError(msg)
     before, now = remembered(job), plan.memory
     finals = [f for p in plan.planned if p is not None for f in p.finals(job.out)]
     there = [path for path in finals if path.exists()]

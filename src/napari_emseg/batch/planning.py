@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -33,6 +32,7 @@ class Planned:
     """An input that could be opened."""
 
     context: Context
+    stack: Stack
     provenance: Provenance
     fingerprint: str
     first_id: int
@@ -156,9 +156,8 @@ def _planned(job: Job, given: Input, found: Opened) -> Planned:
     else:
         scope_of(stack, weights.card, job.settings.predict)
         made = provenance(stack, weights, job.settings.predict)
-    return Planned(
-        context, made, found.fingerprint, 1 if hand is None else hand.first_id
-    )
+    first_id = 1 if hand is None else hand.first_id
+    return Planned(context, stack, made, found.fingerprint, first_id)
 
 
 def _made_by_us(stack: Stack) -> Provenance:
@@ -213,8 +212,3 @@ def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int | No
         scope, geometry, settings, bytes_per_pixel=per_pixel, free=free_ram(), gpu=gpu
     )
     return limits.tile or max(limits.plan(scope, geometry).window_shape)
-
-
-def pixels_of(plan: Plan) -> int:
-    """Return how many pixels all inputs have."""
-    return sum(prod(p.context.size) for p in plan.planned if p is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from napari_emseg.core.settings import CellSettings, PredictSettings, Settings
 from napari_emseg.io.formats import OutputFormat
@@ -63,6 +63,15 @@ class BatchSettings(Settings):
         description="Sections of up to this squared are worked in one piece.",
         json_schema_extra={"unit": "px"},
     )
+
+    @field_validator("steps", "export", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take `a,b` for `a` and `b`, as on the command line."""
+        words = [value] if isinstance(value, str) else value
+        if isinstance(words, list | tuple) and all(isinstance(w, str) for w in words):
+            return tuple(p.strip() for w in words for p in w.split(","))
+        return value
 
     @model_validator(mode="after")
     def _in_order(self) -> BatchSettings:

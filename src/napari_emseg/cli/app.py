@@ -42,6 +42,10 @@ COMMANDS = {
         "Write the surfaces of 3-D cells.",
         "emseg meshes demo-output/cells.tif cell-meshes --largest 5",
     ),
+    "batch": (
+        "Run many stacks, or one larger than memory, unattended.",
+        "emseg batch demo-output/em.tif --out results",
+    ),
     "evaluate": (
         "Score a prediction against a truth.",
         "emseg evaluate demo-output/membranes.tif demo-output/truth.tif "

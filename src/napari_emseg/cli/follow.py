@@ -49,7 +49,7 @@ def follow(work: Generator[Record, None, R]) -> R:
     KeyboardInterrupt
         After Ctrl-C, when the record in hand is done; a second one doesn't wait.
     """
-    with _Display() as display, closing(work), _stop_asked() as stop_asked:
+    with _Display() as display, closing(work), stop_asked_by_ctrl_c() as stop_asked:
         while True:
             try:
                 record = next(work)
@@ -62,7 +62,7 @@ def follow(work: Generator[Record, None, R]) -> R:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[Callable[[], bool]]:
+def stop_asked_by_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a question; the second one interrupts as usual."""
     if current_thread() is not main_thread():  # signals are the main thread's
         yield lambda: False

@@ -1,0 +1,196 @@
+"""What a batch will take, said before it: sections, time, disk, memory."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from time import perf_counter
+
+from napari_emseg.batch.context import Context
+from napari_emseg.batch.grid import parts
+from napari_emseg.batch.planning import Plan
+from napari_emseg.cells.blocks import HALO, WIDEST
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference.estimate import RunEstimate, estimate
+from napari_emseg.models.weights import Weights
+
+CELL_BYTES = 40
+"""Of memory for each pixel of a section, or of a block's window, while cells are found.
+
+33 were seen for whole sections of 2,560², 31 for blocks.
+"""
+
+BASE_BYTES = 600_000_000
+"""Of a worker with PyTorch and a small network that does nothing."""
+
+COPIES = 4 / 3
+"""All scale levels take so much more than the first."""
+
+PACKED = {"uint8": 0.8, "float32": 0.95, "uint32": 0.1}
+"""What compression leaves; seen were 0.5, 0.9 and 0.03 on EM of nerve tissue."""
+
+SCRATCH = 0.15
+"""Bytes for each pixel of what is removed at the end, in blocks of large sections."""
+
+TIMED = 384
+"""Side of the drawing that cells are found in, to know how long that takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a batch is expected to take.
+
+    Parameters
+    ----------
+    seconds
+        None where the network wasn't timed.
+    disk_bytes
+        At the most at one time.
+    memory_bytes, most_bytes
+        Of each worker; the second where cells are so wide that blocks need more.
+    """
+
+    sections: int
+    inputs: int
+    seconds: float | None
+    disk_bytes: int
+    memory_bytes: int
+    most_bytes: int
+
+    @property
+    def words(self) -> str:
+        """One line: `184 sections, about 41 min, 12 GB on disk, 1.3 GB …`."""
+        said = [f"{self.sections} section{'s' * (self.sections != 1)}"]
+        if self.seconds is not None:
+            said.append(_time(self.seconds))
+        said.append(f"{self.disk_bytes / 1e9:.2g} GB on disk")
+        memory = f"{self.memory_bytes / 1e9:.1f} GB of memory for each worker"
+        if self.most_bytes > self.memory_bytes:
+            memory += f" (up to {self.most_bytes / 1e9:.1f} GB where cells are wide)"
+        return ", ".join([*said, memory])
+
+
+def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
+    """Say what a plan will take.
+
+    Parameters
+    ----------
+    timed
+        Load the network and time it, if nobody knows how fast it is here.
+    """
+    weights, settings = plan.job.weights, plan.job.settings
+    known = [p.context for p in plan.planned if p is not None]
+    if timed and weights is not None:
+        from napari_emseg.inference import Predictor
+
+        Predictor(weights).measure(settings.predict)
+    wants_cells = "cells" in settings.steps
+    of_cells = _seconds_per_pixel() if timed and wants_cells else 0.0
+    seconds: float | None = 0.0
+    disk = memory = most = 0.0
+    for planned in (p for p in plan.planned if p is not None):
+        context = planned.context
+        run = _predicting(context, planned.stack, weights, settings.predict)
+        if run is not None:
+            share, one = run
+            memory = max(memory, one.peak_bytes)
+            own = None if one.seconds is None else one.seconds * share
+            seconds = None if own is None or seconds is None else seconds + own
+        if wants_cells:
+            if seconds is not None:
+                seconds += of_cells * prod(context.size)
+            memory = max(memory, CELL_BYTES * _window(context, HALO))
+            most = max(most, CELL_BYTES * _window(context, WIDEST))
+        disk += _disk(context)
+    if seconds is not None:
+        seconds = seconds / _at_once(plan) if timed else None
+    return Forecast(
+        sum(len(c.sections) for c in known),
+        len(known),
+        seconds,
+        int(disk),
+        int(memory + BASE_BYTES),
+        int(max(memory, most) + BASE_BYTES),
+    )
+
+
+def refuse_if_full(forecast: Forecast, folder: Path) -> None:
+    """Raise an OSError if the results won't fit on the disk."""
+    free = shutil.disk_usage(folder).free
+    if forecast.disk_bytes > free:
+        msg = (
+            f"not enough space in {folder}: results need about "
+            f"{forecast.disk_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are left"
+        )
+        raise OSError(errno.ENOSPC, msg)
+
+
+def _predicting(
+    c: Context, stack: Stack, weights: Weights | None, settings: PredictSettings
+) -> tuple[float, RunEstimate] | None:
+    """Return how often the first part makes all of an input, and what it takes."""
+    if weights is None:
+        return None
+    part = parts(len(c.sections), c.shape, c.settings)[0]
+    of_part = estimate(
+        stack,
+        weights,
+        settings=settings,
+        sections=[c.sections[place] for place in range(part.first, part.stop)],
+        roi=part.area,
+    )
+    height, width = (
+        c.shape if part.area is None else (a.stop - a.start for a in part.area)
+    )
+    return prod(c.size) / ((part.stop - part.first) * height * width), of_part
+
+
+def _window(c: Context, halo: int) -> int:
+    """Return the pixels that finding cells holds at once."""
+    if c.whole:
+        return prod(c.shape)
+    return prod(min(n, c.settings.block + 2 * halo) for n in c.shape)
+
+
+def _disk(c: Context) -> float:
+    pixels = prod(c.size)
+    steps, stored = c.settings.steps, c.settings.probabilities
+    each = 0.0
+    if "membranes" in steps:
+        each += {"uint8": 1, "float32": 4}[stored] * PACKED[stored] * COPIES
+    if "cells" in steps:
+        each += 4 * PACKED["uint32"] * COPIES + 4 * PACKED["uint32"]
+        each += 0 if c.whole else SCRATCH * 8
+    copies = (c.settings.output == "tiff") + len(c.settings.export)
+    return pixels * each * (1 + copies)
+
+
+def _at_once(plan: Plan) -> int:
+    """Return how many parts are worked on together, the network's own threads aside."""
+    return plan.job.where.workers or 1
+
+
+def _seconds_per_pixel() -> float:
+    """Find cells in a drawing."""
+    import numpy as np
+
+    from napari_emseg.cells import segment_section
+    from napari_emseg.sample import synthetic
+
+    drawn = np.asarray(synthetic((1, TIMED, TIMED), seed=0)[1][0] == 0, np.float32)
+    segment_section(drawn)  # compiles
+    start = perf_counter()
+    segment_section(drawn)
+    return (perf_counter() - start) / drawn.size
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,289 @@
+"""`emseg batch`: many stacks, or one larger than memory, unattended."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from napari_emseg.batch import (
+    BatchSettings,
+    Job,
+    Plan,
+    Row,
+    RowChanged,
+    Summary,
+    Where,
+    find_inputs,
+    forecast,
+    plan_batch,
+    run_batch,
+)
+from napari_emseg.batch.settings import Step
+from napari_emseg.cli.follow import LOG_SECONDS, stop_asked_by_ctrl_c
+from napari_emseg.cli.options import CELLS, RUN, Json, Overwrite, Sections, Source
+from napari_emseg.cli.printing import print_json, print_line, print_table, say, talk
+from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.core.records import Note, Record
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.io.formats import OutputFormat
+
+WORK = Group("The batch", sort_key=2)
+
+FAILED = 1
+
+
+@Parameter(name="*", group=WORK)
+class Work(BatchSettings):
+    """What a batch does with its inputs, but for the settings of each step."""
+
+    steps: Annotated[
+        tuple[Step, ...],
+        Parameter(metavar="A,B", negative=()),
+    ] = ("membranes", "cells")
+    export: Annotated[
+        tuple[OutputFormat, ...],
+        Parameter(metavar="A,B", negative=()),
+    ] = ()
+    predict: Annotated[PredictSettings, Parameter(parse=False)] = PredictSettings()
+    cells: Annotated[CellSettings, Parameter(parse=False)] = CellSettings()
+
+
+def batch(
+    *inputs: str,
+    out: Annotated[Path, Parameter(help="Folder of the results.")],
+    weights: WeightsName = DEFAULT_WEIGHTS,
+    only_sections: Sections = None,
+    resume: Annotated[
+        bool, Parameter(negative=(), help="Go on with a batch that was broken off.")
+    ] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Only say what it would take.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        Parameter(help="So many processes on this machine, instead of threads."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, Parameter(help="Address of a Dask scheduler, tcp://… or tls://….")
+    ] = None,
+    json: Json = False,
+    work: Work = Work(),  # noqa: B008 - frozen
+    cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008
+    run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008
+    source: Source = Source(),  # noqa: B008
+) -> int:
+    """Find membranes and cells of many stacks, or of one larger than memory.
+
+    What is finished is kept whatever happens, and --resume does the rest. At the end
+    there is a table of all inputs: summary.csv and summary.html.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders of sections, OME-Zarrs (also URLs), projects; globs in quotes.
+    """
+    settings = BatchSettings(
+        **{name: getattr(work, name) for name in work.model_fields_set},
+    ).model_copy(update={"predict": run, "cells": cells})
+    if cells.link and settings.steps[-1] == "cells":
+        linked = (*settings.steps, "link")
+        settings = settings.model_copy(update={"steps": linked})
+    span = only_sections or slice(None)
+    job = Job(
+        find_inputs(
+            inputs,
+            first=span.start,
+            stop=span.stop,
+            voxel_size_nm=source.voxel_size,
+            choice=_choice(source),
+        ),
+        out.expanduser(),
+        find_weights(weights, run) if "membranes" in settings.steps else None,
+        settings,
+        where=Where(workers, scheduler),
+        resume=resume,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        return _say_what_it_takes(plan_batch(job), json=json)
+    summary = _follow(job)
+    if json:
+        print_json(_record(summary))
+    else:
+        _print(summary)
+    return 0 if summary.ok else FAILED
+
+
+def _choice(source: Source) -> list[tuple[str, Any]]:
+    names = ("dataset", "series", "level", "channel", "time")
+    said = ((name, getattr(source, name)) for name in names)
+    return [(name, value) for name, value in said if value is not None]
+
+
+def _say_what_it_takes(plan: Plan, *, json: bool) -> int:
+    found = forecast(plan, timed=True)
+    bad = [row for row in plan.rows if row.state == "failed"]
+    if json:
+        print_json(
+            {
+                "sections": found.sections,
+                "seconds": found.seconds,
+                "disk_bytes": found.disk_bytes,
+                "memory_bytes": found.memory_bytes,
+                "refused": {row.name: row.warnings[0] for row in bad},
+            }
+        )
+    else:
+        print_table(("input", "sections", "y", "x", ""), [_size(r) for r in plan.rows])
+        print_line(found.words)
+    return FAILED if bad else 0
+
+
+def _size(row: Row) -> tuple[str, str, str, str, str]:
+    y, x = row.shape or ("–", "–")
+    sections = "–" if row.sections is None else str(row.sections)
+    return row.name, sections, str(y), str(x), "; ".join(row.warnings)
+
+
+def _follow(job: Job) -> Summary:
+    """Run a batch to its end and show its table.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C; what is finished is kept.
+    """
+    work = run_batch(job)
+    with closing(work), ExitStack() as stack:
+        display = stack.enter_context(_Display())
+        stopped = stack.enter_context(stop_asked_by_ctrl_c())
+        while True:
+            try:
+                display.show(next(work))
+            except StopIteration as end:
+                summary: Summary = end.value
+                return summary
+            if stopped():
+                msg = "by Ctrl-C; what is finished is kept, go on with --resume"
+                raise KeyboardInterrupt(msg)
+
+
+class _Display:
+    """The table as it changes where somebody watches, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Row] = {}
+        self._watched = sys.stderr.isatty()
+        console = talk()
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._console = console
+        self._drawn = 0.0
+
+    def __enter__(self) -> _Display:
+        if self._watched:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watched:
+            self._live.stop()
+
+    def show(self, record: Record) -> None:
+        """Show what happened."""
+        if isinstance(record, Note):
+            self._console.print(Text(record.message))
+        if isinstance(record, RowChanged):
+            before = self._rows.get(record.nth)
+            self._rows[record.nth] = record.row
+            if not self._watched and _is_news(before, record.row):
+                say(_line(record.row))
+        now = perf_counter()
+        if self._watched and now - self._drawn > 0.25:
+            self._drawn = now
+            self._live.update(self._table(), refresh=True)
+        elif not self._watched and now - self._drawn > LOG_SECONDS:
+            self._drawn = now
+            for row in self._rows.values():
+                if row.state == "running":
+                    say(_line(row))
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in ("input", "state", "step", "done", "left"):
+            table.add_column(name)
+        for row in self._rows.values():
+            table.add_row(*map(Text, _shown(row)))
+        return table
+
+
+def _is_news(before: Row | None, now: Row) -> bool:
+    return before is not None and before.state != now.state
+
+
+def _line(row: Row) -> str:
+    name, state, step, done, left = _shown(row)
+    words = [f"{name}: {state}", step, done if row.state == "running" else "", left]
+    return ", ".join(word for word in words if word)
+
+
+def _shown(row: Row) -> tuple[str, str, str, str, str]:
+    left = "" if row.seconds_left is None else f"{_duration(row.seconds_left)} left"
+    return row.name, row.state, row.step, f"{row.share:.0%}", left
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print(summary: Summary) -> None:
+    rows = [
+        (
+            row.name,
+            row.state,
+            "–" if row.sections is None else str(row.sections),
+            "–" if row.cells is None else str(row.cells),
+            _duration(row.seconds),
+            ", ".join(path.name for path in row.outputs),
+        )
+        for row in summary.rows
+    ]
+    print_table(("input", "state", "sections", "cells", "time", "results"), rows)
+    for row in summary.rows:
+        for warning in row.warnings:
+            say(f"{row.name}: {warning}")
+    print_line(f"{summary.pages[0]}, {summary.pages[1]}")
+
+
+def _record(summary: Summary) -> dict[str, Any]:
+    state: Literal["done", "incomplete"] = "done" if summary.ok else "incomplete"
+    return {
+        "state": state,
+        "seconds": round(summary.seconds, 3),
+        "tasks": summary.tasks,
+        "reused": summary.reused,
+        "inputs": [
+            {
+                "name": row.name,
+                "path": row.path,
+                "state": row.state,
+                "sections": row.sections,
+                "cells": row.cells,
+                "seconds": round(row.seconds, 3),
+                "outputs": list(map(str, row.outputs)),
+                "warnings": list(row.warnings),
+            }
+            for row in summary.rows
+        ],
+        "pages": list(map(str, summary.pages)),
+    }
