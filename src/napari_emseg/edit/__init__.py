@@ -1,5 +1,6 @@
 """Correcting by hand: each tool returns an Edit over linked pictures; no Qt."""
 
+from napari_emseg.edit.clearing import cleared
 from napari_emseg.edit.click import delete_membrane, fill, lock
 from napari_emseg.edit.cut import cut
 from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit, joined
@@ -33,6 +34,7 @@ __all__ = [
     "burn_in",
     "burnt_in",
     "cells_table",
+    "cleared",
     "close_gap",
     "cut",
     "delete_membrane",

@@ -17,13 +17,13 @@ from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit import (
-    Change,
     Edit,
     History,
     Linked,
     Rerun,
     Sheet,
     burnt_in,
+    cleared,
     joined,
     mark_reviewed,
     mark_to_do,
@@ -243,7 +243,7 @@ class HandWork:
         Locked cells stay, and membranes that were drawn by hand.
         """
         with self._lock:
-            changes = [change for z in sections for change in self._cleared(z)]
+            changes = [c for z in sections for c in cleared(self.linked, z)]
             if changes:
                 n = len({change.z for change in changes})
                 words = f"{n} excluded section{'s' * (n != 1)} cleared"
@@ -265,15 +265,17 @@ class HandWork:
 
     def finish_run(self) -> None:
         """Give cells that were there before their ids; keep the run as a step."""
-        if self._rerun is None:
-            return
-        rerun, self._rerun = self._rerun, None
-        edit = rerun.finish()
         with self._lock:
+            if self._rerun is None:
+                return
+            try:
+                edit = self._rerun.finish()
+            finally:  # from now on a person may edit again
+                self._rerun = None
             if edit.changes:
                 self.history.note(edit)
                 self.edited.emit("made", edit)
-        self._results.last_id = self.linked.last_id
+            self._results.last_id = self.linked.last_id
 
     def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
         """Paint again, with what follows in the other pictures.
@@ -297,20 +299,6 @@ class HandWork:
         if not edits:
             raise refusals[0]
         return edits
-
-    def _cleared(self, z: int) -> list[Change]:
-        """Return what changes when a section is cleared."""
-        self.linked.settle(z)
-        _, height, width = self.linked.shape
-        whole: Area = (slice(0, height), slice(0, width))
-        membranes, cells = self._results.membranes[z], self._results.cells[z]
-        locked = np.isin(cells, np.fromiter(self.linked.locked, np.int64))
-        drawn = burnt_in(np.zeros_like(membranes), self.corrections[z])
-        changes = (
-            Change.between("membranes", z, whole, membranes, drawn),
-            Change.between("cells", z, whole, cells, np.where(locked, cells, 0)),
-        )
-        return [change for change in changes if change is not None]
 
     def _refuse(self) -> None:
         self._refuse_while_running()
