@@ -148,6 +148,10 @@ def test_the_view_can_be_marked_and_taken_back(window) -> None:
     assert NAME not in window.viewer.layers
     row.regions.back.click()
     assert "no reviewed region in the middle" in said(window)
+    window.viewer.dims.ndisplay = 3
+    row.regions.view.click()
+    assert "in 2-D" in said(window)
+    assert source.reviewed_regions == ()
 
 
 def test_another_stack_has_another_list(window, em) -> None:

@@ -10,7 +10,11 @@ from napari_emseg.session import Source
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.theme import SPACING, button
-from napari_emseg.widgets.view import area_in_view, section_on_screen
+from napari_emseg.widgets.view import (
+    area_in_view,
+    section_on_screen,
+    shows_sections,
+)
 
 
 class RegionRow(QWidget):
@@ -77,10 +81,13 @@ class RegionRow(QWidget):
             self.said.emit(edit.words)
 
     def _on_screen(self) -> Region | None:
-        """Return what is on screen; None, and a word about it, without a stack."""
+        """Return what is on screen; None, and why, if that can't be told."""
         source, layer = self._desk.session.source, self._desk.source_layer
         if source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
+            return None
+        if not shows_sections(self._desk.viewer, layer):
+            self.refused.emit("sections are reviewed seen from the front, in 2-D")
             return None
         z = section_on_screen(self._desk.viewer, layer)
         area = area_in_view(self._desk.viewer, layer)
