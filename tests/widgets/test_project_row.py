@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Image
+from napari.plugins.utils import get_preferred_reader
 
 from napari_emseg.edit import lock
 from napari_emseg.io import save_stack
@@ -284,7 +285,7 @@ def test_what_is_no_project_is_said(open_window, tmp_path) -> None:
     assert "is no project" in row(window).message.text()
 
 
-def test_napari_opens_projects_with_this_plugin(monkeypatch) -> None:
+def test_napari_opens_projects_with_this_plugin(monkeypatch, tmp_path) -> None:
     class Plugins:
         extension2reader: dict[str, str] = {"*.tif": "other"}  # noqa: RUF012
 
@@ -295,5 +296,9 @@ def test_napari_opens_projects_with_this_plugin(monkeypatch) -> None:
     preferences.open_with_this()
     assert Settings.plugins.extension2reader == {
         "*.tif": "other",
-        "*.emseg": "napari-emseg",
+        preferences.PROJECTS: "napari-emseg",
     }
+    monkeypatch.setattr("napari.plugins.utils.get_settings", Settings)
+    assert get_preferred_reader(tmp_path) is None
+    (tmp_path / "a.emseg").mkdir()
+    assert get_preferred_reader(tmp_path / "a.emseg") == "napari-emseg"

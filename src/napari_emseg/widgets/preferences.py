@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from napari.settings import get_plugin_settings, get_settings
 
 PLUGIN = "napari-emseg"
-PROJECTS = "*.emseg"
+PROJECTS = f"*.emseg{os.sep}"
+"""As napari matches folders."""
 
 
 def open_with_this() -> None:
