@@ -57,7 +57,8 @@ class PictureDone(Record):
     """A view is predicted.
 
     `values` `(y, x)` are probabilities of membrane; `depth` None means a network
-    without depth; `done` of `total` pictures of this view are there.
+    without depth; `seconds` don't count loading the network; `done` of `total` pictures
+    of this view are there.
     """
 
     view: View
@@ -145,9 +146,9 @@ class Live:
             self._predictor = predictor
         ways = passes_of(view, self.settings)
         for nth, way in enumerate(ways, start=1):
-            start = perf_counter()
             yield Progress("loading", nth - 1, len(ways))
             predictor.runtime(way)
+            start = perf_counter()
             values = yield from _picture(predictor, view, way)
             seconds = perf_counter() - start
             yield PictureDone(view, values, way.depth, seconds, nth, len(ways))
