@@ -7,6 +7,10 @@ a script scrolls through the sections and zooms, as a user would, with a run and
 one: what counts is the ratio. Runs go over all sections and start by the panel's own
 button; `cold` is the one that loads PyTorch, `warm` the next one, `alone` is the same
 window with the same layers and no run.
+
+`--training` measures painting instead: a script strokes over the corrections of a
+shown window ten times a second, alone, with weights that learn in the plugin's thread,
+and with the same round in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +23,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.stack import Stack
 
 RESULT = Path(__file__).parent / "results" / "event_loop.json"
+TRAINING = RESULT.with_name("event_loop_training.json")
+BUNDLED = ["isbi2012-unet", "isbi2012-unetpp"]
 TIMER_MS = 10
 STEP_MS = 100
 SECONDS_ALONE = 15
@@ -82,17 +92,23 @@ def script(viewer: Any) -> Callable[[], None]:
     return act
 
 
+def em(sections: int, side: int) -> NDArray[np.uint8]:
+    """Return the bundled sections, repeated to a size."""
+    from napari_emseg.sample import vnc
+
+    tile = np.asarray(vnc().data[:])
+    repeats = (-(-sections // len(tile)), *(-(-side // n) for n in tile.shape[1:]))
+    return np.tile(tile, repeats)[:sections, :side, :side]
+
+
 def window(shown: bool, sections: int, side: int) -> tuple[Any, Any]:
     """Open napari on an EM stack, and the dock."""
     import napari
 
-    from napari_emseg.sample import vnc
-
     viewer = napari.Viewer(show=shown)
-    tile = np.asarray(vnc().data[:])
-    repeats = (-(-sections // len(tile)), *(-(-side // n) for n in tile.shape[1:]))
-    data = np.tile(tile, repeats)[:sections, :side, :side]
-    viewer.add_image(data, scale=(50, 4, 4), units=("nm",) * 3, name="VNC")
+    viewer.add_image(
+        em(sections, side), scale=(50, 4, 4), units=("nm",) * 3, name="VNC"
+    )
     if shown:
         viewer.window.resize(1400, 900)
     _, dock = viewer.window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
@@ -147,10 +163,165 @@ def measure(shown: bool, sections: int, side: int) -> dict[str, Any]:
     return found
 
 
+def strokes(layer: Any) -> Callable[[], None]:
+    """Return what a user does every `STEP_MS`: a short stroke on a labels layer."""
+    step = 0
+    side = int(layer.data.shape[-1])
+    layer.mode, layer.selected_label, layer.brush_size = "paint", 1, 6
+
+    def act() -> None:
+        nonlocal step
+        step += 1
+        y, x = 40 + 11 * step % (side - 80), 40 + 37 * step % (side - 80)
+        with layer.block_history():
+            for k in range(4):
+                layer.paint((0, y, x + 4 * k), 1)
+
+    return act
+
+
+def measure_training(name: str, way: str, options: argparse.Namespace) -> Any:
+    """Measure strokes in a shown window while weights learn, or while nothing does."""
+    from napari_emseg.models.weights import load_weights
+
+    viewer, dock = window(True, options.sections, options.side)
+    desk, panel = dock.panel("Train")._desk, dock.panel("Train")
+    run = Loop()
+    session = desk.session
+    session.learning.folder = Path(options.folder)
+    session.learning.settings = session.learning.settings.model_copy(
+        update={"steps": options.steps, "patience": 0}
+    )
+    session.choose_weights(load_weights(name))
+    dock.panel("Membranes").scope.choice.setCurrentText("this section")
+    run.until(desk.job.ended, dock.panel("Membranes").run.button.click)
+    dock.panel("Correct").classes.paint(1)
+    session.review(1)
+    session.review(3)
+    run.seconds(3)
+    steps, ticks = Timer(strokes(viewer.layers.selection.active)), Ticks()
+    run.seconds(3)
+    if way == "alone":
+        ticks.start()
+        run.seconds(SECONDS_ALONE)
+        return finish(viewer, steps, ticks)
+    ticks.start()
+    start = time.perf_counter()
+    if way == "thread":
+        run.until(desk.training.job.ended, panel.run.start.click)
+    else:
+        words = [sys.executable, "-W", "ignore", __file__, "--round", name]
+        words += ["--folder", options.folder, "--steps", str(options.steps)]
+        words += ["--sections", str(options.sections), "--side", str(options.side)]
+        run.while_alive(subprocess.Popen(words))
+    found = finish(viewer, steps, ticks)
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    if way == "thread":
+        found["error"] = desk.training.error
+        ms = [record.ms_per_step for record in desk.training.curve]
+        found["ms_per_step"] = round(float(np.median(ms)))
+    return found
+
+
+def finish(viewer: Any, steps: Timer, ticks: Ticks) -> dict[str, Any]:
+    """Stop everything, and return how late the ticks were."""
+    found: dict[str, Any] = ticks.stop()
+    steps.stop()
+    found["strokes"] = steps.count
+    viewer.close()
+    return found
+
+
+class Timer:
+    """Does something every `STEP_MS`."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.count = 0
+        self._act = act
+        self._timer = QTimer()
+        self._timer.setInterval(STEP_MS)
+        self._timer.timeout.connect(self._on_time)
+        self._timer.start()
+        self.stop = self._timer.stop
+
+    def _on_time(self) -> None:
+        self.count += 1
+        self._act()
+
+
+class Loop:
+    """Lets the window live until something has happened."""
+
+    def __init__(self) -> None:
+        from qtpy.QtWidgets import QApplication
+
+        self._app = QApplication.instance()
+
+    def seconds(self, seconds: float) -> None:
+        """Wait."""
+        from qtpy.QtCore import QTimer
+
+        QTimer.singleShot(int(1000 * seconds), self._app.exit)
+        self._app.exec()
+
+    def until(self, signal: Any, act: Callable[[], None]) -> None:
+        """Do something, and wait for a signal."""
+        from qtpy.QtCore import QTimer
+
+        signal.connect(self._app.exit)
+        QTimer.singleShot(0, act)
+        self._app.exec()
+        signal.disconnect(self._app.exit)
+
+    def while_alive(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the end of a process, as a panel would that listens to it."""
+        while process.poll() is None:
+            self.seconds(0.1)
+
+
+def learn_in_process(name: str, options: argparse.Namespace) -> None:
+    """Run a round of the same kind without a window, with the priority of a run."""
+    os.nice(10)
+    from napari_emseg.core.finetuning import FinetuneSettings
+    from napari_emseg.core.records import drain
+    from napari_emseg.core.regions import Region
+    from napari_emseg.models.weights import load_weights
+    from napari_emseg.train.corrections import TrainingSet
+    from napari_emseg.train.finetune import finetune_weights
+
+    data = em(options.sections, options.side)
+    stack = Stack(data, name="VNC", voxel_size_nm=(50, 4, 4))
+    corrections = np.zeros(data.shape, np.uint8)
+    corrections[0, 40:46, 40:400] = 1
+    whole = [Region.whole(z, data.shape[1:]) for z in (1, 3)]
+    known = TrainingSet.from_corrections(stack, corrections, reviewed=whole)
+    settings = FinetuneSettings(steps=options.steps, patience=0, invert="no")
+    output = Path(options.folder) / "process.safetensors"
+    drain(finetune_weights(load_weights(name), [known], output, settings=settings))
+
+
+def training_cases(options: argparse.Namespace) -> dict[str, Any]:
+    """Return each way beside the others, in turn."""
+    found: dict[str, Any] = {}
+    for name in options.weights:
+        found[name] = {}
+        for way in ("alone", "thread", "process"):
+            words = ["--case", way, "--weights", name, "--steps", str(options.steps)]
+            with TemporaryDirectory() as folder:
+                found[name][way] = _in_new_process(options, *words, "--folder", folder)
+            print(name, way, json.dumps(found[name][way]), flush=True)
+    return found
+
+
 def in_new_process(shown: bool, options: argparse.Namespace) -> dict[str, Any]:
     """Return what `measure` finds in a fresh interpreter."""
-    words = ["--sections", str(options.sections), "--side", str(options.side)]
-    words += ["--window", "shown" if shown else "hidden"]
+    return _in_new_process(options, "--window", "shown" if shown else "hidden")
+
+
+def _in_new_process(options: argparse.Namespace, *more: str) -> dict[str, Any]:
+    words = ["--sections", str(options.sections), "--side", str(options.side), *more]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, *words],
         check=True,
@@ -166,8 +337,22 @@ def main() -> None:
     parser.add_argument("--sections", type=int, default=8)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--window", choices=("shown", "hidden"))
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--training", action="store_true")
+    parser.add_argument("--case", choices=("alone", "thread", "process"))
+    parser.add_argument("--round")
+    parser.add_argument("--weights", nargs="+", default=BUNDLED)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--folder", default="")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    options.out = options.out or (TRAINING if options.training else RESULT)
+    if options.round is not None:
+        learn_in_process(options.round, options)
+        return
+    if options.case is not None:
+        found = measure_training(options.weights[0], options.case, options)
+        print(json.dumps(found))
+        return
     if options.window is not None:
         found = measure(options.window == "shown", options.sections, options.side)
         print(json.dumps(found))
@@ -175,6 +360,12 @@ def main() -> None:
     from machine import describe  # it imports PyTorch, which a cold run has not
 
     machine = describe(threads=os.cpu_count() or 1)
+    if options.training:
+        shape = [options.sections, options.side, options.side]
+        about = {"stack": shape, "timer_ms": TIMER_MS, "steps": options.steps}
+        record = {"machine": machine, **about, **training_cases(options)}
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
+        return
     results = {w: in_new_process(w == "shown", options) for w in ("hidden", "shown")}
     ratios = {
         name: round(results["shown"]["warm"][name] / results["shown"]["alone"][name], 2)

@@ -23,7 +23,7 @@ from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.train_panel import TrainPanel
 
 WEIGHTS = "isbi2012-unet"
-QUICK = {"steps": 40, "validate_every": 5, "patch": 96}
+QUICK = {"steps": 120, "validate_every": 10, "patch": 96, "patience": 0}
 SIDE = 24
 """Of a place that is corrected, px."""
 
@@ -42,6 +42,15 @@ def correct(hand: HandWork, z: int, rng: np.random.Generator) -> None:
                 hand.do(paint(hand.sheet(z), "corrections", where, area, code))
 
 
+def draw(hand: HandWork, z: int) -> None:
+    """Correct a whole section."""
+    truth = np.asarray(vnc_membranes().data[z]) > 0
+    whole = slice(0, truth.shape[0]), slice(0, truth.shape[1])
+    for code in (1, 2):
+        where = truth == (code == 1)
+        hand.do(paint(hand.sheet(z), "corrections", where, whole, code))
+
+
 def learn(viewer: Viewer, panel: TrainPanel) -> None:
     """Correct, review, and learn."""
     desk = desk_of(viewer)
@@ -51,6 +60,7 @@ def learn(viewer: Viewer, panel: TrainPanel) -> None:
     for z in (0, 1):
         correct(hand, z, rng)
     for z in (2, 5):
+        draw(hand, z)
         session.review(z)
     settings = session.learning.settings
     session.learning.settings = settings.model_copy(update=QUICK)

@@ -39,7 +39,7 @@ class CandidateBox(QWidget):
         self.words = text_label(role="plain")
         self.accept = button("Accept", "primary", ACCEPT)
         self.reject = button("Reject", tooltip=REJECT)
-        self.differ = JobRow("Show where they differ", self._prepare)
+        self.differ = JobRow("Show where they differ", self._prepare, role="plain")
         self.flip = button(f"Flip ({KEY})", "tool", FLIP)
         self.said = text_label()
         self.layers = Differences(desk.viewer)

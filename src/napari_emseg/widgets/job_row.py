@@ -30,18 +30,27 @@ class JobRow(QWidget):
         What the button says.
     prepare
         Returns a title and the work to start; a ValueError says why there is none.
+    role
+        Of the button, while nothing runs.
     """
 
     done = Signal(object)
 
-    def __init__(self, words: str, prepare: Callable[[], tuple[str, Work]]) -> None:
+    def __init__(
+        self,
+        words: str,
+        prepare: Callable[[], tuple[str, Work]],
+        *,
+        role: str = "primary",
+    ) -> None:
         super().__init__()
         self.job = Job()
+        self._role = role
         self._words = words
         self._prepare = prepare
         self._ready = True
         self._notes: list[str] = []
-        self.button = button(words, "primary")
+        self.button = button(words, role)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.left = QLabel()
@@ -124,7 +133,7 @@ class JobRow(QWidget):
     def _show_state(self) -> None:
         busy = self.job.busy
         self.button.setText("Cancel" if busy else self._words)
-        set_role(self.button, "cancel" if busy else "primary")
+        set_role(self.button, "cancel" if busy else self._role)
         self.button.setEnabled(busy or self._ready)
         self.bar.setVisible(busy)
         self.left.setVisible(busy)
