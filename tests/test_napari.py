@@ -18,6 +18,7 @@ from napari_emseg._napari import shown
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
+from napari_emseg.project import Project
 
 MANIFEST = Path(napari_emseg.__file__).with_name("napari.yaml")
 
@@ -233,3 +234,23 @@ def test_sample_opens_aligned() -> None:
     assert image[0].shape == labels[0].shape
     assert image[1]["scale"] == labels[1]["scale"] == pytest.approx((50, 4.6, 4.6))
     assert set(np.unique(labels[0])) == {0, 1}
+
+
+def test_a_project_without_a_window_is_layers(tmp_path: Path, monkeypatch) -> None:
+    stack = Stack(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), name="em")
+    path = save_stack(tmp_path / "em.tif", stack)
+    area = slice(0, 4), slice(0, 5)
+    with Project.create(tmp_path / "a", open_stack(path)) as project:
+        project.put("cells", 1, area, np.full((4, 5), 7, np.uint32))
+        project.put("corrections", 2, area, np.full((4, 5), 2, np.uint8))
+    monkeypatch.setattr("napari.current_viewer", lambda: None)
+    reader = _napari.get_reader(str(tmp_path / "a.emseg"))
+    assert reader is not None
+    em, corrections, cells = reader(str(tmp_path / "a.emseg"))
+    np.testing.assert_array_equal(em[0], stack.data)
+    assert [layer[1]["name"] for layer in (corrections, cells)] == [
+        "em corrections",
+        "em cells",
+    ]
+    assert cells[0].max(axis=(1, 2)).tolist() == [0, 7, 0]
+    assert corrections[0].max(axis=(1, 2)).tolist() == [0, 0, 2]

@@ -11,11 +11,8 @@ import numpy as np
 
 from napari_emseg._napari.layers import KEY, layer_of
 from napari_emseg.core.records import Provenance
-from napari_emseg.project import Project
-from napari_emseg.project.folder import SUFFIX
 
-__all__ = ["SUFFIX", "open_project"]
-
+SUFFIX = ".emseg"
 PLUGIN, DOCK = "napari-emseg", "EM segmentation"
 
 
@@ -39,6 +36,8 @@ def open_project(path: str | Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def _layers(folder: str) -> list[tuple[Any, ...]]:
+    from napari_emseg.project import Project  # not when napari looks for readers
+
     with Project(folder, read_only=True) as project:
         stack = project.open_source().stack
         depth = stack.shape[0]
