@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -22,6 +23,9 @@ from napari_emseg.batch.ledger import Facts
 from napari_emseg.batch.worker import Work, perform
 
 LOCAL = "127.0.0.1"
+RECENT = 1.0
+"""Seconds for which the number of workers is taken as known."""
+
 PATIENCE = 15.0
 """Seconds to wait for a scheduler to answer."""
 
@@ -87,6 +91,8 @@ class Cluster:
         self._own: Any = None
         self._client: Any = None
         self._tag = uuid4().hex[:8]
+        self._asked = 0.0
+        self._known: dict[str, int] = {}
         self._connect()
         try:
             self._check_versions()
@@ -113,13 +119,23 @@ class Cluster:
     @property
     def slots(self) -> int:
         """Tasks that run at once; at least one, as long as no worker is there."""
-        threads: dict[str, int] = self._client.nthreads()
-        return max(1, sum(threads.values()))
+        return max(1, sum(self._threads().values()))
 
     @property
     def workers(self) -> int:
         """How many there are at this moment."""
-        return len(dict(self._client.nthreads()))
+        return len(self._threads())
+
+    def _threads(self) -> dict[str, int]:
+        """Return how many tasks each worker runs at once, as of a second ago."""
+        now = monotonic()
+        if now - self._asked > RECENT:
+            try:
+                self._known = dict(self._client.nthreads())
+            except OSError as e:
+                raise ConnectionError(self._gone) from e
+            self._asked = now
+        return self._known
 
     def submit(self, key: str, work: Work) -> None:
         """Hand over a task; `next_done` will tell of it under its key."""
@@ -158,11 +174,12 @@ class Cluster:
 
     def close(self) -> None:
         """Stop what runs, and the workers if they are our own."""
-        for future in self._futures.values():
-            if self._client.status == "running":
-                future.cancel()
+        alive = self._client is not None and self._client.status == "running"
+        if alive:
+            self._client.cancel(list(self._futures.values()), force=True)
         self._futures.clear()
-        self._client.close(timeout=PATIENCE)
+        if self._client is not None:
+            self._client.close(timeout=PATIENCE if alive else 1)
         if self._own is not None:
             self._own.close(timeout=PATIENCE)
 

@@ -68,7 +68,8 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         _check(plan)
         refuse_if_full(forecast(plan), job.out)
         ledger = stack.enter_context(Ledger(job.folder / LEDGER))
-        cluster = stack.enter_context(Cluster(job.where, job.folder))
+        cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
+        _remember(plan)
         summary = yield from _Run(plan, ledger, cluster).all()
     return summary
 
@@ -102,8 +103,14 @@ def _check(plan: Plan) -> None:
     elif before is None and there:
         msg = f"{there[0]} exists already; replace it with --overwrite"
         raise FileExistsError(msg)
-    merged = {**(before.inputs if before and job.resume else {}), **now.inputs}
-    remember(job, now.model_copy(update={"inputs": merged}))
+
+
+def _remember(plan: Plan) -> None:
+    """Write down what is done here, beside inputs of a run before."""
+    before, now = remembered(plan.job), plan.memory
+    known = before.inputs if before is not None and plan.job.resume else {}
+    merged = {**known, **now.inputs}
+    remember(plan.job, now.model_copy(update={"inputs": merged}))
 
 
 @dataclass

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.io import open_stack
+from napari_emseg.io import ChoiceNeeded, open_stack
 from napari_emseg.io.folder import natural
-from napari_emseg.io.reading import ZARR, recognise
+from napari_emseg.io.reading import SUFFIXES, ZARR, recognise
 
 SAMPLE = 256
 """Side of the squares that are looked at to know a Zarr again, px."""
@@ -97,10 +97,33 @@ def find_inputs(
     found: list[Input] = []
     taken: set[str] = set()
     for path in dict.fromkeys(paths):
-        name = _free_name(_stem(path), taken)
+        name = free_name(_stem(path), taken)
         taken.add(name)
         found.append(Input(name, path, first, stop, voxel_size_nm, tuple(choice)))
     return tuple(found)
+
+
+def stacks_in(word: str) -> list[str]:
+    """Return what is meant by a folder: itself if it is a stack, else stacks in it.
+
+    Other words are returned as they are.
+    """
+    folder = Path(word).expanduser()
+    if "://" in word or not folder.is_dir() or is_project(word):
+        return [word]
+    try:
+        open_stack(folder)
+    except ChoiceNeeded:
+        return [word]
+    except (OSError, ValueError):
+        inside = [
+            path
+            for path in sorted(folder.iterdir(), key=natural)
+            if path.name.lower().endswith((*SUFFIXES, PROJECT))
+            and not path.name.startswith(".")
+        ]
+        return [str(path) for path in inside] or [word]
+    return [word]
 
 
 def is_project(path: str) -> bool:
@@ -189,7 +212,8 @@ def _stem(path: str) -> str:
     return stem or "input"
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
+def free_name(stem: str, taken: set[str]) -> str:
+    """Return a name like the stem that isn't taken."""
     name, nth = stem, 1
     while name in taken:
         nth += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -84,8 +85,13 @@ def facts_of(job: Job) -> dict[str, object]:
     return everything
 
 
-def plan_batch(job: Job) -> Plan:
+def plan_batch(job: Job, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
     """Open all inputs and settle what is left open.
+
+    Parameters
+    ----------
+    unsaved
+        Stacks of inputs that no file holds yet, by their names: enough for a forecast.
 
     Raises
     ------
@@ -97,7 +103,11 @@ def plan_batch(job: Job) -> Plan:
         raise ValueError(msg)
     if "membranes" not in job.settings.steps:
         job = replace(job, weights=None)
-    opened: list[Opened | str] = [_opened(given) for given in job.inputs]
+    there = unsaved or {}
+    opened = [
+        Opened(there[given.name], None, "") if given.name in there else _opened(given)
+        for given in job.inputs
+    ]
     first = next((o.stack for o in opened if isinstance(o, Opened)), None)
     if first is not None:
         job = replace(job, settings=_settled(job, first))

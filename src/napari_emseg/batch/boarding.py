@@ -1,0 +1,92 @@
+"""The long part of a batch that is watched: copies first, then the batch, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_emseg.batch.engine import run_batch
+from napari_emseg.batch.forecast import Forecast, forecast, refuse_if_full
+from napari_emseg.batch.job import Job
+from napari_emseg.batch.planning import plan_batch
+from napari_emseg.batch.records import RowChanged, Summary
+from napari_emseg.core.records import Note, Progress, Provenance, Record
+from napari_emseg.core.stack import Stack
+from napari_emseg.io.writing import saving
+
+UNITS = 1000
+"""In which the share of all inputs that is done is told."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy:
+    """A stack that no file holds, and where it is saved before the batch."""
+
+    stack: Stack
+    path: Path
+
+
+def working(job: Job, copies: Sequence[Copy]) -> Generator[Record, None, Summary]:
+    """Save copies, do the batch, and tell with `Progress` how far all of it is.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError
+        As `run_batch` and `saving`.
+    """
+    for copy in copies:
+        yield Note(f"{copy.stack.name} is in no file; it is saved as {copy.path}")
+        copy.path.parent.mkdir(parents=True, exist_ok=True)
+        made = copy.stack.metadata.get("emseg")
+        yield from saving(
+            copy.path,
+            copy.stack,
+            provenance=Provenance.model_validate(made) if made else None,
+            overwrite=True,
+        )
+    shares = [0.0] * len(job.inputs)
+    work = run_batch(job)
+    try:
+        while True:
+            try:
+                record = next(work)
+            except StopIteration as end:
+                summary: Summary = end.value
+                return summary
+            yield record
+            if isinstance(record, RowChanged):
+                ended = record.row.state == "failed"
+                shares[record.nth] = 1.0 if ended else record.row.share
+                done = round(UNITS * sum(shares) / len(shares))
+                yield Progress("batch", done, UNITS)
+    finally:
+        work.close()
+
+
+def looking(
+    job: Job, unsaved: Mapping[str, Stack]
+) -> Generator[Record, None, Forecast]:
+    """Say what a batch would take; rows tell which inputs can't be used.
+
+    Parameters
+    ----------
+    unsaved
+        Stacks of inputs that no file holds yet, by their names.
+
+    Raises
+    ------
+    ValueError
+        If weights are missing for EM.
+    OSError
+        If the results won't fit on the disk.
+    """
+    yield Progress("looking at inputs", 0, 2)
+    plan = plan_batch(job, unsaved=unsaved)
+    for nth, row in enumerate(plan.rows):
+        yield RowChanged(nth, row)
+    yield Progress("measuring the network", 1, 2)
+    found = forecast(plan, timed=True)
+    if job.out.is_dir():
+        refuse_if_full(found, job.out)
+    return found

@@ -1,0 +1,187 @@
+"""A scheduler and workers as processes of their own; some of them die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from batching import run, values
+
+from napari_emseg.batch import RowChanged, Where, cluster, engine, grid, run_batch
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def program(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that doesn't outlive the test."""
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Scheduler and three workers on loopback."""
+    monkeypatch.setattr(grid, "DEEPEST", 1)
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    loopback = ("--host", "127.0.0.1", "--no-dashboard")
+    worker = ("distributed.cli.dask_worker", address, *loopback, "--no-nanny")
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(
+            program("distributed.cli.dask_scheduler", "--port", str(port), *loopback)
+        )
+        workers = [
+            stack.enter_context(program(*worker, "--nthreads", "1", "--name", f"w{n}"))
+            for n in range(3)
+        ]
+        wait_for(address, 3)
+        yield {"address": address, "scheduler": scheduler, "workers": workers}
+
+
+def wait_for(address: str, n: int) -> None:
+    from distributed import Client
+
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with Client(address, timeout=5) as client:
+                if n:
+                    client.wait_for_workers(n, timeout=60)
+            return
+        except OSError:
+            assert time.monotonic() < until
+
+
+def test_a_worker_killed_in_mid_run_changes_nothing(make_job, here) -> None:
+    plain = run(make_job(out="plain"))
+    job = make_job(out="cluster", where=Where(scheduler=here["address"]))
+    work, summary, killed = run_batch(job), None, False
+    while summary is None:
+        try:
+            record = next(work)
+        except StopIteration as end:
+            summary = end.value
+            break
+        if isinstance(record, RowChanged) and 0 < record.row.share < 1 and not killed:
+            here["workers"][0].send_signal(signal.SIGKILL)
+            killed = True
+    assert killed
+    assert summary.ok
+    for one, other in zip(plain.rows[0].outputs, summary.rows[0].outputs, strict=True):
+        np.testing.assert_array_equal(values(one), values(other))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
+    make_job, here
+) -> None:
+    plain = run(make_job(out="plain"))
+    work = run_batch(make_job(out="cluster", where=Where(scheduler=here["address"])))
+    for record in work:
+        if isinstance(record, RowChanged) and record.row.share > 0.3:
+            break
+    here["scheduler"].send_signal(signal.SIGKILL)
+    with pytest.raises(ConnectionError, match="--resume"):
+        deque(work, maxlen=0)
+    second = run(make_job(out="cluster", resume=True))
+    assert second.ok
+    assert second.reused > 0
+    for one, other in zip(plain.rows[0].outputs, second.rows[0].outputs, strict=True):
+        np.testing.assert_array_equal(values(one), values(other))
+
+
+@pytest.mark.slow
+def test_processes_of_our_own(make_job) -> None:
+    plain = run(make_job(out="plain"))
+    summary = run(make_job(out="two", where=Where(workers=2)))
+    assert summary.ok
+    for one, other in zip(plain.rows[0].outputs, summary.rows[0].outputs, strict=True):
+        np.testing.assert_array_equal(values(one), values(other))
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_its_workers_is_listed_as_failed(
+    make_job, tmp_path, monkeypatch
+) -> None:
+    import deadly
+
+    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr("napari_emseg.batch.course.Membranes", deadly.Deadly)
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    summary = run(make_job(where=Where(workers=2), steps=("membranes",)))
+    (row,) = summary.rows
+    assert row.state == "incomplete"
+    assert not summary.ok
+    assert len(row.warnings) == 1
+    assert "z 2…3" in row.warnings[0]
+    assert "died" in row.warnings[0]
+    membrane = values(row.outputs[0])
+    assert not membrane[2:4].any()
+    assert membrane[[0, 1, 4, 5]].any(axis=(1, 2)).all()
+
+
+def test_an_unreachable_scheduler_is_said(make_job, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectionError, match=address):
+        run(make_job(where=Where(scheduler=address)))
+
+
+@pytest.mark.slow
+def test_other_versions_are_refused(make_job, here, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "__version__", "0.0.0")
+    with pytest.raises(RuntimeError, match=r"0\.0\.0"):
+        run(make_job(where=Where(scheduler=here["address"])))
+    monkeypatch.setattr(cluster, "SAME", ("numpy",))
+    told = cluster._told
+    seen: list[int] = []
+
+    def other(facts: dict[str, Any]) -> dict[str, str]:
+        seen.append(1)
+        return told(facts) | ({"numpy": "1.0"} if len(seen) == 1 else {})
+
+    monkeypatch.setattr(cluster, "_told", other)
+    with pytest.raises(RuntimeError, match=r"numpy 1\.0"):
+        run(make_job(where=Where(scheduler=here["address"]), overwrite=True))
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_told_of(make_job, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "LONELY", 0.5)
+    port = free_port()
+    words = ("--port", str(port), "--host", "127.0.0.1", "--no-dashboard")
+    with program("distributed.cli.dask_scheduler", *words):
+        wait_for(f"tcp://127.0.0.1:{port}", 0)
+        job = make_job(where=Where(scheduler=f"tcp://127.0.0.1:{port}"))
+        work = run_batch(job)
+        until = time.monotonic() + 60
+        while "no worker" not in str(next(work)):
+            assert time.monotonic() < until
+        work.close()
