@@ -148,6 +148,7 @@ class Live:
         for nth, way in enumerate(ways, start=1):
             yield Progress("loading", nth - 1, len(ways))
             predictor.runtime(way)
+            predictor.measure(way)  # else a first window would tell, which is slow
             start = perf_counter()
             values = yield from _picture(predictor, view, way)
             seconds = perf_counter() - start
