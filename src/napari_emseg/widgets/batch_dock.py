@@ -1,0 +1,238 @@
+"""Batch: what was learned on a few sections runs over everything, unattended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari import Viewer
+from napari.layers import Labels, Layer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+
+from napari_emseg._napari import stack_of
+from napari_emseg.batch import BatchSettings
+from napari_emseg.batch.board import is_unfinished
+from napari_emseg.batch.place import PlaceSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.io.reading import SUFFIXES
+from napari_emseg.session.keeping import Keeping
+from napari_emseg.widgets.batch_foot import BatchFoot
+from napari_emseg.widgets.batch_form import BatchForm
+from napari_emseg.widgets.batch_results import show_results
+from napari_emseg.widgets.batch_table import BatchTable, row_in_words
+from napari_emseg.widgets.batching import batching_of
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.sections import Scrolled, panel_layout
+from napari_emseg.widgets.theme import (
+    SPACING,
+    button,
+    follow,
+    follow_theme,
+    text_label,
+)
+
+NO_ROW = "Add inputs, or drop files here. Double-click a finished one to see it."
+RESULTS = "emseg-results"
+"""Folder that is proposed, beside the first input."""
+
+
+class BatchPanel(QWidget):
+    """A table of inputs, what is done with them, and how it goes."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._desk = desk_of(napari_viewer)
+        self._batching = batching_of(napari_viewer)
+        self._board = self._batching.board
+        self.files = button("Files…", tooltip="TIFF, MRC, HDF5, OME-Zarr and others.")
+        self.folder = button(
+            "Folder…",
+            tooltip="A stack, each file a section; or a folder of stacks or projects.",
+        )
+        self.layers = button("Layers", tooltip="The layers that are selected.")
+        self.project = button("Project", tooltip="The project that is open.")
+        self.remove = button("Remove", tooltip="Take the chosen rows away.")
+        self.retry = button("Retry failed", tooltip="Do only what failed once more.")
+        self.table = BatchTable()
+        self.about = text_label()
+        self.form = BatchForm(self._desk.session, BatchSettings(), PlaceSettings())
+        self.foot = BatchFoot(self._batching)
+        self._lay_out()
+        self._connect()
+        self._on_listed()
+
+    def _lay_out(self) -> None:
+        layout = panel_layout(self)
+        for buttons in (
+            (self.files, self.folder, self.layers, self.project),
+            (self.remove, self.retry),
+        ):
+            row = QHBoxLayout()
+            row.setSpacing(SPACING)
+            for each in buttons:
+                row.addWidget(each)
+            row.addStretch()
+            layout.addLayout(row)
+            if self.files in buttons:
+                layout.addWidget(self.table)
+        layout.addWidget(self.about)
+        layout.addWidget(self.form)
+        layout.addWidget(self.foot)
+
+    def _connect(self) -> None:
+        self.files.clicked.connect(self._on_files)
+        self.folder.clicked.connect(self._on_folder)
+        self.layers.clicked.connect(self.add_layers)
+        self.project.clicked.connect(self.add_project)
+        self.remove.clicked.connect(self._on_remove)
+        self.retry.clicked.connect(lambda: self._start(retry=True))
+        self.table.dropped.connect(self.add_paths)
+        self.table.asked.connect(self._on_asked)
+        self.table.itemSelectionChanged.connect(self._on_selected)
+        self.form.edited.connect(self._on_state)
+        self.foot.start.connect(self._start)
+        self.foot.dry_run.connect(self._dry_run)
+        follow(self, self._batching.rows_changed, self._on_rows)
+        follow(self, self._batching.listed, self._on_listed)
+        follow(self, self._batching.changed, self._on_state)
+
+    def add_paths(self, paths: Sequence[str]) -> None:
+        """Add files, folders, Zarrs, projects."""
+        try:
+            self._board.add_paths(paths)
+        except (OSError, ValueError) as e:
+            self._batching.refuse(e)
+        self._propose()
+        self._on_listed()
+
+    def add_layers(self) -> None:
+        """Add the selected layers: by their project, their file, or as they are."""
+        selected = self._desk.viewer.layers.selection
+        layers = [x for x in self._desk.viewer.layers if x in selected]
+        try:
+            if not layers:
+                msg = "no layer is selected; select some in the list of layers"
+                raise ValueError(msg)
+            for layer in layers:
+                key = str(layer.unique_id)
+                keeping = self._keepings.get(key)
+                if keeping is not None:
+                    self._board.add_project(keeping.path, key)
+                else:
+                    self._board.add_stack(image_of(layer), key)
+        except (OSError, ValueError) as e:
+            self._batching.refuse(e)
+        self._propose()
+        self._on_listed()
+
+    def add_project(self) -> None:
+        """Add the projects that are open; their hand work counts."""
+        for key, keeping in self._keepings.items():
+            self._board.add_project(keeping.path, key)
+        if not self._keepings:
+            msg = "no project is open; open one in 1 Data, or add its folder"
+            self._batching.refuse(ValueError(msg))
+        self._propose()
+        self._on_listed()
+
+    @property
+    def _keepings(self) -> dict[str, Keeping]:
+        """Of the open projects, by their layers."""
+        sources = self._desk.session.sources
+        return {s.key: s.keeping for s in sources if s.keeping is not None}
+
+    def _propose(self) -> None:
+        """Propose a folder of results beside the first input that is a file."""
+        for entry in self._board.entries:
+            path = entry.given.path
+            if path and "://" not in path:
+                self.form.propose(Path(path).absolute().parent / RESULTS)
+                return
+
+    def _start(self, *, retry: bool = False) -> None:
+        try:
+            job = self.form.job()
+            for keeping in self._keepings.values():
+                keeping.flush()
+            self._batching.start(job, retry=retry)
+        except (OSError, ValueError) as e:
+            self._batching.refuse(e)
+
+    def _dry_run(self) -> None:
+        try:
+            self._batching.dry_run(self.form.job())
+        except (OSError, ValueError) as e:
+            self._batching.refuse(e)
+
+    def _on_files(self) -> None:
+        endings = " ".join(f"*{suffix}" for suffix in SUFFIXES)
+        chosen, _ = QFileDialog.getOpenFileNames(
+            self, "Inputs", "", f"EM stacks ({endings});;All files (*)"
+        )
+        if chosen:
+            self.add_paths(chosen)
+
+    def _on_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Folder of sections or stacks")
+        if chosen:
+            self.add_paths([chosen])
+
+    def _on_remove(self) -> None:
+        try:
+            self._board.remove(self.table.chosen)
+        except ValueError as e:
+            self._batching.refuse(e)
+        self.table.clearSelection()
+        self._on_listed()
+
+    def _on_asked(self, nth: int) -> None:
+        try:
+            show_results(self._desk.viewer, self._board.entries[nth])
+        except (OSError, ValueError) as e:
+            self._batching.refuse(e)
+
+    def _on_rows(self, nths: list[int]) -> None:
+        for nth in nths:
+            self.table.show_row(nth, self._board.entries[nth].row)
+        self._on_selected()
+
+    def _on_listed(self) -> None:
+        self.table.show_rows([entry.row for entry in self._board.entries])
+        self._on_selected()
+        self._on_state()
+
+    def _on_selected(self) -> None:
+        chosen = self.table.chosen
+        row = self._board.entries[chosen[0]].row if len(chosen) == 1 else None
+        self.about.setText(NO_ROW if row is None else row_in_words(row))
+        self.remove.setEnabled(bool(chosen))
+
+    def _on_state(self) -> None:
+        busy, out = self._batching.busy, self.form.out
+        self.retry.setEnabled(not busy and bool(self._board.failed))
+        replace = self.form.replace.isChecked()
+        resume = out is not None and not replace and is_unfinished(out)
+        self.foot.call("Resume" if resume else "Start")
+
+
+def image_of(layer: Layer) -> Stack:
+    """Take an image layer as a stack.
+
+    Raises
+    ------
+    ValueError
+        If it is another kind of layer.
+    """
+    if isinstance(layer, Labels):
+        msg = f"{layer.name} is a labels layer; a batch takes images"
+        raise ValueError(msg)
+    return stack_of(layer)
+
+
+class BatchDock(Scrolled):
+    """The dock Batch."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.panel = BatchPanel(napari_viewer)
+        super().__init__(self.panel)
+        follow_theme(self, desk_of(napari_viewer).viewer)

@@ -1,0 +1,133 @@
+"""The table of a batch: a row for each input, with how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtpy.QtCore import QModelIndex, QRect, Qt, Signal
+from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QPainter
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+)
+
+from napari_emseg.batch import Row
+from napari_emseg.widgets.words import sections_in_words, time_left
+
+COLUMNS = ("input", "state", "progress", "left")
+STATE, PROGRESS, LEFT = 1, 2, 3
+SHARE = int(Qt.ItemDataRole.UserRole) + 1
+LOWEST = 150
+BAR = 3
+"""Height of the bar under a row's progress, px."""
+
+
+class BatchTable(QTableWidget):
+    """Shows rows; takes files that are dropped.
+
+    Signals: `dropped` with paths; `asked` with the number of a row on a double click.
+    """
+
+    dropped = Signal(list)
+    asked = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(COLUMNS)
+        self.verticalHeader().hide()
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setMinimumHeight(LOWEST)
+        self.setAcceptDrops(True)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.setItemDelegateForColumn(PROGRESS, _ShareDelegate(self))
+        self.cellDoubleClicked.connect(lambda row, _: self.asked.emit(row))
+
+    @property
+    def chosen(self) -> list[int]:
+        """Numbers of the selected rows."""
+        return sorted({index.row() for index in self.selectedIndexes()})
+
+    def show_rows(self, rows: Sequence[Row]) -> None:
+        """Show all rows anew."""
+        self.setRowCount(len(rows))
+        for nth, row in enumerate(rows):
+            self.show_row(nth, row)
+
+    def show_row(self, nth: int, row: Row) -> None:
+        """Show a row as it stands."""
+        percent = f"{row.share:.0%}" if row.state != "waiting" else ""
+        step = f"{row.step} " if row.step else ""
+        left = time_left(row.seconds_left) if row.state == "running" else ""
+        told = (row.name, row.state, step + percent, left.removesuffix(" left"))
+        for column, words in enumerate(told):
+            item = self.item(nth, column)
+            if item is None:
+                item = QTableWidgetItem()
+                self.setItem(nth, column, item)
+            item.setText(words)
+            item.setToolTip(row_in_words(row))
+        self.item(nth, PROGRESS).setData(SHARE, row.share)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's
+        """Take files."""
+        _take(event)
+
+    def dragMoveEvent(self, event: QDragMoveEvent) -> None:  # noqa: N802 - Qt's
+        """Take files wherever they are dropped."""
+        _take(event)
+
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's
+        """Tell which files were dropped."""
+        paths = _take(event)
+        if paths:
+            self.dropped.emit(paths)
+
+
+def row_in_words(row: Row) -> str:
+    """Return all that is known of an input, a line for each fact."""
+    lines = [row.path or "a layer that is in no file"]
+    if row.sections is not None and row.shape is not None:
+        y, x = row.shape
+        cells = "" if row.cells is None else f", {row.cells:,} cells"
+        lines.append(f"{sections_in_words(row.sections)} of {y} × {x} px{cells}")
+    lines += row.warnings
+    lines += [path.name for path in row.outputs]
+    return "\n".join(lines)
+
+
+def _take(event: QDropEvent) -> list[str]:
+    """Accept an event that brings files; return their paths."""
+    paths = [url.toLocalFile() for url in event.mimeData().urls()]
+    paths = [path for path in paths if path and Path(path).exists()]
+    if paths:
+        event.setDropAction(Qt.DropAction.CopyAction)
+        event.accept()
+    else:
+        event.ignore()
+    return paths
+
+
+class _ShareDelegate(QStyledItemDelegate):
+    """Draws a bar under the words."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        share = index.data(SHARE) or 0.0
+        around: QRect = option.rect
+        painter.fillRect(
+            around.left(),
+            around.bottom() - BAR,
+            round(around.width() * share),
+            BAR,
+            option.palette.highlight(),
+        )

@@ -1,0 +1,164 @@
+"""A batch on its way, beside whatever else the window does.
+
+It belongs to the viewer and not to the dock, which can be closed and opened meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from napari import Viewer
+from napari.utils.notifications import show_error, show_info
+from psygnal import Signal
+from qtpy.QtCore import QObject
+
+from napari_emseg.batch import Forecast, Job, Summary
+from napari_emseg.batch.board import Board
+from napari_emseg.core.records import Note, Record
+from napari_emseg.widgets import jobs
+from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.warm_up import torch_at_leisure
+
+SHOWN_NOTES = 6
+"""The latest ones; the rest is counted."""
+
+BUTTONS = {
+    "--resume": "Resume",
+    "--overwrite": "Replace results",
+    "--whole": "Whole sections up to",
+}
+"""What options of the command line are called in the dock."""
+
+_all: WeakKeyDictionary[Viewer, Batching] = WeakKeyDictionary()
+
+
+def batching_of(viewer: Viewer) -> Batching:
+    """Return the batch of a viewer."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # plugins are handed a proxy
+    if viewer not in _all:
+        _all[viewer] = Batching()
+    return _all[viewer]
+
+
+class Batching(QObject):
+    """Runs batches and dry runs of a board, one at a time.
+
+    Signals: `rows_changed` with the numbers of rows that stand otherwise; `listed` if
+    there are other rows; `changed` for all else.
+    """
+
+    rows_changed = Signal(list)
+    listed = Signal()
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.board = Board()
+        self.job = jobs.Job()
+        self.advance: jobs.Advance | None = None
+        self.words = ""
+        self.error = ""
+        self.summary: Summary | None = None
+        self._notes: list[str] = []
+        self.job.recorded.connect(self._on_recorded)
+        self.job.advanced.connect(self._on_advanced)
+        self.job.cancelling.connect(self.changed.emit)
+        self.job.ended.connect(self._on_ended)
+
+    @property
+    def busy(self) -> bool:
+        """True while a batch or a dry run is on."""
+        return self.job.busy
+
+    def notes(self) -> list[str]:
+        """Return the latest of what the run told."""
+        more = len(self._notes) - SHOWN_NOTES
+        head = [f"({more} earlier notes)"] if more > 0 else []
+        return head + self._notes[-SHOWN_NOTES:]
+
+    def start(self, job: Job, *, retry: bool = False) -> None:
+        """Begin, or go on; `retry`: only what failed.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to do.
+        """
+        work = self.board.starting(job, retry=retry)
+        self._clear()
+        self.summary = None
+        self.job.start(torch_at_leisure(work), "Batch")
+        self.listed.emit()
+        self.changed.emit()
+
+    def dry_run(self, job: Job) -> None:
+        """Find out what a batch would take.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to do.
+        """
+        work = self.board.looking(job)
+        self._clear()
+        self.job.start(torch_at_leisure(work), "Dry run")
+        self.changed.emit()
+
+    def refuse(self, error: Exception) -> None:
+        """Show why something can't be done."""
+        self._clear()
+        self.error = in_the_dock(str(error))
+        self.changed.emit()
+
+    def _clear(self) -> None:
+        self.words, self.error, self._notes, self.advance = "", "", [], None
+
+    def _on_recorded(self, records: Sequence[Record]) -> None:
+        notes = [in_the_dock(r.message) for r in records if isinstance(r, Note)]
+        self._notes += notes
+        rows = self.board.take(records)
+        if rows:
+            self.rows_changed.emit(sorted(set(rows)))
+        if notes:
+            self.changed.emit()
+
+    def _on_advanced(self, advance: jobs.Advance) -> None:
+        self.advance = advance
+        self.changed.emit()
+
+    def _on_ended(self, outcome: jobs.Outcome) -> None:
+        result = outcome.result
+        known = isinstance(result, Summary | Forecast)
+        self.board.end(result if known else None)
+        if isinstance(result, Forecast):
+            self.words = result.words
+        elif isinstance(result, Summary):
+            self.summary = result
+            self.words = summary_in_words(result)
+            show_info(f"Batch: {self.words}")
+        elif outcome.cause is not None:
+            self.error = in_the_dock(in_words(outcome.cause))
+            show_error(f"{self.job.title}: {self.error}")
+        else:
+            self.words = "cancelled; what was finished is kept"
+        self.listed.emit()
+        self.changed.emit()
+
+
+def summary_in_words(summary: Summary) -> str:
+    """Return e.g. `3 of 4 inputs done, 1 failed`."""
+    rows = summary.rows
+    done = sum(row.state == "done" for row in rows)
+    said = [f"{done} of {len(rows)} input{'s' * (len(rows) != 1)} done"]
+    for state in ("incomplete", "failed"):
+        count = sum(row.state == state for row in rows)
+        said += [f"{count} {state}"] if count else []
+    return ", ".join(said)
+
+
+def in_the_dock(message: str) -> str:
+    """Return a message with the dock's names for options of the command line."""
+    for option, name in BUTTONS.items():
+        message = message.replace(option, f"“{name}”")
+    return message

@@ -1,0 +1,295 @@
+"""The dock Batch: inputs, runs, results on screen, and what is refused in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+
+from napari_emseg._napari import layer_of
+from napari_emseg.batch.board import is_unfinished
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.io import open_stack, save_stack
+from napari_emseg.sample import synthetic
+from napari_emseg.widgets import weights_box
+from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
+from napari_emseg.widgets.batching import Batching
+
+
+@dataclass
+class Bench:
+    """A window with the dock Batch."""
+
+    window: Any
+    panel: BatchPanel
+    out: Path
+
+    @property
+    def batching(self) -> Batching:
+        return self.panel._batching
+
+    @property
+    def said(self) -> str:
+        return self.panel.foot.message.text()
+
+    def states(self) -> list[str]:
+        table = self.panel.table
+        return [table.item(row, 1).text() for row in range(table.rowCount())]
+
+    def start(self) -> None:
+        self.window.click(self.panel.foot.button)
+        assert self.batching.busy, self.said
+
+    def finish(self) -> None:
+        if self.batching.busy:
+            with self.window.qtbot.waitSignal(self.batching.job.ended, timeout=60_000):
+                pass
+
+    def run(self) -> None:
+        self.start()
+        self.finish()
+
+    def until_running(self) -> None:
+        def has_begun() -> bool:
+            rows = [entry.row for entry in self.panel._board.entries]
+            return any(0 < row.share < 1 for row in rows)
+
+        self.window.qtbot.waitUntil(has_begun, timeout=60_000)
+
+    def values(self, name: str) -> np.ndarray:
+        return np.asarray(open_stack(self.out / name).data[:])
+
+
+@pytest.fixture
+def bench(open_window, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(weights_box, "list_weights", lambda *_: weights)
+    window = open_window()
+    session = window.desk.session
+    session.choose_weights(weights["thin"])
+    session.cell_settings = CellSettings(minimum_size=5, threshold=0.4)
+    dock = BatchDock(window.viewer)
+    window.viewer.window.add_dock_widget(dock, name="Batch")
+    bench = Bench(window, dock.panel, tmp_path / "out")
+    dock.panel.form.folder.setText(str(bench.out))
+    yield bench
+    bench.batching.job.cancel()
+    bench.finish()
+
+
+@pytest.fixture
+def files(tmp_path) -> list[str]:
+    """Two small stacks."""
+    paths = []
+    for nth in range(2):
+        stack, _ = synthetic((3, 64, 80), seed=nth)
+        path = save_stack(tmp_path / f"em{nth}.tif", stack, voxel_size_nm=(50, 4, 4))
+        paths.append(str(path))
+    return paths
+
+
+def slow(bench: Bench, weights) -> None:
+    bench.window.desk.session.choose_weights(weights["slow"])
+    bench.panel.form.advanced.show_settings(
+        bench.panel.form.advanced.settings.model_copy(update={"whole": 64})
+    )
+
+
+def test_a_run_ends_with_results_and_a_page(bench, files) -> None:
+    bench.panel.add_paths(files)
+    assert bench.states() == ["waiting", "waiting"]
+    bench.run()
+    assert bench.states() == ["done", "done"]
+    assert bench.said == "2 of 2 inputs done"
+    assert "summary.html" in bench.panel.foot.link.text()
+    assert not bench.panel.foot.link.isHidden()
+    assert bench.values("em0-cells.zarr").max() > 3
+    assert bench.values("em1-membranes.zarr").shape == (3, 64, 80)
+    bench.window.click(bench.panel.foot.button)
+    assert "all inputs are done" in bench.said
+    assert not bench.batching.busy
+
+
+def test_without_inputs_or_folder_it_says_so(bench, files) -> None:
+    bench.window.click(bench.panel.foot.button)
+    assert bench.said == "no inputs: add files, a folder or layers first"
+    bench.panel.form.folder.clear()
+    bench.window.click(bench.panel.foot.button)
+    assert "no folder for the results" in bench.said
+    bench.panel.add_paths(files)
+    assert bench.panel.form.out == Path(files[0]).parent / "emseg-results"
+
+
+def test_steps_that_leave_a_gap_are_refused(bench, files) -> None:
+    bench.panel.add_paths(files)
+    bench.panel.form.steps.tick(["membranes", "link"])
+    bench.window.click(bench.panel.foot.button)
+    assert bench.said.startswith("steps are membranes, cells and link")
+
+
+def test_a_damaged_file_is_listed_and_the_others_go_on(bench, files, tmp_path) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(Path(files[0]).read_bytes()[:600])
+    bench.panel.add_paths([files[0], str(bad)])
+    bench.run()
+    assert bench.states() == ["done", "failed"]
+    assert bench.said.endswith("1 of 2 inputs done, 1 failed")
+    assert "bad.tif" in bench.panel.table.item(1, 0).toolTip()
+    assert bench.panel.retry.isEnabled()
+    bad.write_bytes(Path(files[1]).read_bytes())
+    bench.window.click(bench.panel.retry)
+    bench.finish()
+    assert bench.states() == ["done", "done"]
+    assert not bench.panel.retry.isEnabled()
+
+
+def test_cancel_keeps_what_is_done_and_resume_does_the_rest(
+    bench, files, weights
+) -> None:
+    bench.panel.add_paths(files)
+    bench.run()
+    whole = [bench.values(f"em{n}-membranes.zarr") for n in range(2)]
+    slow(bench, weights)
+    bench.out = bench.out.with_name("again")
+    bench.panel.form.folder.setText(str(bench.out))
+    bench.start()
+    assert bench.panel.foot.button.text() == "Cancel"
+    bench.until_running()
+    bench.window.click(bench.panel.foot.button)
+    bench.finish()
+    assert "cancelled" in bench.said
+    assert "running" not in bench.states()
+    assert is_unfinished(bench.out)
+    assert bench.panel.foot.button.text() == "Resume"
+    bench.run()
+    assert bench.states() == ["done", "done"]
+    for nth, expected in enumerate(whole):
+        np.testing.assert_array_equal(bench.values(f"em{nth}-membranes.zarr"), expected)
+    assert bench.panel.foot.button.text() == "Start"
+
+
+def test_results_are_replaced_only_when_told(bench, files) -> None:
+    bench.panel.add_paths(files[:1])
+    bench.run()
+    bench.panel.table.selectRow(0)
+    bench.window.click(bench.panel.remove)
+    assert bench.panel.table.rowCount() == 0
+    bench.panel.add_paths(files[:1])
+    bench.run()
+    assert "exists already" in bench.said
+    assert "“Replace results”" in bench.said
+    bench.panel.form.replace.setChecked(True)
+    bench.run()
+    assert bench.said == "1 of 1 input done"
+
+
+def test_a_double_click_shows_results_over_the_source(bench, files) -> None:
+    bench.panel.add_paths(files[:1])
+    bench.panel.table.asked.emit(0)
+    assert "em0 has no results" in bench.said
+    bench.run()
+    bench.panel.table.asked.emit(0)
+    layers = bench.window.viewer.layers
+    assert [layer.name for layer in layers] == [
+        "em0",
+        "em0-membranes",
+        "em0-cells",
+    ]
+    assert isinstance(layers["em0-cells"], Labels)
+    np.testing.assert_array_equal(layers["em0-cells"].scale, layers["em0"].scale)
+    bench.panel.table.asked.emit(0)
+    assert len(layers) == 3
+
+
+def test_layers_by_their_file_or_as_a_copy(bench, files, em) -> None:
+    viewer = bench.window.viewer
+    opened = Image(*layer_of(open_stack(files[0]))[:1], name="of a file")
+    viewer.add_layer(opened)
+    array = em("a/b ☃")
+    viewer.add_layer(array)
+    viewer.layers.selection = {opened, array}
+    bench.window.click(bench.panel.layers)
+    bench.window.click(bench.panel.layers)
+    assert len(bench.states()) == 2
+    given = [entry.given for entry in bench.panel._board.entries]
+    assert given[0].path == files[0]
+    assert given[1].name == "a_b"
+    bench.run()
+    assert bench.states() == ["done", "done"]
+    copy = open_stack(bench.out / "layers" / "a_b.zarr")
+    np.testing.assert_array_equal(copy.data[:], array.data)
+    assert copy.voxel_size_nm == (50, 4, 4)
+    bench.panel.table.asked.emit(1)
+    cells = viewer.layers["a_b-cells"]
+    np.testing.assert_array_equal(cells.scale, array.scale)
+    assert len(viewer.layers) == 4
+
+
+def test_layers_that_are_no_images_are_refused(bench) -> None:
+    bench.window.click(bench.panel.layers)
+    assert bench.said.startswith("no layer is selected")
+    labels = bench.window.viewer.add_labels(np.zeros((2, 8, 8), np.uint8), name="L")
+    bench.window.viewer.layers.selection = {labels}
+    bench.window.click(bench.panel.layers)
+    assert bench.said == "L is a labels layer; a batch takes images"
+    bench.window.click(bench.panel.project)
+    assert bench.said.startswith("no project is open")
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(bench, files, em) -> None:
+    bench.panel.add_paths(files)
+    layer = em("array")
+    bench.window.viewer.add_layer(layer)
+    bench.window.viewer.layers.selection = {layer}
+    bench.panel.add_layers()
+    bench.window.click(bench.panel.foot.dry)
+    bench.finish()
+    assert bench.said.startswith("10 sections, about ")
+    assert "on disk" in bench.said
+    assert not bench.out.exists()
+    assert bench.states() == ["waiting"] * 3
+
+
+def test_files_can_be_dropped(bench, files) -> None:
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(path) for path in files])
+    event = QDropEvent(
+        QPointF(5, 5),
+        Qt.DropAction.CopyAction,
+        data,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    bench.panel.table.dropEvent(event)
+    assert event.isAccepted()
+    assert len(bench.states()) == 2
+
+
+def test_rows_at_work_stay(bench, files, weights) -> None:
+    slow(bench, weights)
+    bench.panel.add_paths(files)
+    bench.start()
+    bench.until_running()
+    bench.panel.table.selectRow(0)
+    bench.window.click(bench.panel.remove)
+    assert "cancel it before" in bench.said
+    assert len(bench.states()) == 2
+
+
+def test_closing_the_window_in_mid_run_keeps_what_is_done(
+    bench, files, weights
+) -> None:
+    slow(bench, weights)
+    bench.panel.add_paths(files)
+    bench.start()
+    bench.until_running()
+    job = bench.batching.job
+    with bench.window.qtbot.waitSignal(job.ended, timeout=60_000):
+        bench.window.viewer.close()
+    assert is_unfinished(bench.out)
+    assert (bench.out / ".emseg-batch" / "ledger.jsonl").stat().st_size > 0
