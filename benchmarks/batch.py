@@ -1,0 +1,279 @@
+"""Measure batches: `python benchmarks/batch.py [--small]`.
+
+- overhead: a batch by threads beside the plain predictor, on the same sections
+- workers: two workers of one thread each, beside two processes of the plain predictor
+  of one thread each that run at the same time
+- memory: peak of the process of a batch over growing numbers of sections and sizes
+- throughput: of each step, from which the cost of a teravoxel follows
+
+Runs alternate and the median counts. Writes results/batch.json and the tables of
+docs/batch.md. `--small` takes a minute and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from machine import describe
+from pages import put, table
+
+from napari_emseg.batch import BatchSettings, Job, Where, find_inputs, run_batch
+from napari_emseg.core.card import Card
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.inference import predict_stack
+from napari_emseg.io import open_sink, open_stack
+from napari_emseg.models.weights import load_weights, save_weights
+from napari_emseg.models.zoo import build
+from napari_emseg.sample import vnc
+
+RESULTS = Path(__file__).resolve().parent / "results" / "batch.json"
+WEIGHTS = "isbi2012-unet"
+TERA = 1e12
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--small", action="store_true")
+    words.add_argument("--repeats", type=int, default=3)
+    words.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.part:
+        run_part(*given.part)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        found = {
+            "machine": describe(1),
+            "overhead": overhead(folder, given),
+            "workers": workers(folder, given),
+            "memory": memory(folder, small=given.small),
+        }
+    found["steps"] = found["overhead"].pop("steps")
+    print(json.dumps(found, indent=1))
+    if not given.small:
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        put("batch.md", "batch", measured(found))
+        put("batch.md", "batch-cost", cost(found))
+
+
+def stack_of(folder: Path, sections: int, side: int, name: str = "") -> Path:
+    """Write sections made of the bundled ones, as OME-Zarr; made once."""
+    path = folder / f"{name}{sections}x{side}.zarr"
+    if path.exists():
+        return path
+    known = np.asarray(vnc().data[:])
+    times = -(-side // min(known.shape[1:]))
+    with open_sink(path, (sections, side, side), np.uint8) as sink:
+        for z in range(sections):
+            tiled = np.tile(known[z % len(known)], (times, times))[:side, :side]
+            sink.write(z, tiled)
+    return path
+
+
+def batch(path: Path, out: Path, **given: Any) -> tuple[float, int]:
+    """Run a batch; return seconds, and its parts."""
+    shutil.rmtree(out, ignore_errors=True)
+    weights, where = given.pop("weights", WEIGHTS), given.pop("where", Where())
+    job = Job(
+        find_inputs([str(path)]),
+        out,
+        load_weights(weights),
+        BatchSettings(**given),
+        where=where,
+    )
+    start = perf_counter()
+    summary = drain(run_batch(job))
+    if not summary.ok:
+        msg = f"the batch failed: {summary.rows}"
+        raise RuntimeError(msg)
+    return perf_counter() - start, summary.tasks
+
+
+def plain(path: Path, out: Path, settings: PredictSettings) -> float:
+    """Run the plain predictor into a file; return seconds."""
+    stack, weights = open_stack(path), load_weights(WEIGHTS)
+    start = perf_counter()
+    sink = open_sink(out, stack.shape, np.float32, overwrite=True)
+    with sink:
+        drain(predict_stack(stack, weights, settings=settings, sink=sink))
+    return perf_counter() - start
+
+
+def overhead(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Compare a batch by threads with the plain predictor."""
+    sections, side = (4, 512) if given.small else (40, 1024)
+    path = stack_of(folder, sections, side)
+    predict = PredictSettings(invert="no", device="cpu")
+    chosen = {"predict": predict, "probabilities": "float32"}
+    steps: dict[str, list[float]] = {"membranes": [], "cells": [], "link": []}
+    alone, batched = [], []
+    for _ in range(1 if given.small else given.repeats):
+        alone.append(plain(path, folder / "plain.zarr", predict))
+        seconds, tasks = batch(path, folder / "out", steps=("membranes",), **chosen)
+        batched.append(seconds)
+        steps["membranes"].append(seconds)
+        more, _ = batch(path, folder / "out", steps=("membranes", "cells"), **chosen)
+        steps["cells"].append(more - seconds)
+        all_, _ = batch(
+            path, folder / "out", steps=("membranes", "cells", "link"), **chosen
+        )
+        steps["link"].append(all_ - more)
+    megapixels = sections * side * side / 1e6
+    return {
+        "sections": sections,
+        "side": side,
+        "tasks": tasks,
+        "plain_s": alone,
+        "batch_s": batched,
+        "overhead": median(batched) / median(alone) - 1,
+        "steps": {k: 1000 * median(v) / megapixels for k, v in steps.items()},
+    }
+
+
+def workers(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Compare two workers of one thread with two processes of the plain predictor."""
+    sections, side = (4, 512) if given.small else (40, 1024)
+    half = stack_of(folder, sections // 2, side, "half-")
+    whole = stack_of(folder, sections, side)
+    predict = PredictSettings(invert="no", device="cpu", threads=1)
+    apart, together = [], []
+    for _ in range(1 if given.small else given.repeats):
+        start = perf_counter()
+        programs = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    __file__,
+                    "--part",
+                    "plain",
+                    str(half),
+                    f"{folder}/{n}.zarr",
+                ]
+            )
+            for n in "ab"
+        ]
+        if any(program.wait() for program in programs):
+            msg = "a process of the plain predictor failed"
+            raise RuntimeError(msg)
+        apart.append(perf_counter() - start)
+        seconds, _ = batch(
+            whole,
+            folder / "out",
+            steps=("membranes",),
+            predict=predict,
+            probabilities="float32",
+            where=Where(workers=2),
+        )
+        together.append(seconds)
+    return {
+        "sections": sections,
+        "side": side,
+        "two_processes_s": apart,
+        "two_workers_s": together,
+        "share": median(apart) / median(together),
+    }
+
+
+def memory(folder: Path, *, small: bool) -> list[dict[str, Any]]:
+    """Measure the peak of processes that run batches of growing size."""
+    sizes = [(20, 256), (60, 256)] if small else [(50, 512), (500, 512), (5000, 512)]
+    sizes += [] if small else [(2, 4096), (2, 8192), (2, 16384)]
+    tiny = tiny_weights(folder)
+    found = []
+    for sections, side in sizes:
+        path = stack_of(folder, sections, side)
+        words = [sys.executable, __file__, "--part", str(tiny), str(path)]
+        done = subprocess.run(
+            [*words, str(folder / "out")], capture_output=True, text=True, check=True
+        )
+        peak = json.loads(done.stdout.splitlines()[-1])
+        found.append({"sections": sections, "side": side, **peak})
+        shutil.rmtree(path)
+    return found
+
+
+def run_part(what: str, path: str, out: str) -> None:
+    """Do what a measurement needs a process of its own for."""
+    if what == "plain":
+        plain(
+            Path(path), Path(out), PredictSettings(invert="no", device="cpu", threads=1)
+        )
+        return
+    predict = PredictSettings(invert="no", device="cpu", runtime="torch", tile=1024)
+    seconds, tasks = batch(
+        Path(path),
+        Path(out),
+        weights=what,
+        predict=predict,
+        whole=2048,
+        steps=("membranes", "cells", "link"),
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak_bytes": peak, "seconds": seconds, "tasks": tasks}))
+
+
+def tiny_weights(folder: Path) -> Path:
+    """Save a network of one level that takes what is dark for membrane."""
+    config = {"base": 2, "levels": 1, "n_classes": 2, "normalisation": "none"}
+    state = build("unet", config).state_dict()
+    for values in state.values():
+        values.zero_()
+    for name in ("down.0.0", "down.0.2", "up.0.2"):
+        state[f"{name}.weight"][0, 0, 1, 1] = 1
+    state["down.0.0.bias"][0] = 1
+    state["up.0.0.weight"][0, [0, 2], 1, 1] = 1
+    state["head.weight"][0, 0], state["head.bias"][0] = -12, 12 * 1.5
+    card = Card(name="tiny", architecture="unet", config=config)
+    return save_weights(folder / "tiny.safetensors", state, card, half=False).path
+
+
+def measured(found: dict[str, Any]) -> str:
+    """Return the table of what was measured."""
+    about, lead, two = found["machine"], found["overhead"], found["workers"]
+    rows = [
+        (
+            f"batch over the plain predictor, {lead['sections']} × {lead['side']}²",
+            f"{lead['overhead']:+.1%}",
+        ),
+        ("two workers, of what two plain processes do", f"{two['share']:.2f}"),
+    ]
+    rows += [
+        (
+            f"peak of a process, {m['sections']:,} sections of {m['side']:,}²",
+            f"{m['peak_bytes'] / 1e9:.2f} GB, {m['seconds']:.0f} s",
+        )
+        for m in found["memory"]
+    ]
+    on = f"{about['processor']}, {about['cores']} cores, {about['date']}"
+    return f"{table(('what', 'measured'), rows)}\n\nOn {on}; {WEIGHTS}, float32."
+
+
+def cost(found: dict[str, Any]) -> str:
+    """Return the table of what a teravoxel costs."""
+    cores = found["machine"]["cores"]
+    rows = []
+    for step, ms in found["steps"].items():
+        hours = ms / 1000 * TERA / 1e6 / 3600 * cores
+        rows.append(
+            (step, f"{ms:.0f} ms/Mpx on {cores} cores", f"{hours:,.0f} core-hours")
+        )
+    blocks = TERA / 2048**2
+    rows.append(("storage", "uint8 and uint32, packed", "about 1 TB"))
+    rows.append(("parts", f"{blocks:,.0f} blocks, four times", f"{4 * blocks:,.0f}"))
+    return table(("step", "measured", "a teravoxel"), rows)
+
+
+if __name__ == "__main__":
+    main()
