@@ -30,9 +30,9 @@ class ClassRow(QWidget):
         self._layers = layers
         self._material: Material = desk.session.learning.material
         self.classes = combo_box()
-        self.classes.setPlaceholderText("choose what to paint")
+        self.classes.setPlaceholderText("choose")
         self.classes.setToolTip("Paint this with napari's brush, on the corrections.")
-        self.new = button("New class…", tooltip="Name something else that you draw.")
+        self.new = button("New…", tooltip="Name something else that you draw.")
         self.name = QLineEdit()
         self.name.setPlaceholderText("e.g. mitochondria")
         self.add = button("Add")
