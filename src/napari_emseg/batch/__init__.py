@@ -1,6 +1,5 @@
 """Many stacks, or one larger than memory, unattended: plan, run, resume, report."""
 
-from napari_emseg.batch.cluster import Where
 from napari_emseg.batch.engine import run_batch
 from napari_emseg.batch.forecast import Forecast, forecast
 from napari_emseg.batch.inputs import Input, find_inputs
@@ -8,6 +7,7 @@ from napari_emseg.batch.job import Job
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.records import BatchWaiting, Row, RowChanged, Summary
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.batch.where import Where
 
 __all__ = [
     "BatchSettings",

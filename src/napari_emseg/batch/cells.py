@@ -1,4 +1,4 @@
-"""The step membranes → profiles: whole sections, or blocks of one that is too large.
+"""The step membranes → profiles of whole sections; for larger ones see `blockwise`.
 
 Profiles are kept with provisional ids of their section, in ascending order of what they
 will be; ids of the stack come later, see `links`.
@@ -14,33 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import tables, worker
-from napari_emseg.batch.context import (
-    EMPTY,
-    MEMBRANES,
-    PLACES,
-    PROFILES,
-    TABLES,
-    Context,
-)
-from napari_emseg.batch.grid import Area, Part, blocks
+from napari_emseg.batch.context import MEMBRANES, PROFILES, Context
+from napari_emseg.batch.grid import Area, Part
 from napari_emseg.batch.ledger import Facts
-from napari_emseg.cells.blocks import (
-    BlockFragments,
-    Joined,
-    Rim,
-    find_block,
-    join_blocks,
-    paint_block,
-)
-from napari_emseg.cells.regions import Strengths
 from napari_emseg.cells.section import nothing_predicted, segment_section
 from napari_emseg.core.intensity import padding
 
 Missing = tuple[tuple[int, tuple[int, int, int, int] | None], ...]
 """Places, and corners of their blocks (None: all of it), that have no probabilities."""
-
-SUMS = ("near", "all", "membrane_near", "membrane")
-SIDES = ("top", "left", "bottom", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,107 +60,6 @@ class Profiles:
         return padding(worker.opened(c.given).stack.section(c.sections[place]))
 
 
-@dataclass(frozen=True, slots=True)
-class Fragments:
-    """Find the fragments of a block. Facts: `unsure` pixels."""
-
-    context: Context
-    part: Part
-    missing: Missing = ()
-    padded: bool = False
-
-    def run(self) -> Facts:
-        """Find and store them."""
-        c, area, place = self.context, _area(self.part), self.part.first
-
-        def read(window: Area) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-            mask = _hidden(c, place, window, self.missing, padded=self.padded)
-            values = as_float(probabilities(c, place, window))
-            return values, mask
-
-        found = find_block(read, c.shape, area, c.settings.cell_settings)
-        c.array(PLACES)[(place, *area)] = found.places
-        tables.keep(_fragments_table(c, place, area), _to_table(found))
-        return {"unsure": found.unsure}
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Decide which fragments of a section are one cell, from all of its blocks."""
-
-    context: Context
-    place: int
-
-    def run(self) -> Facts:
-        """Join and store."""
-        c = self.context
-        areas = blocks(c.shape, c.settings.block)
-        found = [
-            _from_table(area, tables.read(_fragments_table(c, self.place, area)))
-            for area in areas
-        ]
-        cells = join_blocks(found, c.settings.cell_settings)
-        table: tables.Table = {"fragments": cells.fragments, "ids": cells.ids}
-        tables.keep(c.table(f"joined-{self.place}"), table)
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Paint:
-    """Store the profiles of a block, and which there are."""
-
-    context: Context
-    part: Part
-    missing: Missing = ()
-    padded: bool = False
-
-    def run(self) -> Facts:
-        """Paint and store."""
-        c, area, place = self.context, _area(self.part), self.part.first
-        joined = tables.read(c.table(f"joined-{place}"))
-        around = tuple(
-            slice(max(0, a.start - 1), min(n, a.stop + 1))
-            for a, n in zip(area, c.shape, strict=True)
-        )
-        window = around[0], around[1]
-        inner = tuple(
-            slice(a.start - w.start, a.stop - w.start)
-            for a, w in zip(area, window, strict=True)
-        )
-        membrane = as_float(probabilities(c, place, window))
-        cells = paint_block(
-            np.asarray(c.array(PLACES)[(place, *window)]),
-            membrane,
-            Joined(joined["fragments"], joined["ids"]),
-            (inner[0], inner[1]),
-            c.settings.cells.threshold,
-        )
-        c.array(PROFILES)[(place, *area)] = cells
-        there = np.unique(cells)
-        tables.keep(_present_table(c, place, area), {"there": there[there > 0]})
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """Number the profiles of a section from 1, from all of its blocks.
-
-    Facts: `counts` by place.
-    """
-
-    context: Context
-    place: int
-
-    def run(self) -> Facts:
-        """Do it and store the numbers."""
-        c = self.context
-        areas = blocks(c.shape, c.settings.block)
-        found = [tables.read(_present_table(c, self.place, a))["there"] for a in areas]
-        there = np.unique(np.concatenate(found))
-        tables.keep(c.table(f"ranks-{self.place}"), {"there": there})
-        return {"counts": {str(self.place): len(there)}}
-
-
 def probabilities(context: Context, place: int, area: Area | None = None) -> Any:
     """Return stored probabilities `(y, x)` of a section, or those that were given."""
     area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
@@ -194,70 +74,6 @@ def as_float(values: NDArray[Any]) -> NDArray[np.float32]:
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     return np.ascontiguousarray(np.nan_to_num(values), np.float32)
-
-
-def _hidden(
-    c: Context, place: int, window: Area, missing: Missing, *, padded: bool
-) -> NDArray[np.bool_] | None:
-    """Return where there is no picture, or what failed, in a window; None: nowhere."""
-    mask = np.zeros([w.stop - w.start for w in window], bool)
-    if padded:
-        mask |= np.asarray(c.array(EMPTY)[(place, *window)])
-    for at, corners in missing:
-        if at == place and corners is not None:
-            top, left, bottom, right = corners
-            rows, columns = window
-            mask[
-                max(0, top - rows.start) : max(0, bottom - rows.start),
-                max(0, left - columns.start) : max(0, right - columns.start),
-            ] = True
-    return mask if mask.any() else None
-
-
-def _area(part: Part) -> Area:
-    area = part.area
-    if area is None:
-        msg = f"{part.words} is no block"
-        raise ValueError(msg)
-    return area
-
-
-def _fragments_table(c: Context, place: int, area: Area) -> Any:
-    return c.path(TABLES) / f"fragments-{place}-{area[0].start}-{area[1].start}.npz"
-
-
-def _present_table(c: Context, place: int, area: Area) -> Any:
-    return c.path(TABLES) / f"present-{place}-{area[0].start}-{area[1].start}.npz"
-
-
-def _to_table(found: BlockFragments) -> tables.Table:
-    table = {
-        "fragments": found.fragments,
-        "sizes": found.sizes,
-        "ends": found.ends,
-        **{f"sum_{name}": getattr(found.strengths, name) for name in SUMS},
-    }
-    for name, rim in zip(SIDES, found.rims, strict=True):
-        table |= {f"{name}_places": rim.places, f"{name}_strength": rim.strength}
-        table |= {f"{name}_near": rim.near}
-    return table
-
-
-def _from_table(area: Area, table: tables.Table) -> BlockFragments:
-    top, left, bottom, right = (
-        Rim(table[f"{s}_places"], table[f"{s}_strength"], table[f"{s}_near"])
-        for s in SIDES
-    )
-    return BlockFragments(
-        block=area,
-        places=np.zeros((0, 0), np.uint64),
-        fragments=table["fragments"],
-        sizes=table["sizes"],
-        ends=table["ends"],
-        strengths=Strengths(*(table[f"sum_{name}"] for name in SUMS)),
-        rims=(top, left, bottom, right),
-        unsure=0,
-    )
 
 
 def ranked(

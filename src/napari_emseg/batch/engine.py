@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections import deque
 from collections.abc import Generator
@@ -11,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
+from napari_emseg.batch.checking import check, note
 from napari_emseg.batch.cluster import Cluster, Done
-from napari_emseg.batch.course import Course, Failure, Outcome, Stages, Task
+from napari_emseg.batch.course import Course
+from napari_emseg.batch.errors import FULL, kills, stop_if_hopeless, told
 from napari_emseg.batch.forecast import forecast, refuse_if_full
-from napari_emseg.batch.job import LEDGER, Job, hold, remember, remembered
+from napari_emseg.batch.job import LEDGER, Job, hold
 from napari_emseg.batch.ledger import Ledger
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
@@ -26,7 +27,7 @@ from napari_emseg.batch.publishing import (
 )
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
 from napari_emseg.batch.report import write_report
-from napari_emseg.batch.worker import OtherVersion
+from napari_emseg.batch.tasks import Failure, Outcome, Stages, Task
 from napari_emseg.core.records import Note, Record
 
 BEAT = 0.5
@@ -37,8 +38,6 @@ AHEAD = 2
 
 LONELY = 30.0
 """Seconds without any worker after which a person is told."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def run_batch(job: Job) -> Generator[Record, None, Summary]:
@@ -65,52 +64,13 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         held = hold(job)
         stack.callback(held.release)
         plan = plan_batch(job)
-        _check(plan)
+        check(plan)
         refuse_if_full(forecast(plan), job.out)
         ledger = stack.enter_context(Ledger(job.folder / LEDGER))
         cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
-        _remember(plan)
+        note(plan)
         summary = yield from _Run(plan, ledger, cluster).all()
     return summary
-
-
-def _check(plan: Plan) -> None:
-    """Refuse what would mix, or replace without being told to."""
-    job = plan.job
-    if not any(plan.planned):
-        why = "; ".join(f"{row.name}: {row.warnings[0]}" for row in plan.rows)
-        msg = f"none of the inputs can be used: {why}"
-        raise ValueError(msg)
-    before, now = remembered(job), plan.memory
-    finals = [f for p in plan.planned if p is not None for f in p.finals(job.out)]
-    there = [path for path in finals if path.exists()]
-    if job.overwrite:
-        for path in job.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-        (job.folder / LEDGER).unlink(missing_ok=True)
-    elif before is not None and not job.resume:
-        msg = (
-            f"an unfinished batch is in {job.out}: go on with --resume, or --overwrite"
-        )
-        raise FileExistsError(msg)
-    elif before is not None and (other := before.differences(now)):
-        msg = (
-            f"the batch in {job.out} was another one ({'; '.join(other)}); begin anew "
-            "with --overwrite, or in another folder"
-        )
-        raise ValueError(msg)
-    elif before is None and there:
-        msg = f"{there[0]} exists already; replace it with --overwrite"
-        raise FileExistsError(msg)
-
-
-def _remember(plan: Plan) -> None:
-    """Write down what is done here, beside inputs of a run before."""
-    before, now = remembered(plan.job), plan.memory
-    known = before.inputs if before is not None and plan.job.resume else {}
-    merged = {**known, **now.inputs}
-    remember(plan.job, now.model_copy(update={"inputs": merged}))
 
 
 @dataclass
@@ -211,7 +171,7 @@ class _Run:
                 yield from self._ended(running)
                 return
             except (OSError, ValueError) as e:
-                if isinstance(e, OSError) and e.errno in _FULL:
+                if isinstance(e, OSError) and e.errno in FULL:
                     raise
                 yield from self._ended(running, str(e))
                 return
@@ -247,9 +207,9 @@ class _Run:
             self._tasks += 1
             running.outcomes[task.stamp] = done.facts
         else:
-            _stop_if_hopeless(done.error)
-            why = _why(done.error)
-            if tried < self._job.settings.retries and not _kills(done.error):
+            stop_if_hopeless(done.error)
+            why = told(done.error)
+            if tried < self._job.settings.retries and not kills(done.error):
                 yield Note(f"{task.words}: {why}; it is tried again")
                 self._submit(running, task, tried + 1)
                 return
@@ -296,31 +256,3 @@ class _Run:
             seconds_left=running.clock.left,
         )
         return RowChanged(running.nth, self._rows[running.nth])
-
-
-def _stop_if_hopeless(error: BaseException | None) -> None:
-    """Raise what no other task would survive: a full disk, another version."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        msg = (
-            f"{error.strerror or error}: the folder of results takes no more; what is "
-            "finished is kept, go on with --resume when there is room"
-        )
-        raise OSError(error.errno, msg) from error
-    if isinstance(error, OtherVersion):
-        raise error
-
-
-def _kills(error: BaseException | None) -> bool:
-    """Tell if a task took its workers with it, several times."""
-    return type(error).__name__ == "KilledWorker"
-
-
-def _why(error: BaseException | None) -> str:
-    if _kills(error):
-        return "its worker died each time it was tried (out of memory?)"
-    text = " ".join(str(error).split())
-    return (
-        text
-        if isinstance(error, OSError | ValueError)
-        else (f"{type(error).__name__}: {text}")
-    )

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from napari_emseg import __version__
-from napari_emseg.batch.cluster import Where
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.batch.where import Where
 from napari_emseg.models.weights import Weights
 from napari_emseg.project.holder import Hold
 from napari_emseg.project.journal import replace_whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from napari_emseg.batch.cluster import Where
+from napari_emseg.batch.where import Where
 from napari_emseg.core.settings import Settings
 
 

@@ -6,7 +6,7 @@ from math import prod
 from time import perf_counter
 
 from napari_emseg.batch.context import Context
-from napari_emseg.batch.course import Task
+from napari_emseg.batch.tasks import Task
 
 COST = {
     "look": 0.2,

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 from napari_emseg.batch.context import CELLS, MEMBRANES, Context
-from napari_emseg.batch.course import Course, Task
+from napari_emseg.batch.course import Course
 from napari_emseg.batch.finishing import Export
 from napari_emseg.batch.job import Job
 from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.batch.stores import note_failures
+from napari_emseg.batch.tasks import Task
 from napari_emseg.io.formats import OutputFormat, output_kind
 from napari_emseg.project.journal import sync
 

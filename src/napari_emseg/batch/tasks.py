@@ -1,0 +1,97 @@
+"""Tasks of an input, and what every stage of its way shares."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from napari_emseg.batch.context import Context
+from napari_emseg.batch.grid import Part, parts
+from napari_emseg.batch.ledger import Facts, Ledger, stamp
+from napari_emseg.batch.worker import Work
+from napari_emseg.core.records import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A part of the work of a step; `stamp` is another one if anything differs."""
+
+    step: str
+    words: str
+    work: Work
+    stamp: str
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A task that failed for good, and why."""
+
+    why: str
+
+
+Outcome = Facts | Failure
+Stages = Generator[list[Task], list[Outcome], None]
+
+
+@dataclass
+class Found:
+    """What a course found out.
+
+    `failures` say which blocks are left empty and why, `warnings` what else is worth a
+    word; `results` are the names of finished ones.
+    """
+
+    cells: int | None = None
+    warnings: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Making:
+    """An input that results are made of.
+
+    Parameters
+    ----------
+    base
+        Stamp of the input and of all settings that count.
+    provenance
+        Of the probabilities.
+    """
+
+    context: Context
+    ledger: Ledger
+    base: str
+    provenance: Provenance
+    first_id: int = 1
+    found: Found = field(default_factory=Found)
+
+    def task(self, step: str, words: str, work: Work, n: int, *more: object) -> Task:
+        """Return a task of `n` sections; `more` is what else it follows from."""
+        c = self.context
+        number = stamp(self.base, step, words, *more)
+        return Task(step, words, work, number, n * c.shape[0] * c.shape[1])
+
+    def part_task(self, step: str, part: Part, work: Work, *more: object) -> Task:
+        """Return a task of a part."""
+        number = stamp(self.base, step, part.words, *more)
+        area = part.area
+        height, width = (
+            self.context.shape if area is None else (a.stop - a.start for a in area)
+        )
+        pixels = (part.stop - part.first) * height * width
+        return Task(step, part.words, work, number, pixels)
+
+    def parts(self) -> list[Part]:
+        """Return the parts in which anything is to be done."""
+        c = self.context
+        return [
+            part
+            for part in parts(len(c.sections), c.shape, c.settings)
+            if not all(p in c.excluded for p in range(part.first, part.stop))
+        ]
+
+    def warn(self, what: str, why: str) -> None:
+        """Note what is left empty."""
+        self.found.failures.append(f"{what}: {why}")

@@ -1,0 +1,68 @@
+"""Where a batch runs, and the cluster of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+LOCAL = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a batch runs.
+
+    Parameters
+    ----------
+    workers
+        Processes on this machine; None for threads of this one.
+    scheduler
+        Address of a running Dask scheduler, `tcp://…` or `tls://…`.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.scheduler is not None:
+            msg = "either so many workers here, or a scheduler's address; got both"
+            raise ValueError(msg)
+        if self.workers is not None and self.workers < 1:
+            msg = f"workers must be 1 or more, got {self.workers}"
+            raise ValueError(msg)
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads for the network of each worker; None: the worker's own choice."""
+        if self.workers is None:
+            return None
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
+
+def here(workers: int | None) -> Any:
+    """Return a cluster of this machine: processes, or threads of this one."""
+    from distributed import Nanny, Scheduler, SpecCluster, Worker
+
+    alone = workers is None
+    options: dict[str, Any] = {
+        "protocol": "inproc://" if alone else "tcp://",
+        "host": None if alone else LOCAL,
+        # without an address the servers for statistics would listen to everybody
+        "dashboard": False,
+        "dashboard_address": f"{LOCAL}:0",
+    }
+    memory = psutil.virtual_memory().total // (workers or 1)
+    limits = {
+        "nthreads": (os.cpu_count() or 1) if alone else 1,
+        "memory_limit": 0 if alone else memory,
+    }
+    worker = {"cls": Worker if alone else Nanny, "options": options | limits}
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
+        workers=dict.fromkeys(range(workers or 1), worker),
+        silence_logs=logging.CRITICAL,
+    )
