@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
@@ -293,3 +293,73 @@ def test_closing_the_window_in_mid_run_keeps_what_is_done(
         bench.window.viewer.close()
     assert is_unfinished(bench.out)
     assert (bench.out / ".emseg-batch" / "ledger.jsonl").stat().st_size > 0
+
+
+def test_the_dock_may_be_closed_meanwhile(bench, files, weights) -> None:
+    slow(bench, weights)
+    bench.panel.form.steps.tick(["membranes"])
+    bench.panel.form.steps.edited.emit()
+    bench.panel.add_paths(files)
+    bench.start()
+    bench.until_running()
+    dock = BatchDock(bench.window.viewer)
+    bench.window.viewer.window.add_dock_widget(dock, name="Batch again")
+    bench.panel.deleteLater()
+    bench.panel = dock.panel
+    assert bench.states()[0] == "running"
+    assert bench.panel.foot.button.text() == "Cancel"
+    bench.finish()
+    assert bench.states() == ["done", "done"]
+    assert bench.panel.form.out == bench.out
+    assert bench.panel.form.steps.ticked == ("membranes",)
+
+
+def test_a_project_runs_with_what_was_done_by_hand(bench, files, tmp_path) -> None:
+    window = bench.window
+    window.viewer.add_layer(Layer.create(*layer_of(open_stack(files[0]))))
+    window.desk.session.exclude(1)
+    project = window.data.project
+    project.save_path(tmp_path / "kept")
+    window.qtbot.waitUntil(lambda: not project.busy, timeout=20_000)
+    bench.window.click(bench.panel.project)
+    bench.window.click(bench.panel.layers)  # the same
+    assert len(bench.states()) == 1
+    assert bench.panel._board.entries[0].given.is_project
+    bench.run()
+    assert bench.states() == ["done"], bench.said
+    cells = bench.values("kept-cells.zarr")
+    assert [bool(section.any()) for section in cells] == [True, False, True]
+    bench.panel.table.asked.emit(0)
+    assert [layer.name for layer in window.viewer.layers][:1] == ["em0"]
+    assert "kept-cells" in window.viewer.layers
+
+
+def test_typed_words(bench, files, qtbot) -> None:
+    line = bench.panel.typed
+    line.setText(str(Path(files[0]).parent / "em*.tif"))
+    qtbot.keyClick(line, Qt.Key.Key_Return)
+    assert len(bench.states()) == 2
+    assert line.text() == ""
+    line.setText(str(Path(files[0]).parent / "none*.tif"))
+    qtbot.keyClick(line, Qt.Key.Key_Return)
+    assert "no file matches" in bench.said
+    assert line.text() != ""
+
+
+def test_a_folder_of_stacks_is_an_input_for_each(bench, files, tmp_path) -> None:
+    bench.panel.add_paths([str(tmp_path)])
+    names = [entry.given.name for entry in bench.panel._board.entries]
+    assert names == ["em0", "em1"]
+
+
+def test_another_run_in_the_window_goes_on(bench, files, em, weights) -> None:
+    window = bench.window
+    window.viewer.add_layer(em())
+    slow(bench, weights)
+    bench.panel.add_paths(files)
+    bench.start()
+    bench.until_running()
+    window.choose_scope(window.membranes, "this section")
+    assert window.run(window.membranes).error is None
+    bench.finish()
+    assert bench.states() == ["done", "done"]

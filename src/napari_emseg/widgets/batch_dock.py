@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari import Viewer
 from napari.layers import Labels, Layer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from napari_emseg._napari import stack_of
-from napari_emseg.batch import BatchSettings
 from napari_emseg.batch.board import is_unfinished
-from napari_emseg.batch.place import PlaceSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.reading import SUFFIXES
 from napari_emseg.session.keeping import Keeping
@@ -51,11 +49,13 @@ class BatchPanel(QWidget):
         )
         self.layers = button("Layers", tooltip="The layers that are selected.")
         self.project = button("Project", tooltip="The project that is open.")
+        self.typed = QLineEdit()
+        self.typed.setPlaceholderText("or type a path, glob or URL, and press Enter")
         self.remove = button("Remove", tooltip="Take the chosen rows away.")
         self.retry = button("Retry failed", tooltip="Do only what failed once more.")
         self.table = BatchTable()
         self.about = text_label()
-        self.form = BatchForm(self._desk.session, BatchSettings(), PlaceSettings())
+        self.form = BatchForm(self._desk.session, self._batching)
         self.foot = BatchFoot(self._batching)
         self._lay_out()
         self._connect()
@@ -63,18 +63,19 @@ class BatchPanel(QWidget):
 
     def _lay_out(self) -> None:
         layout = panel_layout(self)
-        for buttons in (
-            (self.files, self.folder, self.layers, self.project),
-            (self.remove, self.retry),
+        adding, changing = QHBoxLayout(), QHBoxLayout()
+        for row, buttons in (
+            (adding, (self.files, self.folder, self.layers, self.project)),
+            (changing, (self.remove, self.retry)),
         ):
-            row = QHBoxLayout()
             row.setSpacing(SPACING)
             for each in buttons:
                 row.addWidget(each)
             row.addStretch()
-            layout.addLayout(row)
-            if self.files in buttons:
-                layout.addWidget(self.table)
+        layout.addLayout(adding)
+        layout.addWidget(self.typed)
+        layout.addWidget(self.table)
+        layout.addLayout(changing)
         layout.addWidget(self.about)
         layout.addWidget(self.form)
         layout.addWidget(self.foot)
@@ -85,55 +86,65 @@ class BatchPanel(QWidget):
         self.layers.clicked.connect(self.add_layers)
         self.project.clicked.connect(self.add_project)
         self.remove.clicked.connect(self._on_remove)
-        self.retry.clicked.connect(lambda: self._start(retry=True))
+        self.retry.clicked.connect(lambda: self._try(lambda: self._start(retry=True)))
+        self.typed.returnPressed.connect(self._on_typed)
         self.table.dropped.connect(self.add_paths)
         self.table.asked.connect(self._on_asked)
         self.table.itemSelectionChanged.connect(self._on_selected)
         self.form.edited.connect(self._on_state)
-        self.foot.start.connect(self._start)
-        self.foot.dry_run.connect(self._dry_run)
+        self.foot.start.connect(lambda: self._try(self._start))
+        self.foot.dry_run.connect(
+            lambda: self._try(lambda: self._batching.dry_run(self.form.job()))
+        )
         follow(self, self._batching.rows_changed, self._on_rows)
         follow(self, self._batching.listed, self._on_listed)
         follow(self, self._batching.changed, self._on_state)
 
     def add_paths(self, paths: Sequence[str]) -> None:
-        """Add files, folders, Zarrs, projects."""
-        try:
-            self._board.add_paths(paths)
-        except (OSError, ValueError) as e:
-            self._batching.refuse(e)
+        """Add files, folders, Zarrs, projects, globs, URLs."""
+        self._try(lambda: self._board.add_paths(paths))
         self._propose()
-        self._on_listed()
 
     def add_layers(self) -> None:
         """Add the selected layers: by their project, their file, or as they are."""
-        selected = self._desk.viewer.layers.selection
-        layers = [x for x in self._desk.viewer.layers if x in selected]
-        try:
-            if not layers:
-                msg = "no layer is selected; select some in the list of layers"
-                raise ValueError(msg)
-            for layer in layers:
-                key = str(layer.unique_id)
-                keeping = self._keepings.get(key)
-                if keeping is not None:
-                    self._board.add_project(keeping.path, key)
-                else:
-                    self._board.add_stack(image_of(layer), key)
-        except (OSError, ValueError) as e:
-            self._batching.refuse(e)
+        self._try(self._add_layers)
         self._propose()
-        self._on_listed()
 
     def add_project(self) -> None:
         """Add the projects that are open; their hand work counts."""
-        for key, keeping in self._keepings.items():
-            self._board.add_project(keeping.path, key)
+        self._try(self._add_projects)
+        self._propose()
+
+    def _try(self, action: Callable[[], object]) -> None:
+        """Do what was asked for, or say why it can't be done."""
+        why = ""
+        try:
+            action()
+        except (OSError, ValueError) as e:
+            why = str(e)
+        self._on_listed()
+        self._batching.refuse(why)
+
+    def _add_layers(self) -> None:
+        selected = self._desk.viewer.layers.selection
+        layers = [x for x in self._desk.viewer.layers if x in selected]
+        if not layers:
+            msg = "no layer is selected; select some in the list of layers"
+            raise ValueError(msg)
+        for layer in layers:
+            key = str(layer.unique_id)
+            keeping = self._keepings.get(key)
+            if keeping is not None:
+                self._board.add_project(keeping.path, key)
+            else:
+                self._board.add_stack(image_of(layer), key)
+
+    def _add_projects(self) -> None:
         if not self._keepings:
             msg = "no project is open; open one in 1 Data, or add its folder"
-            self._batching.refuse(ValueError(msg))
-        self._propose()
-        self._on_listed()
+            raise ValueError(msg)
+        for key, keeping in self._keepings.items():
+            self._board.add_project(keeping.path, key)
 
     @property
     def _keepings(self) -> dict[str, Keeping]:
@@ -150,19 +161,9 @@ class BatchPanel(QWidget):
                 return
 
     def _start(self, *, retry: bool = False) -> None:
-        try:
-            job = self.form.job()
-            for keeping in self._keepings.values():
-                keeping.flush()
-            self._batching.start(job, retry=retry)
-        except (OSError, ValueError) as e:
-            self._batching.refuse(e)
-
-    def _dry_run(self) -> None:
-        try:
-            self._batching.dry_run(self.form.job())
-        except (OSError, ValueError) as e:
-            self._batching.refuse(e)
+        for keeping in self._keepings.values():
+            keeping.flush()
+        self._batching.start(self.form.job(), retry=retry)
 
     def _on_files(self) -> None:
         endings = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -177,19 +178,19 @@ class BatchPanel(QWidget):
         if chosen:
             self.add_paths([chosen])
 
+    def _on_typed(self) -> None:
+        word = self.typed.text().strip()
+        if word:
+            self.add_paths([word])
+            if not self._batching.error:
+                self.typed.clear()
+
     def _on_remove(self) -> None:
-        try:
-            self._board.remove(self.table.chosen)
-        except ValueError as e:
-            self._batching.refuse(e)
+        self._try(lambda: self._board.remove(self.table.chosen))
         self.table.clearSelection()
-        self._on_listed()
 
     def _on_asked(self, nth: int) -> None:
-        try:
-            show_results(self._desk.viewer, self._board.entries[nth])
-        except (OSError, ValueError) as e:
-            self._batching.refuse(e)
+        self._try(lambda: show_results(self._desk.viewer, self._board.entries[nth]))
 
     def _on_rows(self, nths: list[int]) -> None:
         for nth in nths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,10 +17,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.batch import BatchSettings, Job
-from napari_emseg.batch.place import PlaceSettings
 from napari_emseg.batch.settings import STEPS
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
+from napari_emseg.widgets.batching import Batching
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.sections import Fold
 from napari_emseg.widgets.theme import (
@@ -43,22 +44,22 @@ class BatchForm(QWidget):
 
     edited = Signal()
 
-    def __init__(
-        self, session: Session, settings: BatchSettings, place: PlaceSettings
-    ) -> None:
+    def __init__(self, session: Session, batching: Batching) -> None:
         super().__init__()
         self._session = session
+        self._batching = batching
+        settings = batching.settings
         self.weights = WeightsBox(session)
         self.steps = Ticks({step: step for step in STEPS})
         self.steps.tick(settings.steps)
-        self.folder = QLineEdit()
+        self.folder = QLineEdit(batching.out)
         self.folder.setPlaceholderText("a folder")
         self.browse = button("Folder…", tooltip="Choose where results are written.")
         self.replace = QCheckBox("Replace results")
         self.replace.setToolTip("Begin anew, and replace what is in the folder.")
         self.main = SettingsForm(settings, fields=MAIN)
         self.advanced = SettingsForm(settings, fields=ADVANCED)
-        self.place = SettingsForm(place)
+        self.place = SettingsForm(batching.place)
         kinds = [kind for kind in OUTPUT_KINDS if not kind.missing]
         self.export = Ticks({kind.name: kind.words for kind in kinds}, below=True)
         self.export.tick(settings.export)
@@ -94,12 +95,16 @@ class BatchForm(QWidget):
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._on_browse)
-        self.folder.textChanged.connect(lambda _: self.edited.emit())
-        self.replace.toggled.connect(lambda _: self.edited.emit())
-        for form in (self.main, self.advanced, self.place):
-            form.edited.connect(lambda _: self.edited.emit())
-        for ticks in (self.steps, self.export):
-            ticks.edited.connect(self.edited.emit)
+        for signal in (
+            self.folder.textChanged,
+            self.replace.toggled,
+            self.main.edited,
+            self.advanced.edited,
+            self.place.edited,
+            self.steps.edited,
+            self.export.edited,
+        ):
+            signal.connect(self._on_edited)
         events = self._session.events
         for event in (events.weights, events.predict_settings, events.cell_settings):
             follow(self, event, self._on_panels)
@@ -146,21 +151,26 @@ class BatchForm(QWidget):
         ValueError
             If something is missing.
         """
-        out, settings, place = self.out, self.settings, self.place.settings
+        out, settings = self.out, self.settings
         if out is None:
             msg = "no folder for the results: choose one under “Results in”"
             raise ValueError(msg)
-        if not isinstance(place, PlaceSettings):
-            msg = f"expected where to run, got {place!r}"
-            raise TypeError(msg)
         return Job(
             (),
             out,
             self._session.weights if "membranes" in settings.steps else None,
             settings,
-            where=place.where,
+            where=self._batching.place.where,
             overwrite=self.replace.isChecked(),
         )
+
+    def _on_edited(self, *_: object) -> None:
+        """Keep what is chosen for when the dock is opened again."""
+        batching = self._batching
+        batching.out, batching.place = self.folder.text(), self.place.settings
+        with suppress(ValueError):
+            batching.settings = self.settings
+        self.edited.emit()
 
     def _on_browse(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Results in")

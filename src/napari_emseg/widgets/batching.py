@@ -13,8 +13,9 @@ from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg.batch import Forecast, Job, Summary
+from napari_emseg.batch import BatchSettings, Forecast, Job, Summary
 from napari_emseg.batch.board import Board
+from napari_emseg.batch.place import PlaceSettings
 from napari_emseg.core.records import Note, Record
 from napari_emseg.widgets import jobs
 from napari_emseg.widgets.running import in_words
@@ -44,6 +45,8 @@ def batching_of(viewer: Viewer) -> Batching:
 class Batching(QObject):
     """Runs batches and dry runs of a board, one at a time.
 
+    It keeps what is chosen in the dock: settings, where to run, folder of results.
+
     Signals: `rows_changed` with the numbers of rows that stand otherwise; `listed` if
     there are other rows; `changed` for all else.
     """
@@ -55,6 +58,9 @@ class Batching(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.board = Board()
+        self.settings = BatchSettings()
+        self.place = PlaceSettings()
+        self.out = ""
         self.job = jobs.Job()
         self.advance: jobs.Advance | None = None
         self.words = ""
@@ -83,8 +89,9 @@ class Batching(QObject):
         Raises
         ------
         ValueError
-            If there is nothing to do.
+            If there is nothing to do, or something is on already.
         """
+        self._check_free()
         work = self.board.starting(job, retry=retry)
         self._clear()
         self.summary = None
@@ -98,18 +105,23 @@ class Batching(QObject):
         Raises
         ------
         ValueError
-            If there is nothing to do.
+            If there is nothing to do, or something is on already.
         """
+        self._check_free()
         work = self.board.looking(job)
         self._clear()
         self.job.start(torch_at_leisure(work), "Dry run")
         self.changed.emit()
 
-    def refuse(self, error: Exception) -> None:
-        """Show why something can't be done."""
-        self._clear()
-        self.error = in_the_dock(str(error))
+    def refuse(self, why: str) -> None:
+        """Show why something can't be done; nothing if it can."""
+        self.error = in_the_dock(why)
         self.changed.emit()
+
+    def _check_free(self) -> None:
+        if self.busy:
+            msg = f"{self.job.title} is on; wait for its end, or cancel it"
+            raise ValueError(msg)
 
     def _clear(self) -> None:
         self.words, self.error, self._notes, self.advance = "", "", [], None
