@@ -47,6 +47,7 @@ class Fragments:
 
         found = find_block(read, c.shape, area, c.settings.cell_settings)
         c.array(PLACES)[(place, *area)] = found.places
+        c.flush(PLACES, [place], area)
         tables.keep(_fragments_table(c, place, area), _to_table(found))
         return {"unsure": found.unsure}
 
@@ -103,6 +104,7 @@ class Paint:
             c.settings.cells.threshold,
         )
         c.array(PROFILES)[(place, *area)] = cells
+        c.flush(PROFILES, [place], area)
         there = np.unique(cells)
         tables.keep(_present_table(c, place, area), {"there": there[there > 0]})
         return {}

@@ -35,7 +35,9 @@ class Profiles:
     def run(self) -> Facts:
         """Find and store them."""
         places = range(self.part.first, self.part.stop)
-        return {"counts": {str(place): self._find(place) for place in places}}
+        counts = {str(place): self._find(place) for place in places}
+        self.context.flush(PROFILES, places)
+        return {"counts": counts}
 
     def _find(self, place: int) -> int:
         c = self.context

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zarr
 
-from napari_emseg.batch.grid import fits
+from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.zarr_sink import CHUNK
+from napari_emseg.project.journal import sync
 
 PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
 MEMBRANES, CELLS, TABLES = "membranes.zarr", "cells.zarr", "tables"
@@ -46,7 +49,7 @@ class Context:
     folder: str
     settings: BatchSettings
     weights: WeightsRef | None
-    sections: tuple[int, ...]
+    sections: range
     shape: tuple[int, int]
     voxel_size_nm: VoxelSize | None
     excluded: frozenset[int] = frozenset()
@@ -80,6 +83,33 @@ class Context:
         there = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
         return [zarr.open_array(folder / str(n), mode="r+") for n in there]
 
+    def flush(self, name: str, places: Iterable[int], area: Area | None = None) -> None:
+        """Make sure that what was written of some sections, or a block, is on the disk.
+
+        Without an area all scale levels are meant, with one only the first.
+        """
+        folder = self.path(name)
+        roots = [folder]
+        if (folder / "0").exists():
+            roots = [folder / "0"] if area is not None else list(folder.glob("[0-9]*"))
+        for root in roots:
+            for place in places:
+                section = root / "c" / str(place)
+                if area is None:
+                    files = [p for p in section.rglob("*") if p.is_file()]
+                else:
+                    files = [section / str(y) / str(x) for y, x in _chunks(area)]
+                for file in files:
+                    if file.exists():  # what is all 0 is no file
+                        sync(file)
+
     def table(self, name: str) -> Path:
         """Return the file of a table."""
         return self.path(TABLES) / f"{name}.npz"
+
+
+def _chunks(area: Area) -> Iterator[tuple[int, int]]:
+    rows, columns = area
+    for y in range(rows.start // CHUNK, -(-rows.stop // CHUNK)):
+        for x in range(columns.start // CHUNK, -(-columns.stop // CHUNK)):
+            yield y, x

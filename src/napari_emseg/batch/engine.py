@@ -21,9 +21,9 @@ from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
 from napari_emseg.batch.publishing import (
     export_tasks,
-    is_published,
     note_published,
     publish_all,
+    were_published,
 )
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
 from napari_emseg.batch.report import write_report
@@ -140,11 +140,10 @@ class _Run:
     def _stages(self, course: Course) -> Stages:
         """Yield the stages of an input, and then those of other formats."""
         found, job = course.found, self._job
-        if (paths := is_published(course, job, self._ledger)) is not None:
-            found.results, found.cells = paths
-            return
-        yield from course.stages()
-        places = publish_all(course, job)
+        places = were_published(course, job, self._ledger)
+        if places is None:
+            yield from course.stages()
+            places = publish_all(course, job)
         tasks = export_tasks(course, places, job)
         outcomes = yield tasks
         found.results = [str(p) for p in places if p.parent == job.out]
@@ -154,7 +153,7 @@ class _Run:
             else:
                 found.results.append(outcome["path"])
         if not found.failures:
-            note_published(course, job, self._ledger)
+            note_published(course, self._ledger)
 
     def _advance(
         self, running: _Running, outcomes: list[Outcome] | None

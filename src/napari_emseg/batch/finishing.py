@@ -50,6 +50,7 @@ class Write:
             if hand is not None:
                 cells = hand.keep_locked(cells.astype(np.uint32), c.sections[place])
             fill(levels, place, cells, ids=True)
+        c.flush(CELLS, range(self.part.first, self.part.stop), area)
         return {}
 
 

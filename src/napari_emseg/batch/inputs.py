@@ -53,7 +53,7 @@ class Input:
         """True for a project folder, whose hand work counts."""
         return is_project(self.path)
 
-    def sections(self, stack: Stack) -> tuple[int, ...]:
+    def sections(self, stack: Stack) -> range:
         """Return the sections that are asked for.
 
         Raises
@@ -67,7 +67,7 @@ class Input:
         if not 0 <= first < stop <= n:
             msg = f"{self.name} has sections 0:{n}; {first}:{stop} is not among them"
             raise ValueError(msg)
-        return tuple(range(first, stop))
+        return range(first, stop)
 
 
 def find_inputs(

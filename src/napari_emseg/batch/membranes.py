@@ -50,6 +50,7 @@ class Look:
             mask = section.empty(area)
             some |= bool(mask.any())
             out[(self.place, *area)] = mask
+        self.context.flush(EMPTY, [self.place])
         return some
 
 
@@ -85,7 +86,8 @@ class Membranes:
             left = list(failed)
             if not left:
                 break
-            worker.forget()
+            worker.open_anew()
+        c.flush(MEMBRANES, places, part.area)
         words = {str(place): why for place, why in failed.items()}
         return {"failed": words, "blank": sorted(blank)}
 

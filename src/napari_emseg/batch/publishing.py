@@ -82,7 +82,7 @@ def export_tasks(course: Course, places: list[Path], job: Job) -> list[Task]:
     for name, path in zip(course.found.results, places, strict=True):
         final = final_name(course.context, job.out, name)
         wanted: list[tuple[OutputFormat, Path]] = []
-        if job.settings.output == "tiff":
+        if job.settings.output == "tiff" and path != final:
             wanted.append(("tiff", final))
         for format_ in job.settings.export:
             kind = output_kind(format_)
@@ -96,21 +96,19 @@ def export_tasks(course: Course, places: list[Path], job: Job) -> list[Task]:
     return tasks
 
 
-def is_published(
-    course: Course, job: Job, ledger: Ledger
-) -> tuple[list[str], int | None] | None:
-    """Return paths of an input's results, and its cells, if all was done before."""
-    known = ledger.facts(stamp(course.base, "published", job.settings.export))
+def were_published(course: Course, job: Job, ledger: Ledger) -> list[Path] | None:
+    """Return an input's results if all of them were finished before."""
+    known = ledger.facts(stamp(course.base, "published"))
     if known is None:
         return None
-    return known["results"], known["cells"]
+    course.found.cells = known["cells"]
+    course.found.results = results(course.context)
+    return [final_name(course.context, job.out, n) for n in course.found.results]
 
 
-def note_published(course: Course, job: Job, ledger: Ledger) -> None:
+def note_published(course: Course, ledger: Ledger) -> None:
     """Record that an input is done, and remove what it was made with."""
-    facts = {"results": course.found.results, "cells": course.found.cells}
-    ledger.record(stamp(course.base, "published"), {})
-    ledger.record(stamp(course.base, "published", job.settings.export), facts)
+    ledger.record(stamp(course.base, "published"), {"cells": course.found.cells})
     shutil.rmtree(course.context.folder, ignore_errors=True)
 
 

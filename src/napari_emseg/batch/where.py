@@ -59,6 +59,7 @@ def here(workers: int | None) -> Any:
     limits = {
         "nthreads": (os.cpu_count() or 1) if alone else 1,
         "memory_limit": 0 if alone else memory,
+        "silence_logs": logging.CRITICAL,
     }
     worker = {"cls": Worker if alone else Nanny, "options": options | limits}
     return SpecCluster(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,7 +65,8 @@ def turn(settings: PredictSettings) -> Iterator[None]:
         if gpu is None:
             yield
             return
-        with FileLock(Path(tempfile.gettempdir()) / f"emseg-{gpu}.lock"):
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        with FileLock(Path(tempfile.gettempdir()) / f"emseg-{gpu}-{user}.lock"):
             yield
 
 
@@ -88,6 +90,7 @@ def opened(given: Input) -> Opened:
         return _opened(given)
 
 
+@lru_cache(maxsize=4)
 def weights(ref: WeightsRef) -> Weights:
     """Load weights.
 
@@ -124,8 +127,7 @@ def _predictor(ref: WeightsRef) -> Predictor:
     return Predictor(weights(ref))
 
 
-def forget() -> None:
-    """Let go of what is kept; a file that changed is opened anew."""
+def open_anew() -> None:
+    """Open inputs anew from now on: a file may have come back."""
     with _LOADING:
         _opened.cache_clear()
-        _predictor.cache_clear()
