@@ -42,6 +42,7 @@ QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "sup
         ("napari_emseg.inference", QT | {"torch", "openvino"}),
         ("napari_emseg.project", QT | {"torch"}),
         ("napari_emseg.session", QT | {"torch"}),
+        ("napari_emseg.batch", QT | {"torch", "numba", "distributed"}),
         ("napari_emseg.api", QT | {"torch"}),
         ("napari_emseg.cli", QT | {"torch"}),
         ("napari_emseg._napari", {"torch", "openvino"}),

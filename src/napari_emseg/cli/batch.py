@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from napari_emseg.batch import (
     BatchSettings,
     Job,
     Plan,
     Row,
-    RowChanged,
     Summary,
     Where,
     find_inputs,
@@ -27,11 +21,11 @@ from napari_emseg.batch import (
     run_batch,
 )
 from napari_emseg.batch.settings import Step
-from napari_emseg.cli.follow import LOG_SECONDS, stop_asked_by_ctrl_c
+from napari_emseg.cli.batch_table import BatchDisplay, duration
+from napari_emseg.cli.follow import stop_asked_by_ctrl_c
 from napari_emseg.cli.options import CELLS, RUN, Json, Overwrite, Sections, Source
-from napari_emseg.cli.printing import print_json, print_line, print_table, say, talk
+from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
-from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
 
@@ -164,7 +158,7 @@ def _follow(job: Job) -> Summary:
     """
     work = run_batch(job)
     with closing(work), ExitStack() as stack:
-        display = stack.enter_context(_Display())
+        display = stack.enter_context(BatchDisplay())
         stopped = stack.enter_context(stop_asked_by_ctrl_c())
         while True:
             try:
@@ -177,75 +171,6 @@ def _follow(job: Job) -> Summary:
                 raise KeyboardInterrupt(msg)
 
 
-class _Display:
-    """The table as it changes where somebody watches, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._rows: dict[int, Row] = {}
-        self._watched = sys.stderr.isatty()
-        console = talk()
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._console = console
-        self._drawn = 0.0
-
-    def __enter__(self) -> _Display:
-        if self._watched:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watched:
-            self._live.stop()
-
-    def show(self, record: Record) -> None:
-        """Show what happened."""
-        if isinstance(record, Note):
-            self._console.print(Text(record.message))
-        if isinstance(record, RowChanged):
-            before = self._rows.get(record.nth)
-            self._rows[record.nth] = record.row
-            if not self._watched and _is_news(before, record.row):
-                say(_line(record.row))
-        now = perf_counter()
-        if self._watched and now - self._drawn > 0.25:
-            self._drawn = now
-            self._live.update(self._table(), refresh=True)
-        elif not self._watched and now - self._drawn > LOG_SECONDS:
-            self._drawn = now
-            for row in self._rows.values():
-                if row.state == "running":
-                    say(_line(row))
-
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        for name in ("input", "state", "step", "done", "left"):
-            table.add_column(name)
-        for row in self._rows.values():
-            table.add_row(*map(Text, _shown(row)))
-        return table
-
-
-def _is_news(before: Row | None, now: Row) -> bool:
-    return before is not None and before.state != now.state
-
-
-def _line(row: Row) -> str:
-    name, state, step, done, left = _shown(row)
-    words = [f"{name}: {state}", step, done if row.state == "running" else "", left]
-    return ", ".join(word for word in words if word)
-
-
-def _shown(row: Row) -> tuple[str, str, str, str, str]:
-    left = "" if row.seconds_left is None else f"{_duration(row.seconds_left)} left"
-    return row.name, row.state, row.step, f"{row.share:.0%}", left
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _print(summary: Summary) -> None:
     rows = [
         (
@@ -253,7 +178,7 @@ def _print(summary: Summary) -> None:
             row.state,
             "–" if row.sections is None else str(row.sections),
             "–" if row.cells is None else str(row.cells),
-            _duration(row.seconds),
+            duration(row.seconds),
             ", ".join(path.name for path in row.outputs),
         )
         for row in summary.rows
