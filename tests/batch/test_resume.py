@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from batching import run, values
 
-from napari_emseg.batch import RowChanged, grid, run_batch
+from napari_emseg.batch import RowChanged, grid, plan_batch, planning, run_batch
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
 from napari_emseg.sample import synthetic
@@ -68,6 +68,15 @@ def test_other_settings_are_noticed(make_job, change, words) -> None:
     with pytest.raises(ValueError, match=words):
         run(make_job(steps=STEPS, resume=True, **change))
     assert run(make_job(steps=STEPS, overwrite=True, **change)).reused == 0
+
+
+def test_a_batch_goes_on_with_the_tiles_it_began_with(make_job, monkeypatch) -> None:
+    break_off(make_job(steps=STEPS), "cells")
+    monkeypatch.setattr(planning, "free_ram", lambda: 200_000)
+    other = plan_batch(make_job(steps=STEPS, out="other"))
+    again = plan_batch(make_job(steps=STEPS, resume=True))
+    assert other.job.settings.predict.tile < again.job.settings.predict.tile
+    assert run(make_job(steps=STEPS, resume=True)).ok
 
 
 def test_a_changed_input_is_noticed(make_job, em) -> None:

@@ -12,7 +12,7 @@ from napari_emseg.batch.context import Context, WeightsRef
 from napari_emseg.batch.course import Course
 from napari_emseg.batch.hand import Opened, open_input
 from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.job import Job, Memory
+from napari_emseg.batch.job import Job, Memory, remembered
 from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.batch.publishing import final_name, newest, results
 from napari_emseg.batch.records import Row
@@ -202,7 +202,11 @@ def _settled(job: Job, stack: Stack) -> BatchSettings:
         cells = cells.model_copy(update={"threshold": weights.card.threshold})
     predict = settings.predict
     if predict.tile is None:
-        predict = predict.model_copy(update={"tile": _tile(stack, weights, predict)})
+        # a batch that goes on keeps its tile, however much memory is free by now
+        before = remembered(job) if job.resume else None
+        tile = None if before is None else before.settings["predict"]["tile"]
+        tile = tile or _tile(stack, weights, predict)
+        predict = predict.model_copy(update={"tile": tile})
     if predict.threads is None:
         predict = predict.model_copy(update={"threads": job.where.threads})
     return settings.model_copy(update={"cells": cells, "predict": predict})
