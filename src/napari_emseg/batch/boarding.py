@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from napari_emseg.batch.engine import run_batch
 from napari_emseg.batch.forecast import Forecast, forecast, refuse_if_full
 from napari_emseg.batch.job import Job
 from napari_emseg.batch.planning import plan_batch
-from napari_emseg.batch.records import RowChanged, Summary
+from napari_emseg.batch.records import Row, RowChanged, Summary
 from napari_emseg.core.records import Note, Progress, Provenance, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.writing import saving
@@ -45,7 +46,7 @@ def working(job: Job, copies: Sequence[Copy]) -> Generator[Record, None, Summary
             provenance=Provenance.model_validate(made) if made else None,
             overwrite=True,
         )
-    shares = [0.0] * len(job.inputs)
+    rows: dict[int, Row] = {}
     work = run_batch(job)
     try:
         while True:
@@ -56,12 +57,22 @@ def working(job: Job, copies: Sequence[Copy]) -> Generator[Record, None, Summary
                 return summary
             yield record
             if isinstance(record, RowChanged):
-                ended = record.row.state == "failed"
-                shares[record.nth] = 1.0 if ended else record.row.share
-                done = round(UNITS * sum(shares) / len(shares))
-                yield Progress("batch", done, UNITS)
+                rows[record.nth] = record.row
+                if len(rows) == len(job.inputs):
+                    yield Progress("batch", round(UNITS * _share(rows)), UNITS)
     finally:
         work.close()
+
+
+def _share(rows: Mapping[int, Row]) -> float:
+    """Return how much of all inputs is done, by their pixels; what failed is over."""
+    todo = done = 0
+    for row in rows.values():
+        if row.state != "failed" and row.sections is not None and row.shape is not None:
+            pixels = row.sections * prod(row.shape)
+            todo += pixels
+            done += round(pixels * row.share)
+    return done / todo if todo else 1.0
 
 
 def looking(

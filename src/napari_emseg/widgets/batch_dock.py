@@ -53,7 +53,7 @@ class BatchPanel(QWidget):
         self.typed.setPlaceholderText("or type a path, glob or URL, and press Enter")
         self.remove = button("Remove", tooltip="Take the chosen rows away.")
         self.retry = button("Retry failed", tooltip="Do only what failed once more.")
-        self.table = BatchTable()
+        self.table = BatchTable(self._desk.viewer)
         self.about = text_label()
         self.form = BatchForm(self._desk.session, self._batching)
         self.foot = BatchFoot(self._batching)

@@ -37,6 +37,8 @@ from napari_emseg.widgets.words import way_in_words
 
 MAIN = ("output", "probabilities")
 ADVANCED = ("retries", "block", "whole")
+LABEL_WIDTH = 108
+"""So that labels line up with those of the settings below, px."""
 
 
 class BatchForm(QWidget):
@@ -61,7 +63,9 @@ class BatchForm(QWidget):
         self.advanced = SettingsForm(settings, fields=ADVANCED)
         self.place = SettingsForm(batching.place)
         kinds = [kind for kind in OUTPUT_KINDS if not kind.missing]
-        self.export = Ticks({kind.name: kind.words for kind in kinds}, below=True)
+        self.export = Ticks({kind.name: kind.title for kind in kinds}, below=True)
+        for kind in kinds:
+            self.export.boxes[kind.name].setToolTip(kind.opens_in)
         self.export.tick(settings.export)
         self.panels = text_label()
         self._lay_out()
@@ -74,9 +78,11 @@ class BatchForm(QWidget):
         line.addWidget(self.folder, 1)
         line.addWidget(self.browse)
         form, more = form_layout(), QWidget()
-        form.addRow(row_label("Weights"), self.weights)
-        form.addRow(row_label("Steps"), self.steps)
-        form.addRow(row_label("Results in"), line)
+        rows = {"Weights": self.weights, "Steps": self.steps, "Results in": line}
+        for words, field in rows.items():
+            label = row_label(words)
+            label.setMinimumWidth(LABEL_WIDTH)
+            form.addRow(label, field)
         below = QVBoxLayout(more)
         below.setContentsMargins(0, 0, 0, 0)
         exports = form_layout()

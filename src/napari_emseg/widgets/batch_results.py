@@ -37,7 +37,7 @@ def show_results(viewer: Viewer, entry: Entry) -> list[Layer]:
         for path in row.outputs
         if path.parent.is_dir() and _is_shown(path.name)
     ]
-    viewer.layers.selection = {source, *shown}
+    viewer.layers.selection.active = shown[-1]
     return shown
 
 

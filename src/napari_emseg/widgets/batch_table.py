@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import ref
 
+from napari import Viewer
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QModelIndex, QRect, Qt, Signal
-from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QPainter
+from qtpy.QtGui import QColor, QDragEnterEvent, QDragMoveEvent, QDropEvent, QPainter
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -22,6 +25,7 @@ from napari_emseg.widgets.words import sections_in_words, time_left
 COLUMNS = ("input", "state", "progress", "left")
 STATE, PROGRESS, LEFT = 1, 2, 3
 SHARE = int(Qt.ItemDataRole.UserRole) + 1
+WIDTHS = {STATE: 82, PROGRESS: 116, LEFT: 58}
 LOWEST = 150
 BAR = 3
 """Height of the bar under a row's progress, px."""
@@ -36,7 +40,7 @@ class BatchTable(QTableWidget):
     dropped = Signal(list)
     asked = Signal(int)
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(0, len(COLUMNS))
         self.setHorizontalHeaderLabels(COLUMNS)
         self.verticalHeader().hide()
@@ -45,9 +49,10 @@ class BatchTable(QTableWidget):
         self.setMinimumHeight(LOWEST)
         self.setAcceptDrops(True)
         header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        self.setItemDelegateForColumn(PROGRESS, _ShareDelegate(self))
+        for column, width in WIDTHS.items():
+            self.setColumnWidth(column, width)
+        self.setItemDelegateForColumn(PROGRESS, _ShareDelegate(self, viewer))
         self.cellDoubleClicked.connect(lambda row, _: self.asked.emit(row))
 
     @property
@@ -63,7 +68,8 @@ class BatchTable(QTableWidget):
 
     def show_row(self, nth: int, row: Row) -> None:
         """Show a row as it stands."""
-        percent = f"{row.share:.0%}" if row.state != "waiting" else ""
+        begun = row.share > 0 or row.state == "running"
+        percent = f"{row.share:.0%}" if begun else ""
         step = f"{row.step} " if row.step else ""
         left = time_left(row.seconds_left) if row.state == "running" else ""
         told = (row.name, row.state, step + percent, left.removesuffix(" left"))
@@ -116,7 +122,11 @@ def _take(event: QDropEvent) -> list[str]:
 
 
 class _ShareDelegate(QStyledItemDelegate):
-    """Draws a bar under the words."""
+    """Draws a bar under the words, in the theme's colour."""
+
+    def __init__(self, parent: QTableWidget, viewer: Viewer) -> None:
+        super().__init__(parent)
+        self._viewer = ref(viewer)
 
     def paint(
         self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex
@@ -124,10 +134,13 @@ class _ShareDelegate(QStyledItemDelegate):
         super().paint(painter, option, index)
         share = index.data(SHARE) or 0.0
         around: QRect = option.rect
+        viewer = self._viewer()
+        if viewer is None:
+            return
         painter.fillRect(
             around.left(),
             around.bottom() - BAR,
             round(around.width() * share),
             BAR,
-            option.palette.highlight(),
+            QColor(get_theme(viewer.theme).current.as_hex()),
         )
