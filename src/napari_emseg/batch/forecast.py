@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from dataclasses import dataclass
 from math import prod
@@ -103,8 +104,9 @@ def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
         if wants_cells:
             if seconds is not None:
                 seconds += of_cells * prod(context.size)
-            memory = max(memory, CELL_BYTES * _window(context, HALO))
-            most = max(most, CELL_BYTES * _window(context, WIDEST))
+            each = CELL_BYTES * _threads(plan, context)
+            memory = max(memory, each * _window(context, HALO))
+            most = max(most, each * _window(context, WIDEST))
         disk += _disk(context)
     if seconds is not None:
         seconds = seconds / _at_once(plan) if timed else None
@@ -154,6 +156,14 @@ def _window(c: Context, halo: int) -> int:
     if c.whole:
         return prod(c.shape)
     return prod(min(n, c.settings.block + 2 * halo) for n in c.shape)
+
+
+def _threads(plan: Plan, c: Context) -> int:
+    """Return how many parts a worker finds cells in at once."""
+    where = plan.job.where
+    if where.workers is not None or where.scheduler is not None:
+        return 1
+    return min(os.cpu_count() or 1, len(parts(len(c.sections), c.shape, c.settings)))
 
 
 def _disk(c: Context) -> float:
