@@ -49,9 +49,9 @@ class Desk:
         device = preference("runs", "device") or "auto"
         self.session = Session(predict_settings=PredictSettings(device=device))
         self.job = Job()
+        self.training = Training(lambda: self.session.learning)
         self._running: Running | None = None
         self._results: dict[str, ResultLayers] = {}
-        self.training = Training(lambda: self.session.learning)
         self._filled: dict[str, Results] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
         self._followed: ReferenceType[Layer] | None = None
