@@ -67,7 +67,7 @@ def test_the_manifest_offers_the_dock_and_each_panel() -> None:
     widgets = manifest.contributions.widgets or []
     names = [widget.display_name for widget in widgets]
     numbered = [f"{STEPS[name]} {name}" for name in PANELS]
-    assert names == ["EM segmentation", *numbered]
+    assert names == ["EM segmentation", *numbered, "Batch"]
     menus = manifest.contributions.menus or {}
     rooms = ("segment", "annotate", "measure", "data")
     assert set(menus) <= {f"napari/layers/{room}" for room in rooms}

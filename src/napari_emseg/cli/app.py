@@ -43,7 +43,7 @@ COMMANDS = {
         "emseg meshes demo-output/cells.tif cell-meshes --largest 5",
     ),
     "batch": (
-        "Run many stacks, or one larger than memory, unattended.",
+        "Find membranes and cells of many stacks, unattended.",
         "emseg batch demo-output/em.tif --out results",
     ),
     "evaluate": (
