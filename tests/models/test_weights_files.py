@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from safetensors.numpy import save_file
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.models.weights import (
     CARD,
+    DEFAULT_WEIGHTS,
     Weights,
     check_fit,
     list_weights,
     load_weights,
     read_weights,
     save_weights,
+    to_begin_with,
 )
 from napari_emseg.models.zoo import build
 
@@ -234,3 +237,18 @@ def test_bundled_weights_load(name: str) -> None:
     assert weights.path.stat().st_size <= 15 * 2**20
     count = sum(p.numel() for p in weights.network().parameters())
     assert count == weights.card.parameters
+
+
+def test_panels_begin_with_what_is_wanted_or_with_what_commands_take(
+    network, card, tmp_path
+):
+    weights = save_weights(tmp_path / "tiny.safetensors", network.state_dict(), card)
+    known = {name: replace(weights) for name in ("a-first", DEFAULT_WEIGHTS, "mine")}
+    assert to_begin_with(known, "mine") is known["mine"]
+    assert to_begin_with(known, "gone") is known[DEFAULT_WEIGHTS]
+    del known[DEFAULT_WEIGHTS]
+    assert to_begin_with(known) is known["a-first"]
+
+
+def test_the_default_weights_are_bundled():
+    assert DEFAULT_WEIGHTS in list_weights()

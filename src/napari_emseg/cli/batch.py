@@ -25,9 +25,10 @@ from napari_emseg.cli.batch_table import BatchDisplay, duration
 from napari_emseg.cli.follow import stop_asked_by_ctrl_c
 from napari_emseg.cli.options import CELLS, RUN, Json, Overwrite, Sections, Source
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
-from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
+from napari_emseg.models.weights import DEFAULT_WEIGHTS
 
 WORK = Group("The batch", sort_key=2)
 

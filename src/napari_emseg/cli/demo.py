@@ -21,10 +21,10 @@ from napari_emseg.cli.picture import save_picture
 from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.segment import Outcome, cells_from_probabilities
-from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack
-from napari_emseg.models.weights import Weights
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 from napari_emseg.sample import bundled
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from napari_emseg.cli.options import (
 )
 from napari_emseg.cli.outputs import Place, writing
 from napari_emseg.cli.printing import print_json, print_line
-from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.models.weights import Weights
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult

@@ -31,12 +31,12 @@ from napari_emseg.cli.outputs import CountingSink, Place, writing
 from napari_emseg.cli.predict import facts, refuse_if_unreadable, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.table import Probabilities, Table, TablePath
-from napari_emseg.cli.weights import DEFAULT_WEIGHTS, WeightsName, find_weights
+from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import Stack
-from napari_emseg.models.weights import Weights
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult

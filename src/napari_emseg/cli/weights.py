@@ -26,8 +26,6 @@ from napari_emseg.models.weights import (
     save_part,
 )
 
-DEFAULT_WEIGHTS = "isbi2012-unet"
-
 WeightsName = Annotated[
     str, Parameter(help="Bundled weights (emseg weights list), or a .safetensors file.")
 ]

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 CARD = "emseg.card"
 SUFFIX = ".safetensors"
 
+DEFAULT_WEIGHTS = "isbi2012-unet"
+"""Bundled weights that are used where none are named, in panels and commands alike."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -156,6 +159,18 @@ def list_weights(*folders: Path) -> dict[str, Weights]:
             except (OSError, ValueError):
                 continue
     return found
+
+
+def to_begin_with(known: Mapping[str, Weights], wanted: str = "") -> Weights:
+    """Return the weights that are wanted; else the default ones, else the first.
+
+    Parameters
+    ----------
+    known
+        As `list_weights` returns them, at least one.
+    """
+    names = (wanted, DEFAULT_WEIGHTS, *known)
+    return next(known[name] for name in names if name in known)
 
 
 def load_weights(

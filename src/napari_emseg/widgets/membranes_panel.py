@@ -14,6 +14,7 @@ from napari_emseg.models.weights import (
     list_weights,
     own_folder,
     read_weights,
+    to_begin_with,
 )
 from napari_emseg.session import Region, Run
 from napari_emseg.session.exports import Target, saving_membranes
@@ -142,8 +143,7 @@ class MembranesPanel(QWidget):
             self._offer(weights)
         if self._session.weights is None and known:
             wanted = preference("runs", "weights") or ""
-            first = next(iter(known.values()))
-            self._session.choose_weights(known.get(wanted, first))
+            self._session.choose_weights(to_begin_with(known, wanted))
         elif self._session.weights is not None:
             self._offer(self._session.weights)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_emseg.models.weights import Weights, list_weights, own_folder
+from napari_emseg.models.weights import Weights, list_weights, own_folder, to_begin_with
 from napari_emseg.session import Session
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.theme import combo_box, follow
@@ -31,8 +31,7 @@ class WeightsBox(QWidget):
             self._offer(weights)
         if self._session.weights is None and known:
             wanted = preference("runs", "weights") or ""
-            first = next(iter(known.values()))
-            self._session.choose_weights(known.get(wanted, first))
+            self._session.choose_weights(to_begin_with(known, wanted))
 
     def _offer(self, weights: Weights) -> int:
         for nth in range(self.choice.count()):
