@@ -1,4 +1,4 @@
-"""Measure batches: `python benchmarks/batch.py [--small]`.
+"""Measure batches: `python benchmarks/batch.py [--small] [--only PART ...]`.
 
 - overhead: a batch by threads beside the plain predictor, on the same sections
 - workers: two workers of one thread each, beside two processes of the plain predictor
@@ -7,7 +7,8 @@
 - throughput: of each step, from which the cost of a teravoxel follows
 
 Runs alternate and the median counts. Writes results/batch.json and the tables of
-docs/batch.md. `--small` takes a minute and writes nothing.
+docs/batch.md. `--small` takes a minute and writes nothing. Times want a machine at
+rest; memory doesn't mind company, so parts can be measured apart.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from napari_emseg.sample import vnc
 
 RESULTS = Path(__file__).resolve().parent / "results" / "batch.json"
 WEIGHTS = "isbi2012-unet"
+PARTS = ("overhead", "workers", "memory")
 TERA = 1e12
 
 
@@ -47,23 +49,23 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     words.add_argument("--small", action="store_true")
     words.add_argument("--repeats", type=int, default=3)
+    words.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     words.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     given = words.parse_args()
     if given.part:
         run_part(*given.part)
         return
+    parts = {"overhead": overhead, "workers": workers, "memory": memory}
+    found: dict[str, Any] = {"machine": describe(1)}
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        found = {
-            "machine": describe(1),
-            "overhead": overhead(folder, given),
-            "workers": workers(folder, given),
-            "memory": memory(folder, small=given.small),
-        }
-    found["steps"] = found["overhead"].pop("steps")
+        found |= {name: parts[name](Path(place), given) for name in given.only}
     print(json.dumps(found, indent=1))
-    if not given.small:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if given.small:
+        return
+    if RESULTS.is_file():
+        found = json.loads(RESULTS.read_text()) | found
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if set(PARTS) <= set(found):
         put("batch.md", "batch", measured(found))
         put("batch.md", "batch-cost", cost(found))
 
@@ -187,10 +189,11 @@ def workers(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def memory(folder: Path, *, small: bool) -> list[dict[str, Any]]:
+def memory(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the peak of processes that run batches of growing size."""
-    sizes = [(20, 256), (60, 256)] if small else [(50, 512), (500, 512), (5000, 512)]
-    sizes += [] if small else [(2, 4096), (2, 8192), (2, 16384)]
+    sizes = [(50, 512), (500, 512), (5000, 512), (2, 4096), (2, 8192), (2, 16384)]
+    if given.small:
+        sizes = [(20, 256), (60, 256)]
     tiny = tiny_weights(folder)
     found = []
     for sections, side in sizes:
@@ -265,7 +268,7 @@ def cost(found: dict[str, Any]) -> str:
     """Return the table of what a teravoxel costs."""
     cores = found["machine"]["cores"]
     rows = []
-    for step, ms in found["steps"].items():
+    for step, ms in found["overhead"]["steps"].items():
         hours = ms / 1000 * TERA / 1e6 / 3600 * cores
         rows.append(
             (step, f"{ms:.0f} ms/Mpx on {cores} cores", f"{hours:,.0f} core-hours")
