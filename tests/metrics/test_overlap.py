@@ -96,6 +96,22 @@ def test_linked_cells_are_one_object_through_sections():
     assert linked.adapted_rand_error > 0.3
 
 
+def test_a_cell_that_a_section_cuts_twice_has_two_profiles_there():
+    """Cells of 2-D can't know it; linked ones lose nothing either."""
+    truth = np.array([[1, 1, 0, 1, 1], [1, 1, 0, 1, 1]])
+    apart = np.array([[1, 1, 0, 2, 2], [1, 1, 0, 2, 2]])
+    for prediction in (apart, truth):
+        scores = metrics.overlap_scores(prediction, truth, linked=False)
+        assert scores.adapted_rand_error == scores.variation_of_information == 0
+        assert scores.true_cells == scores.predicted_cells == 2
+    assert metrics.overlap_scores(apart, truth).vi_split == 1
+
+
+def test_pixels_that_meet_at_a_corner_are_two_profiles():
+    corner = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    assert metrics.overlap_scores(corner, corner, linked=False).true_cells == 2
+
+
 def test_sections_without_truth_are_no_part_of_the_mean():
     truth = np.ones((3, 4, 4), np.uint8)
     truth[1] = 0

@@ -64,8 +64,10 @@ def overlap_scores(
     prediction, truth
         Ids of cells, `(z, y, x)` or `(y, x)`, integer. Truth 0 is left out.
     linked
-        Compare cells that go through sections; otherwise each section by itself, the
-        scores averaged over the sections that have a truth.
+        Compare cells that go through sections; otherwise the profiles of each section
+        by itself, the scores averaged over the sections that have a truth. A profile
+        is a connected area (4 neighbours) of one id: a cell that is cut twice by a
+        section has two there, and nothing in the section says that they are one.
 
     Raises
     ------
@@ -82,12 +84,20 @@ def overlap_scores(
 def overlap_by_section(
     prediction: ArrayLike, truth: ArrayLike
 ) -> list[OverlapScores | None]:
-    """Compare cells section by section; None where a section has no truth."""
+    """Compare profiles section by section; None where a section has no truth."""
     pairs = zip(*as_cells(prediction, truth), strict=True)
     return [
-        _scores(_table(predicted[np.newaxis], true[np.newaxis])) if true.any() else None
+        _scores(_table(profiles(predicted), profiles(true))) if true.any() else None
         for predicted, true in pairs
     ]
+
+
+def profiles(ids: Labels) -> Labels:
+    """Number the connected areas (4 neighbours) of each id, `(y, x)` to `(1, y, x)`."""
+    from skimage.measure import label
+
+    found: Labels = label(ids, background=0, connectivity=1)[np.newaxis]
+    return found
 
 
 def average(sections: Sequence[OverlapScores | None]) -> OverlapScores:
