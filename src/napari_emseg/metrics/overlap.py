@@ -93,7 +93,7 @@ def overlap_by_section(
 
 
 def profiles(ids: Labels) -> Labels:
-    """Number the connected areas (4 neighbours) of each id, `(y, x)` to `(1, y, x)`."""
+    """Tell the connected areas (4 neighbours) of ids apart: `(y, x)` to `(1, y, x)`."""
     from skimage.measure import label
 
     found: Labels = label(ids, background=0, connectivity=1)[np.newaxis]
