@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
 CHUNK = 256
@@ -25,7 +25,7 @@ _VIGRA_SPACE = 2
 """AxisType of a length, in the axis tags that ilastik has from vigra."""
 
 
-class Hdf5Sink:
+class Hdf5Sink(FileSink):
     """One dataset `(z, y, x)`, compressed by gzip, whose sections come in any order.
 
     It is called `membrane`, `inside`, `cells` or `corrections` by its provenance, else
@@ -53,9 +53,7 @@ class Hdf5Sink:
         if dtype.name not in (*_TAKES, "float32", "float64"):
             msg = f"HDF5 output takes {', '.join(_TAKES)} and float, got {dtype}"
             raise ValueError(msg)
-        self.shape = shape
-        self.dtype = dtype
-        self._output = Output(path, overwrite=overwrite)
+        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._file = h5py.File(self._output.part, "w")
         self._data = self._file.create_dataset(
             "data" if provenance is None else provenance.kind,
@@ -72,31 +70,8 @@ class Hdf5Sink:
         """Store section `z`, `(y, x)`."""
         self._data[checked(self, z, section)] = section.astype(self.dtype, copy=False)
 
-    def close(self) -> Path:
-        """Finish, and return where the result is."""
+    def _let_go(self, *, keep: bool) -> None:
         self._file.close()
-        return self._output.finish()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        self._file.close()
-        return self._output.give_up(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._file:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)
 
 
 def _describe(

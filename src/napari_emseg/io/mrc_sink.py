@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from math import prod, sqrt
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.mrc import (
     HEADER_BYTES,
     IMOD_STAMP,
@@ -32,7 +32,7 @@ _SIGNED_BYTES, _ORIGIN_AS_STANDARD = 1, 4
 LABEL_LENGTH, LABELS = 80, 10
 
 
-class MrcSink:
+class MrcSink(FileSink):
     """An MRC file whose sections are filled in any order.
 
     uint8 is stored as signed bytes, 128 less, which IMOD shows as 0…255. The first row
@@ -61,16 +61,15 @@ class MrcSink:
         if dtype.name not in _MODES:
             msg = f"MRC output takes {', '.join(_MODES)}, got {dtype}"
             raise ValueError(msg)
-        self.shape = shape
-        self.dtype = dtype
         needed = HEADER_BYTES + prod(shape) * dtype.itemsize
-        self._output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        super().__init__(output, shape, dtype)
         self._flip = not (provenance and rows_run_upwards(provenance.source))
         self._values = _Statistics()
         stored = np.dtype(np.int8) if dtype.name == "uint8" else dtype
         labels = self._labels(voxel_size_nm, provenance)
-        _lay_out(self._output.part, shape, stored, voxel_size_nm, labels)
-        self._file = self._output.part.open("r+b")
+        _lay_out(output.part, shape, stored, voxel_size_nm, labels)
+        self._file = output.part.open("r+b")
 
     def _labels(self, size: VoxelSize | None, made: Provenance | None) -> list[str]:
         marks = UPWARDS * self._flip + SHIFTED * (self.dtype.name == "uint8")
@@ -93,32 +92,10 @@ class MrcSink:
         self._file.write(np.ascontiguousarray(values).data)
         self._values.add(values)
 
-    def close(self) -> Path:
-        """Finish, and return where the result is."""
+    def _let_go(self, *, keep: bool) -> None:
         self._file.close()
-        self._values.write(self._output.part)
-        return self._output.finish()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        self._file.close()
-        return self._output.give_up(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file.closed:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)
+        if keep:
+            self._values.write(self._output.part)
 
 
 class _Statistics:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from math import prod
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
 SLAB_BYTES = 64 * 2**20
@@ -30,7 +30,7 @@ BLOCK = (8, 8, 8)
 """Of the codec, in which each block has its own table of ids."""
 
 
-class NeuroglancerSink:
+class NeuroglancerSink(FileSink):
     """A `precomputed` folder of ids whose sections come in any order.
 
     In order is fast, since chunks are some sections deep. Each scale has half the rows
@@ -62,14 +62,11 @@ class NeuroglancerSink:
             )
             raise ValueError(msg)
         size = _whole_size(voxel_size_nm)
-        self.shape = shape
-        self.dtype = dtype
-        self._output = Output(path, overwrite=overwrite)
+        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         section = prod(shape[1:]) * dtype.itemsize
         self._depth = _power_of_2(min(DEEPEST, SLAB_BYTES // section, shape[0]))
         self._scales = _create(self._output.part, shape, dtype, size, self._depth)
         self._slab: dict[int, NDArray[Any]] = {}
-        self._open = True
         if provenance is not None:
             _tell(self._output.part, provenance)
 
@@ -94,38 +91,9 @@ class NeuroglancerSink:
                 values = values[:, ::2, ::2]
         self._slab.clear()
 
-    def close(self) -> Path:
-        """Finish, and return where the result is."""
-        self._flush_rest()
-        return self._output.finish()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        if keep:
-            self._flush_rest()
-        self._open = False
-        return self._output.give_up(keep=keep)
-
-    def _flush_rest(self) -> None:
-        if self._slab:
+    def _let_go(self, *, keep: bool) -> None:
+        if keep and self._slab:
             self._flush()
-        self._open = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._open:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)
 
 
 def _whole_size(size: VoxelSize | None) -> tuple[float, float, float]:

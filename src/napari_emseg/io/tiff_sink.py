@@ -7,8 +7,7 @@ import os
 import sys
 from math import prod
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 from napari_emseg.io.probabilities import PROBABILITIES
 
@@ -32,7 +32,7 @@ _Form = Literal["pages", "one page", "big"]
 _DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
 
 
-class TiffSink:
+class TiffSink(FileSink):
     """An uncompressed TIFF whose sections are filled in any order.
 
     Up to 4 GiB it carries ImageJ's notes: calibration, unit, provenance under Info.
@@ -63,17 +63,16 @@ class TiffSink:
         if dtype.name not in self.dtypes:
             msg = f"TIFF output takes {', '.join(self.dtypes)}, got {dtype}"
             raise ValueError(msg)
-        self.shape = shape
-        self.dtype = dtype
         needed = prod(shape) * dtype.itemsize + (shape[0] + 1) * _PAGE_BYTES
-        self._output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        super().__init__(output, shape, dtype)
         form: _Form = "pages"
         if needed > CLASSIC_LIMIT:
             form = "one page" if self.only_imagej else "big"
         self._start = _lay_out(
-            self._output.part, shape, dtype, voxel_size_nm, provenance, form
+            output.part, shape, dtype, voxel_size_nm, provenance, form
         )
-        self._file = self._output.part.open("r+b")
+        self._file = output.part.open("r+b")
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
@@ -81,31 +80,8 @@ class TiffSink:
         self._file.seek(self._start + checked(self, z, section) * size)
         self._file.write(np.ascontiguousarray(section, self.dtype).data)
 
-    def close(self) -> Path:
-        """Finish, and return where the result is."""
+    def _let_go(self, *, keep: bool) -> None:
         self._file.close()
-        return self._output.finish()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        self._file.close()
-        return self._output.give_up(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file.closed:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)
 
 
 class ImageJSink(TiffSink):

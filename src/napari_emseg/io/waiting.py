@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.formats import OutputKind
 from napari_emseg.io.ids import Ids
 from napari_emseg.io.output import Output
 from napari_emseg.io.tiff_sink import TiffSink
 
 
-class WaitingSink:
+class WaitingSink(FileSink):
     """Takes ids of any size, and stores them in a format of small numbers when closed.
 
     Until then they lie in `NAME.ids.tif.part`. If they don't fit they stay whole in
@@ -41,13 +41,11 @@ class WaitingSink:
         provenance: Provenance | None,
         overwrite: bool = False,
     ) -> None:
-        self.shape = shape
-        self.dtype = dtype
+        # refuses now what would be refused later
+        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._path, self._kind, self._ids = path, kind, ids
         self._size, self._made = voxel_size_nm, provenance
         self._overwrite = overwrite
-        Output(path, overwrite=overwrite)  # refuse now what would be refused later
-        self._open = True
         self._apart = TiffSink(
             path.with_name(f"{path.name}.ids.tif"),
             shape,
@@ -98,19 +96,3 @@ class WaitingSink:
         """Stop early; return the part that holds finished sections if it is kept."""
         self._open = False
         return self._apart.abort(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._open:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)

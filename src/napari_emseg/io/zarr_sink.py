@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -16,6 +15,7 @@ from yaozarrs.write.v05 import prepare_image
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
 CHUNK = 1024
@@ -26,7 +26,7 @@ _IDS = ("uint32", "uint64")
 Shape: TypeAlias = tuple[int, int, int]
 
 
-class ZarrSink:
+class ZarrSink(FileSink):
     """An OME-Zarr 0.5 whose sections are filled in any order.
 
     `Zarr04Sink` writes the older form.
@@ -50,15 +50,12 @@ class ZarrSink:
         provenance: Provenance | None,
         overwrite: bool = False,
     ) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self._output = Output(path, overwrite=overwrite)
+        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._ids = dtype.name in _IDS
         shapes = pyramid(shape)
         image = describe_levels(shapes, voxel_size_nm, path.name, centred=not self._ids)
         notes = {"emseg": provenance.model_dump()} if provenance else {}
         self._levels = self._create(self._output.part, image, shapes, dtype, notes)
-        self._open = True
 
     def _create(
         self,
@@ -75,32 +72,6 @@ class ZarrSink:
         """Store section `z`, `(y, x)`, and its smaller copies."""
         values = section.astype(self.dtype, copy=False)
         fill(self._levels, checked(self, z, section), values, ids=self._ids)
-
-    def close(self) -> Path:
-        """Finish, and return where the result is."""
-        self._open = False
-        return self._output.finish()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        self._open = False
-        return self._output.give_up(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._open:
-            return
-        if kind is None:
-            self.close()
-        else:
-            self.abort(keep=True)
 
 
 class Zarr04Sink(ZarrSink):
