@@ -22,7 +22,7 @@ class ThinConfig(NetworkConfig):
 
 @register("test-thin")
 class Thin(nn.Module):
-    """Mean of 3 × 3 pixels below 0.5 is membrane."""
+    """Mean of 3 × 3 pixels below 0.5 is membrane; very bright is the third class."""
 
     Config: ClassVar[type[NetworkConfig]] = ThinConfig
     activation: ClassVar[Activation] = "softmax"
@@ -32,11 +32,14 @@ class Thin(nn.Module):
     def __init__(self, config: ThinConfig) -> None:
         super().__init__()
         self.config = config
-        self.layer = nn.Conv2d(1, 2, 3, padding=1)
+        self.layer = nn.Conv2d(1, config.n_classes, 3, padding=1)
         with torch.no_grad():
             self.layer.weight.zero_()
-            self.layer.weight[0] = -20 / 9
-            self.layer.bias.copy_(torch.tensor([10.0, 0.0]))
+            self.layer.bias.zero_()
+            self.layer.weight[0], self.layer.bias[0] = -20 / 9, 10.0
+            # further classes: the brighter, the likelier, each less than the one before
+            for k in range(2, config.n_classes):
+                self.layer.weight[k], self.layer.bias[k] = 20 / 9, -8.0 - 4 * k
 
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(self.config.delay_ms / 1000)
@@ -54,14 +57,16 @@ def thin_weights(
     pixel_size_nm: tuple[float, float] | None = None,
     delay_ms: int = 0,
     failure: str = "",
+    further: tuple[str, ...] = (),
 ) -> Weights:
-    """Save weights of the thin network."""
-    config = {"delay_ms": delay_ms, "failure": failure}
+    """Save weights of the thin network, with `further` classes."""
+    config = {"delay_ms": delay_ms, "failure": failure, "n_classes": 2 + len(further)}
     card = Card(
         name=name,
         summary="Dark is membrane.",
         architecture="test-thin",
         config=config,
+        classes=("membrane", "inside", *further),
         threshold=threshold,
         pixel_size_nm=pixel_size_nm,
         scores={"v_rand": 0.5, "v_info": 0.6},

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from thin import thin_weights
 
-from napari_emseg.core.records import Note, SectionDone, TileDone, drain
+from napari_emseg.core.records import Note, Provenance, SectionDone, TileDone, drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack
 from napari_emseg.session import Region, Session, from_here
+from napari_emseg.session.exports import Target, saving_class
 from napari_emseg.session.region import Area
 
 FAST = PredictSettings(runtime="torch", tile=64)
@@ -69,6 +71,54 @@ def test_prediction_equals_the_one_call_function(session, drawn_stack) -> None:
     expected = napari_emseg.predict(drawn_stack[0], session.weights, settings=FAST)
     np.testing.assert_array_equal(results(session).probabilities, expected)
     np.testing.assert_array_equal(results(session).membranes, expected > 0.4)
+
+
+def test_every_class_of_the_weights_gets_probabilities(
+    session, drawn_stack, tmp_path
+) -> None:
+    import napari_emseg
+
+    further = ("mitochondria", "vesicles")
+    weights = thin_weights(tmp_path, "taught", further=further)
+    session.choose_weights(weights)
+    run = session.predict(Region((0, 1)))
+    assert run.classes == further
+    drain(run.work)
+    expected = napari_emseg.predict(
+        drawn_stack[0],
+        weights,
+        sections=(0, 1),
+        classes=("membrane", *further),
+        settings=FAST,
+    )
+    there = results(session)
+    assert there.classes == further
+    np.testing.assert_array_equal(there.probabilities[:2], expected[0])
+    for name, values in zip(further, expected[1:], strict=True):
+        np.testing.assert_array_equal(there.of_class(name)[:2], values)
+        assert values.max() > 0
+        assert there.class_provenance[name].kind == f"class {name}"
+        assert there.class_provenance[name].weights == "taught"
+    assert not there.of_class("mitochondria")[2:].any()
+    session.exclude(1)
+    drain(session.predict(Region((0,))).work)
+    assert not there.of_class("mitochondria")[1].any()
+
+
+def test_a_class_is_saved_as_probabilities(session, tmp_path) -> None:
+    target = Target(tmp_path / "m.tif", "tiff", stored="uint8")
+    with pytest.raises(ValueError, match="has no mitochondria yet"):
+        saving_class(session.source, "mitochondria", target)
+    session.choose_weights(thin_weights(tmp_path, "taught", further=("mitochondria",)))
+    drain(session.predict(Region((0, 1, 2, 3))).work)
+    path = drain(saving_class(session.source, "mitochondria", target))
+    saved = open_stack(path)
+    values = results(session).of_class("mitochondria")
+    made = Provenance.model_validate(saved.metadata["emseg"])
+    assert (made.kind, made.scale) == ("class mitochondria", 255)
+    np.testing.assert_array_equal(saved.data[:], np.rint(values * 255))
+    # it is no membrane: 3 Cells must not take it for one
+    assert not session.select("b", saved).is_probabilities
 
 
 def test_sections_come_in_the_order_that_was_asked_for(session) -> None:

@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from thin import thin_weights
 
 from napari_emseg.io import open_stack
 from napari_emseg.widgets.save_row import cells_choices, picture_choices
@@ -32,6 +33,35 @@ def _save(window, row, path, choice) -> str:
     with window.qtbot.waitSignal(row.job.ended, timeout=20_000):
         row.save_as(path, choice)
     return row.message.text()
+
+
+def test_classes_of_ones_own_are_shown_and_saved(open_window, em, tmp_path) -> None:
+    window = open_window(em(translate=(100, 30, -20)))
+    panel = window.membranes
+    choices, row = picture_choices(), panel.saving
+    window.choose_scope(panel, "all sections")
+    assert window.run(panel).error is None
+    assert not row.what.isVisibleTo(panel)
+    taught = thin_weights(tmp_path, "taught", further=("mitochondria", "vesicles"))
+    window.desk.session.choose_weights(taught)
+    assert window.run(panel).error is None
+    layer, other = (
+        window.layer(f"em {n} probability") for n in ("mitochondria", "vesicles")
+    )
+    assert layer.data.max() > other.data.max() > 0
+    assert layer.colormap != other.colormap
+    source = window.layer("em")
+    for name in ("scale", "translate", "units"):
+        np.testing.assert_array_equal(getattr(layer, name), getattr(source, name))
+    assert layer.metadata["emseg"]["kind"] == "class mitochondria"
+    assert layer.metadata["emseg"]["weights"] == "taught"
+    assert layer not in window.desk.sources()
+    assert row.what.isVisibleTo(panel)
+    row.what.setCurrentText("mitochondria")
+    said = _save(window, row, tmp_path / "m", _choice(choices, "MRC"))
+    assert said == "saved as m.mrc"
+    with mrcfile.open(tmp_path / "m.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data[:, ::-1], layer.data)
 
 
 def test_membranes_and_cells(window, tmp_path) -> None:

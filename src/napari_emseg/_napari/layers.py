@@ -9,6 +9,7 @@ from napari.layers import Image, Labels, Layer
 from pint import DimensionalityError
 
 from napari_emseg._napari.shown import OneSection, Shown
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
 
 KEY = "emseg"
@@ -41,8 +42,9 @@ def layer_of(stack: Stack) -> LayerData:
     data = Shown(stack)
     if kind == "cells":
         return data, options, "labels"
-    if kind in ("membrane", "inside") and provenance:
-        options["contrast_limits"] = (0.0, provenance["scale"])
+    made = Provenance.model_validate(provenance) if provenance else None
+    if made is not None and made.is_of_probabilities:
+        options["contrast_limits"] = (0.0, made.scale)
     else:
         options["contrast_limits"] = _contrast(stack)
     return data, options, "image"

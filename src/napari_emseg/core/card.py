@@ -100,6 +100,11 @@ class Card(_Part):
     training: Training = Training()
 
     @property
+    def further_classes(self) -> tuple[str, ...]:
+        """Classes beside membrane and inside, such as mitochondria."""
+        return self.classes[2:]
+
+    @property
     def depths(self) -> tuple[int, ...]:
         """Depths to which the network can be cut; empty if it has none."""
         return tuple(sorted({v.depth for v in self.variants if v.depth is not None}))

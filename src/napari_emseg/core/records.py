@@ -78,8 +78,8 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: str
-    """`membrane` (probabilities of membrane), `inside`, `cells`, `corrections`, or `em`
-    for grey values."""
+    """`membrane` (probabilities of membrane), `inside`, `class NAME` (of a further
+    class), `cells`, `corrections`, or `em` for grey values."""
     source: str | None = None
     weights: str | None = None
     weights_sha256: str | None = None
@@ -88,6 +88,15 @@ class Provenance(BaseModel):
     """Stored value of probability 1: 1 for float, 255 for uint8."""
     settings: dict[str, Any] = Field(default_factory=dict)
     version: str = ""
+
+    @property
+    def is_of_probabilities(self) -> bool:
+        """True if it is about probabilities, of whatever class."""
+        return self.kind in ("membrane", "inside") or self.kind.startswith("class ")
+
+    def of_class(self, name: str) -> Provenance:
+        """Return it for a further class of the same run."""
+        return self.model_copy(update={"kind": f"class {name}", "threshold": None})
 
 
 def drain(

@@ -21,7 +21,7 @@ _SLACK = 1e-4
 
 def are_probabilities(provenance: Provenance | None, dtype: np.dtype[Any]) -> bool:
     """Tell if values are said to be probabilities in [0, 1]."""
-    said = provenance is not None and provenance.kind in PROBABILITIES
+    said = provenance is not None and provenance.is_of_probabilities
     return said and dtype.kind == "f"
 
 

@@ -52,6 +52,32 @@ def saving_membranes(source: Source, target: Target) -> Generator[Record, None, 
     )
 
 
+def saving_class(
+    source: Source, name: str, target: Target
+) -> Generator[Record, None, Path]:
+    """Write the probabilities of a further class; 0 where nothing was predicted.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or as `saving`.
+    OSError
+        As `saving`. What exists is replaced: a dialog has asked.
+    """
+    results = source.results
+    if name not in results.classes:
+        msg = f"{source.name} has no {name} yet; press Run in 2 Membranes"
+        raise ValueError(msg)
+    return saving(
+        target.path,
+        _beside(source, results.of_class(name), name),
+        provenance=results.class_provenance[name],
+        overwrite=True,
+        format=target.format,
+        stored=target.stored,
+    )
+
+
 def saving_cells(
     source: Source, settings: CellSettings, target: Target
 ) -> Generator[Record, None, Path]:

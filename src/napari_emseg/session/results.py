@@ -58,6 +58,9 @@ class Results:
         """Of the latest run."""
         self.made: dict[int, Provenance] = {}
         """Of each section that has probabilities, the latest run over it."""
+        self.class_provenance: dict[str, Provenance] = {}
+        """Of further classes, by name: the latest run that gave them."""
+        self._classes: dict[str, NDArray[np.float32]] = {}
         self._areas: dict[int, list[Area]] = {}
         self._hand: HandWork | None = None
         self._lock = Lock()
@@ -83,6 +86,17 @@ class Results:
     def corrections(self) -> NDArray[np.uint8]:
         """0 no opinion, 1 membrane, 2 inside, k + 1 class k of the weights."""
         return allocate(self.shape, np.uint8)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of further classes that have probabilities, by age."""
+        return tuple(self._classes)
+
+    def of_class(self, name: str) -> NDArray[np.float32]:
+        """Return probabilities of a further class; 0 where nothing was predicted."""
+        if name not in self._classes:
+            self._classes[name] = allocate(self.shape, np.float32)
+        return self._classes[name]
 
     @property
     def hand(self) -> HandWork:
@@ -130,7 +144,8 @@ class Results:
         sections = tuple(sections)
         for z in sections:
             if self._areas.pop(z, None) is not None:
-                self.probabilities[z] = 0
+                for values in (self.probabilities, *self._classes.values()):
+                    values[z] = 0
             self._segmented.pop(z, None)
             self.made.pop(z, None)
         if self.begun:

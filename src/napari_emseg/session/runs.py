@@ -31,12 +31,16 @@ def predicting(
     settings: PredictSettings,
     threshold: float,
 ) -> Generator[Record, None, PredictionResult]:
-    """Return a run of the network; what can't work raises a ValueError at once."""
+    """Return a run of the network; what can't work raises a ValueError at once.
+
+    It gives membranes, and all classes beyond inside that the weights know.
+    """
     work = predictor.run(
         source.stack,
         settings=settings,
         sections=region.sections,
         roi=region.roi,
+        classes=("membrane", *predictor.weights.card.further_classes),
         keep=False,
     )
     return _predicting(work, predictor, source, settings, threshold)
@@ -53,7 +57,9 @@ def _predicting(
 
     results = source.results
     made = provenance(source.stack, predictor.weights, settings)
+    further = predictor.weights.card.further_classes
     results.membrane_provenance = made
+    results.class_provenance |= {name: made.of_class(name) for name in further}
     results.clear(sorted(source.excluded))
     with closing(work):
         while True:
@@ -64,6 +70,8 @@ def _predicting(
                 return result
             if isinstance(record, TileDone):
                 results.put(record.z, record.core, record.values[0], threshold)
+                for name, values in zip(further, record.values[1:], strict=True):
+                    results.of_class(name)[record.z][record.core] = values
                 results.made[record.z] = made
             elif isinstance(record, SectionDone):
                 results.settle(record.z)

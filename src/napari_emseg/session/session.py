@@ -94,13 +94,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """A run that is ready to start: `work` yields records and fills the results."""
+    """A run that is ready to start: `work` yields records and fills the results.
+
+    `classes` are those that it gives beside membrane and inside.
+    """
 
     title: str
     source: Source
     region: Region
     settings: Settings
     work: Generator[Record, None, Any] = field(repr=False)
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -312,6 +316,7 @@ class Session:
             settings=self.predict_settings,
             sections=region.sections,
             roi=region.roi,
+            classes=("membrane", *self.weights.card.further_classes),
             keep=True,
         )
 
@@ -342,7 +347,12 @@ class Session:
             threshold=self.cell_settings.threshold,
         )
         return Run(
-            f"Membranes of {source.name}", source, region, self.predict_settings, work
+            f"Membranes of {source.name}",
+            source,
+            region,
+            self.predict_settings,
+            work,
+            self.weights.card.further_classes,
         )
 
     def segment(self, region: Region) -> Run:

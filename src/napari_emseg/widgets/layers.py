@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -18,7 +18,9 @@ from napari_emseg._napari import KEY, placement_of
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.view import is_on_screen
 
-Kind = Literal["membrane probability", "membranes", "corrections", "cells"]
+Kind = str
+"""`membranes`, `corrections`, `cells`, `membrane probability`, or the last of another
+class; see `likelihood`."""
 
 AMBER = (1.0, 0.62, 0.1)
 TEAL = (0.15, 0.8, 0.75)
@@ -26,12 +28,21 @@ TEAL = (0.15, 0.8, 0.75)
 ORANGE = (0.90, 0.62, 0.0)
 BLUE = (0.0, 0.45, 0.70)
 PURPLE = (0.80, 0.47, 0.65)
+GREEN = (0.0, 0.62, 0.45)
+SKY = (0.35, 0.70, 0.90)
+OF_CLASSES = (PURPLE, GREEN, SKY)
+"""Of classes beside membrane and inside, in turn: of corrections and probabilities."""
 
 PAUSE_MS = 20
 """Between two layers that are added, for events that wait."""
 
 SHARE_OF_TIME = 0.1
 """Showing results may take this part of the GUI thread's time, and no more."""
+
+
+def likelihood(name: str) -> Kind:
+    """Return the kind of layer that shows the probabilities of a class."""
+    return f"{name} probability"
 
 
 class ResultLayers(QObject):
@@ -161,7 +172,13 @@ class ResultLayers(QObject):
 
     def _add(self, viewer: Viewer, kind: Kind, data: NDArray[Any]) -> None:
         active = viewer.layers.selection.active
-        layer = _MAKE[kind](data, f"{self._name} {kind}", self._placement)
+        made = f"{self._name} {kind}"
+        if kind in _MAKE:
+            layer = _MAKE[kind](data, made, self._placement)
+        else:
+            nth = sum(known not in _MAKE for known in self._layers)
+            colour = OF_CLASSES[nth % len(OF_CLASSES)]
+            layer = _probability(data, made, self._placement, colour)
         self._layers[kind] = ref(layer)
         viewer.add_layer(layer)
         viewer.layers.selection.active = active
@@ -185,12 +202,17 @@ def _same_memory(a: Any, b: NDArray[Any]) -> bool:
     )
 
 
-def _probability(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Image:
+def _probability(
+    data: NDArray[Any],
+    name: str,
+    placement: dict[str, Any],
+    colour: tuple[float, float, float] = AMBER,
+) -> Image:
     return Image(
         data,
         name=name,
         contrast_limits=(0, 1),
-        colormap=Colormap([(*AMBER, 0.0), (*AMBER, 1.0)], name="membrane"),
+        colormap=Colormap([(*colour, 0.0), (*colour, 1.0)], name="probability"),
         blending="translucent",
         opacity=0.7,
         **placement,
@@ -207,8 +229,8 @@ def _membranes(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labe
 
 def _corrections(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
     # in turn: no opinion, membrane, inside, then classes
-    colours = [(0, 0, 0, 0), (*ORANGE, 1), (*BLUE, 1), (*PURPLE, 1)]
-    shown = CyclicLabelColormap(colors=colours, name="corrections")
+    colours = [(*colour, 1) for colour in (ORANGE, BLUE, *OF_CLASSES)]
+    shown = CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours], name="corrections")
     return Labels(data, name=name, colormap=shown, opacity=0.8, **placement)
 
 

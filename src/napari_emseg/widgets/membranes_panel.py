@@ -8,7 +8,6 @@ from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.io import output_format
 from napari_emseg.models.weights import (
     Weights,
     list_weights,
@@ -17,7 +16,7 @@ from napari_emseg.models.weights import (
     to_begin_with,
 )
 from napari_emseg.session import Region, Run
-from napari_emseg.session.exports import Target, saving_membranes
+from napari_emseg.widgets.class_save import ClassSave
 from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.exchange import Exchange
@@ -25,7 +24,6 @@ from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
-from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
@@ -70,7 +68,7 @@ class MembranesPanel(QWidget):
         self.estimate = text_label(role="plain")
         self.shown = text_label(role="note")
         self.run = RunRow(self._desk, "membranes", self._prepare)
-        self.saving = SaveRow(self._desk, picture_choices(), self._proposed, self._save)
+        self.saving = ClassSave(self._desk)
         self.live = LiveView(self._desk)
         self._lay_out()
         self._connect()
@@ -127,15 +125,6 @@ class MembranesPanel(QWidget):
 
     def _prepare(self) -> Run:
         return self._session.predict(self.scope.region())
-
-    def _proposed(self) -> str:
-        source = self._session.source
-        return "membranes" if source is None else f"{source.name}-membranes"
-
-    def _save(self, target: Target | None, path: Path) -> Work:
-        return saving_membranes(
-            self._session.at_work, target or Target(path, output_format(path))
-        )
 
     def _fill_weights(self) -> None:
         known = list_weights(own_folder())

@@ -15,7 +15,7 @@ from napari_emseg.core.records import Note, Provenance, Record, SectionDone, Til
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session import Run
 from napari_emseg.widgets.jobs import Job, Outcome
-from napari_emseg.widgets.layers import Kind, ResultLayers
+from napari_emseg.widgets.layers import Kind, ResultLayers, likelihood
 from napari_emseg.widgets.warm_up import warmed_up
 
 Stage = Literal["membranes", "cells"]
@@ -43,7 +43,8 @@ class Running:
         self.stage = stage
         self._layers = layers
         self._job = job
-        self._kinds = SHOWN[stage]
+        self._of_class = {likelihood(name): name for name in run.classes}
+        self._kinds = (*SHOWN[stage], *self._of_class)
         self._announced = 0
         self._layers_are_there = Event()
 
@@ -87,12 +88,16 @@ class Running:
 
     def _array(self, kind: Kind) -> NDArray[Any]:
         results = self.run.source.results
+        if kind in self._of_class:
+            return results.of_class(self._of_class[kind])
         if kind == "cells":
             return results.cells
         return results.membranes if kind == "membranes" else results.probabilities
 
     def _provenance(self, kind: Kind) -> Provenance | None:
         source, settings = self.run.source, self.run.settings
+        if kind in self._of_class:
+            return source.results.class_provenance.get(self._of_class[kind])
         made = source.provenance or source.results.membrane_provenance
         if kind == "cells" and isinstance(settings, CellSettings):
             return cells_provenance(settings, made)
