@@ -236,6 +236,14 @@ def test_sample_opens_aligned() -> None:
     assert set(np.unique(labels[0])) == {0, 1}
 
 
+def test_the_second_sample_brings_its_cells() -> None:
+    image, labels = _napari.sample_fib25()
+    assert image[0].shape == labels[0].shape == (20, 250, 250)
+    assert image[1]["scale"] == labels[1]["scale"] == pytest.approx((10, 10, 10))
+    assert labels[1]["metadata"]["emseg"]["kind"] == "cells"
+    assert not labels[1]["visible"]
+
+
 def test_a_project_without_a_window_is_layers(tmp_path: Path, monkeypatch) -> None:
     stack = Stack(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), name="em")
     path = save_stack(tmp_path / "em.tif", stack)

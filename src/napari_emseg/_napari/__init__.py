@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from numpy.typing import NDArray
 
 from napari_emseg._napari.dropped import SUFFIX, open_project
 from napari_emseg._napari.layers import (
@@ -24,10 +25,12 @@ from napari_emseg._napari.layers import (
     voxel_size_of,
 )
 from napari_emseg._napari.shown import Storable
+from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import ChoiceNeeded, open_stack, save_stack
 from napari_emseg.io.reading import SUFFIXES
-from napari_emseg.sample import vnc, vnc_membranes
+from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
 __all__ = [
     "KEY",
@@ -36,6 +39,7 @@ __all__ = [
     "layer_of",
     "placement_of",
     "read_layers",
+    "sample_fib25",
     "sample_vnc",
     "set_voxel_size",
     "stack_of",
@@ -125,13 +129,26 @@ def _write(path: str, layer: Layer) -> list[str]:
 
 def sample_vnc() -> list[LayerData]:
     """Return the bundled EM stack, and its membranes as a hidden labels layer."""
-    image = layer_of(vnc())
     membranes = vnc_membranes()
-    options = {
-        "name": f"{membranes.name}, drawn",
-        "visible": False,
-        "metadata": {KEY: Provenance(kind="membrane").model_dump(mode="json")},
-        **{name: image[1][name] for name in ("scale", "units", "axis_labels")},
-    }
     labels = (np.asarray(membranes.data[:]) > 0).astype(np.uint8)
-    return [image, (labels, options, "labels")]
+    return _sample(vnc(), labels, f"{membranes.name}, drawn", "membrane")
+
+
+def sample_fib25() -> list[LayerData]:
+    """Return the bundled FIB-SEM stack, and its cells as a hidden labels layer."""
+    cells = fib25_cells()
+    return _sample(fib25(), np.asarray(cells.data[:]), f"{cells.name}, drawn", "cells")
+
+
+def _sample(
+    stack: Stack, drawn: NDArray[np.generic], name: str, kind: Meaning
+) -> list[LayerData]:
+    """Return a stack, and what its authors drew in it, hidden, right over it."""
+    image = layer_of(stack)
+    options = {
+        "name": name,
+        "visible": False,
+        "metadata": {KEY: Provenance(kind=kind).model_dump(mode="json")},
+        **{key: image[1][key] for key in ("scale", "units", "axis_labels")},
+    }
+    return [image, (drawn, options, "labels")]
