@@ -17,6 +17,7 @@ from napari_emseg.batch.errors import FULL, kills, stop_if_hopeless, told
 from napari_emseg.batch.forecast import forecast, refuse_if_full
 from napari_emseg.batch.job import LEDGER, Job, hold
 from napari_emseg.batch.ledger import Ledger
+from napari_emseg.batch.measuring import tabulated
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
 from napari_emseg.batch.publishing import (
@@ -144,9 +145,10 @@ class _Run:
         if places is None:
             yield from course.stages()
             places = publish_all(course, job)
+        table = yield from tabulated(course, places, job)
         tasks = export_tasks(course, places, job)
         outcomes = yield tasks
-        found.results = [str(p) for p in places if p.parent == job.out]
+        found.results = [*(str(p) for p in places if p.parent == job.out), *table]
         for task, outcome in zip(tasks, outcomes, strict=True):
             if isinstance(outcome, Failure):
                 found.failures.append(f"{task.words}: {outcome.why}")

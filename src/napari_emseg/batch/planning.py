@@ -79,7 +79,7 @@ def facts_of(job: Job) -> dict[str, object]:
     """Return the settings that results depend on."""
     everything = job.settings.model_dump(mode="json")
     everything["predict"].pop("threads")
-    for name in ("retries", "export", "output"):
+    for name in ("retries", "export", "output", "table"):
         everything.pop(name)
     everything["weights"] = None if job.weights is None else job.weights.sha256
     return everything

@@ -18,6 +18,7 @@ COST = {
     "rank": 0.05,
     "overlaps": 0.8,
     "write": 0.3,
+    "measure": 1.0,
 }
 """Of a pixel in each step, relative to each other; what isn't named costs nothing."""
 
@@ -37,6 +38,8 @@ class Clock:
             wanted += ["cells"] if context.whole else large
         if "link" in context.settings.steps:
             wanted += ["overlaps"]
+        if context.settings.table:
+            wanted += ["measure"]
         self._total = prod(context.size) * sum(COST[step] for step in wanted)
         self._now = self._before = 0.0
         self._start = perf_counter()

@@ -39,6 +39,12 @@ class BatchSettings(Settings):
         title="Also as",
         description="Formats in which each result is written besides.",
     )
+    table: bool = Field(
+        False,
+        title="Table of cells",
+        description="Also a CSV file with each cell's area and volume in nm, its "
+        "sections, and the strength of the membrane around it.",
+    )
     retries: int = Field(
         2,
         ge=0,
@@ -82,6 +88,9 @@ class BatchSettings(Settings):
                 "steps are membranes, cells and link, in this order and without gaps, "
                 f"beginning with membranes or cells; got {', '.join(self.steps)}"
             )
+            raise ValueError(msg)
+        if self.table and "cells" not in self.steps:
+            msg = "a table of cells needs the step cells"
             raise ValueError(msg)
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import ndimage as ndi
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.edit.sheet import burn_in
-from napari_emseg.edit.walls import BAND
+from napari_emseg.edit.tally import Area, Profiles, Tally, profiles_of
 
 TINY = 0.1
 """Cells with fewer pixels in a section than this part of the median are tiny, unless
@@ -23,10 +23,6 @@ WEAK = 0.5
 
 SEEN_INSIDE = 0.25
 """A cell with more membrane than this inside may be two."""
-
-DEEP = BAND + 4
-"""Inside is farther than this from the outline, px: beyond the membrane around a cell
-that it has grown over."""
 
 EDGE = 2
 """A cell nearer than this to the border of what is known leaves it there, px."""
@@ -63,22 +59,6 @@ class CellRow:
     suspicion: str = ""
 
 
-@dataclass(slots=True)
-class _Sum:
-    size: int = 0
-    sections: int = 0
-    first: int = 0
-    last: int = 0
-    around: float = 0.0
-    rim: int = 0
-    inner: float = np.nan
-    largest: int = 0
-    at: tuple[int, int, int] = (0, 0, 0)
-    leaves: bool = False
-    leaves_first: bool = False
-    leaves_last: bool = False
-
-
 def cells_table(
     cells: LazyArray,
     probabilities: LazyArray | None = None,
@@ -102,141 +82,117 @@ def cells_table(
         suspicious, unless it leaves the picture there.
     """
     wanted = sorted(range(int(cells.shape[0])) if sections is None else sections)
-    sums: dict[int, _Sum] = {}
+    found: dict[int, Profiles] = {}
     for done, z in enumerate(wanted, start=1):
         section = np.asarray(cells[z])
-        border = _border(section.shape)
         grey = None if probabilities is None else np.array(probabilities[z], np.float32)
-        if grey is not None:
-            unknown = np.isnan(grey)
-            border |= ndi.binary_dilation(unknown, iterations=EDGE)
-            if corrections is not None:
-                grey = burn_in(grey, np.asarray(corrections[z]))
-            grey = None if unknown.all() else grey
-        _measure(sums, z, section, grey)
-        _note_leaving(sums, z, np.unique(section[border]))
+        drawn = None if corrections is None else np.asarray(corrections[z])
+        found[z] = measured(section, grey, drawn=drawn)
         yield SectionDone(z, done, len(wanted))
-    return _rows(sums, linked=linked)
+    ids = [profiles.cells for profiles in found.values()]
+    tally = Tally(np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.uint64))
+    for z, profiles in found.items():
+        tally.add(z, profiles)
+    usual, ends = common(tally), span(tally) if linked else None
+    return sorted(rows_of(tally, usual, ends), key=_most_suspicious)
 
 
-def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    border = np.ones(shape, bool)
-    border[EDGE:-EDGE, EDGE:-EDGE] = False
+def measured(
+    cells: NDArray[np.unsignedinteger],
+    membrane: NDArray[np.float32] | None,
+    *,
+    drawn: NDArray[np.uint8] | None = None,
+    shape: tuple[int, int] | None = None,
+    inner: Area | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> Profiles:
+    """Measure a section, or a block with what is around it.
+
+    Parameters
+    ----------
+    drawn
+        Corrections, burnt into the membrane.
+    shape
+        `(y, x)` of the whole section; that of the arrays by default.
+    inner, origin
+        As `profiles_of`.
+    """
+    border = _border(cells.shape, shape or cells.shape, origin)
+    if membrane is not None:
+        unknown = np.isnan(membrane)
+        border |= ndi.binary_dilation(unknown, iterations=EDGE)
+        if drawn is not None:
+            membrane = burn_in(membrane, drawn)
+        membrane = None if unknown.all() else membrane
+    return profiles_of(cells, membrane, border, inner=inner, origin=origin)
+
+
+def _border(
+    window: tuple[int, ...], shape: tuple[int, ...], origin: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return the pixels of a window that are next to the border of the section."""
+    border = np.ones(window, bool)
+    rows, columns = (
+        slice(max(0, EDGE - first), max(0, n - EDGE - first))
+        for first, n in zip(origin, shape, strict=True)
+    )
+    border[rows, columns] = False
     return border
 
 
-def _measure(
-    sums: dict[int, _Sum],
-    z: int,
-    cells: NDArray[np.uint32],
-    membrane: NDArray[np.float32] | None,
-) -> None:
-    """Add what is seen of the cells of a section."""
-    ids, inverse, sizes = np.unique(cells, return_inverse=True, return_counts=True)
-    index = inverse.reshape(cells.shape)
-    depth = ndi.distance_transform_edt(_within(cells))
-    deepest = ndi.maximum_position(depth, index, np.arange(ids.size))
-    around, rim = _around(cells, index, membrane, ids.size)
-    inner = _inner(index, membrane, depth > DEEP, ids.size)
-    for k, i in enumerate(ids.tolist()):
-        if i == 0:
-            continue
-        s = sums.setdefault(i, _Sum(first=z))
-        s.size += int(sizes[k])
-        s.sections += 1
-        s.last = z
-        s.around += float(around[k])
-        s.rim += int(rim[k])
-        s.inner = float(np.fmax(s.inner, inner[k]))
-        if sizes[k] > s.largest:
-            s.largest = int(sizes[k])
-            s.at = (z, int(deepest[k][0]), int(deepest[k][1]))
+def common(tally: Tally) -> float:
+    """Return the median of what cells measure in a section, px."""
+    return float(np.median(tally.mean_size)) if tally.cells.size else 0.0
 
 
-def _note_leaving(sums: dict[int, _Sum], z: int, ids: NDArray[np.uint32]) -> None:
-    """Remember cells that leave the picture in a section that was just measured."""
-    leaving = set(ids.tolist())
-    for i, s in sums.items():
-        if s.last != z:
-            continue
-        leaves = i in leaving
-        s.leaves |= leaves
-        s.leaves_last = leaves
-        if s.first == z:
-            s.leaves_first = leaves
+def span(tally: Tally) -> tuple[int, int] | None:
+    """Return the first and the last section with cells; None if there are none."""
+    if not tally.cells.size:
+        return None
+    return int(tally.first.min()), int(tally.last.max())
 
 
-def _inner(
-    index: NDArray[np.int64],
-    membrane: NDArray[np.float32] | None,
-    deep: NDArray[np.bool_],
-    n: int,
-) -> NDArray[np.float64]:
-    """Return the strongest membrane deep inside of each cell; NaN if unknown."""
-    if membrane is None:
-        return np.full(n, np.nan)
-    smooth = ndi.gaussian_filter(np.nan_to_num(membrane, nan=0.0), 1.5)
-    seen = np.where(deep, smooth, np.float32(0))
-    return np.asarray(ndi.maximum(seen, index, np.arange(n)), np.float64)
+def rows_of(
+    tally: Tally, usual: float, ends: tuple[int, int] | None
+) -> Iterator[CellRow]:
+    """Yield the rows of cells, in the order of their ids.
 
-
-def _within(cells: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Return pixels of cells whose 4-neighbours are the same cell."""
-    low = ndi.minimum_filter(cells, footprint=ndi.generate_binary_structure(2, 1))
-    high = ndi.maximum_filter(cells, footprint=ndi.generate_binary_structure(2, 1))
-    return np.asarray((low == high) & (cells > 0))
-
-
-def _around(
-    cells: NDArray[np.uint32],
-    index: NDArray[np.int64],
-    membrane: NDArray[np.float32] | None,
-    n: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return for each cell the sum of membrane just outside of it, and over how many.
-
-    The strongest membrane within 2 px of an outline's pixel counts.
+    Parameters
+    ----------
+    usual
+        `common` of all cells.
+    ends
+        `span` of all cells; None where they aren't linked.
     """
-    if membrane is None:
-        return np.full(n, np.nan), np.zeros(n, np.int64)
-    unknown = ndi.maximum_filter(np.isnan(membrane), 5)
-    outline = (cells > 0) & ~_within(cells) & ~unknown
-    near = ndi.maximum_filter(np.nan_to_num(membrane, nan=0.0), 5)
-    which = index[outline]
-    total = np.bincount(which, near[outline], n).astype(np.float64)
-    return total, np.bincount(which, minlength=n)
+    boundary, mean = tally.boundary, tally.mean_size
+    for k, cell in enumerate(tally.cells.tolist()):
+        strength, inner = float(boundary[k]), float(tally.inner[k])
+        why = []
+        if mean[k] < TINY * usual and not tally.leaves[k]:
+            why.append("tiny")
+        if strength < WEAK:
+            why.append("weak membrane")
+        if inner > SEEN_INSIDE:
+            why.append("membrane inside")
+        if ends is not None:
+            why += _loose_ends(tally, k, *ends)
+        z, y, x = tally.at[k].tolist()
+        yield CellRow(
+            cell,
+            int(tally.size[k]),
+            int(tally.sections[k]),
+            int(tally.first[k]),
+            int(tally.last[k]),
+            strength,
+            inner,
+            (z, y, x),
+            ", ".join(why),
+        )
 
 
-def _rows(sums: dict[int, _Sum], *, linked: bool) -> list[CellRow]:
-    if not sums:
-        return []
-    usual = float(np.median([s.size / s.sections for s in sums.values()]))
-    ends = None
-    if linked:
-        ends = min(s.first for s in sums.values()), max(s.last for s in sums.values())
-    rows = [_row(i, s, usual, ends) for i, s in sums.items()]
-    return sorted(rows, key=_most_suspicious)
-
-
-def _row(i: int, s: _Sum, usual: float, ends: tuple[int, int] | None) -> CellRow:
-    boundary = s.around / s.rim if s.rim else float("nan")
-    why = []
-    if s.size / s.sections < TINY * usual and not s.leaves:
-        why.append("tiny")
-    if boundary < WEAK:
-        why.append("weak membrane")
-    if s.inner > SEEN_INSIDE:
-        why.append("membrane inside")
-    if ends is not None:
-        why += _loose_ends(s, *ends)
-    return CellRow(
-        i, s.size, s.sections, s.first, s.last, boundary, s.inner, s.at, ", ".join(why)
-    )
-
-
-def _loose_ends(s: _Sum, first: int, last: int) -> list[str]:
-    begins = s.first > first and not s.leaves_first
-    ends = s.last < last and not s.leaves_last
+def _loose_ends(tally: Tally, k: int, first: int, last: int) -> list[str]:
+    begins = tally.first[k] > first and not tally.leaves_first[k]
+    ends = tally.last[k] < last and not tally.leaves_last[k]
     if begins and ends:
         return ["begins and ends in mid-stack"]
     if ends:

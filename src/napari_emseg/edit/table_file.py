@@ -45,12 +45,29 @@ def write_table(
     OSError
         If there is such a file already, or it can't be written.
     """
+    in_order = sorted(rows, key=lambda row: row.cell)
+    return write_rows(path, in_order, voxel_size_nm=voxel_size_nm, overwrite=overwrite)
+
+
+def write_rows(
+    path: Path,
+    rows: Iterable[CellRow],
+    *,
+    voxel_size_nm: VoxelSize | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write measured cells as they come; return the path.
+
+    Raises
+    ------
+    OSError
+        As `write_table`.
+    """
     output = Output(path, overwrite=overwrite)
     with output.part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for row in sorted(rows, key=lambda row: row.cell):
-            writer.writerow(_values(row, voxel_size_nm))
+        writer.writerows(_values(row, voxel_size_nm) for row in rows)
     return output.finish()
 
 

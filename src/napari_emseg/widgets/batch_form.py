@@ -35,7 +35,7 @@ from napari_emseg.widgets.ticks import Ticks
 from napari_emseg.widgets.weights_box import WeightsBox
 from napari_emseg.widgets.words import way_in_words
 
-MAIN = ("output", "probabilities")
+MAIN = ("output", "probabilities", "table")
 ADVANCED = ("retries", "block", "whole")
 LABEL_WIDTH = 108
 """So that labels line up with those of the settings below, px."""

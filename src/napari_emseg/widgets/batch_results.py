@@ -42,9 +42,9 @@ def show_results(viewer: Viewer, entry: Entry) -> list[Layer]:
 
 
 def _is_shown(name: str) -> bool:
-    """Tell a result from copies of it that are for other programs."""
-    stem = name.rpartition(".")[0]
-    return stem.endswith(("-membranes", "-cells"))
+    """Tell a result from its table, and from copies for other programs."""
+    stem, _, suffix = name.rpartition(".")
+    return suffix != "csv" and stem.endswith(("-membranes", "-cells"))
 
 
 def _source_layer(viewer: Viewer, entry: Entry) -> Layer | None:
