@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_emseg.cells import cells_provenance
 from napari_emseg.core.records import Provenance, Record
@@ -14,6 +15,9 @@ from napari_emseg.edit.table import cells_table
 from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import Ids, OutputFormat, Stored, saving
 from napari_emseg.session.session import Source
+
+if TYPE_CHECKING:
+    from napari_emseg.cells.meshes import MeshFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,14 @@ class Target:
     ids: Ids = "keep"
     stored: Stored = "as is"
     with_image: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Meshes:
+    """A folder of surfaces, a file for each of the largest cells."""
+
+    format: MeshFormat = "ply"
+    largest: int = 100
 
 
 def saving_membranes(source: Source, target: Target) -> Generator[Record, None, Path]:
@@ -122,6 +134,32 @@ def saving_table(source: Source, path: Path) -> Generator[Record, None, Path]:
         As `saving_cells`.
     """
     return _measuring(source, _cells(source), path)
+
+
+def saving_surfaces(
+    source: Source, meshes: Meshes, folder: Path
+) -> Generator[Record, None, Path]:
+    """Write the surfaces of the largest cells, as they are now.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, they aren't linked through the stack, or as
+        `saving_meshes`.
+    OSError
+        As `saving_meshes`.
+    """
+    # takes its time, which opening the window needn't wait for
+    from napari_emseg.cells.meshes import saving_meshes
+
+    cells = _cells(source)
+    if not source.results.linked and source.stack.shape[0] > 1:
+        msg = (
+            f"the cells of {source.name} aren't linked through the stack, so meshes "
+            "would be slices; tick Link in 3 Cells, and press Run"
+        )
+        raise ValueError(msg)
+    return saving_meshes(cells, folder, largest=meshes.largest, format=meshes.format)
 
 
 def _measuring(

@@ -10,7 +10,13 @@ from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session import Run
-from napari_emseg.session.exports import Target, saving_cells, saving_table
+from napari_emseg.session.exports import (
+    Meshes,
+    Target,
+    saving_cells,
+    saving_surfaces,
+    saving_table,
+)
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.jobs import Job
@@ -101,10 +107,12 @@ class CellsPanel(QWidget):
         source = self._session.source
         return "cells" if source is None else f"{source.name}-cells"
 
-    def _save(self, target: Target | None, path: Path) -> Work:
+    def _save(self, target: Target | Meshes | None, path: Path) -> Work:
         source = self._session.at_work
         if target is None:
             return saving_table(source, path)
+        if isinstance(target, Meshes):
+            return saving_surfaces(source, target, path)
         return saving_cells(source, self._session.cell_settings, target)
 
     def _on_edited(self, settings: CellSettings) -> None:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_emseg.core.records import Record
-from napari_emseg.io import OUTPUT_KINDS, OutputKind
-from napari_emseg.session.exports import Target
+from napari_emseg.core.records import Note, Record
+from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind
+from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.jobs import Advance, Job, Outcome
 from napari_emseg.widgets.running import in_words
 from napari_emseg.widgets.theme import button, set_role, text_label
+from napari_emseg.widgets.words import time_left
+
+if TYPE_CHECKING:
+    from napari_emseg.cells.meshes import MeshFormat
+
+SAVE, CANCEL = "Save…", "Cancel"
+
+SHOWN_NOTES = 3
+"""Of what the work told."""
+
+MESHES: dict[MeshFormat, str] = {
+    "ply": "Blender, MeshLab, ParaView",
+    "obj": "Blender, nearly every program",
+    "stl": "printing, CAD",
+}
 
 Work = Generator[Record, None, Path]
 
@@ -25,7 +49,7 @@ class Choice:
 
     words: str
     suffixes: tuple[str, ...]
-    target: Target | None = None
+    target: Target | Meshes | None = None
     """Format and options; None for the table of cells."""
 
     @property
@@ -42,7 +66,9 @@ def picture_choices() -> list[Choice]:
         replace(
             each,
             words=f"{each.words}, 8 bit",
-            target=replace(each.target, stored="uint8") if each.target else None,
+            target=replace(each.target, stored="uint8")
+            if isinstance(each.target, Target)
+            else None,
         )
         for each in plain
     ]
@@ -59,10 +85,19 @@ def cells_choices() -> list[Choice]:
             target=replace(each.target, with_image=True),
         )
         for each in plain
-        if each.target is not None and each.target.format in ("zarr", "zarr-0.4")
+        if isinstance(each.target, Target) and each.target.format.startswith("zarr")
     ]
     table = Choice("Table – spreadsheets, R, Python", (".csv",))
-    return [*plain, *with_image, table]
+    return [*plain, *with_image, *_meshes_choices(), table]
+
+
+def _meshes_choices() -> list[Choice]:
+    if find_spec("trimesh") is None:
+        return []
+    return [
+        Choice(f"Meshes, {name.upper()}, in a folder – {programs}", ("",), Meshes(name))
+        for name, programs in MESHES.items()
+    ]
 
 
 def _choice(kind: OutputKind) -> Choice:
@@ -70,7 +105,7 @@ def _choice(kind: OutputKind) -> Choice:
 
 
 class SaveRow(QWidget):
-    """A button that saves a result in a thread.
+    """A button that saves a result in a thread, and is Cancel meanwhile.
 
     Parameters
     ----------
@@ -87,29 +122,39 @@ class SaveRow(QWidget):
         desk: Desk,
         choices: list[Choice],
         name: Callable[[], str],
-        work: Callable[[Target | None, Path], Work],
+        work: Callable[[Target | Meshes | None, Path], Work],
     ) -> None:
         super().__init__()
         self._desk = desk
         self._choices = choices
         self._name = name
         self._work = work
-        self._asked: tuple[Target | None, Path] | None = None
+        self._asked: tuple[Target | Meshes | None, Path] | None = None
+        self._notes: list[str] = []
         self.job = Job(in_activity_dock=False)
-        self.save = button("Save…", tooltip="For Fiji, IMOD, webKnossos and others.")
+        self.save = button(SAVE, tooltip="For Fiji, IMOD, webKnossos and others.")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.left = QLabel()
         self.message = text_label()
         self.renumber = button("Renumber", tooltip="Count cells anew from 1.")
         self.as_float = button("As float", tooltip="Exact up to id 16,777,216.")
         self._lay_out()
         self._say("", "hint")
+        self._show_state()
         self.save.clicked.connect(self._on_save)
         self.renumber.clicked.connect(lambda: self._again("renumber"))
         self.as_float.clicked.connect(lambda: self._again("float"))
+        self.job.recorded.connect(self._on_recorded)
+        self.job.advanced.connect(self._on_advanced)
+        self.job.cancelling.connect(self._on_cancelling)
         self.job.ended.connect(self._on_ended)
 
     def _lay_out(self) -> None:
         row = QHBoxLayout()
-        for widget in (self.save, self.renumber, self.as_float):
+        row.addWidget(self.save)
+        row.addWidget(self.bar, 1)
+        for widget in (self.left, self.renumber, self.as_float):
             row.addWidget(widget)
         row.addStretch()
         layout = QVBoxLayout(self)
@@ -123,29 +168,39 @@ class SaveRow(QWidget):
             path = path.with_name(path.name + choice.suffixes[0])
         self._start(choice.target, path)
 
-    def _start(self, target: Target | None, path: Path) -> None:
+    def _start(self, target: Target | Meshes | None, path: Path) -> None:
         if self.job.busy:
             return
         if self._desk.job.busy:
             self._say(f"{self._desk.job.title} is running; save after it", "error")
             return
         self._asked = target, path
+        if isinstance(target, Target):
+            target = replace(target, path=path)
         try:
-            work = self._work(target and replace(target, path=path), path)
+            work = self._work(target, path)
         except (OSError, ValueError) as e:
             self._say(str(e), "error")
             return
+        self._notes = []
         self._say(f"saving {path.name} …", "hint")
-        self.save.setEnabled(False)
+        self.bar.setRange(0, 1)
+        self.bar.setValue(0)
+        self.left.setText("")
         self.job.start(work, f"Save {path.name}")
+        self._show_state()
 
-    def _again(self, ids: str) -> None:
-        if self._asked is None or self._asked[0] is None:
+    def _again(self, ids: Ids) -> None:
+        if self._asked is None:
             return
         target, path = self._asked
-        self._start(replace(target, ids=ids), path)
+        if isinstance(target, Target):
+            self._start(replace(target, ids=ids), path)
 
     def _on_save(self) -> None:
+        if self.job.busy:
+            self.job.cancel()
+            return
         filters = [choice.filter for choice in self._choices]
         name, chosen = QFileDialog.getSaveFileName(
             self, "Save", self._name(), ";;".join(filters)
@@ -154,13 +209,35 @@ class SaveRow(QWidget):
             nth = filters.index(chosen) if chosen in filters else 0
             self.save_as(Path(name), self._choices[nth])
 
+    def _on_recorded(self, records: Sequence[Record]) -> None:
+        self._notes += [r.message for r in records if isinstance(r, Note)]
+
+    def _on_advanced(self, advance: Advance) -> None:
+        self.bar.setRange(0, advance.total)
+        self.bar.setValue(advance.done)
+        self.left.setText(time_left(advance.seconds_left))
+
+    def _on_cancelling(self) -> None:
+        self.save.setEnabled(False)
+        self.left.setText("stops soon")
+
     def _on_ended(self, outcome: Outcome) -> None:
-        self.save.setEnabled(True)
+        self._show_state()
         if outcome.cause is not None:
             self._say(in_words(outcome.cause), "error")
-            return
-        if isinstance(outcome.result, Path):
-            self._say(f"saved as {outcome.result.name}", "hint")
+        elif outcome.cancelled:
+            self._say("cancelled", "hint")
+        elif isinstance(outcome.result, Path):
+            saved = f"saved as {outcome.result.name}"
+            self._say("\n".join([saved, *self._notes[:SHOWN_NOTES]]), "hint")
+
+    def _show_state(self) -> None:
+        busy = self.job.busy
+        self.save.setText(CANCEL if busy else SAVE)
+        set_role(self.save, "cancel" if busy else "plain")
+        self.save.setEnabled(True)
+        self.bar.setVisible(busy)
+        self.left.setVisible(busy)
 
     def _say(self, message: str, role: str) -> None:
         self.message.setText(message)
