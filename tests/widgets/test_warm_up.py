@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.widgets import warm_up
+from napari_emseg.widgets.collecting import SELDOM, no_collection
 
 
 def work(closed: list[bool]) -> Generator[Record, None, int]:
@@ -54,7 +56,7 @@ def test_stopping_early_closes_the_work(qapp) -> None:
 def test_garbage_is_collected_again_afterwards() -> None:
     assert gc.isenabled()
     before = gc.get_freeze_count()
-    with warm_up._no_collection():
+    with no_collection():
         assert not gc.isenabled()
     assert gc.isenabled()
     assert gc.get_freeze_count() == before
@@ -68,6 +70,55 @@ def test_torch_works_after_its_libraries_were_linked() -> None:
         "assert torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 8, 8)).shape == (1, 1, 6, 6)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+LEARNS = """
+import sys
+from napari_emseg.widgets import warm_up
+warm_up._stand_back = lambda: None
+loaded = []
+
+def round_():
+    loaded.extend(sys.modules)
+    from napari_emseg.models.zoo import build
+    from napari_emseg.train import finetune, run
+    import torch
+    network = build("unet", {"base": 2, "levels": 2})
+    optimiser = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 1, 32, 32)).sum().backward()
+    optimiser.step()
+    from pyqtgraph import PlotWidget
+    yield
+
+list(warm_up.learning_at_leisure(round_()))
+late = set(sys.modules) - set(loaded)
+print(len(late), *sorted(late)[:9])
+"""
+
+
+def test_a_round_imports_nothing_large_once_it_has_begun() -> None:
+    """What it needs is loaded before, without collections; else the window stops."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEARNS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+    )
+    late = int(done.stdout.split()[0])
+    assert late < 30, done.stdout
+
+
+def test_while_work_is_on_all_is_collected_seldom() -> None:
+    usual = gc.get_threshold()
+    first, second = (warm_up.at_leisure(work([])) for _ in range(2))
+    next(first)
+    assert gc.get_threshold() == (*usual[:2], SELDOM)
+    next(second)
+    first.close()
+    assert gc.get_threshold() == (*usual[:2], SELDOM), "another one is on"
+    assert drain(second) == 7
+    assert gc.get_threshold() == usual
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this")

@@ -93,7 +93,7 @@ class LearningPlot(QWidget):
         return " &nbsp; ".join(parts)
 
     def _make(self) -> None:
-        from pyqtgraph import PlotWidget  # a fifth of a second, when it is first needed
+        from pyqtgraph import PlotWidget  # a fifth of a second; rounds load it before
 
         for row, name in enumerate(("loss", "score")):
             plot = PlotWidget()

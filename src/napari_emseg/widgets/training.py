@@ -18,7 +18,7 @@ from napari_emseg.session.learning import Attempt, Learning
 from napari_emseg.session.lessons import Learnt
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.running import in_words
-from napari_emseg.widgets.warm_up import torch_at_leisure
+from napari_emseg.widgets.warm_up import learning_at_leisure
 from napari_emseg.widgets.words import time_left
 
 STEP = "training"
@@ -81,7 +81,7 @@ class Training(QObject):
         self.progress, self._pace = None, _Pace()
         if not again:
             self.curve = []
-        self.job.start(torch_at_leisure(self._attempt.work), self._attempt.name)
+        self.job.start(learning_at_leisure(self._attempt.work), self._attempt.name)
         self.changed.emit()
 
     def stop(self) -> None:

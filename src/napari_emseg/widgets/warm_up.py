@@ -8,11 +8,10 @@ Linking it beforehand, by a call that lets go of the lock, leaves little to do.
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from napari.layers import Labels
 
 from napari_emseg.core.records import Progress, Record
+from napari_emseg.widgets.collecting import full_collections_are_seldom, no_collection
 
 R = TypeVar("R")
 
@@ -46,9 +46,9 @@ def warmed_up(
     Adding a layer takes a good part of a quarter of a second of the window's time, and
     twice that while another thread imports PyTorch. So one waits for the other.
     """
-    try:
+    with closing(work), full_collections_are_seldom:
         _stand_back()
-        with _no_collection():
+        with no_collection():
             for kind in (np.uint8, np.uint32):
                 Labels(np.zeros((2, 2), kind))  # has napari load what colours them
         yield Progress("loading", 0, 1)
@@ -57,30 +57,40 @@ def warmed_up(
             load_torch()
             yield Progress("loading", 1, 1)
         return (yield from work)
-    finally:
-        work.close()
 
 
 def at_leisure(work: Generator[Record, None, R]) -> Generator[Record, None, R]:
     """Do work that lets the window go first."""
-    try:
+    with closing(work), full_collections_are_seldom:
         _stand_back()
         return (yield from work)
-    finally:
-        work.close()
 
 
 def torch_at_leisure(
     work: Generator[Record, None, R],
 ) -> Generator[Record, None, R]:
     """Do work that needs PyTorch, which is loaded with the window alive."""
-    try:
+    with closing(work), full_collections_are_seldom:
         _stand_back()
         load_torch()
         yield Progress("loading", 1, 1)
         return (yield from work)
-    finally:
-        work.close()
+
+
+def learning_at_leisure(
+    work: Generator[Record, None, R],
+) -> Generator[Record, None, R]:
+    """Do work that learns, and load what that needs, and the panel that shows it."""
+    with closing(work), full_collections_are_seldom:
+        _stand_back()
+        load_torch()
+        yield Progress("loading", 1, 3)
+        load_training()
+        yield Progress("loading", 2, 3)
+        with no_collection():
+            import_module("pyqtgraph")
+        yield Progress("loading", 3, 3)
+        return (yield from work)
 
 
 def _stand_back() -> None:
@@ -100,26 +110,19 @@ def load_torch() -> None:
     found = find_spec("torch")
     if found is not None and found.origin is not None and sys.platform != "win32":
         _link(Path(found.origin).with_name("lib"))
-    with _no_collection():
+    with no_collection():
         import_module("torch")
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Put garbage collection off while hundreds of thousands of objects are made.
+def load_training() -> None:
+    """Have PyTorch import what it needs for training: with the first optimiser.
 
-    Freezing and unfreezing calls all of them old, as they are; else the collector would
-    soon look through everything that there is, and the window would wait for that.
+    That is its compiler, with SymPy and others: as many objects as PyTorch itself.
     """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.unfreeze()
-        if was_on:
-            gc.enable()
+    with no_collection():
+        optim, tensor = import_module("torch.optim"), import_module("torch").zeros(1)
+        optim.AdamW([tensor.requires_grad_()])
+        import_module("napari_emseg.train.finetune")
 
 
 def _link(folder: Path) -> None:
