@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -123,6 +124,27 @@ def test_what_is_painted_is_saved_within_two_seconds(open_work, tmp_path) -> Non
     assert keeping.project.review.sections == {
         window.viewer.dims.current_step[0]: "reviewed"
     }
+
+
+def test_projects_are_offered_again_while_they_are_there(
+    open_work, open_window, tmp_path
+) -> None:
+    window = open_work()
+    assert not row(window).recent.isVisibleTo(row(window))
+    for name in ("first", "second"):
+        saved(window, tmp_path / name)
+    window.viewer.layers.clear()  # which closes the project
+    shutil.rmtree(tmp_path / "first.emseg")
+
+    window = open_window()
+    button = row(window).recent
+    assert button.isVisibleTo(row(window))
+    second, first = button.menu().actions()
+    assert (second.text(), second.isEnabled()) == ("second", True)
+    assert (first.text(), first.isEnabled()) == ("first (gone)", False)
+    assert first.toolTip() == str(tmp_path / "first.emseg")
+    second.trigger()
+    assert wait(window).path == tmp_path / "second.emseg"
 
 
 def test_opened_in_another_window_as_it_was_left(

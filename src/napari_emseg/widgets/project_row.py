@@ -16,12 +16,14 @@ from napari_emseg.project import SourceMoved, read_info
 from napari_emseg.session.handwork import login_name
 from napari_emseg.session.keeping import Keeping
 from napari_emseg.session.projects import Opened, adopt, follow, opening, saving
+from napari_emseg.session.recent import remember_project
 from napari_emseg.session.saves import SaveState
 from napari_emseg.widgets.closing import watch
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.moved_row import MovedRow, untouched
 from napari_emseg.widgets.preferences import open_with_this, preference
+from napari_emseg.widgets.recent_button import RecentButton
 from napari_emseg.widgets.running import in_words
 from napari_emseg.widgets.sections import panel_layout
 from napari_emseg.widgets.theme import (
@@ -52,6 +54,7 @@ class ProjectRow(QWidget):
         self._layer: Layer | None = None
         self._shown: SaveState | None = None
         self.open = button("Open project…", tooltip="Go on where you were.")
+        self.recent = RecentButton()
         self.save = button("Save project…")
         self.state = text_label(NONE)
         self.moved = MovedRow(desk)
@@ -61,6 +64,7 @@ class ProjectRow(QWidget):
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._show_state)
         self.open.clicked.connect(self._on_open)
+        self.recent.chosen.connect(self.open_path)
         self.save.clicked.connect(self._on_save)
         self.moved.found.connect(self._on_found)
         self._job.recorded.connect(self._on_recorded)
@@ -71,6 +75,7 @@ class ProjectRow(QWidget):
     def _lay_out(self) -> None:
         row = QHBoxLayout()
         row.addWidget(self.open, 1)
+        row.addWidget(self.recent)
         row.addWidget(self.save, 1)
         form = form_layout()
         form.addRow(row_label("Project"), row)
@@ -181,7 +186,7 @@ class ProjectRow(QWidget):
             return
         adopt(desk.session, source.key, replace(opened, stack=source.stack))
         desk.show_results()
-        open_with_this()
+        self._remember(opened.keeping)
         self._say("\n".join(opened.keeping.notes), "note")
 
     def _keep(self, keeping: Keeping) -> None:
@@ -190,7 +195,13 @@ class ProjectRow(QWidget):
             keeping.close()
             return
         follow(self._desk.session, str(self._layer.unique_id), keeping)
+        self._remember(keeping)
+
+    def _remember(self, keeping: Keeping) -> None:
+        """Let it be found again."""
         open_with_this()
+        remember_project(keeping.path)
+        self.recent.list_projects()
 
     def _on_open(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Open a project: NAME.emseg")
@@ -228,6 +239,7 @@ class ProjectRow(QWidget):
         busy, source = self._job.busy, self._desk.session.source
         keeping = self.keeping
         self.open.setEnabled(not busy)
+        self.recent.setEnabled(not busy)
         self.save.setEnabled(not busy and source is not None)
         self.save.setText("Save project…" if keeping is None else "Save a copy…")
         self.save.setToolTip(
