@@ -12,6 +12,7 @@ from time import perf_counter
 
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.grid import parts
+from napari_emseg.batch.pieces import advice, piece_bytes
 from napari_emseg.batch.planning import Plan
 from napari_emseg.cells.blocks import HALO, WIDEST
 from napari_emseg.core.settings import PredictSettings
@@ -53,6 +54,8 @@ class Forecast:
         At the most at one time.
     memory_bytes, most_bytes
         Of each worker; the second where cells are so wide that blocks need more.
+    notes
+        What would make it cheaper.
     """
 
     sections: int
@@ -61,6 +64,7 @@ class Forecast:
     disk_bytes: int
     memory_bytes: int
     most_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
@@ -92,7 +96,8 @@ def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
     wants_cells = "cells" in settings.steps
     of_cells = _seconds_per_pixel() if timed and wants_cells else 0.0
     seconds: float | None = 0.0
-    disk = memory = most = 0.0
+    disk = memory = most = pieces = 0.0
+    notes: list[str] = []
     for planned in (p for p in plan.planned if p is not None):
         context = planned.context
         run = _predicting(context, planned.stack, weights, settings.predict)
@@ -107,6 +112,8 @@ def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
             each = CELL_BYTES * _threads(plan, context)
             memory = max(memory, each * _window(context, HALO))
             most = max(most, each * _window(context, WIDEST))
+        pieces = max(pieces, piece_bytes(context, planned.stack))
+        notes += advice(context, planned.stack)
         disk += _disk(context)
     if seconds is not None:
         seconds = seconds / _at_once(plan) if timed else None
@@ -115,8 +122,9 @@ def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
         len(known),
         seconds,
         int(disk),
-        int(memory + BASE_BYTES),
-        int(max(memory, most) + BASE_BYTES),
+        int(memory + pieces + BASE_BYTES),
+        int(max(memory, most) + pieces + BASE_BYTES),
+        tuple(notes),
     )
 
 

@@ -8,6 +8,7 @@ from napari_emseg.batch import worker
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.ledger import Facts
 from napari_emseg.batch.membranes import rule
+from napari_emseg.batch.pieces import advice
 from napari_emseg.core.intensity import stack_range
 from napari_emseg.core.zoom import zoom_of
 from napari_emseg.inference.inverting import Inverting
@@ -30,6 +31,7 @@ class Prepare:
         found = rule(c)
         grey = stack_range(stack, found) if found.scope == "stack" else None
         notes = [words] if words else []
+        notes += advice(c, stack)
         if c.weights is not None:
             card = worker.weights(c.weights).card
             notes += zoom_of(stack, card, rescale=c.settings.predict.rescale)[1]

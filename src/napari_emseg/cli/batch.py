@@ -134,12 +134,15 @@ def _say_what_it_takes(plan: Plan, *, json: bool) -> int:
                 "seconds": found.seconds,
                 "disk_bytes": found.disk_bytes,
                 "memory_bytes": found.memory_bytes,
+                "notes": list(found.notes),
                 "refused": {row.name: row.warnings[0] for row in bad},
             }
         )
     else:
         print_table(("input", "sections", "y", "x", ""), [_size(r) for r in plan.rows])
         print_line(found.words)
+        for note in found.notes:
+            say(note)
     return FAILED if bad else 0
 
 

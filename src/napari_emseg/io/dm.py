@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from rsciio.exceptions import (
 
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Index, Volume, name_axes, raw_planes
+from napari_emseg.io.volumes import Contents, Index, Volume, name_axes
 
 _TYPES = {
     1: "i2",
@@ -75,7 +77,7 @@ def _volume(path: Path, image: dict[str, Any], nth: int) -> Volume:
     words = str(image["metadata"]["General"]["title"])
     size = _voxel_size(image["axes"])
     if kind in _COLOUR:
-        bgra = raw_planes(path, offset, np.dtype("u1"), (*shape, 4), tail=3)
+        bgra = RawPlanes(path, offset, np.dtype("u1"), (*shape, 4), tail=3)
 
         def rgba(index: Index) -> NDArray[Any]:
             return bgra(index)[..., [2, 1, 0, 3]]
@@ -86,8 +88,9 @@ def _volume(path: Path, image: dict[str, Any], nth: int) -> Volume:
         msg = "holds complex values, not grey ones"
         raise UnreadableError(msg)
     dtype = np.dtype(order + _TYPES[kind])
-    read = raw_planes(path, offset, dtype, shape, tail=2)
-    return Volume(axes, shape, dtype, read, size, nth, words)
+    planes = RawPlanes(path, offset, dtype, shape, tail=2)
+    volume = Volume(axes, shape, dtype, planes, size, nth, words)
+    return replace(volume, part=planes.part, chunk=planes.chunk)
 
 
 def _check_axes(path: Path, axes: list[dict[str, Any]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from pydantic import ValidationError
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Index, Volume, raw_planes
+from napari_emseg.io.volumes import Contents, Index, Volume
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _NOT_READ = {3: "complex", 4: "complex", 101: "4-bit"}
@@ -42,14 +42,16 @@ def contents(path: Path) -> Contents:
     shape = tuple(int(header[n]) for n in ("nz", "ny", "nx"))
     start = HEADER_DTYPE.itemsize + int(header["nsymbt"])
     dtype = _dtype(path, header)
-    read = raw_planes(path, start, dtype, shape, tail=2)
+    planes = RawPlanes(path, start, dtype, shape, tail=2)
+    read: RawPlanes | _Undone = planes
     labels = _labels(header)
     marks = labels[0] if labels and labels[0].startswith(LABEL) else ""
     if marks:
         shifted = SHIFTED in marks and dtype == np.int8
         dtype = np.dtype(np.uint8) if shifted else dtype
-        read = _Undone(read, upwards=UPWARDS in marks, shifted=shifted)
-    volume = Volume("ZYX", shape, dtype, read, _voxel_size(header))
+        read = _Undone(planes, upwards=UPWARDS in marks, shifted=shifted)
+    size = _voxel_size(header)
+    volume = Volume("ZYX", shape, dtype, read, size, part=read.part, chunk=planes.chunk)
     return Contents((volume,), provenance=_provenance(labels) if marks else None)
 
 
@@ -57,12 +59,20 @@ def contents(path: Path) -> Contents:
 class _Undone:
     """Reads sections as they were before we wrote them for IMOD."""
 
-    read: Callable[[Index], NDArray[Any]]
+    planes: RawPlanes
     upwards: bool
     shifted: bool
 
     def __call__(self, index: Index) -> NDArray[Any]:
-        values = self.read(index)
+        return self.part(index, slice(None), slice(None))
+
+    def part(self, index: Index, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read rows and columns of a section."""
+        if self.upwards:
+            height = self.planes.plane[0]
+            first, stop, _ = rows.indices(height)
+            rows = slice(height - stop, height - first)
+        values = self.planes.part(index, rows, columns)
         if self.shifted:
             values = values.view(np.uint8) ^ np.uint8(0x80)
         return values[::-1] if self.upwards else values

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.volumes import (
     Contents,
     Volume,
     array_volume,
     name_axes,
-    raw_planes,
 )
 
 
@@ -38,8 +39,11 @@ def contents(path: Path) -> Contents:
         array = np.memmap(path, dtype, "r", offset, shape, order="F")
         return Contents((array_volume(array, axes),))
     tail = 3 if axes.endswith("S") else 2
-    read = raw_planes(path, offset, dtype, shape, tail)
-    return Contents((Volume(axes, shape, dtype, read),))
+    planes = RawPlanes(path, offset, dtype, shape, tail)
+    volume = Volume(axes, shape, dtype, planes)
+    if tail == 2:
+        volume = replace(volume, part=planes.part, chunk=planes.chunk)
+    return Contents((volume,))
 
 
 def _axes(shape: tuple[int, ...]) -> str:

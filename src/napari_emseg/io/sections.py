@@ -21,6 +21,10 @@ BAND_BYTES = 64 * 2**20
 """What is thinned out while it is read is read in bands of so many bytes."""
 
 
+KEPT_BYTES = 2**24
+"""Of larger sections of which no part can be read alone, the last one is kept."""
+
+
 class SectionArray:
     """Sections `(z, y, x)` that are read when sliced; safe to share by threads.
 
@@ -93,8 +97,11 @@ class SectionArray:
         which, rest = self._split(key)
         if isinstance(which, SupportsIndex) and not isinstance(which, np.ndarray):
             z = int(np.arange(self.shape[0])[which])
-            if self._part is not None and all(isinstance(r, slice) for r in rest):
+            slices = all(isinstance(r, slice) for r in rest)
+            if self._part is not None and slices:
                 return self._parts(z, *rest)
+            if self._keeps and rest != (slice(None), slice(None)):
+                return self._part_of_kept(z, rest)
             return np.asarray(self._section(z)[rest])
         picked = np.arange(self.shape[0])[which]
         if len(picked) == 0:
@@ -131,6 +138,19 @@ class SectionArray:
             for b in bands
         ]
         return values[0] if len(values) == 1 else np.concatenate(values)
+
+    @property
+    def _keeps(self) -> bool:
+        """True if a section is so large that it is decoded once for many parts."""
+        large = self.nbytes // self.shape[0] >= KEPT_BYTES
+        return large and self._part is None and self._depth == 1
+
+    def _part_of_kept(self, z: int, rest: tuple[Any, ...]) -> NDArray[Any]:
+        with self._lock:
+            if self._slab is None or self._slab[0] != z:
+                self._slab = None  # before the next one is read
+                self._slab = (z, self._load(z, z + 1)[0])
+            return np.array(self._slab[1][rest])
 
     def _load_part(self, z: int, rows: slice, columns: slice) -> NDArray[Any]:
         if self._part is None:

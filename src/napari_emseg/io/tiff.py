@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.tiff_notes import provenance, voxel_size_nm
-from napari_emseg.io.volumes import Contents, Index, Volume, array_volume, raw_planes
+from napari_emseg.io.tiff_pages import Pages, chunk_of
+from napari_emseg.io.volumes import Contents, Index, Volume, array_volume
 
 _MIN_IS_WHITE = 0
 _PALETTE = 3
@@ -29,7 +30,7 @@ def contents(path: Path) -> Contents:
     """List the series of a TIFF file and their pyramid levels."""
     tif, series = _open(path)
     # Closed with the last volume that reads from it.
-    pages = _Pages(path, tif)
+    pages = Pages(path, tif)
     volumes = tuple(
         _volume(pages, one, nth) for nth, one in enumerate(series) if _is_whole(one)
     )
@@ -108,74 +109,21 @@ def _question(series: list[TiffPageSeries]) -> str:
     )
 
 
-class _Pages:
-    """Reads pages of an open file from any thread; closes it when no longer used."""
-
-    def __init__(self, path: Path, tif: TiffFile) -> None:
-        self.path = path
-        self.tif = tif
-        tif.filehandle.set_lock(True)
-        # The file's own lock: values are read under it too, which moves the file.
-        self.lock = tif.filehandle.lock
-        weakref.finalize(self, tif.close)
-
-    def read(self, series: TiffPageSeries, nth: int) -> NDArray[Any]:
-        """Return page `nth` of a series as stored."""
-        with self.lock:
-            page = series[nth]
-            if page is None:
-                msg = f"page {nth} is missing; the file says it is in another one"
-                raise UnreadableError(msg)
-            if page.parent is not self.tif:
-                return self._read_elsewhere(page)
-            self._check(page, series)
-        return np.asarray(page.asarray())
-
-    def _read_elsewhere(self, page: TiffPage | TiffFrame) -> NDArray[Any]:
-        """Read a page of an OME series that spans files, which tifffile closes."""
-        handle = page.parent.filehandle
-        handle.open()
-        try:
-            return np.asarray(page.asarray())
-        finally:
-            handle.close()
-
-    def _check(self, page: TiffPage | TiffFrame, series: TiffPageSeries) -> None:
-        size = self.tif.filehandle.size
-        ends = zip(page.dataoffsets, page.databytecounts, strict=False)
-        if not page.dataoffsets or max(a + n for a, n in ends) > size:
-            msg = f"page {page.index} is cut short, the file ends before its values"
-            raise UnreadableError(msg)
-        # tifffile would fill in zeros.
-        stored = min(len(page.dataoffsets), len(page.databytecounts))
-        like = page.keyframe or series.keyframe
-        needed = 1 if like.is_contiguous else prod(like.chunked)
-        if stored < needed:
-            msg = f"page {page.index} has {stored} of {needed} strips or tiles only"
-            raise UnreadableError(msg)
-        if series.kind == "uniform" and page.aspage().shape != series.keyframe.shape:
-            msg = (
-                f"page {page.index} is {page.aspage().shape}, "
-                f"where {series.keyframe.shape} was expected"
-            )
-            raise UnreadableError(msg)
-
-
 class _SeriesArray:
     """A series as an array that is indexed by an integer for each axis over pages."""
 
-    def __init__(self, pages: _Pages, series: TiffPageSeries) -> None:
+    def __init__(self, pages: Pages, series: TiffPageSeries) -> None:
         self.shape = tuple(series.shape)
         self.dtype = np.dtype(series.dtype)
         self._tone = _tone(series.keyframe)
         self._lead = _axes_over_pages(self.shape, series.keyframe.size)
-        self._planes: Callable[[Index], NDArray[Any]] | None = None
+        self._planes: RawPlanes | None = None
         self._pages = pages
         self._series = series
         if series.dataoffset is not None:
             stored = self.dtype.newbyteorder(pages.tif.byteorder)
             self._lead = min(series.axes.find(a) % 99 for a in "YXS")
-            self._planes = raw_planes(
+            self._planes = RawPlanes(
                 pages.path,
                 series.dataoffset,
                 stored,
@@ -183,12 +131,24 @@ class _SeriesArray:
                 len(self.shape) - self._lead,
             )
 
+    @property
+    def chunk(self) -> tuple[int, int] | None:
+        """`(y, x)` of what is read at once of a picture; None: all of it."""
+        if self._planes is None:
+            return chunk_of(self._series)
+        return self._planes.chunk if self._planes.tail == 2 else None
+
     def __getitem__(self, key: Index) -> NDArray[Any]:
         lead, rest = key[: self._lead], key[self._lead :]
         if self._planes is not None:
+            if self._planes.tail == 2 and isinstance(rest[0], slice):
+                return self._tone(self._planes.rows(lead, rest[0])[:, rest[1]])
             return self._tone(self._planes(lead)[rest])
         over = self.shape[: self._lead]
         nth = int(np.ravel_multi_index(lead, over)) if over else 0
+        whole = rest == (slice(None), slice(None))
+        if self.chunk is not None and len(rest) == 2 and not whole:
+            return self._tone(self._pages.read_part(self._series, nth, *rest))
         page = self._pages.read(self._series, nth)
         return self._tone(page.reshape(self.shape[self._lead :])[rest])
 
@@ -217,7 +177,7 @@ def _tone(page: TiffPage) -> Callable[[NDArray[Any]], NDArray[Any]]:
     return np.invert
 
 
-def _volume(pages: _Pages, series: TiffPageSeries, nth: int) -> Volume:
+def _volume(pages: Pages, series: TiffPageSeries, nth: int) -> Volume:
     size = voxel_size_nm(pages.tif, nth)
     full = _level(pages, series)
     levels = []
@@ -232,7 +192,7 @@ def _volume(pages: _Pages, series: TiffPageSeries, nth: int) -> Volume:
     )
 
 
-def _level(pages: _Pages, series: TiffPageSeries) -> Volume:
+def _level(pages: Pages, series: TiffPageSeries) -> Volume:
     axes = series.axes
     if series.keyframe.photometric == _INKS:
         msg = "is in CMYK, inks for printing; save it as grey"
@@ -240,4 +200,5 @@ def _level(pages: _Pages, series: TiffPageSeries) -> Volume:
     two = series.keyframe.samplesperpixel == 2
     if two and not any(kind in (1, 2) for kind in series.keyframe.extrasamples):
         axes = axes.replace("S", "C")  # two channels, not grey with transparency
-    return array_volume(_SeriesArray(pages, series), axes)
+    array = _SeriesArray(pages, series)
+    return replace(array_volume(array, axes), chunk=array.chunk)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,47 +149,3 @@ def chunked(volume: Volume, axes: str, chunks: tuple[int, ...] | None) -> Volume
     section = prod(volume.shape[volume.axes.index("Y") :]) * volume.dtype.itemsize
     deep = min(chunks[axes.index("Z")], volume.sizes["Z"], SLAB_BYTES // section)
     return replace(volume, depth=max(1, deep))
-
-
-def raw_planes(
-    path: Path, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], tail: int
-) -> Callable[[Index], NDArray[Any]]:
-    """Return a reader of planes that lie one after the other in a file.
-
-    Plain reading rather than a memory map: pages of a map count as memory of the
-    process, and a map of a file that is cut short kills it.
-
-    Parameters
-    ----------
-    path, offset
-        Where the first value lies, in bytes.
-    dtype
-        As stored, with its byte order.
-    shape
-        Of the whole array.
-    tail
-        How many of the last axes make a plane.
-
-    Raises
-    ------
-    UnreadableError
-        If the file is too short for the shape.
-    """
-    needed = offset + prod(shape) * dtype.itemsize
-    size = path.stat().st_size
-    if size < needed:
-        msg = (
-            f"is cut short: {shape} {dtype} needs {needed:,} bytes, "
-            f"the file has {size:,}"
-        )
-        raise UnreadableError(msg)
-    lead, plane = shape[: len(shape) - tail], shape[len(shape) - tail :]
-    count = prod(plane)
-
-    def read(index: Index) -> NDArray[Any]:
-        nth = int(np.ravel_multi_index(index, lead)) if lead else 0
-        start = offset + nth * count * dtype.itemsize
-        values = np.fromfile(path, dtype, count, offset=start)
-        return values.reshape(plane)
-
-    return read

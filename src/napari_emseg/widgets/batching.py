@@ -144,7 +144,7 @@ class Batching(QObject):
         known = isinstance(result, Summary | Forecast)
         self.board.end(result if known else None)
         if isinstance(result, Forecast):
-            self.words = result.words
+            self.words = "\n".join([result.words, *result.notes])
         elif isinstance(result, Summary):
             self.summary = result
             self.words = summary_in_words(result)
