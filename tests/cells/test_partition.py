@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
 from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
@@ -18,9 +20,11 @@ def graph(n: int, *edges: tuple[int, int, float, float]) -> Regions:
     table = np.array(sorted(edges), float).reshape(-1, 4)
     return Regions(
         sizes=np.array([0] + [500] * n),
+        depths=np.full(n + 1, 5.0),
         edges=table[:, :2].astype(np.int64),
         membrane=table[:, 2],
         length=table[:, 3],
+        openings=np.zeros(len(table)),
     )
 
 
@@ -33,6 +37,21 @@ def test_the_tree_joins_the_weakest_first_and_averages_boundaries() -> None:
     assert tree.cut(0.05).tolist() == [0, 1, 2, 3]
     assert tree.cut(0.5).tolist() == [0, 1, 1, 2]
     assert tree.cut(0.71).tolist() == [0, 1, 1, 1]
+
+
+def test_the_wider_a_boundary_stands_open_the_less_it_counts() -> None:
+    # 3 is a bulge of 2, and 1 a large cell: what is a wide door of the bulge is but
+    # a narrow one of the two together
+    regions = graph(3, (1, 2, 0.8, 10), (1, 3, 0.8, 10), (2, 3, 0.8, 10))
+    regions = replace(
+        regions,
+        depths=np.array([1.0, 40.0, 20.0, 4.0]),
+        openings=np.array([0.0, 2.0, 3.0]),
+    )
+    np.testing.assert_allclose(regions.strength, [0.8, 0.4, 0.2])
+    tree = MergeTree.of(regions)
+    np.testing.assert_allclose(tree.heights, [0.2, 0.72])
+    assert tree.cut(0.5).tolist() == [0, 1, 2, 2]
 
 
 def test_a_boundary_as_strong_as_the_threshold_stays() -> None:
@@ -65,11 +84,17 @@ def test_mutex_watershed_keeps_apart_what_the_strongest_repels() -> None:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Regions:
+    """Regions of any width, whose boundaries stand open as wide as that allows."""
     n = draw(st.integers(2, 12))
     pairs = [(a, b) for a in range(1, n + 1) for b in range(a + 1, n + 1)]
     chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, unique=True))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    return graph(n, *((a, b, rng.random(), rng.integers(1, 40)) for a, b in chosen))
+    made = graph(n, *((a, b, rng.random(), rng.integers(1, 40)) for a, b in chosen))
+    depths = rng.integers(1, 9, n + 1).astype(float)
+    narrower = depths[made.edges].min(axis=1)
+    share = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    openings = np.floor(rng.random(len(narrower)) * share * (narrower + 0.99))
+    return replace(made, depths=depths, openings=openings)
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,16 +104,18 @@ def test_a_cut_of_the_tree_is_what_stopping_there_gives(
 ) -> None:
     """An implementation of others, run anew for each threshold, agrees."""
     n = len(regions.sizes)
+    strength = regions.strength
     other = GaspClusterPolicy(linkage="mean").optimize(
         UndirectedGraph.from_unique_edges(n, regions.edges.astype(np.uint64)),
-        np.maximum(threshold - regions.membrane, -1.0),
+        np.maximum(threshold - strength, -1.0),
         edge_sizes=regions.length,
     )
     tree = MergeTree.of(regions)
     assert (np.diff(tree.heights) >= 0).all()
     ours = tree.cut(threshold)
     assert same_partition(ours, stopped(regions, threshold))
-    if np.all(regions.membrane < threshold) or np.all(regions.membrane >= threshold):
+    closed = not regions.openings.any()
+    if closed and (np.all(strength < threshold) or np.all(strength >= threshold)):
         assert same_partition(ours, np.asarray(other))
 
 
@@ -96,19 +123,27 @@ def stopped(regions: Regions, threshold: float) -> np.ndarray:
     """Join the weakest boundary again and again, measured anew from scratch."""
     into = np.arange(len(regions.sizes))
     while True:
-        sums: dict[tuple[int, int], list[float]] = {}
-        for (a, b), p, length in zip(
-            regions.edges, regions.membrane, regions.length, strict=True
+        found: dict[tuple[int, int], list[float]] = {}
+        for (a, b), p, length, opening in zip(
+            regions.edges,
+            regions.membrane,
+            regions.length,
+            regions.openings,
+            strict=True,
         ):
             key = tuple(sorted((int(into[a]), int(into[b]))))
             if key[0] != key[1]:
-                total = sums.setdefault(key, [0.0, 0.0])
+                total = found.setdefault(key, [0.0, 0.0, 0.0])
                 total[0] += p * length
                 total[1] += length
-        means = {key: s / length for key, (s, length) in sums.items()}
-        if not means or min(means.values()) >= threshold:
+                total[2] = max(total[2], opening)
+        strengths = {}
+        for (a, b), (total, length, opening) in found.items():
+            width = min(regions.depths[into == part].max() for part in (a, b))
+            strengths[a, b] = total / length * (1 - opening / width)
+        if not strengths or min(strengths.values()) >= threshold:
             return into
-        a, b = min(means, key=lambda key: means[key])
+        a, b = min(strengths, key=lambda key: strengths[key])
         into[into == b] = a
 
 

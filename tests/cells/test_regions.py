@@ -4,6 +4,7 @@ import pytest
 from napari_emseg.cells.regions import (
     Regions,
     Strengths,
+    depths_of,
     drop_small,
     join_small,
     regions_of,
@@ -16,9 +17,11 @@ def chain() -> Regions:
     """Regions in a row, 1 – 2 – 3 – 4, with ever stronger membranes between."""
     return Regions(
         sizes=np.array([0, 50, 30, 40, 200]),
+        depths=np.array([1.0, 8, 4, 5, 5]),
         edges=np.array([[1, 2], [2, 3], [3, 4]]),
         membrane=np.array([0.2, 0.4, 0.6]),
         length=np.array([10.0, 20.0, 30.0]),
+        openings=np.array([0.0, 0.0, 1.0]),
     )
 
 
@@ -33,11 +36,19 @@ def test_seams_and_what_is_measured_on_them() -> None:
     near = np.ones((3, 4), bool)
     near[1] = False
     sizes = np.array([0, 4, 4, 2])
-    regions = regions_of(sizes, seams.ends, Strengths.along(seams, membrane, near))
+    # 1 and 2 meet where 3 px and 2 px are to the next membrane; 1 and 3 at membranes
+    depth = np.array([[0, 3, 2, 1], [0, 1, 1, 1], [0, 0, 1, 0]], np.float32)
+    depths = depths_of(fragments, depth)
+    assert depths[1:].tolist() == [3, 2, 1]
+    strengths = Strengths.along(seams, membrane, near, depth)
+    regions = regions_of(sizes, depths, seams.ends, strengths)
+    assert regions.openings.tolist() == [2, 0]
+    np.testing.assert_allclose(regions.strength[0], 0, atol=1e-9)
+    assert regions.strength[1] == regions.membrane[1]
     np.testing.assert_allclose(regions.membrane * 12, [2, 8.5], rtol=3e-3)
     np.testing.assert_allclose(regions.length, [1, 2], rtol=3e-3)
-    nowhere = Strengths.along(seams, membrane, np.zeros((3, 4), bool))
-    far = regions_of(sizes, seams.ends, nowhere)
+    nowhere = Strengths.along(seams, membrane, np.zeros((3, 4), bool), depth)
+    far = regions_of(sizes, depths, seams.ends, nowhere)
     np.testing.assert_allclose(far.membrane * 12, [4, 8.5])
     assert seams.between(np.array([0, 1, 1, 2])).tolist() == [8, 9]
     assert seams.between(np.array([0, 1, 2, 0])).tolist() == [2, 6]
@@ -49,10 +60,14 @@ def test_merged_regions_add_up(chain: Regions) -> None:
     assert merged.edges.tolist() == [[1, 2]]
     assert merged.length.tolist() == [50]
     assert merged.membrane[0] == pytest.approx((0.4 * 20 + 0.6 * 30) / 50)
+    assert merged.depths.tolist() == [1, 8, 5]
+    assert merged.openings.tolist() == [1]
+    assert merged.strength[0] == pytest.approx(merged.membrane[0] * 4 / 5)
 
 
 def test_small_regions_join_over_the_weakest_membrane(chain: Regions) -> None:
     # 1 and 2 join each other, and 3 joins 2: together they are large enough
+    np.testing.assert_allclose(chain.strength, [0.2, 0.4, 0.48])
     assert join_small(chain, 100).tolist() == [0, 1, 1, 1, 2]
     assert join_small(chain, 60).tolist() == [0, 1, 1, 1, 2]
     assert join_small(chain, 35).tolist() == [0, 1, 1, 2, 3]
@@ -63,9 +78,11 @@ def test_small_regions_without_neighbours_become_background() -> None:
     nothing = np.zeros(0)
     lone = Regions(
         sizes=np.array([0, 5, 200]),
+        depths=np.ones(3),
         edges=np.zeros((0, 2), np.int64),
         membrane=nothing,
         length=nothing,
+        openings=nothing,
     )
     assert join_small(lone, 100).tolist() == [0, 0, 1]
 

@@ -23,7 +23,7 @@ from napari_emseg.cells.blocks import (
 )
 from napari_emseg.cells.regions import Strengths
 
-SUMS = ("near", "all", "membrane_near", "membrane")
+FOUND = ("near", "all", "membrane_near", "membrane", "opening")
 SIDES = ("top", "left", "bottom", "right")
 
 
@@ -168,18 +168,19 @@ def _to_table(found: BlockFragments) -> tables.Table:
     table = {
         "fragments": found.fragments,
         "sizes": found.sizes,
+        "depths": found.depths,
         "ends": found.ends,
-        **{f"sum_{name}": getattr(found.strengths, name) for name in SUMS},
+        **{f"seam_{name}": getattr(found.strengths, name) for name in FOUND},
     }
     for name, rim in zip(SIDES, found.rims, strict=True):
         table |= {f"{name}_places": rim.places, f"{name}_strength": rim.strength}
-        table |= {f"{name}_near": rim.near}
+        table |= {f"{name}_near": rim.near, f"{name}_depth": rim.depth}
     return table
 
 
 def _from_table(area: Area, table: tables.Table) -> BlockFragments:
     top, left, bottom, right = (
-        Rim(table[f"{s}_places"], table[f"{s}_strength"], table[f"{s}_near"])
+        Rim(*(table[f"{s}_{name}"] for name in ("places", "strength", "near", "depth")))
         for s in SIDES
     )
     return BlockFragments(
@@ -187,8 +188,9 @@ def _from_table(area: Area, table: tables.Table) -> BlockFragments:
         places=np.zeros((0, 0), np.uint64),
         fragments=table["fragments"],
         sizes=table["sizes"],
+        depths=table["depths"],
         ends=table["ends"],
-        strengths=Strengths(*(table[f"sum_{name}"] for name in SUMS)),
+        strengths=Strengths(*(table[f"seam_{name}"] for name in FOUND)),
         rims=(top, left, bottom, right),
         unsure=0,
     )

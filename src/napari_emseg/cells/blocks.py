@@ -12,7 +12,7 @@ depends on them, count as flooded from outside:
 
 A fragment is known by its place: the number, row by row, of the first pixel of its seed
 in the section. So blocks agree about it without having met. What is measured at the
-seams are sums of whole numbers, and blocks' sums add up to the section's.
+seams are sums of whole numbers and largest values, and so blocks add up to the section.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.cells.fragments import BROAD, joined, reach_of, strength_of
-from napari_emseg.cells.regions import Strengths, regions_of
+from napari_emseg.cells.regions import Strengths, depths_of, regions_of
 from napari_emseg.cells.seams import seams_of
 from napari_emseg.cells.windows import Area, Found, Window, fragments_of
 from napari_emseg.core.settings import CellSettings
@@ -44,11 +44,15 @@ BEYOND = np.uint64(2**63)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rim:
-    """The pixels along one side of a block: places, membrane, and if that counts."""
+    """The pixels along one side of a block.
+
+    Their places, membrane, if that counts, and distance to membranes.
+    """
 
     places: NDArray[np.uint64]
     strength: NDArray[np.float32]
     near: NDArray[np.bool_]
+    depth: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +70,8 @@ class BlockFragments:
         `(n,)` those that occur, ascending.
     sizes
         `(n,)` their pixels inside.
+    depths
+        `(n,)` distance to membranes where they are widest, px.
     ends
         `(m, 2)` pairs of fragments that meet.
     strengths
@@ -80,6 +86,7 @@ class BlockFragments:
     places: NDArray[np.uint64]
     fragments: NDArray[np.uint64]
     sizes: NDArray[np.int64]
+    depths: NDArray[np.float32]
     ends: NDArray[np.uint64]
     strengths: Strengths
     rims: tuple[Rim, Rim, Rim, Rim]
@@ -145,16 +152,19 @@ def join_blocks(blocks: Sequence[BlockFragments], settings: CellSettings) -> Joi
     named = (block.fragments for block in blocks)
     known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
     n = len(known)
-    sizes = np.zeros(n, np.int64)
+    sizes, depths = np.zeros(n, np.int64), np.ones(n, np.float32)
     for block in blocks:
-        sizes[np.searchsorted(known, block.fragments)] += block.sizes
+        which = np.searchsorted(known, block.fragments)
+        sizes[which] += block.sizes
+        depths[which] = np.maximum(depths[which], block.depths)
     seams = [(b.ends, b.strengths) for b in blocks]
     seams += [_across(a, b) for a, b in _neighbours(blocks)]
     both = np.concatenate([np.zeros((0, 2), np.uint64), *(ends for ends, _ in seams)])
     pairs = np.searchsorted(known, both).astype(np.int64)
     key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
     strengths = Strengths.added([some for _, some in seams], edges, len(key))
-    regions = regions_of(sizes, np.stack(np.divmod(key, n), axis=1), strengths)
+    ends = np.stack(np.divmod(key, n), axis=1)
+    regions = regions_of(sizes, depths, ends, strengths)
     ids = joined(regions, settings)
     return Joined(known[1:], ids[1:].astype(np.uint32))
 
@@ -207,9 +217,11 @@ def _across(one: Rim, other: Rim) -> tuple[NDArray[np.uint64], Strengths]:
     first = one.strength > other.strength
     strength = np.where(first, one.strength, other.strength)[meet]
     near = np.where(first, one.near, other.near)[meet]
+    opening = np.minimum(one.depth, other.depth)[meet]
     pairs = np.sort(np.stack([a[meet], b[meet]], axis=1), axis=1)
     ends, edges = np.unique(pairs, axis=0, return_inverse=True)
-    return ends, Strengths.of_pixels(edges.ravel(), len(ends), strength, near)
+    m = len(ends)
+    return ends, Strengths.of_pixels(edges.ravel(), m, strength, near, opening)
 
 
 def _measured(
@@ -219,6 +231,7 @@ def _measured(
     at = window.inside(block)
     labels = np.ascontiguousarray(found.labels[at])
     strength = np.ascontiguousarray(found.strength[at])
+    depth = np.ascontiguousarray(found.depth[at])
     reach = reach_of(found.inside)[at]
     names = np.concatenate([np.zeros(1, np.uint64), window.places(found.first)])
     seams = seams_of(labels, strength)
@@ -229,7 +242,12 @@ def _measured(
     near = reach <= BROAD
     sides = ((0, ...), (..., 0), (-1, ...), (..., -1))
     top, left, bottom, right = (
-        Rim(places[side].copy(), strength[side].copy(), near[side].copy())
+        Rim(
+            places[side].copy(),
+            strength[side].copy(),
+            near[side].copy(),
+            depth[side].copy(),
+        )
         for side in sides
     )
     return BlockFragments(
@@ -237,8 +255,9 @@ def _measured(
         places=places,
         fragments=names[there],
         sizes=sizes[there].astype(np.int64),
+        depths=depths_of(labels, depth)[there],
         ends=names[seams.ends].reshape(-1, 2),
-        strengths=Strengths.along(seams, strength, near),
+        strengths=Strengths.along(seams, strength, near, depth),
         rims=(top, left, bottom, right),
         unsure=unsure,
     )

@@ -15,6 +15,7 @@ from napari_emseg.cells.partition import partition
 from napari_emseg.cells.regions import (
     Regions,
     Strengths,
+    depths_of,
     drop_small,
     join_small,
     regions_of,
@@ -51,7 +52,7 @@ class Fragments:
     reach
         `(y, x)` uint8, distance to the next place inside, px, rounded up; 0 inside.
     regions
-        The fragments' sizes, neighbours and boundaries; their `membrane` is on the
+        The fragments' sizes, neighbours and boundaries; their `strength` is on the
         scale of `CellSettings.join`.
     tree
         The order in which agglomeration joins them.
@@ -120,12 +121,13 @@ def find_fragments(
         inside &= ~exclude
         membrane = np.where(exclude, np.float32(0), membrane)
     strength = strength_of(membrane, threshold)
-    labels = flood(strength, seeds(distance_transform(inside)), exclude)
+    depth = distance_transform(inside)
+    labels = flood(strength, seeds(depth), exclude)
     reach = reach_of(inside)
     seams = seams_of(labels, strength)
     sizes = np.bincount(labels[inside], minlength=int(labels.max()) + 1)
-    strengths = Strengths.along(seams, strength, reach <= BROAD)
-    regions = regions_of(sizes, seams.ends, strengths)
+    strengths = Strengths.along(seams, strength, reach <= BROAD, depth)
+    regions = regions_of(sizes, depths_of(labels, depth), seams.ends, strengths)
     return Fragments(labels, reach, regions, MergeTree.of(regions), seams)
 
 

@@ -18,8 +18,8 @@ def partition(
 ) -> NDArray[np.int64]:
     """Map `(n,)` of regions to numbers of what they are part of, 0 to itself.
 
-    A boundary attracts by how far its mean strength is below `join`, and repels by how
-    far it is above. `multicut` finds the partition with the smallest sum of what is
+    A boundary attracts by how far its strength is below `join`, and repels by how far
+    it is above. `multicut` finds the partition with the smallest sum of what is
     cut, weighted by length: greedy contraction, mended by Kernighan and Lin's moves
     (Keuper et al. 2015). `mutex-watershed` takes boundaries by strength, joins where
     one attracts, and keeps apart for good what one repels (Wolf et al. 2018, on the
@@ -34,7 +34,7 @@ def partition(
     if len(regions.edges) == 0:
         return np.arange(n)
     graph = UndirectedGraph.from_unique_edges(n, regions.edges.astype(np.uint64))
-    weights = join - regions.membrane
+    weights = join - regions.strength
     if method == "multicut":
         problem = MulticutObjective(graph, weights * regions.length)
         found = KernighanLinMulticut().optimize(problem)

@@ -14,8 +14,8 @@ class Seams:
 
     Parameters
     ----------
-    pixels
-        `(k,)` positions in the flattened section.
+    pixels, beside
+        `(k,)` positions in the flattened section, of that pixel and of the other one.
     edges
         `(k,)` which of `ends` the two fragments are.
     ends
@@ -23,6 +23,7 @@ class Seams:
     """
 
     pixels: NDArray[np.int32]
+    beside: NDArray[np.int32]
     edges: NDArray[np.int32]
     ends: NDArray[np.int64]
 
@@ -36,15 +37,18 @@ class Seams:
 def seams_of(labels: NDArray[np.uint32], membrane: NDArray[np.float32]) -> Seams:
     """Find the seams of fragments `(y, x)`; `ends` ascend."""
     place = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
-    pixels, pairs = [], []
+    pixels, others, pairs = [], [], []
     n = int(labels.max()) + 1
     for axis in (0, 1):
         label, value, at = (np.moveaxis(a, axis, 0) for a in (labels, membrane, place))
         meet = (label[:-1] != label[1:]) & (label[:-1] > 0) & (label[1:] > 0)
         a, b = (part[meet].astype(np.int64) for part in (label[:-1], label[1:]))
         first = value[:-1][meet] > value[1:][meet]
-        pixels.append(np.where(first, at[:-1][meet], at[1:][meet]))
+        one, other = at[:-1][meet], at[1:][meet]
+        pixels.append(np.where(first, one, other))
+        others.append(np.where(first, other, one))
         pairs.append(np.minimum(a, b) * n + np.maximum(a, b))
     found, edges = np.unique(np.concatenate(pairs), return_inverse=True)
     ends = np.stack(np.divmod(found, n), axis=1)
-    return Seams(np.concatenate(pixels), edges.astype(np.int32), ends)
+    chosen, beside = np.concatenate(pixels), np.concatenate(others)
+    return Seams(chosen, beside, edges.astype(np.int32), ends)

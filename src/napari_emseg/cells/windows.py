@@ -92,6 +92,7 @@ class Found:
     unknown: NDArray[np.bool_]
     inside: NDArray[np.bool_]
     strength: NDArray[np.float32]
+    depth: NDArray[np.float32]
 
 
 def fragments_of(
@@ -106,20 +107,20 @@ def fragments_of(
         inside &= ~exclude
         membrane = np.where(exclude, np.float32(0), membrane)
     strength = strength_of(membrane, threshold)
-    seeds, unknown = _seeds(window, inside)
+    depth = distance_transform(inside)
+    seeds, unknown = _seeds(window, inside, depth)
     _, first = np.unique(seeds, return_index=True)
     first = first[1:] if (seeds == 0).any() else first
     outside = np.uint32(len(first) + 1)
     markers = np.where(unknown, outside, seeds)
     labels = flood(strength, markers, exclude)
-    return Found(labels, first, labels == outside, inside, strength)
+    return Found(labels, first, labels == outside, inside, strength, depth)
 
 
 def _seeds(
-    window: Window, inside: NDArray[np.bool_]
+    window: Window, inside: NDArray[np.bool_], depth: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Return seeds that are certain, numbered row by row, and what may be others."""
-    depth = distance_transform(inside)
     peaks = peaks_of(depth)
     areas = label(inside, connectivity=1)
     if window.whole:

@@ -141,12 +141,13 @@ class CellSettings(Settings):
         "best cut of all, or kept apart by the strongest membranes.",
     )
     join: float = Field(
-        0.8,
+        0.62,
         ge=0,
         le=1,
         title="Join below",
         description="Fragments are one cell where the membrane between them is weaker "
-        "than this; a probability at the threshold counts as 0.5.",
+        "than this; a probability at the threshold counts as 0.5, wide openings weaken "
+        "it.",
     )
     minimum_size: int = Field(
         100,
@@ -162,7 +163,7 @@ class CellSettings(Settings):
         description="Give them to the cell they flow into, or make them background.",
     )
     grow: int = Field(
-        8,
+        12,
         ge=0,
         le=100,
         title="Grow cells",
