@@ -19,6 +19,7 @@ from napari.utils.interactions import (
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.correct_panel import CorrectPanel
+from napari_emseg.widgets.linked_layers import LINKED
 from napari_emseg.widgets.tools import TOOLS
 
 
@@ -134,6 +135,16 @@ def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
         return Sitting(window, panel, Hand(window, layer))
 
     return open_sitting
+
+
+def test_napari_can_name_what_is_bound_to_keys(open_sitting) -> None:
+    # it does so at every key that is pressed over a layer, and fails on a partial
+    sitting = open_sitting()
+    sitting.choose("Cut")
+    layers = [sitting.panel.layers.layer(name) for name in LINKED]
+    for owner in (sitting.window.viewer, *layers):
+        assert owner.keymap
+        assert all(act.__name__ for act in owner.keymap.values())
 
 
 SPATIAL = {"scale": (50, 4, 4), "translate": (100, 30, -20), "units": ("nm",) * 3}
@@ -346,11 +357,13 @@ def random_step(sitting: Sitting, rng: np.random.Generator) -> None:
     elif kind == "fill" and name != "membranes":
         layer.fill((z, y, x), value)
     elif kind == "tool":
-        tool = TOOLS[rng.integers(1, len(TOOLS))]
+        tool = TOOLS[rng.integers(len(TOOLS))]
         if panel.pointer.tool is not tool:
             panel._on_tool(tool)
         ends = rng.integers(0, sitting.cells().shape, (2, 2))
-        if tool.gesture in ("stroke", "stroke or two clicks"):
+        if tool.gesture == "wire":
+            random_wire(sitting, rng, z, ends)
+        elif tool.gesture in ("stroke", "stroke or two clicks"):
             sitting.hand.drag(z, *(tuple(end) for end in ends))
         else:
             sitting.hand.click(z, y, x)
@@ -367,6 +380,27 @@ def random_step(sitting: Sitting, rng: np.random.Generator) -> None:
         sitting.window.qtbot.wait(1)
 
 
+def random_wire(
+    sitting: Sitting, rng: np.random.Generator, z: int, ends: np.ndarray
+) -> None:
+    """Click along a membrane; set it, drop it, or leave it while other things are done.
+
+    Clicks may come too soon, and in another section than those before.
+    """
+    wiring = sitting.panel.pointer.wiring
+    for y, x in ends:
+        sitting.hand.click(z, y, x)
+        if rng.random() < 0.8:
+            sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
+    how = rng.choice(["set", "set", "double click", "drop", "leave"])
+    if how == "set":
+        press(sitting.window, "Enter")
+    elif how == "double click":
+        sitting.hand.double_click(z, *ends[-1])
+    elif how == "drop":
+        press(sitting.window, "Escape")
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_all_steps_through_the_viewer_can_be_taken_back(open_sitting, seed) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
@@ -378,6 +412,8 @@ def test_all_steps_through_the_viewer_can_be_taken_back(open_sitting, seed) -> N
     work = sitting.panel.layers.hand
     steps = len(work.history.undoable) - 1
     assert steps > STEPS / 20
+    tools = {edit.tool for edit in (*work.history.undoable, *work.history.redoable)}
+    assert "live-wire" in tools, tools
     last = sitting.state()
     for _ in range(steps):
         press(sitting.window, "Control-Z")

@@ -22,7 +22,7 @@ class Keys:
         self._before: dict[str, Any] = {}
         self.over_layers = {key: acts[key] for key in LAYERS_TOO}
         for key, act in acts.items():
-            self._before[key] = viewer.bind_key(key, _alone(act), overwrite=True)
+            self._before[key] = viewer.bind_key(key, alone(act), overwrite=True)
 
     def unbind(self) -> None:
         """Give the keys back to whoever had them."""
@@ -33,7 +33,12 @@ class Keys:
             viewer.bind_key(key, before, overwrite=True)
 
 
-def _alone(act: Act) -> Act:
+def alone(act: Act) -> Act:
+    """Return a function for a key, which calls `act` with nothing.
+
+    napari asks every function that is bound for its name, which a partial hasn't got.
+    """
+
     def on_key(*_: Any) -> None:
         act()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 from napari.layers import Labels, Layer
@@ -13,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.handwork import HandWork, login_name
 from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.keys import alone
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.strokes import strokes_of
@@ -148,7 +148,7 @@ class LinkedLayers(QObject):
             self._followed[name] = layer
             layer.events.paint.connect(self._on_painted)
             for key, act in self._bound:
-                layer.bind_key(key, partial(_call, act), overwrite=True)
+                layer.bind_key(key, alone(act), overwrite=True)
 
     def _on_painted(self, event: Any) -> None:
         """Look at a stroke of napari's soon: it may tell before it writes."""
@@ -199,7 +199,3 @@ class LinkedLayers(QObject):
         layer = self._desk.source_layer
         if self._hand is not None and layer is not None:
             self._hand.linked.settle(section_on_screen(self._desk.viewer, layer))
-
-
-def _call(act: Callable[..., None], *_: Any) -> None:
-    act()
