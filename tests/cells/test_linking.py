@@ -88,8 +88,9 @@ def test_a_profile_that_is_missed_in_some_sections_is_found_again() -> None:
 
 
 RETURNING = ("aaaaaa", "aaaa.b", "aaaa.b", "aaaaaa")
-ENDING = ("aaa.bb", "aaa.bb", "aaaaaa", "aaaaaa")
+ENDING = ("aaa.bb",) * 4 + ("aaaaaa",) * 2
 STARTING = ENDING[::-1]
+SHORT = ("aaa.bb",) * 2 + ("aaaaaa",) * 2
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,22 @@ STARTING = ENDING[::-1]
         (STARTING, "returning", 2),
         (STARTING, "all", 1),
         (STARTING, "none", 2),
+        (SHORT, "returning", 1),
+        (SHORT[::-1], "returning", 1),
+        (SHORT, "none", 2),
     ],
 )
 def test_branches(sections, branches: str, cells: int) -> None:
     assert linked(drawn(*sections), branches=branches).max() == cells
+
+
+def test_a_short_bit_joins_the_longer_cell_that_it_shares_most_with() -> None:
+    # b has two profiles, and lies in a where it begins and in c where it ends
+    before, after = ("aaaa.ccccccc",) * 3, ("aa.ccccccccc",) * 3
+    found = linked(drawn(*before, "aaab.ccccccc", "aa.bbb.ccccc", *after))
+    assert ids(found, 3, 0, 3) == ids(found, 4, 0, 4) == ids(found, 5, 0, 4)
+    assert ids(found, 0, 0, 0) != ids(found, 5, 0, 4)
+    assert found.max() == 2
 
 
 def test_cells_drawn_together_in_one_section_stay_apart() -> None:

@@ -19,6 +19,12 @@ BRIDGE = 2
 CONTAINED = 0.8
 """A profile with this share of its pixels in one other is a branch of it."""
 
+SHORT = 3
+"""A cell of so few profiles that begins or ends within a longer one is a bit of it."""
+
+Hosts = dict[int, tuple[int, int]]
+"""What profiles lie within, and how many pixels they share."""
+
 
 @dataclass(slots=True, eq=False)
 class _Section:
@@ -46,7 +52,8 @@ class Linker:
 
     A profile without a partner that lies within another is a branch of it. Cells drawn
     together in one section would become one for good that way, so by default branches
-    count only if they leave a cell and come back to it.
+    count only if they leave a cell and come back to it, or are a short bit that joins
+    no two longer cells.
 
     Only `BRIDGE + 1` sections are held at a time.
     """
@@ -55,8 +62,8 @@ class Linker:
         self._settings = settings
         self._recent: list[_Section] = []
         self._links: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        self._starts: dict[int, int] = {}
-        self._ends: dict[int, int] = {}
+        self._starts: Hosts = {}
+        self._ends: Hosts = {}
         self._firsts: list[int] = [0]
 
     def add(self, labels: NDArray[np.uint32]) -> None:
@@ -149,11 +156,9 @@ class Linker:
         a, b, shared = overlap.before, overlap.after, overlap.shared
         one, other = before.first + a - 1, now.first + b - 1
         begins = free[b] & (shared >= CONTAINED * now.sizes[b])
-        self._starts.update(
-            zip(other[begins].tolist(), one[begins].tolist(), strict=True)
-        )
+        self._starts.update(_hosts(other, one, shared, begins))
         ends = before.open[a] & (shared >= CONTAINED * before.sizes[a])
-        self._ends.update(zip(one[ends].tolist(), other[ends].tolist(), strict=True))
+        self._ends.update(_hosts(one, other, shared, ends))
 
     def _together(
         self, total: int, more: list[tuple[int, int]] | None = None
@@ -167,11 +172,33 @@ class Linker:
         if self._settings.branches == "none":
             return cell
         if self._settings.branches == "all":
-            return self._together(total, [*starts.items(), *ends.items()])
-        returns = {int(cell[k]): int(cell[host]) for k, host in ends.items()}
+            every = [(k, host) for k, (host, _) in (*starts.items(), *ends.items())]
+            return self._together(total, every)
+        returns = {int(cell[k]): int(cell[host]) for k, (host, _) in ends.items()}
         back = [
             (k, host)
-            for k, host in starts.items()
+            for k, (host, _) in starts.items()
             if returns.get(int(cell[k])) == int(cell[host])
         ]
-        return self._together(total, back)
+        bits = self._bits(self._together(total, back))
+        return self._together(total, back + bits)
+
+    def _bits(self, cell: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """For each short cell the longer one that it shares most with."""
+        profiles = np.bincount(cell)
+        best: dict[int, tuple[int, int, int]] = {}
+        for k, (host, shared) in (*self._starts.items(), *self._ends.items()):
+            bit, n = int(cell[k]), profiles[cell[k]]
+            if n <= SHORT and n < profiles[cell[host]]:
+                best[bit] = max(best.get(bit, (0, 0, 0)), (shared, k, host))
+        return [(k, host) for _, k, host in best.values()]
+
+
+def _hosts(
+    inner: NDArray[np.int64],
+    outer: NDArray[np.int64],
+    shared: NDArray[np.int64],
+    which: NDArray[np.bool_],
+) -> Hosts:
+    pairs = zip(outer[which].tolist(), shared[which].tolist(), strict=True)
+    return dict(zip(inner[which].tolist(), pairs, strict=True))

@@ -195,7 +195,7 @@ class CellSettings(Settings):
         "returning",
         title="Branches",
         description="Which profiles within another are branches of its cell: those "
-        "that leave and return to it, all, or none.",
+        "that leave and return to it and short bits, all, or none.",
     )
 
 
