@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from finetuning import QUICK, drawn, untaught
@@ -162,6 +164,33 @@ def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
     end(window)
     assert len(window.desk.training.curve) > reached
     assert len(window.desk.session.learning.rounds) == 1
+
+
+def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
+    window, panel, tmp_path
+) -> None:
+    """What a killed program leaves behind is a copy of its folder in mid-round."""
+    window.desk.session.review(0)
+    long(window)
+    learning = window.desk.session.learning
+    start(window, panel)
+    until_step(window, 3)
+    shutil.copytree(tmp_path / "own", tmp_path / "killed")
+    window.click(panel.run.stop)
+    end(window)
+    learning.folder = tmp_path / "killed"
+    name = learning.rounds[-1].name
+    assert panel.run.message.text() == (
+        f"{name} was broken off before its end; Resume goes on with it."
+    )
+    window.click(panel.run.resume)
+    until_step(window, 3)
+    assert window.desk.training.job.title == name
+    assert not panel.run.resume.isVisibleTo(panel)
+    window.click(panel.run.stop)
+    end(window)
+    assert [r.state for r in learning.rounds] == ["candidate"]
+    assert "broken off" not in panel.run.message.text()
 
 
 def test_an_error_is_shown_and_the_next_round_works(

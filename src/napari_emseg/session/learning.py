@@ -19,15 +19,14 @@ from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.records import Record
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
 from napari_emseg.session.ledger import Ledger
-from napari_emseg.session.lessons import Learnt, Lesson, fine_tuning, training_anew
+from napari_emseg.session.lessons import Learnt, Lesson, Settings, learning
 from napari_emseg.session.material import Material
 from napari_emseg.session.prospect import NOTHING
+from napari_emseg.session.resuming import going_on
 from napari_emseg.session.rounds import CANDIDATES, Round
 
 if TYPE_CHECKING:
     from napari_emseg.session.session import Session
-
-Settings = FinetuneSettings | NewWeightsSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +58,6 @@ class Learning:
         self.settings = FinetuneSettings()
         self.new_settings = NewWeightsSettings()
         self.ledger = Ledger()
-        self._last: tuple[str, Lesson, Settings] | None = None
         self._chosen: Path | None = None
         self._project: Path | None = None
         self.material.changed.connect(self._on_changed)
@@ -93,8 +91,13 @@ class Learning:
     @property
     def since(self) -> int:
         """Corrections since the latest round began."""
-        began = self.rounds[-1].began if self.rounds else None
-        return 0 if began is None else self.material.corrected(began)
+        latest = self._latest
+        return 0 if latest is None else self.material.corrected(latest.began)
+
+    @property
+    def _latest(self) -> Round | None:
+        """The latest round, and not weights that only lie in the folder."""
+        return next((r for r in reversed(self.rounds) if not r.found), None)
 
     def start(self, *, new: bool = False) -> Attempt:
         """Begin a round: from the weights in use, or of `new` ones.
@@ -128,7 +131,7 @@ class Learning:
         )
         lesson = Lesson(parent, teachers, output, invert, self.material.classes)
         self.ledger.add(round_)
-        return self._begin(round_, lesson, settings)
+        return self._begin(round_, lesson, learning(lesson, settings))
 
     def _own_settings(self, *, new: bool) -> Settings:
         """Return the settings of a round, on the device and as bright as runs are."""
@@ -142,13 +145,9 @@ class Learning:
 
     @property
     def resumable(self) -> Round | None:
-        """The latest round, if it was stopped and can go on."""
-        if self._last is None or self.busy:
-            return None
-        round_ = self.ledger.find(self._last[0])
-        if round_ is None or round_.state not in ("stopped", "candidate"):
-            return None
-        return round_ if round_.checkpoint.is_file() else None
+        """The latest round, if it was stopped and can go on, also after a restart."""
+        latest = None if self.busy else self._latest
+        return latest if latest is not None and latest.resumable else None
 
     def resume(self) -> Attempt:
         """Go on with the round that was stopped, with what it learnt from.
@@ -156,29 +155,42 @@ class Learning:
         Raises
         ------
         ValueError
-            If there is none.
+            If there is none, or the weights are gone that it began with.
         """
         round_ = self.resumable
-        if round_ is None or self._last is None:
+        if round_ is None:
             msg = "no round was stopped that could go on; start a new one"
             raise ValueError(msg)
-        _, lesson, settings = self._last
-        return self._begin(round_, lesson, settings)
+        if round_.parent and round_.beginning is None:
+            msg = (
+                f"{round_.parent}, which {round_.name} began with, is gone: start anew"
+            )
+            raise ValueError(msg)
+        lesson = Lesson(
+            round_.beginning or self._session.weights,
+            self.material.teachers(),
+            round_.output,
+            self._session.predict_settings.invert,
+            self.material.classes,
+        )
+        settings = self._own_settings(new=not round_.parent)
+        stacks = [source.stack for source in self._session.sources]
+        return self._begin(round_, lesson, going_on(lesson, settings, stacks))
 
-    def _begin(self, round_: Round, lesson: Lesson, settings: Settings) -> Attempt:
+    def _begin(
+        self, round_: Round, lesson: Lesson, work: Generator[Record, None, Learnt]
+    ) -> Attempt:
         stopping = Event()
         lesson.stop = stopping.is_set
-        self._last = round_.name, lesson, settings
-        if isinstance(settings, NewWeightsSettings):
-            work = training_anew(lesson, settings)
-        else:
-            work = fine_tuning(lesson, settings)
         self.ledger.change(round_.name, state="learning")
         return Attempt(round_.name, work, stopping.set)
 
     def finish(self, name: str, learnt: Learnt) -> None:
         """Keep what a round gave, as a candidate."""
         outcome = "" if learnt.comparison is None else learnt.comparison.words
+        round_ = self.ledger.known(name)
+        if not round_.checkpoint.is_file():  # it wasn't stopped
+            round_.forget_checkpoint()
         self.ledger.change(
             name,
             state="candidate",
@@ -218,7 +230,7 @@ class Learning:
             msg = f"{name} has no weights that could be accepted"
             raise ValueError(msg)
         if round_.output.parent.name == CANDIDATES:
-            round_.checkpoint.unlink(missing_ok=True)
+            round_.forget_checkpoint()
             round_, weights = round_.moved(round_.output.parent.parent)
         self.ledger.put(replace(round_, state="accepted"))
         self._session.choose_weights(weights)
@@ -226,7 +238,7 @@ class Learning:
 
     def reject(self, name: str) -> None:
         """Turn a candidate down; its file stays among the candidates."""
-        self.ledger.known(name).checkpoint.unlink(missing_ok=True)
+        self.ledger.known(name).forget_checkpoint()
         self.ledger.change(name, state="rejected")
 
     def roll_back(self, name: str | None = None) -> Weights:

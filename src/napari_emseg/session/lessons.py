@@ -17,13 +17,17 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.weights import Weights, replace_card
+from napari_emseg.session.lesson_file import write_lesson
 from napari_emseg.session.prospect import NO_WHOLE, NOTHING, united
+from napari_emseg.session.rounds import lesson_of
 from napari_emseg.session.taught import Teacher, as_labels
 from napari_emseg.train.holdout import Division, Spacing, divide
 
 if TYPE_CHECKING:
     from napari_emseg.train.acceptance import Comparison
     from napari_emseg.train.corrections import TrainingSet
+
+Settings = FinetuneSettings | NewWeightsSettings
 
 CLASSES = ("membrane", "inside")
 """Of all weights, at least; codes of corrections are one more."""
@@ -59,13 +63,15 @@ class Lesson:
     stop: Callable[[], bool] = bool
     sets: list[TrainingSet] = field(default_factory=list)
 
-    def read(self) -> Generator[Record, None, None]:
-        """Read what is known, one set for each stack.
+    def read(self, settings: Settings) -> Generator[Record, None, None]:
+        """Read what is known, one set for each stack, and keep it for another sitting.
 
         Raises
         ------
         ValueError
             If nothing is.
+        OSError
+            If it can't be read or written.
         """
         if self.sets:
             return
@@ -77,6 +83,14 @@ class Lesson:
         self.sets += [s for s in found.values() if s.reviewed or s.usable.pixels]
         if not self.sets:
             raise ValueError(NOTHING)
+        write_lesson(lesson_of(self.output), self.sets, settings, self.names)
+
+
+def learning(lesson: Lesson, settings: Settings) -> Generator[Record, None, Learnt]:
+    """Do what a round is to do; errors as of `fine_tuning` and `training_anew`."""
+    if isinstance(settings, NewWeightsSettings):
+        return (yield from training_anew(lesson, settings))
+    return (yield from fine_tuning(lesson, settings))
 
 
 def fine_tuning(
@@ -97,7 +111,7 @@ def fine_tuning(
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.train.finetune import finetune_weights
 
-    yield from lesson.read()
+    yield from lesson.read(settings)
     classes = new_classes(lesson.parent.card, lesson.names, lesson.sets)
     found = yield from finetune_weights(
         lesson.parent,
@@ -148,7 +162,7 @@ def training_anew(
     from napari_emseg.train.card import Split
     from napari_emseg.train.run import train_weights
 
-    yield from lesson.read()
+    yield from lesson.read(settings)
     known = max(lesson.sets, key=lambda s: len(_whole(s)))
     if not _whole(known):
         raise ValueError(NO_WHOLE)

@@ -14,6 +14,10 @@ PARTS = ("step", "settings", "network", "optimiser", "schedule", "average", "bes
 """What a checkpoint holds."""
 
 
+class DamagedError(ValueError):
+    """A file that is damaged, or no checkpoint."""
+
+
 def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     """Write beside the final name and rename when whole.
 
@@ -27,6 +31,8 @@ def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     # given a name instead of a file, torch makes a RuntimeError of a full disk
     with part.open("wb") as file:
         torch.save(contents, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 
@@ -35,7 +41,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    DamagedError
         If it is damaged, or something else.
     """
     # scores of a validation may be numpy numbers
@@ -50,4 +56,4 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         return {key: saved[key] for key in PARTS}
     except (EOFError, LookupError, RuntimeError, TypeError, UnpicklingError) as e:
         msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
-        raise ValueError(msg) from e
+        raise DamagedError(msg) from e

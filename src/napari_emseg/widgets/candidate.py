@@ -168,10 +168,12 @@ class CandidateBox(QWidget):
 def comparison_in_words(candidate: Round) -> tuple[str, str]:
     """Return a headline, and what was measured."""
     comparison = candidate.comparison
-    if comparison is None:
-        return candidate.name, candidate.outcome or "there was nothing to compare with"
-    headline, _, _ = comparison.words.partition(":")
-    return headline[:1].upper() + headline[1:], "\n".join(_lines(comparison))
+    said = candidate.outcome if comparison is None else comparison.words
+    headline, colon, rest = said.partition(": ")
+    if not colon:
+        return candidate.name, said or "there was nothing to compare with"
+    lines = [rest] if comparison is None else _lines(comparison)
+    return headline[:1].upper() + headline[1:], "\n".join(lines)
 
 
 def _lines(found: Comparison) -> list[str]:

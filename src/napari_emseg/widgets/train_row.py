@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_emseg.session.learning import Learning
+from napari_emseg.session.rounds import BROKEN_OFF
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 from napari_emseg.widgets.training import Training
 
@@ -87,7 +88,8 @@ class TrainRow(QWidget):
         busy = training.busy
         self.start.setEnabled(self._ready and not busy)
         self.stop.setEnabled(busy and not self._gives_up)
-        self.resume.setVisible(not busy and self._learning.resumable is not None)
+        stopped = None if busy else self._learning.resumable
+        self.resume.setVisible(stopped is not None)
         self.bar.setVisible(busy)
         self.progress.setVisible(busy)
         self.progress.setText(training.words)
@@ -96,6 +98,10 @@ class TrainRow(QWidget):
         self.bar.setValue(0 if at is None else at.done)
         if training.error:
             self.say(training.error)
+        elif stopped is not None and stopped.outcome == BROKEN_OFF:
+            self.say(
+                f"{stopped.name} was {BROKEN_OFF}; Resume goes on with it.", "note"
+            )
         else:
             self.say("\n".join(training.notes), "note")
 
