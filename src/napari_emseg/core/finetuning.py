@@ -30,14 +30,14 @@ class FinetuneSettings(TrainSettings):
         json_schema_extra={"unit": "px"},
     )
     learning_rate: float = Field(
-        5e-4,
+        3e-4,
         gt=0,
         le=1,
         title="Learning rate",
         description="Largest rate of the one-cycle; lower keeps more of the old.",
     )
     validate_every: int = Field(
-        25,
+        50,
         ge=1,
         le=100_000,
         title="Validate every",
@@ -60,7 +60,7 @@ class FinetuneSettings(TrainSettings):
         ge=0.5,
         le=1,
         title="Rehearse above",
-        description="Only what the weights were so sure of is rehearsed.",
+        description="Only what the weights are so sure of is rehearsed.",
     )
     freeze_statistics: bool = Field(
         True,

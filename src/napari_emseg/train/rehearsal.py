@@ -1,12 +1,18 @@
-"""What the weights are sure of elsewhere in a stack, so that they don't forget it."""
+"""What the weights are sure of around corrections and elsewhere in their stack.
+
+Corrections alone mislead: they are drawn where the weights are wrong, so among them
+what looks like a membrane mostly is none. What nobody corrected beside them was seen,
+and left as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
@@ -19,10 +25,13 @@ from napari_emseg.models.zoo import Activation
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Crop, cut_crops
 from napari_emseg.train.losses import Loss
-from napari_emseg.train.opinions import Opinions
+from napari_emseg.train.opinions import NO_OPINION, Opinions
 
-PLACES = 6
-"""Squares of each stack that are rehearsed."""
+NEAR, AWAY = 18, 6
+"""Squares of each stack that are rehearsed: around corrections, and away from them."""
+
+BESIDE = 4
+"""So near to a correction, px, nothing is rehearsed: strokes end somewhere."""
 
 SIDE = 1.5
 """Of such a square, in patches."""
@@ -37,7 +46,7 @@ def rehearsal_crops(
     confidence: float,
     seed: int = 0,
 ) -> Generator[Progress, None, list[Crop]]:
-    """Predict squares of a stack where nothing is known, and keep what is sure.
+    """Predict squares of a stack, and keep what is sure and not corrected.
 
     Parameters
     ----------
@@ -55,7 +64,9 @@ def rehearsal_crops(
         section = sections.section(region.z)
         if section is not None:
             p = region_probabilities(network, section.image, region.area, zoom)
-            opinions.put(region, _sure(p, confidence))
+            corrected = known.opinions.window(region) > 0
+            sure = _sure(p, confidence)
+            opinions.put(region, np.where(_beside(corrected), NO_OPINION, sure))
         yield Progress("rehearsal", done, len(places))
     return list(cut_crops(sections, opinions, zoom=zoom, margin=side // 2))
 
@@ -66,20 +77,69 @@ def _sure(p: NDArray[np.float32], confidence: float) -> NDArray[np.uint8]:
     return np.where(p.max(axis=0) >= confidence, best + 1, 0).astype(np.uint8)
 
 
+def _beside(corrected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Grow what is corrected `(y, x)`."""
+    near: NDArray[np.bool_] = ndi.maximum_filter(
+        corrected, 2 * BESIDE + 1, mode="constant"
+    )
+    return near
+
+
 def _places(known: TrainingSet, side: tuple[int, int], seed: int) -> list[Region]:
-    """Choose squares away from corrections, spread over the sections."""
-    rng = np.random.default_rng(seed)
-    n, height, width = known.stack.shape
-    taken = [*known.opinions.blocks, *known.reviewed]
-    free = [z for z in range(n) if z not in known.excluded]
-    rows, columns = min(side[0], height), min(side[1], width)
+    """Choose squares around corrections, and away from them over the sections."""
+    shape = known.stack.shape[1], known.stack.shape[2]
+    corrected = known.usable.blocks
+    order = np.random.default_rng((seed, 1)).permutation(len(corrected))
+    near = (
+        _square(corrected[k].z, *_spot(known.opinions, corrected[k]), side, shape)
+        for k in order
+    )
+    found = _apart(near, known.reviewed, NEAR)
+    free = [z for z in range(known.stack.shape[0]) if z not in known.excluded]
+    away = _anywhere(free, side, shape, np.random.default_rng(seed))
+    return found + _apart(away, (*corrected, *known.reviewed, *found), AWAY)
+
+
+def _anywhere(
+    sections: Sequence[int],
+    side: tuple[int, int],
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> Iterator[Region]:
+    """Yield random squares, more than are needed."""
+    rows, columns = min(side[0], shape[0]), min(side[1], shape[1])
+    for _ in range(4 * AWAY if sections else 0):
+        z = sections[int(rng.integers(len(sections)))]
+        y = int(rng.integers(shape[0] - rows + 1))
+        x = int(rng.integers(shape[1] - columns + 1))
+        yield Region(z, y, x, y + rows, x + columns)
+
+
+def _spot(opinions: Opinions, block: Region) -> tuple[int, int]:
+    """Return a corrected pixel of a square, the one in the middle of its list."""
+    places = np.argwhere(opinions.window(block))
+    y, x = places[len(places) // 2]
+    return block.top + int(y), block.left + int(x)
+
+
+def _square(
+    z: int, y: int, x: int, side: tuple[int, int], shape: tuple[int, int]
+) -> Region:
+    """Return a square around a place, moved into the section."""
+    rows, columns = min(side[0], shape[0]), min(side[1], shape[1])
+    top = min(max(0, y - rows // 2), shape[0] - rows)
+    left = min(max(0, x - columns // 2), shape[1] - columns)
+    return Region(z, top, left, top + rows, left + columns)
+
+
+def _apart(
+    regions: Iterable[Region], taken: Sequence[Region], most: int
+) -> list[Region]:
+    """Take the first that meet neither each other nor what is taken."""
     found: list[Region] = []
-    for _ in range(4 * PLACES):
-        z = free[int(rng.integers(len(free)))] if free else 0
-        y, x = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-        region = Region(z, int(y), int(x), int(y) + rows, int(x) + columns)
+    for region in regions:
         crowded = any(region.overlap(other) for other in (*taken, *found))
-        if free and not crowded and len(found) < PLACES:
+        if not crowded and len(found) < most:
             found.append(region)
     return found
 

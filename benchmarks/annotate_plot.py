@@ -1,0 +1,236 @@
+"""Draw and tabulate what `annotate_retrain.py` found.
+
+`python benchmarks/annotate_plot.py` reads `results/annotate_retrain.json` and writes
+the picture and the tables of `docs/retrain.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from pages import DOCS, put, table
+
+RESULT = Path(__file__).resolve().parent / "results" / "annotate_retrain.json"
+Row = dict[str, Any]
+TASKS = {"fib25": "fib25 (fly, FIB-SEM)", "cortex": "cortex (mouse, SEM)"}
+WAYS = {
+    "suggested": ("suggested places", "#0072b2", "o"),
+    "random": ("random places", "#e69f00", "s"),
+    "forest": ("random forest, suggested places", "#009e73", "^"),
+    "strokes": ("strokes on mistakes only", "#cc79a7", "v"),
+}
+DRAWS = 5000
+
+
+def rounds(rows: list[Row], task: str, way: str) -> dict[int, list[Row]]:
+    """Return the rows of each round, one for each seed."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if (row["task"], row["way"]) == (task, way) and "v_rand" in row:
+            found.setdefault(row["round"], []).append(row)
+    return dict(sorted(found.items()))
+
+
+def one(rows: list[Row], task: str, way: str) -> Row | None:
+    """Return the row of a way that has one only; None if it isn't done."""
+    return next((r for r in rows if (r["task"], r["way"]) == (task, way)), None)
+
+
+def way_gone(value: float, start: float, full: float) -> str:
+    """Say how much of the way from the start to the fully supervised score it is."""
+    return f"{(value - start) / (full - start):.0%}" if full != start else "-"
+
+
+def better_by(a: list[Row], b: list[Row], key: str) -> tuple[float, float, float, int]:
+    """Return mean difference, 95 % interval and number of seeds that both have.
+
+    The bootstrap draws seeds and, the same for both, sections.
+    """
+    other = {row["seed"]: row for row in b}
+    pairs = [(row, other[row["seed"]]) for row in a if row["seed"] in other]
+    d = np.array([np.subtract(x[key], y[key]) for x, y in pairs])
+    rng = np.random.default_rng(0)
+    seeds = rng.integers(0, d.shape[0], (DRAWS, d.shape[0]))
+    sections = rng.integers(0, d.shape[1], (DRAWS, d.shape[1]))
+    means = d[seeds[:, :, None], sections[:, None, :]].mean(axis=(1, 2))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(d.mean()), float(low), float(high), len(pairs)
+
+
+def draw(rows: list[Row]) -> None:
+    """Draw scores against what was labelled, and against the annotator's minutes."""
+    tasks = [task for task in TASKS if one(rows, task, "start")]
+    figure, axes = plt.subplots(
+        len(tasks), 3, figsize=(11, 3.2 * len(tasks)), squeeze=False
+    )
+    for line, task in zip(axes, tasks, strict=True):
+        curve(line[0], rows, task, "share", "v_rand")
+        curve(line[1], rows, task, "minutes", "v_rand")
+        curve(line[2], rows, task, "share", "vi")
+        line[0].set_title(TASKS[task], loc="left", fontsize=10)
+    axes[0, 0].legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(DOCS / "images" / "retrain-loop.png", dpi=110)
+
+
+def curve(axes: Axes, rows: list[Row], task: str, x: str, y: str) -> None:
+    """Draw all ways: seeds thin, their mean thick; what is fixed as lines."""
+    start = one(rows, task, "start")
+    factor = 100 if x == "share" else 1
+    for way, (words, colour, marker) in WAYS.items():
+        found = rounds(rows, task, way)
+        known = [r for part in found.values() for r in part]
+        if start is None or not known or any(x not in r for r in known):
+            continue
+        for seed in sorted({r["seed"] for r in known}):
+            mine = [start, *(r for r in known if r["seed"] == seed)]
+            points = [factor * r[x] for r in mine], [r[y] for r in mine]
+            axes.plot(*points, color=colour, lw=0.6, alpha=0.5)
+        middle = [[start], *found.values()]
+        axes.plot(
+            [factor * mean(r[x] for r in part) for part in middle],
+            [mean(r[y] for r in part) for part in middle],
+            color=colour,
+            marker=marker,
+            ms=4,
+            label=words,
+        )
+    for way, style in (("full", "--"), ("converged", ":")):
+        row = one(rows, task, way)
+        if row is not None:
+            words = "all pixels" + (", longer" if way == "converged" else "")
+            axes.axhline(row[y], color="0.3", ls=style, lw=1, label=words)
+    names = {"share": "labelled, % of the pixels", "minutes": "annotator's minutes"}
+    axes.set_xlabel(names[x], fontsize=8)
+    axes.set_ylabel({"v_rand": "V_Rand", "vi": "VI, bits"}[y], fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def scores_table(rows: list[Row]) -> str:
+    """Tabulate each way after its last round, beside what is fixed."""
+    lines = []
+    for task in TASKS:
+        start, full = one(rows, task, "start"), one(rows, task, "full")
+        if start is None:
+            continue
+        lines.append([task, "the start", "0", "-", *numbers(start), "0 %"])
+        for way, (words, _, _) in WAYS.items():
+            found = rounds(rows, task, way)
+            if not found:
+                continue
+            last = found[max(found)]
+            middle = {k: mean(r[k] for r in last) for k in ("v_rand", "v_info", "vi")}
+            said = [
+                f"{words}, {max(found)} rounds, {counted(len(last), 'seed')}",
+                f"{mean(r['share'] for r in last):.1%}",
+                f"{mean(r['minutes'] for r in last):.1f}"
+                if "minutes" in last[0]
+                else "-",
+            ]
+            gone = full and way_gone(middle["v_rand"], start["v_rand"], full["v_rand"])
+            lines.append([task, *said, *numbers(middle), gone or "-"])
+        for way in ("full", "converged"):
+            row = one(rows, task, way)
+            if row is not None:
+                words = f"all pixels, {row['steps']} steps"
+                lines.append([task, words, "100 %", "-", *numbers(row), "-"])
+    head = ("tissue", "learns from", "labelled", "minutes", "V_Rand", "V_Info", "VI")
+    return table((*head, "of the way"), lines)
+
+
+def numbers(row: Row) -> list[str]:
+    """Return the three scores in words."""
+    return [f"{row['v_rand']:.3f}", f"{row['v_info']:.3f}", f"{row['vi']:.2f}"]
+
+
+def counted(n: int, what: str) -> str:
+    """Say a number of things."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def differences_table(rows: list[Row]) -> str:
+    """Tabulate suggested against random, and against the forest, round by round."""
+    lines = []
+    for task in TASKS:
+        best = rounds(rows, task, "suggested")
+        for other in ("random", "forest"):
+            against = rounds(rows, task, other)
+            for number in sorted(set(best) & set(against)):
+                cells = [task, str(number), WAYS[other][0]]
+                for key in ("v_rand_by_section", "vi_by_section"):
+                    d, low, high, n = better_by(best[number], against[number], key)
+                    cells.append(f"{d:+.3f} ({low:+.3f} to {high:+.3f})")
+                lines.append([*cells, str(n)])
+    head = ("tissue", "round", "suggested places against", "V_Rand", "VI", "seeds")
+    return table(head, lines)
+
+
+def kept_table(rows: list[Row]) -> str:
+    """Tabulate what was lost where the weights were good before."""
+    lines = []
+    for row in rows:
+        if "kept" not in row:
+            continue
+        kept = row["kept"]
+        old = kept["old_data"]
+        lines.append(
+            [
+                f"{row['task']}, {row['way']}, seed {row['seed']}",
+                in_words(kept["all"]),
+                in_words(kept["good_before"]),
+                f"{old['before']:.4f} → {old['after']:.4f}",
+            ]
+        )
+    head = ("weights", "V_Rand, uncorrected sections", "of these: good before")
+    return table((*head, "ISBI 2012, held out"), lines)
+
+
+def in_words(part: Row | None) -> str:
+    """Say a difference with its interval."""
+    if part is None:
+        return "-"
+    return (
+        f"{part['mean']:+.3f} ({part['low']:+.3f} to {part['high']:+.3f}), "
+        f"{counted(part['n'], 'section')}"
+    )
+
+
+def times_table(rows: list[Row]) -> str:
+    """Tabulate what a round takes."""
+    lines = []
+    for task in TASKS:
+        known = [r for part in rounds(rows, task, "suggested").values() for r in part]
+        for what in ("choose", "learn"):
+            wall, cpu = (
+                [r[f"{clock}_to_{what}"] for r in known]
+                for clock in ("seconds", "cpu_seconds")
+            )
+            if known:
+                lines.append(
+                    [
+                        f"{task}, to {what}",
+                        f"{mean(wall):.0f} s, at most {max(wall):.0f} s",
+                        f"{mean(cpu):.0f} s, at most {max(cpu):.0f} s",
+                    ]
+                )
+    return table(("a round", "on the clock", "processor time"), lines)
+
+
+def main() -> None:
+    """Read, draw and write."""
+    rows = json.loads(RESULT.read_text())["rows"]
+    draw(rows)
+    put("retrain.md", "loop scores", scores_table(rows))
+    put("retrain.md", "loop differences", differences_table(rows))
+    put("retrain.md", "loop kept", kept_table(rows))
+    put("retrain.md", "loop times", times_table(rows))
+
+
+if __name__ == "__main__":
+    main()
