@@ -110,7 +110,7 @@ def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
 
 def _known(options: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
-    names = ("name", "scale", "units", "axis_labels", "metadata", *more)
+    names = ("name", "scale", "translate", "units", "axis_labels", "metadata", *more)
     return {name: options[name] for name in names if name in options}
 
 

@@ -10,7 +10,13 @@ from pint import DimensionalityError
 
 from napari_emseg._napari.shown import OneSection, Shown
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
+from napari_emseg.core.stack import (
+    NOWHERE,
+    Origin,
+    Stack,
+    VoxelSize,
+    check_voxel_size,
+)
 
 KEY = "emseg"
 """Of `layer.metadata`: how a layer of ours came to be, as a `Provenance` dict."""
@@ -38,6 +44,7 @@ def layer_of(stack: Stack) -> LayerData:
     }
     if stack.voxel_size_nm is not None:
         options |= _scale(stack.voxel_size_nm)
+        options["translate"] = stack.origin_nm
         options["metadata"][FLAT] = stack.voxel_size_nm[0] is None
     data = Shown(stack)
     if kind == "cells":
@@ -109,6 +116,7 @@ def stack_of(layer: Layer) -> Stack:
         source=source,
         metadata=metadata
         | {k: layer.metadata[k] for k in (KEY,) if k in layer.metadata},
+        origin_nm=origin_of(layer),
     )
 
 
@@ -123,6 +131,19 @@ def voxel_size_of(layer: Layer) -> VoxelSize | None:
         return None
     z = None if layer.metadata.get(FLAT) or len(sizes) < 3 else sizes[-3]
     return z, sizes[-2], sizes[-1]
+
+
+def origin_of(layer: Layer) -> Origin:
+    """Return `(z, y, x)` of the first voxel in nm; 0 if units are no lengths."""
+    try:
+        found = [
+            float((at * unit).to("nm").magnitude)
+            for at, unit in zip(layer.translate, layer.units, strict=True)
+        ]
+    except DimensionalityError:
+        return NOWHERE
+    z, y, x = [0.0, *found][-3:]
+    return z, y, x
 
 
 def set_voxel_size(layer: Layer, size: VoxelSize | None) -> None:

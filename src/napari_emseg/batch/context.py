@@ -13,7 +13,7 @@ from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.zarr_sink import CHUNK
 from napari_emseg.project.journal import sync
 
@@ -55,6 +55,7 @@ class Context:
     excluded: frozenset[int] = frozenset()
     invert: bool = False
     whole_range: GreyRange | None = None
+    origin_nm: Origin = NOWHERE
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isqrt
 from pathlib import Path
 from typing import cast
 
@@ -153,12 +154,14 @@ def _planned(job: Job, given: Input, found: Opened) -> Planned:
         sections=sections,
         shape=stack.shape[1:],
         voxel_size_nm=stack.voxel_size_nm,
+        origin_nm=stack.corner_nm(sections[0], 0, 0),
         excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
     )
     if hand is not None and hand.locked and not context.whole:
         msg = (
             f"{given.name} has locked cells in sections of {stack.shape[1]} × "
-            f"{stack.shape[2]} px; set the largest whole section (--whole) to that"
+            f"{stack.shape[2]} px, which need to be worked in one piece: --whole "
+            f"{isqrt(stack.shape[1] * stack.shape[2] - 1) + 1}"
         )
         raise ValueError(msg)
     if weights is None:

@@ -50,7 +50,11 @@ def make_result(
         return
     shapes = pyramid(context.size)
     image = describe_levels(
-        shapes, context.voxel_size_nm, context.given.name, centred=name != CELLS
+        shapes,
+        context.voxel_size_nm,
+        context.given.name,
+        centred=name != CELLS,
+        origin=context.origin_nm,
     )
     notes = {"emseg": provenance.model_dump(mode="json")}
     create_v05(context.path(name), image, shapes, np.dtype(dtype), notes)

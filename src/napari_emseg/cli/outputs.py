@@ -53,6 +53,9 @@ class Place:
             format=self.format,
             ids=self.ids,
             stored=self.stored,
+            origin_nm=scope.stack.corner_nm(
+                scope.sections[0], *(part.start for part in scope.region)
+            ),
         )
 
 

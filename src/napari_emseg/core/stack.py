@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 VoxelSize: TypeAlias = tuple[float | None, float, float]
 """(z, y, x) in nm; z may be unknown, y and x are known together or not at all."""
 
+Origin: TypeAlias = tuple[float, float, float]
+"""(z, y, x) of the first voxel in nm, where other data lies in the same space."""
+
+NOWHERE: Origin = (0.0, 0.0, 0.0)
+"""Of most stacks, which lie in no space but their own."""
+
 
 class LazyArray(Protocol):
     """What a stack needs of its array: numpy, dask, zarr and our readers have it."""
@@ -64,6 +70,8 @@ class Stack:
         Where it came from (a path), for provenance and messages.
     metadata
         Free notes of the reader (format, dataset, level …), JSON-able.
+    origin_nm
+        `(z, y, x)` of the first voxel, as the file has it.
 
     Raises
     ------
@@ -76,6 +84,7 @@ class Stack:
     voxel_size_nm: VoxelSize | None = None
     source: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    origin_nm: Origin = NOWHERE
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 3 or 0 in self.data.shape:
@@ -122,10 +131,28 @@ class Stack:
         return np.asarray(self.data[z])
 
     def with_voxel_size(self, voxel_size_nm: VoxelSize | None) -> Stack:
-        """Return this stack with the user's voxel size (None keeps the file's)."""
+        """Return this stack with the user's voxel size (None keeps the file's).
+
+        Its origin stays the same number of voxels away.
+        """
         if voxel_size_nm is None:
             return self
-        return replace(self, voxel_size_nm=check_voxel_size(voxel_size_nm))
+        size = check_voxel_size(voxel_size_nm)
+        z, y, x = (
+            at * (new / old) if old is not None and new is not None else at
+            for at, old, new in zip(
+                self.origin_nm, self.voxel_size_nm or (None,) * 3, size, strict=True
+            )
+        )
+        return replace(self, voxel_size_nm=size, origin_nm=(z, y, x))
+
+    def corner_nm(self, z: int, y: int, x: int) -> Origin:
+        """Return where a voxel lies, such as the first one of a part."""
+        size = self.voxel_size_nm or (None, 0.0, 0.0)
+        steps = (size[0] or 0.0, size[1], size[2])
+        at = zip(self.origin_nm, steps, (z, y, x), strict=True)
+        first, row, column = (o + step * n for o, step, n in at)
+        return first, row, column
 
 
 def as_stack(data: Stack | LazyArray, *, name: str = "array") -> Stack:

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import SectionSink
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import Origin, VoxelSize
 
 OutputFormat = Literal[
     "tiff", "fiji", "mrc", "hdf5", "zarr", "zarr-0.4", "neuroglancer"
@@ -37,6 +37,7 @@ class SinkClass(Protocol):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool,
+        origin_nm: Origin,
     ) -> SectionSink:
         """Open an output."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import Contents, Volume, array_volume, chunked
@@ -71,6 +71,7 @@ def _volume(dataset: h5py.Dataset) -> Volume:
     volume = replace(
         array_volume(dataset, axes),
         voxel_size_nm=_voxel_size(dataset),
+        origin_nm=_origin(dataset),
         key=str(dataset.name).strip("/"),
         words=str(dataset.name).strip("/"),
     )
@@ -109,3 +110,12 @@ def _voxel_size(dataset: h5py.Dataset) -> VoxelSize | None:
         y, x = (to_nm(float(value), "nm") for value in pixel)
         return voxel_size(None, y, x)
     return None
+
+
+def _origin(dataset: h5py.Dataset) -> Origin:
+    """Return `(z, y, x)` of the first voxel: CREMI's `offset`, in nm."""
+    values = np.atleast_1d(dataset.attrs.get("offset", ()))
+    if values.shape != (3,) or values.dtype.kind not in "iuf":
+        return NOWHERE
+    z, y, x = (float(value) for value in values)
+    return (z, y, x) if np.isfinite([z, y, x]).all() else NOWHERE

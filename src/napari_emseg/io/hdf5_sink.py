@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
@@ -30,7 +30,8 @@ class Hdf5Sink(FileSink):
 
     It is called `membrane`, `inside`, `cells` or `corrections` by its provenance, else
     `data`. Axes are named for ilastik (`axistags`) and by HDF5's own labels; the voxel
-    size is there for Fiji (`element_size_um`) and CREMI (`resolution`, nm).
+    size is there for Fiji (`element_size_um`) and CREMI (`resolution`, nm), the origin
+    as CREMI's `offset`, in nm.
 
     Raises
     ------
@@ -49,6 +50,7 @@ class Hdf5Sink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         if dtype.name not in (*_TAKES, "float32", "float64"):
             msg = f"HDF5 output takes {', '.join(_TAKES)} and float, got {dtype}"
@@ -65,6 +67,8 @@ class Hdf5Sink(FileSink):
             shuffle=True,
         )
         _describe(self._data, voxel_size_nm, provenance)
+        if origin_nm != NOWHERE:
+            self._data.attrs["offset"] = origin_nm
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""

@@ -99,7 +99,8 @@ def _create(
     size = image.voxel_size_nm or labels.voxel_size_nm
     notes = {"emseg": provenance.model_dump()} if provenance else {}
     root = output.part
-    picture = describe_levels(shapes, size, output.path.name, centred=True)
+    at = image.origin_nm
+    picture = describe_levels(shapes, size, output.path.name, centred=True, origin=at)
     pixels = make(root, picture, shapes, _plain(image.dtype), {})
     group = zarr.open_group(root / "labels", mode="w-", zarr_format=2 if older else 3)
     if older:
@@ -110,7 +111,7 @@ def _create(
     ids = v05.LabelImage.model_validate(
         {
             "multiscales": describe_levels(
-                shapes, size, name, centred=False
+                shapes, size, name, centred=False, origin=at
             ).multiscales,
             "image-label": {"source": {"image": "../../"}},
         }

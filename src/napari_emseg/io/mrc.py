@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.units import to_nm, voxel_size
@@ -26,6 +26,9 @@ SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
 
 IMOD_STAMP = 1146047817
 """Says that IMOD's flags are to be believed."""
+
+SIGNED_BYTES, ORIGIN_AS_STANDARD = 1, 4
+"""IMOD's flags; without the second one its origins have the opposite sign."""
 
 HEADER_BYTES = HEADER_DTYPE.itemsize
 
@@ -52,6 +55,7 @@ def contents(path: Path) -> Contents:
         read = _Undone(planes, upwards=UPWARDS in marks, shifted=shifted)
     size = _voxel_size(header)
     volume = Volume("ZYX", shape, dtype, read, size, part=read.part, chunk=planes.chunk)
+    volume = replace(volume, origin_nm=_origin(header))
     return Contents((volume,), provenance=_provenance(labels) if marks else None)
 
 
@@ -145,11 +149,27 @@ def _is_unsigned(header: np.void) -> bool:
 
     IMOD says so in its flags; for others a maximum that int8 can't hold tells.
     """
+    flags = _imod_flags(header)
+    if flags is not None:
+        return not flags & SIGNED_BYTES
+    return float(header["dmax"]) > 127
+
+
+def _imod_flags(header: np.void) -> int | None:
+    """Return IMOD's flags; None in files of other programs."""
     extra = header["extra2"].tobytes()
     stamp, flags = np.frombuffer(extra[40:48], _order(header) + "i4")
-    if stamp == IMOD_STAMP:
-        return not int(flags) & 1
-    return float(header["dmax"]) > 127
+    return int(flags) if stamp == IMOD_STAMP else None
+
+
+def _origin(header: np.void) -> Origin:
+    """Return `(z, y, x)` of the first voxel from the header, in Å there."""
+    flags, found = _imod_flags(header), header["origin"]
+    opposite = flags is not None and not flags & ORIGIN_AS_STANDARD
+    z, y, x = (float(found[axis]) / (-10 if opposite else 10) for axis in "zyx")
+    if not np.isfinite([z, y, x]).all():
+        return NOWHERE
+    return z + 0.0, y + 0.0, x + 0.0  # no -0
 
 
 def _voxel_size(header: np.void) -> VoxelSize | None:

@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.mrc import (
     HEADER_BYTES,
     IMOD_STAMP,
     LABEL,
+    ORIGIN_AS_STANDARD,
     SHIFTED,
+    SIGNED_BYTES,
     UPWARDS,
     rows_run_upwards,
 )
 from napari_emseg.io.output import Output
 
 _MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6}
-_SIGNED_BYTES, _ORIGIN_AS_STANDARD = 1, 4
-"""IMOD's flags."""
-
 LABEL_LENGTH, LABELS = 80, 10
 
 
@@ -38,7 +37,8 @@ class MrcSink(FileSink):
     uint8 is stored as signed bytes, 128 less, which IMOD shows as 0…255. The first row
     of a section lies at the bottom in IMOD, so rows are turned round, unless the source
     is an MRC file and has them so already. Labels in the header say both, and our
-    reader turns back.
+    reader turns back. The origin is that of the first voxel as it is here, whichever
+    way rows run.
 
     Raises
     ------
@@ -57,6 +57,7 @@ class MrcSink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         if dtype.name not in _MODES:
             msg = f"MRC output takes {', '.join(_MODES)}, got {dtype}"
@@ -68,7 +69,7 @@ class MrcSink(FileSink):
         self._values = _Statistics()
         stored = np.dtype(np.int8) if dtype.name == "uint8" else dtype
         labels = self._labels(voxel_size_nm, provenance)
-        _lay_out(output.part, shape, stored, voxel_size_nm, labels)
+        _lay_out(output.part, shape, stored, voxel_size_nm, origin_nm, labels)
         self._file = output.part.open("r+b")
 
     def _labels(self, size: VoxelSize | None, made: Provenance | None) -> list[str]:
@@ -133,6 +134,7 @@ def _lay_out(
     shape: tuple[int, int, int],
     stored: np.dtype[Any],
     size: VoxelSize | None,
+    origin: Origin,
     labels: list[str],
 ) -> None:
     """Write the header, and make the file as long as it will be."""
@@ -141,7 +143,9 @@ def _lay_out(
         if size is not None:
             z, y, x = (0.0 if length is None else 10 * length for length in size)
             mrc.voxel_size = (x, y, z)
-        stamps = np.array([IMOD_STAMP, _SIGNED_BYTES | _ORIGIN_AS_STANDARD], "i4")
+        for axis, at in zip("zyx", origin, strict=True):
+            mrc.header.origin[axis] = 10 * at  # Å
+        stamps = np.array([IMOD_STAMP, SIGNED_BYTES | ORIGIN_AS_STANDARD], "i4")
         extra = bytearray(mrc.header.extra2.tobytes())
         extra[40:48] = stamps.astype(mrc.header.nx.dtype).tobytes()
         mrc.header.extra2 = np.void(bytes(extra))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
@@ -35,7 +35,8 @@ class NeuroglancerSink(FileSink):
 
     In order is fast, since chunks are some sections deep. Each scale has half the rows
     and columns of the one before: every second pixel. Values are compressed as
-    `compressed_segmentation`.
+    `compressed_segmentation`. The origin isn't stored: it would have to be a whole
+    number of voxels, of the smallest scale, too.
 
     Raises
     ------
@@ -54,6 +55,7 @@ class NeuroglancerSink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         if dtype.name not in ("uint32", "uint64"):
             msg = (

@@ -13,7 +13,7 @@ import zarr
 from pydantic import ValidationError
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import Contents, Volume, array_volume, chunked
@@ -100,10 +100,11 @@ def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
             msg = f"scale level {dataset['path']} is not an array"
             raise UnreadableError(msg)
         axes = _axes(notes, array.ndim)
-        lengths = _scale(notes, dataset, array.ndim)
+        lengths, shift = _placed(notes, dataset, array.ndim)
         level = replace(
             _chunked(array, axes),
             voxel_size_nm=_voxel_size(notes, axes, lengths),
+            origin_nm=_origin(notes, axes, shift),
             key=key,
             words=key or str(notes.get("name", "")),
         )
@@ -124,14 +125,28 @@ def _axes(notes: Notes, ndim: int) -> str:
     return letters
 
 
-def _scale(notes: Notes, dataset: Notes, ndim: int) -> list[float]:
-    """Return the length of a voxel along each axis, in the axis's unit."""
-    scale = np.ones(ndim)
+def _placed(notes: Notes, dataset: Notes, ndim: int) -> tuple[list[float], list[float]]:
+    """Return a voxel's length and the first one's place, in the units of the axes."""
+    scale, shift = np.ones(ndim), np.zeros(ndim)
     for holder in (dataset, notes):
         for move in holder.get("coordinateTransformations") or ():
             if move.get("type") == "scale":
-                scale *= np.asarray(move["scale"], float)
-    return [float(length) for length in scale]
+                factor = np.asarray(move["scale"], float)
+                scale, shift = scale * factor, shift * factor
+            elif move.get("type") == "translation" and "translation" in move:
+                shift = shift + np.asarray(move["translation"], float)
+    return scale.tolist(), shift.tolist()
+
+
+def _origin(notes: Notes, axes: str, shift: list[float]) -> Origin:
+    """Return `(z, y, x)` of the first voxel; 0 along axes without a unit of length."""
+    found = dict.fromkeys("ZYX", 0.0)
+    listed = notes.get("axes") or ()
+    units = [a.get("unit") if isinstance(a, dict) else None for a in listed]
+    for axis, at, unit in zip(axes, shift, units, strict=False):
+        nm = to_nm(abs(at), unit) if axis in found and at else None
+        found[axis] = 0.0 if nm is None else float(np.copysign(nm, at))
+    return found["Z"], found["Y"], found["X"]
 
 
 def _voxel_size(notes: Notes, axes: str, lengths: list[float]) -> VoxelSize | None:

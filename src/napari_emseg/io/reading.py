@@ -170,10 +170,10 @@ def open_stack(
     volume = choose_volume(contents, choice, name)
     sections = sections_of(volume, choice, name)
     provenance = contents.provenance
-    return Stack(
+    stack = Stack(
         sections,
         name=_stem(name),
-        voxel_size_nm=size or volume.voxel_size_nm,
+        voxel_size_nm=volume.voxel_size_nm,
         source=source,
         metadata={
             "format": known.name,
@@ -181,7 +181,9 @@ def open_stack(
             "choice": choice.made,
             **({} if provenance is None else {"emseg": provenance.model_dump()}),
         },
+        origin_nm=volume.origin_nm,
     )
+    return stack.with_voxel_size(size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 from napari_emseg.io.probabilities import PROBABILITIES
@@ -37,7 +37,8 @@ class TiffSink(FileSink):
 
     Up to 4 GiB it carries ImageJ's notes: calibration, unit, provenance under Info.
     Fiji shows uint32 as 32-bit float. Beyond, it is a BigTIFF with OME notes, which
-    Fiji opens through Bio-Formats; `ImageJSink` stays with ImageJ's form.
+    Fiji opens through Bio-Formats; `ImageJSink` stays with ImageJ's form. Neither has a
+    word for the origin.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class TiffSink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         if dtype.name not in self.dtypes:
             msg = f"TIFF output takes {', '.join(self.dtypes)}, got {dtype}"

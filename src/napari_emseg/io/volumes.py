@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import LazyArray, VoxelSize
+from napari_emseg.core.stack import NOWHERE, LazyArray, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError, Value
 
 Index = tuple[Any, ...]
@@ -54,6 +54,8 @@ class Volume:
         Reads a part of a section without the rest; None where that isn't cheaper.
     chunk
         `(y, x)` of what is read at once then.
+    origin_nm
+        `(z, y, x)` of the first voxel.
     """
 
     axes: str
@@ -67,6 +69,7 @@ class Volume:
     levels: tuple[Volume, ...] = ()
     part: Part | None = None
     chunk: tuple[int, int] | None = None
+    origin_nm: Origin = NOWHERE
 
     @property
     def sizes(self) -> dict[str, int]:

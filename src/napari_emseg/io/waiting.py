@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance, drain
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.formats import OutputKind
 from napari_emseg.io.ids import Ids
@@ -40,11 +41,13 @@ class WaitingSink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         # refuses now what would be refused later
         super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._path, self._kind, self._ids = path, kind, ids
         self._size, self._made = voxel_size_nm, provenance
+        self._origin = origin_nm
         self._overwrite = overwrite
         self._apart = TiffSink(
             path.with_name(f"{path.name}.ids.tif"),
@@ -74,7 +77,7 @@ class WaitingSink(FileSink):
         apart = self._apart.close()
         work = saving(
             self._path,
-            open_stack(apart),
+            replace(open_stack(apart), origin_nm=self._origin),
             voxel_size_nm=self._size,
             provenance=self._made,
             overwrite=self._overwrite,

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance, Record, SectionDone, drain
 from napari_emseg.core.sinks import SectionSink
-from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
+from napari_emseg.core.stack import (
+    NOWHERE,
+    LazyArray,
+    Origin,
+    Stack,
+    VoxelSize,
+    as_stack,
+)
 from napari_emseg.io.formats import (
     OutputFormat,
     OutputKind,
@@ -44,6 +51,7 @@ def open_sink(
     format: OutputFormat | None = None,  # noqa: A002 - the word for it
     ids: Ids = "keep",
     stored: Stored = "as is",
+    origin_nm: Origin = NOWHERE,
 ) -> SectionSink:
     """Open an output that takes sections one by one, in any order.
 
@@ -72,6 +80,8 @@ def open_sink(
         so they wait in a TIFF beside, which stays if they don't fit.
     stored
         `uint8` stores probabilities as round(255 p), and says so in the provenance.
+    origin_nm
+        `(z, y, x)` of the first voxel; TIFF and Neuroglancer's don't keep it.
 
     Raises
     ------
@@ -96,6 +106,7 @@ def open_sink(
             provenance=told_as_bytes(provenance),
             overwrite=overwrite,
             format=kind.name,
+            origin_nm=origin_nm,
         )
         return BytesSink(sink)
     if needs_coding(kind, np.dtype(dtype)):
@@ -110,6 +121,7 @@ def open_sink(
             voxel_size_nm=voxel_size_nm,
             provenance=provenance,
             overwrite=overwrite,
+            origin_nm=origin_nm,
         )
     return kind.sink_class()(
         place,
@@ -118,6 +130,7 @@ def open_sink(
         voxel_size_nm=voxel_size_nm,
         provenance=provenance,
         overwrite=overwrite,
+        origin_nm=origin_nm,
     )
 
 
@@ -144,7 +157,7 @@ def saving(
     """Save a stack or an array `(z, y, x)` section by section; return its path.
 
     Yields Progress while ids are looked at, and SectionDone. The stack's own voxel size
-    is used where none is given.
+    is used where none is given; its origin is stored where a format has a word for it.
 
     Parameters
     ----------
@@ -172,6 +185,7 @@ def saving(
         provenance=plan.provenance,
         overwrite=overwrite,
         format=kind.name,
+        origin_nm=stack.origin_nm,
     )
     depth = stack.shape[0]
     with sink:

@@ -14,7 +14,7 @@ from yaozarrs.write.v05 import prepare_image
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import checked
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
 
@@ -49,11 +49,18 @@ class ZarrSink(FileSink):
         voxel_size_nm: VoxelSize | None,
         provenance: Provenance | None,
         overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
     ) -> None:
         super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._ids = dtype.name in _IDS
         shapes = pyramid(shape)
-        image = describe_levels(shapes, voxel_size_nm, path.name, centred=not self._ids)
+        image = describe_levels(
+            shapes,
+            voxel_size_nm,
+            path.name,
+            centred=not self._ids,
+            origin=origin_nm,
+        )
         notes = {"emseg": provenance.model_dump()} if provenance else {}
         self._levels = self._create(self._output.part, image, shapes, dtype, notes)
 
@@ -173,24 +180,34 @@ def describe_levels(
     name: str,
     *,
     centred: bool,
+    origin: Origin = NOWHERE,
 ) -> v05.Image:
-    """Return the notes: axes with units, and scale and shift of each level."""
+    """Return the notes: axes with units, and scale and shift of each level.
+
+    Where the voxel size is unknown the origin is, too.
+    """
     known = size or (None, None, None)
     axes = [
         v05.SpaceAxis(name=axis, unit=None if length is None else "nanometer")
         for axis, length in zip("zyx", known, strict=True)
     ]
     z, y, x = (1.0 if length is None else length for length in known)
+    top, row, column = (
+        0.0 if length is None else at for length, at in zip(known, origin, strict=True)
+    )
+    moved = any((top, row, column))
     datasets = []
     for nth in range(len(shapes)):
         step = 2**nth
         shift = (step - 1) / 2 if centred else 0.0
         moves: list[v05.ScaleTransformation | v05.TranslationTransformation] = [
             v05.ScaleTransformation(scale=[z, y * step, x * step]),
-            v05.TranslationTransformation(translation=[0.0, y * shift, x * shift]),
+            v05.TranslationTransformation(
+                translation=[top, row + y * shift, column + x * shift]
+            ),
         ]
-        datasets.append(
-            v05.Dataset(path=str(nth), coordinateTransformations=moves[: 1 + (nth > 0)])
-        )
+        if nth == 0 and not moved:
+            moves.pop()
+        datasets.append(v05.Dataset(path=str(nth), coordinateTransformations=moves))
     multiscale = v05.Multiscale(name=name, axes=axes, datasets=datasets)
     return v05.Image(multiscales=[multiscale])

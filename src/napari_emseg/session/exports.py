@@ -195,4 +195,5 @@ def _beside(source: Source, values: object, what: str) -> Stack:
         name=f"{stack.name}-{what}",
         voxel_size_nm=stack.voxel_size_nm,
         source=stack.source,
+        origin_nm=stack.origin_nm,
     )
