@@ -67,11 +67,14 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         plan = plan_batch(job)
         check(plan)
         refuse_if_full(forecast(plan), job.out)
-        ledger = stack.enter_context(Ledger(job.folder / LEDGER))
-        cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
-        note(plan)
-        summary = yield from _Run(plan, ledger, cluster).all()
-    return summary
+        try:
+            ledger = stack.enter_context(Ledger(job.folder / LEDGER))
+            cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
+            note(plan)
+            return (yield from _Run(plan, ledger, cluster).all())
+        except OSError as e:
+            stop_if_hopeless(e)
+            raise
 
 
 @dataclass

@@ -9,14 +9,20 @@ from napari_emseg.batch.worker import OtherVersion
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
+class Full(OSError):  # noqa: N818 - named for what it says
+    """The folder of results takes no more; the message says what to do."""
+
+
 def stop_if_hopeless(error: BaseException | None) -> None:
     """Raise what no other task would survive: a full disk, another version."""
+    if isinstance(error, Full):
+        raise error
     if isinstance(error, OSError) and error.errno in FULL:
         msg = (
             f"{error.strerror or error}: the folder of results takes no more; what is "
             "finished is kept, go on with --resume when there is room"
         )
-        raise OSError(error.errno, msg) from error
+        raise Full(error.errno, msg) from error
     if isinstance(error, OtherVersion):
         raise error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import psutil
@@ -44,12 +45,19 @@ class Where:
 
 
 def here(workers: int | None) -> Any:
-    """Return a cluster of this machine: processes, or threads of this one."""
-    from distributed import Nanny, Scheduler, SpecCluster, Worker
+    """Return a cluster of this machine: processes, or threads of this one.
+
+    Other users of the machine can reach processes, but with `cryptography` installed
+    only those who have a key are let in, which never leaves these processes.
+    """
+    from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
 
     alone = workers is None
+    locked = not alone and find_spec("cryptography") is not None
+    security = Security.temporary() if locked else Security()
     options: dict[str, Any] = {
-        "protocol": "inproc://" if alone else "tcp://",
+        "protocol": "inproc://" if alone else "tls://" if locked else "tcp://",
+        "security": security,
         "host": None if alone else LOCAL,
         # without an address the servers for statistics would listen to everybody
         "dashboard": False,
@@ -65,5 +73,6 @@ def here(workers: int | None) -> Any:
     return SpecCluster(
         scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
         workers=dict.fromkeys(range(workers or 1), worker),
+        security=security,
         silence_logs=logging.CRITICAL,
     )
