@@ -58,6 +58,22 @@ def test_what_a_run_found_is_a_step(session) -> None:
     np.testing.assert_equal(state(hand), found)
 
 
+def test_undo_of_a_run_with_links_says_again_that_ids_are_profiles(session) -> None:
+    hand = session.correcting()
+    results = session.source.results
+    assert not results.linked
+    session.cell_settings = session.cell_settings.model_copy(update={"link": True})
+    drain(session.segment(ALL).work)
+    assert results.linked
+    seen = []
+    hand.edited.connect(lambda *_: seen.append(results.linked))
+    hand.undo()
+    assert not results.linked
+    hand.redo()
+    assert results.linked
+    assert seen == [False, True]
+
+
 def test_predict_edit_predict_undo(session, tmp_path) -> None:
     hand = session.correcting()
     hand.author = "Ada"

@@ -85,6 +85,8 @@ class HandWork:
         self.history = History(self.linked, self.settings)
         self._renewed: dict[int, tuple[datetime, float]] = {}
         self._rerun: Rerun | None = None
+        self._linked_before: frozenset[int] = frozenset()
+        self._links: dict[datetime, tuple[frozenset[int], frozenset[int]]] = {}
         # a run that starts may take cells away while a person edits
         self._lock = RLock()
 
@@ -185,6 +187,9 @@ class HandWork:
         self._refuse()
         with self._lock:
             edit = take()
+            if edit.time in self._links:
+                before, after = self._links[edit.time]
+                self._results.relink(before if step == "undone" else after)
             self.edited.emit(step, edit)
             self._follow_threshold(edit)
         self._tell(edit)
@@ -256,6 +261,7 @@ class HandWork:
         with self._lock:
             if self._rerun is None:
                 self.linked.settle_all()
+                self._linked_before = self._results.linked_sections
                 self._rerun = Rerun(
                     self.linked.arrays["cells"],
                     last_id=self.linked.last_id,
@@ -273,6 +279,8 @@ class HandWork:
             finally:  # from now on a person may edit again
                 self._rerun = None
             if edit.changes:
+                links = self._linked_before, self._results.linked_sections
+                self._links[edit.time] = links
                 self.history.note(edit)
                 self.edited.emit("made", edit)
             self._results.last_id = self.linked.last_id

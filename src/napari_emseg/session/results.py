@@ -160,6 +160,10 @@ class Results:
         if len(found) > 1:
             self._linked = self._linked | found if linked else self._linked - found
 
+    def relink(self, sections: frozenset[int]) -> None:
+        """Put back what `linked_sections` was before or after a run."""
+        self._linked = sections
+
     @property
     def segmented(self) -> dict[int, tuple[Area, ...]]:
         """Which areas of which sections have cells of a run."""

@@ -131,7 +131,9 @@ class LinkedLayers(QObject):
         except ValueError as e:
             self.refused.emit(str(e))
         else:
-            self.said.emit(f"{done}: {edit.tool}")
+            run = edit.tool == "run"
+            stays = "; probabilities stay" if run and what == "undo" else ""
+            self.said.emit(f"{done}: {edit.words if run else edit.tool}{stays}")
 
     def _follow_hand(self, hand: HandWork) -> None:
         if self._hand is hand:
