@@ -25,7 +25,7 @@ from PIL import Image
 from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
 from skimage.measure import label
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 from tifffile import imread
 
 import napari_emseg as emseg
@@ -43,6 +43,7 @@ ROOT = HERE.parent
 BUNDLED = "isbi2012-unet"
 METHODS = get_args(CellMethod)
 TRUE = "the truth's own profiles, linked"
+PARTS = "the truth's own parts, as far as they touch"
 
 Picture = NDArray[Any]
 
@@ -156,8 +157,13 @@ WAYS: dict[str, Callable[[Picture, float], Picture]] = {
 
 
 def scores(found: Picture, truth: Picture, *, linked: bool) -> dict[str, float]:
-    """1 - adapted Rand error and variation of information with its two parts, bits."""
-    s = overlap_scores(found, truth, linked=linked)
+    """1 - adapted Rand error and variation of information with its two parts, bits.
+
+    Lines of a pixel between cells are given to the cells first: scikit-image's
+    watershed leaves none.
+    """
+    closed = np.stack([expand_labels(section, 1.5) for section in found])
+    s = overlap_scores(closed, truth, linked=linked)
     return {
         "rand": 1 - s.adapted_rand_error,
         "vi": s.variation_of_information,
@@ -217,6 +223,8 @@ def score_set(key: str, data: Path, cache: Path | None) -> dict[str, Any]:
     if SETS[key].through and "tuned" not in key:
         through = drain(link_stack(profiles(truth))).cells
         found["linked"][TRUE] = scores(through, truth, linked=True)
+        parts = label(truth, background=0, connectivity=1)
+        found["linked"][PARTS] = scores(parts, truth, linked=True)
     return found
 
 
@@ -279,7 +287,7 @@ class Nowhere(ArraySink):
 def scores_table(found: dict[str, Any], kind: str, keys: Sequence[str]) -> str:
     """Return a table of the ways and the sets: rand / vi."""
     rows = []
-    for way in (*WAYS, TRUE):
+    for way in (*WAYS, TRUE, PARTS):
         cells = [found[key][kind].get(way) for key in keys]
         if any(cells):
             said = (f"{c['rand']:.3f} / {c['vi']:.2f}" if c else "" for c in cells)
