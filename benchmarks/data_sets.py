@@ -123,7 +123,7 @@ _ALL = (
         licence="none stated",
         citation="Kasthuri et al.: Saturated Reconstruction of a Volume of Neocortex. "
         "Cell 162(3):648-661 (2015); SNEMI3D challenge",
-        share=2,
+        share=3,
         unlabelled_beyond=6,
     ),
     Data(

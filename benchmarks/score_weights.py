@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from data_sets import DATA
 from machine import describe as describe_machine
-from mixture_scores import score_sources
+from mixture_scores import score_sources, with_threshold
 from train_bundled import ROOT
 
 from napari_emseg.core.card import Card, DataSet
@@ -142,7 +142,7 @@ def rescore_mixture(weights: Weights, data: Path) -> dict[str, Any]:
     """Score weights of several data sets on each, at its own pixel size."""
     names = [each.name for each in weights.card.held_out_data]
     sources = [each.source(data) for each in DATA.values() if each.name in names]
-    card = score_sources(weights, sources).card
+    card = score_sources(with_threshold(weights, sources), sources).card
     held_out = [each.model_dump() for each in card.held_out_data]
     return {"held out": held_out, "ways": ways_of(card)}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from data_sets import DATA
-from mixture_scores import score_sources
+from mixture_scores import score_sources, with_threshold
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
@@ -75,12 +75,12 @@ RECIPES = {
         ),
     ),
     "em-membranes": Recipe(
-        summary="U-Net of width 24 for neuropil of flies and mice, in TEM, SEM and "
+        summary="CE-Net of width 32 for neuropil of flies and mice, in TEM, SEM and "
         "FIB-SEM, at 6 nm per pixel.",
-        architecture="unet",
-        config={"base": 24},
+        architecture="cenet",
+        config={"base": 32},
         settings=TrainSettings(
-            steps=5000,
+            steps=8000,
             border_weight=3,
             averaging=0.998,
             weight_decay=0.02,
@@ -161,7 +161,8 @@ def main() -> None:
         work = train_mixture(
             sources, out, about=about, settings=recipe.settings, device=args.device
         )
-        weights = score_sources(drain(work, describe), sources)
+        weights = with_threshold(drain(work, describe), sources)
+        weights = score_sources(weights, sources)
     print("held out:", weights.card.scores)
     print("wrote", shutil.copy(weights.path, args.out))
 
