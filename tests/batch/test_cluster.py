@@ -127,6 +127,21 @@ def test_processes_of_our_own(make_job) -> None:
 
 
 @pytest.mark.slow
+def test_processes_of_our_own_let_nobody_else_in() -> None:
+    pytest.importorskip("cryptography", reason="locks our own processes")
+    from distributed import Client
+
+    from napari_emseg.batch.where import here
+
+    with here(1) as cluster, Client(cluster) as client:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://127.0.0.1:")
+        assert client.submit(sum, (1, 2)).result(timeout=60) == 3
+        with pytest.raises(OSError, match=r"127\.0\.0\.1"):
+            Client(address.replace("tls", "tcp"), timeout=2)
+
+
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers_is_listed_as_failed(
     make_job, tmp_path, monkeypatch
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from batching import run, values
 
-from napari_emseg.batch import Input, find_inputs, forecast, grid, plan_batch
+from napari_emseg.batch import Input, engine, find_inputs, forecast, grid, plan_batch
 from napari_emseg.batch import membranes as step
 from napari_emseg.batch.forecast import Forecast, refuse_if_full
 from napari_emseg.cli import main
@@ -115,6 +115,15 @@ def test_a_full_disk_stops_the_batch_and_nothing_looks_whole(
     second = run(make_job(resume=True))
     assert second.ok
     assert second.reused > 0
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_so(make_job, monkeypatch) -> None:
+    def full(plan) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine, "note", full)
+    with pytest.raises(OSError, match="takes no more; what is finished is kept"):
+        run(make_job())
 
 
 def test_too_little_space_is_said_before(make_job, tmp_path) -> None:
