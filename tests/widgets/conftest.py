@@ -19,7 +19,7 @@ from thin import thin_weights
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.session import recent
-from napari_emseg.widgets import live_view, membranes_panel
+from napari_emseg.widgets import live_view, weights_box
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import Desk, desk_of
@@ -46,7 +46,7 @@ def weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
         "slow": thin_weights(tmp_path, "slow", delay_ms=30),
         "broken": thin_weights(tmp_path, "broken", failure="shapes don't fit"),
     }
-    monkeypatch.setattr(membranes_panel, "list_weights", lambda *_: known)
+    monkeypatch.setattr(weights_box, "list_weights", lambda *_: known)
     return known
 
 

@@ -17,7 +17,6 @@ from napari_emseg.batch.board import is_unfinished
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.sample import synthetic
-from napari_emseg.widgets import weights_box
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
 from napari_emseg.widgets.batching import Batching
 
@@ -67,8 +66,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(open_window, tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(weights_box, "list_weights", lambda *_: weights)
+def bench(open_window, tmp_path, weights):
     window = open_window()
     session = window.desk.session
     session.choose_weights(weights["thin"])

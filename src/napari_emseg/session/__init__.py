@@ -2,6 +2,7 @@
 
 from napari_emseg.session.region import Region, from_here
 from napari_emseg.session.results import Results
-from napari_emseg.session.session import Run, Session, Source
+from napari_emseg.session.session import Session
+from napari_emseg.session.source import Run, Source
 
 __all__ = ["Region", "Results", "Run", "Session", "Source", "from_here"]

@@ -14,7 +14,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.edit.table import cells_table
 from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import Ids, OutputFormat, Stored, saving
-from napari_emseg.session.session import Source
+from napari_emseg.session.source import Source
 
 if TYPE_CHECKING:
     from napari_emseg.cells.meshes import MeshFormat

@@ -18,7 +18,8 @@ from napari_emseg.session.choices import settings_of
 from napari_emseg.session.handwork import Step
 from napari_emseg.session.results import Results
 from napari_emseg.session.saves import Saves, SaveState
-from napari_emseg.session.session import Session, Source
+from napari_emseg.session.session import Session
+from napari_emseg.session.source import Source
 
 CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings")
 """Of a session: what is saved beside the edits."""

@@ -26,7 +26,8 @@ from napari_emseg.session.region import Area, Region
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor
     from napari_emseg.models.weights import Weights
-    from napari_emseg.session.session import Session, Source
+    from napari_emseg.session.session import Session
+    from napari_emseg.session.source import Source
 
 SIDE = 512
 """Of the view whose time is told, px."""

@@ -16,7 +16,8 @@ from napari_emseg.session.taught import Drawn, HandMade, Tally, Teacher, correct
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from napari_emseg.session.session import Session, Source
+    from napari_emseg.session.session import Session
+    from napari_emseg.session.source import Source
     from napari_emseg.train.corrections import LabelMeaning
 
 

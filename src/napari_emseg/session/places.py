@@ -13,7 +13,8 @@ from napari_emseg.session.taught import HandMade
 
 if TYPE_CHECKING:
     from napari_emseg.models.weights import Weights
-    from napari_emseg.session.session import Session, Source
+    from napari_emseg.session.session import Session
+    from napari_emseg.session.source import Source
     from napari_emseg.suggest import Suggestion
 
 NEAR = 5

@@ -25,7 +25,8 @@ from napari_emseg.session.past import corrections_in
 from napari_emseg.session.region import Area
 from napari_emseg.session.results import Results
 from napari_emseg.session.saves import Saves
-from napari_emseg.session.session import Session, Source
+from napari_emseg.session.session import Session
+from napari_emseg.session.source import Source
 
 KEPT: tuple[Name, ...] = ("cells", "corrections")
 """What a project has of the linked pictures."""

@@ -17,7 +17,7 @@ from napari_emseg.session.region import Area
 
 if TYPE_CHECKING:
     from napari_emseg.cells import Fragments
-    from napari_emseg.session.session import Source
+    from napari_emseg.session.source import Source
 
 Token = tuple[str, int, float, int]
 """Of what fragments were made: stack, section, threshold, checksum of probabilities."""

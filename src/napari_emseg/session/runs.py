@@ -20,7 +20,7 @@ from napari_emseg.session.results import Results
 if TYPE_CHECKING:
     from napari_emseg.cells import CellsResult
     from napari_emseg.inference import PredictionResult, Predictor
-    from napari_emseg.session.session import Source
+    from napari_emseg.session.source import Source
 
 
 def predicting(

@@ -23,7 +23,7 @@ from napari_emseg.edit.edits import INSIDE, MEMBRANE, NO_OPINION
 
 if TYPE_CHECKING:
     from napari_emseg.session.results import Results
-    from napari_emseg.session.session import Source
+    from napari_emseg.session.source import Source
     from napari_emseg.train.corrections import LabelMeaning, TrainingSet
 
 WALL = 2

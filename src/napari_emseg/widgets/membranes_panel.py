@@ -8,13 +8,7 @@ from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.models.weights import (
-    Weights,
-    list_weights,
-    own_folder,
-    read_weights,
-    to_begin_with,
-)
+from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.session import Region, Run
 from napari_emseg.widgets.class_save import ClassSave
 from napari_emseg.widgets.depth import DepthDial
@@ -22,13 +16,11 @@ from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.exchange import Exchange
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.live_view import LiveView
-from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run import RunRow
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
     button,
-    combo_box,
     follow,
     form_layout,
     row_label,
@@ -36,6 +28,7 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 from napari_emseg.widgets.view import section_on_screen
+from napari_emseg.widgets.weights_box import WeightsBox
 from napari_emseg.widgets.words import (
     card_in_words,
     file_in_words,
@@ -55,7 +48,8 @@ class MembranesPanel(QWidget):
         super().__init__()
         self._desk = desk_of(napari_viewer)
         self._session = self._desk.session
-        self.weights = combo_box()
+        self._weights = WeightsBox(self._session)
+        self.weights = self._weights.choice
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
         self.exchange = Exchange(self._desk)
@@ -72,12 +66,11 @@ class MembranesPanel(QWidget):
         self.live = LiveView(self._desk)
         self._lay_out()
         self._connect()
-        self._fill_weights()
         self._on_settings()
 
     def _lay_out(self) -> None:
         line = QHBoxLayout()
-        line.addWidget(self.weights, 1)
+        line.addWidget(self._weights, 1)
         line.addWidget(self.file)
         weights, scope = form_layout(), form_layout()
         weights.addRow(row_label("Weights"), line)
@@ -99,7 +92,6 @@ class MembranesPanel(QWidget):
         layout.addWidget(Fold("Import and export weights", self.exchange, role="link"))
 
     def _connect(self) -> None:
-        self.weights.activated.connect(self._on_weights_chosen)
         self.file.clicked.connect(self._on_file)
         self._forms = (self.heads, self.device, self.advanced)
         for form in self._forms:
@@ -120,32 +112,10 @@ class MembranesPanel(QWidget):
         except (OSError, ValueError) as e:
             self.run.refuse(str(e))
             return
-        self._offer(weights)
         self._session.choose_weights(weights)
 
     def _prepare(self) -> Run:
         return self._session.predict(self.scope.region())
-
-    def _fill_weights(self) -> None:
-        known = list_weights(own_folder())
-        for weights in known.values():
-            self._offer(weights)
-        if self._session.weights is None and known:
-            wanted = preference("runs", "weights") or ""
-            self._session.choose_weights(to_begin_with(known, wanted))
-        elif self._session.weights is not None:
-            self._offer(self._session.weights)
-
-    def _offer(self, weights: Weights) -> None:
-        if self._index(weights) < 0:
-            self.weights.addItem(weights.card.name, weights)
-
-    def _index(self, weights: Weights) -> int:
-        paths = [self.weights.itemData(i).path for i in range(self.weights.count())]
-        return paths.index(weights.path) if weights.path in paths else -1
-
-    def _on_weights_chosen(self, index: int) -> None:
-        self._session.choose_weights(self.weights.itemData(index))
 
     def _on_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
@@ -155,7 +125,6 @@ class MembranesPanel(QWidget):
             self.add_weights(Path(chosen))
 
     def _on_imported(self, weights: Weights) -> None:
-        self._offer(weights)
         self._session.choose_weights(weights)
 
     def _on_edited(self, settings: PredictSettings) -> None:
@@ -169,8 +138,6 @@ class MembranesPanel(QWidget):
     def _on_state(self) -> None:
         weights = self._session.weights
         if weights is not None:
-            self._offer(weights)
-            self.weights.setCurrentIndex(self._index(weights))
             settings = self._session.predict_settings
             about = (card_in_words(weights.card), file_in_words(weights, settings))
             self.card.setText("<br>".join(words for words in about if words))
