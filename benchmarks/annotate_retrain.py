@@ -312,6 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--quick", action="store_true", help="one seed, two rounds")
+    parser.add_argument("--collect", action="store_true", help="write what is found")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
@@ -320,23 +321,27 @@ def main() -> None:
     plan = QUICK if args.quick else FULL
     folder = ROOT / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    found: Row = {
+    about: Row = {
         "machine": describe(args.threads),
         "start": START,
         "settings": plan.settings.model_dump(mode="json"),
         "rounds": plan.rounds,
         "places": plan.places,
-        "complete": False,
-        "rows": [],
     }
-    out = folder if args.quick else ROOT / "benchmarks" / "results"
-    for row in run(Bench(plan, args.data, folder, torch.device(args.device))):
-        found["rows"].append(row)
-        (out / f"{name}.json").write_text(json.dumps(found, indent=1))
+    out = (folder.parent if args.quick else ROOT / "benchmarks" / "results") / name
+    bench = Bench(plan, args.data, folder, torch.device(args.device))
+    for row in () if args.collect else run(bench):
+        collect(out.with_suffix(".json"), about, folder, complete=False)
         print({k: v for k, v in row.items() if not k.endswith("section")}, flush=True)
-    found["complete"] = True
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1))
-    print("wrote", out / f"{name}.json")
+    collect(out.with_suffix(".json"), about, folder, complete=not args.collect)
+
+
+def collect(out: Path, about: Row, folder: Path, *, complete: bool) -> None:
+    """Write all rows that are found so far, in the order in which they were."""
+    kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    rows = [json.loads(path.read_text()) for path in kept]
+    found = {**about, "complete": complete, "rows": rows}
+    out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,5 +44,4 @@ def features(section: NDArray[Any]) -> NDArray[np.float32]:
         texture=True,
         sigma_min=1,
         sigma_max=8,
-        num_workers=1,
     )
