@@ -117,12 +117,12 @@ def test_fragments_are_cut_again_without_the_probabilities(drawing) -> None:
 
 def test_no_cells_where_there_is_no_picture(drawing) -> None:
     exclude = np.zeros(drawing.membrane.shape, bool)
-    exclude[:, :12] = True
+    exclude[:, :6] = True
     cells = segment_section(drawing.membrane, exclude=exclude)
     assert not cells[exclude].any()
     assert cells.max() == 4
     holes = drawing.membrane.copy()
-    holes[:, :12] = np.nan
+    holes[:, :6] = np.nan
     np.testing.assert_array_equal(segment_section(holes), cells)
     assert not segment_section(drawing.membrane, exclude=~exclude | exclude).any()
 

@@ -19,15 +19,15 @@ def test_the_next_section_to_do() -> None:
 
 def stack() -> tuple[np.ndarray, np.ndarray]:
     """Five cells: 2 is tiny, 3 hides a membrane, 4 has a weak one, 5 ends."""
-    cells = np.zeros((3, 64, 96), np.uint32)
+    cells = np.zeros((3, 72, 96), np.uint32)
     cells[:, 2:30, 2:30] = 1
     cells[:, 2:6, 33:37] = 2
-    cells[:, 2:30, 50:80] = 3
-    cells[:, 34:62, 2:30] = 4
-    cells[:2, 34:62, 34:62] = 5
+    cells[:, 2:38, 48:84] = 3
+    cells[:, 42:70, 2:30] = 4
+    cells[:2, 42:70, 34:62] = 5
     membrane = np.where(cells == 0, np.float32(0.9), np.float32(0.05))
-    membrane[:, 2:30, 64:67] = 0.45
-    membrane[:, 31:64, 0:33][membrane[:, 31:64, 0:33] > 0.5] = 0.2
+    membrane[:, 2:38, 64:67] = 0.45
+    membrane[:, 39:72, 0:33][membrane[:, 39:72, 0:33] > 0.5] = 0.2
     return cells, membrane
 
 

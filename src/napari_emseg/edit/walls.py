@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.settings import CellSettings
+
 SLACK = 1.5
 """A wall may become thicker by this factor, and by as many px, along its way."""
 
 
-BAND = 8
-"""Cells have grown over a membrane no farther than this, px."""
+BAND = CellSettings().grow
+"""Cells have grown over a membrane no farther than this, px, unless told otherwise."""
 
 STRAIGHT = 1.15
 """A way from one cell to the other through a wall is no more times as long."""
