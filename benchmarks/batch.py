@@ -8,7 +8,7 @@
 
 Runs alternate and the median counts. Writes results/batch.json and the tables of
 docs/batch.md. `--small` takes a minute and writes nothing. Times want a machine at
-rest; memory doesn't mind company, so parts can be measured apart.
+rest; memory doesn't mind company, so parts and sizes can be measured apart.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     words.add_argument("--small", action="store_true")
     words.add_argument("--repeats", type=int, default=3)
     words.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    words.add_argument("--sizes", nargs="+", help="of memory, such as 50x512")
     words.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     given = words.parse_args()
     if given.part:
@@ -67,7 +68,10 @@ def main() -> None:
 def keep(found: dict[str, Any]) -> None:
     """Add what was found to the results, and to the page when nothing is missing."""
     if RESULTS.is_file():
-        found = json.loads(RESULTS.read_text()) | found
+        known = json.loads(RESULTS.read_text())
+        rows = [*known.get("memory", []), *found.get("memory", [])]
+        by_size = {(row["side"], row["sections"]): row for row in rows}
+        found = known | found | {"memory": [by_size[k] for k in sorted(by_size)]}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     if set(PARTS) <= set(found):
         put("batch.md", "batch", measured(found))
@@ -198,6 +202,8 @@ def memory(folder: Path, given: argparse.Namespace) -> Iterator[list[dict[str, A
     sizes = [(50, 512), (500, 512), (2, 4096), (2, 8192), (2, 16384), (5000, 512)]
     if given.small:
         sizes = [(20, 256), (60, 256)]
+    if given.sizes:
+        sizes = [tuple(int(n) for n in size.split("x")) for size in given.sizes]
     tiny = tiny_weights(folder)
     found = []
     for sections, side in sizes:
