@@ -107,6 +107,9 @@ class Cluster:
         future: Any = self._client.submit(
             perform, work, __version__, key=f"{self._tag}-{key}", pure=False
         )
+        self._watch(key, future)
+
+    def _watch(self, key: str, future: Any) -> None:
         self._futures[key] = future
         future.add_done_callback(lambda _: self._ended.put((key, future)))
 
@@ -132,8 +135,12 @@ class Cluster:
                 return Done(key, future.result(timeout=PATIENCE), None)
             except (OSError, CancelledError) as e:
                 raise ConnectionError(self._gone) from e
-        if future.status != "error":
+        if future.status in ("pending", "lost"):
+            # its worker died with the result, and another does it again
             self._check_alive()
+            self._watch(key, future)
+            return None
+        if future.status != "error":
             raise ConnectionError(self._gone)
         return Done(key, None, future.exception(timeout=PATIENCE))
 
