@@ -54,14 +54,8 @@ def saving_membranes(source: Source, target: Target) -> Generator[Record, None, 
         msg = f"{source.name} has no membranes yet; press Run in 2 Membranes"
         raise ValueError(msg)
     made = results.membrane_provenance or Provenance(kind="membrane")
-    return saving(
-        target.path,
-        _beside(source, results.probabilities, "membranes"),
-        provenance=made,
-        overwrite=True,
-        format=target.format,
-        stored=target.stored,
-    )
+    membranes = _beside(source, results.probabilities, "membranes")
+    return _saving_probabilities(membranes, made, target)
 
 
 def saving_class(
@@ -80,10 +74,17 @@ def saving_class(
     if name not in results.classes:
         msg = f"{source.name} has no {name} yet; press Run in 2 Membranes"
         raise ValueError(msg)
+    values = _beside(source, results.of_class(name), name)
+    return _saving_probabilities(values, results.class_provenance[name], target)
+
+
+def _saving_probabilities(
+    values: Stack, made: Provenance, target: Target
+) -> Generator[Record, None, Path]:
     return saving(
         target.path,
-        _beside(source, results.of_class(name), name),
-        provenance=results.class_provenance[name],
+        values,
+        provenance=made,
         overwrite=True,
         format=target.format,
         stored=target.stored,
