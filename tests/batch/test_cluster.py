@@ -200,3 +200,29 @@ def test_a_scheduler_without_workers_is_told_of(make_job, monkeypatch) -> None:
         while "no worker" not in str(next(work)):
             assert time.monotonic() < until
         work.close()
+
+
+def test_a_result_that_died_with_its_worker_is_waited_for(
+    tmp_path, monkeypatch
+) -> None:
+    class Lost:
+        """It was there when it was told of; since then another worker makes it."""
+
+        status = "finished"
+
+        def add_done_callback(self, tell) -> None:
+            self.tell = tell
+
+        def result(self, timeout: float) -> int:
+            return 7
+
+    future = Lost()
+    with cluster.Cluster(Where(), tmp_path) as own:
+        monkeypatch.setattr(own._client, "submit", lambda *_, **__: future)
+        own.submit("part", None)
+        future.tell(future)
+        future.status = "lost"
+        assert own.next_done(1) is None
+        future.status = "finished"
+        future.tell(future)
+        assert own.next_done(1) == cluster.Done("part", 7, None)
