@@ -17,10 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from data_sets import DATA
+from data_sets import DATA, ROOT
 from machine import describe as describe_machine
 from mixture_scores import score_sources, with_threshold
-from train_bundled import ROOT
 
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.records import Progress, Record, drain

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.records import EpochDone, Progress, drain
+from napari_emseg.core.records import EpochDone, Note, Progress, drain
 from napari_emseg.core.settings import AugmentSettings, TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
 from napari_emseg.train.augment import change_grey
 from napari_emseg.train.card import Split
 from napari_emseg.train.dataset import Example, PatchSource
 from napari_emseg.train.mixture import MixedPatches, mixed_validation, train_mixture
+from napari_emseg.train.run import checkpoint_of
 from napari_emseg.train.sources import Source, examples_of, resampled
 from napari_emseg.train.validation import isbi_validation
 from napari_emseg.train.weightmap import IGNORE, INSIDE, MEMBRANE
@@ -166,8 +169,13 @@ def test_a_mixture_is_trained_stopped_and_resumed(
     next(record for record in work if isinstance(record, Progress))
     work.close()
     resumed = drain(start("stopped"))
-    a, b = weights.network().state_dict(), resumed.network().state_dict()
-    assert all(torch.equal(value, b[key]) for key, value in a.items())
+    checkpoint_of(tmp_path / "damaged.safetensors").write_bytes(b"half of i")
+    records.clear()
+    anew = drain(start("damaged"), records.append)
+    assert records[0] == Note("the checkpoint is damaged: training begins anew")
+    for other in (resumed, anew):
+        a, b = weights.network().state_dict(), other.network().state_dict()
+        assert all(torch.equal(value, b[key]) for key, value in a.items())
 
 
 def test_what_cannot_be_trained_is_refused(
@@ -183,3 +191,22 @@ def test_what_cannot_be_trained_is_refused(
     twice = [replace(sources[0], split=Split((0,), (0,)))]
     with pytest.raises(ValueError, match="more than one of the three sets"):
         drain(train_mixture(twice, output, about=ABOUT))
+
+
+def test_training_goes_on_from_weights_of_the_same_network(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    def train(name: str, about: Card = ABOUT, **more: Any) -> Weights:
+        output = tmp_path / f"{name}.safetensors"
+        return drain(train_mixture(sources, output, about=about, **more))
+
+    first = train("first", settings=SETTINGS)
+    still = SETTINGS.model_copy(update={"steps": 1, "learning_rate": 1e-12})
+    second = train("second", settings=still, begin=first)
+    assert second.card.parent_sha256 == first.sha256
+    before, after = (dict(w.network().named_parameters()) for w in (first, second))
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, atol=1e-3)
+    wider = ABOUT.model_copy(update={"config": {"base": 4, "levels": 2}})
+    with pytest.raises(ValueError, match=r"both is a unet .*'base': 2.*'base': 4"):
+        train("third", wider, settings=SETTINGS, begin=first)

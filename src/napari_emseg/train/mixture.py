@@ -92,6 +92,7 @@ def train_mixture(
     *,
     about: Card,
     settings: TrainSettings | None = None,
+    begin: Weights | None = None,
     encoder_weights: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Record, None, Weights]:
@@ -107,6 +108,8 @@ def train_mixture(
     about
         The card to begin with: architecture, configuration, `pixel_size_nm`, data sets,
         licences. Scores on the validation sections and the rest are filled in.
+    begin
+        Weights of the same architecture to go on from; the card names them as parent.
     device
         Where to train; `settings.device` has been resolved by the caller.
 
@@ -114,13 +117,15 @@ def train_mixture(
     ------
     ValueError
         If a source's images and labels don't match or its voxel size isn't known, no
-        source has sections to validate on, the card has no pixel size, or the
-        checkpoint is of another run.
+        source has sections to validate on, the card has no pixel size, `begin` is of
+        another network, or the checkpoint is of another run.
     """
     settings = settings or TrainSettings()
     pixel_size_nm = _checked(sources, about)
     torch.manual_seed(settings.seed)
     network = build(about.architecture, about.config).to(device)
+    if begin is not None:
+        about = _continue(network, begin, about)
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
     trainer = Trainer(
@@ -138,6 +143,19 @@ def train_mixture(
     weights = save_weights(output, result.state, card)
     checkpoint_of(output).unlink(missing_ok=True)
     return weights
+
+
+def _continue(network: nn.Module, begin: Weights, about: Card) -> Card:
+    """Load the weights to go on from; return the card that names them."""
+    try:
+        network.load_state_dict(begin.network().state_dict())
+    except RuntimeError as e:
+        msg = (
+            f"{begin.card.name} is a {begin.card.architecture} {begin.card.config}, "
+            f"not a {about.architecture} {about.config}; training can't go on from it"
+        )
+        raise ValueError(msg) from e
+    return about.model_copy(update={"parent_sha256": begin.sha256})
 
 
 def _checked(sources: Sequence[Source], about: Card) -> tuple[float, float]:
