@@ -120,6 +120,29 @@ def test_a_run_that_is_told_to_stop_keeps_its_best_and_its_checkpoint(pair, tmp_
     assert not checkpoint_of(output).exists()
 
 
+def test_with_a_damaged_checkpoint_training_begins_anew(pair, tmp_path):
+    whole = drain(start(pair, tmp_path / "whole.safetensors"))
+    output = tmp_path / "again.safetensors"
+    checkpoint_of(output).write_bytes(b"half of i")
+    records = []
+    again = drain(start(pair, output), records.append)
+    (note,) = _notes(records)
+    assert note.message == "the checkpoint is damaged: training begins anew"
+    a, b = whole.network().state_dict(), again.network().state_dict()
+    for key, value in a.items():
+        np.testing.assert_array_equal(value, b[key], err_msg=key)
+
+
+def test_a_checkpoint_of_another_run_is_an_error(pair, tmp_path):
+    output = tmp_path / "mine.safetensors"
+    drain(start(pair, output, stop=lambda: True))
+    before = checkpoint_of(output).read_bytes()
+    other = SETTINGS.model_copy(update={"seed": 4})
+    with pytest.raises(ValueError, match="belongs to a run with other settings"):
+        drain(start(pair, output, settings=other))
+    assert checkpoint_of(output).read_bytes() == before
+
+
 def test_without_validation_the_last_weights_are_taken(pair, tmp_path):
     records = []
     split = Split(training=(0, 1, 2, 3))

@@ -17,7 +17,6 @@ from napari_emseg.models.parts import expect, part_of, unseen, with_classes
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.acceptance import Comparison, compare_weights
-from napari_emseg.train.checkpoint import DamagedError
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.introduction import introduce
 from napari_emseg.train.lesson import Lesson, prepare
@@ -193,10 +192,7 @@ class _Run:
     def resume(self, trainer: Trainer) -> Generator[Note, None, None]:
         """Go on from a checkpoint of this round, or measure where the round begins."""
         try:
-            trainer.resume()
-        except DamagedError:
-            self.checkpoint.unlink()
-            yield Note("the checkpoint is damaged: training begins anew")
+            yield from trainer.resume()
         except ValueError:
             self.checkpoint.unlink()
             yield Note("corrections, weights or settings changed: training begins anew")

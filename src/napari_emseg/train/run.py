@@ -97,7 +97,8 @@ def train_weights(
     """Train a network; yields what the trainer yields.
 
     A checkpoint lies beside `output` until the end; a run that was stopped goes on from
-    it when called again in the same way.
+    it when called again in the same way. If it is damaged, a Note says so, and the run
+    begins anew.
 
     Parameters
     ----------

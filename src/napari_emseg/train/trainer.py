@@ -17,7 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.settings import TrainSettings
 from napari_emseg.models.zoo import Network
-from napari_emseg.train.checkpoint import read_checkpoint, write_checkpoint
+from napari_emseg.train.checkpoint import (
+    DamagedError,
+    read_checkpoint,
+    write_checkpoint,
+)
 from napari_emseg.train.dataset import Patches, check_patch
 from napari_emseg.train.losses import LOSSES, Loss
 from napari_emseg.train.validation import Validation
@@ -111,12 +115,12 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the checkpoint is damaged or of another run, or the loss stops being a
-            number before the first validation.
+            If the checkpoint is of another run, or the loss stops being a number before
+            the first validation.
         OSError
             If the checkpoint can't be written.
         """
-        self.resume()
+        yield from self.resume()
         try:
             yield from self._steps()
         except GeneratorExit:
@@ -224,17 +228,24 @@ class Trainer:
             "best": vars(self.best),
         }
 
-    def resume(self) -> None:
+    def resume(self) -> Generator[Note, None, None]:
         """Go on from the checkpoint, if there is one.
+
+        A damaged one is deleted, and a Note says that training begins anew.
 
         Raises
         ------
         ValueError
-            If it is damaged, or of a run with other settings or another network.
+            If it is of a run with other settings or another network.
         """
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
-        saved = read_checkpoint(self._checkpoint, self._device)
+        try:
+            saved = read_checkpoint(self._checkpoint, self._device)
+        except DamagedError:
+            self._checkpoint.unlink()
+            yield Note("the checkpoint is damaged: training begins anew")
+            return
         if not _same_run(saved["settings"], self.settings, self._of):
             raise ValueError(_of_another(self._checkpoint, "other settings"))
         try:
