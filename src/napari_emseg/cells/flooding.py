@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.metrics.kernels.compiler import compiled
+from napari_emseg.core.compiler import compiled
 
 LEVELS = 2**16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.metrics.kernels.compiler import compiled
+from napari_emseg.core.compiler import compiled
 
 RADIUS = 20
 """Half the window, in px, in which a white pixel is tried as a cut."""
