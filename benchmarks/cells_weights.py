@@ -19,8 +19,8 @@ from tifffile import imread
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, drain
-from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import load_weights, save_weights
 from napari_emseg.train.card import threshold_of
 from napari_emseg.train.dataset import PatchSource, read_examples

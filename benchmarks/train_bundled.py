@@ -21,7 +21,7 @@ from score_weights import rescore
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
-from napari_emseg.core.settings import AugmentSettings, TrainSettings
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights, bundled_folder, read_weights
 from napari_emseg.train.mixture import train_mixture
 from napari_emseg.train.run import train_weights

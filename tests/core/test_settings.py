@@ -4,13 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from napari_emseg.core.settings import (
-    AugmentSettings,
     CellSettings,
     Normalisation,
     PredictSettings,
     Settings,
-    TrainSettings,
 )
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 
 MODELS = (AugmentSettings, CellSettings, Normalisation, PredictSettings, TrainSettings)
 

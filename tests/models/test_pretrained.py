@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from napari_emseg.core.records import drain
-from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.encoders import ResNet34Encoder
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.zoo import build

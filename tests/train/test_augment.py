@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_emseg.core.settings import AugmentSettings
+from napari_emseg.core.training import AugmentSettings
 from napari_emseg.train import augment
 from napari_emseg.train.augment import (
     Warp,

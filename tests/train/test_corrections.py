@@ -11,8 +11,9 @@ from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import AugmentSettings, Normalisation
+from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import AugmentSettings
 from napari_emseg.models.zoo import build
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.crops import Border, cut_crops

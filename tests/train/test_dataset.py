@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_emseg.core.settings import AugmentSettings, Normalisation, TrainSettings
+from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.train.dataset import (
     Example,
     PatchSource,

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from napari_emseg.core.settings import LossName
+from napari_emseg.core.training import LossName
 from napari_emseg.models.zoo import Activation
 from napari_emseg.train.losses import LOSSES, bce_dice, cross_entropy, dice
 from napari_emseg.train.weightmap import IGNORE

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Progress, drain
-from napari_emseg.core.settings import AugmentSettings, TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
 from napari_emseg.train.augment import change_grey

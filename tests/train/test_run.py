@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import EpochDone, Note, Progress, drain
-from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import read_weights
 from napari_emseg.train.run import (
     Split,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
-from napari_emseg.core.settings import AugmentSettings, TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.zoo import build
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
 from napari_emseg.train.trainer import Trainer, TrainResult, _same_run

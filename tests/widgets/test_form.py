@@ -7,13 +7,12 @@ from pydantic import Field
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import (
-    AugmentSettings,
     CellSettings,
     Normalisation,
     PredictSettings,
     Settings,
-    TrainSettings,
 )
+from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.widgets.form import SettingsForm
 
 ALL = (AugmentSettings, CellSettings, Normalisation, PredictSettings, TrainSettings)

@@ -23,8 +23,8 @@ from napari_emseg.cli.options import (
 )
 from napari_emseg.cli.printing import print_json, say
 from napari_emseg.cli.weights import refuse_output
-from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_emseg.core.settings import Device, Invert, Settings, TrainSettings
+from napari_emseg.core.settings import Device, Invert, Settings
+from napari_emseg.core.training import TrainSettings
 
 Trained = Literal["all", "decoder", "head"]
 

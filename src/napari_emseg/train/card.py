@@ -15,8 +15,9 @@ from torch import nn
 
 from napari_emseg import __version__
 from napari_emseg.core.card import Card, DataSet, Training
-from napari_emseg.core.settings import Normalisation, TrainSettings
+from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import network_class
 from napari_emseg.train.trainer import TrainResult
 

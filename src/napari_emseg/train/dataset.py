@@ -13,9 +13,10 @@ from torch import Tensor
 
 from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
 from napari_emseg.core.labels import Meaning, inside_mask
-from napari_emseg.core.settings import Normalisation, TrainSettings
+from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.train.augment import (
     change_grey,
     draw_warp,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_emseg.core.settings import LossName
+from napari_emseg.core.training import LossName
 from napari_emseg.models.zoo import Activation
 from napari_emseg.train.weightmap import IGNORE
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import Record
-from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build

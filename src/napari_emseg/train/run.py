@@ -11,8 +11,8 @@ import torch
 from napari_emseg.core.card import Card
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
-from napari_emseg.core.settings import TrainSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
-from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.checkpoint import (
     DamagedError,

@@ -10,7 +10,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
-from napari_emseg.core.settings import TrainSettings
+from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import architectures
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.prospect import Prospect
