@@ -90,10 +90,10 @@ def test_each_section_knows_the_depth_that_made_it(session) -> None:
     for z, depth in ((0, 1), (1, 3)):
         settings = session.predict_settings.model_copy(update={"depth": depth})
         session.choose_settings(settings)
-        drain(session.predict(Region((z,))).work)
+        drain(session.stages.predict(Region((z,))).work)
     made = session.source.results.made
     assert {z: made[z].settings["depth"] for z in made} == {0: 1, 1: 3}
     assert (made[0].threshold, made[1].threshold) == (0.1, 0.3)
     session.exclude(0)
-    drain(session.predict(Region((0, 1))).work)
+    drain(session.stages.predict(Region((0, 1))).work)
     assert set(made) == {1}

@@ -25,8 +25,8 @@ def session(drawn_stack, tmp_path) -> Session:
     session.select("a", drawn_stack[0])
     session.choose_weights(thin_weights(tmp_path, threshold=0.4))
     session.cell_settings = CellSettings(threshold=0.4)
-    drain(session.predict(ALL).work)
-    drain(session.segment(ALL).work)
+    drain(session.stages.predict(ALL).work)
+    drain(session.stages.segment(ALL).work)
     return session
 
 
@@ -63,7 +63,7 @@ def test_undo_of_a_run_with_links_says_again_that_ids_are_profiles(session) -> N
     results = session.source.results
     assert not results.linked
     session.cell_settings = session.cell_settings.model_copy(update={"link": True})
-    drain(session.segment(ALL).work)
+    drain(session.stages.segment(ALL).work)
     assert results.linked
     seen = []
     hand.edited.connect(lambda *_: seen.append(results.linked))
@@ -85,12 +85,12 @@ def test_predict_edit_predict_undo(session, tmp_path) -> None:
     assert hand.history.corrections()[-1].author == "Ada"
 
     session.choose_weights(thin_weights(tmp_path, "other", threshold=0.6))
-    drain(session.predict(ALL).work)
+    drain(session.stages.predict(ALL).work)
     drawn = hand.corrections[1] == 1
     assert drawn.any()
     assert (hand.linked.arrays["membranes"][1][drawn] == 1).all()
     np.testing.assert_array_equal(hand.corrections, corrections)
-    drain(session.segment(ALL).work)
+    drain(session.stages.segment(ALL).work)
     cells = hand.linked.arrays["cells"]
     assert not cells[1][drawn].any()
     untouched = np.setdiff1d(np.unique(first["cells"][0]), [0])
@@ -114,7 +114,7 @@ def test_a_locked_cell_outlives_a_run(session) -> None:
     point = np.argwhere(mask)[0]
     hand.do(lock(hand.sheet(1), point))
     session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
-    drain(session.segment(ALL).work)
+    drain(session.stages.segment(ALL).work)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
 
 
@@ -123,19 +123,19 @@ def test_reviewed_sections_are_left_alone_unless_asked(session) -> None:
     before = state(hand)
     session.review(1)
     session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
-    run = session.segment(ALL)
+    run = session.stages.segment(ALL)
     assert run.region.sections == (0, 2, 3)
     drain(run.work)
-    drain(session.cut().work)
+    drain(session.stages.cut().work)
     np.testing.assert_array_equal(state(hand)["cells"][1], before["cells"][1])
     np.testing.assert_array_equal(state(hand)["membranes"][1], before["membranes"][1])
     with pytest.raises(ValueError, match="reviewed"):
-        session.predict(Region((1,)))
+        session.stages.predict(Region((1,)))
     session.redo_reviewed = True
-    assert session.segment(ALL).region.sections == ALL.sections
+    assert session.stages.segment(ALL).region.sections == ALL.sections
     session.redo_reviewed = False
     session.review(1, reviewed=False)
-    assert session.segment(ALL).region.sections == ALL.sections
+    assert session.stages.segment(ALL).region.sections == ALL.sections
 
 
 def test_clearing_an_excluded_section_is_a_step(session) -> None:
@@ -148,7 +148,7 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
     edited = state(hand)
     steps = len(hand.history.undoable)
     session.exclude(1)
-    drain(session.predict(ALL).work)
+    drain(session.stages.predict(ALL).work)
     assert hand.history.undoable[0].words == "1 excluded section cleared"
     assert len(hand.history.undoable) == steps + 1
     assert not hand.linked.arrays["cells"][1].any()
@@ -167,7 +167,7 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
         {name: array[1] for name, array in first.items()},
     )
     hand.do(lock(hand.sheet(1), point))
-    drain(session.predict(ALL).work)
+    drain(session.stages.predict(ALL).work)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] > 0, mask)
 
@@ -176,12 +176,12 @@ def test_the_results_know_whether_cells_are_linked(session) -> None:
     results = session.source.results
     assert not results.linked
     session.cell_settings = CellSettings(link=True)
-    drain(session.segment(ALL).work)
+    drain(session.stages.segment(ALL).work)
     assert results.linked
-    drain(session.segment(Region((1,))).work)
+    drain(session.stages.segment(Region((1,))).work)
     assert results.linked, "a section found again takes its ids from before"
     session.cell_settings = CellSettings(link=False)
-    drain(session.segment(Region((2, 3))).work)
+    drain(session.stages.segment(Region((2, 3))).work)
     assert not results.linked
 
 
@@ -204,7 +204,7 @@ def test_a_threshold_spares_corrections(session) -> None:
     area = (slice(10, 16), slice(10, 16))
     hand.do(paint(hand.sheet(0), "membranes", one, area, 1))
     session.cell_settings = CellSettings(threshold=0.95)
-    drain(session.cut().work)
+    drain(session.stages.cut().work)
     assert (hand.linked.arrays["membranes"][0][area] == 1).all()
     hand.undo()
     likely = session.source.results.probabilities[0][area]
@@ -215,7 +215,7 @@ def test_a_threshold_spares_corrections(session) -> None:
 
 def test_no_edits_while_cells_are_found(session) -> None:
     hand = session.correcting()
-    run = session.segment(ALL)
+    run = session.stages.segment(ALL)
     next(run.work)
     for act in (hand.undo, hand.redo, lambda: hand.sheet(0)):
         with pytest.raises(ValueError, match="cells are being found"):
@@ -268,7 +268,7 @@ def test_opened_probabilities_can_be_followed(drawing) -> None:
         drawing.membrane[None], metadata={"emseg": {"kind": "membrane", "scale": 1.0}}
     )
     session.select("p", stack)
-    drain(session.segment(Region((0,))).work)
+    drain(session.stages.segment(Region((0,))).work)
     hand = session.correcting()
     part = (slice(0, 9), slice(0, 9))
     assert hand.sheet(0).probability(part).shape == (9, 9)
@@ -307,7 +307,7 @@ def test_a_reviewed_region_outlives_runs_and_can_be_taken_back(
     assert source.reviewed_regions == (region,)
     assert (hand.corrections[1][region.area] > 0).all()
     session.choose_weights(thin_weights(tmp_path, threshold=0.05))
-    drain(session.predict(ALL).work)
+    drain(session.stages.predict(ALL).work)
     shown = hand.linked.arrays["membranes"][1]
     np.testing.assert_array_equal(
         shown[region.area], before["membranes"][1][region.area]
@@ -328,7 +328,7 @@ def test_what_is_not_predicted_cannot_be_reviewed(drawn_stack, tmp_path) -> None
     session = Session(predict_settings=FAST)
     session.select("a", drawn_stack[0])
     session.choose_weights(thin_weights(tmp_path))
-    drain(session.predict(Region((0,), (slice(0, 32), slice(0, 32)))).work)
+    drain(session.stages.predict(Region((0,), (slice(0, 32), slice(0, 32)))).work)
     with pytest.raises(ValueError, match="not predicted to its end"):
         session.correcting().review(Rectangle(0, 16, 16, 48, 48))
     with pytest.raises(ValueError, match="nothing is shown"):

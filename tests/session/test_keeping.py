@@ -87,8 +87,8 @@ def test_every_step_is_told_in_order(session) -> None:
     hand.undo()
     hand.redo()
     session.exclude(2)
-    drain(session.predict(Region((3,))).work)
-    drain(session.segment(Region((3,))).work)
+    drain(session.stages.predict(Region((3,))).work)
+    drain(session.stages.segment(Region((3,))).work)
     assert [step for step, _ in told] == [
         "made", "made", "undone", "redone", "made", "made",
     ]  # fmt: skip
@@ -113,7 +113,7 @@ def test_a_project_has_what_was_there_and_what_is_done_since(session, tmp_path) 
     hand.do(lock(hand.sheet(2), cells_by_size(hand, 2)[-1][0]))
     hand.review(Part(0, 8, 8, 40, 40))
     session.exclude(1)
-    drain(session.predict(Region((0,))).work)
+    drain(session.stages.predict(Region((0,))).work)
     keeping.flush()
     np.testing.assert_equal(on_disk(keeping.path), kept(session))
     left = np.unique(kept(session)["cells"][1])

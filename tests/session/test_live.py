@@ -58,7 +58,7 @@ def test_shallow_first_then_deeper(session) -> None:
     for picture in found:
         whole = session.predict_settings.model_copy(update={"depth": picture.depth})
         session.predict_settings = whole
-        drain(session.predict(Region((1,))).work)
+        drain(session.stages.predict(Region((1,))).work)
         of_run = session.source.results.probabilities[1][AREA]
         np.testing.assert_allclose(picture.values, of_run, atol=1e-5)
         session.source.results.clear([1])
@@ -107,7 +107,7 @@ def test_the_whole_section_is_normalised_and_not_the_view(drawn_stack, tmp_path)
     session.select("a", Stack(values))
     session.choose_weights(thin_weights(tmp_path))
     found, _ = pictures(session)
-    drain(session.predict(Region((1,))).work)
+    drain(session.stages.predict(Region((1,))).work)
     of_run = session.source.results.probabilities[1][AREA]
     np.testing.assert_allclose(found[0].values, of_run, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_what_has_no_preview_says_why(session, tmp_path) -> None:
 
 
 def test_what_is_on_screen_already_is_not_predicted_again(session, tmp_path) -> None:
-    drain(session.predict(Region((1,), AREA)).work)
+    drain(session.stages.predict(Region((1,), AREA)).work)
     view = view_of(session, 1, AREA, LIVE)
     with pytest.raises(ValueError, match="made by these weights"):
         next(Live().run(view))

@@ -41,7 +41,7 @@ def test_of_a_bright_stack_a_run_tells_that_it_inverts(tmp_path) -> None:
     said: list[str] = []
     area = slice(0, 64), slice(0, 64)
     drain(
-        session.predict(Region((0,), area)).work,
+        session.stages.predict(Region((0,), area)).work,
         lambda r: said.append(r.message) if isinstance(r, Note) else None,
     )
     assert any("membranes look bright; set Invert to no if not" in s for s in said)

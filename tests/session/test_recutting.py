@@ -24,12 +24,12 @@ def session(drawing) -> Session:
     session = Session()
     session.select("p", Stack(p, metadata={"emseg": made}))
     session.cell_settings = CellSettings(minimum_size=20)
-    drain(session.segment(Region((0, 1))).work)
+    drain(session.stages.segment(Region((0, 1))).work)
     return session
 
 
 def tried(session: Session, settings: CellSettings = LOOSE) -> Recuts:
-    recuts = session.recuts()
+    recuts = session.stages.recuts()
     drain(recuts.find(0, settings))
     recuts.show(0, settings)
     return recuts
@@ -85,7 +85,7 @@ def test_fragments_are_found_anew_when_their_probabilities_change(session) -> No
 
 
 def test_reviewed_sections_and_those_without_cells_are_left_alone(session) -> None:
-    recuts = session.recuts()
+    recuts = session.stages.recuts()
     assert recuts.able(0)
     session.source.results.hand.reviewed = frozenset({0})
     assert not recuts.able(0)

@@ -46,7 +46,7 @@ def test_sections_to_do_near_first(session) -> None:
 
 
 def test_sections_with_membranes_are_preferred(session) -> None:
-    drain(session.predict(Run((3,))).work)
+    drain(session.stages.predict(Run((3,))).work)
     assert sections_to_do(session.source, 0, "near this section") == (3,)
 
 
@@ -70,7 +70,7 @@ def test_it_says_what_is_missing(session) -> None:
 
 
 def test_a_place_is_done_when_all_of_it_is_reviewed(session) -> None:
-    drain(session.predict(Run((0, 1))).work)
+    drain(session.stages.predict(Run((0, 1))).work)
     places = (place(0, 0), place(0, 40), place(1, 0))
     source = session.source
     hand = session.correcting()

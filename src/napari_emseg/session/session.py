@@ -6,7 +6,6 @@ snapshot of it and write into results only.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -16,18 +15,16 @@ from psygnal import SignalGroupDescriptor
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.known import Given
-from napari_emseg.session.region import Region
 from napari_emseg.session.results import Results
-from napari_emseg.session.source import Run, Source
+from napari_emseg.session.source import Source
+from napari_emseg.session.stages import Stages
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
-    from napari_emseg.inference import Predictor, RunEstimate
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.handwork import HandWork
     from napari_emseg.session.keeping import Keeping
     from napari_emseg.session.learning import Learning
-    from napari_emseg.session.recutting import Recuts
 
 
 @dataclass(eq=False)
@@ -48,9 +45,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self._sources: dict[str, Source] = {}
-        self._predictor: Predictor | None = None
-        self._recuts: Recuts | None = None
         self._learning: Learning | None = None
+        self.stages = Stages(self)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -104,11 +100,8 @@ class Session:
         known = self._sources.get(key)
         if known is None:
             return None
-        before, known = known.keeping, replace(known, keeping=keeping)
-        self._sources[key] = known
-        if self.source is not None and self.source.key == key:
-            self.source = known
-        return before
+        self._renew(replace(known, keeping=keeping))
+        return known.keeping
 
     def _stop_keeping(self, source: Source | None) -> None:
         if source is not None and source.keeping is not None:
@@ -148,7 +141,7 @@ class Session:
         ValueError
             If there is no stack.
         """
-        source = self._source()
+        source = self.at_work
         hand = source.results.hand
         hand.given = Given(source.stack.data) if source.is_probabilities else None
         return hand
@@ -156,12 +149,8 @@ class Session:
     def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:
         """Keep what a check of a stack found."""
         known = self._sources.get(key)
-        if known is None:
-            return
-        known = replace(known, findings=tuple(findings))
-        self._sources[key] = known
-        if self.source is not None and self.source.key == key:
-            self.source = known
+        if known is not None:
+            self._renew(replace(known, findings=tuple(findings)))
 
     def choose_weights(self, weights: Weights | None) -> None:
         """Use other weights; the threshold becomes the one in their card.
@@ -200,135 +189,6 @@ class Session:
         fixed = None if known is None else known.threshold
         return self.weights.card.threshold if fixed is None else fixed
 
-    def check(self) -> Run:
-        """Return a look at every section; its result is a list of findings.
-
-        Raises
-        ------
-        ValueError
-            If there is no stack.
-        """
-        from napari_emseg.check import check_stack
-
-        source = self._source()
-        work = check_stack(source.stack, settings=self.check_settings)
-        region = Region(tuple(range(source.stack.shape[0])))
-        return Run(f"Check of {source.name}", source, region, self.check_settings, work)
-
-    def estimate(self, region: Region) -> RunEstimate | None:
-        """Say what `predict` would take, in a millisecond and without torch.
-
-        None if there is no stack or no weights, or if the card is too old to tell.
-
-        Raises
-        ------
-        ValueError
-            If `predict` would, too.
-        """
-        from napari_emseg.inference import estimate
-
-        if self.source is None or self.weights is None:
-            return None
-        if self.weights.card.geometry is None and "torch" not in sys.modules:
-            return None
-        source = self._em()
-        region = self._to_run(source, region)
-        return estimate(
-            source.stack,
-            self.weights,
-            settings=self.predict_settings,
-            sections=region.sections,
-            roi=region.roi,
-            classes=("membrane", *self.weights.card.further_classes),
-            keep=True,
-        )
-
-    def predict(self, region: Region) -> Run:
-        """Return a run of the network over a region.
-
-        Raises
-        ------
-        ValueError
-            If there is no stack or no weights, nothing is left of the region, or the
-            voxel size is absurd.
-        """
-        from napari_emseg.inference import Predictor
-        from napari_emseg.session.runs import predicting
-
-        source = self._em()
-        if self.weights is None:
-            msg = "no weights are chosen; choose some in 2 Membranes"
-            raise ValueError(msg)
-        if self._predictor is None or self._predictor.weights != self.weights:
-            self._predictor = Predictor(self.weights)
-        region = self._to_run(source, region)
-        work = predicting(
-            self._predictor,
-            source,
-            region,
-            settings=self.predict_settings,
-            threshold=self.cell_settings.threshold,
-        )
-        return Run(
-            f"Membranes of {source.name}",
-            source,
-            region,
-            self.predict_settings,
-            work,
-            self.weights.card.further_classes,
-        )
-
-    def segment(self, region: Region) -> Run:
-        """Return a run that finds the cells of a region.
-
-        Raises
-        ------
-        ValueError
-            If there are no probabilities in the region.
-        """
-        from napari_emseg.session.runs import segmenting
-
-        source = self._source()
-        region = self._to_run(source, region)
-        if not source.is_probabilities:
-            there = set(source.results.predicted)
-            region = replace(
-                region, sections=tuple(z for z in region.sections if z in there)
-            )
-        if not region.sections:
-            msg = "there are no membranes here yet; run 2 Membranes first"
-            raise ValueError(msg)
-        work = segmenting(source, region, self.cell_settings)
-        return Run(f"Cells of {source.name}", source, region, self.cell_settings, work)
-
-    def cut(self) -> Run:
-        """Return a run that makes membranes anew by the threshold of the settings."""
-        from napari_emseg.session.runs import cutting
-
-        source = self._source()
-        region = Region(source.results.predicted)
-        work = cutting(source.results, self.cell_settings.threshold)
-        return Run(
-            f"Threshold of {source.name}", source, region, self.cell_settings, work
-        )
-
-    def recuts(self) -> Recuts:
-        """Return a way to try cell settings on a section of the stack at work.
-
-        Raises
-        ------
-        ValueError
-            If there is no stack.
-        """
-        from napari_emseg.session.recutting import Recuts
-
-        source = self._source()
-        if self._recuts is None or self._recuts.source is not source:
-            if self._recuts is not None:
-                self._recuts.keep()
-            self._recuts = Recuts(source)
-        return self._recuts
-
     @property
     def at_work(self) -> Source:
         """The stack at work.
@@ -338,42 +198,24 @@ class Session:
         ValueError
             If none is chosen.
         """
-        return self._source()
-
-    def _source(self) -> Source:
         if self.source is None:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"
             raise ValueError(msg)
         return self.source
 
     def _writable(self) -> Source:
-        source = self._source()
+        source = self.at_work
         if source.keeping is not None and source.keeping.read_only:
             raise ValueError(source.results.hand.refusal)
-        return source
-
-    def _to_run(self, source: Source, region: Region) -> Region:
-        """Leave out what is excluded, and what is reviewed unless the user says so."""
-        region = region.without(source.excluded)
-        if self.redo_reviewed or not source.reviewed:
-            return region
-        kept = tuple(z for z in region.sections if z not in source.reviewed)
-        if not kept:
-            msg = (
-                "every section of this run is reviewed, and left as it is; mark one as "
-                "to do in 4 Correct, or allow runs over reviewed sections there"
-            )
-            raise ValueError(msg)
-        return replace(region, sections=kept)
-
-    def _em(self) -> Source:
-        source = self._source()
-        if source.is_probabilities:
-            msg = f"{source.name} holds probabilities already; go on with 3 Cells"
-            raise ValueError(msg)
         return source
 
     def _put(self, source: Source) -> None:
         self._sources[source.key] = source
         self.refusal = ""
         self.source = source
+
+    def _renew(self, source: Source) -> None:
+        """Know something else of a source, whether it is at work or not."""
+        self._sources[source.key] = source
+        if self.source is not None and self.source.key == source.key:
+            self.source = source

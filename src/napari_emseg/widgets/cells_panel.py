@@ -101,7 +101,7 @@ class CellsPanel(QWidget):
         self._desk.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
-        return self._session.segment(self.scope.region())
+        return self._session.stages.segment(self.scope.region())
 
     def _proposed(self) -> str:
         source = self._session.source
@@ -155,7 +155,7 @@ class CellsPanel(QWidget):
             return
         if self._desk.job.busy or self._fragments.busy:
             return
-        recuts, settings = self._session.recuts(), self._session.cell_settings
+        recuts, settings = self._session.stages.recuts(), self._session.cell_settings
         z = section_on_screen(self._desk.viewer, layer)
         if not recuts.able(z):
             return
@@ -170,9 +170,9 @@ class CellsPanel(QWidget):
         """Make what is on trial a step that can be undone."""
         self._kept.stop()
         source = self._session.source
-        if source is None or not self._session.recuts().on_trial:
+        if source is None or not self._session.stages.recuts().on_trial:
             return
-        self._session.recuts().keep()
+        self._session.stages.recuts().keep()
         layers = self._desk.results(source.key)
         if layers is not None:
             layers.refresh({"cells"}, set(range(source.stack.shape[0])))
@@ -183,7 +183,7 @@ class CellsPanel(QWidget):
         if self._others.busy or self._desk.job.busy:
             self._timer.start()
             return
-        run = self._session.cut()
+        run = self._session.stages.cut()
         self._others.start(run.work, run.title)
 
     def _on_cut(self) -> None:

@@ -91,7 +91,7 @@ class Checks(QWidget):
         if self._job.busy:
             self._job.cancel()
             return
-        run = self._desk.session.check()
+        run = self._desk.session.stages.check()
         self._checked = run.source.key
         self.button.setText("Cancel")
         self.summary.hide()

@@ -115,7 +115,7 @@ class MembranesPanel(QWidget):
         self._session.choose_weights(weights)
 
     def _prepare(self) -> Run:
-        return self._session.predict(self.scope.region())
+        return self._session.stages.predict(self.scope.region())
 
     def _on_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
@@ -195,7 +195,7 @@ class MembranesPanel(QWidget):
             return "no weights: choose a weights file", False
         try:
             region = self.scope.region()
-            estimate = self._session.estimate(region)
+            estimate = self._session.stages.estimate(region)
         except ValueError as e:
             return str(e), False
         if estimate is None:

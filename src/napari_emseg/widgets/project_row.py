@@ -106,7 +106,7 @@ class ProjectRow(QWidget):
         if self._desk.job.busy:
             self._say(f"{self._desk.job.title} is still running; wait for its end")
             return
-        recuts = self._desk.session.recuts()
+        recuts = self._desk.session.stages.recuts()
         if recuts.on_trial:
             recuts.keep()
         self._begin(Path(path), self._desk.source_layer)
