@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emseg.cells import link_stack, segment_stack
+from napari_emseg.cells.linker import Linker
 from napari_emseg.cells.linking import scratch
 from napari_emseg.cells.matching import assign
-from napari_emseg.cells.overlap import best_overlap
+from napari_emseg.cells.overlap import Overlap, best_overlap
 from napari_emseg.core.records import Progress, SectionDone, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink
@@ -271,3 +273,25 @@ def test_a_real_blank_section_is_bridged(shared_data) -> None:
     assert not result.cells[2].any()
     before, after = (result.cells[z][result.cells[z] > 0] for z in (1, 3))
     assert np.isin(after, before).mean() > 0.5
+
+
+def test_linking_keeps_little_of_each_profile() -> None:
+    """A stack of ten thousand sections has millions of them."""
+    n, sections = 400, 60
+    rng = np.random.default_rng(0)
+    sizes = np.r_[0, np.full(n, 100)]
+    linker = Linker(CellSettings(link=True))
+    tracemalloc.start()
+    try:
+        for z in range(sections):
+            after = rng.permutation(n) + 1
+            shared = rng.integers(20, 100, n)  # some go on, some begin within another
+            along = Overlap(rng.permutation(n) + 1, after, shared)
+            linker.add_counted(sizes, [along] * min(z, 3))
+        held = tracemalloc.get_traced_memory()[0]
+        assert max(int(ids.max()) for ids in linker.finish()) > 1000
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 12 * n * sections
+    assert most < 40 * n * sections

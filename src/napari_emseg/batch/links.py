@@ -102,15 +102,16 @@ class Ids:
     def run(self) -> Facts:
         """Link and store."""
         total = sum(self.counts)
-        ids = np.arange(total, dtype=np.int64)
-        if self.link:
-            ids = self._linked()
-        cells = int(ids.max(initial=-1)) + 1
+        ids: NDArray[np.unsignedinteger]
+        ids = self._linked() if self.link else np.arange(1, total + 1, dtype=np.uint64)
+        cells = int(ids.max(initial=0))
         wide = np.uint64 if self.first_id + cells > 2**32 else np.uint32
-        _replace(self.context.path(IDS), (ids + self.first_id).astype(wide))
+        ids = ids.astype(wide, copy=False)
+        ids += wide(self.first_id - 1)
+        _replace(self.context.path(IDS), ids)
         return {"cells": cells, "dtype": np.dtype(wide).name}
 
-    def _linked(self) -> NDArray[np.int64]:
+    def _linked(self) -> NDArray[np.uint32]:
         c = self.context
         linker = Linker(c.settings.cell_settings)
         recent: list[int] = []
@@ -119,8 +120,7 @@ class Ids:
             linker.add_counted(_sizes(c, place, count), overlaps if count else [])
             if count:
                 recent = [*recent[-BRIDGE:], place]
-        found = linker.finish()
-        return np.concatenate([ids[1:].astype(np.int64) - 1 for ids in found])
+        return np.concatenate([ids[1:] for ids in linker.finish()])
 
 
 def _replace(path: Path, values: NDArray[np.unsignedinteger]) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.cells.branches import Hosted, cells_of
 from napari_emseg.cells.matching import assign
 from napari_emseg.cells.overlap import Overlap, Shift, best_overlap, overlap_of
-from napari_emseg.cells.regions import components
 from napari_emseg.core.settings import CellSettings
 
 BRIDGE = 2
@@ -19,25 +19,22 @@ BRIDGE = 2
 CONTAINED = 0.8
 """A profile with this share of its pixels in one other is a branch of it."""
 
-SHORT = 3
-"""A cell of so few profiles that begins or ends within a longer one is a bit of it."""
-
-Hosts = dict[int, tuple[int, int]]
-"""What profiles lie within, and how many pixels they share."""
+NOTHING = Hosted(np.zeros(0, np.int64), *np.zeros((3, 0), np.uint32))
 
 
 @dataclass(slots=True, eq=False)
 class _Section:
     """Profiles 1 … n of one section; `first + k` is profile k + 1 of all.
 
-    `open` tells which profiles (0 is none) nothing was found for in later sections.
-    `labels` `(y, x)` are there if they are compared here; `moved` is the shift that
-    lays them on the newest section's grid.
+    `open` tells which profiles (0 is none) nothing was found for in later sections,
+    `chains` which chain each belongs to. `labels` `(y, x)` are there if they are
+    compared here; `moved` is the shift that lays them on the newest section's grid.
     """
 
     sizes: NDArray[np.int64]
     first: int
     open: NDArray[np.bool_]
+    chains: NDArray[np.uint32]
     labels: NDArray[np.uint32]
     moved: Shift = (0, 0)
 
@@ -55,16 +52,17 @@ class Linker:
     count only if they leave a cell and come back to it, or are a short bit that joins
     no two longer cells.
 
-    Only `BRIDGE + 1` sections are held at a time.
+    Only `BRIDGE + 1` sections are held at a time, and of all others 4 bytes for each
+    profile and some 50 for each chain of them.
     """
 
     def __init__(self, settings: CellSettings) -> None:
         self._settings = settings
         self._recent: list[_Section] = []
-        self._links: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        self._starts: Hosts = {}
-        self._ends: Hosts = {}
-        self._firsts: list[int] = [0]
+        self._starts: list[Hosted] = []
+        self._ends: list[Hosted] = []
+        self._chains: list[NDArray[np.uint32]] = []
+        self._profiles = self._begun = 0
 
     def add(self, labels: NDArray[np.uint32]) -> None:
         """Take the next section `(y, x)` with profiles 1 … n, 0 between them."""
@@ -91,12 +89,27 @@ class Linker:
 
         Ids are 1, 2, … by the first profile of each cell.
         """
-        total = self._firsts[-1]
-        cell = self._together(total)
-        ids = self._with_branches(cell, total) + 1
+        cell = self._cells() + 1
         zero = np.zeros(1, np.uint32)
-        bounds = zip(self._firsts[:-1], self._firsts[1:], strict=True)
-        return [np.concatenate([zero, ids[a:b].astype(np.uint32)]) for a, b in bounds]
+        return [
+            np.concatenate([zero, cell[chains].astype(np.uint32)])
+            for chains in self._chains
+        ]
+
+    def _cells(self) -> NDArray[np.int64]:
+        """Return the cell of each chain, from 0."""
+        lengths, last = np.zeros((2, self._begun), np.int64)
+        first = 0
+        for chains in self._chains:
+            lengths[chains] += 1
+            last[chains] = np.arange(first, first + len(chains))
+            first += len(chains)
+        starts, ends = (
+            Hosted.together([NOTHING, *some]) for some in (self._starts, self._ends)
+        )
+        # what seemed to end may have been found again behind a section without it
+        ends = ends.only(last[ends.chains] == ends.profiles)
+        return cells_of(lengths, starts, ends, self._settings.branches)
 
     def _take(
         self,
@@ -104,15 +117,20 @@ class Linker:
         overlaps: Sequence[Overlap],
         labels: NDArray[np.uint32],
     ) -> None:
-        first, n = self._firsts[-1], len(sizes) - 1
-        self._firsts.append(first + n)
+        first, n = self._profiles, len(sizes) - 1
+        self._profiles += n
+        chains = np.zeros(n + 1, np.uint32)
+        self._chains.append(chains[1:])
         if n == 0:
             return
         free = np.ones(n + 1, bool)
         free[0] = False
-        now = _Section(sizes, first, free.copy(), labels)
+        now = _Section(sizes, first, free.copy(), chains, labels)
         for before, overlap in zip(reversed(self._recent), overlaps, strict=True):
             self._match(before, now, overlap, free)
+        new = int(np.count_nonzero(free))
+        chains[free] = np.arange(self._begun, self._begun + new)
+        self._begun += new
         if overlaps:
             self._note_branches(self._recent[-1], now, overlaps[0], free)
         self._recent = [*self._recent[-BRIDGE:], now]
@@ -145,60 +163,31 @@ class Linker:
         a, b = a[chosen], b[chosen]
         free[b] = False
         before.open[a] = False
-        for ended in a.tolist():
-            self._ends.pop(before.first + ended - 1, None)
-        self._links.append((before.first + a - 1, now.first + b - 1))
+        now.chains[b] = before.chains[a]
 
     def _note_branches(
         self, before: _Section, now: _Section, overlap: Overlap, free: NDArray[np.bool_]
     ) -> None:
         """Remember what begins or ends within a profile of the other section."""
         a, b, shared = overlap.before, overlap.after, overlap.shared
-        one, other = before.first + a - 1, now.first + b - 1
         begins = free[b] & (shared >= CONTAINED * now.sizes[b])
-        self._starts.update(_hosts(other, one, shared, begins))
+        self._starts.append(_hosted(now, b, before, a, shared, begins))
         ends = before.open[a] & (shared >= CONTAINED * before.sizes[a])
-        self._ends.update(_hosts(one, other, shared, ends))
-
-    def _together(
-        self, total: int, more: list[tuple[int, int]] | None = None
-    ) -> NDArray[np.int64]:
-        pairs = [np.stack(link, 1) for link in self._links]
-        pairs.append(np.array(more or [], np.int64).reshape(-1, 2))
-        return components(np.concatenate(pairs), total)
-
-    def _with_branches(self, cell: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-        starts, ends = self._starts, self._ends
-        if self._settings.branches == "none":
-            return cell
-        if self._settings.branches == "all":
-            every = [(k, host) for k, (host, _) in (*starts.items(), *ends.items())]
-            return self._together(total, every)
-        returns = {int(cell[k]): int(cell[host]) for k, (host, _) in ends.items()}
-        back = [
-            (k, host)
-            for k, (host, _) in starts.items()
-            if returns.get(int(cell[k])) == int(cell[host])
-        ]
-        bits = self._bits(self._together(total, back))
-        return self._together(total, back + bits)
-
-    def _bits(self, cell: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """For each short cell the longer one that it shares most with."""
-        profiles = np.bincount(cell)
-        best: dict[int, tuple[int, int, int]] = {}
-        for k, (host, shared) in (*self._starts.items(), *self._ends.items()):
-            bit, n = int(cell[k]), profiles[cell[k]]
-            if n <= SHORT and n < profiles[cell[host]]:
-                best[bit] = max(best.get(bit, (0, 0, 0)), (shared, k, host))
-        return [(k, host) for _, k, host in best.values()]
+        self._ends.append(_hosted(before, a, now, b, shared, ends))
 
 
-def _hosts(
-    inner: NDArray[np.int64],
-    outer: NDArray[np.int64],
+def _hosted(
+    inner: _Section,
+    some: NDArray[np.int64],
+    outer: _Section,
+    within: NDArray[np.int64],
     shared: NDArray[np.int64],
     which: NDArray[np.bool_],
-) -> Hosts:
-    pairs = zip(outer[which].tolist(), shared[which].tolist(), strict=True)
-    return dict(zip(inner[which].tolist(), pairs, strict=True))
+) -> Hosted:
+    some, within = some[which], within[which]
+    return Hosted(
+        inner.first + some - 1,
+        inner.chains[some],
+        outer.chains[within],
+        shared[which].astype(np.uint32),
+    )
