@@ -31,6 +31,8 @@ else
 	@$(VENV)/emseg demo --out demo-output --overwrite
 endif
 
+# Tests start many programs: they find every module compiled by the first of them.
+test: export PYTHONDONTWRITEBYTECODE =
 test:
 	@scripts/system_packages.sh test
 	@scripts/environment.sh dev
