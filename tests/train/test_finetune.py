@@ -8,12 +8,13 @@ import torch
 from finetuning import QUICK, drawn, other_tissue, reviewed, taught, untaught
 
 import napari_emseg as emseg
+from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.parts import part_of
-from napari_emseg.models.weights import Weights, read_weights
+from napari_emseg.models.weights import Weights, read_weights, save_weights
 from napari_emseg.train.corrections import TrainingSet
 from napari_emseg.train.finetune import Finetuned, finetune_weights
 from napari_emseg.train.holdout import rounds_of
@@ -166,6 +167,23 @@ def test_the_card_tells_the_lineage(
     assert {r.z for r in rounds_of(second.weights.card, "synthetic")[0]} == {0, 5}
 
 
+def test_the_candidate_has_a_threshold_of_its_own(
+    able: Weights, tmp_path: Path
+) -> None:
+    way = Variant(tta=True, threshold=0.9)
+    card = able.card.model_copy(update={"threshold": 0.95, "variants": (way,)})
+    path = tmp_path / "parent.safetensors"
+    parent = save_weights(path, able.network().state_dict(), card)
+    stack, codes, _ = other_tissue()
+    known = reviewed(stack, codes, 0, 3)
+    output = tmp_path / "out.safetensors"
+    tuned = read_weights(finetune(parent, known, output, **LEARN).weights.path).card
+    assert 0.1 <= tuned.threshold < 0.9
+    assert tuned.variants[0].threshold is None, "not measured for these weights"
+    same = finetune(parent, known, tmp_path / "same.safetensors", steps=0).weights.card
+    assert (same.threshold, same.variants[0].threshold) == (0.95, 0.9)
+
+
 def stop_after(work: object, step: int) -> None:
     for record in work:
         trained = isinstance(record, Progress) and record.step == "training"
@@ -247,7 +265,7 @@ def test_after_new_corrections_training_begins_anew(
 
 def test_held_out_corrections_end_training_early(tmp_path: Path) -> None:
     """Nothing can be gained with a tiny rate, so patience runs out."""
-    stack, codes = drawn(2)
+    stack, codes = drawn(3)
     grey = np.tile(np.asarray(stack.data), (1, 3, 3))
     wide = Stack(grey, voxel_size_nm=stack.voxel_size_nm)
     known = TrainingSet.from_corrections(wide, np.tile(codes, (1, 3, 3)))
@@ -345,8 +363,6 @@ def test_reviewed_regions_without_result_are_taken_as_the_weights_show_them(
 
 
 def test_the_valid_form_gets_a_patch_that_fits(tmp_path: Path) -> None:
-    from napari_emseg.core.card import Card
-    from napari_emseg.models.weights import save_weights
     from napari_emseg.models.zoo import build
 
     config = {"base": 2, "levels": 2, "padding": "valid"}

@@ -24,6 +24,7 @@ from napari_emseg.train.lineage import card_of_candidate
 from napari_emseg.train.losses import LOSSES
 from napari_emseg.train.patches import CorrectionPatches
 from napari_emseg.train.rehearsal import RehearsingLoss
+from napari_emseg.train.threshold import choose_threshold
 from napari_emseg.train.trainer import Trainer, TrainResult
 from napari_emseg.train.validation import Validation, crop_validation
 
@@ -87,17 +88,18 @@ def finetune_weights(
     yield from run.resume(trainer)
     try:
         result = yield from trainer.run()
+        threshold = yield from run.threshold(result, lesson)
     except GeneratorExit:
         if trainer.best.step > 0:
             run.save(trainer.best, lesson)
         raise
     if settings.steps and result.step == 0:
         yield Note("no step was better on held-out corrections: weights stay as is")
-    weights = run.save(result, lesson)
+    weights = run.save(result, lesson, threshold)
     comparison = yield from compare_weights(
         parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device
     )
-    weights = run.save(result, lesson, comparison)
+    weights = run.save(result, lesson, threshold, comparison)
     if not trainer.stopped:
         run.checkpoint.unlink(missing_ok=True)
     return Finetuned(weights, comparison)
@@ -201,16 +203,32 @@ class _Run:
         elif not trainer.best.scores:
             trainer.best.scores = self.validation(self.network)
 
+    def threshold(
+        self, result: TrainResult, lesson: Lesson
+    ) -> Generator[Record, None, float]:
+        """Choose that of what was learnt; it stays if nothing was."""
+        before = self.parent.card.threshold
+        if result.step == 0:
+            return before
+        self.network.load_state_dict(result.state)
+        known = (*lesson.crops, *lesson.validation)
+        return (yield from choose_threshold(self.network, known, before))
+
     def save(
-        self, result: TrainResult, lesson: Lesson, comparison: Comparison | None = None
+        self,
+        result: TrainResult,
+        lesson: Lesson,
+        threshold: float | None = None,
+        comparison: Comparison | None = None,
     ) -> Weights:
-        """Write the weights with their card."""
+        """Write the weights with their card; by default the threshold stays."""
         about = self.parent.card.model_copy(
             update={
                 "name": self.output.stem,
                 "config": self.config,
                 "classes": self.classes,
                 "parent_sha256": self.parent.sha256,
+                "threshold": threshold or self.parent.card.threshold,
             }
         )
         card: Card = card_of_candidate(

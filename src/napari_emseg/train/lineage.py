@@ -28,7 +28,7 @@ def card_of_candidate(
     """Fill in what a round of learning knows.
 
     The parent's data stay named, since the candidate learnt from them too; its scores
-    go, since they are not the candidate's.
+    and the thresholds of its other ways go, since they are not the candidate's.
     """
     training = training_of(result, lesson.settings, device)
     rounds = {
@@ -38,7 +38,11 @@ def card_of_candidate(
     training = training.model_copy(
         update={"settings": {**training.settings, "corrections": rounds}}
     )
-    variants = tuple(v.model_copy(update={"scores": {}}) for v in about.variants)
+    gone: dict[str, Any] = {
+        "scores": {},
+        **({"threshold": None} if result.step else {}),
+    }
+    variants = tuple(v.model_copy(update=gone) for v in about.variants)
     data = (*about.training_data, *_data(lesson, lesson.learnt))
     return about.model_copy(
         update={
