@@ -24,9 +24,9 @@ WAYS = {
     "suggested": ("suggested places", "#0072b2", "o"),
     "random": ("random places", "#e69f00", "s"),
     "forest": ("random forest, suggested places", "#009e73", "^"),
-    "strokes": ("strokes on mistakes only", "#cc79a7", "v"),
 }
-SCORES = ("v_rand", "v_info", "vi")
+GOALS = {"full": "all pixels", "converged": "all pixels, longer"}
+SCORES = ("v_rand", "v_rand_at_threshold", "v_info", "vi")
 SCORED = "v_rand"
 DRAWS = 5000
 
@@ -73,12 +73,13 @@ def draw(rows: list[Row]) -> None:
     """Draw scores against what was labelled, and against the annotator's minutes."""
     tasks = [task for task in TASKS if one(rows, task, "start")]
     figure, axes = plt.subplots(
-        len(tasks), 3, figsize=(11, 3.2 * len(tasks)), squeeze=False
+        len(tasks), 4, figsize=(14, 3.2 * len(tasks)), squeeze=False
     )
     for line, task in zip(axes, tasks, strict=True):
         curve(line[0], rows, task, "share", "v_rand")
-        curve(line[1], rows, task, "minutes", "v_rand")
+        curve(line[1], rows, task, "share", "v_rand_at_threshold")
         curve(line[2], rows, task, "share", "vi")
+        curve(line[3], rows, task, "minutes", "v_rand_at_threshold")
         line[0].set_title(TASKS[task], loc="left", fontsize=10)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=6, loc=8)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
@@ -108,14 +109,14 @@ def curve(axes: Axes, rows: list[Row], task: str, x: str, y: str) -> None:
             ms=4,
             label=words,
         )
-    for way, style in (("full", "--"), ("converged", ":")):
+    for (way, words), style in zip(GOALS.items(), ("--", ":"), strict=True):
         row = one(rows, task, way)
         if row is not None:
-            words = "all pixels" + (", longer" if way == "converged" else "")
             axes.axhline(row[y], color="0.3", ls=style, lw=1, label=words)
     names = {"share": "labelled, % of the pixels", "minutes": "annotator's minutes"}
     axes.set_xlabel(names[x], fontsize=8)
-    axes.set_ylabel({"v_rand": "V_Rand", "vi": "VI, bits"}[y], fontsize=8)
+    scores = {"v_rand": "V_Rand", "v_rand_at_threshold": "V_Rand as shown"}
+    axes.set_ylabel(scores.get(y, "VI, bits"), fontsize=8)
     axes.tick_params(labelsize=7)
 
 
@@ -126,12 +127,11 @@ def scores_table(rows: list[Row]) -> str:
         start = one(rows, task, "start")
         if start is None:
             continue
-        goals = [one(rows, task, way) for way in ("full", "converged")]
+        goals = [one(rows, task, way) for way in GOALS]
         lines.append([task, "nothing: the start", "0", "-", *numbers(start), "-", "-"])
         for way, (words, _, _) in WAYS.items():
             found = rounds(rows, task, way)
-            for number in sorted({2, max(found, default=0)} & set(found)):
-                part = found[number]
+            for number, part in found.items():
                 middle = {k: mean(r[k] for r in part) for k in SCORES}
                 timed = "minutes" in part[0]
                 lines.append(
@@ -148,13 +148,14 @@ def scores_table(rows: list[Row]) -> str:
             if row is not None:
                 words = f"all pixels, {row['steps']} steps"
                 lines.append([task, words, "100 %", "-", *numbers(row), "-", "-"])
-    head = ("tissue", "learns from", "labelled", "minutes", "V_Rand", "V_Info", "VI")
-    return table((*head, "of the way", "of the way, six times"), lines)
+    head = ("tissue", "learns from", "labelled", "minutes", "V_Rand", "as shown")
+    ways = ("V_Info", "VI", "of the way", "of the way, six times")
+    return table((*head, *ways), lines)
 
 
 def numbers(row: Row) -> list[str]:
-    """Return the three scores in words."""
-    return [f"{row['v_rand']:.3f}", f"{row['v_info']:.3f}", f"{row['vi']:.2f}"]
+    """Return the scores in words."""
+    return [f"{row[k]:.2f}" if k == "vi" else f"{row[k]:.3f}" for k in SCORES]
 
 
 def counted(n: int, what: str) -> str:
@@ -234,13 +235,13 @@ def unfinished(rows: list[Row]) -> str:
     """Say what of the plan isn't measured yet."""
     missing = []
     for task, way, seed in FULL.pieces:
-        wanted = 1 if way in ("full", "converged") else FULL.rounds
+        wanted = 1 if way in GOALS else FULL.rounds
         mine = (task.name, way, seed)
         done = sum(
             (r["task"], r["way"], r["seed"]) == mine for r in rows if SCORED in r
         )
         if done < wanted:
-            words = WAYS[way][0] if way in WAYS else "all pixels, longer"
+            words = WAYS[way][0] if way in WAYS else GOALS[way]
             missing.append(f"{task.name}, {words}, seed {seed}: {done} of {wanted}")
     return (
         f"**Not measured yet**: {'; '.join(missing)}."

@@ -68,8 +68,8 @@ FIB25 = Task(
     "fib25/ts2_raw_150-249.tif",
     "fib25/ts2_ids_150-249.tif",
     (10, 10, 10),
-    corrected=tuple(range(0, 40, 4)),
-    scored=tuple(range(50, 100, 5)),
+    corrected=tuple(range(32, 72, 4)),
+    scored=(*range(0, 21, 4), *range(80, 100, 4)),
     crop=250,
     side=32,
 )
@@ -148,17 +148,11 @@ class Annotator:
 
     Walls that are only wider or lie a little beside the true ones are left alone, as a
     person would. Where a wall is missing it is drawn with a brush, cells on both sides
-    too; where one is spurious it is painted over.
-
-    Parameters
-    ----------
-    confirms
-        Say of all of the place what it is, once it is corrected. If not, only strokes
-        are known, all of them where the weights were wrong.
+    too; where one is spurious it is painted over. Then all of the place is said to be
+    right.
     """
 
     truth: NDArray[np.uint8]
-    confirms: bool = True
     seconds: float = 0.0
     places: int = 0
 
@@ -168,11 +162,7 @@ class Annotator:
         drawn = mistakes(truth == 1, shown)
         self.places += 1
         self.seconds += SECONDS_PER_PLACE + drawn.sum() / BRUSH / PIXELS_PER_SECOND
-        if self.confirms:
-            return truth
-        wide = np.where(thickened(truth == 1, 1), 1, 2)
-        unsure = thickened(truth == 1, TOLERANCE) & (wide == 2)
-        return np.where(drawn & ~unsure, wide, 0).astype(np.uint8)
+        return truth
 
 
 def mistakes(wall: NDArray[np.bool_], shown: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def retained(
     Of the stack, at the threshold of the card; the interval is a paired bootstrap over
     sections.
     """
-    last = max(tissue.task.corrected)
-    sections = list(range(last + 10, tissue.stack.shape[0], 3))
+    sections = away_from(tissue.task.corrected, tissue.stack.shape[0])[::3]
     inside = tissue.truth[sections] == 2
     old, new = (
         v_rand_at(
@@ -49,6 +49,11 @@ def retained(
             for name, weights in (("before", before), ("after", after))
         },
     }
+
+
+def away_from(corrected: Sequence[int], n: int) -> list[int]:
+    """Return sections, of `n`, that are at least ten away from all corrected ones."""
+    return [z for z in range(n) if min(abs(z - k) for k in corrected) >= 10]
 
 
 def interval(differences: NDArray[np.float64]) -> dict[str, float]:
