@@ -1,14 +1,17 @@
-"""Batches run to their end, and their results."""
+"""Batches run to their end, their results, and tables of cells made without one."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 
 from napari_emseg.batch import Job, Summary, run_batch
-from napari_emseg.core.records import Record
+from napari_emseg.core.records import Record, drain
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.edit import cells_table
+from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import open_stack
 
 CPU = PredictSettings(device="cpu", runtime="torch", threads=1, invert="no")
@@ -29,3 +32,15 @@ def run(job: Job, records: list[Record] | None = None) -> Summary:
 def values(path: Path) -> np.ndarray:
     """All of a result."""
     return np.asarray(open_stack(path).data[:])
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    """All rows of a table."""
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def plain(outputs: tuple[Path, ...], path: Path, *, linked: bool) -> list[dict]:
+    """Measure results in memory, in one piece."""
+    membrane = values(outputs[0]).astype(np.float32) / np.float32(255)
+    rows = drain(cells_table(values(outputs[1]), membrane, linked=linked))
+    return lines(write_table(path, rows, voxel_size_nm=(50, 4, 4)))

@@ -19,6 +19,8 @@ import pytest
 from batching import run, values
 
 from napari_emseg.batch import RowChanged, Where, cluster, engine, grid, run_batch
+from napari_emseg.io import save_stack
+from napari_emseg.sample import synthetic
 
 HERE = Path(__file__).parent
 
@@ -47,7 +49,7 @@ def program(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Scheduler and three workers on loopback."""
+    """Scheduler and two workers on loopback."""
     monkeypatch.setattr(grid, "DEEPEST", 1)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -59,9 +61,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         )
         workers = [
             stack.enter_context(program(*worker, "--nthreads", "1", "--name", f"w{n}"))
-            for n in range(3)
+            for n in range(2)
         ]
-        wait_for(address, 3)
+        wait_for(address, 2)
         yield {"address": address, "scheduler": scheduler, "workers": workers}
 
 
@@ -79,9 +81,28 @@ def wait_for(address: str, n: int) -> None:
             assert time.monotonic() < until
 
 
-def test_a_worker_killed_in_mid_run_changes_nothing(make_job, here) -> None:
-    plain = run(make_job(out="plain"))
-    job = make_job(out="cluster", where=Where(scheduler=here["address"]))
+@pytest.fixture
+def membranes(tmp_path: Path) -> Path:
+    """Probabilities of six drawn sections; their cells are found without torch."""
+    _, cells = synthetic((6, 200, 180), seed=1)
+    membrane = np.where(cells == 0, np.float32(0.9), np.float32(0.1))
+    return save_stack(tmp_path / "p.zarr", membrane, voxel_size_nm=(50, 4, 4))
+
+
+CELLS = {"steps": ("cells", "link"), "use": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"),
+    [("membranes", CELLS), pytest.param("em", {}, marks=pytest.mark.slow)],
+)
+def test_a_worker_killed_in_mid_run_changes_nothing(
+    name, chosen, make_job, here, request
+) -> None:
+    words = str(request.getfixturevalue(name))
+    plain = run(make_job(words, out="plain", **chosen))
+    where = Where(scheduler=here["address"])
+    job = make_job(words, out="cluster", where=where, **chosen)
     work, summary, killed = run_batch(job), None, False
     while summary is None:
         try:

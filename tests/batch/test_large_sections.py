@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
-from batching import CPU, run, values
+from batching import CPU, lines, plain, run, values
 
+from napari_emseg.batch import BatchSettings, Job, Summary, find_inputs
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.sample import synthetic
+
+CHOSEN = BatchSettings(
+    steps=("membranes", "cells", "link"),
+    cells=CellSettings(minimum_size=50, threshold=0.45),
+    predict=CPU.model_copy(update={"tile": 512}),
+    table=True,
+)
+BLOCKS = CHOSEN.model_copy(update={"whole": 512, "block": 1024})
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """Three sections of 1,300 × 1,100 px; a corner is padding."""
-    stack, _ = synthetic((3, 325, 275), seed=2)
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sections of 1,300 × 1,100 px; a corner is padding."""
+    stack, _ = synthetic((2, 325, 275), seed=2)
     em = np.kron(np.asarray(stack.data), np.ones((1, 4, 4), np.uint8))
     em[1, :200, :300] = 0
     path = tmp_path_factory.mktemp("large") / "large.zarr"
     return save_stack(path, em, voxel_size_nm=(50, 4, 4))
 
 
-def test_blocks_are_as_the_whole(make_job, large) -> None:
-    chosen = {
-        "steps": ("membranes", "cells", "link"),
-        "cells": CellSettings(minimum_size=50, threshold=0.45),
-        "predict": CPU.model_copy(update={"tile": 512}),
-    }
-    whole = run(make_job(str(large), out="whole", **chosen))
-    blocks = run(make_job(str(large), out="blocks", whole=512, block=1024, **chosen))
+@pytest.fixture(scope="module")
+def blocks(large: Path, weights: Weights) -> Summary:
+    """What a batch gives that cuts sections into four blocks each."""
+    out = large.parent / "blocks"
+    return run(Job(find_inputs((str(large),)), out, weights, BLOCKS))
+
+
+def test_blocks_are_as_the_whole(large, weights, blocks) -> None:
+    out = large.parent / "whole"
+    whole = run(Job(find_inputs((str(large),)), out, weights, CHOSEN))
     assert whole.ok
     assert blocks.ok
     assert blocks.tasks > whole.tasks
-    for one, other in zip(whole.rows[0].outputs, blocks.rows[0].outputs, strict=True):
+    one, other = (summary.rows[0].outputs for summary in (whole, blocks))
+    for a, b in zip(one[:2], other[:2], strict=True):
         for level in ("0", "1"):
-            a, b = (zarr.open_array(path / level, mode="r") for path in (one, other))
-            np.testing.assert_array_equal(a[:], b[:])
-    cells = values(whole.rows[0].outputs[1])
+            levels = (zarr.open_array(path / level, mode="r") for path in (a, b))
+            np.testing.assert_array_equal(*levels)
+    cells = values(one[1])
     assert len(np.unique(cells)) > 20
     assert not cells[1, :190, :290].any()
+
+
+def test_the_table_of_blocks_adds_up_to_that_of_the_whole(blocks, tmp_path) -> None:
+    outputs = blocks.rows[0].outputs
+    expected = plain(outputs, tmp_path / "plain.csv", linked=True)
+    found, cells = lines(outputs[2]), values(outputs[1])
+    assert len(found) > 20
+    place = ("z", "y", "x")
+    for one, other in zip(found, expected, strict=True):
+        assert {k: v for k, v in one.items() if k not in place} == {
+            k: v for k, v in other.items() if k not in place
+        }
+        assert cells[tuple(int(one[k]) for k in place)] == int(one["cell"])

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
-from batching import CPU, run, values
+from batching import lines, plain, run, values
 
 from napari_emseg.batch import measuring
-from napari_emseg.core.records import drain
-from napari_emseg.core.settings import CellSettings
-from napari_emseg.edit import cells_table
-from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import save_stack
-from napari_emseg.sample import synthetic
 
 LINKED = ("membranes", "cells", "link")
-
-
-def lines(path: Path) -> list[dict[str, str]]:
-    """All rows of a table."""
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def plain(outputs: tuple[Path, ...], path: Path, *, linked: bool) -> list[dict]:
-    """Measure results in memory, in one piece."""
-    membrane = values(outputs[0]).astype(np.float32) / np.float32(255)
-    rows = drain(cells_table(values(outputs[1]), membrane, linked=linked))
-    return lines(write_table(path, rows, voxel_size_nm=(50, 4, 4)))
 
 
 @pytest.mark.parametrize("steps", [("membranes", "cells"), LINKED])
@@ -49,36 +29,6 @@ def test_it_is_the_table_of_one_stack(make_job, tmp_path, monkeypatch, steps) ->
     assert found == expected
     assert sum(int(row["voxels"]) for row in found) == (values(outputs[1]) > 0).sum()
     assert not list(tmp_path.glob("out/.emseg-batch"))
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sections of 1,300 × 1,100 px."""
-    stack, _ = synthetic((2, 325, 275), seed=2)
-    em = np.kron(np.asarray(stack.data), np.ones((1, 4, 4), np.uint8))
-    path = tmp_path_factory.mktemp("large") / "large.zarr"
-    return save_stack(path, em, voxel_size_nm=(50, 4, 4))
-
-
-def test_blocks_add_up_to_the_whole(make_job, large, tmp_path) -> None:
-    chosen = {
-        "steps": LINKED,
-        "cells": CellSettings(minimum_size=50, threshold=0.45),
-        "predict": CPU.model_copy(update={"tile": 512}),
-        "table": True,
-    }
-    summary = run(make_job(str(large), whole=512, block=1024, **chosen))
-    assert summary.ok
-    outputs = summary.rows[0].outputs
-    expected = plain(outputs, tmp_path / "plain.csv", linked=True)
-    found, cells = lines(outputs[2]), values(outputs[1])
-    assert len(found) > 20
-    place = ("z", "y", "x")
-    for one, other in zip(found, expected, strict=True):
-        assert {k: v for k, v in one.items() if k not in place} == {
-            k: v for k, v in other.items() if k not in place
-        }
-        assert cells[tuple(int(one[k]) for k in place)] == int(one["cell"])
 
 
 def test_probabilities_are_measured_too(make_job, tmp_path) -> None:
