@@ -18,6 +18,7 @@ from napari_emseg.core.intensity import (
     section_range,
     stack_range,
 )
+from napari_emseg.core.padding import find_padding
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.sample import vnc
@@ -145,9 +146,19 @@ def test_range_is_numpys_percentiles(
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
-def test_padding_by_its_definition(seed: int, height: int, width: int) -> None:
-    """Every 4-connected area that touches a broad part which touches the border."""
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(2, 40),
+)
+def test_padding_by_its_definition(
+    seed: int, height: int, width: int, block: int
+) -> None:
+    """Every 4-connected area that touches a broad part which touches the border.
+
+    It is the same when the section is looked at in blocks.
+    """
     rng = np.random.default_rng(seed)
     smooth = ndi.gaussian_filter(rng.random((height, width)), rng.choice([1, 2, 4]))
     same = smooth > np.quantile(smooth, rng.random())
@@ -163,11 +174,19 @@ def test_padding_by_its_definition(seed: int, height: int, width: int) -> None:
     large = [k for k in range(1, n + 1) if (parts == k).sum() >= side**2]
     expected = np.isin(parts, large)
     found = padding(section)
+    parts = find_padding(
+        lambda y, x: section[y, x], (height, width), section.dtype, side=block
+    )
     if expected.any() and _has_run_at_border(same, side):
         assert found is not None
+        assert parts is not None
         np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(parts.mask(slice(None), slice(None)), expected)
+        some = slice(height // 3, None, 3), slice(width // 4, width - 1, 2)
+        np.testing.assert_array_equal(parts.mask(*some), expected[some])
     else:
         assert found is None
+        assert parts is None
 
 
 def _has_run_at_border(same: NDArray[np.bool_], side: int) -> bool:

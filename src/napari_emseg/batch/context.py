@@ -13,6 +13,7 @@ from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
+from napari_emseg.core.reading import HUGE_PIXELS
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.zarr_sink import CHUNK
 from napari_emseg.project.journal import sync
@@ -66,6 +67,11 @@ class Context:
     def whole(self) -> bool:
         """True if sections are worked on in one piece."""
         return fits(self.shape, self.settings)
+
+    @property
+    def most(self) -> int:
+        """Pixels of a section that may be read at once."""
+        return HUGE_PIXELS if self.whole else 0
 
     def path(self, name: str) -> Path:
         """Return where an unfinished result is."""

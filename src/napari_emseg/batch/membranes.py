@@ -155,7 +155,11 @@ class _Seen(SectionReader):
 
 def _reader(context: Context, stack: Stack) -> SectionReader:
     return SectionReader(
-        stack, rule(context), invert=context.invert, whole_range=context.whole_range
+        stack,
+        rule(context),
+        invert=context.invert,
+        whole_range=context.whole_range,
+        most=context.most,
     )
 
 

@@ -29,7 +29,8 @@ class Prepare:
         stack = worker.opened(c.given).stack
         invert, words = Inverting().decide(stack, c.settings.predict)
         found = rule(c)
-        grey = stack_range(stack, found) if found.scope == "stack" else None
+        whole = found.scope == "stack"
+        grey = stack_range(stack, found, most=c.most) if whole else None
         notes = [words] if words else []
         notes += advice(c, stack)
         if c.weights is not None:

@@ -10,19 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
+from napari_emseg.core.padding import Padding, find_padding
+from napari_emseg.core.reading import HUGE_PIXELS, Read, reading
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 
 SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""
-
-PADDING_SIDE = 7
-"""A constant area must hold a square this wide: saturated pixels don't count. At the
-border part of the square may lie outside, but the area is at least as large as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,56 +37,19 @@ class GreyRange:
 def padding(section: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Mask `(y, x)` of alignment padding and NaN; None where there is none.
 
-    Padding is a constant area of the lowest or highest value of the dtype (0 or 255 for
-    uint8; 0 for float) that touches the border of the picture.
+    See `core.padding` for what padding is.
     """
     found: NDArray[np.bool_] | None = None
     if section.dtype.kind == "f":
         missing = ~np.isfinite(section)
         if missing.any():
             found = missing
-    for value in _padding_values(section.dtype):
-        if not any(_has_run(edge == value) for edge in _borders(section)):
-            continue  # the usual case; looking for areas takes a hundred times longer
-        area = _constant_area(section == value)
-        if area is not None:
-            found = area if found is None else found | area
+    height, width = section.shape
+    area = find_padding(lambda y, x: section[y, x], (height, width), section.dtype)
+    if area is not None:
+        mask = area.mask(slice(None), slice(None))
+        found = mask if found is None else found | mask
     return found
-
-
-def _padding_values(dtype: np.dtype[Any]) -> tuple[float, ...]:
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        return tuple({info.min, 0, info.max})
-    return (0.0,) if dtype.kind == "f" else ()
-
-
-def _has_run(line: NDArray[np.bool_]) -> bool:
-    """Tell if so many neighbours are True as padding must be wide."""
-    side = min(PADDING_SIDE, len(line))
-    return bool(sliding_window_view(line, side).all(axis=1).any())
-
-
-def _borders(section: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    return section[0], section[-1], section[:, 0], section[:, -1]
-
-
-def _constant_area(same: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Parts of `same` that are broad somewhere and touch the border."""
-    side = min(PADDING_SIDE, *same.shape)
-    wide = np.pad(same, side, mode="edge").view(np.uint8)
-    eroded = ndi.minimum_filter(wide, side)
-    # the opening of an even square needs its second half mirrored
-    opened = ndi.maximum_filter(eroded, side, origin=side % 2 - 1)
-    broad, _ = ndi.label(opened[side:-side, side:-side])
-    at_border = np.unique(np.concatenate([e.ravel() for e in _borders(broad)]))
-    seeds = np.zeros(broad.max() + 1, bool)
-    seeds[at_border[at_border > 0]] = True
-    parts, n = ndi.label(same)
-    kept = np.zeros(n + 1, bool)
-    kept[parts[seeds[broad]]] = True
-    kept &= np.bincount(parts.ravel(), minlength=n + 1) >= side * side
-    return kept[parts] if kept.any() else None
 
 
 def section_range(
@@ -102,19 +61,47 @@ def section_range(
     return _range(_sample(section, mask, SAMPLE_SIDE), rule)
 
 
-def stack_range(stack: Stack, rule: Normalisation, *, sections: int = 16) -> GreyRange:
+def range_in_parts(
+    read: Read, shape: tuple[int, int], rule: Normalisation, found: Padding | None
+) -> GreyRange:
+    """Return what `section_range` does of a section that isn't held as a whole.
+
+    Parameters
+    ----------
+    shape
+        `(y, x)` of the section.
+    found
+        Its padding.
+    """
+    return _range(_sample_in_parts(read, shape, found, SAMPLE_SIDE), rule)
+
+
+def stack_range(
+    stack: Stack,
+    rule: Normalisation,
+    *,
+    sections: int = 16,
+    most: int = HUGE_PIXELS,
+) -> GreyRange:
     """Percentiles of a strided sample of the whole stack.
 
     Sections that can't be read are passed over here; reading them says so later.
+
+    Parameters
+    ----------
+    most
+        Sections of more pixels are read by windows, if they can be.
     """
     picked = np.unique(np.linspace(0, stack.shape[0] - 1, sections).astype(int))
+    shape = stack.shape[1:]
     samples = []
     for z in picked:
         try:
-            section = stack.section(int(z))
+            read = reading(stack, int(z), most=most)
+            found = find_padding(read, shape, stack.dtype)
+            samples.append(_sample_in_parts(read, shape, found, SAMPLE_SIDE // 4))
         except (OSError, ValueError):
             continue
-        samples.append(_sample(section, padding(section), SAMPLE_SIDE // 4))
     if not samples:
         return GreyRange(0.0, 0.0)
     return _range(np.concatenate(samples), rule)
@@ -124,8 +111,20 @@ def _sample(
     section: NDArray[Any], mask: NDArray[np.bool_] | None, side: int
 ) -> NDArray[Any]:
     step = tuple(slice(None, None, max(1, n // side)) for n in section.shape)
-    values = section[step]
-    keep = None if mask is None else ~mask[step]
+    return _known(section[step], None if mask is None else mask[step])
+
+
+def _sample_in_parts(
+    read: Read, shape: tuple[int, int], found: Padding | None, side: int
+) -> NDArray[Any]:
+    rows, columns = (slice(None, None, max(1, n // side)) for n in shape)
+    mask = None if found is None else found.mask(rows, columns)
+    return _known(read(rows, columns), mask)
+
+
+def _known(values: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Return values that are no padding and finite."""
+    keep = None if mask is None else ~mask
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
         keep = finite if keep is None else keep & finite
