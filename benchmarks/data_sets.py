@@ -20,7 +20,7 @@ from napari_emseg.train.sources import Source
 ROOT = Path(__file__).resolve().parents[1]
 
 RUNS = ROOT / "runs"
-"""Where unfinished and intermediate files of training are kept."""
+"""Where unfinished training and its results are kept."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,4 @@ _ALL = (
     ),
 )
 
-SELF_LABELLED = RUNS / "isbi2012-self.tif"
-"""Labels of the unlabelled ISBI sections; `self_labels.py` makes them."""
-
-_SELF = Data(
-    key="isbi2012_self",
-    name="ISBI 2012 test stack, labelled by isbi2012-unet with averaged mirrors",
-    images="isbi2012/test_images",
-    labels=str(SELF_LABELLED),
-    meaning="inside",
-    voxel_size_nm=(50, 4, 4),
-    split=Split(training=tuple(range(30))),
-    licence=_ALL[0].licence,
-    citation=_ALL[0].citation,
-)
-
-DATA = {data.key: data for data in (*_ALL, _SELF)}
+DATA = {data.key: data for data in _ALL}

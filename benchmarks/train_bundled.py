@@ -86,7 +86,7 @@ RECIPES = {
         architecture="unetpp",
         config={"base": 16},
         settings=TrainSettings(
-            steps=2200,
+            steps=2000,
             loss="bce-dice",
             border_weight=3,
             averaging=0.998,
@@ -94,7 +94,6 @@ RECIPES = {
             validate_every=200,
             seed=2012,
         ),
-        data=("isbi2012", "isbi2012_self"),
     ),
     "isbi2012-cenet": Recipe(
         summary="CE-Net of width 32 for fly neuropil in serial-section TEM.",
@@ -102,9 +101,8 @@ RECIPES = {
         config={"base": 32},
         # by the paper's Dice loss, for 5000 steps, V_Info was lower
         settings=TrainSettings(
-            steps=3000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
+            steps=2000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
         ),
-        data=("isbi2012", "isbi2012_self"),
     ),
     "em-membranes-first": GENERALIST,
     # mostly on cortex, which still became better when the first round ended
