@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from batching import run, values
 
-from napari_emseg.batch import Input, engine, find_inputs, forecast, grid, plan_batch
+from napari_emseg.batch import (
+    Input,
+    engine,
+    find_inputs,
+    forecast,
+    grid,
+    plan_batch,
+    timing,
+)
 from napari_emseg.batch import membranes as step
 from napari_emseg.batch.forecast import Forecast, refuse_if_full
 from napari_emseg.cli import main
@@ -239,6 +248,20 @@ def test_what_it_takes_is_said_before(make_job) -> None:
     assert found.words.startswith("6 sections, about ")
     assert "GB on disk" in found.words
     assert found.memory_bytes > 40 * 200 * 180
+
+
+def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
+    linking = ("membranes", "cells", "link")
+    seconds = {"_cells": 0.02, "_link": 0.05, "_table": 0.2}
+    for name, takes in seconds.items():
+        monkeypatch.setattr(timing, name, lambda *_, takes=takes: time.sleep(takes))
+    plain, linked, table = (
+        forecast(plan_batch(make_job(**chosen)), timed=True).seconds
+        for chosen in ({}, {"steps": linking}, {"table": True})
+    )
+    pixels = 6 * 200 * 180 / timing.SIDE**2
+    assert linked - plain > 0.03 * pixels
+    assert table - plain > 0.15 * pixels
 
 
 def test_the_command_line(weights, em, tmp_path, capsys) -> None:

@@ -8,12 +8,12 @@ import shutil
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from time import perf_counter
 
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.grid import parts
 from napari_emseg.batch.pieces import advice, piece_bytes
 from napari_emseg.batch.planning import Plan
+from napari_emseg.batch.timing import seconds_per_pixel
 from napari_emseg.cells.blocks import HALO, WIDEST
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
@@ -37,9 +37,6 @@ PACKED = {"uint8": 0.8, "float32": 0.95, "uint32": 0.1}
 
 SCRATCH = 0.15
 """Bytes for each pixel of what is removed at the end, in blocks of large sections."""
-
-TIMED = 384
-"""Side of the drawing that cells are found in, to know how long that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def forecast(plan: Plan, *, timed: bool = False) -> Forecast:
 
         Predictor(weights).measure(settings.predict)
     wants_cells = "cells" in settings.steps
-    of_cells = _seconds_per_pixel() if timed and wants_cells else 0.0
+    of_cells = seconds_per_pixel(settings) if timed and wants_cells else 0.0
     seconds: float | None = 0.0
     disk = memory = most = pieces = 0.0
     notes: list[str] = []
@@ -190,20 +187,6 @@ def _disk(c: Context) -> float:
 def _at_once(plan: Plan) -> int:
     """Return how many parts are worked on together, the network's own threads aside."""
     return plan.job.where.workers or 1
-
-
-def _seconds_per_pixel() -> float:
-    """Find cells in a drawing."""
-    import numpy as np
-
-    from napari_emseg.cells import segment_section
-    from napari_emseg.sample import synthetic
-
-    drawn = np.asarray(synthetic((1, TIMED, TIMED), seed=0)[1][0] == 0, np.float32)
-    segment_section(drawn)  # compiles
-    start = perf_counter()
-    segment_section(drawn)
-    return (perf_counter() - start) / drawn.size
 
 
 def _time(seconds: float) -> str:
