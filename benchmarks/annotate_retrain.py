@@ -68,8 +68,8 @@ FULL = Plan(
         *_seed(CORTEX, 0),
         (FIB25, "converged", 0),
     ),
-    3,
-    10,
+    2,
+    15,
     FinetuneSettings(steps=150, patch=160, learning_rate=3e-4, validate_every=150),
 )
 QUICK = Plan(

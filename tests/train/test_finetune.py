@@ -179,6 +179,8 @@ def test_the_candidate_has_a_threshold_of_its_own(
     output = tmp_path / "out.safetensors"
     tuned = read_weights(finetune(parent, known, output, **LEARN).weights.path).card
     assert 0.1 <= tuned.threshold < 0.9
+    assert f"membrane above {tuned.threshold:g}" in tuned.notes[0]
+    assert "not 0.95 of able" in tuned.notes[0]
     assert tuned.variants[0].threshold is None, "not measured for these weights"
     same = finetune(parent, known, tmp_path / "same.safetensors", steps=0).weights.card
     assert (same.threshold, same.variants[0].threshold) == (0.95, 0.9)

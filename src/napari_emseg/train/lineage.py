@@ -51,11 +51,22 @@ def card_of_candidate(
             "validation_data": (),
             "held_out_data": _data(lesson, lesson.held_out),
             "scores": {} if comparison is None else comparison.scores,
-            "notes": (*about.notes, *_against(parent, comparison)),
+            "notes": (
+                *about.notes,
+                *_moved(parent, about),
+                *_against(parent, comparison),
+            ),
             "variants": variants,
             "training": training,
         }
     )
+
+
+def _moved(parent: Card, about: Card) -> tuple[str, ...]:
+    if about.threshold == parent.threshold:
+        return ()
+    before = f"{parent.threshold:g} of {parent.name}"
+    return (f"membrane above {about.threshold:g}, by what was learnt, not {before}",)
 
 
 def _against(parent: Card, comparison: Comparison | None) -> tuple[str, ...]:
