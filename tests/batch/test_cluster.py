@@ -147,7 +147,6 @@ def test_processes_of_our_own(make_job) -> None:
         np.testing.assert_array_equal(values(one), values(other))
 
 
-@pytest.mark.slow
 def test_processes_of_our_own_let_nobody_else_in() -> None:
     pytest.importorskip("cryptography", reason="locks our own processes")
     from distributed import Client
