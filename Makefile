@@ -12,7 +12,7 @@ export PYTHON TORCH_INDEX
 VENV := .venv/bin
 # Panels are tested in a screen of their own where there is a virtual one (Linux).
 SCREEN := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1600x1000x24")
-# Tests run side by side; those of panels share the screen and stay together.
+# Tests run side by side; those that show a window share the screen and stay together.
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from napari.settings import get_settings
 from numpy.typing import NDArray
 
 from napari_emseg.core.stack import Stack
@@ -23,6 +24,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # On a busy machine any example may take long.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+# Neither read nor write what whoever runs the tests has set in napari.
+get_settings(path=None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

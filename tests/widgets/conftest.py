@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,14 @@ from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import Outcome
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
-HERE = Path(__file__).resolve().parent
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all tests with a window in one process: only one window has the focus."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("window"))
+@pytest.fixture(autouse=True, scope="package")
+def _modules_are_no_rubbish() -> Iterator[None]:
+    """Looking for viewers that nobody holds any more, napari looks at all there is."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ class Window:
         self.click(panel.run.button)
         assert self.desk.job.busy, panel.run.message.text()
 
-    def finish(self, timeout: int = 20_000) -> Outcome:
+    def finish(self, timeout: int = 120_000) -> Outcome:
         if not self.desk.job.busy:
             return self.desk.job._outcome
         with self.qtbot.waitSignal(self.desk.job.ended, timeout=timeout) as ended:
@@ -152,7 +152,7 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
     for window in windows:
         job = window.desk.job
         if job.busy:
-            with qtbot.waitSignal(job.ended, timeout=20_000):
+            with qtbot.waitSignal(job.ended, timeout=120_000):
                 job.cancel()
 
 

@@ -47,7 +47,7 @@ class Bench:
 
     def finish(self) -> None:
         if self.batching.busy:
-            with self.window.qtbot.waitSignal(self.batching.job.ended, timeout=60_000):
+            with self.window.qtbot.waitSignal(self.batching.job.ended, timeout=120_000):
                 pass
 
     def run(self) -> None:
@@ -59,7 +59,7 @@ class Bench:
             rows = [entry.row for entry in self.panel._board.entries]
             return any(0 < row.share < 1 for row in rows)
 
-        self.window.qtbot.waitUntil(has_begun, timeout=60_000)
+        self.window.qtbot.waitUntil(has_begun, timeout=120_000)
 
     def values(self, name: str) -> np.ndarray:
         return np.asarray(open_stack(self.out / name).data[:])
@@ -287,7 +287,7 @@ def test_closing_the_window_in_mid_run_keeps_what_is_done(
     bench.start()
     bench.until_running()
     job = bench.batching.job
-    with bench.window.qtbot.waitSignal(job.ended, timeout=60_000):
+    with bench.window.qtbot.waitSignal(job.ended, timeout=120_000):
         bench.window.viewer.close()
     assert is_unfinished(bench.out)
     assert (bench.out / ".emseg-batch" / "ledger.jsonl").stat().st_size > 0
@@ -318,7 +318,7 @@ def test_a_project_runs_with_what_was_done_by_hand(bench, files, tmp_path) -> No
     window.desk.session.exclude(1)
     project = window.data.project
     project.save_path(tmp_path / "kept")
-    window.qtbot.waitUntil(lambda: not project.busy, timeout=20_000)
+    window.qtbot.waitUntil(lambda: not project.busy, timeout=120_000)
     bench.window.click(bench.panel.project)
     bench.window.click(bench.panel.layers)  # the same
     assert len(bench.states()) == 1

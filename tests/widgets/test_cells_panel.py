@@ -63,7 +63,7 @@ def test_the_threshold_is_previewed_and_then_goes_everywhere(predicted) -> None:
     assert membranes.visible
     np.testing.assert_array_equal(membranes.data[z], probability[z] > 0.9)
     window.qtbot.waitUntil(
-        lambda: np.array_equal(membranes.data, probability > 0.9), timeout=5000
+        lambda: np.array_equal(membranes.data, probability > 0.9), timeout=120_000
     )
 
 
@@ -117,7 +117,7 @@ def shown(window) -> np.ndarray:
 def wait_for_step(window) -> None:
     panel = window.cells
     window.qtbot.waitUntil(
-        lambda: not (panel._fragments.busy or panel._kept.isActive()), timeout=10_000
+        lambda: not (panel._fragments.busy or panel._kept.isActive()), timeout=120_000
     )
 
 

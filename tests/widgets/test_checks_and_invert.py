@@ -23,7 +23,7 @@ def checked(open_window, layer):
     checks = window.data.checks
     window.click(checks.button)
     window.qtbot.waitUntil(
-        lambda: window.desk.session.source.findings is not None, timeout=10_000
+        lambda: window.desk.session.source.findings is not None, timeout=120_000
     )
     return window, checks
 
@@ -98,7 +98,7 @@ def large(em):
 
 def looked(window) -> str:
     proposal = window.data.invert.proposal
-    window.qtbot.waitUntil(lambda: bool(proposal.text()), timeout=20_000)
+    window.qtbot.waitUntil(lambda: bool(proposal.text()), timeout=120_000)
     return proposal.text()
 
 

@@ -103,7 +103,7 @@ class Sitting:
     def choose(self, name: str) -> None:
         self.window.click(self.panel.tools[name])
         self.window.qtbot.waitUntil(
-            lambda: self.panel.layers.layer("corrections") is not None, timeout=5000
+            lambda: self.panel.layers.layer("corrections") is not None, timeout=120_000
         )
 
     @property
@@ -212,13 +212,13 @@ def test_live_wire_by_clicks_and_enter(open_sitting) -> None:
     sitting.choose("Live-wire")
     assert "click along a membrane" in sitting.window.viewer.help
     sitting.hand.click(0, 19, 3)
-    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=120_000)
     sitting.hand.move(0, 19, 40)
     shown = sitting.window.layer("correction preview")
     assert len(shown.data) == 1
     assert shown.data[0][:, 0].max() == 0
     sitting.hand.click(0, 19, 40)
-    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=120_000)
     press(sitting.window, "Enter")
     assert "membrane of" in sitting.message
     assert (sitting.work.corrections[0] == 1).sum() > 40
@@ -237,9 +237,9 @@ def test_escape_drops_the_wire_and_a_double_click_sets_it(open_sitting) -> None:
     assert not wiring.active
     sitting.window.settle()
     sitting.hand.click(0, 19, 3)
-    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: wiring._field is not None, timeout=120_000)
     sitting.hand.click(0, 19, 20)
-    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
+    sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=120_000)
     sitting.hand.double_click(0, 19, 20)
     assert sitting.work.corrections.any()
     sitting.choose("Live-wire")
@@ -259,7 +259,7 @@ def test_a_gap_shows_what_it_would_separate_first(open_sitting) -> None:
     sitting.choose("Close gap")
     sitting.hand.move(0, 10, 22)
     sitting.window.qtbot.waitUntil(
-        lambda: "separates" in sitting.window.viewer.help, timeout=5000
+        lambda: "separates" in sitting.window.viewer.help, timeout=120_000
     )
     np.testing.assert_array_equal(sitting.cells(), before)
     assert len(sitting.window.layer("correction preview").data) == 1
@@ -391,7 +391,7 @@ def random_wire(
     for y, x in ends:
         sitting.hand.click(z, y, x)
         if rng.random() < 0.8:
-            sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=5000)
+            sitting.window.qtbot.waitUntil(lambda: not wiring.waiting, timeout=120_000)
     how = rng.choice(["set", "set", "double click", "drop", "leave"])
     if how == "set":
         press(sitting.window, "Enter")
@@ -513,7 +513,7 @@ def test_the_table_of_cells_goes_there(open_sitting) -> None:
     sitting = open_sitting(sections=2)
     table = sitting.panel.cells
     table.measure.click()
-    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 4, timeout=10_000)
+    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 4, timeout=120_000)
     assert "cells ·" in sitting.message
     last = table.table.rowCount() - 1
     table.table.cellClicked.emit(last, 0)
@@ -536,7 +536,7 @@ def test_the_table_says_how_strong_membranes_are_and_which_cells_end(
     stack[2][stack[2] == cell] = 0
     table = sitting.panel.cells
     table.measure.click()
-    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 2, timeout=10_000)
+    sitting.window.qtbot.waitUntil(lambda: table.table.rowCount() > 2, timeout=120_000)
     assert all(table.table.item(row, 3).text() for row in range(3))
     said = {row.cell: row.suspicion for row in table._rows}
     assert "ends in mid-stack" in said[cell]

@@ -15,7 +15,7 @@ def type_size(window, text: str) -> None:
 
 def opened(window, path, count: int) -> None:
     window.data.open_path(str(path))
-    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == count, timeout=5000)
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == count, timeout=120_000)
 
 
 def test_a_stack_in_words(open_window, em) -> None:
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_named(open_window, tmp_path) -> None:
     (tmp_path / "bad.tif").write_bytes(b"II*\0 nothing")
     window = open_window()
     window.data.open_path(str(tmp_path / "bad.tif"))
-    window.qtbot.waitUntil(lambda: bool(window.data.message.text()), timeout=5000)
+    window.qtbot.waitUntil(lambda: bool(window.data.message.text()), timeout=120_000)
     assert "bad.tif" in window.data.message.text()
     assert window.data.open.isEnabled()
 
@@ -161,11 +161,11 @@ def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
     window = open_window()
     window.data.open_path(str(tmp_path / "two.h5"))
     choice = window.data.choice
-    window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=5000)
+    window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=120_000)
     assert choice.choices.count() == 2
     choice.choices.setCurrentIndex(choice.choices.findData("raw"))
     window.click(choice.chosen)
-    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=5000)
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
     assert window.desk.session.source.stack.shape == (3, 20, 30)
     assert not choice.isVisibleTo(window.data)
 

@@ -86,7 +86,7 @@ def test_what_is_on_screen_is_told_of_the_section_on_screen(window) -> None:
 def test_times_can_be_measured(window) -> None:
     dial = window.membranes.depth
     window.click(dial.measure)
-    with window.qtbot.waitSignal(dial.measured, timeout=60_000):
+    with window.qtbot.waitSignal(dial.measured, timeout=120_000):
         pass
     assert all("–" not in words and "≈" not in words for words in shown(window, 2))
     assert not dial.measure.isVisibleTo(dial)

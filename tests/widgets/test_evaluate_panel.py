@@ -60,7 +60,7 @@ def evaluate(window, *, truth_is: str = "membrane", scope: str = ALL) -> None:
     panel.scope.setCurrentText(scope)
     window.click(panel.run.button)
     assert panel.run.button.text() == "Cancel"
-    with window.qtbot.waitSignal(panel.run.job.ended, timeout=60_000):
+    with window.qtbot.waitSignal(panel.run.job.ended, timeout=120_000):
         pass
 
 
@@ -207,7 +207,7 @@ def test_a_run_can_be_cancelled(window, membrane) -> None:
     choose(panel.truth.meaning, "membrane")
     panel.scope.setCurrentText(ALL)
     window.click(panel.run.button)
-    with window.qtbot.waitSignal(panel.run.job.ended, timeout=30_000):
+    with window.qtbot.waitSignal(panel.run.job.ended, timeout=120_000):
         window.click(panel.run.button)
     assert panel.run.message.text() == "cancelled"
     assert panel.run.button.text() == "Evaluate"

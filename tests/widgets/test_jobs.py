@@ -47,7 +47,7 @@ def job(qtbot) -> Generator[Job, None, None]:
 
 
 def run(qtbot, job: Job, work: Generator[Record, None, object]):
-    with qtbot.waitSignal(job.ended, timeout=5000) as ended:
+    with qtbot.waitSignal(job.ended, timeout=120_000) as ended:
         job.start(work, "test")
     return ended.args[0]
 

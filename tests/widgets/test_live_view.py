@@ -18,7 +18,7 @@ FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
 
 
 def wait_for(window, condition) -> None:
-    window.qtbot.waitUntil(condition, timeout=20_000)
+    window.qtbot.waitUntil(condition, timeout=120_000)
 
 
 def turn_on(window) -> None:

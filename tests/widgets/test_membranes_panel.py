@@ -150,7 +150,7 @@ def test_cancel_keeps_what_is_finished(open_window, em) -> None:
     button = window.membranes.run.button
     assert button.text() == "Cancel"
     there = window.desk.session.source.results
-    window.qtbot.waitUntil(lambda: len(there.predicted) >= 2, timeout=20_000)
+    window.qtbot.waitUntil(lambda: len(there.predicted) >= 2, timeout=120_000)
     window.click(button)
     outcome = window.finish()
     assert outcome.cancelled
@@ -166,9 +166,9 @@ def test_progress_and_time_left_are_shown(open_window, em) -> None:
     window.choose_scope(window.membranes, "all sections")
     window.start(window.membranes)
     run = window.membranes.run
-    window.qtbot.waitUntil(lambda: run.bar.value() > 2, timeout=20_000)
+    window.qtbot.waitUntil(lambda: run.bar.value() > 2, timeout=120_000)
     assert run.bar.isVisibleTo(window.membranes)
-    window.qtbot.waitUntil(lambda: "left" in run.left.text(), timeout=5000)
+    window.qtbot.waitUntil(lambda: "left" in run.left.text(), timeout=120_000)
     window.finish()
     assert not run.bar.isVisibleTo(window.membranes)
 
@@ -180,7 +180,7 @@ def test_the_section_on_screen_comes_first(open_window, em) -> None:
     window.choose_scope(window.membranes, "all sections")
     window.start(window.membranes)
     there = window.desk.session.source.results
-    window.qtbot.waitUntil(lambda: bool(there.predicted), timeout=20_000)
+    window.qtbot.waitUntil(lambda: bool(there.predicted), timeout=120_000)
     assert there.predicted[0] == 2
 
 

@@ -50,7 +50,7 @@ def row_of(window) -> PlacesRow:
 
 def find(window) -> PlacesRow:
     row = row_of(window)
-    with window.qtbot.waitSignal(row.find.job.ended, timeout=20_000):
+    with window.qtbot.waitSignal(row.find.job.ended, timeout=120_000):
         row.find.button.click()
     return row
 

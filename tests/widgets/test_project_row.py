@@ -43,7 +43,7 @@ def open_work(open_window, drawn_stack, file) -> Callable[[], Any]:
     def open_work() -> Any:
         window = open_window()
         window.data.open_path(str(file), voxel_size_nm=(50, 4, 4))
-        window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=5000)
+        window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
         source = window.desk.session.source
         for z in range(4):
             source.results.put_cells(z, WHOLE, drawn_stack[1][z])
@@ -60,7 +60,7 @@ def row(window: Any) -> ProjectRow:
 
 
 def wait(window: Any) -> Keeping:
-    window.qtbot.waitUntil(lambda: not row(window).busy, timeout=10_000)
+    window.qtbot.waitUntil(lambda: not row(window).busy, timeout=120_000)
     assert row(window).keeping is not None, row(window).message.text()
     return row(window).keeping
 
@@ -106,19 +106,19 @@ def test_what_is_painted_is_saved_within_two_seconds(open_work, tmp_path) -> Non
     keeping = saved(window, tmp_path / "work")
     assert keeping.path == tmp_path / "work.emseg"
     window.qtbot.waitUntil(
-        lambda: row(window).state.text().startswith("work: saved "), timeout=5000
+        lambda: row(window).state.text().startswith("work: saved "), timeout=120_000
     )
     np.testing.assert_equal(on_disk(keeping.path), arrays(window))
     assert arrays(window)["cells"].any()
     begun = monotonic()
     paint(window)
     assert arrays(window)["corrections"].any()
-    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=10_000)
+    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=120_000)
     assert monotonic() - begun < 2
     np.testing.assert_equal(on_disk(keeping.path), arrays(window))
     window.dock.panel("Correct").undo.click()
     window.dock.panel("Correct").review.toggle()
-    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=10_000)
+    window.qtbot.waitUntil(lambda: keeping.state.kind == "saved", timeout=120_000)
     np.testing.assert_equal(on_disk(keeping.path), arrays(window))
     assert not on_disk(keeping.path)["corrections"].any()
     assert keeping.project.review.sections == {
@@ -204,7 +204,7 @@ def test_a_stack_that_was_moved_is_asked_for(
     window = open_window()
     row(window).open_path(tmp_path / "work.emseg")
     asked = row(window).moved
-    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=120_000)
     assert "4 sections of 96 × 112" in asked.question.text()
     assert not asked.layer.isVisibleTo(asked)
     asked.found.emit(moved)
@@ -224,7 +224,7 @@ def test_a_layer_may_be_the_stack_that_is_missing(
     window.viewer.add_layer(em("the same"))
     row(window).open_path(tmp_path / "work.emseg")
     asked = row(window).moved
-    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=120_000)
     assert "the same" in asked.layer.text()
     asked.layer.click()
     wait(window)
@@ -232,7 +232,7 @@ def test_a_layer_may_be_the_stack_that_is_missing(
     window.viewer.layers.clear()
     window.viewer.add_layer(Image(np.zeros((4, 96, 112), np.uint8), name="black"))
     row(window).open_path(tmp_path / "work.emseg")
-    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=5000)
+    window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=120_000)
     asked.layer.click()
     wait(window)
     assert "has changed since" in row(window).message.text()
@@ -248,7 +248,7 @@ def test_dropped_on_the_window_it_opens_in_the_dock(
     window.viewer.layers.clear()
     viewer = make_napari_viewer()
     assert viewer.open(str(tmp_path / "work.emseg"), plugin="napari-emseg") == []
-    qtbot.waitUntil(lambda: "em cells" in viewer.layers, timeout=10_000)
+    qtbot.waitUntil(lambda: "em cells" in viewer.layers, timeout=120_000)
     np.testing.assert_array_equal(viewer.layers["em cells"].data, before["cells"])
     np.testing.assert_array_equal(
         viewer.layers["em corrections"].data, before["corrections"]
@@ -285,11 +285,11 @@ def test_a_full_disk_is_announced_once_and_keeps_the_window_open(
         patch.setattr(journals, "write", full)
         paint(window)
         window.qtbot.waitUntil(
-            lambda: "1 change waits" in row(window).state.text(), timeout=5000
+            lambda: "1 change waits" in row(window).state.text(), timeout=120_000
         )
         paint(window, at=60)
         window.qtbot.waitUntil(
-            lambda: "2 changes wait" in row(window).state.text(), timeout=5000
+            lambda: "2 changes wait" in row(window).state.text(), timeout=120_000
         )
         assert len(said) == 1
         main = row(window)

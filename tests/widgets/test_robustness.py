@@ -21,7 +21,7 @@ def started(open_window, *layers):
 
 
 def wait_for_layers(window, count: int) -> None:
-    window.qtbot.waitUntil(lambda: len(window.viewer.layers) >= count, timeout=10_000)
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) >= count, timeout=120_000)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_closing_the_window_in_mid_run(open_window, em, qtbot, close, when) -> N
     job = window.desk.job
     if when == "later":
         wait_for_layers(window, 3)
-    with qtbot.waitSignal(job.ended, timeout=20_000) as ended:
+    with qtbot.waitSignal(job.ended, timeout=120_000) as ended:
         window.viewer.close() if close == "viewer" else window.viewer.window.close()
     assert ended.args[0].cancelled
 
@@ -209,6 +209,7 @@ def test_a_theme_restyles_the_panels(open_window) -> None:
     assert window.dock.styleSheet() == dark
 
 
+@pytest.mark.xdist_group("shown")
 def test_this_view_follows_the_zoom(open_window, em) -> None:
     window = open_window(em(), show=True)
     window.choose_scope(window.membranes, "this view")

@@ -32,7 +32,7 @@ def _meshes(name: str):
 @pytest.mark.parametrize("name", ["PLY", "STL"])
 def test_the_largest_cells_are_saved(linked, tmp_path: Path, name: str) -> None:
     row, cells = linked.cells.saving, linked.desk.session.source.results.cells
-    with linked.qtbot.waitSignal(row.job.ended, timeout=20_000):
+    with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
         row.save_as(tmp_path / "em-cells", _meshes(name))
         assert row.save.text() == "Cancel"
         assert row.bar.isVisibleTo(row)
@@ -47,14 +47,14 @@ def test_the_largest_cells_are_saved(linked, tmp_path: Path, name: str) -> None:
     assert told["voxel_size_nm"] == [50, 4, 4]
     row.save_as(tmp_path / "em-cells", _meshes(name))
     assert row.job.busy
-    with linked.qtbot.waitSignal(row.job.ended, timeout=20_000):
+    with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
         pass
     assert "exists already" in row.message.text()
 
 
 def test_cancel_leaves_nothing(linked, tmp_path: Path) -> None:
     row = linked.cells.saving
-    with linked.qtbot.waitSignal(row.job.ended, timeout=20_000):
+    with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
         row.save_as(tmp_path / "m", _meshes("OBJ"))
         linked.click(row.save)
     assert row.message.text() == "cancelled"

@@ -30,7 +30,7 @@ def _choice(choices, beginning):
 
 
 def _save(window, row, path, choice) -> str:
-    with window.qtbot.waitSignal(row.job.ended, timeout=20_000):
+    with window.qtbot.waitSignal(row.job.ended, timeout=120_000):
         row.save_as(path, choice)
     return row.message.text()
 
@@ -101,7 +101,7 @@ def test_ids_that_do_not_fit_ask(window, tmp_path) -> None:
     assert not (tmp_path / "c.tif").exists()
     assert not row.renumber.isHidden()
     assert not row.as_float.isHidden()
-    with window.qtbot.waitSignal(row.job.ended, timeout=20_000):
+    with window.qtbot.waitSignal(row.job.ended, timeout=120_000):
         window.click(row.renumber)
     assert row.message.text() == "saved as c.tif"
     assert row.renumber.isHidden()
@@ -122,11 +122,11 @@ def test_a_training_set_from_panel_4(open_window, em, tmp_path) -> None:
     window = open_window(em())
     window.settle()
     pairs = window.dock.panel("Correct").pairs
-    with window.qtbot.waitSignal(pairs.job.ended, timeout=20_000):
+    with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert "nothing is corrected" in pairs.message.text()
     window.desk.session.source.results.hand.corrections[1, 5:9, 5:9] = 2
-    with window.qtbot.waitSignal(pairs.job.ended, timeout=20_000):
+    with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert pairs.message.text() == "saved in set"
     labels = tifffile.imread(tmp_path / "set" / "labels" / "z00001.tif")

@@ -55,8 +55,8 @@ def correct(window, z: int = 0, code: int = 1) -> None:
 def told(window, panel) -> str:
     """Wait until the panel has counted, and return what it says."""
     window.settle()
-    window.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=10_000)
-    window.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=10_000)
+    window.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=120_000)
+    window.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=120_000)
     return panel.learns.text()
 
 

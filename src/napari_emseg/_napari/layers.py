@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from pint import DimensionalityError
+from pint import DimensionalityError, Unit
 
 from napari_emseg._napari.shown import OneSection, Shown
 from napari_emseg.core.records import Provenance
@@ -122,12 +124,8 @@ def stack_of(layer: Layer) -> Stack:
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:
     """Return `(z, y, x)` in nm; None if the layer's units are no lengths (pixel)."""
-    try:
-        sizes = [
-            float((step * unit).to("nm").magnitude)
-            for step, unit in zip(layer.scale, layer.units, strict=True)
-        ]
-    except DimensionalityError:
+    sizes = _in_nm(layer.scale, layer.units)
+    if sizes is None:
         return None
     z = None if layer.metadata.get(FLAT) or len(sizes) < 3 else sizes[-3]
     return z, sizes[-2], sizes[-1]
@@ -135,15 +133,29 @@ def voxel_size_of(layer: Layer) -> VoxelSize | None:
 
 def origin_of(layer: Layer) -> Origin:
     """Return `(z, y, x)` of the first voxel in nm; 0 if units are no lengths."""
-    try:
-        found = [
-            float((at * unit).to("nm").magnitude)
-            for at, unit in zip(layer.translate, layer.units, strict=True)
-        ]
-    except DimensionalityError:
+    found = _in_nm(layer.translate, layer.units)
+    if found is None:
         return NOWHERE
     z, y, x = [0.0, *found][-3:]
     return z, y, x
+
+
+def _in_nm(values: Iterable[float], units: Iterable[Unit]) -> list[float] | None:
+    """Return lengths along each axis in nm; None if one of them is no length."""
+    each = [_nm(unit) for unit in units]
+    known = [nm for nm in each if nm is not None]
+    if len(known) < len(each):
+        return None
+    return [float(value) * nm for value, nm in zip(values, known, strict=True)]
+
+
+@cache
+def _nm(unit: Unit) -> float | None:
+    """Return how many nm a unit is; pint takes a millisecond to tell."""
+    try:
+        return float((1 * unit).to("nm").magnitude)
+    except DimensionalityError:
+        return None
 
 
 def set_voxel_size(layer: Layer, size: VoxelSize | None) -> None:
