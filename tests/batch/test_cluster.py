@@ -161,6 +161,19 @@ def test_processes_of_our_own_let_nobody_else_in() -> None:
             Client(address.replace("tls", "tcp"), timeout=2)
 
 
+def test_nothing_is_kept_of_what_workers_were_doing() -> None:
+    from distributed import Client
+
+    from napari_emseg.batch.where import here
+
+    with here(None) as cluster, Client(cluster) as client:
+        client.submit(time.sleep, 0.3).result(timeout=60)
+        (worker,) = cluster.workers.values()
+        kept = [worker.profile_recent, *(tree for _, tree in worker.profile_history)]
+        assert sum(tree["count"] for tree in kept) == 0
+        assert "profile-cycle" not in worker.periodic_callbacks
+
+
 @pytest.mark.slow
 def test_a_task_that_kills_its_workers_is_listed_as_failed(
     make_job, tmp_path, monkeypatch
@@ -236,6 +249,18 @@ def test_a_result_that_died_with_its_worker_is_waited_for(
         def result(self, timeout: float) -> int:
             return 7
 
+    class Dying(Lost):
+        """It is lost while it is fetched."""
+
+        gone = False
+
+        def result(self, timeout: float) -> int:
+            if not self.gone:
+                self.gone = True
+                msg = "no worker has it"
+                raise TimeoutError(msg)
+            return 8
+
     future = Lost()
     with cluster.Cluster(Where(), tmp_path) as own:
         monkeypatch.setattr(own._client, "submit", lambda *_, **__: future)
@@ -246,3 +271,9 @@ def test_a_result_that_died_with_its_worker_is_waited_for(
         future.status = "finished"
         future.tell(future)
         assert own.next_done(1) == cluster.Done("part", 7, None)
+        future = Dying()
+        own.submit("other", None)
+        future.tell(future)
+        assert own.next_done(1) is None
+        future.tell(future)
+        assert own.next_done(1) == cluster.Done("other", 8, None)

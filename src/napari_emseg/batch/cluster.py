@@ -133,16 +133,22 @@ class Cluster:
         if future.status == "finished":
             try:
                 return Done(key, future.result(timeout=PATIENCE), None)
+            except TimeoutError:
+                self._wait_anew(key, future)
+                return None
             except (OSError, CancelledError) as e:
                 raise ConnectionError(self._gone) from e
         if future.status in ("pending", "lost"):
-            # its worker died with the result, and another does it again
-            self._check_alive()
-            self._watch(key, future)
+            self._wait_anew(key, future)
             return None
         if future.status != "error":
             raise ConnectionError(self._gone)
         return Done(key, None, future.exception(timeout=PATIENCE))
+
+    def _wait_anew(self, key: str, future: Any) -> None:
+        """Wait for a task whose worker died with the result: another does it again."""
+        self._check_alive()
+        self._watch(key, future)
 
     def close(self) -> None:
         """Stop what runs, and the workers if they are our own."""

@@ -49,7 +49,11 @@ def here(workers: int | None) -> Any:
 
     Other users of the machine can reach processes, but with `cryptography` installed
     only those who have a key are let in, which never leaves these processes.
+
+    Dask's profiler is off: it keeps a tree of calls for each second of the last
+    thousand, which nobody asks for, and stops the workers a hundred times a second.
     """
+    import dask
     from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
 
     alone = workers is None
@@ -70,9 +74,10 @@ def here(workers: int | None) -> Any:
         "silence_logs": logging.CRITICAL,
     }
     worker = {"cls": Worker if alone else Nanny, "options": options | limits}
-    return SpecCluster(
-        scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
-        workers=dict.fromkeys(range(workers or 1), worker),
-        security=security,
-        silence_logs=logging.CRITICAL,
-    )
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        return SpecCluster(
+            scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
+            workers=dict.fromkeys(range(workers or 1), worker),
+            security=security,
+            silence_logs=logging.CRITICAL,
+        )
