@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from getpass import getuser
 from threading import RLock
 from typing import TYPE_CHECKING, Literal
@@ -20,9 +19,7 @@ from napari_emseg.edit import (
     Edit,
     History,
     Linked,
-    Rerun,
     Sheet,
-    burnt_in,
     cleared,
     joined,
     mark_reviewed,
@@ -33,6 +30,7 @@ from napari_emseg.edit.edits import Name
 from napari_emseg.session.brush import Stroke
 from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area
+from napari_emseg.session.renewal import Renewal
 
 if TYPE_CHECKING:
     from napari_emseg.session.results import Results
@@ -83,10 +81,7 @@ class HandWork:
             results.membranes, results.cells, corrections, last_id=results.last_id
         )
         self.history = History(self.linked, self.settings)
-        self._renewed: dict[int, tuple[datetime, float]] = {}
-        self._rerun: Rerun | None = None
-        self._linked_before: frozenset[int] = frozenset()
-        self._links: dict[datetime, tuple[frozenset[int], frozenset[int]]] = {}
+        self._renewal = Renewal(results, self.linked, corrections)
         # a run that starts may take cells away while a person edits
         self._lock = RLock()
 
@@ -187,11 +182,8 @@ class HandWork:
         self._refuse()
         with self._lock:
             edit = take()
-            if edit.time in self._links:
-                before, after = self._links[edit.time]
-                self._results.relink(before if step == "undone" else after)
+            self._renewal.follow(edit, undone=step == "undone")
             self.edited.emit(step, edit)
-            self._follow_threshold(edit)
         self._tell(edit)
         return edit
 
@@ -214,7 +206,7 @@ class HandWork:
 
     def settle(self, z: int) -> None:
         """Bring the ids of a section up to date, before it is shown."""
-        if self._rerun is None and self.linked.settle(z):
+        if not self._renewal.running and self.linked.settle(z):
             self.changed.emit(frozenset({z}))
 
     @contextmanager
@@ -236,11 +228,7 @@ class HandWork:
 
     def burn(self, z: int, area: Area, threshold: float) -> None:
         """Put corrections into membranes that were just made by a threshold."""
-        self._renewed[z] = datetime.now(UTC), threshold
-        corrections = self.corrections[z][area]
-        if corrections.any():
-            membranes = self._results.membranes[z][area]
-            membranes[...] = burnt_in(membranes, corrections)
+        self._renewal.burn(z, area, threshold)
 
     def clear(self, sections: Iterable[int]) -> None:
         """Take membranes and cells of sections away, in one step.
@@ -259,28 +247,16 @@ class HandWork:
     def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
         """Store cells `(y, x)` that a run found; see `finish_run`."""
         with self._lock:
-            if self._rerun is None:
-                self.linked.settle_all()
-                self._linked_before = self._results.linked_sections
-                self._rerun = Rerun(
-                    self.linked.arrays["cells"],
-                    last_id=self.linked.last_id,
-                    locked=self.linked.locked,
-                )
-            self._rerun.put(z, area, cells, self.corrections[z][area])
+            self._renewal.put(z, area, cells)
 
     def finish_run(self) -> None:
         """Give cells that were there before their ids; keep the run as a step."""
         with self._lock:
-            if self._rerun is None:
+            kept = (*self.history.undoable, *self.history.redoable)
+            edit = self._renewal.finish(kept)
+            if edit is None:
                 return
-            try:
-                edit = self._rerun.finish()
-            finally:  # from now on a person may edit again
-                self._rerun = None
             if edit.changes:
-                links = self._linked_before, self._results.linked_sections
-                self._links[edit.time] = links
                 self.history.note(edit)
                 self.edited.emit("made", edit)
             self._results.last_id = self.linked.last_id
@@ -314,21 +290,9 @@ class HandWork:
             raise ValueError(self.refusal)
 
     def _refuse_while_running(self) -> None:
-        if self._rerun is not None:
+        if self._renewal.running:
             msg = "cells are being found; wait for the end of the run, or cancel it"
             raise ValueError(msg)
-
-    def _follow_threshold(self, edit: Edit) -> None:
-        """Make membranes anew where an edit is older than they are."""
-        for change in edit.of("corrections"):
-            renewed, threshold = self._renewed.get(change.z, (edit.time, 0.0))
-            if renewed <= edit.time or change.z not in self._results.predicted:
-                continue
-            likely = self._results.probabilities[change.z][change.area]
-            membranes = self._results.membranes[change.z][change.area]
-            corrections = self.corrections[change.z][change.area]
-            found = (likely > threshold).astype(np.uint8)
-            membranes[...] = burnt_in(found, corrections)
 
     def _tell(self, edit: Edit) -> None:
         marked = (region.z for region in (*edit.review, *edit.unreview))

@@ -1,0 +1,106 @@
+"""What runs put in place of what was there: hand work stays, and undo can follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.edit import Edit, Linked, Rerun, burnt_in
+from napari_emseg.session.region import Area
+
+if TYPE_CHECKING:
+    from napari_emseg.session.results import Results
+
+
+class Renewal:
+    """Membranes and cells that runs find, and what they replace.
+
+    Not safe for threads by itself; `HandWork` takes one step at a time.
+
+    Parameters
+    ----------
+    results
+        Where membranes and probabilities are, and which sections are linked.
+    linked
+        The cells, and all else that is edited with them.
+    corrections
+        Codes `(z, y, x)` of what was said by hand; they are burnt into membranes.
+    """
+
+    def __init__(
+        self, results: Results, linked: Linked, corrections: NDArray[np.uint8]
+    ) -> None:
+        self._results = results
+        self._linked = linked
+        self._corrections = corrections
+        self._rerun: Rerun | None = None
+        self._links_before: frozenset[int] = frozenset()
+        self._links: dict[datetime, tuple[frozenset[int], frozenset[int]]] = {}
+        self._cut: dict[int, tuple[datetime, float]] = {}
+
+    @property
+    def running(self) -> bool:
+        """True while cells are being found."""
+        return self._rerun is not None
+
+    def burn(self, z: int, area: Area, threshold: float) -> None:
+        """Put corrections into membranes that were just made by a threshold."""
+        self._cut[z] = datetime.now(UTC), threshold
+        corrections = self._corrections[z][area]
+        if corrections.any():
+            membranes = self._results.membranes[z][area]
+            membranes[...] = burnt_in(membranes, corrections)
+
+    def put(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+        """Store cells `(y, x)` that a run found; see `finish`."""
+        if self._rerun is None:
+            self._linked.settle_all()
+            self._links_before = self._results.linked_sections
+            self._rerun = Rerun(
+                self._linked.arrays["cells"],
+                last_id=self._linked.last_id,
+                locked=self._linked.locked,
+            )
+        self._rerun.put(z, area, cells, self._corrections[z][area])
+
+    def finish(self, kept: Iterable[Edit]) -> Edit | None:
+        """Give cells that were there before their ids; return what the run changed.
+
+        None if no run put cells anywhere.
+
+        Parameters
+        ----------
+        kept
+            What can still be undone or redone; of other runs nothing is remembered.
+        """
+        if self._rerun is None:
+            return None
+        try:
+            edit = self._rerun.finish()
+        finally:  # from now on a person may edit again
+            self._rerun = None
+        times = {one.time for one in kept}
+        self._links = {t: links for t, links in self._links.items() if t in times}
+        if edit.changes:
+            self._links[edit.time] = self._links_before, self._results.linked_sections
+        return edit
+
+    def follow(self, edit: Edit, *, undone: bool) -> None:
+        """Follow an edit that was undone or redone, where runs came in between."""
+        if edit.time in self._links:
+            before, after = self._links[edit.time]
+            self._results.relink(before if undone else after)
+        for change in edit.of("corrections"):
+            at, threshold = self._cut.get(change.z, (edit.time, 0.0))
+            if at > edit.time and change.z in self._results.predicted:
+                self._cut_anew(change.z, change.area, threshold)
+
+    def _cut_anew(self, z: int, area: Area, threshold: float) -> None:
+        likely = self._results.probabilities[z][area]
+        found = (likely > threshold).astype(np.uint8)
+        membranes = self._results.membranes[z][area]
+        membranes[...] = burnt_in(found, self._corrections[z][area])
