@@ -6,13 +6,14 @@ import shutil
 
 from napari_emseg.batch.job import LEDGER, remember, remembered
 from napari_emseg.batch.planning import Plan
+from napari_emseg.batch.records import Row
 
 
 def check(plan: Plan) -> None:
     """Refuse what would mix, or replace without being told to."""
     job = plan.job
     if not any(plan.planned):
-        why = "; ".join(f"{row.name}: {row.warnings[0]}" for row in plan.rows)
+        why = "; ".join(_named(row) for row in plan.rows)
         msg = f"none of the inputs can be used: {why}"
         raise ValueError(msg)
     before, now = remembered(job), plan.memory
@@ -37,6 +38,12 @@ def check(plan: Plan) -> None:
     elif before is None and there:
         msg = f"{there[0]} exists already; replace it with --overwrite"
         raise FileExistsError(msg)
+
+
+def _named(row: Row) -> str:
+    """Return why an input can't be used, with its name."""
+    why = row.warnings[0]
+    return why if why.startswith(row.name) else f"{row.name}: {why}"
 
 
 def note(plan: Plan) -> None:

@@ -75,7 +75,11 @@ class Cluster:
             try:
                 self._client = Client(where.scheduler, timeout=PATIENCE)
             except (OSError, ValueError) as e:
-                msg = f"no Dask scheduler answers at {where.scheduler}: {e}"
+                msg = (
+                    f"no Dask scheduler answers at {where.scheduler} ({e}): is it "
+                    "running there, and is that its address, tcp://HOST:PORT or "
+                    "tls://HOST:PORT?"
+                )
                 raise ConnectionError(msg) from e
         else:
             self._own = here(where.workers)

@@ -69,7 +69,7 @@ class Forecast:
         said = [f"{self.sections} section{'s' * (self.sections != 1)}"]
         if self.seconds is not None:
             said.append(_time(self.seconds))
-        said.append(f"{self.disk_bytes / 1e9:.2g} GB on disk")
+        said.append(f"{_size(self.disk_bytes)} on disk")
         memory = f"{self.memory_bytes / 1e9:.1f} GB of memory for each worker"
         if self.most_bytes > self.memory_bytes:
             memory += f" (up to {self.most_bytes / 1e9:.1f} GB where cells are wide)"
@@ -187,6 +187,10 @@ def _disk(c: Context) -> float:
 def _at_once(plan: Plan) -> int:
     """Return how many parts are worked on together, the network's own threads aside."""
     return plan.job.where.workers or 1
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.2g} GB" if n >= 1e8 else f"{-(-n // 10**6)} MB"
 
 
 def _time(seconds: float) -> str:

@@ -121,7 +121,8 @@ def hold(job: Job) -> Hold:
         msg = f"{job.out}: another batch writes to it ({e})"
         raise BlockingIOError(msg) from e
     except OSError as e:
-        msg = f"{job.out} can't be written to: {e}"
+        why = e.strerror or str(e)
+        msg = f"{job.out} can't be written to ({why}): choose another folder of results"
         raise type(e)(msg) from e
 
 

@@ -32,5 +32,9 @@ def _out_of_bounds(error: pydantic.ValidationError) -> str:
         what = (
             each["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         )
-        said.append(f"{option_name(*each['loc'])} must be {what}, got {each['input']}")
+        if each["loc"]:
+            name = option_name(*each["loc"])
+            said.append(f"{name} must be {what}, got {each['input']}")
+        else:  # of several settings together: it says which
+            said.append(what)
     return "; ".join(said)
