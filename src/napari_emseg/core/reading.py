@@ -16,6 +16,9 @@ Read = Callable[[slice, slice], NDArray[Any]]
 HUGE_PIXELS = 8192 * 8192
 """Sections beyond this are read window by window where the array allows it."""
 
+STRIP = 1024
+"""Rows of which every n-th is taken at once: arrays may decode all that lie between."""
+
 
 def reading(stack: Stack, z: int, *, most: int = HUGE_PIXELS) -> Read:
     """Return what reads section `z`.
@@ -31,8 +34,7 @@ def reading(stack: Stack, z: int, *, most: int = HUGE_PIXELS) -> Read:
         From the reader, when the section is read at once and is damaged.
     """
     if in_parts(stack, most):
-        data = stack.data
-        return lambda rows, columns: np.asarray(data[z, rows, columns])
+        return lambda rows, columns: _part(stack, z, rows, columns)
     values = stack.section(z)
     return lambda rows, columns: values[rows, columns]
 
@@ -50,3 +52,17 @@ def in_parts(stack: Stack, most: int = HUGE_PIXELS) -> bool:
     # dask has a tuple of lengths for each axis, zarr and h5py one length
     y, x = (max(c) if isinstance(c, tuple) else int(c) for c in chunks[1:])
     return bool(y * x <= HUGE_PIXELS and y * x < pixels)
+
+
+def _part(stack: Stack, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+    lines = range(stack.shape[1])[rows]
+    if lines.step == 1:
+        return np.asarray(stack.data[z, rows, columns])
+    deep = max(1, STRIP // lines.step)
+    strips = [lines[first : first + deep] for first in range(0, len(lines), deep)]
+    return np.concatenate(
+        [
+            np.asarray(stack.data[z, strip.start : strip.stop : strip.step, columns])
+            for strip in strips
+        ]
+    )
