@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
-from napari_emseg.core.sinks import ArraySink
+from napari_emseg.core.sinks import ArraySink, PassingSink
 
 
 def test_sections_come_in_any_order_and_missing_ones_are_0() -> None:
@@ -33,3 +35,24 @@ def test_what_does_not_fit_is_refused() -> None:
         sink.write(2, np.zeros((4, 5)))
     with pytest.raises(ValueError, match=r"section 1 is \(5, 4\) px"):
         sink.write(1, np.zeros((5, 4)))
+
+
+def test_what_is_passed_on_ends_as_the_sink_behind_it() -> None:
+    class Ended(ArraySink):
+        ends: tuple[object, ...] = ()
+
+        def close(self) -> None:
+            self.ends = (*self.ends, "closed")
+
+        def __exit__(self, *error: object) -> None:
+            self.ends = (*self.ends, error[0])
+
+    behind = Ended((2, 3, 4), np.dtype(np.uint8))
+    sink = PassingSink(behind)
+    with suppress(OSError), sink:
+        sink.write(1, np.full((3, 4), 7, np.uint8))
+        sink.close()
+        raise OSError
+    assert (sink.shape, sink.dtype) == ((2, 3, 4), np.uint8)
+    assert behind.data[1].min() == 7
+    assert behind.ends == ("closed", OSError)

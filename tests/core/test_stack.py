@@ -4,7 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_emseg.core.stack import Stack, as_stack, check_voxel_size
+from napari_emseg.core.stack import Stack, as_stack, check_voxel_size, sections_asked
 
 
 def test_nothing_is_read_before_it_is_sliced() -> None:
@@ -77,3 +77,13 @@ def test_arrays_become_stacks() -> None:
     assert as_stack(stack) is stack
     assert as_stack(np.zeros((2, 3))).shape == (1, 2, 3)
     assert as_stack(np.zeros((5, 2, 3)), name="p").name == "p"
+
+
+def test_sections_are_asked_for_once_and_must_exist() -> None:
+    stack = Stack(np.zeros((3, 4, 4), np.uint8), name="em")
+    assert sections_asked(None, stack) == (0, 1, 2)
+    assert sections_asked([2, 0, 2], stack) == (2, 0)
+    with pytest.raises(ValueError, match=r"em: no section 3; sections are 0\.\.2"):
+        sections_asked([0, 3], stack)
+    with pytest.raises(ValueError, match="no section is asked for"):
+        sections_asked([], stack)

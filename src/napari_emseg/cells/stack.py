@@ -16,7 +16,7 @@ from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Note, Progress, Provenance, Record, SectionDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
-from napari_emseg.core.stack import LazyArray, Stack, as_stack
+from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
 
 LARGEST_ID = 2**32 - 1
 
@@ -96,8 +96,8 @@ def segment_stack(
     if source is not None and source.shape != stack.shape:
         msg = f"probabilities are {stack.shape} (z, y, x), but source is {source.shape}"
         raise ValueError(msg)
-    order = _checked(sections, stack)
-    _checked(excluded or order, stack)
+    order = sections_asked(sections, stack)
+    sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
     job = _Work(stack, order, frozenset(excluded), settings, source)
     return _linked(job, sink, first_id) if settings.link else job.run(sink, first_id)
@@ -214,16 +214,3 @@ def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
         msg = f"more cells than ids: {last} is above {LARGEST_ID}"
         raise ValueError(msg)
     return np.where(cells > 0, cells + np.uint32(offset), np.uint32(0))
-
-
-def _checked(sections: Sequence[int] | None, stack: Stack) -> tuple[int, ...]:
-    n = stack.shape[0]
-    if sections is None:
-        return tuple(range(n))
-    wanted = tuple(dict.fromkeys(int(z) for z in sections))
-    outside = [z for z in wanted if not 0 <= z < n]
-    if not wanted or outside:
-        what = f"no section {outside[0]}" if outside else "no section is asked for"
-        msg = f"{stack.name}: {what}; sections are 0..{n - 1}"
-        raise ValueError(msg)
-    return wanted

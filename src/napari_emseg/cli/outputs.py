@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from napari_emseg.cli.options import Scope
 from napari_emseg.cli.printing import say
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.sinks import PassingSink, SectionSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
 
@@ -66,38 +65,17 @@ def refuse_to_replace(output: Path, stack: Stack) -> None:
         raise ValueError(msg)
 
 
-class CountingSink:
+class CountingSink(PassingSink):
     """Passes sections on to another sink and counts them."""
 
     def __init__(self, sink: SectionSink) -> None:
-        self._sink = sink
-        self.shape = sink.shape
-        self.dtype = sink.dtype
+        super().__init__(sink)
         self.written = 0
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
-        self._sink.write(z, np.asarray(section))
+        super().write(z, np.asarray(section))
         self.written += 1
-
-    def close(self) -> Path | None:
-        """Finish, and return where the result is."""
-        return self._sink.close()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part if it is kept."""
-        return self._sink.abort(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sink.__exit__(kind, error, trace)
 
 
 @contextmanager

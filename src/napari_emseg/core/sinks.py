@@ -76,6 +76,38 @@ class ArraySink:
     ) -> None: ...
 
 
+class PassingSink:
+    """Passes sections on to another sink; to be made something of on their way."""
+
+    def __init__(self, sink: SectionSink) -> None:
+        self._sink = sink
+        self.shape = sink.shape
+        self.dtype = sink.dtype
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        self._sink.write(z, section)
+
+    def close(self) -> Path | None:
+        """Finish, and return where the result is."""
+        return self._sink.close()
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part if it is kept."""
+        return self._sink.abort(keep=keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sink.__exit__(kind, error, trace)
+
+
 def checked(sink: SectionSink, z: int, section: NDArray[Any]) -> int:
     """Return z if the sink has such a section of this shape.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -160,3 +161,23 @@ def as_stack(data: Stack | LazyArray, *, name: str = "array") -> Stack:
     if isinstance(data, Stack):
         return data
     return Stack(data[None] if len(data.shape) == 2 else data, name=name)
+
+
+def sections_asked(sections: Sequence[int] | None, stack: Stack) -> tuple[int, ...]:
+    """Return the sections that are asked for, each once; None asks for all.
+
+    Raises
+    ------
+    ValueError
+        If one doesn't exist, or none is asked for.
+    """
+    n = stack.shape[0]
+    if sections is None:
+        return tuple(range(n))
+    wanted = tuple(dict.fromkeys(int(z) for z in sections))
+    outside = [z for z in wanted if not 0 <= z < n]
+    if not wanted or outside:
+        what = f"no section {outside[0]}" if outside else "no section is asked for"
+        msg = f"{stack.name}: {what}; sections are 0..{n - 1}"
+        raise ValueError(msg)
+    return wanted

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Normalisation, PredictSettings
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, sections_asked
 from napari_emseg.core.zoom import zoom_of
 
 
@@ -56,26 +56,13 @@ def scope_of(
     zoom, notes = zoom_of(stack, card, rescale=settings.rescale)
     return Scope(
         stack=stack,
-        sections=_checked_sections(sections, stack),
+        sections=sections_asked(sections, stack),
         roi=_checked_roi(roi, stack),
         zoom=zoom,
         channels=_channels(classes, card),
         rule=rule,
         notes=notes,
     )
-
-
-def _checked_sections(sections: Sequence[int] | None, stack: Stack) -> tuple[int, ...]:
-    n = stack.shape[0]
-    if sections is None:
-        return tuple(range(n))
-    wanted = tuple(dict.fromkeys(int(z) for z in sections))
-    outside = [z for z in wanted if not 0 <= z < n]
-    if not wanted or outside:
-        what = f"no section {outside[0]}" if outside else "no section is asked for"
-        msg = f"{stack.name}: {what}; sections are 0..{n - 1}"
-        raise ValueError(msg)
-    return wanted
 
 
 def _checked_roi(roi: tuple[slice, slice] | None, stack: Stack) -> tuple[slice, slice]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.sinks import PassingSink, SectionSink
 
 PROBABILITIES = ("membrane", "inside")
 """Kinds of provenance whose values are probabilities."""
@@ -64,34 +62,14 @@ def told_as_bytes(provenance: Provenance | None) -> Provenance:
     return made.model_copy(update={"scale": 255.0})
 
 
-class BytesSink:
+class BytesSink(PassingSink):
     """Takes probabilities and passes round(255 p) on."""
 
     def __init__(self, sink: SectionSink) -> None:
-        self._sink = sink
-        self.shape = sink.shape
+        super().__init__(sink)
         self.dtype = np.dtype(np.float32)
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
         known = checked_probabilities(section, z, may_be_unknown=False)
-        self._sink.write(z, as_bytes(known))
-
-    def close(self) -> Path | None:
-        """Finish, and return where the result is."""
-        return self._sink.close()
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part if it is kept."""
-        return self._sink.abort(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sink.__exit__(kind, error, trace)
+        super().write(z, as_bytes(known))

@@ -28,7 +28,7 @@ from napari_emseg.edit import (
 )
 from napari_emseg.edit.edits import Name
 from napari_emseg.session.brush import Stroke
-from napari_emseg.session.known import Predicted
+from napari_emseg.session.known import PredictedInPicture
 from napari_emseg.session.region import Area
 from napari_emseg.session.renewal import Renewal
 
@@ -90,7 +90,8 @@ class HandWork:
         """Of membrane by section, NaN where unknown; None where there are none."""
         if self.given is not None:
             return self.given
-        return Predicted(self._results) if self._results.predicted else None
+        predicted = bool(self._results.predicted)
+        return PredictedInPicture(self._results) if predicted else None
 
     def sheet(self, z: int) -> Sheet:
         """Return a section for the tools to read.

@@ -30,7 +30,7 @@ class Given:
 
 
 class Predicted:
-    """Predicted probabilities by section; NaN where there are none, or no picture."""
+    """Predicted probabilities by section; NaN where there are none."""
 
     def __init__(self, results: Results) -> None:
         self._results = results
@@ -40,7 +40,21 @@ class Predicted:
     def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
         z = int(key)
         section: NDArray[np.float32] = self._results.probabilities[z]
-        for outside in (self._results.unknown(z), padding(section)):
-            if outside is not None:
-                section = np.where(outside, np.float32(np.nan), section)
-        return section
+        return _known(section, self._results.unknown(z))
+
+
+class PredictedInPicture(Predicted):
+    """Predicted probabilities by section; NaN where there are none, or no picture."""
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        section = self._results.probabilities[int(key)]
+        return _known(super().__getitem__(key), padding(section))
+
+
+def _known(
+    section: NDArray[np.float32], outside: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """Return a section with NaN outside."""
+    return (
+        section if outside is None else np.where(outside, np.float32(np.nan), section)
+    )

@@ -14,6 +14,7 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.edit.edits import INSIDE, MEMBRANE
+from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area, Region
 from napari_emseg.session.results import Results
 
@@ -122,7 +123,7 @@ def _given(source: Source, roi: Area) -> tuple[Stack, Stack | None]:
     given: LazyArray = source.stack.data
     em = None
     if not source.is_probabilities:
-        given = _Predicted(results)
+        given = Predicted(results)
         em = Stack(_Cropped(source.stack.data, roi), name=source.name)
     given = _Corrected(given, results.corrections)
     return Stack(_Cropped(given, roi), name=f"probabilities of {source.name}"), em
@@ -166,23 +167,6 @@ class _Cropped:
         z, *rest = key if isinstance(key, tuple) else (key,)
         section = np.asarray(self._data[z])[..., self._roi[0], self._roi[1]]
         return section[tuple(rest)] if rest else section
-
-
-class _Predicted:
-    """Probabilities by section, NaN where nothing was predicted."""
-
-    def __init__(self, results: Results) -> None:
-        self._results = results
-        self.shape = results.shape
-        self.dtype = np.dtype(np.float32)
-
-    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
-        z = int(key)
-        unknown = self._results.unknown(z)
-        section: NDArray[np.float32] = self._results.probabilities[z]
-        if unknown is None:
-            return section
-        return np.where(unknown, np.float32(np.nan), section)
 
 
 class _Corrected:
