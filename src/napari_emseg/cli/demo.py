@@ -13,14 +13,15 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
+from napari_emseg.cli.cells import Outcome, cells_from_probabilities
 from napari_emseg.cli.doctor import panels
 from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Overwrite, Scope
+from napari_emseg.cli.options import Json, Overwrite
 from napari_emseg.cli.outputs import Place
 from napari_emseg.cli.picture import save_picture
 from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.cli.segment import Outcome, cells_from_probabilities
+from napari_emseg.cli.scope import Scope
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack

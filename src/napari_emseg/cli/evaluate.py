@@ -8,8 +8,9 @@ import numpy as np
 from cyclopts import Group, Parameter
 
 from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Meaning, Sections, Source, pick_sections
+from napari_emseg.cli.options import Json, Meaning, Sections, Source
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
+from napari_emseg.cli.scope import pick_sections
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack

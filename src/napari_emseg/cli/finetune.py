@@ -16,10 +16,9 @@ from napari_emseg.cli.options import (
     Region,
     Sections,
     Source,
-    pick_region,
-    pick_sections,
 )
 from napari_emseg.cli.printing import print_json, print_line, say
+from napari_emseg.cli.scope import pick_region, pick_sections
 from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.regions import Region as Reviewed

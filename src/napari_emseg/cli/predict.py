@@ -15,13 +15,13 @@ from napari_emseg.cli.options import (
     OutputFormat,
     Overwrite,
     Region,
-    Scope,
     Sections,
     Source,
     Stored,
 )
 from napari_emseg.cli.outputs import Place, writing
 from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.scope import Scope
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings

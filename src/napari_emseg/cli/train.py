@@ -19,9 +19,9 @@ from napari_emseg.cli.options import (
     Sections,
     Source,
     network_config,
-    pick_sections,
 )
 from napari_emseg.cli.printing import print_json, say
+from napari_emseg.cli.scope import pick_sections
 from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
