@@ -17,18 +17,12 @@ from napari_emseg.batch.errors import FULL, kills, stop_if_hopeless, told
 from napari_emseg.batch.forecast import forecast, refuse_if_full
 from napari_emseg.batch.job import LEDGER, Job, hold
 from napari_emseg.batch.ledger import Ledger
-from napari_emseg.batch.measuring import tabulated
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
-from napari_emseg.batch.publishing import (
-    export_tasks,
-    note_published,
-    publish_all,
-    were_published,
-)
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
 from napari_emseg.batch.report import write_report
 from napari_emseg.batch.tasks import Failure, Outcome, Stages, Task
+from napari_emseg.batch.way import all_stages
 from napari_emseg.core.records import Note, Record
 
 BEAT = 0.5
@@ -136,29 +130,11 @@ class _Run:
                 continue
             course = planned.course(self._job, self._ledger)
             clock = Clock(course.context)
-            running = _Running(nth, course, self._stages(course), clock)
+            stages = all_stages(course, self._job, self._ledger)
+            running = _Running(nth, course, stages, clock)
             self._running.append(running)
             yield self._changed(running)
             yield from self._advance(running, None)
-
-    def _stages(self, course: Course) -> Stages:
-        """Yield the stages of an input, and then those of other formats."""
-        found, job = course.found, self._job
-        places = were_published(course, job, self._ledger)
-        if places is None:
-            yield from course.stages()
-            places = publish_all(course, job)
-        table = yield from tabulated(course, places, job)
-        tasks = export_tasks(course, places, job)
-        outcomes = yield tasks
-        found.results = [*(str(p) for p in places if p.parent == job.out), *table]
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            if isinstance(outcome, Failure):
-                found.failures.append(f"{task.words}: {outcome.why}")
-            else:
-                found.results.append(outcome["path"])
-        if not found.failures:
-            note_published(course, self._ledger)
 
     def _advance(
         self, running: _Running, outcomes: list[Outcome] | None

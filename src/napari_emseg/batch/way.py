@@ -1,0 +1,35 @@
+"""All that is done with an input: its course, its table, and other formats of it."""
+
+from __future__ import annotations
+
+from napari_emseg.batch.course import Course
+from napari_emseg.batch.job import Job
+from napari_emseg.batch.ledger import Ledger
+from napari_emseg.batch.measuring import tabulated
+from napari_emseg.batch.publishing import (
+    export_tasks,
+    note_published,
+    publish_all,
+    were_published,
+)
+from napari_emseg.batch.tasks import Failure, Stages
+
+
+def all_stages(course: Course, job: Job, ledger: Ledger) -> Stages:
+    """Yield the stages of an input, and then those of what is made of its results."""
+    found = course.found
+    places = were_published(course, job, ledger)
+    if places is None:
+        yield from course.stages()
+        places = publish_all(course, job)
+    table = yield from tabulated(course, places, job)
+    tasks = export_tasks(course, places, job)
+    outcomes = yield tasks
+    found.results = [*(str(p) for p in places if p.parent == job.out), *table]
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            found.failures.append(f"{task.words}: {outcome.why}")
+        else:
+            found.results.append(outcome["path"])
+    if not found.failures:
+        note_published(course, ledger)
