@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.cells.fragments import BROAD, joined, reach_of, strength_of
-from napari_emseg.cells.regions import Strengths, depths_of, regions_of
+from napari_emseg.cells.regions import Regions, Strengths, depths_of, regions_of
 from napari_emseg.cells.seams import seams_of
 from napari_emseg.cells.windows import Area, Found, Window, fragments_of
 from napari_emseg.core.settings import CellSettings
@@ -149,22 +149,7 @@ def join_blocks(blocks: Sequence[BlockFragments], settings: CellSettings) -> Joi
 
     Ids are those that the section would get as a whole; some may be missing.
     """
-    named = (block.fragments for block in blocks)
-    known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
-    n = len(known)
-    sizes, depths = np.zeros(n, np.int64), np.ones(n, np.float32)
-    for block in blocks:
-        which = np.searchsorted(known, block.fragments)
-        sizes[which] += block.sizes
-        depths[which] = np.maximum(depths[which], block.depths)
-    seams = [(b.ends, b.strengths) for b in blocks]
-    seams += [_across(a, b) for a, b in _neighbours(blocks)]
-    both = np.concatenate([np.zeros((0, 2), np.uint64), *(ends for ends, _ in seams)])
-    pairs = np.searchsorted(known, both).astype(np.int64)
-    key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
-    strengths = Strengths.added([some for _, some in seams], edges, len(key))
-    ends = np.stack(np.divmod(key, n), axis=1)
-    regions = regions_of(sizes, depths, ends, strengths)
+    known, regions = _graph(blocks)
     ids = joined(regions, settings)
     return Joined(known[1:], ids[1:].astype(np.uint32))
 
@@ -196,6 +181,26 @@ def paint_block(
     strength = strength_of(membrane, threshold)
     found.ravel()[seams_of(labels, strength).between(ids)] = 0
     return np.ascontiguousarray(found[inner]).astype(np.uint32)
+
+
+def _graph(blocks: Sequence[BlockFragments]) -> tuple[NDArray[np.uint64], Regions]:
+    """Return the fragments of a section, 0 for none before them, and their graph."""
+    named = (block.fragments for block in blocks)
+    known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
+    n = len(known)
+    sizes, depths = np.zeros(n, np.int64), np.ones(n, np.float32)
+    for block in blocks:
+        which = np.searchsorted(known, block.fragments)
+        sizes[which] += block.sizes
+        depths[which] = np.maximum(depths[which], block.depths)
+    seams = [(b.ends, b.strengths) for b in blocks]
+    seams += [_across(a, b) for a, b in _neighbours(blocks)]
+    both = np.concatenate([np.zeros((0, 2), np.uint64), *(ends for ends, _ in seams)])
+    pairs = np.searchsorted(known, both).astype(np.int64)
+    key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
+    strengths = Strengths.added([some for _, some in seams], edges, len(key))
+    ends = np.stack(np.divmod(key, n), axis=1)
+    return known, regions_of(sizes, depths, ends, strengths)
 
 
 def _neighbours(blocks: Sequence[BlockFragments]) -> Iterator[tuple[Rim, Rim]]:

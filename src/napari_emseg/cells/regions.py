@@ -66,8 +66,10 @@ class Regions:
         """Return the graph after region k became a part of region `into[k]`."""
         ends = np.sort(into[self.edges], axis=1)
         left = ends[:, 0] != ends[:, 1]
-        edges, which = np.unique(ends[left], axis=0, return_inverse=True)
-        n, m = int(into.max()) + 1, len(edges)
+        n = int(into.max()) + 1
+        # one number for each pair, since pairs take several times the memory to sort
+        key, which = np.unique(ends[left] @ [n, 1], return_inverse=True)
+        edges, m = np.stack(np.divmod(key, n), axis=1), len(key)
         length = np.bincount(which, self.length[left], m).astype(np.float64)
         total = np.bincount(which, (self.membrane * self.length)[left], m)
         mean = total / length

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.cells.regions import Regions, against, components
-
-Boundary = list[float]
-"""Sum of the membrane along a common boundary, its length, the widest opening in it,
-and its strength."""
+from napari_emseg.cells.regions import Regions, components
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,25 +36,18 @@ class MergeTree:
     @classmethod
     def of(cls, regions: Regions) -> MergeTree:
         """Join regions until no two that are left have a common boundary."""
-        n = len(regions.sizes)
-        depths = regions.depths.tolist()
-        neighbours: list[dict[int, Boundary]] = [{} for _ in range(n)]
-        heap = []
-        measured = zip(
-            (regions.membrane * regions.length).tolist(),
-            regions.length.tolist(),
-            regions.openings.tolist(),
-            strict=True,
+        # numba takes a second to load
+        from napari_emseg.cells.joining import join_all
+
+        steps, heights = join_all(
+            regions.edges.astype(np.int32),
+            regions.membrane * regions.length,
+            regions.length.copy(),
+            regions.openings.copy(),
+            regions.depths.copy(),
         )
-        for (a, b), (total, length, opening) in zip(
-            regions.edges.tolist(), measured, strict=True
-        ):
-            strength = against(total / length, opening, min(depths[a], depths[b]))
-            neighbours[a][b] = neighbours[b][a] = [total, length, opening, strength]
-            heap.append((strength, a, b))
-        steps, heights = _join_all(neighbours, depths, heap)
-        ascending = np.maximum.accumulate(np.array(heights, np.float64))
-        return cls(n, np.array(steps, np.int64).reshape(-1, 2), ascending)
+        ascending = np.maximum.accumulate(heights) if len(heights) else heights
+        return cls(len(regions.sizes), steps.astype(np.int64), ascending)
 
     def cut(self, threshold: float) -> NDArray[np.int64]:
         """Map `(n,)` of regions to numbers of what they are part of, 0 to itself.
@@ -69,57 +57,3 @@ class MergeTree:
         """
         last = int(np.searchsorted(self.heights, threshold))
         return components(self.steps[:last], self.n)
-
-
-def _join_all(
-    neighbours: list[dict[int, Boundary]],
-    depths: list[float],
-    heap: list[tuple[float, int, int]],
-) -> tuple[list[tuple[int, int]], list[float]]:
-    """Join the two ends of the weakest boundary again and again; all is used up.
-
-    Entries of the heap whose boundary has changed since are passed over.
-    """
-    heapq.heapify(heap)
-    steps: list[tuple[int, int]] = []
-    heights: list[float] = []
-    while heap:
-        height, a, b = heapq.heappop(heap)
-        boundary = neighbours[a].get(b)
-        if boundary is None or boundary[3] != height:
-            continue
-        steps.append((a, b))
-        heights.append(height)
-        if len(neighbours[a]) < len(neighbours[b]):
-            a, b = b, a
-        changed = _absorb(neighbours[a], neighbours, a, b)
-        if depths[b] > depths[a]:
-            depths[a] = depths[b]
-            changed = set(neighbours[a])
-        for c in changed:
-            total, length, opening, _ = boundary = neighbours[a][c]
-            boundary[3] = against(total / length, opening, min(depths[a], depths[c]))
-            heapq.heappush(heap, (boundary[3], a, c))
-    return steps, heights
-
-
-def _absorb(
-    own: dict[int, Boundary], neighbours: list[dict[int, Boundary]], a: int, b: int
-) -> set[int]:
-    """Make region `b` a part of `a`, whose boundaries are `own`; return new ones."""
-    del own[b]
-    changed = set()
-    for c, boundary in neighbours[b].items():
-        if c == a:
-            continue
-        changed.add(c)
-        del neighbours[c][b]
-        known = own.get(c)
-        if known is None:
-            own[c] = neighbours[c][a] = boundary
-        else:
-            known[0] += boundary[0]
-            known[1] += boundary[1]
-            known[2] = max(known[2], boundary[2])
-    neighbours[b] = {}
-    return changed
