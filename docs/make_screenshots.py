@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from napari_emseg.widgets.dock import STEPS, EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
-os.environ["NAPARI_CONFIG"] = ""  # read nobody's preferences, and keep none
+get_settings(path=None)  # read nobody's preferences, and keep none
 IMAGES = Path(__file__).parent / "images"
 PATIENCE = 600.0
 
