@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -210,7 +211,11 @@ def memory(folder: Path, given: argparse.Namespace) -> Iterator[list[dict[str, A
         path = stack_of(folder, sections, side)
         words = [sys.executable, __file__, "--part", str(tiny), str(path)]
         done = subprocess.run(
-            [*words, str(folder / "out")], capture_output=True, text=True, check=True
+            [*words, str(folder / "out")],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         peak = json.loads(done.stdout.splitlines()[-1])
         found.append({"sections": sections, "side": side, **peak})
@@ -225,13 +230,16 @@ def run_part(what: str, path: str, out: str) -> None:
             Path(path), Path(out), PredictSettings(invert="no", device="cpu", threads=1)
         )
         return
-    predict = PredictSettings(invert="no", device="cpu", runtime="torch", tile=1024)
+    predict = PredictSettings(
+        invert="no", device="cpu", runtime="torch", tile=1024, threads=1
+    )
     seconds, tasks = batch(
         Path(path),
         Path(out),
         weights=what,
         predict=predict,
         whole=2048,
+        block=1024,
         steps=("membranes", "cells", "link"),
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
