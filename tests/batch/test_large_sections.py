@@ -26,8 +26,8 @@ BLOCKS = CHOSEN.model_copy(update={"whole": 512, "block": 1024})
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sections of 1,300 × 1,100 px; a corner is padding."""
-    stack, _ = synthetic((2, 325, 275), seed=2)
+    """Two sections of 1,100 × 1,060 px; a corner is padding."""
+    stack, _ = synthetic((2, 275, 265), seed=2)
     em = np.kron(np.asarray(stack.data), np.ones((1, 4, 4), np.uint8))
     em[1, :200, :300] = 0
     path = tmp_path_factory.mktemp("large") / "large.zarr"
