@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from batching import run, values
 
 from napari_emseg.batch import (
@@ -250,6 +251,17 @@ def test_what_it_takes_is_said_before(make_job) -> None:
     assert found.words.startswith("6 sections, about ")
     assert "1 MB on disk" in found.words
     assert found.memory_bytes > 40 * 200 * 180
+
+
+def test_joining_a_large_section_is_reckoned_with(make_job, tmp_path) -> None:
+    seen = []
+    for side in (8192, 65_536):
+        path = tmp_path / f"{side}.zarr"
+        zarr.create_array(
+            path, shape=(1, side, side), chunks=(1, 1024, 1024), dtype="u1"
+        )
+        seen.append(forecast(plan_batch(make_job(str(path), block=1024))).memory_bytes)
+    assert seen[1] - seen[0] > 65_536**2
 
 
 def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
