@@ -18,7 +18,7 @@ from napari_emseg.io import save_stack
 from napari_emseg.project import Project
 from napari_emseg.project import journal as journals
 from napari_emseg.session.keeping import Keeping
-from napari_emseg.widgets import preferences, project_row
+from napari_emseg.widgets import preferences, project_row, saved_line
 from napari_emseg.widgets.project_row import NONE, ProjectRow
 
 WHOLE = slice(0, 96), slice(0, 112)
@@ -272,7 +272,7 @@ def test_a_full_disk_is_announced_once_and_keeps_the_window_open(
     open_work, tmp_path, monkeypatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(project_row, "show_warning", said.append)
+    monkeypatch.setattr(saved_line, "show_warning", said.append)
     monkeypatch.setattr("napari_emseg.widgets.closing.show_error", said.append)
     window = open_work()
     keeping = saved(window, tmp_path / "work.emseg")

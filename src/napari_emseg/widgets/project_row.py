@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari.layers import Layer
-from napari.utils.notifications import show_warning
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg._napari import stack_of
@@ -17,7 +15,6 @@ from napari_emseg.session.handwork import login_name
 from napari_emseg.session.keeping import Keeping
 from napari_emseg.session.projects import Opened, adopt, follow, opening, saving
 from napari_emseg.session.recent import remember_project
-from napari_emseg.session.saves import SaveState
 from napari_emseg.widgets.closing import watch
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Job, Outcome
@@ -25,6 +22,7 @@ from napari_emseg.widgets.moved_row import MovedRow, untouched
 from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.recent_button import RecentButton
 from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.saved_line import SavedLine
 from napari_emseg.widgets.sections import panel_layout
 from napari_emseg.widgets.theme import (
     button,
@@ -35,12 +33,7 @@ from napari_emseg.widgets.theme import (
 )
 from napari_emseg.widgets.theme import follow as follow_signal
 
-POLL_MS = 250
-"""How often it is asked whether all is saved."""
-
 NONE = "none: what you correct is lost when napari closes"
-
-ROLES = {"read-only": "error", "failing": "error", "saved": "hint", "saving": "hint"}
 
 
 class ProjectRow(QWidget):
@@ -52,17 +45,14 @@ class ProjectRow(QWidget):
         self._job = Job(in_activity_dock=False)
         self._path = Path()
         self._layer: Layer | None = None
-        self._shown: SaveState | None = None
         self.open = button("Open project…", tooltip="Go on where you were.")
         self.recent = RecentButton()
         self.save = button("Save project…")
         self.state = text_label(NONE)
+        self._saved = SavedLine(self.state, lambda: self._job.busy)
         self.moved = MovedRow(desk)
         self.message = text_label(role="error")
         self._lay_out()
-        self._timer = QTimer(self)
-        self._timer.setInterval(POLL_MS)
-        self._timer.timeout.connect(self._show_state)
         self.open.clicked.connect(self._on_open)
         self.recent.chosen.connect(self.open_path)
         self.save.clicked.connect(self._on_save)
@@ -247,35 +237,13 @@ class ProjectRow(QWidget):
             if keeping is None
             else "Go on in a copy under another name."
         )
-        self._shown = None
+        self._saved.follow(keeping)
         if keeping is None:
-            self._timer.stop()
             set_role(self.state, "hint")
             self.state.setText(NONE)
             self.state.setVisible(source is not None)
         else:
-            self._timer.start()
-            self._show_state()
             watch(self._desk, self)
-
-    def _show_state(self) -> None:
-        """Say whether all is saved; a failure is announced, once."""
-        keeping = self.keeping
-        if keeping is None or self._job.busy:
-            return
-        state, before = keeping.state, self._shown
-        if state == before:
-            return
-        self._shown = state
-        words = f"{keeping.name}: {state.words}"
-        if keeping.read_only:
-            words += ". You can look, but not correct; save a copy to go on."
-        self.state.setText(words)
-        self.state.setToolTip(str(keeping.path))
-        self.state.setVisible(True)
-        set_role(self.state, ROLES[state.kind])
-        if state.kind == "failing" and (before is None or before.kind != "failing"):
-            show_warning(words)
 
     def _say(self, message: str, role: str = "error") -> None:
         self.message.setText(message)
