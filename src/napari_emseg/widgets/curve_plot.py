@@ -81,6 +81,8 @@ class CurvePlot(QWidget):
         plot.showGrid(x=True, y=True, alpha=0.15)
         plot.setXRange(0, 1)
         plot.setLabel("bottom", "threshold of the probability of membrane")
+        # letters that reach down are cut off without
+        plot.getPlotItem().layout.setContentsMargins(1, 1, 1, 6)
         self._layout.insertWidget(0, plot)
         self.plot = plot
         return plot
