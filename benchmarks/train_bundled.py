@@ -133,6 +133,7 @@ def card_of(name: str, recipe: Recipe) -> Card:
             d.in_card(d.split.held_out) for d in sets if d.split.held_out
         ),
         licence=recipe.licence,
+        notes=(f"goes on from {recipe.begins_with}",) if recipe.begins_with else (),
     )
 
 
