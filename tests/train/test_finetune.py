@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,37 @@ def test_a_third_class_is_added_and_learnt(tmp_path: Path) -> None:
     p = emseg.predict(stack, tuned, sections=[5], classes=["body"])[0, 0]
     assert p[body[5]].mean() > 0.4
     assert p[~body[5]].mean() < 0.1
+
+
+def test_a_new_class_is_met_again_when_the_checkpoint_is_damaged(
+    parent: Weights, tmp_path: Path
+) -> None:
+    stack, codes, body = other_tissue(bright=True)
+    codes[body] = 3
+    output = tmp_path / "out.safetensors"
+
+    def start() -> Generator[Record, None, Finetuned]:
+        known = reviewed(stack, codes, 0, 3)
+        return finetune_weights(
+            parent, [known], output, settings=QUICK, new_classes=["body"]
+        )
+
+    def met(records: list[Record]) -> int:
+        return sum(isinstance(r, Progress) and r.step == "new classes" for r in records)
+
+    whole: list[Record] = []
+    weights = drain(start(), whole.append).weights
+    stop_after(start(), 3)
+    resumed: list[Record] = []
+    drain(start(), resumed.append)
+    stop_after(start(), 3)
+    checkpoint = output.with_suffix(".checkpoint")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    anew: list[Record] = []
+    again = drain(start(), anew.append).weights
+    assert met(whole) == met(anew) > 0
+    assert met(resumed) == 0
+    assert same(state(again), state(weights))
 
 
 def test_classes_need_a_name_of_their_own(parent: Weights, tmp_path: Path) -> None:

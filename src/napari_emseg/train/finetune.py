@@ -83,9 +83,7 @@ def finetune_weights(
     settings = settings or FinetuneSettings()
     run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
     lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
-    yield from run.meet_new_classes(lesson)
-    trainer = run.trainer(lesson, stop)
-    yield from run.resume(trainer)
+    trainer = yield from run.begin(lesson, stop)
     try:
         result = yield from trainer.run()
         threshold = yield from run.threshold(result, lesson)
@@ -159,8 +157,6 @@ class _Run:
     def meet_new_classes(self, lesson: Lesson) -> Generator[Record, None, None]:
         """Let the head find new classes by what the network sees already."""
         n_old, settings = len(self.parent.card.classes), lesson.settings
-        if not self.new_classes or not settings.steps or self.checkpoint.is_file():
-            return
         layers = unseen(self.network, n_old)
         expect(layers, n_old, lesson.usual_logits[n_old:])
         yield from introduce(
@@ -191,17 +187,29 @@ class _Run:
             stop=stop,
         )
 
-    def resume(self, trainer: Trainer) -> Generator[Note, None, None]:
-        """Go on from a checkpoint of this round, or measure where the round begins."""
+    def begin(
+        self, lesson: Lesson, stop: Callable[[], bool]
+    ) -> Generator[Record, None, Trainer]:
+        """Return a trainer that begins, or goes on from a checkpoint of this round."""
+        trainer = self.trainer(lesson, stop)
+        resumed = yield from self.resume(trainer)
+        if self.new_classes and lesson.settings.steps and not resumed:
+            yield from self.meet_new_classes(lesson)
+            trainer = self.trainer(lesson, stop)
+        if self.validation is None:
+            yield Note("too few corrections to hold some out: the last step is taken")
+        elif not trainer.best.scores:
+            trainer.best.scores = self.validation(self.network)
+        return trainer
+
+    def resume(self, trainer: Trainer) -> Generator[Note, None, bool]:
+        """Go on from the checkpoint; tell if it was there, whole and of this round."""
         try:
             yield from trainer.resume()
         except ValueError:
             self.checkpoint.unlink()
             yield Note("corrections, weights or settings changed: training begins anew")
-        if self.validation is None:
-            yield Note("too few corrections to hold some out: the last step is taken")
-        elif not trainer.best.scores:
-            trainer.best.scores = self.validation(self.network)
+        return self.checkpoint.is_file()
 
     def threshold(
         self, result: TrainResult, lesson: Lesson
