@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from machine import describe
 from pages import put, table
 
 from napari_emseg.batch import BatchSettings, Job, Where, find_inputs, run_batch
+from napari_emseg.batch.allocator import share_arenas
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
@@ -217,8 +217,8 @@ def memory(folder: Path, given: argparse.Namespace) -> Iterator[list[dict[str, A
             check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        peak = json.loads(done.stdout.splitlines()[-1])
-        found.append({"sections": sections, "side": side, **peak})
+        seen = json.loads(done.stdout.splitlines()[-1])
+        found.append({"sections": sections, "side": side, **seen})
         shutil.rmtree(path)
         yield found
 
@@ -230,6 +230,7 @@ def run_part(what: str, path: str, out: str) -> None:
             Path(path), Path(out), PredictSettings(invert="no", device="cpu", threads=1)
         )
         return
+    share_arenas()  # as `emseg batch` does
     predict = PredictSettings(
         invert="no", device="cpu", runtime="torch", tile=1024, threads=1
     )
@@ -242,8 +243,16 @@ def run_part(what: str, path: str, out: str) -> None:
         block=1024,
         steps=("membranes", "cells", "link"),
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak_bytes": peak, "seconds": seconds, "tasks": tasks}))
+    print(json.dumps({"peak_bytes": peak(), "seconds": seconds, "tasks": tasks}))
+
+
+def peak() -> int:
+    """Return the most memory that this program held so far, bytes; on Linux.
+
+    What `resource` says begins with that of the program that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def tiny_weights(folder: Path) -> Path:

@@ -157,6 +157,8 @@ def test_processes_of_our_own_let_nobody_else_in() -> None:
         address = cluster.scheduler_address
         assert address.startswith("tls://127.0.0.1:")
         assert client.submit(sum, (1, 2)).result(timeout=60) == 3
+        told = client.submit(os.environ.get, "MALLOC_ARENA_MAX").result(timeout=60)
+        assert told == "2"
         with pytest.raises(OSError, match=r"127\.0\.0\.1"):
             Client(address.replace("tls", "tcp"), timeout=2)
 

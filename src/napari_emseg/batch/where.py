@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from napari_emseg.batch.allocator import ARENAS, VARIABLE
+
 LOCAL = "127.0.0.1"
 
 
@@ -52,6 +54,7 @@ def here(workers: int | None) -> Any:
 
     Dask's profiler is off: it keeps a tree of calls for each second of the last
     thousand, which nobody asks for, and stops the workers a hundred times a second.
+    Processes give the memory that one thread frees to the others (`allocator`).
     """
     import dask
     from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
@@ -74,7 +77,11 @@ def here(workers: int | None) -> Any:
         "silence_logs": logging.CRITICAL,
     }
     worker = {"cls": Worker if alone else Nanny, "options": options | limits}
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
+    quiet = {
+        "distributed.worker.profile.enabled": False,
+        f"distributed.nanny.pre-spawn-environ.{VARIABLE}": ARENAS,
+    }
+    with dask.config.set(quiet):
         return SpecCluster(
             scheduler={"cls": Scheduler, "options": {**options, "port": 0}},
             workers=dict.fromkeys(range(workers or 1), worker),

@@ -20,6 +20,7 @@ from napari_emseg.batch import (
     plan_batch,
     run_batch,
 )
+from napari_emseg.batch.allocator import share_arenas
 from napari_emseg.batch.settings import Step
 from napari_emseg.cli.batch_table import BatchDisplay, duration
 from napari_emseg.cli.follow import stop_asked_by_ctrl_c
@@ -160,6 +161,7 @@ def _follow(job: Job) -> Summary:
     KeyboardInterrupt
         After Ctrl-C; what is finished is kept.
     """
+    share_arenas()
     work = run_batch(job)
     with closing(work), ExitStack() as stack:
         display = stack.enter_context(BatchDisplay())
