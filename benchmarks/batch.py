@@ -285,7 +285,8 @@ def measured(found: dict[str, Any]) -> str:
     ]
     rows += [
         (
-            f"peak of a process, {m['sections']:,} sections of {m['side']:,}²",
+            f"peak of a process, {m['sections']:,} section{'s' * (m['sections'] > 1)} "
+            f"of {m['side']:,}²",
             f"{m['peak_bytes'] / 1e9:.2f} GB, {m['seconds']:.0f} s",
         )
         for m in found["memory"]
