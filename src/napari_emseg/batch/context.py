@@ -13,8 +13,8 @@ from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
-from napari_emseg.core.reading import HUGE_PIXELS
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.core.windows import HUGE_PIXELS
 from napari_emseg.io.zarr_sink import CHUNK
 from napari_emseg.project.journal import sync
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.padding import Padding, find_padding
-from napari_emseg.core.reading import HUGE_PIXELS, Read, reading
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.windows import HUGE_PIXELS, Read, reading
 
 SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.reading import Read
+from napari_emseg.core.windows import Read
 
 Pixels = NDArray[np.int64]
 """`(k, 2)` rows and columns."""

@@ -16,9 +16,9 @@ from napari_emseg.core.intensity import (
     stack_range,
 )
 from napari_emseg.core.padding import Padding, find_padding
-from napari_emseg.core.reading import HUGE_PIXELS, Read, reading
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.windows import HUGE_PIXELS, Read, reading
 
 Area = tuple[slice, slice]
 
