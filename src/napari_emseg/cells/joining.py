@@ -1,7 +1,7 @@
 """Regions of a graph are joined along its weakest boundary, again and again.
 
-Some 150 bytes for each region, so that a section of any size can be joined as a whole.
-Loaded on first use, since compiling and numba itself take a second.
+All in flat arrays, so that a large section can be joined as a whole. Loaded on first
+use, since compiling and numba itself take a second.
 """
 
 from __future__ import annotations
@@ -43,13 +43,11 @@ def join_all(
     strength = np.empty(m, np.float64)
     heap = [(0.0, np.int32(0), np.int32(0)) for _ in range(0)]
     for edge in range(m):
-        a, b = ends[edge]
         for side in range(2):
             _link(first, following, ends[edge, side], 2 * edge + side)
             count[ends[edge, side]] += 1
-        depth = min(depths[a], depths[b])
-        strength[edge] = total[edge] / length[edge] * (1 - opening[edge] / depth)
-        heap.append((strength[edge], a, b))
+        strength[edge] = _strength(ends, total, length, opening, depths, edge)
+        heap.append((strength[edge], ends[edge, 0], ends[edge, 1]))
     heapq.heapify(heap)
     steps = np.empty((max(n - 1, 0), 2), np.int32)
     heights = np.empty(max(n - 1, 0), np.float64)
@@ -66,41 +64,80 @@ def join_all(
         deeper = depths[b] > depths[a]
         depths[a] = max(depths[a], depths[b])
         _cut(ends, count, edge)
-        half = first[b]
-        first[b] = -1
-        while half >= 0:
-            after = following[half]
-            edge = half // 2
-            if ends[edge, 0] >= 0:
-                c = ends[edge, 1 - half % 2]
-                known = _between(first, following, count, ends, a, c)
-                if known >= 0:
-                    total[known] += total[edge]
-                    length[known] += length[edge]
-                    opening[known] = max(opening[known], opening[edge])
-                    _cut(ends, count, edge)
-                else:
-                    known = edge
-                    ends[edge, half % 2] = a
-                    count[a] += 1
-                    _link(first, following, a, half)
-                if not deeper:
-                    depth = min(depths[a], depths[c])
-                    mean = total[known] / length[known]
-                    strength[known] = mean * (1 - opening[known] / depth)
-                    heapq.heappush(heap, (strength[known], a, c))
-            half = after
-        half = first[a] if deeper else -1
-        while half >= 0:
-            edge = half // 2
-            if ends[edge, 0] >= 0:
-                c = ends[edge, 1 - half % 2]
-                depth = min(depths[a], depths[c])
-                mean = total[edge] / length[edge]
-                strength[edge] = mean * (1 - opening[edge] / depth)
-                heapq.heappush(heap, (strength[edge], a, c))
-            half = following[half]
+        changed = _absorb(first, following, count, ends, total, length, opening, a, b)
+        if deeper:
+            changed = _all_of(first, following, ends, a)
+        for edge in changed:
+            strength[edge] = _strength(ends, total, length, opening, depths, edge)
+            other = ends[edge, 1] if ends[edge, 0] == a else ends[edge, 0]
+            heapq.heappush(heap, (strength[edge], a, other))
     return steps[:k], heights[:k]
+
+
+@compiled
+def _strength(
+    ends: NDArray[np.int32],
+    total: NDArray[np.float64],
+    length: NDArray[np.float64],
+    opening: NDArray[np.float64],
+    depths: NDArray[np.float64],
+    edge: int,
+) -> float:
+    """As `regions.against`: membrane along it, less where it stands wide open."""
+    depth = min(depths[ends[edge, 0]], depths[ends[edge, 1]])
+    return float(total[edge] / length[edge] * (1 - opening[edge] / depth))
+
+
+@compiled
+def _absorb(
+    first: NDArray[np.int32],
+    following: NDArray[np.int32],
+    count: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    total: NDArray[np.float64],
+    length: NDArray[np.float64],
+    opening: NDArray[np.float64],
+    a: np.int32,
+    b: np.int32,
+) -> list[int]:
+    """Give region `a` the boundaries of `b`; return those of `a` that have changed."""
+    changed = [0 for _ in range(0)]
+    half = first[b]
+    first[b] = -1
+    while half >= 0:
+        after, edge = following[half], half // 2
+        if ends[edge, 0] >= 0:
+            known = _between(first, following, count, ends, a, ends[edge, 1 - half % 2])
+            if known >= 0:
+                total[known] += total[edge]
+                length[known] += length[edge]
+                opening[known] = max(opening[known], opening[edge])
+                _cut(ends, count, edge)
+                changed.append(known)
+            else:
+                ends[edge, half % 2] = a
+                count[a] += 1
+                _link(first, following, a, half)
+                changed.append(edge)
+        half = after
+    return changed
+
+
+@compiled
+def _all_of(
+    first: NDArray[np.int32],
+    following: NDArray[np.int32],
+    ends: NDArray[np.int32],
+    a: np.int32,
+) -> list[int]:
+    """Return the boundaries of a region."""
+    found = [0 for _ in range(0)]
+    half = first[a]
+    while half >= 0:
+        if ends[half // 2, 0] >= 0:
+            found.append(half // 2)
+        half = following[half]
+    return found
 
 
 @compiled
