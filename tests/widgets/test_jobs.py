@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 
@@ -170,3 +172,28 @@ def test_stopping_is_known_before_the_end(qtbot, job) -> None:
         job.cancel()
         assert job.stopping
     assert not job.stopping
+
+
+PROGRAM = """
+import time
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+from napari_emseg.core.records import Progress
+from napari_emseg.widgets.jobs import Job
+
+def work():
+    for k in range(4):
+        time.sleep(0.2)
+        yield Progress("count", k, 4)
+
+app = QApplication([])
+job = Job(in_activity_dock=False)
+job.start(work(), "counting")
+QTimer.singleShot(300, app.quit)
+app.exec()
+"""
+
+
+def test_a_program_may_end_while_work_is_on() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

@@ -17,6 +17,7 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils import progress
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import GeneratorWorker
 
@@ -63,6 +64,14 @@ class Advance:
 
 class _Worker(GeneratorWorker):
     """Lets no error pass in silence, and closes the generator in its own thread."""
+
+    def run(self) -> None:
+        """Work; where the program ended meanwhile nobody is left to be told."""
+        try:
+            super().run()
+        except RuntimeError:  # which in a thread would have Qt abort the program
+            if isalive(self.signals):
+                raise
 
     def work(self) -> Any:
         try:
