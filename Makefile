@@ -16,7 +16,7 @@ SCREEN := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1600x
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck check clean
+.PHONY: help demo test lint typecheck check docs clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -52,5 +52,9 @@ check: lint typecheck
 	@$(VENV)/validate-pyproject pyproject.toml
 	@$(VENV)/npe2 validate --imports napari-emseg
 
+docs:
+	@scripts/environment.sh dev
+	@$(VENV)/mkdocs build --quiet --strict
+
 clean:
-	rm -rf .venv demo-output dist build
+	rm -rf .venv demo-output dist build site

@@ -1,7 +1,7 @@
 """Draw and tabulate what `annotate_retrain.py` found.
 
 `python benchmarks/annotate_plot.py` reads `results/annotate_retrain.json` and writes
-the picture and the tables of `docs/retrain.md`.
+the picture and the tables of `docs/benchmarks/annotate-retrain.md`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from annotate_retrain import FULL
 from matplotlib.axes import Axes
 from pages import DOCS, put, table
 
+PAGE = "benchmarks/annotate-retrain.md"
 RESULT = Path(__file__).resolve().parent / "results" / "annotate_retrain.json"
 Row = dict[str, Any]
 TASKS = {"fib25": "fib25 (fly, FIB-SEM)", "cortex": "cortex (mouse, SEM)"}
@@ -261,11 +262,11 @@ def main() -> None:
     """Read, draw and write."""
     rows = json.loads(RESULT.read_text())["rows"]
     draw(rows)
-    put("retrain.md", "loop scores", scores_table(rows))
-    put("retrain.md", "loop differences", differences_table(rows))
-    put("retrain.md", "loop kept", kept_table(rows))
-    put("retrain.md", "loop times", times_table(rows))
-    put("retrain.md", "loop state", unfinished(rows))
+    put(PAGE, "loop scores", scores_table(rows))
+    put(PAGE, "loop differences", differences_table(rows))
+    put(PAGE, "loop kept", kept_table(rows))
+    put(PAGE, "loop times", times_table(rows))
+    put(PAGE, "loop state", unfinished(rows))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SCRIPT = DOCS / "_scripts" / "make_tutorial.py"
 
 
 def steps_of_the_script() -> dict[str, list[str]]:
     """Return titles and pictures of the functions that are steps, in their order."""
-    tree = ast.parse((DOCS / "make_tutorial.py").read_text(encoding="utf-8"))
+    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     found = {}
     for node in tree.body:
         for mark in getattr(node, "decorator_list", ()):
@@ -55,7 +56,7 @@ def test_every_picture_is_there_and_small(name: str) -> None:
 
 def test_what_a_run_found_stands_in_the_page() -> None:
     text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-    script = (DOCS / "make_tutorial.py").read_text(encoding="utf-8")
+    script = SCRIPT.read_text(encoding="utf-8")
     names = re.findall(r"<!-- begin (\w+) -->", text)
     assert "judgement" in names
     for name in names:
@@ -63,7 +64,7 @@ def test_what_a_run_found_stands_in_the_page() -> None:
         body, end, _ = rest.partition(f"<!-- end {name} -->")
         assert begin
         assert end
-        assert body.strip(), f"{name} is empty: run docs/make_tutorial.py"
+        assert body.strip(), f"{name} is empty: run docs/_scripts/make_tutorial.py"
         assert f'"{name}"' in script or f"{name}:" in script
 
 

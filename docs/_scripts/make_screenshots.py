@@ -1,6 +1,6 @@
 """Make the pictures of the docs; only the bundled EM sample is shown in them.
 
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshots.py`
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/_scripts/make_screenshots.py`
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
 get_settings(path=None)  # read nobody's preferences, and keep none
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 PATIENCE = 600.0
 
 

@@ -1,7 +1,7 @@
 """Make the pictures of the live preview and of the list of places.
 
 Only the bundled EM sample is shown in them.
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_live_pictures.py`
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/_scripts/make_live_pictures.py`
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run the tutorial in a window, step by step as its page says, and make its pictures.
 
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py`
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/_scripts/make_tutorial.py`
 
 Every button, key and stroke of the mouse is a real one. What the page promises is
 checked; if a step doesn't do it, the script ends with what was expected. Times and
@@ -33,7 +33,7 @@ from napari_emseg.session.places import is_done
 from napari_emseg.widgets.desk import Desk, desk_of
 from napari_emseg.widgets.dock import EmSegmentation
 
-PAGE = Path(__file__).parent / "tutorial.md"
+PAGE = Path(__file__).parents[1] / "tutorial.md"
 WEIGHTS = "isbi2012-unet"
 TEACHING, JUDGING = 2, 17
 """Sections near which places are corrected, to learn from and to judge by."""

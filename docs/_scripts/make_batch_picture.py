@@ -1,6 +1,6 @@
 """Make the picture of the dock Batch; only the bundled EM sample is shown in it.
 
-`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_batch_picture.py`
+`xvfb-run -a -s "-screen 0 1600x1000x24" python docs/_scripts/make_batch_picture.py`
 
 Parts of the sample are files in a folder, one of them damaged; the picture is taken in
 mid-run, with the results of the first on screen.

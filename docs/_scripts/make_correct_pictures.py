@@ -1,6 +1,6 @@
 """Make the pictures of `correct.md`: each tool before and after, on the bundled EM.
 
-`python docs/make_correct_pictures.py`
+`python docs/_scripts/make_correct_pictures.py`
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from napari_emseg.edit import (
 from napari_emseg.edit.area import Area
 from napari_emseg.sample import vnc
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[1] / "images"
 HALF, ZOOM, GAP = 64, 3, 8
 ORANGE, BLUE, YELLOW = (230, 159, 0), (0, 114, 178), (240, 228, 66)
 SHARE = 0.35
