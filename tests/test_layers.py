@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,43 @@ def test_imports_go_downwards_only():
         [program], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout
+
+
+def imported(code: ast.AST) -> Iterator[str]:
+    """Names of modules that code imports, also by pytest or importlib."""
+    for node in ast.walk(code):
+        match node:
+            case ast.Import(names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(name), level=0):
+                yield name
+            case ast.Call(
+                func=ast.Name(name) | ast.Attribute(attr=name),
+                args=[ast.Constant(str(module)), *_],
+            ) if name in ("__import__", "import_module", "importorskip"):
+                yield module
+
+
+def test_openvino_is_imported_in_one_place():
+    """It reports its use unless the one function that knows how imports it first."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        if not {".venv", "build"} & set(path.relative_to(ROOT).parts)
+        for name in imported(ast.parse(path.read_text("utf-8")))
+        if name.partition(".")[0] in ("openvino", "openvino_telemetry")
+    }
+    assert found == {"src/napari_emseg/inference/openvino_runtime.py"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import openvino as ov",
+        "from openvino.tools import ovc",
+        "def f():\n    return pytest.importorskip('openvino')",
+        "import_module('openvino')",
+    ],
+)
+def test_every_kind_of_import_is_seen(code):
+    assert next(imported(ast.parse(code))).startswith("openvino")

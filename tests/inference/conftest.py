@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ def blur(monkeypatch: pytest.MonkeyPatch) -> Blur:
     runtime = Blur()
     monkeypatch.setattr(predictor, "load_runtime", lambda *_: runtime)
     return runtime
+
+
+@pytest.fixture(scope="session")
+def openvino() -> Any:
+    """OpenVINO, imported as the package does it; skips where it is missing."""
+    from napari_emseg.inference.openvino_runtime import import_openvino
+
+    if find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
+    return import_openvino()
 
 
 MakeWeights = Callable[..., Weights]

@@ -32,7 +32,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=["torch", "openvino"])
 def runtime(request: pytest.FixtureRequest) -> str:
     if request.param == "openvino":
-        pytest.importorskip("openvino")
+        request.getfixturevalue("openvino")
     return cast("str", request.param)
 
 

@@ -249,7 +249,24 @@ weights = read_weights(Path({str(weights.path)!r}))
 assert load_runtime(weights, PredictSettings(device="cpu")).name == "openvino"
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
 """
-        subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+    def test_reports_nothing_where_others_imported_it_first(
+        self, weights: Weights
+    ) -> None:
+        script = f"""
+from pathlib import Path
+import openvino, openvino_telemetry
+from napari_emseg.inference.openvino_runtime import OpenVinoRuntime
+from napari_emseg.models.weights import read_weights
+events = []
+telemetry = openvino_telemetry.Telemetry
+telemetry.send_event = lambda _, *event: events.append(event)
+OpenVinoRuntime(read_weights(Path({str(weights.path)!r})).network())
+assert not events, events
+assert openvino_telemetry.Telemetry is telemetry
+"""
+        subprocess.run([sys.executable, "-c", script], check=True)
 
 
 LITTLE_MEMORY = """

@@ -82,8 +82,8 @@ def test_a_run_at_a_depth_gives_exactly_that_head(
 
 
 @pytest.mark.parametrize("way", [{"depth": 2}, {"depth": 3, "heads": "mean"}])
+@pytest.mark.usefixtures("openvino")
 def test_openvino_runs_parts_of_a_network(nested: Weights, way: dict) -> None:
-    pytest.importorskip("openvino")
     found = run(nested, runtime="openvino", **way)
     assert found.runtime == "openvino"
     expected = run(nested, **way).probabilities
@@ -205,10 +205,14 @@ class TestMirrors:
 
     @pytest.mark.parametrize("runtime", ["torch", "openvino"])
     def test_of_a_network_that_turns_with_its_picture_change_nothing(
-        self, nested: Weights, runtime: str, tmp_path: Path
+        self,
+        nested: Weights,
+        runtime: str,
+        tmp_path: Path,
+        request: pytest.FixtureRequest,
     ) -> None:
         if runtime == "openvino":
-            pytest.importorskip("openvino")
+            request.getfixturevalue("openvino")
         part = nested.at(1)
         network = part.network()
         for module in network.modules():

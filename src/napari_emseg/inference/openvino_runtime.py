@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
@@ -122,7 +124,10 @@ def _legal_shape(geometry: Geometry, cells: int) -> tuple[int, int]:
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without the package by which it would report its use."""
+    """Import OpenVINO without the package by which it would report its use.
+
+    Every import of OpenVINO goes through here: whoever imports it first decides.
+    """
     telemetry = "openvino_telemetry"
     if telemetry in sys.modules or "openvino" in sys.modules:
         import openvino
@@ -135,11 +140,27 @@ def import_openvino() -> Any:
     return openvino
 
 
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Report no conversion, even where somebody else imported OpenVINO before."""
+    telemetry: Any = sys.modules.get("openvino_telemetry")
+    if telemetry is None:
+        yield
+        return
+    from openvino.tools.ovc import telemetry_stub
+
+    reporting, telemetry.Telemetry = telemetry.Telemetry, telemetry_stub.Telemetry
+    try:
+        yield
+    finally:
+        telemetry.Telemetry = reporting
+
+
 def _convert(openvino: Any, network: nn.Module, geometry: Geometry) -> Any:
     """Trace by hand: OpenVINO's own tracing checks itself, which takes four seconds."""
     import torch
 
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _unreported():
         # tracing warns of every Python number that it takes as constant: _check is
         # there to find out whether one of them should not have been
         warnings.simplefilter("ignore")
