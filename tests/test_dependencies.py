@@ -1,0 +1,79 @@
+"""What `pyproject.toml` asks for, held against what the source imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from test_layers import imported
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+NOT_IMPORTED = {"cryptography": "distributed makes its temporary certificates with it"}
+"""Requirements that the source never imports, and who does."""
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names(requirements: list[str]) -> set[str]:
+    found = (re.match(r"[\w.-]+", line) for line in requirements)
+    return {normalised(match[0]) for match in found if match}
+
+
+@pytest.fixture(scope="module")
+def modules() -> set[str]:
+    """Top-level modules, not of Python itself, that the source imports."""
+    trees = (ast.parse(p.read_text("utf-8")) for p in (ROOT / "src").rglob("*.py"))
+    found = {name.partition(".")[0] for tree in trees for name in imported(tree)}
+    return found - sys.stdlib_module_names - {"napari_emseg"}
+
+
+def distributions(modules: set[str]) -> set[str]:
+    known = packages_distributions()
+    return {normalised(name) for module in modules for name in known.get(module, ())}
+
+
+REQUIRED = names(PROJECT["dependencies"])
+EXTRAS = PROJECT["optional-dependencies"]
+OPTIONAL = names([line for extra in EXTRAS.values() for line in extra])
+
+
+def test_nothing_is_required_that_nothing_imports(modules):
+    assert REQUIRED - distributions(modules) - NOT_IMPORTED.keys() == set()
+
+
+@pytest.mark.parametrize("extra", ["openvino", "neuroglancer", "meshes", "tls"])
+def test_no_extra_brings_what_nothing_imports(modules, extra):
+    found = {normalised(module) for module in modules} | distributions(modules)
+    assert names(EXTRAS[extra]) - found - NOT_IMPORTED.keys() == set()
+
+
+def test_everything_imported_is_asked_for(modules):
+    allowed = {
+        module: packages_distributions().get(module, [module]) for module in modules
+    }
+    missing = {
+        module
+        for module, sources in allowed.items()
+        if not {normalised(name) for name in sources} & (REQUIRED | OPTIONAL)
+    }
+    assert missing == set()
+
+
+def test_every_requirement_is_argued_for():
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([\w-]+) \|", page, re.MULTILINE)
+    assert {normalised(row) for row in rows} - {"package"} == REQUIRED
+
+
+def test_every_requirement_has_a_lower_bound_only():
+    for line in PROJECT["dependencies"]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", line), line
