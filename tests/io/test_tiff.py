@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from napari_builtins.io import napari_write_image
 from PIL import Image
+from skimage.io import imsave
 
 from napari_emseg.io import ChoiceNeeded, describe, open_stack
 
@@ -190,6 +194,86 @@ def test_real_colour_asks_for_a_channel(tmp_path: Path, stack: np.ndarray) -> No
     with pytest.raises(ChoiceNeeded, match=r"is a colour picture.*'?green"):
         open_stack(path)
     np.testing.assert_array_equal(open_stack(path, channel=1).section(0), stack[1])
+    as_sections = open_stack(path, channel="z")
+    np.testing.assert_array_equal(as_sections.data[:], stack[:3])
+
+
+def test_colour_in_the_dark_end_of_16_bit_is_colour(tmp_path: Path) -> None:
+    colour = np.zeros((16, 16, 3), np.uint16)
+    colour[..., 0] = 600
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, colour, photometric="rgb")
+    with pytest.raises(ChoiceNeeded, match="is a colour picture"):
+        open_stack(path)
+
+
+def save_by_napari(path: str, values: np.ndarray) -> None:
+    """Save as File › Save Selected Layers does."""
+    napari_write_image(path, values, {"name": "x"})
+
+
+WRITERS: dict[str, Callable[[str, np.ndarray], None]] = {
+    "tifffile": tifffile.imwrite,
+    "tifffile, compressed": partial(tifffile.imwrite, compression="zlib"),
+    "tifffile, tiled": partial(tifffile.imwrite, tile=(16, 16)),
+    "tifffile without notes": partial(tifffile.imwrite, metadata=None),
+    "scikit-image": partial(imsave, check_contrast=False),
+    "napari": save_by_napari,
+}
+TYPES = [
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "uint64",
+    "int64",
+    "float32",
+    "float64",
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*photometric:DeprecationWarning")
+@pytest.mark.parametrize("writer", WRITERS)
+def test_three_and_four_sections_are_sections(tmp_path: Path, writer: str) -> None:
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "a.tif")
+    for dtype in TYPES:
+        for shape in ((3, 20, 33), (4, 20, 33), (3, 3, 33), (4, 4, 33), (1, 3, 20, 33)):
+            values = rng.integers(0, 99, shape).astype(dtype)
+            WRITERS[writer](path, values)
+            expected = values.reshape(-1, *shape[-2:])
+            for channel in (None, "z"):
+                opened = open_stack(path, channel=channel)
+                np.testing.assert_array_equal(opened.data[:], expected)
+            part = open_stack(path).data[2, 1:3, 5:9]
+            np.testing.assert_array_equal(part, expected[2, 1:3, 5:9])
+            chosen = open_stack(path, channel=1)
+            np.testing.assert_array_equal(chosen.data[:], expected[1:2])
+
+
+@pytest.mark.filterwarnings("ignore:.*photometric:DeprecationWarning")
+def test_three_sections_that_are_alike_are_three(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([stack[0]] * 3))
+    assert open_stack(tmp_path / "a.tif").shape == (3, 20, 33)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_planes_of_colour_by_an_unknown_program_ask(
+    tmp_path: Path, stack: np.ndarray, dtype: type[np.generic]
+) -> None:
+    path = tmp_path / "a.tif"
+    notes = {"metadata": None, "software": False}
+    planes = stack[:3].astype(dtype)
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", **notes)
+    with pytest.raises(ChoiceNeeded, match=r"red.*they are the sections") as info:
+        open_stack(path)
+    assert ("z", "they are the sections") in info.value.choices
+    np.testing.assert_array_equal(open_stack(path, channel="z").data[:], planes)
+    np.testing.assert_array_equal(open_stack(path, channel=2).data[0], planes[2])
 
 
 def test_colour_that_begins_grey_is_told_at_its_section(

@@ -25,6 +25,9 @@ _COLOURS = {
     4: ("red", "green", "blue", "alpha"),
 }
 
+LOSSY_SPREAD = 2
+"""Colours of a grey pixel differ by so much at most in a JPEG of 8 bit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -116,7 +119,7 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
         values = volume.read(index)
         if "S" in volume.axes:
             picked = first if along == "S" else sample
-            values = _one_sample(values, picked)
+            values = _one_sample(values, picked, lossy=volume.lossy)
         return values if values.ndim == 3 else values[None]
 
     sizes = volume.sizes
@@ -143,13 +146,16 @@ def _axes(volume: Volume, choice: Choice, name: str) -> tuple[str, dict[str, int
         ("C", "channel", choice.channel),
     ):
         n = sizes.get(axis, 1)
-        if given == "z" and n > 1 and not along:
+        planes = axis == "C" and volume.planes and given is None
+        if (given == "z" or planes) and n > 1 and not along:
             along = axis
         elif n > 1:
             fixed[axis] = _pick(name, option, given, n, sections=not along)
         elif axis == "T" or "S" not in sizes:
             _refuse(name, option, given)
         fixed.setdefault(axis, 0)
+    if choice.channel == "z" and sizes.get("S", 1) > 1 and not along:
+        along = "S"
     return along, fixed
 
 
@@ -181,7 +187,7 @@ def _sample(
     chosen = choice.channel
     if isinstance(chosen, int) and n > 1 and volume.sizes.get("C", 1) == 1:
         return _pick(name, "channel", chosen, n, sections=False)
-    if n <= 2:
+    if n <= 2 or along == "S":
         return 0
     lead = volume.axes[:-3]
     index: Index = tuple(0 if axis == along else fixed[axis] for axis in lead)
@@ -191,14 +197,18 @@ def _sample(
         )
     with clear_errors(f"{name}, section 0"):
         values = volume.read(index)
-    if n in _COLOURS and _is_grey(values):
+    if n in _COLOURS and _is_grey(values, lossy=volume.lossy):
         return None
     names = _COLOURS.get(n, tuple(f"sample {i}" for i in range(n)))
     choices: list[tuple[Value, str]] = list(enumerate(names))
+    if not along:
+        choices.append(("z", "they are the sections"))
     raise ChoiceNeeded(name, "is a colour picture", "channel", choices)
 
 
-def _one_sample(values: NDArray[Any], sample: int | None) -> NDArray[Any]:
+def _one_sample(
+    values: NDArray[Any], sample: int | None, *, lossy: bool
+) -> NDArray[Any]:
     """Take one sample of `(…, y, x, s)`; None takes the grey that all samples share.
 
     Raises
@@ -208,20 +218,19 @@ def _one_sample(values: NDArray[Any], sample: int | None) -> NDArray[Any]:
     """
     if sample is not None:
         return values[..., sample]
-    if not _is_grey(values):
+    if not _is_grey(values, lossy=lossy):
         msg = "is a colour picture, while others here are grey; choose a channel"
         raise UnreadableError(msg)
     return values[..., 1]
 
 
-def _is_grey(values: NDArray[Any]) -> bool:
-    """Red, green and blue agree, up to what JPEG makes of a grey picture."""
+def _is_grey(values: NDArray[Any], *, lossy: bool) -> bool:
+    """Red, green and blue agree; in JPEG up to what it makes of a grey picture."""
     red, green, blue = (values[..., i] for i in range(3))
     if np.array_equal(red, green) and np.array_equal(green, blue):
         return True
-    if values.dtype.kind not in "iu":
+    if not lossy:
         return False
-    top = int(np.iinfo(values.dtype).max)
     spread = np.maximum(np.maximum(red, green), blue).astype(np.int64)
     spread -= np.minimum(np.minimum(red, green), blue)
-    return int(spread.max()) * 100 <= top
+    return int(spread.max()) <= LOSSY_SPREAD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def _jpeg(path: Path) -> Volume:
             whole = picture.convert("RGB") if bands > 3 else picture
             return np.asarray(whole)
 
-    return _volume(height, width, min(bands, 3), np.dtype(np.uint8), read)
+    volume = _volume(height, width, min(bands, 3), np.dtype(np.uint8), read)
+    return replace(volume, lossy=True)
 
 
 def _volume(height: int, width: int, samples: int, dtype: Any, read: Any) -> Volume:

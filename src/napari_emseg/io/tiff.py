@@ -18,7 +18,7 @@ from tifffile import TiffFile, TiffPage, TiffPageSeries
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.tiff_notes import provenance, voxel_size_nm
-from napari_emseg.io.tiff_pages import Pages, chunk_of
+from napari_emseg.io.tiff_pages import JPEG, Pages, chunk_of
 from napari_emseg.io.volumes import Contents, Index, Volume, array_volume
 
 _MIN_IS_WHITE = 0
@@ -112,7 +112,7 @@ def _question(series: list[TiffPageSeries]) -> str:
 class _SeriesArray:
     """A series as an array that is indexed by an integer for each axis over pages."""
 
-    def __init__(self, pages: Pages, series: TiffPageSeries) -> None:
+    def __init__(self, pages: Pages, series: TiffPageSeries, axes: str) -> None:
         self.shape = tuple(series.shape)
         self.dtype = np.dtype(series.dtype)
         self._tone = _tone(series.keyframe)
@@ -122,7 +122,7 @@ class _SeriesArray:
         self._series = series
         if series.dataoffset is not None:
             stored = self.dtype.newbyteorder(pages.tif.byteorder)
-            self._lead = min(series.axes.find(a) % 99 for a in "YXS")
+            self._lead = min(axes.find(a) % 99 for a in "YXS")
             self._planes = RawPlanes(
                 pages.path,
                 series.dataoffset,
@@ -200,5 +200,25 @@ def _level(pages: Pages, series: TiffPageSeries) -> Volume:
     two = series.keyframe.samplesperpixel == 2
     if two and not any(kind in (1, 2) for kind in series.keyframe.extrasamples):
         axes = axes.replace("S", "C")  # two channels, not grey with transparency
-    array = _SeriesArray(pages, series)
-    return replace(array_volume(array, axes), chunk=array.chunk)
+    planes = _are_planes(series)
+    if planes:
+        axes = axes.replace("S", "C")
+    array = _SeriesArray(pages, series, axes)
+    volume = replace(array_volume(array, axes), chunk=array.chunk, planes=planes)
+    lossy = series.keyframe.compression in JPEG and volume.dtype == np.uint8
+    return replace(volume, lossy=lossy)
+
+
+def _are_planes(series: TiffPageSeries) -> bool:
+    """Tell sections from the colours of a picture, where planes follow one another.
+
+    tifffile, and all that save by it, mark any array of shape (3, y, x) or (4, y, x) as
+    red, green, blue (and alpha); other programs don't write colour of such types.
+    """
+    page, axes = series.keyframe, series.axes
+    if not 0 <= axes.find("S") < axes.find("Y"):
+        return False
+    if np.dtype(series.dtype) not in (np.uint8, np.uint16):
+        return True
+    by_tifffile = series.kind == "shaped" or "tifffile" in page.software
+    return by_tifffile and prod(series.shape[: axes.find("S")]) == 1

@@ -15,7 +15,7 @@ from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import ROWS, RawPlanes
 
-_JPEG = (6, 7, 33007, 34892)
+JPEG = (6, 7, 33007, 34892)
 """Compressions whose tables may stand in the page's notes."""
 
 
@@ -72,7 +72,7 @@ class Pages:
         down = range(y.start // height, -(-y.stop // height))
         across = range(x.start // width, -(-x.stop // width))
         tables = {"jpegtables": page.jpegtables, "jpegheader": like.jpegheader}
-        options = tables if like.compression in _JPEG else {}
+        options = tables if like.compression in JPEG else {}
         for row, column in product(down, across):
             index = row * like.chunked[1] + column
             data = self._bytes(page, index)

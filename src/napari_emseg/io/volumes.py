@@ -56,6 +56,10 @@ class Volume:
         `(y, x)` of what is read at once then.
     origin_nm
         `(z, y, x)` of the first voxel.
+    planes
+        Channels (C) are the sections unless the user says otherwise.
+    lossy
+        Grey values were compressed as JPEG does, so colours of a grey picture differ.
     """
 
     axes: str
@@ -70,6 +74,8 @@ class Volume:
     part: Part | None = None
     chunk: tuple[int, int] | None = None
     origin_nm: Origin = NOWHERE
+    planes: bool = False
+    lossy: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
