@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -85,6 +87,178 @@ def test_chunks_and_compression(
     opened = open_stack(tmp_path / "a.h5")
     for z in (3, 0, 4):
         np.testing.assert_array_equal(opened.section(z), stack[z])
+
+
+@pytest.mark.parametrize("chunks", [None, True])
+def test_axes_of_length_1(
+    tmp_path: Path, stack: np.ndarray, chunks: bool | None
+) -> None:
+    path = tmp_path / "a.h5"
+    shapes = [(5, 20, 33, 1), (1, 5, 20, 33, 1), (1, 5, 20, 33), (1, 1, 5, 20, 33, 1)]
+    with h5py.File(path, "w") as file:
+        file.create_dataset("one", data=stack[0][..., None], chunks=chunks)
+        file.create_dataset("one4", data=stack[0][None, ..., None], chunks=chunks)
+        for nth, shape in enumerate(shapes):
+            file.create_dataset(str(nth), data=stack.reshape(shape), chunks=chunks)
+    for name in ("one", "one4"):
+        opened = open_stack(path, dataset=name)
+        np.testing.assert_array_equal(opened.data[:], stack[:1])
+    for nth in range(len(shapes)):
+        np.testing.assert_array_equal(open_stack(path, dataset=str(nth)).data[:], stack)
+
+
+def test_last_axis_of_colours(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["grey"] = np.stack([stack[0]] * 3, axis=-1)
+        file["colour"] = np.stack([*stack[:3]], axis=-1)
+    grey = open_stack(path, dataset="grey")
+    np.testing.assert_array_equal(grey.data[:], stack[:1])
+    with pytest.raises(ChoiceNeeded, match="is a colour picture"):
+        open_stack(path, dataset="colour")
+    opened = open_stack(path, dataset="colour", channel="z")
+    np.testing.assert_array_equal(opened.data[:], stack[:3])
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_pictures_of_velox(tmp_path: Path, stack: np.ndarray, frames: int) -> None:
+    notes = {
+        "BinaryResult": {
+            "PixelSize": {"width": "2e-09", "height": "3e-09"},
+            "PixelUnitX": "m",
+            "PixelUnitY": "m",
+        }
+    }
+    column = np.frombuffer(json.dumps(notes).encode().ljust(600, b"\0"), np.uint8)
+    with h5py.File(tmp_path / "a.emd", "w") as file:
+        group = file.create_group("Data/Image/0f3a")
+        group["Data"] = stack[:frames].transpose(1, 2, 0)
+        group["Metadata"] = np.stack([column] * frames, axis=-1)
+        file["Data/SpectrumStream/77/Data"] = np.zeros((90, 1), np.uint16)
+    opened = open_stack(tmp_path / "a.emd")
+    np.testing.assert_array_equal(opened.data[:], stack[:frames])
+    assert opened.voxel_size_nm == (None, pytest.approx(3), pytest.approx(2))
+    assert opened.name == "a"
+
+
+def test_sixteen_bit_of_big_data_viewer(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    values = np.linspace(0, 65535, 5 * 20 * 33).reshape(5, 20, 33).astype(np.uint16)
+    with h5py.File(path, "w") as file:
+        file["t00000/s00/0/cells"] = values.view(np.int16)
+        file["t00000/s00/1/cells"] = values[:, ::2, ::2].view(np.int16)
+        file["t00000/s01/0/cells"] = values.view(np.int16)
+        file["t00000/s01/0/cells"].attrs["dataType"] = "int16"
+        file["s00/resolutions"] = np.ones((2, 3))
+    opened = open_stack(path, dataset="t00000/s00/0/cells")
+    assert opened.dtype == np.uint16
+    np.testing.assert_array_equal(opened.data[:], values)
+    said = open_stack(path, dataset="t00000/s01/0/cells")
+    np.testing.assert_array_equal(said.data[:], values.view(np.int16))
+
+
+def test_one_view_of_big_data_viewer_is_opened(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["t00000/s00/0/cells"] = stack
+        file["t00000/s00/1/cells"] = stack[:, ::2, ::2]
+        file["s00/resolutions"] = np.ones((2, 3))
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.h5").data[:], stack)
+
+
+def test_links_in_the_folder_are_followed(tmp_path: Path, stack: np.ndarray) -> None:
+    path, below = tmp_path / "a.h5", tmp_path / "parts"
+    below.mkdir()
+    with h5py.File(below / "part.h5", "w") as file:
+        file["inside/vol"] = stack
+        file["soft"] = h5py.SoftLink("/inside/vol")
+    with h5py.File(path, "w") as file:
+        file["em"] = stack
+        file["soft"] = h5py.SoftLink("/em")
+    assert open_stack(path).shape == stack.shape  # two names of one dataset
+    with h5py.File(path, "a") as file:
+        file["external"] = h5py.ExternalLink("parts/part.h5", "/inside/vol")
+        file["both"] = h5py.ExternalLink("parts/part.h5", "/soft")
+        file["group"] = h5py.ExternalLink("parts/part.h5", "/inside")
+        file["same"] = h5py.ExternalLink("a.h5", "/em")
+    keys = {item.key for item in describe(path).items}
+    assert keys == {"em", "soft", "external", "both", "group/vol", "same"}
+    for key in keys:
+        np.testing.assert_array_equal(open_stack(path, dataset=key).data[:], stack)
+
+
+@pytest.mark.parametrize("way", ["relative", "absolute", "link", "in two steps"])
+def test_links_out_of_the_folder_are_refused(
+    tmp_path: Path, stack: np.ndarray, way: str
+) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["raw"] = stack
+    names = {"relative": "../secret.h5", "absolute": str(tmp_path / "secret.h5")}
+    if way == "link":
+        (folder / "near.h5").symlink_to(tmp_path / "secret.h5")
+    if way == "in two steps":
+        with h5py.File(folder / "near.h5", "w") as file:
+            file["raw"] = h5py.ExternalLink("../secret.h5", "/raw")
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["raw"] = h5py.ExternalLink(names.get(way, "near.h5"), "/raw")
+    with pytest.raises(OSError, match=r"a\.h5: raw is a link to .*outside the folder"):
+        open_stack(folder / "a.h5")
+    with h5py.File(folder / "a.h5", "a") as file:
+        file["labels"] = stack
+    with pytest.raises(ChoiceNeeded, match="raw is a link to"):
+        open_stack(folder / "a.h5")  # labels alone would be a guess
+    with pytest.raises(OSError, match="raw is a link to"):
+        open_stack(folder / "a.h5", dataset="raw")
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (h5py.SoftLink("/raw"), "in a circle"),
+        (h5py.SoftLink("/gone"), "a link to /gone, which isn't there"),
+        (h5py.ExternalLink("gone.h5", "/raw"), r"gone\.h5, which isn't there"),
+        (h5py.ExternalLink("no.h5", "/raw"), r"no\.h5, which can't be opened"),
+    ],
+)
+def test_links_to_nowhere(
+    tmp_path: Path, link: h5py.SoftLink | h5py.ExternalLink, why: str
+) -> None:
+    (tmp_path / "no.h5").write_text("no")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = link
+    with pytest.raises(OSError, match=why):
+        open_stack(tmp_path / "a.h5")
+
+
+def test_many_paths_by_links_end(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["up/again"] = h5py.SoftLink("/")
+        for nth in range(20):  # 2^20 paths to nothing
+            group = file.require_group(f"g{nth}")
+            group["x"] = h5py.SoftLink(f"/g{nth + 1}")
+            group["y"] = h5py.SoftLink(f"/g{nth + 1}")
+    with pytest.raises(OSError, match=r"a\.h5"):
+        open_stack(tmp_path / "a.h5")
+
+
+def test_locked_by_another_program(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["raw"] = stack
+    writer = "import h5py, sys; f = h5py.File(sys.argv[1], 'a'); print(1); input()"
+    command = [sys.executable, "-c", writer.replace("print(1)", "print(1, flush=True)")]
+    with subprocess.Popen(
+        [*command, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(OSError, match=r"open for writing .*HDF5_USE_FILE_LOCKING"):
+            open_stack(path)
+        other.communicate(b"\n")
+    assert open_stack(path).shape == stack.shape
 
 
 def test_nothing_to_see(tmp_path: Path) -> None:

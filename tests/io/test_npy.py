@@ -38,6 +38,29 @@ def test_colour_and_time(tmp_path: Path, stack: np.ndarray) -> None:
     np.testing.assert_array_equal(opened.data[:], stack + 1)
 
 
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 20, 33),
+        (20, 33, 1),
+        (5, 20, 33, 1),
+        (1, 5, 20, 33),
+        (5, 1, 20, 33),
+        (1, 1, 20, 33, 1, 1),
+    ],
+)
+def test_axes_of_length_1(
+    tmp_path: Path, stack: np.ndarray, shape: tuple[int, ...], fortran: bool
+) -> None:
+    expected = stack[: 5 if 5 in shape else 1]
+    values = expected.reshape(shape)
+    np.save(tmp_path / "a.npy", np.asfortranarray(values) if fortran else values)
+    opened = open_stack(tmp_path / "a.npy")
+    np.testing.assert_array_equal(opened.data[:], expected)
+    np.testing.assert_array_equal(opened.data[0, 2:4, 5:], expected[0, 2:4, 5:])
+
+
 def test_header_without_its_end(tmp_path: Path, stack: np.ndarray) -> None:
     path = tmp_path / "a.npy"
     np.save(path, stack)

@@ -54,6 +54,8 @@ def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
     ------
     ChoiceNeeded
         If there are several.
+    UnreadableError
+        If it is a link that isn't followed.
     ValueError
         If there is no such series, dataset or level.
     """
@@ -70,6 +72,9 @@ def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
     for volume in contents.volumes:
         if _same(volume.key, given):
             return _level(volume, choice.level, name)
+    if (why := contents.refused.get(str(given).strip("/"))) is not None:
+        msg = f"{name}: {why}"
+        raise UnreadableError(msg)
     question = f"has no {contents.option} {given!r}"
     raise ChoiceNeeded(name, question, contents.option, choices)
 
@@ -115,7 +120,7 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
 
     def read(first: int, last: int) -> NDArray[Any]:
         span: int | slice = first if depth == 1 else slice(first, last)
-        index: Index = tuple(span if a == along else fixed[a] for a in lead)
+        index: Index = tuple(span if a == along else fixed.get(a, 0) for a in lead)
         values = volume.read(index)
         if "S" in volume.axes:
             picked = first if along == "S" else sample
@@ -129,7 +134,7 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
     if of_volume is not None and volume.chunk is not None and "S" not in volume.axes:
 
         def part(z: int, rows: slice, columns: slice) -> NDArray[Any]:
-            index: Index = tuple(z if a == along else fixed[a] for a in lead)
+            index: Index = tuple(z if a == along else fixed.get(a, 0) for a in lead)
             return of_volume(index, rows, columns)
 
         array.read_parts(part, volume.chunk)
@@ -190,7 +195,7 @@ def _sample(
     if n <= 2 or along == "S":
         return 0
     lead = volume.axes[:-3]
-    index: Index = tuple(0 if axis == along else fixed[axis] for axis in lead)
+    index: Index = tuple(0 if axis == along else fixed.get(axis, 0) for axis in lead)
     if volume.depth > 1 and along == "Z":
         index = tuple(
             slice(0, 1) if a == along else i for a, i in zip(lead, index, strict=True)

@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.hdf5_links import Walk
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Volume, array_volume, chunked
+from napari_emseg.io.volumes import (
+    Contents,
+    Volume,
+    array_volume,
+    chunked,
+    unnamed_axes,
+)
 
 CREMI_RAW = "volumes/raw"
 """Where CREMI's files have the grey values."""
 
+_LOCKED = ("unable to lock file", "already open for write")
+"""What HDF5 says of a file that another program writes, or that can't be locked."""
+
+MOST_NOTES = 2**20
+"""Bytes of notes on a picture of Velox; they are some 50,000."""
+
+_VELOX = re.compile(r"Data/Image/[^/]+/Data")
+"""Pictures in EMD files of Thermo Fisher's Velox: `(y, x, n)`."""
+
+_BIG_DATA_VIEWER = re.compile(r"t\d+/s\d+/\d+/cells")
+"""Pictures in files of BigDataViewer, by time, view and scale level."""
+
 
 def contents(path: Path) -> Contents:
-    """List the datasets of two or more axes."""
-    found: list[h5py.Dataset] = []
-
-    def collect(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset) and _is_picture(node):
-            found.append(node)
-
+    """List the datasets of two or more axes, by the names that links give them too."""
     # The file stays open as long as a dataset of it is held.
-    h5py.File(path, "r").visititems(collect)
+    walk = Walk(_open(path))
+    found = [(key, node) for key, node in walk.datasets() if _is_picture(node)]
+    found = _pictures_of_velox(found) or found
     if not found:
-        msg = "has no dataset of two or more axes"
-        raise UnreadableError(msg)
-    volumes = tuple(_volume(dataset) for dataset in found)
-    default = _default(volumes)
+        why = next(iter(walk.refused.values()), "has no dataset of two or more axes")
+        raise UnreadableError(why)
+    volumes = tuple(_volume(key, dataset) for key, dataset in found)
+    default = _default(volumes, [dataset for _, dataset in found], walk.refused)
+    left_out = "".join(f"; {why}" for why in list(walk.refused.values())[:3])
     return Contents(
         volumes,
         "dataset",
         default,
-        question="holds several datasets",
-        provenance=None if default is None else _provenance(found[default]),
+        question=f"holds several datasets{left_out}",
+        provenance=None if default is None else _provenance(found[default][1]),
+        refused=walk.refused,
     )
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as e:
+        if not any(word in str(e) for word in _LOCKED):
+            raise
+        msg = (
+            "is open for writing in another program, or lies where files can't be "
+            "locked; close it there, or set the environment variable "
+            "HDF5_USE_FILE_LOCKING=FALSE to read it all the same"
+        )
+        raise UnreadableError(msg) from e
 
 
 def _provenance(dataset: h5py.Dataset) -> Provenance | None:
@@ -55,30 +89,58 @@ def _is_picture(node: h5py.Dataset) -> bool:
     return len(node.shape or ()) >= 2 and node.dtype.kind in "biuf" and node.size > 0
 
 
-def _default(volumes: tuple[Volume, ...]) -> int | None:
+def _pictures_of_velox(
+    found: list[tuple[str, h5py.Dataset]],
+) -> list[tuple[str, h5py.Dataset]]:
+    """Return the pictures of a file of Velox, without their notes and spectra."""
+    return [(key, dataset) for key, dataset in found if _VELOX.fullmatch(key)]
+
+
+def _default(
+    volumes: tuple[Volume, ...], datasets: list[h5py.Dataset], refused: dict[str, str]
+) -> int | None:
     """Return the only stack, or CREMI's raw data; otherwise it would be a guess."""
     keys = [volume.key for volume in volumes]
     if CREMI_RAW in keys:
         return keys.index(CREMI_RAW)
+    if refused:
+        return None  # what is meant may be behind a link that isn't followed
     stacks = [i for i, v in enumerate(volumes) if len(v.shape) > 2]
-    if len(stacks) == 1:
-        return stacks[0]
-    return 0 if len(volumes) == 1 else None
+    views = [i for i in stacks if _BIG_DATA_VIEWER.fullmatch(str(keys[i]))]
+    if views == stacks:  # smaller copies of a picture are no question
+        stacks = [i for i in stacks if str(keys[i]).endswith("/0/cells")]
+    only = stacks or list(range(len(volumes)))
+    # a dataset may have several names, of which the first is as good as any
+    return only[0] if len({datasets[i].id for i in only}) == 1 else None
 
 
-def _volume(dataset: h5py.Dataset) -> Volume:
-    axes = _axes(dataset)
+class _Unsigned:
+    """A dataset of int16 that stands for uint16, as BigDataViewer writes it."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.shape = dataset.shape
+        self.dtype = np.dtype(np.uint16)
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        return np.asarray(self._dataset[key]).astype(self.dtype)
+
+
+def _volume(key: str, dataset: h5py.Dataset) -> Volume:
+    axes = _axes(key, dataset)
+    signed = dataset.dtype == np.int16 and "dataType" not in dataset.attrs
+    wraps = signed and _BIG_DATA_VIEWER.fullmatch(key)
     volume = replace(
-        array_volume(dataset, axes),
-        voxel_size_nm=_voxel_size(dataset),
+        array_volume(_Unsigned(dataset) if wraps else dataset, axes),
+        voxel_size_nm=_voxel_size(key, dataset),
         origin_nm=_origin(dataset),
-        key=str(dataset.name).strip("/"),
-        words=str(dataset.name).strip("/"),
+        key=key,
+        words=key,
     )
-    return chunked(volume, axes, dataset.chunks)
+    return chunked(volume, axes, dataset.shape, dataset.chunks)
 
 
-def _axes(dataset: h5py.Dataset) -> str:
+def _axes(key: str, dataset: h5py.Dataset) -> str:
     """Return a letter for each axis, from ilastik's tags or the axis labels."""
     shape = dataset.shape
     try:
@@ -89,13 +151,18 @@ def _axes(dataset: h5py.Dataset) -> str:
     axes = "".join(letters).upper()
     if len(axes) == len(shape) and set("YX") <= set(axes) <= set("TCZYX"):
         return axes
-    if len(shape) == 4 and min(shape[0], shape[3]) <= 4:
+    if _VELOX.fullmatch(key):
+        return "YXZ"[: len(shape)]
+    long = [i for i, n in enumerate(shape) if n > 1]
+    if len(long) == 4 == len(shape) and min(shape[0], shape[3]) <= 4:
         return "CZYX" if shape[0] <= shape[3] else "ZYXC"
-    return "Q" * (len(shape) - 2) + "YX"
+    return unnamed_axes(shape)
 
 
-def _voxel_size(dataset: h5py.Dataset) -> VoxelSize | None:
+def _voxel_size(key: str, dataset: h5py.Dataset) -> VoxelSize | None:
     """Return `(z, y, x)`: CREMI's `resolution` is in nm, Fiji has `element_size_um`."""
+    if _VELOX.fullmatch(key):
+        return _voxel_size_of_velox(dataset)
     for name, unit in (
         ("resolution", "nm"),
         ("voxel_size", "nm"),
@@ -110,6 +177,18 @@ def _voxel_size(dataset: h5py.Dataset) -> VoxelSize | None:
         y, x = (to_nm(float(value), "nm") for value in pixel)
         return voxel_size(None, y, x)
     return None
+
+
+def _voxel_size_of_velox(dataset: h5py.Dataset) -> VoxelSize | None:
+    """Return the pixel size in the notes beside a picture, a column for each frame."""
+    try:
+        raw = bytes(dataset.parent["Metadata"][:MOST_NOTES, 0]).rstrip(b"\0")
+        notes = json.loads(raw)["BinaryResult"]
+        size, units = notes["PixelSize"], (notes["PixelUnitY"], notes["PixelUnitX"])
+        y, x = float(size["height"]), float(size["width"])
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+    return voxel_size(None, to_nm(y, units[0]), to_nm(x, units[1]))
 
 
 def _origin(dataset: h5py.Dataset) -> Origin:

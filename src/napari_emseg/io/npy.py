@@ -14,6 +14,7 @@ from napari_emseg.io.volumes import (
     Volume,
     array_volume,
     name_axes,
+    unnamed_axes,
 )
 
 
@@ -34,19 +35,17 @@ def contents(path: Path) -> Contents:
     if len(shape) < 2:
         msg = f"is not a picture, its shape is {shape}"
         raise UnreadableError(msg)
-    axes = _axes(shape)
+    axes = unnamed_axes(shape)
     if fortran:
         array = np.memmap(path, dtype, "r", offset, shape, order="F")
         return Contents((array_volume(array, axes),))
+    # Axes of length 1 don't change where values lie.
+    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if a in "YXS" or n != 1]
+    axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
+    axes = name_axes(axes, shape)
     tail = 3 if axes.endswith("S") else 2
     planes = RawPlanes(path, offset, dtype, shape, tail)
     volume = Volume(axes, shape, dtype, planes)
     if tail == 2:
         volume = replace(volume, part=planes.part, chunk=planes.chunk)
     return Contents((volume,))
-
-
-def _axes(shape: tuple[int, ...]) -> str:
-    colour = len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 8
-    tail = "YXS" if colour else "YX"
-    return name_axes("Q" * (len(shape) - len(tail)) + tail, shape)

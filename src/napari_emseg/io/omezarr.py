@@ -16,7 +16,13 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Volume, array_volume, chunked
+from napari_emseg.io.volumes import (
+    Contents,
+    Volume,
+    array_volume,
+    chunked,
+    unnamed_axes,
+)
 
 Notes: TypeAlias = dict[str, Any]
 
@@ -83,13 +89,13 @@ def _array(array: zarr.Array[Any], key: str) -> Volume:
     names = getattr(array.metadata, "dimension_names", None) or ()
     axes = "".join(str(name)[:1].upper() for name in names)
     if len(axes) != array.ndim or not set("YX") <= set(axes) <= set("TCZYX"):
-        axes = "Q" * (array.ndim - 2) + "YX"
+        axes = unnamed_axes(array.shape)
     return replace(_chunked(array, axes), key=key, words=key)
 
 
 def _chunked(array: zarr.Array[Any], axes: str) -> Volume:
     chunks = getattr(array, "shards", None) or array.chunks
-    return chunked(array_volume(array, axes), axes, chunks)
+    return chunked(array_volume(array, axes), axes, array.shape, chunks)
 
 
 def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:

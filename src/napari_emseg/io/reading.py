@@ -73,7 +73,7 @@ FORMATS: tuple[Format, ...] = (
         _begins(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"),
         "picture",
     ),
-    Format("HDF5", (".h5", ".hdf5", ".hdf", ".he5"), _is_hdf5, "hdf5"),
+    Format("HDF5", (".h5", ".hdf5", ".hdf", ".he5", ".emd"), _is_hdf5, "hdf5"),
     Format("MRC", (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"), _is_mrc, "mrc"),
     Format("DM", (".dm3", ".dm4"), _is_dm, "dm"),
     Format("npy", (".npy",), _begins(b"\x93NUMPY"), "npy"),

@@ -95,6 +95,7 @@ class Contents:
 
     `option` chooses between them; `default` is the index of the one that is meant when
     nobody chooses, None if that would be a guess, for which `question` has the words.
+    `refused` says of other keys why they can't be chosen.
     """
 
     volumes: tuple[Volume, ...]
@@ -103,6 +104,7 @@ class Contents:
     question: str = "holds several pictures"
     provenance: Provenance | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def name_axes(axes: str, shape: tuple[int, ...]) -> str:
@@ -120,6 +122,20 @@ def name_axes(axes: str, shape: tuple[int, ...]) -> str:
             raise UnreadableError(msg)
         named[i] = free.pop(0)
     return "".join(named)
+
+
+def unnamed_axes(shape: tuple[int, ...]) -> str:
+    """Return letters for an array whose axes have no names: `(…, y, x)`.
+
+    Axes of length 1 at the end are none of these, and a last axis of 3 or 4 behind a
+    picture is the colours of a pixel.
+    """
+    end = len(shape)
+    while end > 2 and shape[end - 1] == 1:
+        end -= 1
+    colour = end > 2 and shape[end - 1] in (3, 4) and min(shape[end - 3 : end - 1]) > 8
+    tail = "YXS" if colour else "YX"
+    return "Q" * (end - len(tail)) + tail + "Q" * (len(shape) - end)
 
 
 def array_volume(array: LazyArray, axes: str) -> Volume:
@@ -147,9 +163,14 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
     return Volume(order, lengths, np.dtype(array.dtype), read, part=part)
 
 
-def chunked(volume: Volume, axes: str, chunks: tuple[int, ...] | None) -> Volume:
+def chunked(
+    volume: Volume,
+    axes: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...] | None,
+) -> Volume:
     """Return the volume, read by slabs of the chunks of an array with these axes."""
-    axes = name_axes(axes, (2,) * len(axes))
+    axes = name_axes(axes, shape)
     if chunks is None:
         return replace(volume, part=None)
     volume = replace(volume, chunk=(chunks[axes.index("Y")], chunks[axes.index("X")]))
