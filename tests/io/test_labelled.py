@@ -137,4 +137,4 @@ def test_stopping_leaves_a_part_only(tmp_path: Path, stack: np.ndarray) -> None:
     work = saving_labelled(tmp_path / "a.zarr", Stack(stack), stack.astype(np.uint32))
     next(work)
     work.close()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr.part"]
+    assert [p.suffix for p in tmp_path.iterdir()] == [".part"]

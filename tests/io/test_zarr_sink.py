@@ -118,7 +118,7 @@ def test_disk_full_keeps_finished_sections(tmp_path: Path, stack: np.ndarray) ->
     with pytest.raises(OSError, match="No space left"):
         fill()
     assert not (tmp_path / "a.zarr").exists()
-    kept = zarr.open(tmp_path / "a.zarr.part")["0"]
+    kept = zarr.open(next(tmp_path.glob("a.zarr.*.part")))["0"]
     np.testing.assert_array_equal(kept[0], stack[0])
     assert not kept[1:].any()
 
@@ -132,7 +132,6 @@ def test_a_folder_of_something_else_is_never_replaced(
         save_stack(tmp_path / "a.zarr", stack, overwrite=True)
     (tmp_path / "b.zarr.part").mkdir()
     (tmp_path / "b.zarr.part" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="in the way"):
-        save_stack(tmp_path / "b.zarr", stack)
+    save_stack(tmp_path / "b.zarr", stack)
     assert (tmp_path / "a.zarr" / "thesis.txt").exists()
     assert (tmp_path / "b.zarr.part" / "thesis.txt").exists()

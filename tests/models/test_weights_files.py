@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_an_interrupted_save_leaves_the_old_file(
     def full(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_emseg.models.weights.save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(saved.path, network.state_dict(), saved.card)
     assert saved.path.read_bytes() == before
@@ -252,3 +253,16 @@ def test_panels_begin_with_what_is_wanted_or_with_what_commands_take(
 
 def test_the_default_weights_are_bundled():
     assert DEFAULT_WEIGHTS in list_weights()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644)])
+def test_the_umask_says_who_may_read_weights(
+    tmp_path: Path, network: torch.nn.Module, card: Card, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        saved = save_weights(tmp_path / "a.safetensors", network.state_dict(), card)
+    finally:
+        os.umask(before)
+    assert saved.path.stat().st_mode & 0o777 == mode

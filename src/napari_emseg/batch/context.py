@@ -12,11 +12,11 @@ import zarr
 from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.core.atomic import sync
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.core.windows import HUGE_PIXELS
 from napari_emseg.io.zarr_sink import CHUNK
-from napari_emseg.project.journal import sync
 
 PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
 MEMBRANES, CELLS, TABLES = "membranes.zarr", "cells.zarr", "tables"

@@ -13,9 +13,9 @@ from napari_emseg import __version__
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import Where
+from napari_emseg.core.atomic import write_whole
 from napari_emseg.models.weights import Weights
 from napari_emseg.project.holder import Hold
-from napari_emseg.project.journal import replace_whole
 
 FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 
@@ -101,7 +101,7 @@ def remembered(job: Job) -> Memory | None:
 def remember(job: Job, memory: Memory) -> None:
     """Write `batch.json`."""
     text = json.dumps(memory.model_dump(mode="json"), indent=1)
-    replace_whole(job.folder / MEMORY, f"{text}\n".encode())
+    write_whole(job.folder / MEMORY, f"{text}\n".encode())
 
 
 def hold(job: Job) -> Hold:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +25,7 @@ from napari_emseg.cells.overlap import (
     find_shift,
     overlap_of,
 )
+from napari_emseg.core.atomic import atomic_write
 
 IDS = "ids.npy"
 
@@ -124,12 +123,8 @@ class Ids:
 
 
 def _replace(path: Path, values: NDArray[np.unsignedinteger]) -> None:
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    with part.open("wb") as file:
+    with atomic_write(path) as file:
         np.save(file, values)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def farther_pairs(

@@ -12,8 +12,8 @@ from napari_emseg.batch.job import Job
 from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.batch.stores import note_failures
 from napari_emseg.batch.tasks import Task
+from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
 from napari_emseg.io.formats import OutputFormat, output_kind
-from napari_emseg.project.journal import sync
 
 KINDS = {MEMBRANES: "membranes", CELLS: "cells"}
 
@@ -55,7 +55,7 @@ def _is_there(
     final = final_name(context, out, name)
     if context.settings.output == "tiff" or not final.exists():
         return False
-    final.rename(context.path(name))
+    move(final, context.path(name))
     return True
 
 
@@ -114,12 +114,8 @@ def note_published(course: Course, ledger: Ledger) -> None:
 
 def _publish(source: Path, target: Path) -> None:
     """Rename a result; what was there goes when it has its name."""
-    old = target.with_name(f"{target.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
+    clear_leftovers(target)
     if target.exists():
-        target.rename(old)
-    source.rename(target)
-    sync(target.parent)
-    if old.exists():
-        shutil.rmtree(old)
+        exchange(source, target)
+    else:
+        publish(source, target)

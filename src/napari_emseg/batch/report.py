@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_emseg.batch.records import Row, Summary
+from napari_emseg.core.atomic import write_whole
 from napari_emseg.io import open_stack
-from napari_emseg.project.journal import replace_whole
 
 CSV, HTML = "summary.csv", "summary.html"
 THUMBNAIL = 192
@@ -52,8 +52,8 @@ def write_report(summary: Summary, out: Path) -> tuple[Path, ...]:
         If they can't be written.
     """
     pages = out / CSV, out / HTML
-    replace_whole(pages[0], _csv(summary).encode())
-    replace_whole(pages[1], _html(summary).encode())
+    write_whole(pages[0], _csv(summary).encode())
+    write_whole(pages[1], _html(summary).encode())
     return pages
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_emseg.core.atomic import atomic_write
 
 Table = dict[str, NDArray[Any]]
 
@@ -22,15 +22,8 @@ def keep(path: Path, table: Table) -> None:
         If it can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **table)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **table)
 
 
 def read(path: Path) -> Table:

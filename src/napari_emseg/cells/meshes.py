@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection, Generator
 from importlib.util import find_spec
 from os import PathLike
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
 from napari_emseg.cells.boxes import Box, finding_boxes
+from napari_emseg.core.atomic import atomic_folder, clear_leftovers
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import Stack
 
@@ -39,8 +39,7 @@ def saving_meshes(
 
     Coordinates are x, y, z in nm; the middle of the first voxel is 0. The surface lies
     half-way between voxels of the cell and others (marching cubes, Lorensen 1987), and
-    is closed where the stack ends. The folder is written as `<folder>.part` and
-    renamed when it is whole.
+    is closed where the stack ends. The folder gets its name when it is whole.
 
     Parameters
     ----------
@@ -54,21 +53,19 @@ def saving_meshes(
     ValueError
         If the voxel size or a cell is unknown, or trimesh isn't installed.
     FileExistsError
-        If there is such a folder already, or `<folder>.part`.
+        If there is such a folder already.
     OSError
         If a section can't be read, or the folder not be written.
     """
     size = _checked_size(cells)
     place = Path(folder).expanduser()
-    part = place.with_name(f"{place.name}.part")
-    for path in (place, part):
-        if path.exists():
-            msg = f"{path} exists already; remove it, or choose another name"
-            raise FileExistsError(msg)
+    if place.exists():
+        msg = f"{place} exists already; remove it, or choose another name"
+        raise FileExistsError(msg)
     boxes = yield from finding_boxes(cells.data)
     wanted = _wanted(boxes, ids, largest)
-    part.mkdir()
-    try:
+    clear_leftovers(place)
+    with atomic_folder(place) as part:
         faces = {}
         for done, i in enumerate(wanted, start=1):
             step = _step(boxes[i])
@@ -79,9 +76,6 @@ def saving_meshes(
             faces[i] = len(triangles)
             yield Progress("meshes", done, len(wanted))
         _describe(part, cells, faces, format)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return place
 
 

@@ -23,6 +23,7 @@ from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_wor
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.scope import Scope
 from napari_emseg.cli.weights import WeightsName, find_weights
+from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
@@ -117,7 +118,7 @@ def demo(
         "scores": scores,
         "run": facts(run),
     }
-    files["scores.json"].write_text(json_text.dumps(record, indent=2) + "\n")
+    write_whole(files["scores.json"], json_text.dumps(record, indent=2) + "\n")
     if json:
         print_json(record)
     else:

@@ -55,7 +55,7 @@ def predict(
     """Predict the probability of membrane, in [0, 1].
 
     Reads section by section and writes section by section. A run that is stopped leaves
-    its finished sections in OUTPUT.part.
+    its finished sections in a part beside OUTPUT.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.edit.table import cells_table
 from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import open_stack, output_format
-from napari_emseg.io.output import Output
+from napari_emseg.io.output import check_output
 
 TablePath = Annotated[
     Path | None,
@@ -47,7 +47,7 @@ class Table:
         if kind == "neuroglancer":
             msg = "--table needs an output that can be read again; neuroglancer can't"
             raise ValueError(msg)
-        Output(self.path, overwrite=self.place.overwrite)
+        check_output(self.path, overwrite=self.place.overwrite)
 
     def write(self, membrane: LazyArray | None, *, linked: bool) -> None:
         """Measure the output's cells against probabilities of the same sections."""

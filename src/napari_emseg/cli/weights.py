@@ -176,12 +176,12 @@ def refuse_output(output: Path, *, overwrite: bool, suffix: str = SUFFIX) -> Non
     ValueError, OSError
         If its name won't do, it exists, or its folder is missing or not writable.
     """
-    from napari_emseg.io.output import Output
+    from napari_emseg.io.output import check_output
 
     if output.suffix != suffix:
         msg = f"the output must end in {suffix}, got {output}"
         raise ValueError(msg)
-    Output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
 
 
 def find_weights(weights: str, run: PredictSettings | None = None) -> Weights:

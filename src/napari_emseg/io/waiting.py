@@ -74,6 +74,7 @@ class WaitingSink(FileSink):
         from napari_emseg.io.writing import saving
 
         self._open = False
+        self._output.give_up(keep=False)
         apart = self._apart.close()
         work = saving(
             self._path,
@@ -98,4 +99,5 @@ class WaitingSink(FileSink):
     def abort(self, *, keep: bool = False) -> Path | None:
         """Stop early; return the part that holds finished sections if it is kept."""
         self._open = False
+        self._output.give_up(keep=False)
         return self._apart.abort(keep=keep)

@@ -55,8 +55,8 @@ def open_sink(
 ) -> SectionSink:
     """Open an output that takes sections one by one, in any order.
 
-    It is written as `<path>.part` and renamed by `close`. Memory doesn't grow with the
-    number of sections.
+    It is written under a private name beside, and renamed by `close`. Memory doesn't
+    grow with the number of sections.
 
     Parameters
     ----------

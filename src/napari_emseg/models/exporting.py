@@ -9,7 +9,6 @@ See https://bioimage-io.github.io/spec-bioimage-io/
 from __future__ import annotations
 
 import io
-import os
 import warnings
 import zipfile
 from hashlib import sha256
@@ -20,6 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from napari_emseg.core.atomic import atomic_write, clear_leftovers
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.tiles import Geometry
@@ -63,11 +63,13 @@ def export_weights(weights: Weights, path: Path) -> Path:
         msg = f"a BioImage.IO package ends in .zip, got {path}"
         raise ValueError(msg)
     contents = _contents(weights)
-    part = path.with_name(path.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as package:
+    clear_leftovers(path)
+    with (
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as package,
+    ):
         for name, data in contents.items():
             package.writestr(name, data)
-    os.replace(part, path)
     return path
 
 

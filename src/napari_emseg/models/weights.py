@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from platformdirs import user_documents_path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from napari_emseg.core.atomic import clear_leftovers, write_whole
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.variants import card_at, is_mean, with_facts
@@ -276,11 +277,12 @@ def replace_card(weights: Weights, card: Card) -> Weights:
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]], card: Card) -> Weights:
-    part = path.with_name(path.name + ".part")
     header = {CARD: card.model_dump_json(), "format": "pt"}
-    save_file(arrays, part, metadata=header)
-    part.chmod(0o644)  # safetensors lets nobody else read it
-    os.replace(part, path)
+    # given a name, safetensors lets nobody else read the file, and has an error of its
+    # own for a full disk
+    content = save(arrays, metadata=header)
+    clear_leftovers(path)
+    write_whole(path, content)
     return Weights(path, card)
 
 

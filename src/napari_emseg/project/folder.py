@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from napari_emseg.core.atomic import atomic_folder, clear_leftovers
 from napari_emseg.edit.edits import Name
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import create_array
-from napari_emseg.project.journal import sync, write
+from napari_emseg.project.journal import write
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
 
 M = TypeVar("M", bound=BaseModel)
@@ -48,21 +49,14 @@ def create_folder(path: Path, info: ProjectInfo) -> None:
     if path.exists():
         msg = f"{path} exists already; open it, or choose another name"
         raise FileExistsError(msg)
-    part = path.with_name(f"{path.name}.part")
-    if part.is_dir() and not (part / INFO).exists() and any(part.iterdir()):
-        msg = f"{part} is in the way: a folder of something else"
-        raise FileExistsError(msg)
-    part.mkdir(exist_ok=True)
-    write(part / INFO, as_json(info))
-    for name, dtype in ARRAYS.values():
-        if not (part / name / "zarr.json").exists():
+    clear_leftovers(path)
+    with atomic_folder(path) as part:
+        write(part / INFO, as_json(info))
+        for name, dtype in ARRAYS.values():
             create_array(part / name, info.source.shape, dtype)
-    (part / "weights").mkdir(exist_ok=True)
-    write(part / REVIEW, as_json(ReviewState()))
-    write(part / EDITS, b"")
-    for file in (part / INFO, part / REVIEW, *part.glob("*.zarr/zarr.json"), part):
-        sync(file)
-    part.rename(path)
+        (part / "weights").mkdir()
+        write(part / REVIEW, as_json(ReviewState()))
+        write(part / EDITS, b"")
 
 
 def read_info(folder: Path) -> ProjectInfo:

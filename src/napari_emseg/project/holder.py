@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
-from napari_emseg.project.journal import replace_whole
+from napari_emseg.core.atomic import write_whole
 
 LOCK, WHO = "lock", "holder.json"
 
@@ -55,7 +55,7 @@ class Hold:
             raise OSError(msg) from e
         try:
             text = Holder(author=author).model_dump_json()
-            replace_whole(folder / WHO, text.encode())
+            write_whole(folder / WHO, text.encode())
         except OSError:
             self.release()
             raise

@@ -11,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
+from napari_emseg.core.atomic import sync
+
 STAGED = "staged"
 SLASH = ","
 """Between the names of folders in the name of a staged file."""
@@ -92,26 +94,6 @@ def write(path: Path, content: bytes) -> None:
     """Write a file; it may not be on the disk yet, see `sync`."""
     with path.open("wb") as file:
         file.write(content)
-
-
-def replace_whole(path: Path, content: bytes) -> None:
-    """Replace a file by one that was written beside it."""
-    part = path.with_name(f"{path.name}.part")
-    write(part, content)
-    sync(part)
-    part.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make sure that a file's content, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # which has and needs no such thing
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _append(file: Path, target: Path) -> None:

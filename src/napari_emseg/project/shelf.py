@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from napari_emseg.core.atomic import atomic_write
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.models.weights import SUFFIX, Weights, load_weights, read_weights
-from napari_emseg.project.journal import sync
 
 FOLDER = "weights"
 
@@ -33,11 +33,8 @@ def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
         nth += 1
         target = folder / f"{stem}-{nth}{SUFFIX}"
     folder.mkdir(exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    shutil.copyfile(given.path, part)
-    sync(part)
-    part.replace(target)
-    sync(folder)
+    with given.path.open("rb") as source, atomic_write(target) as file:
+        shutil.copyfileobj(source, file)
     return read_weights(target)
 
 

@@ -6,7 +6,6 @@ those that are open, by a few of their sections.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from napari_emseg.core.atomic import atomic_write, clear_leftovers
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
@@ -80,12 +80,9 @@ def write_lesson(
     for n, known in enumerate(sets):
         squares = [known.opinions.window(b).ravel() for b in known.opinions.blocks]
         arrays[_opinions(n)] = np.concatenate([np.zeros(0, np.uint8), *squares])
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
+    clear_leftovers(path)
+    with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def read_lesson(

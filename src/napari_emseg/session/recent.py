@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_state_path
+
+from napari_emseg.core.atomic import write_whole
 
 KEPT = 8
 """So many are remembered."""
@@ -35,8 +36,6 @@ def remember_project(path: Path) -> None:
     others = [known for known in recent_projects() if known != path]
     text = json.dumps([str(known) for known in (path, *others)][:KEPT], indent=1)
     file = memory()
-    part = file.with_name(f"{file.name}.part")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
+        write_whole(file, text)

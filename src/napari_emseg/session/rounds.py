@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from napari_emseg.core.atomic import clear_leftovers, move, write_whole
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.weights import (
     SUFFIX,
@@ -107,7 +107,7 @@ class Round:
         """
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / self.output.name
-        os.replace(self.output, target)
+        move(self.output, target)
         weights = read_weights(target)
         return replace(self, output=target, weights=weights), weights
 
@@ -175,9 +175,8 @@ def write_rounds(folder: Path, rounds: Iterable[Round], classes: Iterable[str]) 
         if r.output.is_relative_to(folder) and not r.found
     ]
     content: dict[str, Any] = {"classes": list(classes), "rounds": lines}
-    part = folder / f"{LIST}.part"
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / LIST)
+    clear_leftovers(folder / LIST)
+    write_whole(folder / LIST, json.dumps(content, indent=2) + "\n")
 
 
 def _line(round_: Round, folder: Path) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+
+from napari_emseg.core.atomic import atomic_write, clear_leftovers
 
 PARTS = ("step", "settings", "network", "optimiser", "schedule", "average", "best")
 """What a checkpoint holds."""
@@ -27,13 +28,10 @@ def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
         If it can't be written; the checkpoint before it stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    clear_leftovers(path)
     # given a name instead of a file, torch makes a RuntimeError of a full disk
-    with part.open("wb") as file:
+    with atomic_write(path) as file:
         torch.save(contents, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Generator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg import __version__
+from napari_emseg.core.atomic import atomic_folder, clear_leftovers
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
@@ -48,8 +48,8 @@ def exporting_pairs(
 ) -> Generator[Record, None, Path]:
     """Write every section of which something is known; yields SectionDone.
 
-    The folder is written as `<folder>.part` and renamed when it is whole. Sections
-    without any opinion, and excluded ones, are left out.
+    The folder gets its name when it is whole. Sections without any opinion, and
+    excluded ones, are left out.
 
     Parameters
     ----------
@@ -61,23 +61,21 @@ def exporting_pairs(
     ValueError
         If nothing is known.
     FileExistsError
-        If there is such a folder already, or `<folder>.part`.
+        If there is such a folder already.
     OSError
         If a section can't be read, or the folder not be written.
     """
     place = Path(folder).expanduser()
-    part = place.with_name(f"{place.name}.part")
     usable = known.usable
     sections = sorted({block.z for block in usable.blocks})
     if not sections:
         msg = f"nothing is corrected or reviewed in {known.stack.name} yet"
         raise ValueError(msg)
-    for path in (place, part):
-        if path.exists():
-            msg = f"{path} exists already; remove it, or choose another name"
-            raise FileExistsError(msg)
-    part.mkdir()
-    try:
+    if place.exists():
+        msg = f"{place} exists already; remove it, or choose another name"
+        raise FileExistsError(msg)
+    clear_leftovers(place)
+    with atomic_folder(place) as part:
         for name in FOLDERS:
             (part / name).mkdir()
         shape = known.stack.shape[1:]
@@ -86,9 +84,6 @@ def exporting_pairs(
             _write_section(part, known.stack, z, codes)
             yield SectionDone(z, done, len(sections))
         _describe(part, known, sections, usable.largest, classes)
-        part.rename(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return place
 
 

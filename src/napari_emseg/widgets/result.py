@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_emseg.core.atomic import write_whole
 from napari_emseg.metrics.report import Row
 from napari_emseg.session.comparison import Compared
 from napari_emseg.widgets.curve_plot import CurvePlot
@@ -89,7 +90,7 @@ class Result(QWidget):
             text = json.dumps(self._found.as_dict(), indent=2) + "\n"
         else:
             text = self._found.report.as_csv()
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
 
     def _on_export(self) -> None:
         name, chosen = QFileDialog.getSaveFileName(self, "Export", "scores.csv", FILES)
