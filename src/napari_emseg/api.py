@@ -20,6 +20,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
 from napari_emseg.inference import predict_stack
+from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import Weights, load_weights
 
 if TYPE_CHECKING:
@@ -284,4 +285,5 @@ def finetune(
 
 
 def _array(data: Stack | LazyArray) -> NDArray[Any]:
-    return np.asarray(data.data[:] if isinstance(data, Stack) else data[:])
+    with require_unchanged(data if isinstance(data, Stack) else None):
+        return np.asarray(data.data[:] if isinstance(data, Stack) else data[:])

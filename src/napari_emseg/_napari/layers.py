@@ -103,7 +103,10 @@ def stack_of(layer: Layer) -> Stack:
     source, metadata = layer.source.path, {}
     if isinstance(data, Shown):
         source = data.stack.source or source
-        metadata = {key: data.stack.metadata.get(key, {}) for key in ("choice",)}
+        known = data.stack.metadata
+        metadata = {"choice": {}} | {
+            k: known[k] for k in ("choice", "files") if k in known
+        }
         data = data.stack.data
     if len(data.shape) not in (2, 3):
         msg = (

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch.inputs import Input, fingerprint, open_given
+from napari_emseg.batch.inputs import Input, open_given
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit.edits import INSIDE, MEMBRANE
 from napari_emseg.edit.rerun import keep_locked, parted
+from napari_emseg.io.fingerprint import fingerprint
 from napari_emseg.project import Project
 from napari_emseg.project.source import open_source
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import ChoiceNeeded, open_stack
 from napari_emseg.io.folder import natural
-from napari_emseg.io.reading import SUFFIXES, ZARR, recognise
-
-SAMPLE = 256
-"""Side of the squares that are looked at to know a Zarr again, px."""
+from napari_emseg.io.reading import SUFFIXES
 
 PROJECT = ".emseg"
 
@@ -143,48 +136,6 @@ def open_given(given: Input) -> Stack:
         given.path, voxel_size_nm=given.voxel_size_nm, **dict(given.choice)
     )
     return replace(stack, name=given.name)
-
-
-def fingerprint(path: str, stack: Stack) -> str:
-    """Return what changes when an input does, as hexadecimal digits.
-
-    Of files their sizes and times of change count; of what lies elsewhere, and of
-    Zarrs, whose files may be millions, the notes and some squares of three sections.
-
-    Raises
-    ------
-    OSError
-        If it can't be read.
-    """
-    digest = hashlib.sha256(repr((stack.shape, str(stack.dtype))).encode())
-    place = Path(path)
-    zarr = "://" in path or recognise(place) is ZARR
-    if zarr:
-        digest.update(json.dumps(stack.metadata, default=str).encode())
-        for values in _squares(stack):
-            digest.update(np.ascontiguousarray(values).tobytes())
-    if "://" not in path:
-        digest.update(repr(_on_disk(place, deep=not zarr)).encode())
-    return digest.hexdigest()
-
-
-def _squares(stack: Stack) -> Iterable[Any]:
-    z, y, x = stack.shape
-    for k in sorted({0, z // 2, z - 1}):
-        for part in (0, 1, 2):
-            top, left = (part * max(0, n - SAMPLE) // 2 for n in (y, x))
-            yield stack.data[k, top : top + SAMPLE, left : left + SAMPLE]
-
-
-def _on_disk(path: Path, *, deep: bool) -> list[tuple[str, int, int]]:
-    """Return name, bytes and time of change of the files of an input."""
-    if path.is_dir():
-        pattern = "*" if deep else "zarr.json"
-        files = sorted(p for p in path.glob(pattern) if p.is_file())
-    else:
-        files = [path]
-    stats = [(file.name, file.stat()) for file in files]
-    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
 
 
 def _paths(word: str) -> list[str]:

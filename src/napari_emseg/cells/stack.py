@@ -17,6 +17,7 @@ from napari_emseg.core.records import Note, Progress, Provenance, Record, Sectio
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
+from napari_emseg.io.fingerprint import check_sources_after
 
 LARGEST_ID = 2**32 - 1
 
@@ -91,6 +92,8 @@ def segment_stack(
     ValueError
         At once, if a section isn't there or `source` has another shape; when reached,
         if a section holds no probabilities.
+    SourceChangedError
+        At the end, if files of a stack changed or went away meanwhile.
     """
     stack = as_stack(membrane, name="probabilities")
     if source is not None and source.shape != stack.shape:
@@ -100,7 +103,8 @@ def segment_stack(
     sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
     job = _Work(stack, order, frozenset(excluded), settings, source)
-    return _linked(job, sink, first_id) if settings.link else job.run(sink, first_id)
+    work = _linked(job, sink, first_id) if settings.link else job.run(sink, first_id)
+    return check_sources_after(work, stack, source, unread=lambda found: found.damaged)
 
 
 def cells_provenance(

@@ -20,6 +20,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import Stack
+from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -132,14 +133,17 @@ def cells_from_probabilities(
     _without(scope, exclude)
     membrane = _cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
+        work = segment_stack(
+            membrane,
+            settings=settings,
+            sections=scope.sections,
+            excluded=exclude,
+            sink=sink,
+        )
+        # a part of a stack doesn't know the files
+        whole = () if membrane is scope.stack else (scope.stack,)
         result = follow(
-            segment_stack(
-                membrane,
-                settings=settings,
-                sections=scope.sections,
-                excluded=exclude,
-                sink=sink,
-            )
+            check_sources_after(work, *whole, unread=lambda found: found.damaged)
         )
         if not result.counts:
             msg = f"no section gave cells: {next(iter(result.damaged.values()))}"

@@ -14,6 +14,7 @@ from napari_emseg.cli.scope import pick_sections
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.io.fingerprint import require_unchanged
 
 if TYPE_CHECKING:
     from napari_emseg.metrics.evaluation import Evaluation
@@ -74,9 +75,11 @@ def evaluate(
     given = source.open(prediction)
     right = truth_source.open(truth, prefix="truth")
     made = provenance_of(given)
+    with require_unchanged(given, right):
+        predicted, drawn = (_sections_of(s, sections) for s in (given, right))
     work = evaluate_steps(
-        _sections_of(given, sections),
-        _sections_of(right, sections),
+        predicted,
+        drawn,
         prediction_is=meaning_of(given, prediction_is, "--prediction-is"),
         truth_is=meaning_of(right, truth_is, "--truth-is"),
         threshold=_threshold(threshold, made),

@@ -23,6 +23,7 @@ from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
+from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import load_weights
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
@@ -89,23 +90,27 @@ def finetune(
     from napari_emseg.train.corrections import training_set
     from napari_emseg.train.finetune import finetune_weights
 
-    known = training_set(
-        stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
-    )
-    say(f"learning from {known.words}")
-    work = finetune_weights(
-        parent,
-        [known],
-        output,
-        settings=settings,
-        device=choose_device(settings.device),
-        new_classes=new_class,
-    )
-    try:
-        found = follow(work)
-    except KeyboardInterrupt as e:
-        msg = f"the best so far is {output}; the same command with --overwrite goes on"
-        raise KeyboardInterrupt(msg) from e
+    with require_unchanged(stack, drawn):
+        known = training_set(
+            stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
+        )
+        say(f"learning from {known.words}")
+        work = finetune_weights(
+            parent,
+            [known],
+            output,
+            settings=settings,
+            device=choose_device(settings.device),
+            new_classes=new_class,
+        )
+        try:
+            found = follow(work)
+        except KeyboardInterrupt as e:
+            msg = (
+                f"the best so far is {output}; the same command with --overwrite "
+                "goes on"
+            )
+            raise KeyboardInterrupt(msg) from e
     words = found.comparison.words
     if json:
         card = found.weights.card.model_dump(mode="json")

@@ -25,6 +25,7 @@ from napari_emseg.inference.runtime import Runtime, load_runtime
 from napari_emseg.inference.scope import Scope, scope_of
 from napari_emseg.inference.sections import SectionReader
 from napari_emseg.inference.symmetric import Symmetric
+from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
 
@@ -252,8 +253,14 @@ def predict_stack(
     sink: SectionSink | None = None,
     keep: bool = True,
 ) -> Generator[Record, None, PredictionResult]:
-    """Run weights over a stack once; see `Predictor.run`."""
-    return Predictor(weights).run(
+    """Run weights over a stack once; see `Predictor.run`.
+
+    Raises
+    ------
+    SourceChangedError
+        At the end, if files of the stack changed or went away meanwhile.
+    """
+    work = Predictor(weights).run(
         stack,
         settings=settings,
         sections=sections,
@@ -262,6 +269,7 @@ def predict_stack(
         sink=sink,
         keep=keep,
     )
+    return check_sources_after(work, stack, unread=lambda found: found.damaged)
 
 
 def provenance(

@@ -61,6 +61,7 @@ def contents(path: Path) -> Contents:
         question=f"holds several datasets{left_out}",
         provenance=None if default is None else _provenance(found[default][1]),
         refused=walk.refused,
+        files=tuple(f for _, d in found if d.is_virtual for f in _Mapped(d).files),
     )
 
 
@@ -117,7 +118,7 @@ def _default(
 class _Unsigned:
     """A dataset of int16 that stands for uint16, as BigDataViewer writes it."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
+    def __init__(self, dataset: h5py.Dataset | _Mapped) -> None:
         self.shape = dataset.shape
         self.dtype = np.dtype(np.uint16)
         self._dataset = dataset
@@ -130,14 +131,56 @@ def _volume(key: str, dataset: h5py.Dataset) -> Volume:
     axes = _axes(key, dataset)
     signed = dataset.dtype == np.int16 and "dataType" not in dataset.attrs
     wraps = signed and _BIG_DATA_VIEWER.fullmatch(key)
+    array = _Mapped(dataset) if dataset.is_virtual else dataset
     volume = replace(
-        array_volume(_Unsigned(dataset) if wraps else dataset, axes),
+        array_volume(_Unsigned(array) if wraps else array, axes),
         voxel_size_nm=_voxel_size(key, dataset),
         origin_nm=_origin(dataset),
         key=key,
         words=key,
     )
     return chunked(volume, axes, dataset.shape, dataset.chunks)
+
+
+class _Mapped:
+    """A virtual dataset; where the file of a part is gone, HDF5 itself gives zeros."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.shape = dataset.shape
+        self.dtype = dataset.dtype
+        self._dataset = dataset
+        own = Path(dataset.file.filename)
+        self._parts = [
+            (_find_source(own, source.file_name), source.vspace.get_select_bounds())
+            for source in dataset.virtual_sources()
+            if source.file_name != "." and "%" not in source.file_name
+        ]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that its parts lie in."""
+        return tuple(dict.fromkeys(path for path, _ in self._parts))
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        values: NDArray[Any] = self._dataset[key]
+        for path, (first, last) in self._parts:
+            wanted = zip(key, first, last, self.shape, strict=False)
+            if not path.is_file() and all(_meet(*each) for each in wanted):
+                msg = f"a part of it lies in {path}, which is not there"
+                raise UnreadableError(msg)
+        return values
+
+
+def _find_source(own: Path, name: str) -> Path:
+    """Return where HDF5 finds a file that a virtual dataset names."""
+    beside = own.parent / name
+    return beside if beside.is_file() or not Path(name).is_file() else Path(name)
+
+
+def _meet(key: int | slice, first: int, last: int, n: int) -> bool:
+    """Tell if an index or a slice along an axis reaches into `first` … `last`."""
+    asked = range(n)[key] if isinstance(key, slice) else range(key, key + 1)
+    return len(asked) > 0 and asked[0] <= last and asked[-1] >= first
 
 
 def _axes(key: str, dataset: h5py.Dataset) -> str:

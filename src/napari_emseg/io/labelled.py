@@ -13,6 +13,7 @@ from yaozarrs import v04, v05
 
 from napari_emseg.core.records import Provenance, Record, SectionDone
 from napari_emseg.core.stack import LazyArray, Stack, as_stack
+from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.io.output import Output
 from napari_emseg.io.zarr_sink import (
@@ -61,10 +62,11 @@ def saving_labelled(
     try:
         levels = _create(output, image, labels, name, provenance, older="0.4" in format)
         depth = image.shape[0]
-        for z in range(depth):
-            fill(levels[0], z, image.section(z), ids=False)
-            fill(levels[1], z, labels.section(z), ids=True)
-            yield SectionDone(z, z + 1, depth)
+        with require_unchanged(image, labels):
+            for z in range(depth):
+                fill(levels[0], z, image.section(z), ids=False)
+                fill(levels[1], z, labels.section(z), ids=True)
+                yield SectionDone(z, z + 1, depth)
         done = True
     finally:
         if not done:

@@ -10,7 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
@@ -95,7 +98,42 @@ def _array(array: zarr.Array[Any], key: str) -> Volume:
 
 def _chunked(array: zarr.Array[Any], axes: str) -> Volume:
     chunks = getattr(array, "shards", None) or array.chunks
-    return chunked(array_volume(array, axes), axes, array.shape, chunks)
+    return chunked(array_volume(_Present(array), axes), axes, array.shape, chunks)
+
+
+class _Present:
+    """An array of a store that is there: a missing chunk holds the fill value.
+
+    Where the store itself is gone or out of reach, all chunks are missing, and nothing
+    is known of what they held.
+    """
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self.shape = array.shape
+        self.dtype = np.dtype(array.dtype)
+        self._array = array
+        self._key = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        values = np.asarray(self._array[key])
+        if self._may_be_missing(values) and not self._is_there():
+            msg = "the store is no longer there, or can't be reached"
+            raise UnreadableError(msg)
+        return values
+
+    def _may_be_missing(self, values: NDArray[Any]) -> bool:
+        """Tell whether to look; always on a disk, where that costs next to nothing."""
+        if isinstance(self._array.store, LocalStore):
+            return True
+        fill = self._array.metadata.fill_value
+        same = values == fill if fill == fill else values != values
+        return bool(np.all(same))
+
+    def _is_there(self) -> bool:
+        place = self._array.store_path / self._key
+        if isinstance(place.store, LocalStore):
+            return (Path(place.store.root) / place.path).is_file()
+        return bool(sync(place.exists()))
 
 
 def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:

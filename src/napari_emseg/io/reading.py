@@ -179,6 +179,7 @@ def open_stack(
             "format": known.name,
             "axes": volume.axes,
             "choice": choice.made,
+            **({"files": list(map(str, contents.files))} if contents.files else {}),
             **({} if provenance is None else {"emseg": provenance.model_dump()}),
         },
         origin_nm=volume.origin_nm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ class Contents:
     `option` chooses between them; `default` is the index of the one that is meant when
     nobody chooses, None if that would be a guess, for which `question` has the words.
     `refused` says of other keys why they can't be chosen.
+    `files` are others that values are read from.
     """
 
     volumes: tuple[Volume, ...]
@@ -105,6 +107,7 @@ class Contents:
     provenance: Provenance | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def name_axes(axes: str, shape: tuple[int, ...]) -> str:

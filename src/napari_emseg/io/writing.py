@@ -21,6 +21,7 @@ from napari_emseg.core.stack import (
     VoxelSize,
     as_stack,
 )
+from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.formats import (
     OutputFormat,
     OutputKind,
@@ -188,7 +189,7 @@ def saving(
         origin_nm=stack.origin_nm,
     )
     depth = stack.shape[0]
-    with sink:
+    with sink, require_unchanged(stack):
         for z in range(depth):
             sink.write(z, plan.convert(z, stack.section(z)))
             yield SectionDone(z, z + 1, depth)

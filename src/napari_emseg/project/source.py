@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
+from napari_emseg.io.fingerprint import files_of
 from napari_emseg.project.state import Fingerprint, SourceReference
 
 SECTIONS = 3
@@ -105,7 +105,7 @@ def find_source(reference: SourceReference, folder: Path) -> Path:
         tried.append(Path(reference.absolute))
         tried.append(folder.absolute().parent / Path(reference.absolute).name)
     for place in tried:
-        if _files(place):
+        if files_of(place):
             return place
     raise SourceMoved(reference, tuple(dict.fromkeys(tried)))
 
@@ -182,20 +182,11 @@ def _fingerprint(stack: Stack, sections: tuple[int, ...]) -> Fingerprint:
 
 def _on_disk(source: str | None) -> tuple[int | None, int | None]:
     """Return the bytes of all files of a stack, and when the latest was changed."""
-    files = [] if source is None else _files(Path(source))
+    files = [] if source is None else files_of(source)
     stats = [file.stat() for file in files]
     if not stats:
         return None, None
     return sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
-
-
-def _files(path: Path) -> list[Path]:
-    """Return the files of a stack: itself, those in a folder, those of a glob."""
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return [p for p in path.iterdir() if p.is_file()]
-    return [Path(p) for p in glob.glob(str(path))]
 
 
 def _relative(path: Path, folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.edit.edits import INSIDE, MEMBRANE
+from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.session.known import Predicted
 from napari_emseg.session.region import Area, Region
 from napari_emseg.session.results import Results
@@ -44,6 +45,7 @@ def predicting(
         classes=("membrane", *predictor.weights.card.further_classes),
         keep=False,
     )
+    work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     return _predicting(work, predictor, source, settings, threshold)
 
 
@@ -99,6 +101,7 @@ def segmenting(
         source=em,
         sink=_CellSink(results, region, roi, membrane, settings.threshold),
     )
+    work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     return _keeping_hand_work(work, results, region, linked=settings.link)
 
 

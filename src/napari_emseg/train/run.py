@@ -13,6 +13,7 @@ from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
+from napari_emseg.io.fingerprint import raise_if_changed, source_states
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
@@ -132,9 +133,12 @@ def train_weights(
         If images and labels don't match, labels hold no membrane, the architecture
         doesn't exist, the encoder weights don't fit, or the checkpoint is of another
         run.
+    SourceChangedError
+        If files of images or labels changed meanwhile; no weights are written then.
     """
     settings = settings or TrainSettings()
     device = torch.device(device)
+    sources = source_states(images, labels)
     torch.manual_seed(settings.seed)
     network = build(architecture, config).to(device)
     if encoder_weights is not None:
@@ -168,6 +172,7 @@ def train_weights(
         settings,
     )
     card = yield from with_scores(card, network, validation, held_out)
+    raise_if_changed(sources)
     weights = save_weights(output, result.state, card)
     if not trainer.stopped:
         checkpoint_of(output).unlink(missing_ok=True)

@@ -1,0 +1,298 @@
+"""By what a stack is known again: its files, and a fingerprint of what they hold.
+
+Projects, batches and checkpoints ask here whether a stack still is what it was, and
+every run asks at its end whether its files stayed as they were while it read them.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from napari_emseg.core.records import Record
+from napari_emseg.core.stack import Stack
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.reading import ZARR, open_stack, recognise
+from napari_emseg.io.sections import SectionArray
+
+R = TypeVar("R")
+
+SAMPLE = 256
+"""Side of the squares that are looked at to know a Zarr again, px."""
+
+MOST_FILES = 100_000
+"""Of one source that are looked at; a Zarr may have millions of chunks."""
+
+FEW_FILES = 256
+"""Of one source that are looked at where it is done often."""
+
+FileFacts = tuple[str, int, int]
+"""Name, bytes, and time of change in ns."""
+
+
+class SourceChangedError(OSError):
+    """Files went away or changed while they were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """The files of a stack at one moment.
+
+    Parameters
+    ----------
+    source
+        Path or URL.
+    files
+        What is known of each; of a URL the notes and shape of what is there. Empty if
+        there is nothing.
+    """
+
+    source: str
+    files: tuple[FileFacts, ...]
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """Return the files of a stack: itself, those in a folder, those of a glob.
+
+    Of a Zarr they are its notes at the top. Empty if nothing is there.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return [p for p in path.iterdir() if p.is_file()]
+    return [Path(p) for p in glob.glob(str(path))]
+
+
+def fingerprint(path: str, stack: Stack) -> str:
+    """Return what changes when a stack does, as hexadecimal digits.
+
+    Of files their sizes and times of change count; of what lies elsewhere, and of
+    Zarrs, whose files may be millions, the notes and some squares of three sections.
+
+    Parameters
+    ----------
+    path
+        File, folder, glob or URL of the stack.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    """
+    digest = hashlib.sha256(repr((stack.shape, str(stack.dtype))).encode())
+    place = Path(path)
+    zarr = "://" in path or (place.exists() and recognise(place) is ZARR)
+    if zarr:
+        digest.update(json.dumps(stack.metadata, default=str).encode())
+        for values in _squares(stack):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    if "://" not in path:
+        digest.update(repr(_facts_for_digest(place, zarr=zarr)).encode())
+    return digest.hexdigest()
+
+
+def source_state(stack: Stack, *, most: int = MOST_FILES) -> SourceState | None:
+    """Return what the files of a stack are like now; None if it is read from none.
+
+    Parameters
+    ----------
+    most
+        Files that are looked at; of more, those that are evenly spread.
+    """
+    if stack.source is None or not isinstance(stack.data, SectionArray):
+        return None
+    if "://" in stack.source:
+        return SourceState(stack.source, _facts_of_url(stack))
+    files = _all_files(Path(stack.source), stack)
+    step = -(-len(files) // most) or 1
+    facts = (_facts(path) for path in files[::step])
+    return SourceState(stack.source, tuple(f for f in facts if f is not None))
+
+
+def source_states(*stacks: Stack | None) -> list[tuple[Stack, SourceState]]:
+    """Return the states of those stacks that are read from files."""
+    known = [(stack, source_state(stack)) for stack in stacks if stack is not None]
+    return [(stack, state) for stack, state in known if state is not None]
+
+
+def describe_change(
+    stack: Stack, before: SourceState, *, most: int = MOST_FILES
+) -> str:
+    """Return in words what has become of a stack's files; empty if nothing."""
+    now = source_state(stack, most=most)
+    if now == before or now is None:
+        return ""
+    name = before.source.rstrip("/").rpartition("/")[2]
+    if not now.files:
+        return f"{name} is no longer there"
+    then, files = ({f[0]: f[1:] for f in s.files} for s in (before, now))
+    gone = [n for n in then if n not in files]
+    other = [n for n in {**then, **files} if then.get(n) != files.get(n)]
+    if gone and len(gone) == len(other):
+        few = ", ".join(Path(n).name for n in gone[:3])
+        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+        return f"{name}: {few}{more} {'are' if gone[1:] else 'is'} no longer there"
+    return f"{name} was changed or replaced while it was read"
+
+
+def check_sources_after(
+    work: Generator[Record, None, R],
+    *stacks: Stack | None,
+    unread: Callable[[R], Iterable[int]] = lambda _: (),
+) -> Generator[Record, None, R]:
+    """Run `work` to its end; then see whether the files of stacks stayed as they were.
+
+    Parameters
+    ----------
+    unread
+        From the result, the sections that couldn't be read.
+
+    Raises
+    ------
+    SourceChangedError
+        If they did not.
+    """
+    known = source_states(*stacks)
+    try:
+        result = yield from work
+    except (OSError, ValueError):
+        raise_if_changed(known)  # which is why
+        raise
+    raise_if_changed(known, unread=unread(result))
+    return result
+
+
+@contextmanager
+def require_unchanged(*stacks: Stack | None) -> Iterator[None]:
+    """Look at the end whether the files of stacks are what they were at the beginning.
+
+    Raises
+    ------
+    SourceChangedError
+        If they are not, so what was made of them can't be right as a whole.
+    """
+    known = source_states(*stacks)
+    try:
+        yield
+    except (OSError, ValueError):
+        raise_if_changed(known)  # which is why
+        raise
+    raise_if_changed(known)
+
+
+def raise_if_changed(
+    known: Iterable[tuple[Stack, SourceState]], *, unread: Iterable[int] = ()
+) -> None:
+    """Raise if the files of stacks are no longer what they were.
+
+    Parameters
+    ----------
+    unread
+        Sections that couldn't be read, for the message.
+
+    Raises
+    ------
+    SourceChangedError
+        If so.
+    """
+    changes = [describe_change(stack, state) for stack, state in known]
+    words = "; ".join(filter(None, changes))
+    if words:
+        missing = describe_sections(unread)
+        without = f", without {missing}" if missing else ""
+        msg = f"{words}: the result is incomplete{without}"
+        raise SourceChangedError(msg)
+
+
+def describe_sections(sections: Iterable[int]) -> str:
+    """Return sections in words, runs of them as `3…7`; empty for none."""
+    runs: list[list[int]] = []
+    for z in sorted(set(sections)):
+        if runs and runs[-1][1] == z - 1:
+            runs[-1][1] = z
+        else:
+            runs.append([z, z])
+    if not runs:
+        return ""
+    spans = [f"{a}" if a == b else f"{a}…{b}" for a, b in runs]
+    shown = ", ".join(spans[:12]) + (" …" if len(spans) > 12 else "")
+    one = len(runs) == 1 and runs[0][0] == runs[0][1]
+    return f"section {shown}" if one else f"sections {shown}"
+
+
+def _squares(stack: Stack) -> Iterator[Any]:
+    z, y, x = stack.shape
+    for k in sorted({0, z // 2, z - 1}):
+        for part in (0, 1, 2):
+            top, left = (part * max(0, n - SAMPLE) // 2 for n in (y, x))
+            yield stack.data[k, top : top + SAMPLE, left : left + SAMPLE]
+
+
+def _facts_for_digest(path: Path, *, zarr: bool) -> list[FileFacts]:
+    """Return the facts that are part of a fingerprint, which is kept in files."""
+    files = sorted(files_of(path))
+    if path.is_dir() and zarr:
+        files = [p for p in files if p.name == "zarr.json"]
+    stats = [(file.name, file.stat()) for file in files]
+    return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
+
+
+def _facts_of_url(stack: Stack) -> tuple[FileFacts, ...]:
+    """Return what tells a store behind a URL from another: it is opened again."""
+    source = str(stack.source)
+    try:
+        again = open_stack(source, **stack.metadata.get("choice", {}))
+    except (OSError, ValueError):
+        return ()
+    notes = {k: v for k, v in again.metadata.items() if k != "choice"}
+    words = json.dumps([again.shape, str(again.dtype), notes], default=str)
+    return ((f"{source} {words}", 0, 0),)
+
+
+def _all_files(path: Path, stack: Stack) -> list[Path]:
+    """Return all files that a stack is read from, in a fixed order."""
+    further = [Path(p) for p in stack.metadata.get("files", ())]
+    if not path.is_dir():
+        return [*sorted(files_of(path)), *further]
+    if not _is_zarr(path):
+        return [*sorted(files_of(path)), *further]
+    return [*_files_of_zarr(path, stack.metadata.get("choice", {})), *further]
+
+
+def _is_zarr(path: Path) -> bool:
+    try:
+        return recognise(path) is ZARR
+    except (OSError, UnreadableError):
+        return False
+
+
+def _files_of_zarr(path: Path, choice: dict[str, Any]) -> list[Path]:
+    """Return notes and chunks; labels are others' unless they are what is read."""
+    own = str(choice.get("dataset", ""))
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        if "labels" not in own.split("/"):
+            folders[:] = [name for name in folders if name != "labels"]
+        folders.sort()
+        found += [Path(folder, name) for name in sorted(names)]
+        if len(found) >= MOST_FILES:
+            break
+    return found[:MOST_FILES]
+
+
+def _facts(path: Path) -> FileFacts | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return str(path), found.st_size, found.st_mtime_ns

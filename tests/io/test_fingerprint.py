@@ -1,0 +1,208 @@
+"""What a stack is known by, and that it is noticed when its files change or go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import fsspec
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_emseg.core.records import Record, SectionDone, drain
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, save_stack, saving
+from napari_emseg.io.fingerprint import (
+    SourceChangedError,
+    describe_sections,
+    fingerprint,
+    require_unchanged,
+    source_state,
+)
+
+
+def touch(path: Path) -> None:
+    """Change the time of change as writing would, however coarse the clock is."""
+    found = path.stat()
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
+
+
+def folder_of(path: Path, stack: np.ndarray) -> Path:
+    path.mkdir()
+    for z, section in enumerate(stack):
+        tifffile.imwrite(path / f"s{z}.tif", section)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr", "a.h5", "a.mrc", "sections"])
+def test_a_source_that_stays_is_no_error(tmp_path, stack, name) -> None:
+    path = tmp_path / name
+    made = folder_of(path, stack) if name == "sections" else save_stack(path, stack)
+    opened = open_stack(made)
+    with require_unchanged(opened):
+        assert opened.data[:].any()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.zarr", "a.h5", "a.mrc", "sections"])
+def test_a_source_that_goes_away_is_named(tmp_path, stack, name) -> None:
+    path = tmp_path / name
+    made = folder_of(path, stack) if name == "sections" else save_stack(path, stack)
+    opened = open_stack(made)
+    with (
+        pytest.raises(SourceChangedError, match=f"{name} is no longer there"),
+        require_unchanged(opened),
+    ):
+        made.rename(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [("a.tif", ""), ("a.zarr", "0/c/2/0/0"), ("a.zarr", "zarr.json"), ("s", "s3.tif")],
+)
+def test_a_source_that_changes_is_named(tmp_path, stack, name, inside) -> None:
+    path = tmp_path / name
+    made = folder_of(path, stack) if name == "s" else save_stack(path, stack)
+    opened = open_stack(made)
+    with (
+        pytest.raises(SourceChangedError, match=f"{name} was changed or replaced"),
+        require_unchanged(opened),
+    ):
+        touch(made / inside if inside else made)
+
+
+def test_a_section_that_goes_away_is_named(tmp_path, stack) -> None:
+    opened = open_stack(folder_of(tmp_path / "s", stack))
+    with (
+        pytest.raises(SourceChangedError, match=r"s: s3\.tif is no longer there"),
+        require_unchanged(opened),
+    ):
+        (tmp_path / "s" / "s3.tif").unlink()
+
+
+def test_labels_that_are_added_to_an_image_change_nothing(tmp_path, stack) -> None:
+    opened = open_stack(save_stack(tmp_path / "a.zarr", stack))
+    with require_unchanged(opened):
+        zarr.open_group(tmp_path / "a.zarr" / "labels", mode="w")
+
+
+def test_arrays_come_from_no_file(stack) -> None:
+    assert source_state(Stack(stack)) is None
+    assert source_state(Stack(stack, source="/no/such/file.tif")) is None
+
+
+def test_another_error_is_not_hidden(tmp_path, stack) -> None:
+    made = save_stack(tmp_path / "a.tif", stack)
+
+    def fail() -> None:
+        with require_unchanged(open_stack(made)):
+            made.unlink()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+
+
+def test_what_is_saved_of_a_source_that_changed_gets_no_name(tmp_path, stack) -> None:
+    made = save_stack(tmp_path / "a.zarr", stack)
+    work = saving(tmp_path / "b.tif", open_stack(made))
+
+    def touch_in_mid_run(record: Record) -> None:
+        if isinstance(record, SectionDone) and record.done == 2:
+            touch(made / "zarr.json")
+
+    with pytest.raises(SourceChangedError, match="incomplete"):
+        drain(work, touch_in_mid_run)
+    assert not (tmp_path / "b.tif").exists()
+
+
+def test_fingerprints_tell_stacks_apart(tmp_path, stack) -> None:
+    found = set()
+    for nth, values in enumerate((stack, stack + 1)):
+        for name in ("a.tif", "a.zarr"):
+            path = tmp_path / f"{nth}" / name
+            path.parent.mkdir(exist_ok=True)
+            save_stack(path, values)
+            digits = fingerprint(str(path), open_stack(path))
+            assert digits == fingerprint(str(path), open_stack(path))
+            found.add(digits)
+    assert len(found) == 4
+
+
+def test_a_glob_has_a_fingerprint(tmp_path, stack) -> None:
+    folder_of(tmp_path / "s", stack)
+    place = str(tmp_path / "s" / "*.tif")
+    before = fingerprint(place, open_stack(place))
+    touch(tmp_path / "s" / "s1.tif")
+    assert fingerprint(place, open_stack(place)) != before
+
+
+def test_sections_in_words() -> None:
+    assert describe_sections([]) == ""
+    assert describe_sections([4]) == "section 4"
+    assert describe_sections([9, 1, 2, 3]) == "sections 1…3, 9"
+
+
+def test_a_zarr_whose_store_is_gone_is_unreadable(tmp_path, stack) -> None:
+    made = save_stack(tmp_path / "a.zarr", stack)
+    opened = open_stack(made)
+    shutil.move(made, tmp_path / "b.zarr")
+    with pytest.raises(OSError, match="section 2: the store is no longer there"):
+        opened.section(2)
+    with pytest.raises(OSError, match="no longer there"):
+        opened.data[2, 3:5, 3:5]
+    shutil.move(tmp_path / "b.zarr", made)
+    np.testing.assert_array_equal(opened.section(2), stack[2])
+
+
+def test_a_missing_chunk_of_a_zarr_that_is_there_holds_the_fill_value(
+    tmp_path, stack
+) -> None:
+    made = save_stack(tmp_path / "a.zarr", stack)
+    shutil.rmtree(made / "0" / "c" / "2")
+    opened = open_stack(made)
+    assert not opened.section(2).any()
+    np.testing.assert_array_equal(opened.section(3), stack[3])
+
+
+def test_a_zarr_that_is_out_of_reach_is_unreadable(stack) -> None:
+    store = zarr.storage.FsspecStore.from_url("memory://a.zarr")
+    array = zarr.create_array(
+        store, data=stack, chunks=(1, 20, 33), fill_value=0, overwrite=True
+    )
+    opened = open_stack("memory://a.zarr")
+    np.testing.assert_array_equal(opened.section(1), stack[1])
+    state = source_state(opened)
+    fsspec.filesystem("memory").rm("/a.zarr", recursive=True)
+    with pytest.raises(OSError, match="can't be reached"):
+        opened.section(2)
+    assert source_state(opened) != state
+    assert array.shape == stack.shape
+
+
+def test_a_part_of_a_virtual_dataset_that_is_gone_is_unreadable(
+    tmp_path, stack
+) -> None:
+    layout = h5py.VirtualLayout(stack.shape, stack.dtype)
+    for z, section in enumerate(stack):
+        with h5py.File(tmp_path / f"s{z}.h5", "w") as file:
+            file["d"] = section
+        layout[z] = h5py.VirtualSource(f"s{z}.h5", "d", section.shape)
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_virtual_dataset("raw", layout)
+    opened = open_stack(tmp_path / "all.h5")
+    np.testing.assert_array_equal(opened.data[:], stack)
+    with (
+        pytest.raises(SourceChangedError, match=r"s3\.h5 is no longer there"),
+        require_unchanged(opened),
+    ):
+        (tmp_path / "s3.h5").unlink()
+    with pytest.raises(OSError, match=r"section 3: a part of it lies in .*s3\.h5"):
+        opened.section(3)
+    np.testing.assert_array_equal(opened.section(2), stack[2])
+    again = open_stack(tmp_path / "all.h5")
+    with pytest.raises(OSError, match=r"s3\.h5, which is not there"):
+        again.section(3)
