@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from napari_emseg.batch.inputs import find_inputs
 from napari_emseg.io import open_stack
 
 NAMES = ["s1", "s2", "s10", "s11", "s100"]
@@ -47,6 +48,21 @@ def test_glob(folder: Path, stack: np.ndarray) -> None:
 def test_brackets_in_a_name_are_no_glob(tmp_path: Path, stack: np.ndarray) -> None:
     tifffile.imwrite(tmp_path / "a[1].tif", stack, photometric="minisblack")
     assert open_stack(tmp_path / "a[1].tif").shape == stack.shape
+
+
+@pytest.mark.parametrize("name", ["raw[1]", "a?b", "[x]*"])
+def test_brackets_in_a_folder_are_no_glob(
+    tmp_path: Path, stack: np.ndarray, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    for z in range(5):
+        Image.fromarray(stack[z]).save(tmp_path / name / f"s[{z}].png")
+    everything = open_stack(f"{tmp_path}/{name}/*.png")
+    np.testing.assert_array_equal(everything.data[:], stack)
+    brackets = open_stack(f"{tmp_path}/{name}/s[[]?].png")
+    np.testing.assert_array_equal(brackets.data[:], stack)
+    found = find_inputs([f"{tmp_path}/{name}/*.png"])
+    assert [Path(one.path).name for one in found] == [f"s[{z}].png" for z in range(5)]
 
 
 @pytest.mark.parametrize("broken", [b"", b"\x89PNG\r\n\x1a\n", b"hello"])

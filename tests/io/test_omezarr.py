@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -61,6 +63,55 @@ def test_levels_and_voxel_size(tmp_path: Path, stack: np.ndarray, write: Any) ->
     with pytest.raises(ValueError, match=r"a\.zarr: level must be 0\.\.1, got 2"):
         open_stack(path, level=2)
     assert describe(path).items[0].shapes == ((5, 20, 33), (5, 10, 17))
+
+
+def test_level_that_is_missing(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack, stack[:, ::2, ::2], stack[:, ::4, ::4]])
+    shutil.rmtree(path / "1")
+    np.testing.assert_array_equal(open_stack(path).data[:], stack)
+    assert describe(path).items[0].shapes == ((5, 20, 33), (5, 5, 9))
+    shutil.rmtree(path / "0")
+    with pytest.raises(OSError, match=r"a\.zarr: scale level 0 is missing"):
+        open_stack(path)
+
+
+@pytest.mark.parametrize("shape", [(20, 33, 1), (5, 20, 33, 1), (1, 5, 20, 33)])
+def test_axes_of_length_1(
+    tmp_path: Path, stack: np.ndarray, shape: tuple[int, ...]
+) -> None:
+    expected = stack[: 5 if 5 in shape else 1]
+    zarr.create_array(tmp_path / "a.zarr", data=expected.reshape(shape))
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.zarr").data[:], expected)
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "a.ozx"])
+@pytest.mark.parametrize("inside", ["", "raw/a.zarr"])
+def test_zipped(tmp_path: Path, stack: np.ndarray, name: str, inside: str) -> None:
+    _v05(tmp_path / "a.zarr", [stack, stack[:, ::2, ::2]])
+    with ZipFile(tmp_path / name, "w") as packed:
+        for file in (tmp_path / "a.zarr").rglob("*"):
+            packed.write(file, Path(inside) / file.relative_to(tmp_path / "a.zarr"))
+    opened = open_stack(tmp_path / name)
+    assert opened.name == "a"
+    assert opened.voxel_size_nm == pytest.approx((40, 5, 4))
+    np.testing.assert_array_equal(opened.data[:], stack)
+    small = open_stack(tmp_path / name, level=1)
+    np.testing.assert_array_equal(small.section(2), stack[2, ::2, ::2])
+
+
+def test_zip_of_something_else(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("read.me", "no picture")
+    with pytest.raises(OSError, match=r"a\.zip: is a zip file without a Zarr in it"):
+        open_stack(tmp_path / "a.zip")
+
+
+def test_zip_that_unpacks_to_much_more(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "a.ozx", "w", ZIP_DEFLATED) as packed:
+        packed.writestr("zarr.json", bytes(2**25))
+    with pytest.raises(OSError, match=r"a\.ozx: holds zarr\.json, which unpacks to"):
+        open_stack(tmp_path / "a.ozx")
 
 
 def test_scale_of_all_levels_multiplies(tmp_path: Path, stack: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -294,3 +295,13 @@ def test_min_is_white_against_the_same_stack(shared_data: Path) -> None:
         stored = tif.pages[7].asarray()
     found = open_stack(bench / "miniswhite.tif").section(7)
     np.testing.assert_array_equal(found, 255 - stored)
+
+
+@pytest.mark.parametrize("place", ["a.n5", "a.n5/raw/s0", "renamed"])
+def test_n5_is_named(tmp_path: Path, place: str) -> None:
+    level = {"dimensions": [9, 8, 5], "blockSize": [9, 8, 5], "dataType": "uint8"}
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    (folder / "attributes.json").write_text(json.dumps(level))
+    with pytest.raises(OSError, match="is N5, which isn't read; Fiji opens it"):
+        open_stack(folder)

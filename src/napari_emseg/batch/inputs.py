@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import ChoiceNeeded, open_stack
-from napari_emseg.io.folder import natural
+from napari_emseg.io.folder import find_files, natural
 from napari_emseg.io.reading import SUFFIXES
 
 PROJECT = ".emseg"
@@ -145,7 +144,7 @@ def _paths(word: str) -> list[str]:
     if place.exists():
         return [str(place)]
     if any(c in word for c in "*?["):
-        found = sorted((Path(p) for p in glob.glob(str(place))), key=natural)
+        found = sorted(find_files(word), key=natural)
         if found:
             return [str(p) for p in found]
         msg = f"no file matches {word}"

@@ -6,7 +6,6 @@ every run asks at its end whether its files stayed as they were while it read th
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import numpy as np
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.folder import find_files
 from napari_emseg.io.reading import ZARR, open_stack, recognise
 from napari_emseg.io.sections import SectionArray
 
@@ -70,7 +70,7 @@ def files_of(source: str | Path) -> list[Path]:
         return [path]
     if path.is_dir():
         return [p for p in path.iterdir() if p.is_file()]
-    return [Path(p) for p in glob.glob(str(path))]
+    return find_files(str(path))
 
 
 def fingerprint(path: str, stack: Stack) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +25,26 @@ def natural(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
 
+def find_files(pattern: str) -> list[Path]:
+    """Return what matches a pattern such as `raw/*.png`.
+
+    Brackets in the names of folders that exist are no pattern; nor are any, if nothing
+    matches them as one.
+    """
+    place = Path(pattern).expanduser()
+    folder, rest = Path(), list(place.parts)
+    while len(rest) > 1 and (folder / rest[0]).exists():
+        folder /= rest.pop(0)
+    start, end = glob.escape(str(folder)), os.path.join(*rest)
+    for wanted in (end, end.replace("[", "[[]")):
+        if found := glob.glob(os.path.join(start, wanted)):
+            return [Path(p) for p in found]
+    return []
+
+
 def contents(path: Path) -> Contents:
     """Return the sections of a folder as one volume."""
-    known = {s for f in FORMATS for s in f.suffixes}
+    known = {s for f in FORMATS if f.module != "omezarr" for s in f.suffixes}
     files = [
         p
         for p in path.iterdir()

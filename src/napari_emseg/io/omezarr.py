@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
+from zipfile import ZipFile
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ZipStore
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
@@ -29,6 +30,12 @@ from napari_emseg.io.volumes import (
 
 Notes: TypeAlias = dict[str, Any]
 
+MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+"""Files that make a folder a Zarr."""
+
+MOST_PACKED, SMALL = 1000, 2**24
+"""Larger files in a zip may unpack to so many times their size at most."""
+
 _DEEPEST = 4
 """Groups in groups that are looked into: plates have row, well and field."""
 
@@ -41,9 +48,12 @@ def contents(path: Path | str) -> Contents:
     Parameters
     ----------
     path
-        Of a folder, or a URL that fsspec knows.
+        Of a folder, a zipped one, or a URL that fsspec knows.
     """
-    root = zarr.open(path, mode="r")
+    if isinstance(path, Path) and path.is_file():
+        root = zarr.open(ZipStore(path, mode="r"), path=_root_in_zip(path), mode="r")
+    else:
+        root = zarr.open(path, mode="r")
     if isinstance(root, zarr.Array):
         return Contents((_array(root, ""),), provenance=_provenance(root))
     volumes = tuple(_walk(root, ""))
@@ -58,6 +68,29 @@ def contents(path: Path | str) -> Contents:
         question="holds several images",
         provenance=_provenance(root),
     )
+
+
+def _root_in_zip(path: Path) -> str:
+    """Return the folder of a zip file in which the Zarr lies; mostly the top.
+
+    Raises
+    ------
+    UnreadableError
+        If there is no Zarr in it, or it would unpack to much more than it is.
+    """
+    with ZipFile(path) as packed:
+        for entry in packed.infolist():
+            bomb = entry.file_size > MOST_PACKED * max(1, entry.compress_size)
+            if bomb and entry.file_size > SMALL:
+                msg = f"holds {entry.filename}, which unpacks to {entry.file_size:,} B"
+                raise UnreadableError(msg)
+        names = [PurePosixPath(name) for name in packed.namelist()]
+    roots = {name.parent.as_posix() for name in names if name.name in MARKS}
+    if not roots:
+        msg = "is a zip file without a Zarr in it; unpack it, and open what is inside"
+        raise UnreadableError(msg)
+    root = min(roots, key=lambda folder: (folder.count("/"), len(folder)))
+    return "" if root == "." else root
 
 
 def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
@@ -138,10 +171,13 @@ class _Present:
 
 def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
     levels = []
-    for dataset in notes["datasets"]:
-        array = group[dataset["path"]]
+    for nth, dataset in enumerate(notes["datasets"]):
+        array = group.get(dataset["path"])
+        if array is None and nth > 0:
+            continue  # a smaller copy was never written, or was left out
         if not isinstance(array, zarr.Array):
-            msg = f"scale level {dataset['path']} is not an array"
+            what = "is missing" if array is None else "is not an array"
+            msg = f"scale level {dataset['path']} {what}"
             raise UnreadableError(msg)
         axes = _axes(notes, array.ndim)
         lengths, shift = _placed(notes, dataset, array.ndim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob as globbing
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,6 +76,7 @@ FORMATS: tuple[Format, ...] = (
     Format("MRC", (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"), _is_mrc, "mrc"),
     Format("DM", (".dm3", ".dm4"), _is_dm, "dm"),
     Format("npy", (".npy",), _begins(b"\x93NUMPY"), "npy"),
+    Format("OME-Zarr", (".ozx", ".zarr.zip"), _begins(b"PK\3\4"), "omezarr"),
     Format("compressed", (".gz", ".bz2"), _begins(b"\x1f\x8b", b"BZh"), "compressed"),
 )
 ZARR = Format("OME-Zarr", (".zarr",), lambda head: False, "omezarr")
@@ -97,7 +97,10 @@ def recognise(path: Path) -> Format:
     """
     if path.is_dir():
         marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
-        return ZARR if any((path / mark).exists() for mark in marks) else FOLDER
+        if any((path / mark).exists() for mark in marks):
+            return ZARR
+        _refuse_n5(path)
+        return FOLDER
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head:
@@ -107,6 +110,21 @@ def recognise(path: Path) -> Format:
         if known.recognises(head):
             return known
     return _by_name(path, head)
+
+
+def _refuse_n5(folder: Path) -> None:
+    """Refuse a folder that is N5, or lies in one."""
+    notes = folder / "attributes.json"
+    inside = any(place.suffix.lower() == ".n5" for place in (folder, *folder.parents))
+    if not inside and notes.is_file():
+        head = notes.read_bytes()[:HEAD]
+        inside = b'"blockSize"' in head or b'"n5"' in head
+    if inside:
+        msg = (
+            "is N5, which isn't read; Fiji opens it by File › Import › "
+            "HDF5/N5/Zarr/OME-NGFF, and saves it as OME-Zarr or HDF5"
+        )
+        raise UnreadableError(msg)
 
 
 def _by_name(path: Path, head: bytes) -> Format:
@@ -251,13 +269,13 @@ def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
         return _look_at_url(text)
     place = Path(text).expanduser()
     if not place.exists() and any(c in text for c in "*?["):
-        found = [Path(p) for p in globbing.glob(str(place))]
+        from napari_emseg.io.folder import contents_of_files, find_files
+
+        found = find_files(text)
         if not found:
             msg = f"no file matches {text}"
             raise FileNotFoundError(msg)
         if len(found) > 1:
-            from napari_emseg.io.folder import contents_of_files
-
             with clear_errors(text):
                 return text, text, FOLDER, contents_of_files(found, text)
         place = found[0]
@@ -285,6 +303,10 @@ def _look_at_url(url: str) -> tuple[str, str, Format, Contents]:
 def _stem(name: str) -> str:
     """Return a file's name without its known endings."""
     stem = Path(name).name
-    while (cut := Path(stem)).suffix.lower() in (*SUFFIXES, ".ome") and cut.stem:
+    while (cut := Path(stem)).suffix.lower() in (
+        *SUFFIXES,
+        ".ome",
+        ".zip",
+    ) and cut.stem:
         stem = cut.stem
     return stem
