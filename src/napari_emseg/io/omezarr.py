@@ -85,12 +85,11 @@ def _root_in_zip(path: Path) -> str:
                 msg = f"holds {entry.filename}, which unpacks to {entry.file_size:,} B"
                 raise UnreadableError(msg)
         names = [PurePosixPath(name) for name in packed.namelist()]
-    roots = {name.parent.as_posix() for name in names if name.name in MARKS}
+    roots = {name.parent for name in names if name.name in MARKS}
     if not roots:
         msg = "is a zip file without a Zarr in it; unpack it, and open what is inside"
         raise UnreadableError(msg)
-    root = min(roots, key=lambda folder: (folder.count("/"), len(folder)))
-    return "" if root == "." else root
+    return "/".join(min(roots, key=lambda folder: (len(folder.parts), folder)).parts)
 
 
 def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
