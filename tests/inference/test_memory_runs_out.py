@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import Predictor
 from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import is_device_lost, is_out_of_memory
+from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.models.weights import Weights
 
 CUDA = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total")
@@ -32,6 +34,28 @@ MESSAGES = [
         "Failed to allocate 33554432 bytes of memory"
     ),
     RuntimeError("std::bad_alloc"),
+    # oneDNN in PyTorch 2.13.0, with `ulimit -v 950000`
+    RuntimeError("could not create a primitive"),
+    # OpenVINO 2026.4.1, with `ulimit -v` between 1000000 and 1200000
+    RuntimeError(
+        "Exception from src/inference/src/cpp/infer_request.cpp:246:\n"
+        "Exception from src/bindings/python/src/pyopenvino/core/infer_request.hpp:55:\n"
+        "Caught exception: Exception from src/plugins/intel_cpu/src/node.cpp:823:\n"
+        "[CPU] Convolution node with name 'Multiply_43642' can't alloc"
+    ),
+    RuntimeError(
+        "Exception from src/inference/src/cpp/core.cpp:117:\n"
+        "Exception from src/inference/src/dev/plugin.cpp:54:\n"
+        "Resource temporarily unavailable"
+    ),
+    RuntimeError("can't start new thread"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+OTHERS = [
+    RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+    RuntimeError("Given groups=1, weight of size [2, 1, 3, 3], expected input to have"),
+    OSError(errno.ENOENT, "No such file or directory"),
+    ValueError("not enough memory of the past"),
 ]
 LOST = [
     RuntimeError("CUDA error: unspecified launch failure"),
@@ -189,6 +213,53 @@ def test_lack_of_memory_is_known_by_its_words(error: BaseException) -> None:
 def test_a_lost_device_is_known_by_its_words(error: BaseException) -> None:
     assert is_device_lost(error)
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_torch_takes_over_where_openvino_runs_out_of_memory(
+    weights: Weights,
+    stack: Stack,
+    expected: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RuntimeError("[CPU] Convolution node with name 'a' can't alloc")
+    first, last = Blur(fails=lambda shape: error), Blur()
+    first.name, last.name = "openvino", "torch"
+    monkeypatch.setattr(
+        "napari_emseg.inference.predictor.load_runtime",
+        lambda _, settings: last if settings.runtime == "torch" else first,
+    )
+    records, found = run(weights, stack, roi=CORNER)
+    np.testing.assert_allclose(found, expected[:, *CORNER], atol=1e-6)
+    said = notes(records)
+    assert "tiles of" in said[0]
+    assert said[-1].startswith("out of memory on cpu (openvino): going on with torch")
+
+
+def test_a_section_that_finds_no_memory_is_opened_again(
+    weights: Weights,
+    stack: Stack,
+    blur: Blur,
+    expected: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_section, tried = SectionReader.open, []
+
+    def opening(self: SectionReader, z: int) -> Section:
+        tried.append(z)
+        if tried.count(1) == 1 and z == 1:
+            raise MemoryError
+        return open_section(self, z)
+
+    monkeypatch.setattr(SectionReader, "open", opening)
+    _, found = run(weights, stack)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert tried == [0, 1, 1, 2]
+    assert blur.released >= 1
 
 
 def test_torchs_own_error_is_known() -> None:

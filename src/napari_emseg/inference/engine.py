@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from time import perf_counter
 
@@ -15,7 +15,7 @@ from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
 from napari_emseg.inference.scope import Scope
-from napari_emseg.inference.sections import SectionReader
+from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.inference.tasks import Piece, Ready, Skipped, Task
 
 ENOUGH_PIXELS = 500 * 500
@@ -30,9 +30,9 @@ class Engine:
 
     Parameters
     ----------
-    fallback
-        Loads the runtime to end with when the device has too little memory or is lost,
-        and says what may be used there; None if this is the last one already.
+    fallbacks
+        Each loads a runtime that needs less, and says what may be used there: the next
+        is taken when there is too little memory for this one, or its device is lost.
     shapes
         Of batches that the runtime has had in other runs. The first of a shape takes
         several times as long: kernels are chosen, and memory is asked for.
@@ -43,14 +43,14 @@ class Engine:
         scope: Scope,
         runtime: Runtime,
         limits: Limits,
-        fallback: Callable[[], tuple[Runtime, Limits]] | None,
+        fallbacks: Sequence[Callable[[], tuple[Runtime, Limits]]],
         shapes: set[tuple[int, ...]] | None = None,
     ) -> None:
         self.runtime = runtime
         self.limits = limits
         self._scope = scope
         self._geometry = runtime.geometry
-        self._fallback = fallback
+        self._fallbacks = deque(fallbacks)
         self._shapes = set() if shapes is None else shapes
         self._planned: tuple[Limits, TilePlan] | None = None
         self._seconds = {True: 0.0, False: 0.0}
@@ -105,7 +105,7 @@ class Engine:
             self._tiles_read += left
             self._sections_read += 1
             try:
-                section = reader.open(z)
+                section = self._open(reader, z)
                 if section.blank:
                     yield Skipped(z, "it is blank", damaged=False, tiles=left)
                     continue
@@ -116,6 +116,14 @@ class Engine:
                     yield ready
             except (OSError, ValueError) as e:
                 yield Skipped(z, str(e), damaged=True, tiles=left)
+
+    def _open(self, reader: SectionReader, z: int) -> Section:
+        """Open a section; where memory is short, without what the runtime holds."""
+        try:
+            return reader.open(z)
+        except MemoryError:
+            self.runtime.release()
+            return reader.open(z)
 
     def compute(
         self, items: Generator[Ready | Skipped, None, None]
@@ -181,7 +189,7 @@ class Engine:
         try:
             start = perf_counter()
             outputs = self.runtime(batch)
-        except (MemoryError, RuntimeError) as e:
+        except (MemoryError, RuntimeError, OSError) as e:
             lost = is_device_lost(e)
             if not lost and not is_out_of_memory(e):
                 raise
@@ -202,7 +210,7 @@ class Engine:
 
     def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:
         n, _, y, x = shape
-        device = self.runtime.device
+        device, name = self.runtime.device, self.runtime.name
         if not lost:
             self.runtime.release()
         limits = None if lost else lowered(self.limits, self._geometry, (y, x), n)
@@ -214,11 +222,11 @@ class Engine:
                     f"{limits.tile} px instead of {max(y, x)}; finished tiles are kept"
                 )
             return f"out of memory on {device}: going on with {limits.batch} at once"
-        if self._fallback is None:
+        if not self._fallbacks:
             return None
-        self.runtime, self.limits = self._fallback()
-        self._fallback = None
+        self.runtime, self.limits = self._fallbacks.popleft()()
         why = "the device stopped working" if lost else "out of memory"
+        device = device if device != self.runtime.device else f"{device} ({name})"
         return (
             f"{why} on {device}: going on with {self.runtime.name} on "
             f"{self.runtime.device}; finished tiles are kept"

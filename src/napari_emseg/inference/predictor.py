@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -212,15 +212,20 @@ class Predictor:
         runtime = self.runtime(settings)
         limits = _limits(scope, settings, runtime, kept)
 
-        def on_cpu() -> tuple[Runtime, Limits]:
+        def instead(**less: str) -> tuple[Runtime, Limits]:
             self._loaded.clear()
             self._shapes.clear()
-            last = self._load(settings.model_copy(update={"device": "cpu"}))
-            return last, _limits(scope, settings, last, kept)
+            other = self._load(settings.model_copy(update={"device": "cpu", **less}))
+            return other, _limits(scope, settings, other, kept)
 
-        fallback = None if runtime.device == "cpu" else on_cpu
+        ways: list[Callable[[], tuple[Runtime, Limits]]] = []
+        if runtime.device != "cpu":
+            ways.append(instead)
+        if runtime.name == "openvino" or (ways and settings.runtime == "auto"):
+            # needs less memory than OpenVINO, which is as good where there is enough
+            ways.append(lambda: instead(runtime="torch"))
         shapes = self._shapes.setdefault(id(runtime), set())
-        return Engine(scope, runtime, limits, fallback, shapes)
+        return Engine(scope, runtime, limits, ways, shapes)
 
     def _note_speed(self, engine: Engine, settings: PredictSettings) -> None:
         """Remember how fast a run was, unless only a slow first window tells."""

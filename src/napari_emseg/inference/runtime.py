@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from importlib.util import find_spec
 from typing import Protocol
@@ -41,10 +42,15 @@ class Runtime(Protocol):
 
 
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|not enough memory|can'?t allocate|cannot allocate|"
-    r"could not allocate|failed to allocate|bad_alloc|alloc_cpu",
+    r"out of memory|not enough memory|bad_alloc|alloc_cpu|"
+    r"(can'?t|cannot|could not|couldn'?t|failed to|unable to) alloc|"
+    # oneDNN in PyTorch, which says no more when its scratchpad can't be had
+    r"could not create a primitive|could not create a memory object|"
+    # no room for the stack of a thread
+    r"resource temporarily unavailable|can'?t start new thread",
     re.IGNORECASE,
 )
+"""What PyTorch, CUDA, MPS, oneDNN and OpenVINO say when there is too little memory."""
 
 _DEVICE_LOST = re.compile(
     r"CUDA error|CUDA driver error|cuDNN error|cublas|device lost|Metal .*error",
@@ -54,6 +60,8 @@ _DEVICE_LOST = re.compile(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a lack of memory, on any device, from other errors."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and _OUT_OF_MEMORY.search(str(error)) is not None
@@ -102,8 +110,8 @@ def _on_cpu(weights: Weights, settings: PredictSettings, *notes: str) -> Runtime
     if _takes_openvino(settings):
         try:
             return OpenVinoRuntime(network, threads=threads, notes=notes)
-        except (ImportError, RuntimeError) as e:
-            if settings.runtime == "openvino":
+        except (ImportError, RuntimeError, MemoryError) as e:
+            if settings.runtime == "openvino" and not is_out_of_memory(e):
                 msg = f"OpenVINO can't run {weights.card.name}: {_first_line(e)}"
                 raise ValueError(msg) from e
             notes += (f"running on PyTorch, since OpenVINO failed: {_first_line(e)}",)
@@ -126,4 +134,6 @@ def _takes_openvino(settings: PredictSettings) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    if is_out_of_memory(error):
+        return "out of memory"
     return str(error).strip().split("\n")[0]
