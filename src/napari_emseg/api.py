@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.cells import segment_stack
 from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -270,9 +271,8 @@ def finetune(
         invert=settings.invert,
     )
     if output is None:
-        output = (
-            Path(mkdtemp(prefix="emseg-")) / f"{parent.card.name}-tuned.safetensors"
-        )
+        stem = file_stem(parent.card.name, "weights")
+        output = Path(mkdtemp(prefix="emseg-")) / f"{stem}-tuned.safetensors"
     work = finetune_weights(
         parent,
         [known],

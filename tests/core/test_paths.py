@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from napari_emseg.core.paths import (
     UnsafePathError,
+    file_stem,
     is_link,
     path_inside,
     read_bounded,
@@ -107,6 +108,22 @@ def test_message_names_folder_name_and_reason_in_one_line(tmp_path):
     assert len(message) < 1000
 
 
+@given(st.text(max_size=200))
+@example("/home/x/.config/evil")
+@example("../../evil")
+@example("...")
+def test_any_name_becomes_that_of_a_file(name):
+    made = f"{file_stem(name, 'weights')}.safetensors"
+    assert path_inside(Path("/f"), made) == Path("/f") / made
+    assert "/" not in made
+
+
+def test_names_of_files_stay_as_they_are():
+    assert file_stem("isbi2012-unet v2.1", "x") == "isbi2012-unet v2.1"
+    assert file_stem("../a/b", "x") == "a_b"
+    assert file_stem("..", "x") == "x"
+
+
 @pytest.fixture
 def mine(tmp_path) -> Path:
     """A folder of the user's own, to which links lead."""
@@ -187,6 +204,8 @@ def test_bounded_reading(theirs):
     assert read_bounded(file, 5) == b"12345"
     with pytest.raises(UnsafePathError, match="5 bytes; at most 4"):
         read_bounded(file, 4)
+    with pytest.raises(FileNotFoundError):
+        read_bounded(theirs / "y", 4)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -343,9 +344,12 @@ def test_rounds_of_a_project_and_of_no_project_stay_apart(
 def test_a_list_that_cant_be_written_is_said_and_harms_nothing(
     session: Session, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
     learning = session.learning
-    learning.folder = tmp_path / "file"
+    learning.folder = tmp_path / "own"
     session.review(0)
     learning.start().work.close()
+    shutil.rmtree(tmp_path / "own")
+    (tmp_path / "own").write_text("in the way")
+    learning.changed.emit()
+    learning.ledger.changed.emit()
     assert "can't be written" in learning.ledger.trouble

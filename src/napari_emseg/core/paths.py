@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from napari_emseg.core.atomic import remove_tree
 
 _MOUNT_POINT = 0xA0000003
 """`stat.IO_REPARSE_TAG_MOUNT_POINT`, which only Windows has: a junction."""
@@ -70,10 +71,18 @@ def remove_inside(
     """
     path = _named(folder, name, allowed)
     _refuse_links(folder, path.parent)
-    if path.is_dir() and not is_link(path):
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    remove_tree(path)
+
+
+def file_stem(name: str, default: str) -> str:
+    """Return a name as one of a file, without ending: letters, digits and `_.+- `.
+
+    Parameters
+    ----------
+    default
+        What stands for a name of which nothing is left.
+    """
+    return re.sub(r"[^\w.+ -]+", "_", name)[:100].strip("_. ") or default
 
 
 def is_link(path: Path) -> bool:
@@ -98,18 +107,32 @@ def read_bounded(path: Path, most: int) -> bytes:
     Raises
     ------
     UnsafePathError
-        If it is larger, or no file: a pipe would be waited for, a device has no end.
+        If it is larger, or no regular file.
     OSError
         If it can't be read.
+    """
+    size = size_of_regular(path)
+    if size > most:
+        msg = f"{path} has {size} bytes; at most {most} are expected there"
+        raise UnsafePathError(msg)
+    return path.read_bytes()
+
+
+def size_of_regular(path: Path) -> int:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    UnsafePathError
+        If it is no file: a pipe would be waited for, a device has no end.
+    OSError
+        If it isn't there, or can't be looked at.
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         msg = f"{path} is no regular file"
         raise UnsafePathError(msg)
-    if found.st_size > most:
-        msg = f"{path} has {found.st_size} bytes; at most {most} are expected there"
-        raise UnsafePathError(msg)
-    return path.read_bytes()
+    return found.st_size
 
 
 def _named(folder: Path, name: str, allowed: re.Pattern[str] | None) -> Path:

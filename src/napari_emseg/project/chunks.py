@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from imagecodecs import ZstdError, zstd_decode, zstd_encode
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
+from napari_emseg.core.paths import read_bounded
 from napari_emseg.edit.area import Area, within
 from napari_emseg.io.errors import UnreadableError
 
@@ -20,6 +22,9 @@ CHUNK = 512
 
 LEVEL = 1
 """Of compression: labels shrink fifty times at the quickest."""
+
+META_BYTES = 2**16
+"""An array's own description is smaller."""
 
 Place = tuple[int, int, int]
 """Section, row and column of a chunk, counted in chunks."""
@@ -51,6 +56,8 @@ class Chunked:
     ----------
     folder
         Of the Zarr.
+    shape, dtype
+        As it was made.
 
     Raises
     ------
@@ -58,19 +65,11 @@ class Chunked:
         If it is missing, damaged, or not as `create_array` made it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shape: tuple[int, int, int], dtype: str) -> None:
         self._folder = folder
-        try:
-            array = zarr.open_array(folder, mode="r", zarr_format=3)
-        except (OSError, ValueError, KeyError) as e:
-            msg = f"{folder} is missing or damaged: {e}"
-            raise UnreadableError(msg) from e
-        if array.chunks != (1, CHUNK, CHUNK) or array.ndim != 3:
-            msg = f"{folder}: chunks of {array.chunks} are not a project's"
-            raise UnreadableError(msg)
-        z, y, x = array.shape
-        self.shape: tuple[int, int, int] = (z, y, x)
-        self.dtype = np.dtype(array.dtype)
+        _check_metadata(folder, shape, dtype)
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
         self._changed: dict[Place, NDArray[Any]] = {}
 
     @property
@@ -121,11 +120,12 @@ class Chunked:
         if place in self._changed:
             return self._changed[place]
         path = self._folder.joinpath("c", *map(str, place))
+        wanted = CHUNK * CHUNK * self.dtype.itemsize
         try:
-            packed = path.read_bytes()
+            # what can't be compressed takes a little more than it is
+            packed = read_bounded(path, 2 * wanted)
         except FileNotFoundError:
             return None
-        wanted = CHUNK * CHUNK * self.dtype.itemsize
         try:
             content = zstd_decode(packed, out=wanted)
         except ZstdError as e:
@@ -158,6 +158,47 @@ class Chunked:
                         slice(max(columns.start, x.start), min(columns.stop, x.stop)),
                     ),
                 )
+
+
+def _check_metadata(folder: Path, shape: tuple[int, int, int], dtype: str) -> None:
+    """Check that an array is as `create_array` made it; chunks are read as such.
+
+    Raises
+    ------
+    UnreadableError
+        With what is another way.
+    """
+    path = folder / "zarr.json"
+    try:
+        found = json.loads(read_bounded(path, META_BYTES))
+        made = {
+            "format": found["zarr_format"],
+            "type of node": found["node_type"],
+            "shape": found["shape"],
+            "dtype": found["data_type"],
+            "chunks": found["chunk_grid"]["configuration"]["chunk_shape"],
+            "names of chunks": found["chunk_key_encoding"]["name"],
+            "codecs": [codec["name"] for codec in found["codecs"]],
+        }
+    except FileNotFoundError as e:
+        msg = f"{path} is missing"
+        raise UnreadableError(msg) from e
+    except (LookupError, RecursionError, TypeError, ValueError) as e:
+        msg = f"{path} is damaged: it describes no array ({e})"
+        raise UnreadableError(msg[:500]) from e
+    wanted = {
+        "format": 3,
+        "type of node": "array",
+        "shape": list(shape),
+        "dtype": dtype,
+        "chunks": [1, CHUNK, CHUNK],
+        "names of chunks": "default",
+        "codecs": ["bytes", "zstd"],
+    }
+    for name, value in wanted.items():
+        if made[name] != value:
+            msg = f"{path} is damaged: {name} must be {value}, got {made[name]!r}"
+            raise UnreadableError(msg[:500])
 
 
 def _extent(place: Place) -> Area:

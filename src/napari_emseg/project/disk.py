@@ -11,12 +11,14 @@ from typing import Any
 
 from napari_emseg.core.regions import Region
 from napari_emseg.edit.edits import Edit, Name
+from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import Chunked
 from napari_emseg.project.folder import (
     ARRAYS,
     EDITS,
     INFO,
     REVIEW,
+    SAVED,
     as_json,
     parsed,
     read_info,
@@ -47,17 +49,18 @@ class Disk:
     def __init__(self, folder: Path, *, writing: bool) -> None:
         self.folder = folder
         self.lock = RLock()
-        self._journal = Journal(folder)
+        self._journal = Journal(folder, SAVED)
         if writing:
             self._journal.finish()
         else:
             _wait_for(lambda: not self._journal.waiting)
         self.info = read_info(folder)
-        self.review = parsed(folder / REVIEW, ReviewState)
-        names = [name for name, _ in ARRAYS.values()]
-        self._arrays = dict(
-            zip(ARRAYS, [Chunked(folder / name) for name in names], strict=True)
-        )
+        shape = self.info.source.shape
+        self.review = _read_review(folder, shape)
+        self._arrays = {
+            kind: Chunked(folder / name, shape, dtype)
+            for kind, (name, dtype) in ARRAYS.items()
+        }
         self._mirror = Mirror(
             self._arrays["cells"], self._arrays["corrections"], self.review
         )
@@ -192,6 +195,23 @@ def pieces_of(edit: Edit) -> Iterator[Edit]:
         some = whole[nth * PIECE : (nth + 1) * PIECE]
         yield Edit(edit.tool, changes=some, time=edit.time)
     yield replace(edit, changes=whole[last * PIECE :])
+
+
+def _read_review(folder: Path, shape: tuple[int, int, int]) -> ReviewState:
+    """Read `review.json` of a project on a stack `(z, y, x)`.
+
+    Raises
+    ------
+    UnreadableError
+        If it is missing or damaged.
+    """
+    review = parsed(folder / REVIEW, ReviewState)
+    try:
+        review.check_inside(shape)
+    except ValueError as e:
+        msg = f"{folder / REVIEW} is damaged: {e}"
+        raise UnreadableError(msg) from e
+    return review
 
 
 def _wait_for(done: Callable[[], bool]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from napari_emseg.core.atomic import atomic_folder, clear_leftovers
+from napari_emseg.core.paths import read_bounded, size_of_regular
 from napari_emseg.edit.edits import Name
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import create_array
@@ -23,6 +26,22 @@ ARRAYS: dict[Name, tuple[str, str]] = {
     "cells": ("cells.zarr", "uint32"),
     "corrections": ("corrections.zarr", "uint8"),
 }
+
+
+SAVED = re.compile(
+    r"project\.json|review\.json|edits\.jsonl"
+    r"|(cells|corrections)\.zarr/c(/[0-9]{1,9}){3}"
+)
+"""Names of the files that a save changes."""
+
+WRITTEN = (INFO, REVIEW, EDITS, "cells.zarr", "corrections.zarr", "weights")
+"""What is in a folder that is written to; where one is a link, nothing is."""
+
+MOST_BYTES = 2**28
+"""Of `project.json`, `review.json`, and a line of `edits.jsonl`."""
+
+BLOCK = 2**16
+"""Bytes that are read at once where a file is read from its end."""
 
 
 def named(path: Path | str) -> Path:
@@ -88,17 +107,43 @@ def read_info(folder: Path) -> ProjectInfo:
 def read_edits(folder: Path) -> tuple[EditLine, ...]:
     """Return what was done, in its order; a line that was cut short is left out."""
     path = folder / EDITS
-    content = path.read_bytes()[: whole_lines(path)]
-    try:
-        return tuple(EditLine.model_validate_json(x) for x in content.splitlines())
-    except ValidationError as e:
-        msg = f"{path} is damaged: {e.errors()[0]['msg']}"
-        raise UnreadableError(msg) from e
+    return tuple(_valid(EditLine, line, path) for line in _lines(path))
 
 
 def whole_lines(path: Path) -> int:
     """Return how many bytes of a file end in a whole line."""
-    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+    if not path.exists():
+        return 0
+    end = size_of_regular(path)
+    with path.open("rb") as file:
+        while end > 0:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield whole lines of a file.
+
+    Raises
+    ------
+    UnreadableError
+        If it is missing, or a line has no end.
+    """
+    if not path.exists():
+        msg = f"{path} is missing"
+        raise UnreadableError(msg)
+    size_of_regular(path)
+    with path.open("rb") as file:
+        while (line := file.readline(MOST_BYTES)).endswith(b"\n"):
+            yield line
+        if len(line) == MOST_BYTES:
+            msg = f"{path} is damaged: a line of more than {MOST_BYTES} bytes"
+            raise UnreadableError(msg)
 
 
 def as_json(model: BaseModel) -> bytes:
@@ -115,10 +160,26 @@ def parsed(path: Path, model: type[M]) -> M:
         If it is missing or damaged.
     """
     try:
-        return model.model_validate_json(path.read_bytes())
+        content = read_bounded(path, MOST_BYTES)
     except FileNotFoundError as e:
         msg = f"{path} is missing"
         raise UnreadableError(msg) from e
+    return _valid(model, content, path)
+
+
+def _valid(model: type[M], content: bytes, path: Path) -> M:
+    """Read an object from a file.
+
+    Raises
+    ------
+    UnreadableError
+        If it is damaged, or has values that can't be; with the first of them.
+    """
+    try:
+        return model.model_validate_json(content)
     except ValidationError as e:
-        msg = f"{path} is damaged: {e.errors()[0]['msg']}"
-        raise UnreadableError(msg) from e
+        first = e.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        why = " ".join(first["msg"].removeprefix("Value error, ").split())
+        msg = f"{path} is damaged: {where + ': ' if where else ''}{why}"
+        raise UnreadableError(msg[:500]) from e

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.paths import path_inside, read_bounded
 
 LOCK, WHO = "lock", "holder.json"
 
@@ -21,7 +22,7 @@ class Holder(BaseModel):
     author: str = ""
     host: str = Field(default_factory=platform.node)
     process: int = Field(default_factory=os.getpid)
-    since: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    since: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def words(self) -> str:
@@ -44,7 +45,9 @@ class Hold:
     """
 
     def __init__(self, folder: Path, author: str = "") -> None:
-        self._lock = FileLock(folder / LOCK, thread_local=False)
+        # a lock file is emptied when it is opened, so it mustn't be a link
+        lock, who = path_inside(folder, LOCK), path_inside(folder, WHO)
+        self._lock = FileLock(lock, thread_local=False)
         try:
             self._lock.acquire(blocking=False)
         except Timeout as e:
@@ -55,7 +58,7 @@ class Hold:
             raise OSError(msg) from e
         try:
             text = Holder(author=author).model_dump_json()
-            write_whole(folder / WHO, text.encode())
+            write_whole(who, text)
         except OSError:
             self.release()
             raise
@@ -67,7 +70,7 @@ class Hold:
 
 def _who(folder: Path) -> str:
     try:
-        holder = Holder.model_validate_json((folder / WHO).read_bytes())
+        holder = Holder.model_validate_json(read_bounded(folder / WHO, 2**16))
     except (OSError, ValidationError):
         return "by somebody"
     return holder.words

@@ -8,10 +8,18 @@ once or, after a crash, when the project is opened again.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from napari_emseg.core.atomic import sync
+from napari_emseg.core.paths import (
+    UnsafePathError,
+    is_link,
+    path_inside,
+    remove_inside,
+)
 
 STAGED = "staged"
 SLASH = ","
@@ -22,10 +30,18 @@ AT = "@"
 
 
 class Journal:
-    """Changes of files in a folder, made together."""
+    """Changes of files in a folder, made together.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    allowed
+        Pattern of the names of all files that change so. What is staged may come from
+        somebody else; of other names, nothing is moved at all.
+    """
+
+    def __init__(self, folder: Path, allowed: re.Pattern[str]) -> None:
         self._folder = folder
+        self._allowed = allowed
         self._staged = folder / STAGED
         self._part = folder / f"{STAGED}.part"
 
@@ -38,8 +54,7 @@ class Journal:
             If the folder is gone, or can't be written to.
         """
         self.finish()
-        if self._part.exists():
-            shutil.rmtree(self._part)
+        remove_inside(self._folder, self._part.name)
         self._part.mkdir()
 
     def replace(self, name: str, content: bytes) -> None:
@@ -67,27 +82,41 @@ class Journal:
     @property
     def waiting(self) -> bool:
         """True while committed files are not in their places."""
-        return self._staged.exists()
+        return os.path.lexists(self._staged)
 
     def finish(self) -> None:
         """Move committed files to their places.
 
         Raises
         ------
+        UnsafePathError
+            If what waits there is not what this program stages; nothing is moved then.
         OSError
             If that can't be done now; it may be tried again.
         """
-        if not self._staged.exists():
+        if not self.waiting:
             return
-        for file in sorted(self._staged.iterdir()):
-            target = self._folder / file.name.replace(SLASH, "/")
-            if AT in target.name:
-                _append(file, target)
+        # all are looked at before the first is moved
+        for file, target, at in list(self._moves()):
+            if at is not None:
+                _append(file, target, at)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
         # file systems keep the order of renames: if these are lost, so is the removal
         shutil.rmtree(self._staged)
+
+    def _moves(self) -> Iterator[tuple[Path, Path, int | None]]:
+        """Yield what is staged, where it goes, and where it is appended if it is."""
+        path_inside(self._folder, STAGED)
+        for file in sorted(self._staged.iterdir()):
+            name, mark, at = file.name.partition(AT)
+            name = name.replace(SLASH, "/")
+            target = path_inside(self._folder, name, allowed=self._allowed)
+            if is_link(file) or not file.is_file():
+                msg = f"{file} is no regular file, and nothing else is saved"
+                raise UnsafePathError(msg)
+            yield file, target, _length(file, target, at) if mark else None
 
 
 def write(path: Path, content: bytes) -> None:
@@ -96,13 +125,26 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _append(file: Path, target: Path) -> None:
+def _length(file: Path, target: Path, at: str) -> int:
+    """Return at which byte of `target` a staged file belongs.
+
+    Raises
+    ------
+    UnsafePathError
+        If that is no number, or beyond the end.
+    """
+    there = target.stat().st_size if target.exists() else 0
+    if not (at.isascii() and at.isdigit() and len(at) < 16 and int(at) <= there):
+        msg = f"{file}: {at!r} is no place in {target.name}, which has {there} bytes"
+        raise UnsafePathError(msg)
+    return int(at)
+
+
+def _append(file: Path, path: Path, at: int) -> None:
     """Append, in such a way that doing it twice does it once."""
-    name, _, at = target.name.rpartition(AT)
-    path = target.with_name(name)
     with path.open("r+b" if path.exists() else "wb") as out:
-        out.truncate(int(at))
-        out.seek(int(at))
+        out.truncate(at)
+        out.seek(at)
         out.write(file.read_bytes())
         out.flush()
         os.fsync(out.fileno())

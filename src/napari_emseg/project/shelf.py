@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from napari_emseg.core.atomic import atomic_write
+from napari_emseg.core.paths import path_inside
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.models.weights import SUFFIX, Weights, load_weights, read_weights
 
@@ -23,7 +24,7 @@ def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
         If they can't be copied.
     """
     given = load_weights(weights)
-    folder = project / FOLDER
+    folder = path_inside(project, FOLDER)
     for known in shelved(project):
         if known.sha256 == given.sha256:
             return known

@@ -125,7 +125,7 @@ def open_source(
         If it can't be read.
     """
     place = find_source(reference, folder) if path is None else path
-    choice: dict[str, Any] = dict(reference.choice)
+    choice: dict[str, Any] = {str(k): v for k, v in reference.choice.items()}
     stack = open_stack(place, voxel_size_nm=reference.voxel_size_nm, **choice)
     stack = replace(stack, name=reference.name)
     return compare_source(reference, stack)

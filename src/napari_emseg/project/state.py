@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Region, check_inside
 from napari_emseg.core.settings import Invert
-from napari_emseg.core.stack import VoxelSize
+from napari_emseg.core.stack import VoxelSize, check_voxel_size
 from napari_emseg.edit.area import Area, union
 from napari_emseg.edit.edits import Edit
 
-Corners = tuple[int, int, int, int]
+Side = Annotated[int, Field(gt=0, le=2**24)]
+"""Length of a stack along an axis, in voxels."""
+
+Id = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of a cell."""
+
+Section = Annotated[int, Field(ge=0, lt=2**24)]
+
+
+def _check_path(path: str) -> str:
+    if "\0" in path:
+        msg = f"{path[:100]!r} is no path"
+        raise ValueError(msg)
+    return path
+
+
+def _check_corners(corners: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    y0, y1, x0, x1 = corners
+    Region(0, y0, x0, y1, x1)
+    return corners
+
+
+def _check_region(
+    corners: tuple[int, int, int, int, int],
+) -> tuple[int, int, int, int, int]:
+    Region(*corners)
+    return corners
+
+
+FilePath = Annotated[str, AfterValidator(_check_path)]
+
+Corners = Annotated[tuple[int, int, int, int], AfterValidator(_check_corners)]
 """`(y0, y1, x0, x1)` of an area."""
+
+RegionCorners = Annotated[tuple[int, int, int, int, int], AfterValidator(_check_region)]
+"""`(z, top, left, bottom, right)` of a region."""
+
+Option = Literal["series", "dataset", "level", "channel", "time"]
 
 FORMAT = 1
 """Of the folder; a program refuses a later one than it knows."""
@@ -52,12 +96,17 @@ class SourceReference(_Part):
     """
 
     name: str
-    path: str | None
-    absolute: str | None
-    choice: dict[str, int | str] = Field(default_factory=dict)
-    shape: tuple[int, int, int]
-    voxel_size_nm: VoxelSize | None = None
+    path: FilePath | None
+    absolute: FilePath | None
+    choice: dict[Option, int | str] = Field(default_factory=dict)
+    shape: tuple[Side, Side, Side]
+    voxel_size_nm: Annotated[VoxelSize, AfterValidator(check_voxel_size)] | None = None
     fingerprint: Fingerprint
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> Self:
+        _check_sections_of(self.fingerprint.sections, self.shape[0])
+        return self
 
 
 class ProjectInfo(_Part):
@@ -65,7 +114,7 @@ class ProjectInfo(_Part):
 
     format: int = FORMAT
     id: str = Field(default_factory=lambda: uuid4().hex)
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     version: str = ""
     """Of the program that wrote it."""
     source: SourceReference
@@ -81,14 +130,22 @@ class ProjectInfo(_Part):
     linked: tuple[int, ...] = ()
     """Sections through which an id is one cell."""
 
+    @model_validator(mode="after")
+    def _check_inside(self) -> Self:
+        shape = self.source.shape
+        _check_sections_of((*self.segmented, *self.linked), shape[0])
+        areas = ((z, c) for z, known in self.segmented.items() for c in known)
+        check_inside((Region(z, c[0], c[2], c[1], c[3]) for z, c in areas), shape)
+        return self
+
 
 class Renaming(_Part):
     """Cell `source` is `target` in sections `first` … `stop` - 1."""
 
-    source: int
-    target: int
-    first: int
-    stop: int
+    source: Id
+    target: Id
+    first: Section
+    stop: Section
 
 
 class ReviewState(_Part):
@@ -101,12 +158,31 @@ class ReviewState(_Part):
     saves: int = 0
     sections: dict[int, Literal["reviewed", "excluded"]] = Field(default_factory=dict)
     """What isn't named is to do."""
-    regions: tuple[tuple[int, int, int, int, int], ...] = ()
-    """Reviewed parts of sections, `(z, top, left, bottom, right)`, in that order."""
-    locked: tuple[int, ...] = ()
-    last_id: int = 0
+    regions: tuple[RegionCorners, ...] = ()
+    """Reviewed parts of sections, in the order in which they were."""
+    locked: tuple[Id, ...] = ()
+    last_id: Id = 0
     renamed: tuple[Renaming, ...] = ()
     settled: dict[int, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_settled(self) -> Self:
+        for z, n in self.settled.items():
+            if not 0 <= n <= len(self.renamed):
+                msg = f"section {z} can't have {n} of {len(self.renamed)} changed ids"
+                raise ValueError(msg)
+        return self
+
+    def check_inside(self, shape: tuple[int, int, int]) -> None:
+        """Check that sections and regions are those of a stack `(z, y, x)`.
+
+        Raises
+        ------
+        ValueError
+            With the first that isn't.
+        """
+        _check_sections_of((*self.sections, *self.settled), shape[0])
+        check_inside(self.reviewed_regions, shape)
 
     def named(self, status: Literal["reviewed", "excluded"]) -> frozenset[int]:
         """Return the sections of a status."""
@@ -125,18 +201,18 @@ class EditLine(_Part):
     `undone` says that an earlier edit was taken back.
     """
 
-    time: datetime
+    time: AwareDatetime
     author: str = ""
     what: str
     words: str = ""
     undone: bool = False
-    areas: dict[int, Corners] = Field(default_factory=dict)
+    areas: dict[Section, Corners] = Field(default_factory=dict)
     pixels: dict[str, int] = Field(default_factory=dict)
     renamed: tuple[Renaming, ...] = ()
-    locked: tuple[int, ...] = ()
-    unlocked: tuple[int, ...] = ()
-    reviewed: tuple[tuple[int, int, int, int, int], ...] = ()
-    unreviewed: tuple[tuple[int, int, int, int, int], ...] = ()
+    locked: tuple[Id, ...] = ()
+    unlocked: tuple[Id, ...] = ()
+    reviewed: tuple[RegionCorners, ...] = ()
+    unreviewed: tuple[RegionCorners, ...] = ()
 
     @classmethod
     def of(cls, edit: Edit, author: str, *, undone: bool = False) -> EditLine:
@@ -161,6 +237,14 @@ class EditLine(_Part):
             reviewed=tuple(region.as_tuple() for region in edit.review),
             unreviewed=tuple(region.as_tuple() for region in edit.unreview),
         )
+
+
+def _check_sections_of(sections: Iterable[int], depth: int) -> None:
+    """Raise ValueError if one of these sections isn't in a stack."""
+    for z in sections:
+        if not 0 <= z < depth:
+            msg = f"there is no section {z}; the stack has {depth}"
+            raise ValueError(msg)
 
 
 def renamings(edit: Edit) -> tuple[Renaming, ...]:

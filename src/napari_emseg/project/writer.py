@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_emseg.core.paths import path_inside
 from napari_emseg.project.autosave import Autosave, Listener, Step
 from napari_emseg.project.disk import Disk
+from napari_emseg.project.folder import WRITTEN
 from napari_emseg.project.holder import Hold
 
 SECONDS = 60.0
@@ -97,6 +99,8 @@ class Writer:
 
     def _take_hold(self, author: str) -> None:
         try:
+            for name in WRITTEN:
+                path_inside(self._path, name)
             self._hold = Hold(self._path, author)
         except OSError as e:
             self.refusal = e.strerror or str(e)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
+from napari_emseg.core.paths import file_stem, path_inside
 from napari_emseg.core.records import Record
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
 from napari_emseg.session.ledger import Ledger
@@ -107,6 +109,8 @@ class Learning:
         ValueError
             If one is on its way, no weights are chosen, or there is nothing to learn
             from.
+        OSError
+            If candidates can't lie in the folder.
         """
         self._refuse_while_busy()
         teachers, parent = self.material.teachers(), self._session.weights
@@ -120,7 +124,7 @@ class Learning:
         began_with = None if new else parent
         stem = _stem(began_with) or self.new_settings.architecture
         name = self.ledger.free_name(stem)
-        output = self.folder / CANDIDATES / f"{name}{SUFFIX}"
+        output = path_inside(self.folder, f"{CANDIDATES}/{name}{SUFFIX}")
         round_ = Round(
             name,
             "learning",
@@ -229,17 +233,22 @@ class Learning:
         if weights is None:
             msg = f"{name} has no weights that could be accepted"
             raise ValueError(msg)
+        candidate = round_
         if round_.output.parent.name == CANDIDATES:
-            round_.forget_checkpoint()
             round_, weights = round_.moved(round_.output.parent.parent)
         self.ledger.put(replace(round_, state="accepted"))
+        if candidate is not round_:  # its weights are where they belong
+            with suppress(OSError):
+                candidate.forget_checkpoint()
         self._session.choose_weights(weights)
         return weights
 
     def reject(self, name: str) -> None:
         """Turn a candidate down; its file stays among the candidates."""
-        self.ledger.known(name).forget_checkpoint()
+        round_ = self.ledger.known(name)
         self.ledger.change(name, state="rejected")
+        with suppress(OSError):  # it only takes space
+            round_.forget_checkpoint()
 
     def roll_back(self, name: str | None = None) -> Weights:
         """Use earlier weights again: those of a round, or what the present began with.
@@ -305,4 +314,6 @@ class Learning:
 
 def _stem(weights: Weights | None) -> str:
     """Return the name of the family of weights."""
-    return "" if weights is None else re.sub(r"-round\d+$", "", weights.card.name)
+    if weights is None:
+        return ""
+    return file_stem(re.sub(r"-round\d+$", "", weights.card.name), "weights")

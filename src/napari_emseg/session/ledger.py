@@ -9,7 +9,13 @@ from pathlib import Path
 from psygnal import Signal
 
 from napari_emseg.models.weights import SUFFIX, Weights, list_weights, own_folder
-from napari_emseg.session.rounds import CANDIDATES, Round, read_rounds, write_rounds
+from napari_emseg.session.rounds import (
+    CANDIDATES,
+    Round,
+    found_weights,
+    read_rounds,
+    write_rounds,
+)
 
 
 class Ledger:
@@ -25,7 +31,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.trouble = ""
-        """Why the list of rounds can't be written, if it can't."""
+        """Why the list of rounds can't be read or written, if it can't."""
+        self._unreadable: dict[Path, str] = {}
         self._rounds: dict[Path, tuple[Round, ...]] = {}
         self._listed: set[Path] = set()
         self._folder: Path | None = None
@@ -46,7 +53,11 @@ class Ledger:
         names: tuple[str, ...] = ()
         if folder is not None and folder not in self._listed:
             self._listed.add(folder)
-            rounds, names = read_rounds(folder)
+            try:
+                rounds, names = read_rounds(folder)
+            except OSError as e:  # its list stays as it is, for whoever can mend it
+                rounds = found_weights(folder)
+                self._unreadable[folder] = f"{e}; no rounds are written there"
             self._rounds[folder] = tuple(rounds)
         self.changed.emit()
         return names
@@ -113,8 +124,8 @@ class Ledger:
 
         Of the user's own folder the cards alone tell.
         """
-        self.trouble = ""
-        for folder in self._listed:
+        self.trouble = self._unreadable.get(self.folder, "")
+        for folder in self._listed.difference(self._unreadable):
             try:
                 write_rounds(folder, self._rounds.get(folder, ()), classes)
             except OSError as e:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from napari_emseg.core.atomic import clear_leftovers, move, write_whole
+from napari_emseg.core.paths import path_inside, read_bounded
 from napari_emseg.core.settings import Heads
+from napari_emseg.io.errors import UnreadableError
 from napari_emseg.models.weights import (
     SUFFIX,
     Weights,
@@ -30,6 +34,10 @@ CANDIDATES = "candidates"
 """Folder, beside accepted weights, of those that are not."""
 
 LIST = "rounds.json"
+MOST_BYTES = 2**24
+
+OUTPUT = re.compile(rf"({CANDIDATES}/)?[^/]+{re.escape(SUFFIX)}")
+"""Names of weights that a round may have in its folder."""
 
 BROKEN_OFF = "broken off before its end"
 NOTHING_LEFT = f"{BROKEN_OFF}, and nothing was saved yet: start a new one"
@@ -103,10 +111,14 @@ class Round:
         Raises
         ------
         OSError
-            If that can't be done; then they stay where they are.
+            If that can't be done, or others of that name are there; then they stay
+            where they are.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / self.output.name
+        target = path_inside(folder, self.output.name)
+        if target.exists():
+            msg = f"{target} exists already, and isn't replaced"
+            raise FileExistsError(errno.EEXIST, msg)
         move(self.output, target)
         weights = read_weights(target)
         return replace(self, output=target, weights=weights), weights
@@ -149,7 +161,7 @@ class _Line(BaseModel):
     parent: str = ""
     learnt_from: str = ""
     outcome: str = ""
-    began: datetime
+    began: AwareDatetime
     beginning: _Beginning | None = None
 
 
@@ -197,27 +209,47 @@ def read_rounds(folder: Path) -> tuple[list[Round], tuple[str, ...]]:
     """Read what `write_rounds` wrote; rounds whose weights are gone are left out.
 
     A round that was learning then was broken off; it is said if nothing is left of it.
-    Weights that no round knows, such
-    as those of another machine, count as accepted.
+    Weights that no round knows are among them, see `found_weights`.
 
     Returns
     -------
     rounds
     classes
         Names by code.
+
+    Raises
+    ------
+    OSError
+        If the list can't be read or is damaged, or a round names a file anywhere else.
     """
     try:
-        text = (folder / LIST).read_text(encoding="utf-8")
-        listed = _Listed.model_validate_json(text)
-    except (OSError, ValidationError):
+        content = read_bounded(folder / LIST, MOST_BYTES)
+        listed = _Listed.model_validate_json(content)
+    except FileNotFoundError:
         listed = _Listed()
+    except ValidationError as e:
+        why = " ".join(e.errors(include_url=False)[0]["msg"].split())
+        msg = f"{folder / LIST} is damaged: {why}"
+        raise UnreadableError(msg) from e
     found = [_read(line, folder) for line in listed.rounds]
     rounds = [
         r
         for r in found
         if r.weights is not None or r.resumable or r.outcome == NOTHING_LEFT
     ]
-    known = {r.output for r in rounds}
+    rounds += found_weights(folder, {r.output for r in rounds})
+    return sorted(rounds, key=lambda r: r.began), listed.classes
+
+
+def found_weights(folder: Path, known: Collection[Path] = ()) -> list[Round]:
+    """Return rounds of which only the weights are there; they count as accepted.
+
+    Parameters
+    ----------
+    known
+        Weights of other rounds, which are left out.
+    """
+    rounds = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         weights = None if path in known else _weights(path)
         if weights is not None:
@@ -232,11 +264,11 @@ def read_rounds(folder: Path) -> tuple[list[Round], tuple[str, ...]]:
                     found=True,
                 )
             )
-    return sorted(rounds, key=lambda r: r.began), listed.classes
+    return rounds
 
 
 def _read(line: _Line, folder: Path) -> Round:
-    output = folder / line.file
+    output = path_inside(folder, line.file, allowed=OUTPUT)
     round_ = Round(
         line.name,
         line.state,

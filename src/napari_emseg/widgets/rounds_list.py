@@ -82,6 +82,9 @@ class RoundsList(QWidget):
             if round_.name == chosen:
                 self.table.selectRow(row)
         self.table.blockSignals(blocked)
+        if self._learning.ledger.trouble:
+            self.said.setText(self._learning.ledger.trouble)
+            set_role(self.said, "error")
         height = self.table.rowHeight(0) if rounds else 0
         shown = min(len(rounds), ROWS)
         self.table.setFixedHeight(
