@@ -186,3 +186,110 @@ def test_a_thousand_headers_are_not_all_read(
     assert opened.shape == (400, 4, 5)
     assert len(looked_at) <= module.LOOKED_AT
     assert opened.section(399).max() == 399
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["s_001", "s_002", "s_004", "s_005", "s_009", "s_010"], "3, 6…8"),
+        (["0", "10", "20", "50"], "30…40"),
+        (["a1_x5", "a2_x5", "a4_x5"], "3"),
+        (["7", "8", "9"], ""),
+        (["0", "5", "10"], ""),
+        (["z1_x1", "z1_x2", "z4_x1"], ""),
+        (["t1700000000", "t1700000431", "t1700003001"], ""),
+        (["a1", "b3"], ""),
+    ],
+)
+def test_missing_numbers(
+    tmp_path: Path, stack: np.ndarray, names: list[str], missing: str
+) -> None:
+    for name in names:
+        Image.fromarray(stack[0]).save(tmp_path / f"{name}.png")
+    remarks = [f"numbers missing in the names of its files: {missing}"]
+    expected = remarks if missing else []
+    assert open_stack(tmp_path).metadata.get("remarks", []) == expected
+    assert open_stack(f"{tmp_path}/*.png").metadata.get("remarks", []) == expected
+
+
+def spread_ome(folder: Path, stack: np.ndarray, *, pointers: bool = False) -> None:
+    """Write an OME-TIFF with a file for each section; the last one may have the notes.
+
+    `pointers`: the others only say where these are.
+    """
+    ids = [f"urn:uuid:00000000-0000-0000-0000-00000000000{z}" for z in range(5)]
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="z{z}.ome.tif">{ids[z]}</UUID></TiffData>'
+        for z in range(5)
+    )
+    for z in range(5):
+        pixels = (
+            '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+            'Type="uint8" SizeX="33" SizeY="20" SizeZ="5" SizeC="1" SizeT="1">'
+            f'<Channel ID="Channel:0:0"/>{planes}</Pixels></Image>'
+        )
+        if pointers and z != 4:
+            pixels = f'<BinaryOnly MetadataFile="z4.ome.tif" UUID="{ids[4]}"/>'
+        schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+        notes = f'<?xml version="1.0"?><OME xmlns="{schema}" UUID="{ids[z]}">{pixels}'
+        tifffile.imwrite(
+            folder / f"z{z}.ome.tif",
+            stack[z],
+            description=f"{notes}</OME>",
+            metadata=None,
+        )
+
+
+@pytest.mark.parametrize("pointers", [False, True])
+def test_ome_tiff_over_several_files_is_one_stack(
+    tmp_path: Path, stack: np.ndarray, pointers: bool
+) -> None:
+    spread_ome(tmp_path, stack, pointers=pointers)
+    for path in (tmp_path, f"{tmp_path}/*.tif", tmp_path / "z4.ome.tif"):
+        opened = open_stack(path)
+        np.testing.assert_array_equal(opened.data[:], stack)
+    assert {Path(p).name for p in opened.metadata["files"]} == {
+        f"z{z}.ome.tif" for z in range(4)
+    }
+    (found,) = find_inputs([f"{tmp_path}/*.tif"])
+    assert open_stack(found.path).shape == stack.shape
+    both = [str(tmp_path / f"z{z}.ome.tif") for z in (3, 4)]
+    assert [one.path for one in find_inputs(both)] == [both[pointers]]
+
+
+def test_part_of_an_ome_tiff_or_more_than_it_is_refused(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    spread_ome(tmp_path, stack)
+    with pytest.raises(OSError, match=r"z0\.ome\.tif is one of 5 files of a stack"):
+        open_stack(f"{tmp_path}/z[01]*.tif")
+    tifffile.imwrite(tmp_path / "zz.tif", stack[0])
+    with pytest.raises(OSError, match=r"over 5 files, and zz\.tif is none of them"):
+        open_stack(tmp_path)
+    inputs = find_inputs([f"{tmp_path}/*.tif"])
+    assert [Path(one.path).name for one in inputs] == ["z0.ome.tif", "zz.tif"]
+
+
+def test_ome_tiff_without_one_of_its_files(tmp_path: Path, stack: np.ndarray) -> None:
+    spread_ome(tmp_path, stack)
+    (tmp_path / "z3.ome.tif").unlink()
+    opened = open_stack(tmp_path)
+    np.testing.assert_array_equal(opened.section(4), stack[4])
+    with pytest.raises(OSError, match="page 3 is missing"):
+        opened.section(3)
+
+
+def test_ome_tiff_that_names_files_elsewhere(tmp_path: Path, stack: np.ndarray) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    spread_ome(folder, stack)
+    (folder / "z2.ome.tif").rename(tmp_path / "z2.ome.tif")
+    with tifffile.TiffFile(folder / "z0.ome.tif") as tif:
+        notes = tif.pages.first.description
+    elsewhere = notes.replace("z2.ome.tif", "../z2.ome.tif")
+    tifffile.imwrite(
+        folder / "z0.ome.tif", stack[0], description=elsewhere, metadata=None
+    )
+    with pytest.raises(OSError, match=r"z2\.ome\.tif of another folder is a part"):
+        open_stack(folder / "z0.ome.tif")

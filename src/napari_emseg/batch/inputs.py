@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import ChoiceNeeded, open_stack
-from napari_emseg.io.folder import find_files, natural
+from napari_emseg.io.folder import drop_parts, find_files, natural
 from napari_emseg.io.reading import SUFFIXES
 
 PROJECT = ".emseg"
@@ -73,7 +73,8 @@ def find_inputs(
     """Return the inputs that words mean, each once.
 
     A file, an OME-Zarr, a URL and a project are an input each, and so is every file
-    that a glob matches. A folder of pictures is one stack, each file a section.
+    that a glob matches. A folder of pictures is one stack, each file a section. An
+    OME-TIFF that is spread over several files is one input.
 
     Raises
     ------
@@ -88,7 +89,9 @@ def find_inputs(
         raise ValueError(msg)
     found: list[Input] = []
     taken: set[str] = set()
-    for path in dict.fromkeys(paths):
+    files = [Path(path) for path in paths if "://" not in path]
+    parts = set(map(str, files)) - set(map(str, drop_parts(files)))
+    for path in dict.fromkeys(path for path in paths if path not in parts):
         name = free_name(_stem(path), taken)
         taken.add(name)
         found.append(Input(name, path, first, stop, voxel_size_nm, tuple(choice)))
@@ -114,7 +117,7 @@ def stacks_in(word: str) -> list[str]:
             if path.name.lower().endswith((*SUFFIXES, PROJECT))
             and not path.name.startswith(".")
         ]
-        return [str(path) for path in inside] or [word]
+        return [str(path) for path in drop_parts(inside)] or [word]
     return [word]
 
 

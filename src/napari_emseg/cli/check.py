@@ -66,6 +66,7 @@ def _facts(stack: Stack) -> dict[str, Any]:
         "voxel_size_nm": stack.voxel_size_nm,
         "grey_values": [grey.low, grey.high],
         "inverted": polarity(stack).inverted,
+        "remarks": stack.metadata.get("remarks", []),
     }
 
 
@@ -77,6 +78,8 @@ def _print(stack: Stack, findings: list[SectionCheck]) -> None:
     print_line(f"voxel size   {_size_words(stack.voxel_size_nm)}")
     print_line(f"grey values  {stack.dtype}, {low:g} to {high:g} (1st to 99th percent)")
     print_line(f"membranes    {_MEMBRANES[facts['inverted']]}")
+    for remark in facts["remarks"]:
+        print_line(f"note         {remark}")
     if not findings:
         print_line("sections     nothing found that is out of the ordinary")
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from napari_emseg.cli.printing import say
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
 from napari_emseg.io import OUTPUT_KINDS, ChoiceNeeded, open_stack
 from napari_emseg.io import Ids as IdsChoice
@@ -215,7 +216,7 @@ class Source:
             As `open_stack`.
         """
         try:
-            return open_stack(
+            stack = open_stack(
                 path,
                 voxel_size_nm=self.voxel_size,
                 dataset=self.dataset,
@@ -229,3 +230,6 @@ class Source:
                 raise
             msg = str(e).replace(f"--{e.option}", f"--{prefix}.{e.option}")
             raise ValueError(msg) from e
+        for remark in stack.metadata.get("remarks", ()):
+            say(f"warning: {stack.name}: {remark}")
+        return stack

@@ -20,7 +20,7 @@ import numpy as np
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.folder import find_files
+from napari_emseg.io.folder import describe_runs, find_files
 from napari_emseg.io.reading import ZARR, open_stack, recognise
 from napari_emseg.io.sections import SectionArray
 
@@ -216,18 +216,11 @@ def raise_if_changed(
 
 def describe_sections(sections: Iterable[int]) -> str:
     """Return sections in words, runs of them as `3…7`; empty for none."""
-    runs: list[list[int]] = []
-    for z in sorted(set(sections)):
-        if runs and runs[-1][1] == z - 1:
-            runs[-1][1] = z
-        else:
-            runs.append([z, z])
-    if not runs:
+    numbers = sorted(set(sections))
+    if not numbers:
         return ""
-    spans = [f"{a}" if a == b else f"{a}…{b}" for a, b in runs]
-    shown = ", ".join(spans[:12]) + (" …" if len(spans) > 12 else "")
-    one = len(runs) == 1 and runs[0][0] == runs[0][1]
-    return f"section {shown}" if one else f"sections {shown}"
+    what = "section" if len(numbers) == 1 else "sections"
+    return f"{what} {describe_runs(numbers)}"
 
 
 def _squares(stack: Stack) -> Iterator[Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from napari_emseg.io.volumes import Contents, Index, Volume
 
 LOOKED_AT = 256
 """Headers that are compared at once; with more files, others show when they're read."""
+
+MOST_MISSING = 10
+"""Numbers from the first to the last for each file; where more, they aren't counted."""
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
@@ -71,6 +77,8 @@ def contents_of_files(files: list[Path], name: str) -> Contents:
     _one_kind(files, name)
     if len(files) == 1:
         return recognise(files[0]).contents(files[0])
+    if (parts := spread_over(files)) is not None:
+        return recognise(parts[0]).contents(parts[0])
     first, like = _compare(files)
 
     def read(index: Index) -> NDArray[Any]:
@@ -82,7 +90,105 @@ def contents_of_files(files: list[Path], name: str) -> Contents:
 
     shape = (len(files), *like.shape)
     volume = Volume("Z" + like.axes, shape, like.dtype, read, like.voxel_size_nm)
-    return Contents((volume,), notes={"files": [p.name for p in files]})
+    missing = missing_numbers(files)
+    return Contents(
+        (volume,),
+        notes={"files": [p.name for p in files]},
+        remarks=(missing,) if missing else (),
+    )
+
+
+def spread_over(files: list[Path]) -> list[Path] | None:
+    """Return the files of the one OME-TIFF that `files` are; None if they aren't one.
+
+    The first of them can be opened for all.
+
+    Raises
+    ------
+    UnreadableError
+        If they are a part of it only, or others are among them.
+    """
+    parts = _parts(files[0])
+    if len(parts) < 2:
+        return None
+    given, known = ({p.resolve() for p in some} for some in (files, parts))
+    if given == known:
+        return parts
+    other = next(iter(sorted(given - known)), None)
+    if other is not None:
+        msg = f"{files[0].name} is spread over {len(parts)} files, and {other.name} is "
+        msg += f"none of them; open {parts[0].name} alone"
+    else:
+        msg = f"{files[0].name} is one of {len(parts)} files of a stack; open all or it"
+    raise UnreadableError(msg)
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the files of an OME-TIFF, first the one that lists them; else itself."""
+    from napari_emseg.io.tiff import spanned_files
+
+    parts: tuple[Path, ...] = ()
+    with suppress(OSError, ValueError), clear_errors(path.name):
+        if recognise(path).name == "TIFF":
+            parts = spanned_files(path)
+            if len(parts) == 1 and parts[0].resolve() != path.resolve():
+                path = parts[0]  # which has the notes of all
+                parts = spanned_files(path)
+    others = [p for p in parts if p.resolve() != path.resolve()]
+    return [path, *others]
+
+
+def drop_parts(files: list[Path]) -> list[Path]:
+    """Return the files that can be opened for all of the stacks that `files` hold.
+
+    Of an OME-TIFF that is spread over several of them, that is the first one only.
+    """
+    kept: list[Path] = []
+    parts: set[Path] = set()
+    for path in files:
+        if path.resolve() in parts:
+            continue
+        if len(files) > 1 and path.suffix.lower() in (".tif", ".tiff"):
+            found = _parts(path)
+            parts |= {p.resolve() for p in found}
+            path = found[0] if found[0] in files else path
+        kept.append(path)
+    return kept
+
+
+def missing_numbers(files: list[Path]) -> str:
+    """Say which numbers are missing in names that differ by one number; empty if none.
+
+    They may be a constant number apart. Where most are missing, they count something
+    else, such as seconds.
+    """
+    names = [re.split(r"(\d+)", path.name) for path in files]
+    if len({(len(name), *name[::2]) for name in names}) > 1:
+        return ""
+    numbers_of = [map(int, name[1::2]) for name in names]
+    columns = [set(column) for column in zip(*numbers_of, strict=True)]
+    varying = [column for column in columns if len(column) > 1]
+    if len(varying) != 1 or len(varying[0]) < len(files):
+        return ""
+    numbers = sorted(varying[0])
+    step = math.gcd(*(b - a for a, b in pairwise(numbers)))
+    everything = range(numbers[0], numbers[-1] + 1, step)
+    if not len(files) < len(everything) <= MOST_MISSING * len(files):
+        return ""
+    runs = describe_runs(sorted(set(everything) - varying[0]), step)
+    return f"numbers missing in the names of its files: {runs}"
+
+
+def describe_runs(numbers: list[int], step: int = 1) -> str:
+    """Return numbers in order as text, runs of them as `3…7`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and runs[-1][1] == n - step:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    spans = [f"{a}" if a == b else f"{a}…{b}" for a, b in runs]
+    return ", ".join(spans[:12]) + (" …" if len(spans) > 12 else "")
 
 
 def _one_kind(files: list[Path], name: str) -> None:

@@ -198,6 +198,7 @@ def open_stack(
             "axes": volume.axes,
             "choice": choice.made,
             **({"files": list(map(str, contents.files))} if contents.files else {}),
+            **({"remarks": list(contents.remarks)} if contents.remarks else {}),
             **({} if provenance is None else {"emseg": provenance.model_dump()}),
         },
         origin_nm=volume.origin_nm,

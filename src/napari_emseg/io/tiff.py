@@ -17,7 +17,7 @@ from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
-from napari_emseg.io.tiff_notes import provenance, voxel_size_nm
+from napari_emseg.io.tiff_notes import files_of_ome, provenance, voxel_size_nm
 from napari_emseg.io.tiff_pages import JPEG, Pages, chunk_of
 from napari_emseg.io.volumes import Contents, Index, Volume, array_volume
 
@@ -28,7 +28,7 @@ _INKS = 5
 
 def contents(path: Path) -> Contents:
     """List the series of a TIFF file and their pyramid levels."""
-    tif, series = _open(path)
+    tif, series, files = _open(path)
     # Closed with the last volume that reads from it.
     pages = Pages(path, tif)
     volumes = tuple(
@@ -39,11 +39,24 @@ def contents(path: Path) -> Contents:
         default=0 if len(volumes) == 1 else None,
         question=_question(series),
         provenance=provenance(tif),
+        files=tuple(file for file in files if file.resolve() != path.resolve()),
     )
 
 
-def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
-    """Open a file and parse its pages.
+def spanned_files(path: Path) -> tuple[Path, ...]:
+    """Return the files over which an OME-TIFF is spread; none if it is in one.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is no TIFF, or names files outside of its folder.
+    """
+    with TiffFile(path) as tif:
+        return files_of_ome(tif, path)
+
+
+def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries], tuple[Path, ...]]:
+    """Open a file and parse its pages; return also the files that it is spread over.
 
     Raises
     ------
@@ -54,6 +67,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
         tif = TiffFile(path)
         try:
             len(tif.pages)  # finds circles among pages, which going on would not
+            files = files_of_ome(tif, path)
             series = _series(tif)
         except BaseException:
             tif.close()
@@ -64,7 +78,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries]]:
         cause = damage[0].partition("> ")[2] if damage else "has no pages"
         msg = f"is damaged or cut short: {cause}"
         raise UnreadableError(msg)
-    return tif, series
+    return tif, series, files
 
 
 def _series(tif: TiffFile) -> list[TiffPageSeries]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from tifffile import TiffFile, TiffPage
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 
 LARGEST_PIXEL_NM = 2000.0
@@ -59,6 +61,41 @@ def _ome(xml: str, series: int) -> VoxelSize | None:
         return to_nm(value, said.get(f"PhysicalSize{axis}Unit", "µm"))
 
     return voxel_size(length("Z"), length("Y"), length("X"))
+
+
+def files_of_ome(tif: TiffFile, path: Path) -> tuple[Path, ...]:
+    """Return the files that hold planes of an OME-TIFF, as far as it names them.
+
+    Of a file that only points to the one with the notes, it is that one. Those that
+    aren't there are left out.
+
+    Raises
+    ------
+    UnreadableError
+        If one lies outside of its folder: a file from someone else could name any.
+    """
+    if not tif.is_ome:
+        return ()
+    try:
+        root = ElementTree.fromstring(tif.ome_metadata or "")
+    except ElementTree.ParseError:
+        return ()
+    names = {
+        e.get("FileName") or e.get("MetadataFile")
+        for e in root.iter()
+        if e.tag.rpartition("}")[2] in ("UUID", "BinaryOnly")
+    }
+    return _beside(path, {name for name in names if name})
+
+
+def _beside(path: Path, names: set[str]) -> tuple[Path, ...]:
+    folder = path.resolve().parent
+    places = {folder / name for name in names}
+    for place in places:
+        if not place.resolve().is_relative_to(folder):
+            msg = f"says that {place.name} of another folder is a part of it"
+            raise UnreadableError(msg)
+    return tuple(sorted(place for place in places if place.is_file()))
 
 
 def _tag(page: TiffPage, name: str, unit: object) -> float | None:

@@ -97,7 +97,7 @@ class Contents:
     `option` chooses between them; `default` is the index of the one that is meant when
     nobody chooses, None if that would be a guess, for which `question` has the words.
     `refused` says of other keys why they can't be chosen.
-    `files` are others that values are read from.
+    `files` are others that values are read from, `remarks` sentences on what seems odd.
     """
 
     volumes: tuple[Volume, ...]
@@ -108,6 +108,7 @@ class Contents:
     notes: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def name_axes(axes: str, shape: tuple[int, ...]) -> str:

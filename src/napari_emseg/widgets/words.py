@@ -20,7 +20,8 @@ def stack_in_words(stack: Stack) -> str:
     side = f"{y}²" if y == x else f"{y} × {x}"
     size = stack.voxel_size_nm
     voxel = "voxel size unknown" if size is None else f"{size_in_words(size)} nm"
-    return f"{sections_in_words(z)} {side} · {voxel}"
+    remarks = [f" · {remark}" for remark in stack.metadata.get("remarks", ())]
+    return f"{sections_in_words(z)} {side} · {voxel}{''.join(remarks)}"
 
 
 def size_in_words(size: VoxelSize) -> str:
