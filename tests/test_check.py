@@ -34,6 +34,22 @@ def test_nothing_is_wrong_with_good_sections(sections: NDArray[np.uint8]) -> Non
     assert findings(sections) == []
 
 
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e300, "f8"), (1e-300, "f8"), (1e36, "f4")]
+)
+def test_size_of_grey_values_does_not_matter(
+    sections: NDArray[np.uint8], scale: float, dtype: str
+) -> None:
+    assert findings((sections[:3] * scale).astype(dtype)) == []
+
+
+def test_a_few_values_of_minus_1e30(sections: NDArray[np.uint8]) -> None:
+    data = sections[:3].astype(np.float32)
+    data[:, 80:84, 90:100] = -1e30
+    assert findings(data) == []
+    assert findings(np.full_like(data, -1e30)) == [(z, "blank") for z in range(3)]
+
+
 def test_nothing_is_wrong_with_the_sample() -> None:
     assert drain(check_stack(vnc())) == []
 

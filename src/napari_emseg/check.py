@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.intensity import padding, section_range
+from napari_emseg.core.intensity import normalise, padding, section_range
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import CheckSettings, Normalisation
 from napari_emseg.core.stack import Stack
@@ -96,8 +97,9 @@ def _measure(stack: Stack, z: int) -> tuple[NDArray[Any] | None, _Measured]:
     grey = section_range(section, Normalisation(), mask)
     if grey.blank:
         return None, _Measured(z)
-    contrast = grey.high - grey.low
-    filled = np.where(np.isfinite(section), section, grey.low).astype(np.float32)
+    contrast = min(grey.high - grey.low, sys.float_info.max)
+    # in units of the range: squares of extreme values would be infinite
+    filled = normalise(section, grey)
     if mask is not None:
         filled[mask] = filled[~mask].mean()
     return filled, _Measured(z, contrast, _sharpness(filled, mask))

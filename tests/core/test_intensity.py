@@ -241,3 +241,36 @@ def test_stack_range_passes_over_what_it_cannot_read() -> None:
 
 def test_a_stack_of_nothing_is_blank() -> None:
     assert stack_range(Stack(np.zeros((4, 30, 30), np.uint8)), RULE).blank
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("scale", "offset", "dtype"),
+    [
+        (1e300, 0, "float64"),
+        (1.7e308, -0.85e308, "float64"),
+        (1e-300, 0, "float64"),
+        (1e-310, 0, "float64"),
+        (1, 1e12, "float64"),
+        (3e38, -1.5e38, "float32"),
+        (1e-38, 0, "float32"),
+        (2**25, 2**30, "int32"),
+        (2**50, -(2**60), "int64"),
+        (2**50, 2**63, "uint64"),
+    ],
+)
+def test_any_size_of_grey_values_is_seen_alike(
+    scale: float, offset: float, dtype: str
+) -> None:
+    grey = np.random.default_rng(0).random((60, 70))
+    usual = normalise(grey, section_range(grey, RULE))
+    values = (grey * scale + offset).astype(dtype)
+    seen = normalise(values, section_range(values, RULE))
+    np.testing.assert_allclose(seen, usual, atol=1e-4)
+    assert padding(values) is None
+
+
+def test_extreme_values_are_clipped_and_not_finite_ones_become_grey() -> None:
+    values = np.array([[-np.inf, -1e300, 0.0, 5e299, 1e300, 1.7e308, np.inf, np.nan]])
+    seen = normalise(values, GreyRange(0.0, 1e300))
+    np.testing.assert_allclose(seen, [[-0.5, -0.5, 0, 0.5, 1, 1.5, 1.5, 0.5]])

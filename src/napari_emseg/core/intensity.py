@@ -20,6 +20,9 @@ from napari_emseg.core.windows import HUGE_PIXELS, Read, reading
 SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""
 
+LARGE = 1e30
+"""Above it, or below its inverse, 32-bit floats soon end."""
+
 
 @dataclass(frozen=True, slots=True)
 class GreyRange:
@@ -143,6 +146,9 @@ def _range(values: NDArray[Any], rule: Normalisation) -> GreyRange:
 def _percentiles(values: NDArray[Any], *percents: float) -> list[float]:
     """Return what `numpy.percentile` does; by counting, if there are few values."""
     if values.dtype not in (np.uint8, np.uint16):
+        if _is_wide(values.dtype, float(values.min()), float(values.max())):
+            half = values.astype(np.float64) / 2  # no difference of two is infinite
+            return [2 * float(value) for value in np.percentile(half, percents)]
         wide = values.astype(np.float32, copy=False)
         return [float(value) for value in np.percentile(wide, percents)]
     upto = np.cumsum(np.bincount(values))
@@ -162,12 +168,33 @@ def normalise(
     """
     if grey.blank:
         return np.full(values.shape, 0.5, np.float32)
-    out = values.astype(np.float32)
-    out -= np.float32(grey.low)
-    out *= np.float32(1 / (grey.high - grey.low))
-    np.clip(out, -0.5, 1.5, out=out)
+    if _is_wide(values.dtype, grey.low, grey.high):
+        out = _stretched(values, grey)
+    else:
+        out = values.astype(np.float32)
+        out -= np.float32(grey.low)
+        out *= np.float32(1 / (grey.high - grey.low))
+        np.clip(out, -0.5, 1.5, out=out)
     if invert:
         np.subtract(1, out, out=out)
     if values.dtype.kind == "f":
         np.nan_to_num(out, copy=False, nan=0.5)
     return out
+
+
+def _is_wide(dtype: np.dtype[Any], low: float, high: float) -> bool:
+    """Tell values that 32-bit floats can't hold, or whose differences they can't."""
+    exact = dtype.itemsize <= 2 or dtype == np.float32
+    large, small = max(abs(low), abs(high)) > LARGE, high - low < 1 / LARGE
+    return not exact or large or small
+
+
+def _stretched(values: NDArray[Any], grey: GreyRange) -> NDArray[np.float32]:
+    """Map the range to 0…1 in double precision, by halves so that nothing overflows."""
+    low, high = grey.low / 2, grey.high / 2
+    out = values.astype(np.float64)
+    out /= 2
+    np.clip(out, low - (high - low), high + (high - low), out=out)
+    out -= low
+    out /= high - low
+    return np.clip(out, -0.5, 1.5).astype(np.float32)
