@@ -154,13 +154,15 @@ def _findings(
 ) -> list[SectionCheck]:
     seen = [m for m in measured if m.contrast > 0]
     contrast = float(np.median([m.contrast for m in seen])) if seen else 1.0
-    sharpness = float(np.median([m.sharpness for m in seen])) if seen else 1.0
+    sharpness = float(np.median([m.sharpness for m in seen])) if seen else 0.0
     found = []
     for m in measured:
         if m.contrast == 0:
             found.append(_nothing(m))
             continue
-        found += _outliers(m, m.contrast / contrast, m.sharpness / sharpness, settings)
+        # 0 where no section has details that can be told from none
+        sharper = m.sharpness / sharpness if sharpness else 1.0
+        found += _outliers(m, m.contrast / contrast, sharper, settings)
     return found
 
 

@@ -266,3 +266,46 @@ def test_the_umask_says_who_may_read_weights(
     finally:
         os.umask(before)
     assert saved.path.stat().st_mode & 0o777 == mode
+
+
+def test_a_card_that_asks_for_more_than_its_file_holds_builds_nothing(
+    saved: Weights, tmp_path: Path
+) -> None:
+    """A network of 8 billion parameters, in a file of a few kB."""
+    large = saved.card.model_copy(update={"config": {"base": 256, "levels": 6}})
+    state = {"head.bias": np.zeros(2, np.float16)}
+    save_file(state, tmp_path / "x.safetensors", {CARD: large.model_dump_json()})
+    weights = read_weights(tmp_path / "x.safetensors")
+    for build_it in (weights.network, lambda: weights.at(depth=1)):
+        with pytest.raises(ValueError, match=r"x\.safetensors: unet with .*base=256"):
+            build_it()
+
+
+def test_a_network_that_memory_has_no_room_for_is_not_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_emseg.models.zoo.free_ram", lambda: 10_000)
+    with pytest.raises(ValueError, match="more than memory is free for"):
+        build("unet")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixel_size_nm": (0.0, 0.0)},
+        {"pixel_size_nm": (-4.0, 4.0)},
+        {"pixel_size_nm": (float("nan"), 4.0)},
+        {"threshold": 7.0},
+        {"bytes_per_pixel": -1.0},
+        {"geometry": {"stride": 0, "context": 4}},
+        {"geometry": {"stride": 4, "context": 10**9}},
+    ],
+)
+def test_cards_of_impossible_values_are_refused(
+    saved: Weights, tmp_path: Path, change: dict[str, object]
+) -> None:
+    said = json.dumps(saved.card.model_dump(mode="json") | change)
+    state = {"head.bias": np.zeros(2, np.float16)}
+    save_file(state, tmp_path / "x.safetensors", {CARD: said})
+    with pytest.raises(ValueError, match=r"^x\.safetensors: its card is damaged: "):
+        read_weights(tmp_path / "x.safetensors")

@@ -18,12 +18,12 @@ from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.batch.publishing import final_name, newest, results
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.limits import choose_limits
 from napari_emseg.inference.predictor import provenance
-from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import scope_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network

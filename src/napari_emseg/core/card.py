@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from napari_emseg.core.settings import Heads, Normalisation
+from napari_emseg.core.stack import LARGEST_NM, SMALLEST_NM
 from napari_emseg.core.tiles import Geometry
+
+MOST_CONTEXT = 2**14
+"""Pixels on each side; that of the deepest U-Net is 764."""
+
+
+def _believable(geometry: Geometry) -> Geometry:
+    """Refuse what would make tiles without end."""
+    rest = (geometry.context, geometry.remainder, geometry.blend, geometry.smallest)
+    if not 1 <= geometry.stride <= MOST_CONTEXT or not all(
+        0 <= n <= MOST_CONTEXT for n in rest
+    ):
+        msg = f"no network has such a geometry: {geometry}"
+        raise ValueError(msg)
+    return geometry
+
+
+BelievableGeometry = Annotated[Geometry, AfterValidator(_believable)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[float, Field(ge=SMALLEST_NM, le=LARGEST_NM)]
+BytesPerPixel = Annotated[float, Field(gt=0, le=2**30)]
 
 
 class _Part(BaseModel):
@@ -48,9 +69,9 @@ class Variant(_Part):
     config: dict[str, Any] = Field(default_factory=dict)
     """Of the network that is cut to this, and the same three facts as in `Card`."""
     parameters: int = 0
-    geometry: Geometry | None = None
-    bytes_per_pixel: float | None = None
-    threshold: float | None = None
+    geometry: BelievableGeometry | None = None
+    bytes_per_pixel: BytesPerPixel | None = None
+    threshold: Share | None = None
     """Fixed on the validation set; None if never measured."""
     scores: dict[str, float] = Field(default_factory=dict)
     ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
@@ -76,9 +97,9 @@ class Card(_Part):
     architecture: str
     config: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ("membrane", "inside")
-    pixel_size_nm: tuple[float, float] | None = None
+    pixel_size_nm: tuple[Length, Length] | None = None
     normalisation: Normalisation = Normalisation()
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """Of membrane probability, fixed on the validation set."""
     training_data: tuple[DataSet, ...] = ()
     validation_data: tuple[DataSet, ...] = ()
@@ -88,9 +109,9 @@ class Card(_Part):
     notes: tuple[str, ...] = ()
     licence: str = ""
     parameters: int = 0
-    geometry: Geometry | None = None
+    geometry: BelievableGeometry | None = None
     """Of the network, so that a run can be estimated without building it."""
-    bytes_per_pixel: float | None = None
+    bytes_per_pixel: BytesPerPixel | None = None
     """Peak memory of a float32 forward pass per pixel of the window, likewise."""
     ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
     """Measured time by device, e.g. `{"cpu": 900}`; the hardware is in `training`."""

@@ -19,6 +19,10 @@ NOWHERE: Origin = (0.0, 0.0, 0.0)
 """Of most stacks, which lie in no space but their own."""
 
 
+SMALLEST_NM, LARGEST_NM = 1e-3, 1e8
+"""Bounds of a voxel's edge: below the wavelength of an electron, above a specimen."""
+
+
 class LazyArray(Protocol):
     """What a stack needs of its array: numpy, dask, zarr and our readers have it."""
 
@@ -39,7 +43,7 @@ def check_voxel_size(voxel_size_nm: Any) -> VoxelSize:
     Raises
     ------
     ValueError
-        If it is not three numbers above 0 (z may be None).
+        If it is not three numbers above 0 (z may be None), or of an impossible size.
     """
     msg = (
         f"voxel_size_nm must be three numbers above 0 (z, y, x) in nm, z may be None; "
@@ -51,6 +55,12 @@ def check_voxel_size(voxel_size_nm: Any) -> VoxelSize:
     except (TypeError, ValueError) as e:
         raise ValueError(msg) from e
     if not all(v is None or (np.isfinite(v) and v > 0) for v in size):
+        raise ValueError(msg)
+    if not all(v is None or SMALLEST_NM <= v <= LARGEST_NM for v in size):
+        msg = (
+            f"voxel_size_nm must lie between {SMALLEST_NM:g} and {LARGEST_NM:g} nm, "
+            f"got {voxel_size_nm!r}"
+        )
         raise ValueError(msg)
     return size
 

@@ -9,13 +9,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
 from napari_emseg.inference.ahead import Writer
 from napari_emseg.inference.blend import Blend
 from napari_emseg.inference.engine import Engine
-from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import Scope
 from napari_emseg.inference.tasks import Piece, Skipped
 

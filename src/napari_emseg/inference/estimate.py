@@ -9,12 +9,12 @@ from math import prod
 from shutil import which
 from typing import cast
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import throughput
 from napari_emseg.inference.limits import choose_limits
-from napari_emseg.inference.ram import free_ram
 from napari_emseg.inference.scope import Scope, scope_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.tiles import Geometry, TilePlan
-from napari_emseg.inference.ram import free_ram
 from napari_emseg.models.zoo import Network
 
 if TYPE_CHECKING:

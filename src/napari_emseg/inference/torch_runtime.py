@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_emseg.inference.ram import free_ram
+from napari_emseg.core.memory import free_ram
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import (
     ChoiceNeeded,
     UnreadableError,
@@ -110,6 +111,8 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
     if 0 in volume.shape:
         msg = f"{name}: is empty, its shape is {volume.shape}"
         raise UnreadableError(msg)
+    with clear_errors(name):
+        check_shape(volume.shape)
     if volume.dtype.kind not in "biuf":
         msg = f"{name}: grey values must be real numbers, not {volume.dtype}"
         raise UnreadableError(msg)

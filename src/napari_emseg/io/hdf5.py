@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.hdf5_links import Walk
 from napari_emseg.io.units import to_nm, voxel_size
@@ -48,6 +49,8 @@ def contents(path: Path) -> Contents:
     walk = Walk(_open(path))
     found = [(key, node) for key, node in walk.datasets() if _is_picture(node)]
     found = _pictures_of_velox(found) or found
+    for _, dataset in found:
+        _refuse_elsewhere(dataset)
     if not found:
         why = next(iter(walk.refused.values()), "has no dataset of two or more axes")
         raise UnreadableError(why)
@@ -84,6 +87,25 @@ def _provenance(dataset: h5py.Dataset) -> Provenance | None:
         return Provenance.model_validate_json(dataset.attrs["emseg"])
     except (KeyError, ValidationError):
         return None
+
+
+def _refuse_elsewhere(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset whose values lie outside of the file's folder.
+
+    A file could name any other one there, such as a person's own, and what is in it
+    would be read as grey values.
+    """
+    folder = Path(dataset.file.filename).resolve().parent
+    names = [name for name, _, _ in dataset.external or ()]
+    if dataset.is_virtual:
+        names += [source.file_name for source in dataset.virtual_sources()]
+    for name in names:
+        place = (folder / name).resolve()
+        if name != "." and not place.is_relative_to(folder):
+            msg = f"its dataset {dataset.name} would read {name}, outside its folder"
+            raise UnreadableError(msg)
+        if place.exists():
+            check_regular(place)
 
 
 def _is_picture(node: h5py.Dataset) -> bool:

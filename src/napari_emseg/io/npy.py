@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.volumes import (
@@ -32,6 +33,7 @@ def contents(path: Path) -> Contents:
     if dtype.hasobject:
         msg = "holds Python objects, not numbers"
         raise UnreadableError(msg)
+    check_shape(shape)
     if len(shape) < 2:
         msg = f"is not a picture, its shape is {shape}"
         raise UnreadableError(msg)

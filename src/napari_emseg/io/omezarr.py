@@ -18,6 +18,7 @@ from zarr.storage import LocalStore, ZipStore
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
+from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
@@ -40,6 +41,17 @@ _DEEPEST = 4
 """Groups in groups that are looked into: plates have row, well and field."""
 
 
+class _FilesOnly(LocalStore):
+    """A folder in which pipes and devices are refused, which may be read for ever."""
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """Return what is stored by a key, or None."""
+        place = self.root / key
+        if place.exists():
+            check_regular(place)
+        return await super().get(key, *args, **options)
+
+
 def contents(path: Path | str) -> Contents:
     """List the images and arrays of a Zarr store; an image at its root is the default.
 
@@ -53,7 +65,9 @@ def contents(path: Path | str) -> Contents:
     if isinstance(path, Path) and path.is_file():
         root = zarr.open(ZipStore(path, mode="r"), path=_root_in_zip(path), mode="r")
     else:
-        root = zarr.open(path, mode="r")
+        # an address goes to fsspec, a folder is read with care
+        store = _FilesOnly(path, read_only=True) if isinstance(path, Path) else path
+        root = zarr.open(store, mode="r")
     if isinstance(root, zarr.Array):
         return Contents((_array(root, ""),), provenance=_provenance(root))
     volumes = tuple(_walk(root, ""))

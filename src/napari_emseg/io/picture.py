@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 
+from napari_emseg.io.claims import DEFLATE, JPEG, check_packed
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.volumes import Contents, Index, Volume
 
@@ -36,6 +37,10 @@ def _png(path: Path, head: bytes) -> Volume:
         msg = f"is damaged, its PNG header says {width} × {height} px"
         raise UnreadableError(msg)
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+    shape = height, width, _SAMPLES[colour]
+    # as many bits as are stored, of which eight or fewer become a byte
+    stored = path.stat().st_size * max(1, 8 // max(bits, 1))
+    check_packed(shape, dtype.itemsize, stored, DEFLATE)
 
     def read(index: Index) -> NDArray[Any]:
         from imagecodecs import png_decode
@@ -50,6 +55,7 @@ def _jpeg(path: Path) -> Volume:
     with path.open("rb") as file, JpegImageFile(file) as picture:
         width, height = picture.size
         bands = len(picture.getbands())
+    check_packed((height, width), 1, path.stat().st_size, JPEG)
 
     def read(index: Index) -> NDArray[Any]:
         with path.open("rb") as file, JpegImageFile(file) as picture:

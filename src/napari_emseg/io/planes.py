@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.volumes import Index
 
@@ -48,6 +49,7 @@ class RawPlanes:
     tail: int
 
     def __post_init__(self) -> None:
+        check_shape(self.shape)
         needed = self.offset + prod(self.shape) * self.dtype.itemsize
         size = self.path.stat().st_size
         if size < needed:

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
 from napari_emseg.io.choosing import Along, Choice, choose_volume, sections_of
+from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError, Value, clear_errors
 from napari_emseg.io.volumes import Contents
 
@@ -95,6 +96,7 @@ def recognise(path: Path) -> Format:
     UnreadableError
         If it is empty, not what its name says, or of no known format.
     """
+    check_regular(path)
     if path.is_dir():
         marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
         if any((path / mark).exists() for mark in marks):
@@ -191,7 +193,7 @@ def open_stack(
     stack = Stack(
         sections,
         name=_stem(name),
-        voxel_size_nm=volume.voxel_size_nm,
+        voxel_size_nm=_believable(volume.voxel_size_nm, size, name),
         source=source,
         metadata={
             "format": known.name,
@@ -204,6 +206,25 @@ def open_stack(
         origin_nm=volume.origin_nm,
     )
     return stack.with_voxel_size(size)
+
+
+def _believable(
+    said: VoxelSize | None, given: VoxelSize | None, name: str
+) -> VoxelSize | None:
+    """Return the voxel size that a file says, unless it can't be meant.
+
+    Raises
+    ------
+    UnreadableError
+        If it can't be, and none is given instead.
+    """
+    try:
+        return None if said is None else check_voxel_size(said)
+    except ValueError as e:
+        if given is not None:
+            return None
+        msg = f"{name}: its voxel size makes no sense, give the right one: {e}"
+        raise UnreadableError(msg) from e
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from threading import Lock
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError, clear_errors
 
 Read = Callable[[int, int], NDArray[Any]]
@@ -56,7 +58,7 @@ class SectionArray:
     ) -> None:
         self.shape = shape
         self.dtype = np.dtype(dtype).newbyteorder("=")
-        self.size = int(np.prod(shape, dtype=np.int64))
+        self.size = prod(shape)
         self.nbytes = self.size * self.dtype.itemsize
         self._read = read
         self._name = name
@@ -96,14 +98,15 @@ class SectionArray:
         """Index by integers, slices, an ellipsis; along z also by a list or mask."""
         which, rest = self._split(key)
         if isinstance(which, SupportsIndex) and not isinstance(which, np.ndarray):
-            z = int(np.arange(self.shape[0])[which])
+            z = range(self.shape[0])[which]
             slices = all(isinstance(r, slice) for r in rest)
             if self._part is not None and slices:
                 return self._parts(z, *rest)
             if self._keeps and rest != (slice(None), slice(None)):
                 return self._part_of_kept(z, rest)
             return np.asarray(self._section(z)[rest])
-        picked = np.arange(self.shape[0])[which]
+        depth = range(self.shape[0])
+        picked = depth[which] if isinstance(which, slice) else np.array(depth)[which]
         if len(picked) == 0:
             return np.empty((0, *self.shape[1:]), self.dtype)[:, *rest]
         return np.stack([self._section(int(z))[rest] for z in picked])
@@ -156,6 +159,9 @@ class SectionArray:
         if self._part is None:
             return self._section(z)[rows, columns]
         with clear_errors(f"{self._name}, section {z}"):
+            values = len(range(*rows.indices(self.shape[1])))
+            values *= len(range(*columns.indices(self.shape[2])))
+            check_memory(values * self.dtype.itemsize, f"this part of {self.shape[1:]}")
             return np.asarray(self._part(z, rows, columns), dtype=self.dtype)
 
     def _section(self, z: int) -> NDArray[Any]:
@@ -174,6 +180,8 @@ class SectionArray:
     def _load(self, first: int, last: int) -> NDArray[Any]:
         sections = f"section {first}" + (f"…{last - 1}" if last - first > 1 else "")
         with clear_errors(f"{self._name}, {sections}"):
+            needed = (last - first) * self.nbytes // self.shape[0]
+            check_memory(needed, f"{last - first} of {self.shape[1:]}")
             values = np.asarray(self._read(first, last), dtype=self.dtype)
         if values.shape != (last - first, *self.shape[1:]):
             msg = (

@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffFile, TiffPage, TiffPageSeries
 
+from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
-from napari_emseg.io.tiff_notes import files_of_ome, provenance, voxel_size_nm
-from napari_emseg.io.tiff_pages import JPEG, Pages, chunk_of
+from napari_emseg.io.tiff_notes import (
+    check_ome,
+    files_of_ome,
+    provenance,
+    voxel_size_nm,
+)
+from napari_emseg.io.tiff_pages import JPEG, Pages, check_page, chunk_of
 from napari_emseg.io.volumes import Contents, Index, Volume, array_volume
 
 _MIN_IS_WHITE = 0
@@ -66,9 +72,13 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries], tuple[Path, ...]]
     with _complaints() as complaints:
         tif = TiffFile(path)
         try:
-            len(tif.pages)  # finds circles among pages, which going on would not
+            # finds circles among pages, which going on would not
+            check_ome(tif, len(tif.pages))
             files = files_of_ome(tif, path)
             series = _series(tif)
+            for one in series:
+                check_shape(tuple(one.shape))
+                check_page(one.keyframe)
         except BaseException:
             tif.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from tifffile import TiffFile, TiffPage
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.claims import MOST_SECTIONS, check_count
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 
@@ -96,6 +98,30 @@ def _beside(path: Path, names: set[str]) -> tuple[Path, ...]:
             msg = f"says that {place.name} of another folder is a part of it"
             raise UnreadableError(msg)
     return tuple(sorted(place for place in places if place.is_file()))
+
+
+def check_ome(tif: TiffFile, pages: int) -> None:
+    """Refuse OME-XML that claims more planes than there can be.
+
+    A list of all of them is made when it is looked at. Planes may lie in other files,
+    which the number of pages says nothing about.
+
+    Raises
+    ------
+    UnreadableError
+        If one picture has so many.
+    """
+    if not tif.is_ome or not tif.ome_metadata:
+        return
+    try:
+        root = ElementTree.fromstring(tif.ome_metadata)
+    except ElementTree.ParseError:
+        return
+    for element in root.iter():
+        sizes = [element.get(f"Size{axis}", "1") for axis in "ZCT"]
+        if all(size.isdecimal() for size in sizes):
+            planes = prod(map(int, sizes))
+            check_count(planes, max(MOST_SECTIONS, pages), "planes", "its OME-XML")
 
 
 def _tag(page: TiffPage, name: str, unit: object) -> float | None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
+from napari_emseg.io.claims import DEFLATE, check_packed
+from napari_emseg.io.claims import JPEG as JPEG_RATIO
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import ROWS, RawPlanes
 
@@ -124,12 +126,45 @@ class Pages:
         if stored < needed:
             msg = f"page {page.index} has {stored} of {needed} strips or tiles only"
             raise UnreadableError(msg)
+        check_page(page, like)
         if series.kind == "uniform" and page.aspage().shape != series.keyframe.shape:
             msg = (
                 f"page {page.index} is {page.aspage().shape}, "
                 f"where {series.keyframe.shape} was expected"
             )
             raise UnreadableError(msg)
+
+
+_RATIOS = {
+    **dict.fromkeys((1, 32771), 1),
+    **dict.fromkeys((8, 32946, 34933, 50013), DEFLATE),
+    **dict.fromkeys((6, 7, 33007), JPEG_RATIO),
+    32773: 64,  # PackBits: 128 bytes of two
+    5: 2560,  # LZW: a string of 3,839 bytes in a code of 12 bits
+    34925: 7100,  # LZMA
+    50000: 43_700,  # Zstandard: 128 KiB in three bytes
+}
+"""Bytes that a byte of a compression can stand for; of others there is no bound."""
+
+
+def check_page(page: TiffPage | TiffFrame, like: TiffPage | None = None) -> None:
+    """Refuse a page that claims more pixels than its strips or tiles can hold.
+
+    Those of which nothing is stored are sparse, and stand for nothing.
+
+    Raises
+    ------
+    UnreadableError
+        If they can't.
+    """
+    like = like or page.aspage()
+    ratio = _RATIOS.get(like.compression)
+    stored = [n for n in page.databytecounts if n > 0]
+    if ratio is None or like.dtype is None or not stored:
+        return
+    bits = max(1, min(8, like.bitspersample))  # fewer than eight become a byte
+    claimed = min((like.shape, (len(stored), *like.chunks)), key=prod)
+    check_packed(claimed, like.dtype.itemsize, sum(stored) * (8 // bits), ratio)
 
 
 def chunk_of(series: TiffPageSeries) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, LazyArray, Origin, VoxelSize
+from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError, Value
 
 Index = tuple[Any, ...]
@@ -177,6 +178,8 @@ def chunked(
     axes = name_axes(axes, shape)
     if chunks is None:
         return replace(volume, part=None)
+    if volume.dtype.kind in "biuf":
+        check_memory(prod(chunks) * volume.dtype.itemsize, f"a chunk of {chunks}")
     volume = replace(volume, chunk=(chunks[axes.index("Y")], chunks[axes.index("X")]))
     if "Z" not in volume.axes or "Z" not in axes:
         return volume

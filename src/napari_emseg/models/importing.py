@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 
 MANIFESTS = ("rdf.yaml", "bioimageio.yaml", "rdf.yml", "bioimageio.yml")
 
-MOST_MANIFEST = 2**20
-"""Bytes."""
+MOST_MANIFEST = 2**18
+"""Bytes; manifests have a few thousand."""
+
+MOST_NODES = 50_000
+"""Of a manifest whose references (YAML's aliases) are written out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def import_weights(
         raise FileNotFoundError(msg)
     found = _read(path)
     card = _card_of(found, output.stem, architecture, config)
-    network = build(card.architecture, card.config)
+    network = build(card.architecture, card.config, holds=_held(found.state))
     check_fit(found.state, network, path.name)
     _check_numbers(found.state, path.name)
     state = {key: value.float() for key, value in found.state.items()}
@@ -159,7 +162,7 @@ def _inside(source: object, name: str) -> str:
 
 def _parsed(data: bytes, name: str) -> dict[str, Any]:
     try:
-        said = yaml.safe_load(data)
+        said = _loaded(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as e:
         first = str(e).splitlines()[0]
         msg = f"{name}: its manifest can't be read: {first}"
@@ -168,6 +171,34 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
         msg = f"{name}: its manifest is no list of names and values"
         raise ValueError(msg)
     return said
+
+
+def _loaded(data: bytes) -> Any:
+    """Load YAML; refuse what grows without end when its references are followed."""
+    loader = yaml.SafeLoader(data)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _size_of(root, {}) > MOST_NODES:
+            msg = f"it stands for more than {MOST_NODES:,} values"
+            raise ValueError(msg)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _size_of(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count a node and all below it as if references were written out."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES  # of what refers to itself: without end
+        below: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            below = node.value
+        elif isinstance(node, yaml.MappingNode):
+            below = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size_of(part, known) for part in below)
+    return known[id(node)]
 
 
 def _our_card(said: dict[str, Any], name: str) -> Card | None:
@@ -208,6 +239,13 @@ def _from_safetensors(path: Path) -> Found:
         raise ValueError(msg) from e
     card = read_weights(path).card if CARD in header else None
     return Found(state, card, path.name)
+
+
+def _held(state: Mapping[str, Tensor]) -> int:
+    """Return how many numbers there are at most, each in memory once."""
+    shared = (value.untyped_storage() for value in state.values())
+    # of two bytes at least, but for counters
+    return sum({part.data_ptr(): part.nbytes() for part in shared}.values()) // 2
 
 
 def _check_numbers(state: Mapping[str, Tensor], name: str) -> None:

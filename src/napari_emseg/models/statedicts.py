@@ -60,7 +60,12 @@ def _checked(loaded: Mapping[Any, Any], name: str) -> dict[str, Tensor]:
     for key, value in loaded.items():
         dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
         if not isinstance(key, str) or not dense or value.is_quantized:
-            msg = f"{name} holds no state dict: {key!r} is no tensor of plain numbers"
+            plain = isinstance(key, str | int)
+            what = repr(key) if plain else f"a {type(key).__name__}"
+            msg = f"{name} holds no state dict: {what} is no tensor of plain numbers"
+            raise ValueError(msg)
+        if value.nbytes > value.untyped_storage().nbytes():
+            msg = f"{name}: {key} says it has {value.numel():,} values, and holds fewer"
             raise ValueError(msg)
     start = "module."
     if all(key.startswith(start) for key in loaded):

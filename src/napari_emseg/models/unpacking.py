@@ -53,7 +53,7 @@ def member_of(package: zipfile.ZipFile, member: str, most: int, name: str) -> by
         msg = f"{member} in {name} is damaged, encrypted or oddly packed: {e}"
         raise ValueError(msg) from e
     if len(data) > most:
-        msg = f"{member} in {name} is larger than {most / 2**20:.0f} MiB"
+        msg = f"{member} in {name} is larger than {most / 2**20:g} MiB"
         raise ValueError(msg)
     return data
 
@@ -63,7 +63,7 @@ def refuse_bomb(members: list[zipfile.ZipInfo], most: int, name: str) -> None:
     size = sum(info.file_size for info in members)
     packed = sum(info.compress_size for info in members)
     if size > most:
-        msg = f"{name} is larger than {most / 2**20:.0f} MiB"
+        msg = f"{name} is larger than {most / 2**20:g} MiB"
         raise ValueError(msg)
     if size > MOST_RATIO * packed + 2**20:
         msg = f"{name} would grow {size / max(packed, 1):.0f} times: it is not unpacked"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -86,12 +87,26 @@ class Weights:
         whole = self.whole or self
         card = whole.card
         if not card.depths:  # a network without, or a file older than this
-            network = build(card.architecture, card.config)
+            network = whole._built()
             card = with_facts(card, cast("Network", network))
         if depth is None:
             depth = self.depth or max(card.depths, default=1)
         heads = "mean" if is_mean(heads, depth) else "last"
         return Weights(self.path, card_at(card, depth, heads), depth, heads, whole)
+
+    @cached_property
+    def n_values(self) -> int:
+        """How many numbers the file holds, by its header."""
+        with _reading(self.path), safe_open(self.path, framework="numpy") as file:
+            return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+
+    def _built(self) -> nn.Module:
+        """Build the network that the card names, if the file can fill it."""
+        try:
+            return build(self.card.architecture, self.card.config, holds=self.n_values)
+        except ValueError as e:
+            msg = f"{self.path.name}: {e}"
+            raise ValueError(msg) from e
 
     def network(self) -> nn.Module:
         """Build the network with these weights, float32, on the CPU, for inference.
@@ -107,7 +122,7 @@ class Weights:
             whole = cast("Prunable", self.whole.network())
             network = cast("nn.Module", whole.pruned(self.depth, self.heads))
             return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-        network = build(self.card.architecture, self.card.config)
+        network = self._built()
         with _reading(self.path), safe_open(self.path, framework="pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         check_fit(state, network, self.path.name)
@@ -254,7 +269,8 @@ def save_weights(
         it, else float32.
     """
     arrays = {key: _stored(value, half=half) for key, value in state.items()}
-    network = build(card.architecture, card.config)
+    holds = sum(array.size for array in arrays.values())
+    network = build(card.architecture, card.config, holds=holds)
     card = with_facts(card, cast("Network", network))
     path.parent.mkdir(parents=True, exist_ok=True)
     return _write(path, arrays, card)
@@ -272,7 +288,8 @@ def replace_card(weights: Weights, card: Card) -> Weights:
     """
     with _reading(weights.path):
         arrays = load_file(weights.path)
-    network = build(card.architecture, card.config)
+    holds = sum(array.size for array in arrays.values())
+    network = build(card.architecture, card.config, holds=holds)
     return _write(weights.path, arrays, with_facts(card, cast("Network", network)))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cas
 
 from pydantic import Field, ValidationError
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import Heads, Settings
 from napari_emseg.core.tiles import Geometry
 
@@ -71,6 +72,12 @@ class Prunable(Network, Protocol):
         ValueError that says what is possible if it can't be.
         """
 
+
+SMALL = 2**24
+"""Values of a network that is built whatever the file holds: the misfit is named."""
+
+_SPARE = 2
+"""A network may allocate so many times what its file holds, such as for buffers."""
 
 N = TypeVar("N", bound="type[nn.Module]")
 
@@ -140,14 +147,28 @@ def network_class(architecture: str) -> type[Network]:
     return _NETWORKS[architecture]
 
 
-def build(architecture: str, config: dict[str, Any] | None = None) -> nn.Module:
+def build(
+    architecture: str,
+    config: dict[str, Any] | None = None,
+    *,
+    holds: int | None = None,
+) -> nn.Module:
     """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    holds
+        Number of values that the file holds which is to fill it. A network that they
+        can't fill is refused before its memory is taken.
 
     Raises
     ------
     ValueError
-        If the architecture is unknown or a value of the configuration is out of bounds.
+        If the architecture is unknown, a value of the configuration is out of bounds,
+        or the network needs more than is free, or than the file holds.
     """
+    from napari_emseg.models.budget import AllocationBudget, OverBudgetError
+
     cls = network_class(architecture)
     try:
         checked = cls.Config(**(config or {}))
@@ -156,4 +177,14 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> nn.Module:
         where = ".".join(str(part) for part in first["loc"])
         msg = f"{architecture}: {where}: {first['msg']}, got {first['input']!r}"
         raise ValueError(msg) from e
-    return cast("nn.Module", cls(checked))  # type: ignore[call-arg]
+    most = free_ram() // 4 if holds is None else _SPARE * holds + SMALL
+    try:
+        with AllocationBudget(most):
+            return cast("nn.Module", cls(checked))  # type: ignore[call-arg]
+    except OverBudgetError as e:
+        shape = ", ".join(f"{name}={value}" for name, value in checked)
+        has = "more than memory is free for"
+        if holds is not None:
+            has = f"more than {most:,}, where the file holds {holds:,}"
+        msg = f"{architecture} with {shape} needs too many parameters: {has}"
+        raise ValueError(msg) from e

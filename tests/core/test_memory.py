@@ -6,12 +6,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from napari_emseg.inference import ram
+from napari_emseg.core import memory
 
 
 def test_is_what_the_machine_has() -> None:
     free = psutil.virtual_memory().available
-    assert 0 < ram.free_ram() < 1.1 * free
+    assert 0 < memory.free_ram() < 1.1 * free
 
 
 @pytest.mark.parametrize(("limit", "left"), [("3000", [1500]), ("max", [])])
@@ -23,11 +23,11 @@ def test_is_less_in_a_container(
     (group / "memory.max").write_text(f"{limit}\n")
     (group / "memory.current").write_text("2000\n")
     (group / "memory.stat").write_text("anon 1000\ninactive_file 500\nfile 900\n")
-    monkeypatch.setattr(ram, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
     monkeypatch.setattr(Path, "read_text", reading({"/proc/self/cgroup": "0::/job\n"}))
-    assert ram._free_by_limit() == left
+    assert memory._free_by_limit() == left
     if left:
-        assert ram.free_ram() == 1500
+        assert memory.free_ram() == 1500
 
 
 def reading(instead: dict[str, str]) -> Callable[[Path], str]:
