@@ -76,6 +76,7 @@ class Person:
             lock=locked,
             review=() if known else (region,),
             unreview=(region,) if known else (),
+            reviewed_before=self.linked.regions if known else None,
             last_id=9,
             author="Ada",
         )

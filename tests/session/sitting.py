@@ -20,6 +20,7 @@ from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.projects import open_project
 
 Sections = dict[int, str]
+State = tuple[bytes, object, object]
 
 
 class Sitting:
@@ -34,10 +35,13 @@ class Sitting:
         self.hand = session.correcting()
         self.rng = np.random.default_rng(seed)
         self._told = 0
+        self._past: list[State] = []
+        self._future: list[State] = []
         self.hand.edited.connect(self._on_edited)
         self._tries: list[Callable[[], object]] = [
             self._paint, self._paint, self._brush, self._lock, self._merge, self._split,
-            self._review, self._run, self._clear, self._undo, self._undo, self._redo,
+            self._review, self._unreview, self._run, self._clear,
+            self._undo, self._undo, self._redo,
         ]  # fmt: skip
 
     @property
@@ -53,12 +57,42 @@ class Sitting:
             before, self._told = self.marked, 0
             while not self._told:
                 trying = self._tries[int(self.rng.integers(len(self._tries)))]
+                self._before = self.state()
                 with suppress(ValueError):  # refused, as tools do
                     trying()
+                if not self._told and self.state()[1] != self._before[1]:
+                    # a run that changed nothing is no step, but has found cells
+                    self._past, self._future = [], []
             yield before
 
-    def _on_edited(self) -> None:
+    def state(self) -> State:
+        """Return all that undo and redo have to give back; ids go on waiting."""
+        hand, found = self.hand, self.session.source.results.found_cells
+        arrays = [hand.linked.arrays["corrections"], *map(self._cells, range(4))]
+        kept = (hand.linked.locked, hand.regions, found.linked)
+        return b"".join(np.asarray(a).tobytes() for a in arrays), found.segmented, kept
+
+    def _cells(self, z: int) -> np.ndarray:
+        linked = self.hand.linked
+        cells = np.array(linked.arrays["cells"][z])
+        for ids in linked._ids[linked._settled[z] :]:
+            if ids.first <= z < ids.stop:
+                cells[cells == ids.source] = ids.target
+        return cells
+
+    def _on_edited(self, step: str) -> None:
         self._told += 1
+        if step == "made":
+            self._past.append(self._before)
+            self._future = []
+            return
+        undone = step == "undone"
+        source, target = self._past, self._future
+        if not undone:
+            source, target = target, source
+        if source:
+            assert self.state() == source.pop(), f"{step}, and another state"
+        target.append(self._before)
 
     def _place(self) -> tuple[int, tuple[int, int]]:
         z, y, x = (int(self.rng.integers(n)) for n in self.hand.linked.shape)
@@ -100,6 +134,11 @@ class Sitting:
     def _review(self) -> None:
         z, (rows, columns) = self._window()
         self.hand.review(Region(z, rows.start, columns.start, rows.stop, columns.stop))
+
+    def _unreview(self) -> None:
+        regions = self.hand.regions
+        if regions:
+            self.hand.unreview(regions[int(self.rng.integers(len(regions)))])
 
     def _run(self) -> None:
         """Find cells anew that are much like those that are there."""

@@ -74,6 +74,22 @@ def test_the_disk_is_as_the_memory(begun, seed, parts) -> None:
     shutil.rmtree(folder)
 
 
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_undo_and_redo_give_back_each_state_exactly(drawn_stack, seed) -> None:
+    """The sitting compares all of them: pixels, locks, order of review, runs."""
+    stack, cells = drawn_stack
+    session = Session()
+    session.select("a", stack)
+    results = session.source.results
+    for z in range(4):
+        results.put_cells(z, (slice(0, 96), slice(0, 112)), cells[z])
+    results.note_links(range(4), linked=True)
+    results.hand.finish_run()
+    for _ in islice(Sitting(session, seed).steps(), 60):
+        pass
+
+
 def check_killed(begun: Path, seed: int) -> None:
     folder, copy = copied(begun, f"{seed}.emseg"), copied(begun, f"{seed} copy.emseg")
     seconds = float(np.random.default_rng(seed).uniform(0.2, 3.5))

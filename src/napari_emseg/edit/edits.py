@@ -170,6 +170,9 @@ class Edit:
         Cells that become locked or unlocked.
     review, unreview
         Regions that become reviewed, or are to do again.
+    reviewed_before
+        All reviewed regions in their order, which tells which of them judge; given by
+        what has regions to do again, so that undo puts each back in its place.
     last_id
         Largest new cell id that it gives; 0 if it gives none.
     author, time
@@ -184,6 +187,7 @@ class Edit:
     unlock: frozenset[int] = frozenset()
     review: tuple[Region, ...] = ()
     unreview: tuple[Region, ...] = ()
+    reviewed_before: tuple[Region, ...] | None = None
     last_id: int = 0
     author: str = ""
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -221,5 +225,8 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         unlock=frozenset().union(*(edit.unlock for edit in edits)),
         review=tuple(region for edit in edits for region in edit.review),
         unreview=tuple(region for edit in edits for region in edit.unreview),
+        reviewed_before=next(
+            (e.reviewed_before for e in edits if e.review or e.unreview), None
+        ),
         last_id=max((edit.last_id for edit in edits), default=0),
     )

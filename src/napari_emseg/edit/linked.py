@@ -84,11 +84,12 @@ class Linked:
         """Write ids that wait into section `z`; tell if any pixel changed."""
         changed = False
         for place in range(self._settled[z], len(self._ids)):
-            change = self._renamed(z, self._ids[place])
+            # one that failed half-way is written again as it was begun
+            change = self._written.get((place, z)) or self._renamed(z, self._ids[place])
             if change is not None:
-                change.write(self.arrays["cells"])
                 if place >= self._kept:
                     self._written[place, z] = change
+                change.write(self.arrays["cells"])
                 changed = True
         self._settled[z] = len(self._ids)
         return changed
@@ -99,31 +100,41 @@ class Linked:
             self.settle(z)
 
     def apply(self, edit: Edit) -> None:
-        """Make an edit."""
+        """Make an edit; if that fails half-way, the whole of it may be made again."""
         for z in edit.sections:
             self.settle(z)
         for change in edit.changes:
             change.write(self.arrays[change.name])
+        # nothing from here on depends on the arrays, which may be files
         self._ids.extend(edit.ids)
         self.locked = (self.locked | edit.lock) - edit.unlock
         self.regions = _with(self.regions, edit.review, edit.unreview)
         self.last_id = max(self.last_id, edit.last_id)
 
     def revert(self, edit: Edit) -> frozenset[int]:
-        """Take the latest edit back; return the sections whose cells changed ids."""
-        renamed = set()
-        for _ in edit.ids:
-            self._ids.pop()
-            place = len(self._ids)
-            for z in [z for p, z in self._written if p == place]:
-                self._written.pop((place, z)).write(self.arrays["cells"], back=True)
-                renamed.add(z)
-            self._settled = [min(done, place) for done in self._settled]
+        """Take the latest edit back; return the sections whose cells changed ids.
+
+        If that fails half-way, the whole of it may be done again.
+        """
+        first = len(self._ids) - len(edit.ids)
+        written = sorted(
+            (key for key in self._written if key[0] >= first), reverse=True
+        )
+        for key in written:
+            self._written[key].write(self.arrays["cells"], back=True)
         for change in reversed(edit.changes):
             change.write(self.arrays[change.name], back=True)
+        # nothing from here on depends on the arrays, which may be files
+        for key in written:
+            del self._written[key]
+        del self._ids[first:]
+        self._settled = [min(done, first) for done in self._settled]
         self.locked = (self.locked - edit.lock) | edit.unlock
-        self.regions = _with(self.regions, edit.unreview, edit.review)
-        return frozenset(renamed)
+        if edit.reviewed_before is not None:
+            self.regions = edit.reviewed_before
+        else:
+            self.regions = _with(self.regions, edit.unreview, edit.review)
+        return frozenset(z for _, z in written)
 
     def forget(self, edit: Edit) -> None:
         """Give up what the oldest edit that is kept would need to be taken back."""

@@ -47,11 +47,18 @@ def mark_reviewed(
     return Edit("review", words, changes=changes, review=(region,))
 
 
-def mark_to_do(sheet: Sheet, region: Region, edits: Iterable[Edit] = ()) -> Edit:
+def mark_to_do(
+    sheet: Sheet,
+    region: Region,
+    reviewed: Collection[Region],
+    edits: Iterable[Edit] = (),
+) -> Edit:
     """Say that a region is to do again.
 
     Parameters
     ----------
+    reviewed
+        Regions that are reviewed, in their order.
     edits
         That were made. What became an opinion only because the region was reviewed is
         none any more; if the edit that did so isn't among them, opinions stay.
@@ -63,7 +70,13 @@ def mark_to_do(sheet: Sheet, region: Region, edits: Iterable[Edit] = ()) -> Edit
     words = f"to do again: {region.words}"
     if made is None:
         words += "; what it says stays in corrections, erase it there if it is wrong"
-    return Edit("review", words, changes=real, unreview=(region,))
+    return Edit(
+        "review",
+        words,
+        changes=real,
+        unreview=(region,),
+        reviewed_before=tuple(reviewed),
+    )
 
 
 def _shown(sheet: Sheet, region: Region) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -24,15 +25,20 @@ AT_ONCE = 256 * 2**20
 RETRY, RETRY_MOST = 1.0, 30.0
 """Seconds to the next try after a failure; doubled each time, up to the second."""
 
+LOG = logging.getLogger(__name__)
+
 Step = Callable[[Disk], None]
+"""A change of a folder. It may be taken again after it failed half-way."""
+
 Listener = Callable[[Record], None]
 
 
 class Autosave:
     """Takes steps to change a folder, and makes them in a thread of its own.
 
-    When a save fails nothing is lost: steps and changed chunks stay in memory, and it
-    is tried again. What remains when the program ends in good order is saved then.
+    When a save fails, whatever the reason, nothing is lost: steps and changed chunks
+    stay in memory, and it is tried again. What remains when the program ends in good
+    order is saved then.
 
     Parameters
     ----------
@@ -161,8 +167,8 @@ class _State:
         begun = monotonic()
         try:
             self._save()
-        except OSError as e:
-            self._failed(e)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the thread goes on
+            self._failed(e if isinstance(e, OSError) else _as_os_error(e))
         else:
             self._done(monotonic() - begun)
 
@@ -224,8 +230,12 @@ class _State:
         return float(min(RETRY * 2 ** min(self.in_a_row - 1, 9), RETRY_MOST))
 
     def _tell(self, record: Record) -> None:
-        if self.on_record is not None:
+        if self.on_record is None:
+            return
+        try:
             self.on_record(record)
+        except Exception:  # a listener's fault mustn't end saving
+            LOG.exception("a listener to saves failed on %s", record)
 
 
 def _end(state: _State, thread: Thread) -> None:
@@ -233,6 +243,19 @@ def _end(state: _State, thread: Thread) -> None:
         state.closing = True
         state.turn.notify_all()
     thread.join()
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """Return what isn't about the disk as what callers wait for."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        what = "out of memory"
+    else:
+        LOG.error("a save failed", exc_info=error)
+        what = type(error).__name__
+    made = OSError(f"{what}: {text}" if text else what)
+    made.__cause__ = error
+    return made
 
 
 def _words(error: OSError) -> str:

@@ -33,7 +33,7 @@ from napari_emseg.session.region import Area
 from napari_emseg.session.renewal import Renewal
 
 if TYPE_CHECKING:
-    from napari_emseg.session.results import Results
+    from napari_emseg.session.results import FoundCells, Results
 
 Step = Literal["made", "undone", "redone"]
 """What was done with an edit."""
@@ -140,7 +140,8 @@ class HandWork:
         if region not in self.regions:
             msg = f"{region.words} is no reviewed region"
             raise ValueError(msg)
-        edit = mark_to_do(self.sheet(region.z), region, self.history.undoable)
+        sheet, regions = self.sheet(region.z), self.regions
+        edit = mark_to_do(sheet, region, regions, self.history.undoable)
         self.do(edit)
         return edit
 
@@ -231,10 +232,15 @@ class HandWork:
         """Put corrections into membranes that were just made by a threshold."""
         self._renewal.burn(z, area, threshold)
 
-    def clear(self, sections: Iterable[int]) -> None:
+    def clear(self, sections: Iterable[int], before: FoundCells) -> None:
         """Take membranes and cells of sections away, in one step.
 
         Locked cells stay, and membranes that were drawn by hand.
+
+        Parameters
+        ----------
+        before
+            Where runs had found cells, which undo brings back.
         """
         with self._lock:
             changes = [c for z in sections for c in cleared(self.linked, z)]
@@ -243,6 +249,7 @@ class HandWork:
                 words = f"{n} excluded section{'s' * (n != 1)} cleared"
                 edit = Edit("run", words, changes=tuple(changes))
                 self.history.do(edit)
+                self._renewal.note(edit, before, self._kept)
                 self.edited.emit("made", edit)
 
     def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
@@ -253,14 +260,18 @@ class HandWork:
     def finish_run(self) -> None:
         """Give cells that were there before their ids; keep the run as a step."""
         with self._lock:
-            kept = (*self.history.undoable, *self.history.redoable)
-            edit = self._renewal.finish(kept)
+            edit = self._renewal.finish(self._kept)
             if edit is None:
                 return
             if edit.changes:
                 self.history.note(edit)
                 self.edited.emit("made", edit)
             self._results.last_id = self.linked.last_id
+
+    @property
+    def _kept(self) -> tuple[Edit, ...]:
+        """What can be undone or redone."""
+        return (*self.history.undoable, *self.history.redoable)
 
     def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
         """Paint again, with what follows in the other pictures.

@@ -13,7 +13,7 @@ from napari_emseg.edit import Edit, Linked, Rerun, burnt_in
 from napari_emseg.session.region import Area
 
 if TYPE_CHECKING:
-    from napari_emseg.session.results import Results
+    from napari_emseg.session.results import FoundCells, Results
 
 
 class Renewal:
@@ -38,8 +38,9 @@ class Renewal:
         self._linked = linked
         self._corrections = corrections
         self._rerun: Rerun | None = None
-        self._links_before: frozenset[int] = frozenset()
-        self._links: dict[datetime, tuple[frozenset[int], frozenset[int]]] = {}
+        self._before = results.found_cells
+        self._found: dict[datetime, tuple[FoundCells, FoundCells]] = {}
+        """Before and after a run, by the time of its edit."""
         self._cut: dict[int, tuple[datetime, float]] = {}
 
     @property
@@ -59,7 +60,7 @@ class Renewal:
         """Store cells `(y, x)` that a run found; see `finish`."""
         if self._rerun is None:
             self._linked.settle_all()
-            self._links_before = self._results.linked_sections
+            self._before = self._results.found_cells
             self._rerun = Rerun(
                 self._linked.arrays["cells"],
                 last_id=self._linked.last_id,
@@ -83,17 +84,24 @@ class Renewal:
             edit = self._rerun.finish()
         finally:  # from now on a person may edit again
             self._rerun = None
-        times = {one.time for one in kept}
-        self._links = {t: links for t, links in self._links.items() if t in times}
         if edit.changes:
-            self._links[edit.time] = self._links_before, self._results.linked_sections
+            self.note(edit, self._before, (*kept, edit))
         return edit
+
+    def note(self, edit: Edit, before: FoundCells, kept: Iterable[Edit]) -> None:
+        """Remember where cells were found before an edit of a run, and after it."""
+        times = {one.time for one in kept}
+        self._found = {t: found for t, found in self._found.items() if t in times}
+        self._found[edit.time] = before, self._results.found_cells
 
     def follow(self, edit: Edit, *, undone: bool) -> None:
         """Follow an edit that was undone or redone, where runs came in between."""
-        if edit.time in self._links:
-            before, after = self._links[edit.time]
-            self._results.relink(before if undone else after)
+        if edit.time in self._found:
+            before, after = self._found[edit.time]
+            if undone:
+                self._results.bring_back(before, after)
+            else:
+                self._results.bring_back(after, before)
         for change in edit.of("corrections"):
             at, threshold = self._cut.get(change.z, (edit.time, 0.0))
             if at > edit.time and change.z in self._results.predicted:

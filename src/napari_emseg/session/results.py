@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCells:
+    """Which areas of which sections have cells of a run, and where ids are linked."""
+
+    segmented: dict[int, tuple[Area, ...]]
+    linked: frozenset[int]
 
 
 def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
@@ -141,7 +150,7 @@ class Results:
 
     def clear(self, sections: Iterable[int]) -> None:
         """Forget sections; that their membranes and cells go can be undone."""
-        sections = tuple(sections)
+        sections, before = tuple(sections), self.found_cells
         for z in sections:
             if self._areas.pop(z, None) is not None:
                 for values in (self.probabilities, *self._classes.values()):
@@ -149,7 +158,7 @@ class Results:
             self._segmented.pop(z, None)
             self.made.pop(z, None)
         if self.begun:
-            self.hand.clear(sections)
+            self.hand.clear(sections, before)
 
     def note_links(self, sections: Iterable[int], *, linked: bool) -> None:
         """Remember whether ids are cells through these sections, or profiles.
@@ -160,9 +169,22 @@ class Results:
         if len(found) > 1:
             self._linked = self._linked | found if linked else self._linked - found
 
-    def relink(self, sections: frozenset[int]) -> None:
-        """Put back what `linked_sections` was before or after a run."""
-        self._linked = sections
+    @property
+    def found_cells(self) -> FoundCells:
+        """Return `segmented` and `linked_sections` as they are, see `bring_back`."""
+        return FoundCells(self.segmented, self._linked)
+
+    def bring_back(self, found: FoundCells, other: FoundCells) -> None:
+        """Put back where a run had found cells, in what it changed from `other`."""
+        self._linked = found.linked
+        for z in {*found.segmented, *other.segmented}:
+            areas = found.segmented.get(z)
+            if areas == other.segmented.get(z):
+                continue
+            if areas is None:
+                self._segmented.pop(z, None)
+            else:
+                self._segmented[z] = list(areas)
 
     @property
     def segmented(self) -> dict[int, tuple[Area, ...]]:
