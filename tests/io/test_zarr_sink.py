@@ -115,7 +115,7 @@ def test_disk_full_keeps_finished_sections(tmp_path: Path, stack: np.ndarray) ->
             sink._levels = [Full()]  # type: ignore[attr-defined]
             sink.write(1, stack[1])
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no space"):
         fill()
     assert not (tmp_path / "a.zarr").exists()
     kept = zarr.open(next(tmp_path.glob("a.zarr.*.part")))["0"]

@@ -14,8 +14,8 @@ from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import Where
 from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.lock import Hold
 from napari_emseg.models.weights import Weights
-from napari_emseg.project.holder import Hold
 
 FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 

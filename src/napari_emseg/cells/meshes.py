@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
 from napari_emseg.cells.boxes import Box, finding_boxes
-from napari_emseg.core.atomic import atomic_folder, clear_leftovers
+from napari_emseg.core.atomic import atomic_folder
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import Stack
 
@@ -64,8 +65,7 @@ def saving_meshes(
         raise FileExistsError(msg)
     boxes = yield from finding_boxes(cells.data)
     wanted = _wanted(boxes, ids, largest)
-    clear_leftovers(place)
-    with atomic_folder(place) as part:
+    with Claim(place), atomic_folder(place) as part:
         faces = {}
         for done, i in enumerate(wanted, start=1):
             step = _step(boxes[i])

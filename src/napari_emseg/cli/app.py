@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from napari_emseg import __version__
 from napari_emseg.cli.printing import complain
 from napari_emseg.cli.wording import usage_message
+from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import ChoiceNeeded
 
 DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130
@@ -115,7 +116,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return STOPPED
     except CycloptsError as e:
         return _refuse(usage_message(e), words)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        OutputBusyError,
+    ) as e:
         return _refuse(usage_message(e), words)
     except (PermissionError, ChoiceNeeded, ValueError, LookupError) as e:
         return _refuse(usage_message(e), words)

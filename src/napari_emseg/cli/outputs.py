@@ -87,10 +87,10 @@ def writing(sink: SectionSink) -> Iterator[CountingSink]:
     counted = CountingSink(sink)
     try:
         yield counted
+        sink.close()
     except BaseException:
         kept = sink.abort(keep=counted.written > 0)
         if kept is not None:
             n, of = counted.written, sink.shape[0]
             say(f"{n} of {of} sections were finished; they are kept in {kept}")
         raise
-    sink.close()

@@ -28,8 +28,41 @@ LONGEST_NAME = 255
 _NO_SUCH_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 """What flushing a folder ends in on file systems that know no such thing."""
 
+_FULL_WORDS = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "no space is left of your quota",
+    errno.EFBIG: "files there may not be that large",
+}
+FULL = frozenset(_FULL_WORDS)
+"""Numbers of the system's errors of a full disk."""
+
 _in_use: set[Path] = set()
 """Parts that this process is writing; others of its number are of a process before."""
+
+
+class DiskFullError(OSError):
+    """No room is left for a file, or for this user."""
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Say of a full disk what couldn't be written, and what to do.
+
+    Raises
+    ------
+    DiskFullError
+        Instead of the system's error, which names no file.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in FULL or isinstance(e, DiskFullError):
+            raise
+        msg = (
+            f"{path} can't be written: {_FULL_WORDS[e.errno]}; make room or choose "
+            "another folder, and do it again"
+        )
+        raise DiskFullError(e.errno, msg) from e
 
 
 @contextmanager
@@ -52,12 +85,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Let others write a file to the path given; see `atomic_write`."""
     part = private_part(path)
     try:
-        with part.open("xb"):
-            mode = _mode(part)
-        yield part
-        if _mode(part) != mode:  # by a library that lets nobody else read it
-            part.chmod(mode)
-        publish(part, path)
+        with naming_full_disk(path):
+            with part.open("xb"):
+                mode = _mode(part)
+            yield part
+            if _mode(part) != mode:  # by a library that lets nobody else read it
+                part.chmod(mode)
+            publish(part, path)
     finally:
         part.unlink(missing_ok=True)
         release(part)
@@ -72,11 +106,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OSError
         If it can't be written, or there is something of that name by then.
     """
+    clear_leftovers(path)
     part = private_part(path)
     try:
-        part.mkdir()
-        yield part
-        publish(part, path)
+        with naming_full_disk(path):
+            part.mkdir()
+            yield part
+            publish(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         release(part)
@@ -97,7 +133,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def private_part(path: Path, ending: Literal["part", "old"] = "part") -> Path:
     """Return a name beside `path` that nobody else has, until it is released."""
     mark = f"{_computer()}-{os.getpid()}-{token_hex(3)}"
-    part = path.with_name(f"{_stem(path)}.{mark}.{ending}")
+    part = path.with_name(f"{short_name(path)}.{mark}.{ending}")
     _in_use.add(part.absolute())
     return part
 
@@ -161,7 +197,7 @@ def move(path: Path, target: Path) -> None:
 
 def leftovers(path: Path) -> list[Path]:
     """Return private parts of `path` whose process was ended, or that were kept."""
-    shape = re.compile(rf"{re.escape(_stem(path))}\.(\w+)-(\d+)-\w+\.(part|old)")
+    shape = re.compile(rf"{re.escape(short_name(path))}\.(\w+)-(\d+)-\w+\.(part|old)")
     found = []
     with suppress(FileNotFoundError, NotADirectoryError):
         for each in path.absolute().parent.iterdir():
@@ -233,6 +269,14 @@ def sync_all(path: Path) -> None:
         sync(path)
 
 
+def short_name(path: Path) -> str:
+    """Return the name of a file, or one as good where it leaves no room for more."""
+    if len(os.fsencode(path.name)) <= LONGEST_NAME - 40:
+        return path.name
+    short = os.fsencode(path.name)[:150].decode(errors="ignore")
+    return f"{short}-{blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}"
+
+
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -243,14 +287,6 @@ def _is_busy(part: Path, process: int) -> bool:
     import psutil
 
     return bool(psutil.pid_exists(process))
-
-
-def _stem(path: Path) -> str:
-    """Return the name, or of one that leaves no room what is as good as it."""
-    if len(os.fsencode(path.name)) <= LONGEST_NAME - 40:
-        return path.name
-    short = os.fsencode(path.name)[:150].decode(errors="ignore")
-    return f"{short}-{blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}"
 
 
 @cache

@@ -64,17 +64,12 @@ def write_rows(
         As `write_table`.
     """
     output = Output(path, overwrite=overwrite)
-    done = False
-    try:
-        with output.part.open("x", newline="", encoding="utf-8") as file:
+    with output.beginning() as part:
+        with part.open("x", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(_values(row, voxel_size_nm) for row in rows)
-        done = True
-    finally:
-        if not done:
-            output.give_up(keep=False)
-    return output.finish()
+        return output.finish()
 
 
 def _values(row: CellRow, size: VoxelSize | None) -> tuple[object, ...]:

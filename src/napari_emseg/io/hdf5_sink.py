@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
@@ -41,6 +41,8 @@ class Hdf5Sink(FileSink):
         As `Output`.
     """
 
+    readable_early: ClassVar[bool] = False
+
     def __init__(
         self,
         path: Path,
@@ -56,26 +58,127 @@ class Hdf5Sink(FileSink):
             msg = f"HDF5 output takes {', '.join(_TAKES)} and float, got {dtype}"
             raise ValueError(msg)
         super().__init__(Output(path, overwrite=overwrite), shape, dtype)
-        self._file = h5py.File(self._output.part, "w")
-        self._data = self._file.create_dataset(
-            "data" if provenance is None else provenance.kind,
-            shape,
-            dtype,
-            chunks=(1, min(CHUNK, shape[1]), min(CHUNK, shape[2])),
-            compression="gzip",
-            compression_opts=1,
-            shuffle=True,
-        )
-        _describe(self._data, voxel_size_nm, provenance)
-        if origin_nm != NOWHERE:
-            self._data.attrs["offset"] = origin_nm
+        with self._output.beginning() as part:
+            self._bytes = _NeverFailing(part)
+            self._file = h5py.File(self._bytes, "w")
+            self._data = self._file.create_dataset(
+                "data" if provenance is None else provenance.kind,
+                shape,
+                dtype,
+                chunks=(1, min(CHUNK, shape[1]), min(CHUNK, shape[2])),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
+            )
+            _describe(self._data, voxel_size_nm, provenance)
+            if origin_nm != NOWHERE:
+                self._data.attrs["offset"] = origin_nm
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
-        self._data[checked(self, z, section)] = section.astype(self.dtype, copy=False)
+        self._bytes.check()
+        self._data[z] = section.astype(self.dtype, copy=False)
+        self._bytes.check()
 
     def _let_go(self, *, keep: bool) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        finally:
+            self._bytes.close()
+
+
+class _NeverFailing:
+    """A file for HDF5, which dies of a full disk: errors wait until they are asked for.
+
+    HDF5 writes metadata when it closes a file, and once more when the program ends; if
+    that fails, the process ends by a segmentation fault. So it is told that all went
+    well. What couldn't be written is kept for it to read back; that is little, since
+    after an error no section is given to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("x+b", buffering=0)
+        self._at = 0
+        self._error: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error there was."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Close the file, and raise the first error there was."""
+        try:
+            self._file.close()
+        except OSError as e:
+            self._error = self._error or e
+        self.check()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte; return which."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length()}
+        self._at = start[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        """Return at which byte it is."""
+        return self._at
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write, or keep what can't be."""
+        data = bytes(content)
+        if self._error is None:
+            try:
+                self._write(data)
+            except OSError as e:
+                self._error = e
+        if self._error is not None:
+            self._kept.append((self._at, data))
+        self._at += len(data)
+        return len(data)
+
+    def _write(self, data: bytes) -> None:
+        self._file.seek(self._at)
+        rest = memoryview(data)
+        while rest:  # a disk that gets full takes a part first
+            rest = rest[self._file.write(rest) :]
+
+    def read(self, size: int) -> bytes:
+        """Read what was written; by this method h5py knows a file."""
+        target = bytearray(size)
+        self.readinto(target)
+        return bytes(target)
+
+    def readinto(self, target: bytearray | memoryview) -> int:
+        """Read what was written."""
+        into = memoryview(target).cast("B")
+        into[:] = bytes(len(into))
+        self._file.seek(self._at)
+        self._file.readinto(into)
+        for start, data in self._kept:
+            begin, end = max(start, self._at), start + len(data)
+            end = min(end, self._at + len(into))
+            if begin < end:
+                piece = data[begin - start : end - start]
+                into[begin - self._at : end - self._at] = piece
+        self._at += len(into)
+        return len(into)
+
+    def truncate(self, size: int) -> int:
+        """Make the file so long."""
+        try:
+            self._file.truncate(size)
+        except OSError as e:
+            self._error = self._error or e
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits."""
+
+    def _length(self) -> int:
+        length = self._file.seek(0, os.SEEK_END)
+        return max([length, *(start + len(data) for start, data in self._kept)])
 
 
 def _describe(

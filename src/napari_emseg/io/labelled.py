@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from yaozarrs import v04, v05
 
+from napari_emseg.core.atomic import naming_full_disk
 from napari_emseg.core.records import Provenance, Record, SectionDone
 from napari_emseg.core.stack import LazyArray, Stack, as_stack
 from napari_emseg.io.fingerprint import require_unchanged
@@ -60,18 +61,25 @@ def saving_labelled(
     output = Output(Path(path).expanduser(), overwrite=overwrite)
     done = False
     try:
-        levels = _create(output, image, labels, name, provenance, older="0.4" in format)
+        with naming_full_disk(output.path):
+            levels = _create(
+                output, image, labels, name, provenance, older="0.4" in format
+            )
         depth = image.shape[0]
         with require_unchanged(image, labels):
             for z in range(depth):
-                fill(levels[0], z, image.section(z), ids=False)
-                fill(levels[1], z, labels.section(z), ids=True)
+                picture, ids = image.section(z), labels.section(z)
+                with naming_full_disk(output.path):
+                    fill(levels[0], z, picture, ids=False)
+                    fill(levels[1], z, ids, ids=True)
                 yield SectionDone(z, z + 1, depth)
+        with naming_full_disk(output.path):
+            output.finish()
         done = True
     finally:
         if not done:
             output.give_up(keep=True)
-    return output.finish()
+    return output.path
 
 
 def _check(image: Stack, labels: Stack, format: OutputFormat) -> None:  # noqa: A002

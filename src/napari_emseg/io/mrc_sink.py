@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.mrc import (
@@ -69,8 +68,9 @@ class MrcSink(FileSink):
         self._values = _Statistics()
         stored = np.dtype(np.int8) if dtype.name == "uint8" else dtype
         labels = self._labels(voxel_size_nm, provenance)
-        _lay_out(output.part, shape, stored, voxel_size_nm, origin_nm, labels)
-        self._file = output.part.open("r+b")
+        with output.beginning() as part:
+            _lay_out(part, shape, stored, voxel_size_nm, origin_nm, labels)
+            self._file = part.open("r+b")
 
     def _labels(self, size: VoxelSize | None, made: Provenance | None) -> list[str]:
         marks = UPWARDS * self._flip + SHIFTED * (self.dtype.name == "uint8")
@@ -81,7 +81,7 @@ class MrcSink(FileSink):
             labels.append("distance of sections unknown")
         return labels + _provenance_labels(made, LABELS - len(labels))
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
         values = section.astype(self.dtype, copy=False)
         if self.dtype.name == "uint8":
@@ -89,7 +89,7 @@ class MrcSink(FileSink):
         if self._flip:
             values = values[::-1]
         size = prod(self.shape[1:]) * self.dtype.itemsize
-        self._file.seek(HEADER_BYTES + checked(self, z, section) * size)
+        self._file.seek(HEADER_BYTES + z * size)
         self._file.write(np.ascontiguousarray(values).data)
         self._values.add(values)
 
@@ -138,7 +138,10 @@ def _lay_out(
     labels: list[str],
 ) -> None:
     """Write the header, and make the file as long as it will be."""
-    with mrcfile.new_mmap(path, shape, mrc_mode=_MODES[stored.name]) as mrc:
+    with path.open("xb") as file:  # mrcfile leaves it open where that can't be
+        file.truncate(HEADER_BYTES + prod(shape) * stored.itemsize)
+    mode = _MODES[stored.name]
+    with mrcfile.new_mmap(path, shape, mrc_mode=mode, overwrite=True) as mrc:
         mrc.set_volume()
         if size is not None:
             z, y, x = (0.0 if length is None else 10 * length for length in size)

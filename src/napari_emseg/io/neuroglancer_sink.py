@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,6 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
@@ -67,14 +70,14 @@ class NeuroglancerSink(FileSink):
         super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         section = prod(shape[1:]) * dtype.itemsize
         self._depth = _power_of_2(min(DEEPEST, SLAB_BYTES // section, shape[0]))
-        self._scales = _create(self._output.part, shape, dtype, size, self._depth)
         self._slab: dict[int, NDArray[Any]] = {}
-        if provenance is not None:
-            _tell(self._output.part, provenance)
+        with self._output.beginning() as part, _system_errors():
+            self._scales = _create(part, shape, dtype, size, self._depth)
+            if provenance is not None:
+                _tell(part, provenance)
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`, and its smaller copies."""
-        z = checked(self, z, section)
         if self._slab and z // self._depth != next(iter(self._slab)) // self._depth:
             self._flush()
         self._slab[z] = section.astype(self.dtype)
@@ -89,13 +92,43 @@ class NeuroglancerSink(FileSink):
             values = np.stack([self._slab[z] for z in run])
             for scale in self._scales:
                 where = scale[:, :, run[0] : run[-1] + 1, 0]
-                where.write(values.transpose(2, 1, 0)).result()
+                _write(where, values.transpose(2, 1, 0), _side(self._depth))
                 values = values[:, ::2, ::2]
         self._slab.clear()
 
     def _let_go(self, *, keep: bool) -> None:
         if keep and self._slab:
             self._flush()
+
+
+def _write(where: ts.TensorStore, values: NDArray[Any], side: int) -> None:
+    """Write values `(x, y, z)`, and return when nothing is written any more.
+
+    A write as a whole ends with its first error, while others of its chunks go on and
+    would come back after the folder is removed; so each chunk has a write of its own.
+    """
+    across, down = (
+        [slice(i, min(i + side, of)) for i in range(0, of, side)]
+        for of in values.shape[:2]
+    )
+    writes = [where[x, y].write(values[x, y]) for x in across for y in down]
+    errors = [each.exception() for each in writes]  # waits
+    for error in errors:
+        if error is not None:
+            with _system_errors():
+                raise error
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise the system's error where tensorstore has a ValueError that tells of one."""
+    try:
+        yield
+    except ValueError as e:
+        number = re.search(r"os_error_code='(\d+)'", str(e))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from e
 
 
 def _whole_size(size: VoxelSize | None) -> tuple[float, float, float]:
@@ -112,6 +145,11 @@ def _power_of_2(most: int) -> int:
     return 1 << (max(1, most).bit_length() - 1)
 
 
+def _side(depth: int) -> int:
+    """Return the rows and columns of a chunk of so many sections."""
+    return _power_of_2(int((CHUNK_VOXELS / depth) ** 0.5))
+
+
 def _create(
     path: Path,
     shape: tuple[int, int, int],
@@ -120,7 +158,7 @@ def _create(
     depth: int,
 ) -> list[ts.TensorStore]:
     """Make the scales `(x, y, z, 1)`, the largest first."""
-    side = _power_of_2(int((CHUNK_VOXELS / depth) ** 0.5))
+    side = _side(depth)
     scales = []
     z, y, x = shape
     step = 1

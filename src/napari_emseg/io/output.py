@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from napari_emseg.core.atomic import (
     clear_leftovers,
     exchange,
+    naming_full_disk,
     private_part,
     publish,
     release,
     remove_tree,
 )
+from napari_emseg.core.lock import Claim
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 _PRECOMPUTED = "neuroglancer_multiscale_volume"
@@ -23,7 +27,8 @@ _PRECOMPUTED = "neuroglancer_multiscale_volume"
 class Output:
     """The final name of an output, and the private `part` that it is written to.
 
-    What ended runs left of the same output is removed; see `core.atomic`.
+    Nobody else writes the same output until it is finished or given up. What ended runs
+    left of it is removed; see `core.atomic`.
 
     Parameters
     ----------
@@ -36,16 +41,33 @@ class Output:
 
     Raises
     ------
+    OutputBusyError
+        If another run is writing it.
     OSError
         As `check_output`.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
         check_output(path, overwrite=overwrite, bytes_needed=bytes_needed)
-        clear_leftovers(path)
+        self._claim = Claim(path)
+        try:
+            clear_leftovers(path)
+        except OSError:
+            self._claim.release()
+            raise
         self.path = path
         self.part = private_part(path)
         self._overwrite = overwrite
+
+    @contextmanager
+    def beginning(self) -> Iterator[Path]:
+        """Begin the part, whose name is given; an error gives it up."""
+        try:
+            with naming_full_disk(self.path):
+                yield self.part
+        except BaseException:
+            self.give_up(keep=False)
+            raise
 
     def finish(self) -> Path:
         """Give the part its final name.
@@ -54,25 +76,28 @@ class Output:
         ------
         OSError
             If it can't be flushed or renamed, or something took the name meanwhile;
-            then the part stays.
+            then it is still to be given up.
         """
-        try:
-            check_output(self.path, overwrite=self._overwrite)
-            if self.path.exists() and (self.path.is_dir() or self.part.is_dir()):
-                exchange(self.part, self.path)
-            else:
-                publish(self.part, self.path)
-        finally:
-            release(self.part)
+        check_output(self.path, overwrite=self._overwrite)
+        if self.path.exists() and (self.path.is_dir() or self.part.is_dir()):
+            exchange(self.part, self.path)
+        else:
+            publish(self.part, self.path)
+        self._release()
         return self.path
 
     def give_up(self, *, keep: bool) -> Path | None:
         """Leave the part where it is, until the next run, or remove it."""
+        try:
+            if not keep:
+                remove_tree(self.part)
+        finally:
+            self._release()
+        return self.part if keep else None
+
+    def _release(self) -> None:
         release(self.part)
-        if keep:
-            return self.part
-        remove_tree(self.part)
-        return None
+        self._claim.release()
 
 
 def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
@@ -101,7 +126,7 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
     if bytes_needed > free:
         msg = (
             f"not enough space in {folder}: {path.name} needs "
-            f"{bytes_needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are left"
+            f"{bytes_needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are left"
         )
         raise OSError(errno.ENOSPC, msg)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
@@ -71,15 +70,14 @@ class TiffSink(FileSink):
         form: _Form = "pages"
         if needed > CLASSIC_LIMIT:
             form = "one page" if self.only_imagej else "big"
-        self._start = _lay_out(
-            output.part, shape, dtype, voxel_size_nm, provenance, form
-        )
-        self._file = output.part.open("r+b")
+        with output.beginning() as part:
+            self._start = _lay_out(part, shape, dtype, voxel_size_nm, provenance, form)
+            self._file = part.open("r+b")
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
         size = prod(self.shape[1:]) * self.dtype.itemsize
-        self._file.seek(self._start + checked(self, z, section) * size)
+        self._file.seek(self._start + z * size)
         self._file.write(np.ascontiguousarray(section, self.dtype).data)
 
     def _let_go(self, *, keep: bool) -> None:

@@ -73,9 +73,9 @@ class WaitingSink(FileSink):
         from napari_emseg.io.reading import open_stack
         from napari_emseg.io.writing import saving
 
+        apart = self._apart.close()
         self._open = False
         self._output.give_up(keep=False)
-        apart = self._apart.close()
         work = saving(
             self._path,
             replace(open_stack(apart), origin_nm=self._origin),
@@ -93,11 +93,16 @@ class WaitingSink(FileSink):
                 f"{apart} {self._path} --format {self._kind.name} --ids …"
             )
             raise ValueError(msg) from e
+        except OSError as e:
+            msg = f"{e.strerror or e}; they are whole in {apart}"
+            raise type(e)(e.errno, msg) from e
         apart.unlink()
         return written
 
     def abort(self, *, keep: bool = False) -> Path | None:
         """Stop early; return the part that holds finished sections if it is kept."""
+        if not self._open:
+            return None
         self._open = False
         self._output.give_up(keep=False)
         return self._apart.abort(keep=keep)

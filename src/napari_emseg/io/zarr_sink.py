@@ -13,7 +13,6 @@ from yaozarrs import v04, v05
 from yaozarrs.write.v05 import prepare_image
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import checked
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.output import Output
@@ -62,7 +61,8 @@ class ZarrSink(FileSink):
             origin=origin_nm,
         )
         notes = {"emseg": provenance.model_dump()} if provenance else {}
-        self._levels = self._create(self._output.part, image, shapes, dtype, notes)
+        with self._output.beginning() as part:
+            self._levels = self._create(part, image, shapes, dtype, notes)
 
     def _create(
         self,
@@ -75,10 +75,10 @@ class ZarrSink(FileSink):
         """Make the group and its empty arrays, the largest first."""
         return create_v05(path, image, shapes, dtype, notes)
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`, and its smaller copies."""
         values = section.astype(self.dtype, copy=False)
-        fill(self._levels, checked(self, z, section), values, ids=self._ids)
+        fill(self._levels, z, values, ids=self._ids)
 
 
 class Zarr04Sink(ZarrSink):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_emseg.core.lock import Hold
 from napari_emseg.core.paths import path_inside
 from napari_emseg.project.autosave import Autosave, Listener, Step
 from napari_emseg.project.disk import Disk
 from napari_emseg.project.folder import WRITTEN
-from napari_emseg.project.holder import Hold
 
 SECONDS = 60.0
 """That closing waits for the last save."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg import __version__
-from napari_emseg.core.atomic import atomic_folder, clear_leftovers
+from napari_emseg.core.atomic import atomic_folder
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
@@ -74,8 +75,7 @@ def exporting_pairs(
     if place.exists():
         msg = f"{place} exists already; remove it, or choose another name"
         raise FileExistsError(msg)
-    clear_leftovers(place)
-    with atomic_folder(place) as part:
+    with Claim(place), atomic_folder(place) as part:
         for name in FOLDERS:
             (part / name).mkdir()
         shape = known.stack.shape[1:]
