@@ -170,8 +170,64 @@ def test_labels_as_napari_makes_them_are_saved(tmp_path: Path) -> None:
     drawn = np.arange(8 * 9).reshape(8, 9)  # int64, 2-D
     _napari.write_labels(str(path), drawn, {"name": "drawn"})
     np.testing.assert_array_equal(open_stack(path).section(0), drawn)
-    with pytest.raises(ValueError, match="don't fit into uint32"):
-        _napari.write_labels(str(tmp_path / "large.tif"), drawn + 2**40, {})
+    assert open_stack(path).dtype == np.uint32
+
+
+@pytest.mark.parametrize("ending", [".tif", ".zarr", ".h5"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_ids_of_64_bit_are_saved(
+    tmp_path: Path, ending: str, dtype: str, lazy: bool
+) -> None:
+    path = tmp_path / f"large{ending}"
+    ids = (np.arange(3 * 8 * 9).reshape(3, 8, 9) + 2**40).astype(dtype)
+    data = da.from_array(ids, chunks=(1, 8, 9)) if lazy else ids
+    _napari.write_labels(str(path), data, {"name": "large"})
+    stored = open_stack(path)
+    assert stored.dtype.itemsize == 8
+    np.testing.assert_array_equal(stored.data[:].astype(dtype), ids)
+
+
+def test_ids_below_0_are_refused_by_name(tmp_path: Path) -> None:
+    ids = np.full((2, 8, 9), -1)
+    with pytest.raises(
+        OSError, match="section 0 has the value -1; TIFF holds int64 only"
+    ):
+        _napari.write_labels(str(tmp_path / "a.tif"), ids, {"name": "a"})
+
+
+def test_a_layer_that_its_affine_moves_is_saved_where_it_lies(tmp_path: Path) -> None:
+    layer = Labels(np.ones((2, 8, 9), np.uint8), scale=(50, 4, 4), units=("nm",) * 3)
+    affine = np.diag([1.0, 2, 2, 1])
+    affine[:3, 3] = (0, 400, 800)
+    layer.affine = affine
+    assert _napari.stack_of(layer).origin_nm == (0, 400, 800)
+    assert _napari.voxel_size_of(layer) == (50, 8, 8)
+    data, options, _ = layer.as_layer_data_tuple()
+    _napari.write_labels(str(tmp_path / "a.zarr"), data, options)
+    saved = open_stack(tmp_path / "a.zarr")
+    assert saved.origin_nm == pytest.approx((0, 400, 800))
+    assert saved.voxel_size_nm == pytest.approx((50, 8, 8))
+    _napari.set_voxel_size(layer, (40, 6, 6))
+    assert _napari.voxel_size_of(layer) == (40, 6, 6)
+
+
+@pytest.mark.parametrize("how", ["affine", "rotate", "shear", "mirror"])
+def test_a_layer_that_is_turned_is_not_saved(tmp_path: Path, how: str) -> None:
+    layer = Image(np.ones((2, 8, 9), np.uint8), scale=(50, 4, 4), name="em")
+    turned = np.eye(4)
+    turned[1:3, 1:3] = [[0, -1], [1, 0]]
+    if how == "affine":
+        layer.affine = turned
+    elif how == "rotate":
+        layer.rotate = turned[:3, :3]
+    elif how == "shear":
+        layer.shear = (0, 0, 0.3)
+    else:
+        layer.scale = (50, -4, 4)
+    data, options, _ = layer.as_layer_data_tuple()
+    with pytest.raises(OSError, match="em is turned, sheared or mirrored"):
+        _napari.write_image(str(tmp_path / "a.zarr"), data, options)
 
 
 def test_unknown_section_thickness_stays_unknown() -> None:

@@ -157,3 +157,15 @@ def test_a_sink_refuses_at_once_what_exists(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         open_sink(tmp_path / "a.tif", (1, 2, 2), np.uint32, format="fiji")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("letter", ["l", "q", "L", "Q", ">u8", ">i8"])
+@pytest.mark.parametrize("ending", [".tif", ".zarr", ".h5"])
+def test_64_bit_by_any_name(tmp_path: Path, letter: str, ending: str) -> None:
+    ids = np.arange(3 * 8 * 9).reshape(3, 8, 9).astype(letter) * 2**33
+    path = save_stack(tmp_path / f"a{ending}", ids)
+    stored = open_stack(path)
+    assert stored.dtype.kind == (
+        "i" if ending == ".zarr" and "i" in ids.dtype.str else "u"
+    )
+    np.testing.assert_array_equal(stored.data[:], ids)

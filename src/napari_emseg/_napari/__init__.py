@@ -18,6 +18,7 @@ from napari_emseg._napari.dropped import SUFFIX, open_project
 from napari_emseg._napari.layers import (
     KEY,
     LayerData,
+    is_turned,
     layer_of,
     placement_of,
     set_voxel_size,
@@ -88,12 +89,10 @@ def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If it is no grey picture or stack.
     OSError
-        If it can't be written.
+        If it is no grey picture or stack, is turned in the window, or can't be written.
     """
-    return _write(path, Image(data, **_known(options, ("rgb", "multiscale"))))
+    return _written(path, Image(data, **_known(options, ("rgb", "multiscale"))))
 
 
 def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
@@ -101,20 +100,33 @@ def write_labels(path: str, data: Any, options: dict[str, Any]) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If it is no picture or stack of labels.
     OSError
-        If it can't be written.
+        If it is no picture or stack of labels, is turned in the window, or can't be
+        written.
     """
-    return _write(path, Labels(data, **_known(options, ("multiscale",))))
+    return _written(path, Labels(data, **_known(options, ("multiscale",))))
 
 
 def _known(options: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
     names = ("name", "scale", "translate", "units", "axis_labels", "metadata", *more)
+    names += ("affine", "rotate", "shear")
     return {name: options[name] for name in names if name in options}
 
 
+def _written(path: str, layer: Layer) -> list[str]:
+    try:
+        return _write(path, layer)
+    except ValueError as e:  # which napari takes for a writer that doesn't fit
+        raise OSError(str(e)) from e
+
+
 def _write(path: str, layer: Layer) -> list[str]:
+    if is_turned(layer):
+        msg = (
+            f"{layer.name} is turned, sheared or mirrored in the window, which files "
+            "can't say; save it after resetting its transform (rotate, shear, affine)"
+        )
+        raise ValueError(msg)
     stack = stack_of(layer)
     about = stack.metadata.get(KEY)
     # napari's dialog has asked whether to replace an existing file

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from napari.utils.transforms import Affine
+from numpy.typing import NDArray
 from pint import DimensionalityError, Unit
 
 from napari_emseg._napari.shown import OneSection, Shown
@@ -127,7 +129,7 @@ def stack_of(layer: Layer) -> Stack:
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:
     """Return `(z, y, x)` in nm; None if the layer's units are no lengths (pixel)."""
-    sizes = _in_nm(layer.scale, layer.units)
+    sizes = _in_nm(_placed(layer)[0], layer.units)
     if sizes is None:
         return None
     z = None if layer.metadata.get(FLAT) or len(sizes) < 3 else sizes[-3]
@@ -136,11 +138,39 @@ def voxel_size_of(layer: Layer) -> VoxelSize | None:
 
 def origin_of(layer: Layer) -> Origin:
     """Return `(z, y, x)` of the first voxel in nm; 0 if units are no lengths."""
-    found = _in_nm(layer.translate, layer.units)
+    found = _in_nm(_placed(layer)[1], layer.units)
     if found is None:
         return NOWHERE
     z, y, x = [0.0, *found][-3:]
     return z, y, x
+
+
+def is_turned(layer: Layer) -> bool:
+    """Tell a layer whose axes aren't those of the window: turned, sheared, mirrored."""
+    moves = _matrix(layer)[:-1, :-1]
+    along = np.diag(moves)
+    beside = np.abs(moves - np.diag(along)).max()
+    return bool(along.min() <= 0 or beside > 1e-9 * along.max())
+
+
+def _placed(layer: Layer) -> tuple[list[float], list[float]]:
+    """Return scale and place of a layer, with its affine unless that turns it."""
+    if is_turned(layer):
+        return list(layer.scale), list(layer.translate)
+    moves = _matrix(layer)
+    return np.diag(moves)[:-1].tolist(), moves[:-1, -1].tolist()
+
+
+def _matrix(layer: Layer) -> NDArray[np.float64]:
+    """Return what brings pixels of a layer to their place in the window."""
+    own = Affine(
+        scale=layer.scale,
+        translate=layer.translate,
+        rotate=layer.rotate,
+        shear=layer.shear,
+    )
+    matrix: NDArray[np.float64] = layer.affine.affine_matrix @ own.affine_matrix
+    return matrix
 
 
 def _in_nm(values: Iterable[float], units: Iterable[Unit]) -> list[float] | None:
@@ -163,12 +193,13 @@ def _nm(unit: Unit) -> float | None:
 
 def set_voxel_size(layer: Layer, size: VoxelSize | None) -> None:
     """Give a layer a voxel size in nm; None makes it unknown."""
-    options = {"units": ("pixel",) * 3, "scale": (1.0, 1.0, 1.0)}
+    options: dict[str, Any] = {"units": ("pixel",) * 3, "scale": (1.0, 1.0, 1.0)}
     if size is not None:
         options = _scale(check_voxel_size(size))
     layer.metadata[FLAT] = size is not None and size[0] is None
+    by_affine = np.divide(_placed(layer)[0], layer.scale)
     layer.units = options["units"][-layer.ndim :]
-    layer.scale = options["scale"][-layer.ndim :]
+    layer.scale = np.divide(options["scale"][-layer.ndim :], by_affine)
 
 
 def placement_of(layer: Layer) -> dict[str, Any]:

@@ -80,34 +80,35 @@ class OneSection:
 
 _STORED_AS = {
     "bool": "uint8",
-    "int64": "uint32",
-    "uint64": "uint32",
     "float16": "float32",
     "float64": "float32",
 }
-"""For types that files don't take; napari's new labels are int64, for one."""
+"""For types that files don't take."""
 
 
 class Storable:
-    """An array of a type that files take, converted when it is sliced."""
+    """An array of a type that files take, converted when it is sliced.
+
+    Ids of int64, which napari's new labels are, become uint32 if all fit, as more
+    programs read it.
+    """
 
     def __init__(self, data: LazyArray) -> None:
         self.shape = data.shape
-        self.dtype = np.dtype(_STORED_AS.get(np.dtype(data.dtype).name, data.dtype))
+        stored = np.dtype(data.dtype)
+        self.dtype = np.dtype(_STORED_AS.get(stored.name, stored))
+        if stored.name == "int64" and _fit_into_uint32(data):
+            self.dtype = np.dtype(np.uint32)
         self._data = data
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        """Index as the array.
+        """Index as the array."""
+        return np.asarray(self._data[key]).astype(self.dtype, copy=False)
 
-        Raises
-        ------
-        ValueError
-            If a whole number doesn't fit.
-        """
-        values = np.asarray(self._data[key])
-        if self.dtype.kind == "u" and values.dtype.kind in "iu" and values.size:
-            low, high = int(values.min()), int(values.max())
-            if low < 0 or high > np.iinfo(self.dtype).max:
-                msg = f"values from {low} to {high} don't fit into {self.dtype}"
-                raise ValueError(msg)
-        return values.astype(self.dtype, copy=False)
+
+def _fit_into_uint32(data: LazyArray) -> bool:
+    for z in range(data.shape[0]):
+        section = np.asarray(data[z])
+        if section.min() < 0 or section.max() > np.iinfo(np.uint32).max:
+            return False
+    return True

@@ -37,6 +37,16 @@ class LazyArray(Protocol):
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
+def plain_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return a type as libraries know it, in the machine's byte order.
+
+    C has two names for 64-bit integers, both of which come from files, and zarr knows
+    only one of them.
+    """
+    plain: np.dtype[Any] = np.dtype(np.dtype(dtype).newbyteorder("=").str)
+    return plain
+
+
 def check_voxel_size(voxel_size_nm: Any) -> VoxelSize:
     """Return the voxel size as floats.
 
@@ -122,8 +132,8 @@ class Stack:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values as stored."""
-        return np.dtype(self.data.dtype)
+        """Type of the grey values as stored, in the machine's byte order."""
+        return plain_dtype(self.data.dtype)
 
     def section(self, z: int) -> NDArray[Any]:
         """Read section `z` as a `(y, x)` array.

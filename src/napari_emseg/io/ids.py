@@ -42,6 +42,34 @@ def needs_coding(kind: OutputKind, dtype: np.dtype[Any]) -> bool:
     return narrow and dtype.kind in "iu" and dtype.name not in kind.dtypes
 
 
+def unsigned(kind: OutputKind, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which a format holds signed ids; the same if it takes them."""
+    if dtype.kind != "i" or dtype.itemsize < 4 or dtype.name in kind.dtypes:
+        return dtype
+    wide = np.dtype(f"u{dtype.itemsize}")
+    return wide if wide.name in kind.dtypes else dtype
+
+
+def as_unsigned(
+    section: NDArray[Any], z: int, dtype: np.dtype[Any], kind: OutputKind
+) -> NDArray[Any]:
+    """Return signed ids as unsigned ones.
+
+    Raises
+    ------
+    ValueError
+        If one is below 0.
+    """
+    lowest = int(section.min())
+    if lowest < 0:
+        msg = (
+            f"section {z} has the value {lowest}; {kind.title} holds {section.dtype} "
+            "only as ids, which are 0 and above; take zarr for values below 0"
+        )
+        raise ValueError(msg)
+    return section.astype(dtype)
+
+
 def coding(
     cells: LazyArray, kind: OutputKind, ids: Ids
 ) -> Generator[Record, None, Coding]:

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.stack import plain_dtype
 from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError, clear_errors
 
@@ -59,6 +60,8 @@ class SectionArray:
         self.shape = shape
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self.size = prod(shape)
+        self.dtype = plain_dtype(dtype)
+        self.size = int(np.prod(shape, dtype=np.int64))
         self.nbytes = self.size * self.dtype.itemsize
         self._read = read
         self._name = name

@@ -28,7 +28,7 @@ from napari_emseg.io.formats import (
     output_format,
     output_kind,
 )
-from napari_emseg.io.ids import Ids, coding, needs_coding
+from napari_emseg.io.ids import Ids, as_unsigned, coding, needs_coding, unsigned
 from napari_emseg.io.probabilities import (
     BytesSink,
     are_probabilities,
@@ -212,6 +212,8 @@ def _planning(
         return _Plan(code.dtype, lambda z, section: code(section), made)
     if stored == "uint8":
         return _bytes_plan(stack, provenance)
+    if (dtype := unsigned(kind, stack.dtype)) != stack.dtype:
+        return _Plan(dtype, lambda z, s: as_unsigned(s, z, dtype, kind), provenance)
     if are_probabilities(provenance, stack.dtype):
 
         def look(z: int, section: NDArray[Any]) -> NDArray[Any]:
