@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_emseg.io import open_stack
+from napari_emseg.io import ChoiceNeeded, open_stack
 
 Tags = dict[str, Any]
 """A group of tags; keys that begin with a blank have no name in the file."""
@@ -60,6 +60,16 @@ def _write(
     path: Path, values: np.ndarray, size: tuple[tuple[float, str], ...] = ()
 ) -> None:
     """Write an image with the size and unit of each axis (x, y, z)."""
+    _write_images(path, _image(values, size))
+
+
+def _write_images(path: Path, *images: Tags) -> None:
+    listed = {" " * (nth + 1): image for nth, image in enumerate(images)}
+    version = int(path.suffix[-1])
+    path.write_bytes(Writer(version).file({"ImageList": listed}))
+
+
+def _image(values: np.ndarray, size: tuple[tuple[float, str], ...] = ()) -> Tags:
     size = size or ((1.0, ""),) * values.ndim
     axes = {
         f" {i}": {"Origin": 0.0, "Scale": scale, "Units": unit}
@@ -73,9 +83,7 @@ def _write(
         "Dimensions": {f" {i}": n for i, n in enumerate(values.shape[::-1])},
         "PixelDepth": values.itemsize,
     }
-    image = {"ImageData": data, "ImageTags": {"emseg": 1}, "Name": "cells"}
-    version = int(path.suffix[-1])
-    path.write_bytes(Writer(version).file({"ImageList": {" ": image}}))
+    return {"ImageData": data, "ImageTags": {"emseg": 1}, "Name": "cells"}
 
 
 @pytest.fixture(params=["dm3", "dm4"])
@@ -101,6 +109,41 @@ def test_picture(path: Path, stack: np.ndarray) -> None:
 def test_each_axis_has_its_unit(path: Path, stack: np.ndarray) -> None:
     _write(path, stack, ((4.0, "nm"), (0.005, "µm"), (500.0, "Å")))
     assert open_stack(path).voxel_size_nm == pytest.approx((50, 5, 4))
+
+
+@pytest.mark.parametrize("first", ["spectrum", "picture"])
+def test_picture_beside_a_spectrum(path: Path, stack: np.ndarray, first: str) -> None:
+    size = ((4.0, "nm"), (5.0, "nm"))
+    picture, spectrum = _image(stack[0], size), _image(np.arange(90, dtype="f4"))
+    images = [spectrum, picture] if first == "spectrum" else [picture, spectrum]
+    _write_images(path, *images)
+    opened = open_stack(path)
+    np.testing.assert_array_equal(opened.data[:], stack[:1])
+    assert opened.voxel_size_nm == pytest.approx((None, 5, 4))
+    nth = images.index(picture)
+    np.testing.assert_array_equal(open_stack(path, series=nth).data[:], stack[:1])
+
+
+def test_several_pictures_ask_and_spectra_alone_are_refused(
+    path: Path, stack: np.ndarray
+) -> None:
+    spectrum = _image(np.arange(90, dtype="f4"))
+    _write_images(path, _image(stack[0]), spectrum, _image(stack))
+    with pytest.raises(ChoiceNeeded, match=r"several pictures.*: 0 .*, 2 "):
+        open_stack(path)
+    np.testing.assert_array_equal(open_stack(path, series=2).data[:], stack)
+    _write_images(path, spectrum, spectrum)
+    with pytest.raises(OSError, match="holds a spectrum, not a picture"):
+        open_stack(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 33), (1, 5, 20, 33)])
+def test_axes_of_length_1(
+    path: Path, stack: np.ndarray, shape: tuple[int, ...]
+) -> None:
+    expected = stack[: 5 if 5 in shape else 1]
+    _write(path, expected.reshape(shape))
+    np.testing.assert_array_equal(open_stack(path).data[:], expected)
 
 
 def test_unknown_unit_of_z(path: Path, stack: np.ndarray) -> None:

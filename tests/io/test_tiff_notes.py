@@ -121,3 +121,48 @@ def test_resolution_tags(
     if found is not None and expected is not None:
         assert found[0] is None
         assert found[1:] == pytest.approx(expected[1:], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ("AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 5.582 nm", 5.582),
+        ("AP_PIXEL_SIZE\r\nPixel Size = 0.01 µm", 10),
+        (
+            "AP_PIXEL_SIZE\r\nPixel Size = 9 nm\r\n"
+            "AP_IMAGE_PIXEL_SIZE\r\nImage Pixel Size = 5 nm",
+            5,
+        ),
+        ("1\r\n2\r\n3\r\n4e-9", 4 * 1024 / 64),
+        ("AP_MAG\r\nMag = 10.00 K X", None),
+    ],
+)
+def test_pixel_size_of_zeiss(
+    tmp_path: Path, notes: str, expected: float | None
+) -> None:
+    raw = (notes + "\r\n").encode("cp1252")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        np.zeros((9, 64), np.uint8),
+        extratags=[(34118, "s", len(raw), raw, True)],
+        resolution=(72, 72),
+        resolutionunit="inch",
+    )
+    found = open_stack(path).voxel_size_nm
+    size = None if expected is None else (None, expected, expected)
+    assert found == (None if size is None else pytest.approx(size))
+
+
+def test_pixel_size_of_gatan(tmp_path: Path) -> None:
+    tags: list[Any] = [
+        (65003, "s", 3, "nm", True),
+        (65004, "s", 3, "um", True),
+        (65009, "d", 1, 4.0, True),
+        (65010, "d", 1, 0.005, True),
+    ]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((9, 64), np.uint8), extratags=tags)
+    assert open_stack(path).voxel_size_nm == pytest.approx((None, 5, 4))
+    tifffile.imwrite(path, np.zeros((9, 64), np.uint8), extratags=tags[:2])
+    assert open_stack(path).voxel_size_nm is None

@@ -51,8 +51,20 @@ def contents(path: Path) -> Contents:
     if not images:
         msg = "has no image in it"
         raise UnreadableError(msg)
-    volumes = tuple(_volume(path, image, nth) for nth, image in enumerate(images))
-    return Contents(volumes, default=0 if len(volumes) == 1 else None)
+    volumes: list[Volume] = []
+    others: list[_NoPictureError] = []
+    for nth, image in enumerate(images):
+        try:
+            volumes.append(_volume(path, image, nth))
+        except _NoPictureError as e:  # a spectrum beside the picture, say
+            others.append(e)
+    if not volumes:
+        raise others[0]
+    return Contents(tuple(volumes), default=0 if len(volumes) == 1 else None)
+
+
+class _NoPictureError(UnreadableError):
+    """An image of a file is no picture of real numbers."""
 
 
 def _images(path: Path) -> list[dict[str, Any]]:
@@ -86,7 +98,7 @@ def _volume(path: Path, image: dict[str, Any], nth: int) -> Volume:
         return Volume(axes + "S", (*shape, 4), dtype, rgba, size, nth, words)
     if kind not in _TYPES:
         msg = "holds complex values, not grey ones"
-        raise UnreadableError(msg)
+        raise _NoPictureError(msg)
     dtype = np.dtype(order + _TYPES[kind])
     planes = RawPlanes(path, offset, dtype, shape, tail=2)
     volume = Volume(axes, shape, dtype, planes, size, nth, words)
@@ -99,7 +111,7 @@ def _check_axes(path: Path, axes: list[dict[str, Any]]) -> None:
     if strange or len(axes) < 2:
         names = ", ".join(str(a["name"]) for a in axes)
         msg = f"holds a spectrum, not a picture; its axes are {names}"
-        raise UnreadableError(msg)
+        raise _NoPictureError(msg)
 
 
 def _voxel_size(axes: list[dict[str, Any]]) -> VoxelSize | None:

@@ -58,10 +58,8 @@ class SectionArray:
         depth: int = 1,
     ) -> None:
         self.shape = shape
-        self.dtype = np.dtype(dtype).newbyteorder("=")
-        self.size = prod(shape)
         self.dtype = plain_dtype(dtype)
-        self.size = int(np.prod(shape, dtype=np.int64))
+        self.size = prod(shape)
         self.nbytes = self.size * self.dtype.itemsize
         self._read = read
         self._name = name

@@ -20,6 +20,9 @@ from napari_emseg.io.units import to_nm, voxel_size
 LARGEST_PIXEL_NM = 2000.0
 """Larger pixels are for printing (1,200 dpi is 21,167 nm), not of a microscope."""
 
+_GATAN_UNITS, _GATAN_SCALES = (65003, 65004, 65005), (65009, 65010, 65011)
+"""Tags of x, y and z."""
+
 _TAG_UNITS = {2: "inch", 3: "cm"}
 
 
@@ -31,7 +34,7 @@ def voxel_size_nm(tif: TiffFile, series: int) -> VoxelSize | None:
     unit = (tif.imagej_metadata or {}).get("unit")
     if to_nm(1.0, unit) is not None:
         return _imagej(page, tif.imagej_metadata or {})
-    return _fei(tif) or _resolution(page)
+    return _fei(tif) or _zeiss(tif) or _gatan(page) or _resolution(page)
 
 
 def _imagej(page: TiffPage, notes: dict[str, Any]) -> VoxelSize | None:
@@ -145,6 +148,30 @@ def _fei(tif: TiffFile) -> VoxelSize | None:
     scan = (tif.fei_metadata or {}).get("Scan", {})
     x, y = (to_nm(scan.get(key), "m") for key in ("PixelWidth", "PixelHeight"))
     return voxel_size(None, y, x)
+
+
+def _zeiss(tif: TiffFile) -> VoxelSize | None:
+    """Return the pixel size in the notes of Zeiss's scanning microscopes."""
+    notes = tif.sem_metadata or {}
+    for name in ("ap_image_pixel_size", "ap_pixel_size"):
+        said = notes.get(name, ())
+        if len(said) == 3 and (size := to_nm(said[1], said[2])) is not None:
+            return voxel_size(None, size, size)
+    unnamed = notes.get("", ())
+    if len(unnamed) < 4 or not isinstance(unnamed[3], float):
+        return None
+    # in m, of a picture 1,024 px wide
+    size = to_nm(unnamed[3] * 1024 / tif.pages.first.imagewidth, "m")
+    return voxel_size(None, size, size)
+
+
+def _gatan(page: TiffPage) -> VoxelSize | None:
+    """Return the calibration that DigitalMicrograph writes, a unit for each axis."""
+    x, y, z = (
+        to_nm(page.tags.valueof(scale), page.tags.valueof(unit))
+        for scale, unit in zip(_GATAN_SCALES, _GATAN_UNITS, strict=True)
+    )
+    return voxel_size(z, y, x)
 
 
 def provenance(tif: TiffFile) -> Provenance | None:
