@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 the work failed (damaged file, no space left, out of memory);
 2 the call is wrong (missing file, unknown name, value out of range, output exists);
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C; 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from napari_emseg import __version__
 from napari_emseg.cli.printing import complain
+from napari_emseg.cli.stopping import exit_code, interrupt_on_sigterm
 from napari_emseg.cli.wording import usage_message
 from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import ChoiceNeeded
 
-DONE, FAILED, WRONG_USAGE, STOPPED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 COMMANDS = {
     "demo": ("Do the main job on the bundled EM stack.", "emseg demo"),
@@ -106,14 +107,15 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if words is None else list(words)
     try:
-        code = build_app(_called(words))(words)
-        sys.stdout.flush()
+        with interrupt_on_sigterm():
+            code = build_app(_called(words))(words)
+            sys.stdout.flush()
     except BrokenPipeError:  # `emseg … | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt as e:
         complain(str(e) or "by Ctrl-C", kind="stopped")
-        return STOPPED
+        return exit_code(e)
     except CycloptsError as e:
         return _refuse(usage_message(e), words)
     except (

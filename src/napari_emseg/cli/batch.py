@@ -23,9 +23,9 @@ from napari_emseg.batch import (
 from napari_emseg.batch.allocator import share_arenas
 from napari_emseg.batch.settings import Step
 from napari_emseg.cli.batch_table import BatchDisplay, duration
-from napari_emseg.cli.follow import stop_asked_by_ctrl_c
 from napari_emseg.cli.options import CELLS, RUN, Json, Overwrite, Sections, Source
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
+from napari_emseg.cli.stopping import stop_on_signals
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
@@ -159,13 +159,13 @@ def _follow(job: Job) -> Summary:
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C; what is finished is kept.
+        After Ctrl-C or SIGTERM; what is finished is kept.
     """
     share_arenas()
     work = run_batch(job)
     with closing(work), ExitStack() as stack:
         display = stack.enter_context(BatchDisplay())
-        stopped = stack.enter_context(stop_asked_by_ctrl_c())
+        stopped = stack.enter_context(stop_on_signals())
         while True:
             try:
                 display.show(next(work))
@@ -173,8 +173,7 @@ def _follow(job: Job) -> Summary:
                 summary: Summary = end.value
                 return summary
             if stopped():
-                msg = "by Ctrl-C; what is finished is kept, go on with --resume"
-                raise KeyboardInterrupt(msg)
+                raise stopped.error("; what is finished is kept, go on with --resume")
 
 
 def _print(summary: Summary) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,4 +216,5 @@ def _open_napari(files: Files) -> None:
     viewer.layers.selection.active = viewer.layers["em"]
     viewer.dims.set_current_step(0, SHOWN)
     viewer.window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Qt's loop would never let it in
     napari.run()

@@ -1,14 +1,11 @@
-"""Long work to its end with a progress bar on stderr; Ctrl-C stops it in good order."""
+"""Long work to its end with a progress bar on stderr; Ctrl-C and SIGTERM stop it."""
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from threading import current_thread, main_thread
+from collections.abc import Generator
+from contextlib import closing
 from time import perf_counter
-from types import FrameType
 from typing import TypeVar
 
 from rich.console import Console
@@ -26,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from napari_emseg.cli.printing import say, talk
+from napari_emseg.cli.stopping import stop_on_signals
 from napari_emseg.core.records import (
     EpochDone,
     Note,
@@ -47,9 +45,10 @@ def follow(work: Generator[Record, None, R]) -> R:
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C, when the record in hand is done; a second one doesn't wait.
+        After Ctrl-C or SIGTERM, when the record in hand is done; a second one doesn't
+        wait.
     """
-    with _Display() as display, closing(work), stop_asked_by_ctrl_c() as stop_asked:
+    with _Display() as display, closing(work), stop_on_signals() as stop_asked:
         while True:
             try:
                 record = next(work)
@@ -58,28 +57,7 @@ def follow(work: Generator[Record, None, R]) -> R:
                 return result
             display.show(record)
             if stop_asked():
-                raise KeyboardInterrupt
-
-
-@contextmanager
-def stop_asked_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question; the second one interrupts as usual."""
-    if current_thread() is not main_thread():  # signals are the main thread's
-        yield lambda: False
-        return
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+                raise stop_asked.error()
 
 
 class _Display:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -16,9 +17,18 @@ _WIDE = 200
 """Columns of a table where nobody looks at it, so that no cell is broken or cut."""
 
 
+class _Talk(Console):
+    """A console that doesn't mind if nobody reads any more: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Let everything else that is said go nowhere; rich would end the program."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def talk() -> Console:
     """Console on stderr, for progress and words."""
-    return Console(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
+    return _Talk(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(message: str) -> None:

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_emseg.api import predict
+from napari_emseg.cli import batch, outputs
+from napari_emseg.cli.follow import follow
+from napari_emseg.cli.stopping import Terminated, exit_code
+from napari_emseg.core.records import Progress
+from napari_emseg.io import open_stack
+from tests.cli.test_stopping import EMSEG
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+def steps(closed: list[bool]):
+    """Count to nine, and be stopped at two."""
+    try:
+        for n in range(1, 10):
+            if n == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield Progress("counting", n, 9)
+            assert n < 2, "went on"
+    finally:
+        closed.append(True)
+
+
+def test_the_record_in_hand_is_done_and_the_work_closed() -> None:
+    closed: list[bool] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated, match="by SIGTERM"):
+        follow(steps(closed))
+    assert closed == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_finished_sections_are_kept(emseg, em_file, tiny_weights, monkeypatch) -> None:
+    write = outputs.CountingSink.write
+
+    def terminated(self, z, section):
+        write(self, z, section)
+        if self.written == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(outputs.CountingSink, "write", terminated)
+    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+    assert done.code == 143
+    assert "of 4 sections were finished; they are kept in out.tif." in done.err
+    assert "stopped: by SIGTERM" in done.err
+    assert "Traceback" not in done.err
+    (part,) = Path().glob("out.tif.*.part")
+    expected = predict(open_stack(em_file), tiny_weights)
+    np.testing.assert_array_equal(open_stack(part).data[:2], expected[:2])
+
+
+def test_words_that_are_added_on_the_way_change_no_code() -> None:
+    said = KeyboardInterrupt("the same command goes on")
+    said.__cause__ = Terminated()
+    assert exit_code(said) == 143
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_a_batch_says_how_to_go_on(emseg, em_file, tiny_weights, monkeypatch) -> None:
+    run = batch.run_batch
+
+    def terminated(job):
+        work = run(job)
+        yield next(work)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return (yield from work)
+
+    monkeypatch.setattr(batch, "run_batch", terminated)
+    words = ["batch", em_file, "--out", "b", "--weights", tiny_weights]
+    done = emseg(*words)
+    assert done.code == 143
+    assert "by SIGTERM; what is finished is kept, go on with --resume" in done.err
+    monkeypatch.undo()
+    assert emseg(*words, "--resume").code == 0
+
+
+def test_a_command_that_follows_nothing_ends_with_one_line(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from napari_emseg.cli import app, main\n"
+        "def show(): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from napari_emseg.cli import doctor; doctor.doctor = show\n"
+        "sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 143
+    assert done.stderr == "stopped: by SIGTERM\n"
+
+
+def test_a_run_goes_on_when_nobody_reads_its_words(
+    em_file, tiny_weights, tmp_path: Path
+) -> None:
+    words = [*EMSEG, "predict", str(em_file), "out.tif", "--weights", str(tiny_weights)]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=write, cwd=tmp_path, check=False
+    )
+    os.close(write)
+    assert done.returncode == 0
+    assert open_stack(tmp_path / "out.tif").shape[0] == 4
