@@ -131,6 +131,7 @@ def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
         if sections > 1:
             window.choose_scope(window.cells, "all sections")
         assert window.run(window.cells).error is None
+        window.dock.folds["Correct"].expand(animate=False)
         panel = window.dock.panel("Correct")
         return Sitting(window, panel, Hand(window, layer))
 
@@ -472,6 +473,34 @@ def test_nothing_to_correct_is_said(open_window, em) -> None:
     assert not panel.tools["Live-wire"].isChecked()
 
 
+def test_undo_goes_to_the_section_that_changes(open_sitting) -> None:
+    sitting = open_sitting(sections=3)
+    viewer = sitting.window.viewer
+    viewer.dims.set_current_step(0, 1)
+    sitting.choose("Cut")
+    sitting.hand.drag(1, (28, 1), (29, 20), (28, 41))
+    viewer.dims.set_current_step(0, 2)
+    press(sitting.window, "Control-Z")
+    assert viewer.dims.current_step[0] == 1
+    assert sitting.message == "undone: cut, in section 1"
+    viewer.dims.set_current_step(0, 0)
+    press(sitting.window, "Control-Shift-Z")
+    assert viewer.dims.current_step[0] == 1
+
+
+def test_clicks_of_the_wire_wait_their_turn(open_sitting) -> None:
+    sitting = open_sitting()
+    wiring = sitting.panel.pointer.wiring
+    sitting.choose("Live-wire")
+    for x in (3, 12, 20):  # none waits for the paths of the one before
+        sitting.hand.click(0, 19, x)
+    press(sitting.window, "Enter")
+    sitting.window.qtbot.waitUntil(lambda: not wiring.active, timeout=120_000)
+    drawn = np.nonzero((sitting.work.corrections[0] == 1).any(axis=0))[0]
+    assert drawn.min() <= 4
+    assert drawn.max() >= 19
+
+
 def panel_tool(name: str) -> Any:
     return next(tool for tool in TOOLS if tool.name == name)
 
@@ -560,11 +589,7 @@ def test_the_author_is_the_login_name_or_as_preferred(
 def test_keys_go_with_the_panel(open_sitting) -> None:
     sitting = open_sitting()
     sitting.choose("Cut")
-    panel = sitting.panel
-    keys, layers, pointer = panel._keys, panel.layers, panel.pointer
-    from napari_emseg.widgets.correct_panel import _leave
-
-    _leave(keys, layers, pointer)
+    sitting.window.dock.folds["Correct"].collapse(animate=False)
     with pytest.raises(KeyError):
         press(sitting.window, "K")
     assert sitting.window.viewer.scene.camera.mouse_pan

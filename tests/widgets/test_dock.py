@@ -8,6 +8,7 @@ from npe2 import PluginManifest
 from qtpy.QtWidgets import QWidget
 
 import napari_emseg
+from napari_emseg.widgets import commands
 from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
 from napari_emseg.widgets.sections import PREFERRED_WIDTH, Fold
@@ -103,3 +104,37 @@ def test_tooltips_explain_settings(open_window) -> None:
         for name in type(form.settings).model_fields:
             field = form.findChild(QWidget, name)
             assert field is None or field.toolTip()
+
+
+def test_the_command_palette_offers_the_acts(open_window, em, monkeypatch) -> None:
+    manifest = PluginManifest.from_file(PACKAGE / "napari.yaml")
+    offered = [
+        c for c in manifest.contributions.commands or [] if "commands:" in c.python_name
+    ]
+    assert len(offered) > 10
+    window = open_window(em())
+    monkeypatch.setattr(commands, "current_viewer", lambda: window.viewer)
+    told = []
+    monkeypatch.setattr(commands, "show_info", told.append)
+    window.settle()
+    for command in offered:
+        act = getattr(commands, command.python_name.split(":")[1])
+        assert act.__doc__
+        if command.id.endswith(("open_project", "save_project")):
+            continue  # these open a dialog
+        act()
+        if window.desk.job.busy:
+            assert window.finish().error is None
+    assert "em membrane probability" in window.viewer.layers
+    assert any("not possible now" in words or words for words in told)
+    docks = [x for x in window.viewer.window.dock_widgets.values() if x is window.dock]
+    assert len(docks) == len(window.viewer.window.dock_widgets)
+
+
+def test_a_command_opens_the_dock_that_the_menu_knows(
+    make_napari_viewer, weights
+) -> None:
+    viewer = make_napari_viewer()
+    dock = commands.open_dock(viewer)
+    assert commands.open_dock(viewer) is dock
+    assert list(viewer.window.dock_widgets) == ["EM segmentation (EM segmentation)"]

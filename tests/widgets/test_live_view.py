@@ -12,6 +12,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.viewing import LiveSettings
 from napari_emseg.session import live
 from napari_emseg.widgets import live_view
+from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.live_layer import NAME, LiveLayer
 
 FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
@@ -92,7 +93,7 @@ def test_a_patch_lies_where_it_belongs(make_napari_viewer) -> None:
         affine=np.diag([1, 2, 3, 1]) + np.eye(4, k=1) * [0, 0.5, 0, 0],
     )
     viewer.add_layer(source)
-    patch = LiveLayer(viewer)
+    patch = LiveLayer(OverlayLayer(viewer, LayerChanges(viewer)))
     for z, area in (
         (2, (slice(10, 30), slice(20, 60))),
         (3, (slice(0, 9), slice(5, 7))),

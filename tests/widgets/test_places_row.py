@@ -41,6 +41,7 @@ def window(open_window, em, monkeypatch):
     for panel in (window.membranes, window.cells):
         window.choose_scope(panel, "all sections")
         window.run(panel)
+    window.dock.folds["Correct"].expand(animate=False)
     return window
 
 
@@ -159,7 +160,7 @@ def test_another_stack_has_another_list(window, em) -> None:
     other = window.viewer.add_layer(em("other"))
     window.desk.choose(other)
     assert row.table.rowCount() == 0
-    assert NAME not in window.viewer.layers
+    window.qtbot.waitUntil(lambda: NAME not in window.viewer.layers)
     row.regions.view.click()
     assert "nothing to correct yet" in said(window)
 

@@ -197,7 +197,8 @@ def test_layer_data_of_another_shape_starts_afresh(open_window, em) -> None:
     window.layer("em").data = np.zeros((2, 40, 40), np.uint8)
     assert window.desk.session.source.stack.shape == (2, 40, 40)
     assert window.run(window.membranes).error is None
-    assert window.layer("em membrane probability").data.shape == (2, 40, 40)
+    assert window.layer("em membrane probability").data.shape == (4, 96, 112)
+    assert window.layer("em membrane probability [1]").data.shape == (2, 40, 40)
 
 
 def test_a_theme_restyles_the_panels(open_window) -> None:

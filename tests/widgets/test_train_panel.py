@@ -11,7 +11,6 @@ from napari_emseg.core.records import Progress
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.edit import paint as painted
 from napari_emseg.session.prospect import NO_JUDGE, NOTHING
-from napari_emseg.widgets.differences import KEY
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -274,7 +273,7 @@ def test_where_they_differ_is_shown_and_a_key_flips(window, panel) -> None:
     assert shown.name == "current parent"
     current = np.array(shown.data[0])
     assert np.array_equal(differ > 0, current != candidate)
-    assert any(str(key) == KEY for key in window.viewer.keymap)
+    assert any(str(key) == "Q" for key in window.viewer.keymap)
     window.click(box.accept)
     assert "where they differ" not in window.viewer.layers
 

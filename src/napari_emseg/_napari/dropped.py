@@ -30,7 +30,10 @@ def open_project(path: str | Sequence[str]) -> list[tuple[Any, ...]]:
     viewer = napari.current_viewer()
     if viewer is None:
         return _layers(folder)
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    docks = viewer.window.dock_widgets.values()
+    dock = next((x for x in docks if hasattr(x, "open_project")), None)
+    if dock is None:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
     dock.open_project(folder)
     return [(None,)]  # napari's word for: nothing more to add
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
@@ -13,8 +12,9 @@ from napari_emseg.session.differing import Seen, differing
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import Round
 from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.differences import KEY, Differences, FlipKey
+from napari_emseg.widgets.differences import Differences
 from napari_emseg.widgets.job_row import JobRow
+from napari_emseg.widgets.keys import Act, Keys, key_of
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 from napari_emseg.widgets.view import area_in_view, section_on_screen
 from napari_emseg.widgets.warm_up import torch_at_leisure
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ACCEPT = "Use the candidate from now on: in 2 Membranes, and on the command line."
 REJECT = "Go on with the current weights; the candidate's file stays."
 DIFFER = "Predict what is in view with both, and show where they differ."
-FLIP = f"Flip between membranes of current and candidate weights ({KEY})."
+FLIP = "Flip between membranes of current and candidate weights."
 
 
 class CandidateBox(QWidget):
@@ -40,9 +40,11 @@ class CandidateBox(QWidget):
         self.accept = button("Accept", "primary", ACCEPT)
         self.reject = button("Reject", tooltip=REJECT)
         self.differ = JobRow("Show where they differ", self._prepare, role="plain")
-        self.flip = button(f"Flip ({KEY})", "tool", FLIP)
+        self.flip = button("Flip", "tool", FLIP)
         self.said = text_label()
-        self.layers = Differences(desk.viewer)
+        self.layers = desk.shared(Differences)
+        self._keys = desk.shared(Keys)
+        self._acts: dict[str, Act] = {"flip": self._on_flip}
         self._asked: tuple[Any, tuple[str, str]] | None = None
         self._lay_out()
         self._connect()
@@ -72,9 +74,21 @@ class CandidateBox(QWidget):
         self.differ.done.connect(self._on_seen)
         self.differ.button.setToolTip(DIFFER)
         follow(self, self._learning.changed, self._on_changed)
-        key = FlipKey(self._desk.viewer, self._on_flip)
-        self.destroyed.connect(partial(_leave, key))
+        follow(self, self._keys.changed, self._name_key)
+        self._name_key()
         self.say("")
+
+    def attach(self) -> None:
+        """Have the key that flips while the panel can be seen."""
+        self._keys.take(self._acts)
+
+    def detach(self) -> None:
+        """Give the key back."""
+        self._keys.release(self._acts)
+
+    def _name_key(self) -> None:
+        key = key_of("flip")
+        self.flip.setText(f"Flip ({key})" if key else "Flip")
 
     @property
     def round(self) -> Round | None:
@@ -154,7 +168,7 @@ class CandidateBox(QWidget):
             return
         shape = (1, *layer.data.shape) if layer.ndim == 2 else layer.data.shape
         self.layers.show(seen, layer, of, tuple(shape))
-        self.differ.say(f"{seen.words}; {KEY} flips between both")
+        self.differ.say(f"{seen.words}; Flip shows either of them")
 
     def _on_flip(self, *_: Any) -> None:
         try:
@@ -199,7 +213,3 @@ def _lines(found: Comparison) -> list[str]:
     else:
         lines.append(f"on {found.pixels:,} held-out px")
     return lines
-
-
-def _leave(key: FlipKey, *_: Any) -> None:
-    key.unbind()

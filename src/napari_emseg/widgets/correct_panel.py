@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,13 +18,12 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.widgets.cells_table import CellsTable
 from napari_emseg.widgets.class_row import ClassRow
+from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.keys import Keys
-from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.keys import Act, key_of, tool_act
 from napari_emseg.widgets.pairs_row import PairsRow
 from napari_emseg.widgets.places_row import PlacesRow, key_acts
-from napari_emseg.widgets.pointer import Pointer
 from napari_emseg.widgets.review_row import ReviewRow
 from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
@@ -53,8 +51,9 @@ class CorrectPanel(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._desk = desk_of(napari_viewer)
-        self.layers = LinkedLayers(self._desk)
-        self.pointer = Pointer(self._desk, self.layers)
+        self._correcting = self._desk.shared(Correcting)
+        self.layers = self._correcting.layers
+        self.pointer = self._correcting.pointer
         self.tools: dict[str, QPushButton] = {}
         self.undo = button("Undo", tooltip="Take the latest edit back (Ctrl+Z)")
         self.redo = button("Redo", tooltip="Make it again (Ctrl+Shift+Z)")
@@ -63,14 +62,13 @@ class CorrectPanel(QWidget):
         self.classes = ClassRow(self._desk, self.layers)
         self.review = ReviewRow(self._desk)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
-        self.places = PlacesRow(self._desk, self.layers)
+        self.places = PlacesRow(self._desk)
         self.where_next = Fold("Where next", self.places, role="link")
         self.cells = CellsTable(self._desk, self.layers)
         self.pairs = PairsRow(self._desk)
         self.message = text_label()
         self._lay_out()
-        self._keys = Keys(self._desk.viewer, self._acts())
-        self.layers.bind(self._keys.over_layers)
+        self._acts = self._key_acts()
         self._connect()
         self._on_source()
 
@@ -99,7 +97,7 @@ class CorrectPanel(QWidget):
         self._group = QButtonGroup(self)
         self._group.setExclusive(False)
         for tool in TOOLS:
-            made = button(f"{tool.name} ({tool.key})", "tool", tool.tooltip)
+            made = button(tool.name, "tool")
             made.setCheckable(True)
             made.clicked.connect(partial(self._on_tool, tool))
             self._group.addButton(made)
@@ -109,18 +107,26 @@ class CorrectPanel(QWidget):
                 grid.addWidget(self.tools[name], row, column, 1, 3 - len(names))
         return grid
 
-    def _acts(self) -> dict[str, Callable[..., None]]:
-        acts: dict[str, Callable[..., None]] = {
-            tool.key: partial(self._on_key, tool) for tool in TOOLS
+    def _key_acts(self) -> dict[str, Act]:
+        acts: dict[str, Act] = {
+            tool_act(tool.name): partial(self._on_tool, tool) for tool in TOOLS
         }
         return acts | {
             **key_acts(self.places, self.review.go_next),
-            "R": self.review.toggle,
-            "Control-Z": self.layers.undo,
-            "Control-Shift-Z": self.layers.redo,
-            "Escape": self._on_escape,
-            "Enter": self.pointer.set,
+            "toggle_reviewed": self.review.toggle,
+            "undo": self.layers.undo,
+            "redo": self.layers.redo,
+            "drop": self._on_escape,
+            "set_membrane": self._on_enter,
         }
+
+    def attach(self) -> None:
+        """Have keys, tools and outlines while the panel can be seen."""
+        self._correcting.attach(self, self._acts)
+
+    def detach(self) -> None:
+        """Put them down."""
+        self._correcting.detach(self, self._acts)
 
     def _connect(self) -> None:
         self.undo.clicked.connect(self.layers.undo)
@@ -133,13 +139,12 @@ class CorrectPanel(QWidget):
             *(self.review, self.cells, self.places),
         )
         for source in told:
-            source.said.connect(self._on_said)
-            source.refused.connect(self._on_refused)
-        self.pointer.changed.connect(self._on_tool_changed)
+            follow(self, source.said, self._on_said)
+            follow(self, source.refused, self._on_refused)
+        follow(self, self.pointer.changed, self._on_tool_changed)
+        follow(self, self._correcting.keys.changed, self._name_keys)
         follow(self, self._desk.session.events.source, self._on_source)
-        follow(self, self._desk.viewer.dims.events.current_step, self._on_step)
-        self._desk.job.started.connect(self._on_started)
-        self.destroyed.connect(partial(_leave, self._keys, self.layers, self.pointer))
+        self._name_keys()
 
     def _on_tool(self, tool: Tool, *_: Any) -> None:
         chosen = None if self.pointer.tool is tool else tool
@@ -149,11 +154,23 @@ class CorrectPanel(QWidget):
             self._on_refused(str(e))
         self._on_tool_changed(self.pointer.tool)
 
-    def _on_key(self, tool: Tool, *_: Any) -> None:
-        self._on_tool(tool)
-
-    def _on_escape(self, *_: Any) -> None:
+    def _on_escape(self) -> bool:
+        """Drop what was begun; False if nothing was, so that layers get the key."""
+        begun = self.pointer.begun
         self.pointer.drop()
+        return begun
+
+    def _on_enter(self) -> bool:
+        begun = self.pointer.begun
+        self.pointer.set()
+        return begun
+
+    def _name_keys(self) -> None:
+        """Write the keys on the buttons, as they are in napari's preferences."""
+        for tool in TOOLS:
+            key = key_of(tool_act(tool.name))
+            self.tools[tool.name].setText(f"{tool.name} ({key})" if key else tool.name)
+            self.tools[tool.name].setToolTip(tool.tooltip(key))
 
     def _on_tool_changed(self, active: Tool | None) -> None:
         for name, made in self.tools.items():
@@ -172,18 +189,11 @@ class CorrectPanel(QWidget):
     def _on_runs(self, checked: bool) -> None:
         self._desk.session.redo_reviewed = checked
 
-    def _on_started(self) -> None:
-        self.pointer.drop()
-
     def _on_source(self) -> None:
-        self.pointer.drop()
         source = self._desk.session.source
         if source is not None and source.results.begun:
             self.main.show_settings(source.results.hand.settings)
             self.advanced.show_settings(source.results.hand.settings)
-
-    def _on_step(self) -> None:
-        self.layers.settle()
 
     def _on_said(self, words: str) -> None:
         self._show(words, "hint")
@@ -195,11 +205,3 @@ class CorrectPanel(QWidget):
     def _show(self, words: str, role: str) -> None:
         self.message.setText(words)
         set_role(self.message, role)
-
-
-def _leave(keys: Keys, layers: LinkedLayers, pointer: Pointer, *_: Any) -> None:
-    """Leave the viewer as it was."""
-    keys.unbind()
-    layers.stop()
-    if pointer.tool is not None:
-        pointer.choose(None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from napari import Viewer
@@ -17,10 +18,13 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Results, Run, Session, Source
 from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.running import Running, Stage
 from napari_emseg.widgets.training import Training
+
+T = TypeVar("T")
 
 _desks: WeakKeyDictionary[Viewer, Desk] = WeakKeyDictionary()
 
@@ -48,6 +52,9 @@ class Desk:
         self._viewer: ReferenceType[Viewer] = ref(viewer)
         device = preference("runs", "device") or "auto"
         self.session = Session(predict_settings=PredictSettings(device=device))
+        self.changes = LayerChanges(viewer)
+        self._overlays: dict[str, OverlayLayer] = {}
+        self._shared: dict[Callable[[Desk], Any], Any] = {}
         self.job = Job()
         self.training = Training(lambda: self.session.learning)
         self._running: Running | None = None
@@ -84,6 +91,19 @@ class Desk:
         """Of the run that is on, or was the last one."""
         return None if self._running is None else self._running.stage
 
+    def overlay(self, name: str) -> OverlayLayer:
+        """Return the layer of our own for something, the same one for all panels."""
+        if name not in self._overlays:
+            self._overlays[name] = OverlayLayer(self.viewer, self.changes)
+        return self._overlays[name]
+
+    def shared(self, kind: Callable[[Desk], T]) -> T:
+        """Return what there is one of in a viewer, whichever panels come and go."""
+        if kind not in self._shared:
+            self._shared[kind] = kind(self)
+        found: T = self._shared[kind]
+        return found
+
     def sources(self) -> list[Layer]:
         """Return image layers that could be put to work; no results of our own."""
         return [
@@ -107,6 +127,11 @@ class Desk:
         """Return the result layers of a source."""
         return self._results.get(key)
 
+    @property
+    def all_results(self) -> list[ResultLayers]:
+        """The result layers of every source."""
+        return list(self._results.values())
+
     def results_with(self, layer: Layer) -> Results | None:
         """Return the results that a layer shows; None if it is none of ours."""
         for key, layers in self._results.items():
@@ -127,7 +152,11 @@ class Desk:
             return
         key = str(layer.unique_id)
         self._opened_with.setdefault(key, stack.voxel_size_nm)
-        self.session.select(key, stack)
+        source = self.session.select(key, stack)
+        if key in self._filled and self._filled[key] is not source.results:
+            # pictures of another shape: what was made from those before is theirs
+            self._results.pop(key, None)
+            self._filled.pop(key)
 
     def add(self, stack: Stack) -> None:
         """Show an opened stack in a layer, and put it to work if it is an image."""
@@ -188,7 +217,7 @@ class Desk:
     def _layers_of(self, source: Source, layer: Layer) -> ResultLayers:
         """Return the result layers of a source, made if there are none."""
         if source.key not in self._results:
-            self._results[source.key] = ResultLayers(self.viewer, layer)
+            self._results[source.key] = ResultLayers(self.viewer, layer, self.changes)
         self._filled[source.key] = source.results
         return self._results[source.key]
 
@@ -229,6 +258,7 @@ class Desk:
         self.sources_changed.emit()
 
     def _on_renamed(self) -> None:
+        self.changes.wait()
         self._on_source_changed()
         self.sources_changed.emit()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -16,8 +16,8 @@ from qtpy.QtCore import QObject, QTimer
 from napari_emseg._napari import placement_of
 from napari_emseg.session.differing import Seen
 from napari_emseg.session.results import allocate
+from napari_emseg.widgets.desk import Desk
 
-KEY = "Q"
 GREEN = (0.0, 0.62, 0.45)
 PINK = (0.80, 0.47, 0.65)
 CURRENT, CANDIDATE = (0.15, 0.8, 0.75), (0.94, 0.89, 0.26)
@@ -32,11 +32,13 @@ class Differences(QObject):
     They hold what was asked for so far, section by section.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
-        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        self._viewer: ReferenceType[Viewer] = ref(desk.viewer)
         self._source: ReferenceType[Layer] | None = None
-        self._layers: dict[str, ReferenceType[Labels]] = {}
+        self._layers = {
+            name: desk.overlay(name) for name in ("membranes", "differences")
+        }
         self._arrays: dict[str, NDArray[np.uint8]] = {}
         self._of: tuple[str, str] = ("", "")
         self.shows_candidate = True
@@ -87,11 +89,8 @@ class Differences(QObject):
 
     def remove(self) -> None:
         """Take the layers away."""
-        viewer = self._viewer()
-        for name in ("differences", "membranes"):
-            layer = self._there(name)
-            if viewer is not None and layer is not None:
-                viewer.layers.remove(layer)
+        for overlay in self._layers.values():
+            overlay.remove()
         self._arrays = {}
 
     @property
@@ -110,20 +109,21 @@ class Differences(QObject):
         return self._shown.removeprefix("the ")
 
     def _there(self, name: str) -> Labels | None:
-        viewer = self._viewer()
-        layer = self._layers[name]() if name in self._layers else None
-        return layer if viewer is not None and layer in viewer.layers else None
+        layer: Labels | None = self._layers[name].layer
+        return layer
 
     def _show_layer(self, name: str, data: NDArray[np.uint8], source: Layer) -> None:
         viewer, layer = self._viewer(), self._there(name)
         if viewer is None or source not in viewer.layers:
             return
         shown = _as_shown(data, source.ndim)
-        if layer is not None:
+        if layer is not None and layer.ndim == shown.ndim:
             layer.data = shown
             layer.name = self._name(name)
             return
-        active = viewer.layers.selection.active
+        self._layers[name].show(partial(self._made, name, shown, source))
+
+    def _made(self, name: str, shown: NDArray[np.uint8], source: Layer) -> Labels:
         colours = _colours(CANDIDATE if self.shows_candidate else CURRENT)
         if name == "differences":
             colours = _colours(GREEN, PINK)
@@ -135,27 +135,7 @@ class Differences(QObject):
             **placement_of(source),
         )
         made.editable = False
-        self._layers[name] = ref(made)
-        viewer.add_layer(made)
-        viewer.layers.selection.active = active
-
-
-class FlipKey:
-    """Binds a key on a viewer as long as it is wanted."""
-
-    def __init__(self, viewer: Viewer, act: Callable[..., object]) -> None:
-        self._viewer: ReferenceType[Viewer] = ref(viewer)
-
-        def on_key(*_: Any) -> None:
-            act()
-
-        self._before = viewer.bind_key(KEY, on_key, overwrite=True)
-
-    def unbind(self, *_: Any) -> None:
-        """Give the key back to whoever had it."""
-        viewer = self._viewer()
-        if viewer is not None:
-            viewer.bind_key(KEY, self._before, overwrite=True)
+        return made
 
 
 def _as_shown(data: NDArray[np.uint8], ndim: int) -> NDArray[np.uint8]:

@@ -9,10 +9,12 @@ from qtpy.QtWidgets import QWidget
 
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.correct_panel import CorrectPanel
+from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.on_screen import OnScreen
 from napari_emseg.widgets.sections import Fold, Scrolled
 from napari_emseg.widgets.theme import follow, follow_theme
 from napari_emseg.widgets.train_panel import TrainPanel
@@ -54,6 +56,9 @@ class EmSegmentation(Scrolled):
             if name not in FOLDED:
                 fold.expand(animate=False)
         self._desk = desk_of(napari_viewer)
+        self._desk.shared(Correcting)
+        folds = {self.panel(name): fold for name, fold in self.folds.items()}
+        self._on_screen = OnScreen(self, folds)
         follow_theme(self, self._desk.viewer)
         events = self._desk.session.events
         follow(self, events.source, self._on_state)
@@ -88,7 +93,10 @@ class _Alone(Scrolled):
     def __init__(self, napari_viewer: Viewer) -> None:
         self.panel = self.panel_class(napari_viewer)
         super().__init__(self.panel)
-        follow_theme(self, desk_of(napari_viewer).viewer)
+        desk = desk_of(napari_viewer)
+        desk.shared(Correcting)  # what is painted is followed, whichever panel is open
+        self._on_screen = OnScreen(self, {self.panel: None})
+        follow_theme(self, desk.viewer)
 
 
 class DataDock(_Alone):

@@ -55,11 +55,19 @@ class EvaluatePanel(QWidget):
         )
         self.state = text_label(role="plain")
         self.run = JobRow("Evaluate", self._prepare)
-        self.result = Result(self._desk.viewer)
+        self.result = Result(self._desk)
         self._layer: Layer | None = None
         self._lay_out()
         self._connect()
         self._on_sides()
+
+    def attach(self) -> None:
+        """Show the rings around mistakes: the panel can be seen."""
+        self.result.mistakes.attach()
+
+    def detach(self) -> None:
+        """Take them away."""
+        self.result.mistakes.detach()
 
     def _lay_out(self) -> None:
         form = form_layout()

@@ -108,6 +108,14 @@ def _collect(
         work.close()
 
 
+_busy: set[int] = set()
+
+
+def any_job_is_busy() -> bool:
+    """Tell if some job, of whichever window, is between `start` and `ended`."""
+    return bool(_busy)
+
+
 class Job(QObject):
     """Runs one piece of long work at a time.
 
@@ -163,6 +171,7 @@ class Job(QObject):
         if self._in_activity_dock:
             self._bar = progress(total=0, desc=title)
         self._timer.start()
+        _busy.add(id(self))
         self.started.emit()
         self._worker.start()
 
@@ -202,6 +211,7 @@ class Job(QObject):
             self._bar.close()
             self._bar = None
         worker, self._worker = self._worker, None
+        _busy.discard(id(self))
         if worker is not None and worker.abort_requested and not self._outcome.error:
             self._outcome = Outcome(cancelled=True)
         self.ended.emit(self._outcome)

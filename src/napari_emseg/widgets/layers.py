@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 from weakref import ReferenceType, ref
@@ -16,6 +17,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import KEY, placement_of
 from napari_emseg.core.records import Provenance
+from napari_emseg.widgets.layer_changes import LayerChanges
 from napari_emseg.widgets.view import is_on_screen
 
 Kind = str
@@ -51,8 +53,9 @@ class ResultLayers(QObject):
     The user may hide, rename or remove any of them at any time.
     """
 
-    def __init__(self, viewer: Viewer, source: Layer) -> None:
+    def __init__(self, viewer: Viewer, source: Layer, changes: LayerChanges) -> None:
         super().__init__()
+        self._changes = changes
         self._viewer: ReferenceType[Viewer] = ref(viewer)
         self._layers: dict[Kind, ReferenceType[Layer]] = {}
         self._placement = placement_of(source)
@@ -118,19 +121,17 @@ class ResultLayers(QObject):
 
     def show_now(self, arrays: Mapping[Kind, NDArray[Any]]) -> None:
         """Have a layer for each result at once, where few are missing."""
-        viewer = self._viewer()
         for kind, data in arrays.items():
-            if viewer is not None and self.get(kind) is None:
-                self._add(viewer, kind, data[0] if self._flat else data)
+            shown = data[0] if self._flat else data
+            self._changes.do(partial(self._add, kind, shown))
 
     def _on_adding(self) -> None:
-        viewer = self._viewer()
-        if viewer is None or not self._to_add or not self._while():
+        if self._viewer() is None or not self._to_add or not self._while():
             self._adding.stop()
             self._then()
             return
         kind = next(iter(self._to_add))
-        self._add(viewer, kind, self._to_add.pop(kind))
+        self._changes.do(partial(self._add, kind, self._to_add.pop(kind)))
 
     def describe(self, kind: Kind, provenance: Provenance | None) -> None:
         """Write into a layer how it came to be."""
@@ -170,8 +171,9 @@ class ResultLayers(QObject):
         end = perf_counter()
         self._free_at = end + (end - start) / SHARE_OF_TIME
 
-    def _add(self, viewer: Viewer, kind: Kind, data: NDArray[Any]) -> None:
-        active = viewer.layers.selection.active
+    def _add(self, kind: Kind, data: NDArray[Any]) -> None:
+        if self.get(kind) is not None:
+            return
         made = f"{self._name} {kind}"
         if kind in _MAKE:
             layer = _MAKE[kind](data, made, self._placement)
@@ -180,8 +182,7 @@ class ResultLayers(QObject):
             colour = OF_CLASSES[nth % len(OF_CLASSES)]
             layer = _probability(data, made, self._placement, colour)
         self._layers[kind] = ref(layer)
-        viewer.add_layer(layer)
-        viewer.layers.selection.active = active
+        self._changes.add(layer)
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakSet
 
 from napari.layers import Labels, Layer
 from psygnal import Signal
@@ -12,11 +13,14 @@ from qtpy.QtCore import QObject, QTimer
 from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.session.handwork import HandWork, login_name
 from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.keys import alone
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.strokes import strokes_of
-from napari_emseg.widgets.view import section_on_screen
+from napari_emseg.widgets.view import (
+    go_to_section,
+    section_on_screen,
+    shows_sections,
+)
 
 Linked = Literal["membranes", "corrections", "cells"]
 LINKED: tuple[Linked, ...] = ("membranes", "corrections", "cells")
@@ -36,15 +40,20 @@ class LinkedLayers(QObject):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self._key: str | None = None
-        self._followed: dict[Linked, Layer] = {}
-        self._bound: list[tuple[str, Callable[..., None]]] = []
+        self._followed: WeakSet[Layer] = WeakSet()
         self._hand: HandWork | None = None
-        self._painted: list[tuple[Linked, Layer, Any]] = []
+        self._painted: list[tuple[Layer, Any]] = []
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._absorb_all)
+        viewer = desk.viewer
+        desk.sources_changed.connect(self._follow_layers)
+        viewer.dims.events.current_step.connect(self._on_step)
+        desk.session.events.source.connect(self._on_source)
+        desk.job.ended.connect(self._on_source)
+        self._on_source()
+        self._follow_layers()
 
     @property
     def hand(self) -> HandWork:
@@ -80,7 +89,7 @@ class LinkedLayers(QObject):
         return None if layers is None else layers.get(name)
 
     def show(self) -> None:
-        """Have all of them in the viewer, and follow what is painted on them.
+        """Have all of them in the viewer.
 
         Raises
         ------
@@ -89,16 +98,9 @@ class LinkedLayers(QObject):
         """
         hand = self.hand
         layers = self.layers()
-        if layers is None:
-            return
-        self._follow_hand(hand)
-        arrays = {name: hand.linked.arrays[name] for name in LINKED}
-        layers.show_now(arrays)
-        self._follow_layers()
-
-    def bind(self, keys: dict[str, Callable[..., None]]) -> None:
-        """Bind keys on the linked layers, too, whose own ones come first."""
-        self._bound = list(keys.items())
+        if layers is not None:
+            self._on_source()
+            layers.show_now({name: hand.linked.arrays[name] for name in LINKED})
 
     def undo(self, *_: Any) -> None:
         """Take the latest edit of any layer back."""
@@ -114,16 +116,8 @@ class LinkedLayers(QObject):
         if self._hand is not None and layer is not None:
             self._hand.settle(section_on_screen(self._desk.viewer, layer))
 
-    def stop(self) -> None:
-        """Follow nothing any more."""
-        for layer in self._followed.values():
-            layer.events.paint.disconnect(self._on_painted)
-            for key, _ in self._bound:
-                layer.bind_key(key, None)
-        self._followed.clear()
-        if self._hand is not None:
-            self._hand.changed.disconnect(self._on_changed)
-            self._hand = None
+    def _on_step(self, *_: Any) -> None:
+        self.settle()
 
     def _step(self, what: Literal["undo", "redo"], done: str) -> None:
         try:
@@ -133,31 +127,64 @@ class LinkedLayers(QObject):
         else:
             run = edit.tool == "run"
             stays = "; probabilities stay" if run and what == "undo" else ""
-            self.said.emit(f"{done}: {edit.words if run else edit.tool}{stays}")
+            where = self._go_where(edit.sections)
+            self.said.emit(f"{done}: {edit.words if run else edit.tool}{stays}{where}")
 
-    def _follow_hand(self, hand: HandWork) -> None:
-        if self._hand is hand:
+    def _go_where(self, sections: frozenset[int]) -> str:
+        """Bring a section that has changed on screen, if none is; say which it is."""
+        viewer, layer = self._desk.viewer, self._desk.source_layer
+        if layer is None or not sections or not shows_sections(viewer, layer):
+            return ""
+        here = section_on_screen(viewer, layer)
+        if here in sections:
+            return ""
+        there = min(sections, key=lambda z: abs(z - here))
+        go_to_section(viewer, layer, there)
+        words = f", in section {there}"
+        viewer.status = f"section {there} has changed"
+        return words
+
+    def _on_source(self, *_: Any) -> None:
+        """Follow the hand work on the source at work, once there is some."""
+        source = self._desk.session.source
+        hand = source.results.hand if source and source.results.begun else None
+        if hand is self._hand:
             return
-        self.stop()
+        if self._hand is not None:
+            self._hand.changed.disconnect(self._on_changed)
         self._hand = hand
-        hand.changed.connect(self._on_changed)
+        if hand is not None:
+            hand.changed.connect(self._on_changed)
 
-    def _follow_layers(self) -> None:
-        for name in LINKED:
-            layer = self.layer(name)
-            if layer is None or self._followed.get(name) is layer:
-                continue
-            self._followed[name] = layer
+    def _follow_layers(self, *_: Any) -> None:
+        """Follow what is painted on results of any source, whether panels are open.
+
+        napari's own history knows nothing of the other pictures, nor do they of it: its
+        undo would put stale values back, so it has no key there.
+        """
+        known = {x for x in self._desk.viewer.layers if self._linked_as(x) is not None}
+        for layer in known.difference(self._followed):
             layer.events.paint.connect(self._on_painted)
-            for key, act in self._bound:
-                layer.bind_key(key, alone(act), overwrite=True)
+            for key, act in (("Control-Z", self.undo), ("Control-Shift-Z", self.redo)):
+                layer.bind_key(key, _alone(act), overwrite=True)
+        for layer in set(self._followed).difference(known):  # of a stack that is gone
+            layer.events.paint.disconnect(self._on_painted)
+            for key in ("Control-Z", "Control-Shift-Z"):
+                layer.bind_key(key, None, overwrite=True)
+        self._followed = WeakSet(known)
+
+    def _linked_as(self, layer: Layer) -> Linked | None:
+        """Return which of the linked pictures a layer shows; None if it is no such."""
+        for layers in self._desk.all_results:
+            for name in LINKED:
+                if layers.get(name) is layer:
+                    return name
+        return None
 
     def _on_painted(self, event: Any) -> None:
         """Look at a stroke of napari's soon: it may tell before it writes."""
-        for name, layer in self._followed.items():
-            if layer is event.source:
-                self._painted.append((name, layer, event.value))
-                self._soon.start()
+        self._painted.append((event.source, event.value))
+        self._soon.start()
 
     def _absorb_all(self) -> None:
         """Make napari's strokes edits, in which the other layers follow.
@@ -165,29 +192,41 @@ class LinkedLayers(QObject):
         What waits is taken back first, so that each sees what was there before it.
         """
         painted, self._painted = self._painted, []
-        hand = self._hand
-        if hand is None:
-            return
-        taken: list[tuple[Linked, Layer, list[Stroke]]] = []
-        for name, layer, value in reversed(painted):
-            array = hand.linked.arrays[name]
+        taken: list[tuple[HandWork, Linked, Layer, list[Stroke]]] = []
+        for layer, value in reversed(painted):
+            name, results = self._linked_as(layer), self._desk.results_with(layer)
+            if name is None or results is None:
+                continue
+            array = results.hand.linked.arrays[name]
             strokes = strokes_of(value, array, flat=layer.ndim == 2)
             take_back(array, strokes)
-            taken.append((name, layer, strokes))
-        for name, layer, strokes in reversed(taken):
+            taken.append((results.hand, name, layer, strokes))
+        self._on_source()
+        for hand, name, layer, strokes in reversed(taken):
             if strokes:
                 self._repaint(hand, name, layer, strokes)
 
     def _repaint(
         self, hand: HandWork, name: Linked, layer: Layer, strokes: list[Stroke]
     ) -> None:
+        hand.author = preference("annotation", "author") or login_name()
         try:
             edit = hand.repaint(name, strokes)
         except ValueError as e:
             self.refused.emit(str(e))
             layer.refresh()
-        else:
-            self.said.emit(edit.words)
+            return
+        self.said.emit(edit.words)
+        if hand is not self._hand:
+            self._refresh_others(hand, edit.sections)
+
+    def _refresh_others(self, hand: HandWork, sections: frozenset[int]) -> None:
+        """Show what was painted over a stack that isn't at work."""
+        for layers in self._desk.all_results:
+            cells = layers.get("cells") or layers.get("membranes")
+            results = None if cells is None else self._desk.results_with(cells)
+            if results is not None and results.begun and results.hand is hand:
+                layers.refresh(set(LINKED), set(sections))
 
     def _on_changed(self, sections: frozenset[int]) -> None:
         self.settle_quietly()
@@ -201,3 +240,15 @@ class LinkedLayers(QObject):
         layer = self._desk.source_layer
         if self._hand is not None and layer is not None:
             self._hand.linked.settle(section_on_screen(self._desk.viewer, layer))
+
+
+def _alone(act: Callable[[], None]) -> Callable[..., None]:
+    """Return a function for a key, which calls `act` with nothing.
+
+    napari asks every function that is bound for its name, which a partial hasn't got.
+    """
+
+    def on_key(*_: Any) -> None:
+        act()
+
+    return on_key

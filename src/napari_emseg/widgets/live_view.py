@@ -62,9 +62,10 @@ class LiveView(QWidget):
         self._desk = desk
         self.settings = settings or LiveSettings()
         self._live = Live(self.settings)
-        self.layer = LiveLayer(desk.viewer)
+        self.layer = LiveLayer(desk.overlay("live"))
         self._asked: _Asked | None = None
         self._decided = False
+        self._seen = True
         self._latest = Latest()
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -103,6 +104,18 @@ class LiveView(QWidget):
         self._desk.job.ended.connect(self._on_run_ended)
         self.destroyed.connect(partial(_leave, self._latest))
 
+    def attach(self) -> None:
+        """Look at the view again: the panel can be seen."""
+        self._seen = True
+        self._on_view()
+
+    def detach(self) -> None:
+        """Look no more, and show nothing, until the panel can be seen again."""
+        self._seen = False
+        self._rest.stop()
+        self._drop()
+        self.layer.remove()
+
     def _on_clicked(self) -> None:
         self._decided = True
 
@@ -117,7 +130,7 @@ class LiveView(QWidget):
 
     def _on_view(self) -> None:
         """Wait until the view rests; what was asked of the one before is outdated."""
-        if self.box.isChecked():
+        if self.box.isChecked() and self._seen:
             self._drop()
             self._rest.start()
 

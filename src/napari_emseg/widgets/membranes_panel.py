@@ -68,6 +68,14 @@ class MembranesPanel(QWidget):
         self._connect()
         self._on_settings()
 
+    def attach(self) -> None:
+        """Go on with the live preview: the panel can be seen."""
+        self.live.attach()
+
+    def detach(self) -> None:
+        """Put the live preview down."""
+        self.live.detach()
+
     def _lay_out(self) -> None:
         line = QHBoxLayout()
         line.addWidget(self._weights, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg._napari import placement_of
 from napari_emseg.metrics.places import Kind, Place
+from napari_emseg.widgets.layer_changes import OverlayLayer
 from napari_emseg.widgets.theme import text_label
 from napari_emseg.widgets.view import go_to_place
 
@@ -44,11 +46,12 @@ RING_WIDTH = 2.0
 class MistakeList(QWidget):
     """Lists places and shows them in the viewer; a click goes there."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, overlay: OverlayLayer) -> None:
         super().__init__()
-        self._viewer = viewer
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
         self._places: Sequence[Place] = ()
-        self._layer: ReferenceType[Points] | None = None
+        self._source: ReferenceType[Layer] | None = None
+        self._overlay = overlay
         self.more = text_label()
         self.table = QTableWidget(0, 3)
         self._lay_out()
@@ -59,8 +62,8 @@ class MistakeList(QWidget):
     @property
     def layer(self) -> Points | None:
         """The rings; None if there are none, or the user removed them."""
-        layer = None if self._layer is None else self._layer()
-        return layer if layer is not None and layer in self._viewer.layers else None
+        layer: Points | None = self._overlay.layer
+        return layer
 
     def _lay_out(self) -> None:
         self.table.setHorizontalHeaderLabels(["mistake", "section", "pixels"])
@@ -84,18 +87,21 @@ class MistakeList(QWidget):
         self.more.setText(f"and {more:,} smaller ones" if more > 0 else "")
         self.more.setVisible(more > 0)
         self.setVisible(bool(places))
-        old = self.layer
-        if old is not None:
-            self._viewer.layers.remove(old)
-        if places and source is not None:
-            self._add(places, source)
+        self._source = None if source is None else ref(source)
+        self.attach()
 
-    def _add(self, places: Sequence[Place], source: Layer) -> None:
-        active = self._viewer.layers.selection.active
-        layer = rings(places, source)
-        self._layer = ref(layer)
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = active
+    def attach(self) -> None:
+        """Show rings around the places."""
+        viewer, source = self._viewer(), self._source and self._source()
+        there = viewer is not None and source is not None and source in viewer.layers
+        if self._places and there:
+            self._overlay.show(partial(rings, self._places, source))
+        else:
+            self._overlay.remove()
+
+    def detach(self) -> None:
+        """Take the rings away."""
+        self._overlay.remove()
 
     def _fill(self, places: Sequence[Place]) -> None:
         blocked = self.table.blockSignals(True)
@@ -118,10 +124,10 @@ class MistakeList(QWidget):
         self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
 
     def _on_row(self, row: int) -> None:
-        layer = self.layer
-        if layer is not None and 0 <= row < len(self._places):
+        viewer, layer = self._viewer(), self.layer
+        if viewer is not None and layer is not None and 0 <= row < len(self._places):
             place = self._places[row]
-            go_to_place(self._viewer, layer, (place.z, place.y, place.x))
+            go_to_place(viewer, layer, (place.z, place.y, place.x))
 
 
 def rings(places: Sequence[Place], source: Layer) -> Points:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
-from weakref import ReferenceType, ref
 
 import numpy as np
-from napari import Viewer
 from napari.layers import Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
 from napari_emseg.core.regions import Region
+from napari_emseg.widgets.layer_changes import OverlayLayer
 from napari_emseg.widgets.view import OUTLINES
 
 NAME = "places"
@@ -28,18 +28,15 @@ WIDTH = 2.0
 class Outlines:
     """One layer of rectangles, which is there as long as there are some."""
 
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer: ReferenceType[Viewer] = ref(viewer)
-        self._layer: ReferenceType[Layer] | None = None
+    def __init__(self, overlay: OverlayLayer) -> None:
+        self._overlay = overlay
         self._shown: tuple[Any, ...] = ()
 
     @property
     def layer(self) -> Shapes | None:
         """The layer; None if there is none, or it was removed."""
-        viewer = self._viewer()
-        layer = None if self._layer is None else self._layer()
-        there = viewer is not None and layer is not None and layer in viewer.layers
-        return layer if there else None
+        layer: Shapes | None = self._overlay.layer
+        return layer
 
     def show(
         self,
@@ -54,42 +51,34 @@ class Outlines:
         if wanted == self._shown:
             return
         self._shown = wanted
-        self.remove()
         regions = (*reviewed, *to_do)
-        if source is not None and regions:
-            colours = [REVIEWED] * len(reviewed)
-            colours += [CURRENT if r == current else TO_DO for r in to_do]
-            self._add(source, regions, colours)
+        if source is None or not regions:
+            self._overlay.remove()
+            return
+        colours = [REVIEWED] * len(reviewed)
+        colours += [CURRENT if r == current else TO_DO for r in to_do]
+        self._overlay.show(partial(_made, source, regions, colours))
 
     def remove(self) -> None:
-        """Take the layer away."""
-        viewer, layer = self._viewer(), self.layer
-        self._layer = None
-        if viewer is not None and layer is not None:
-            viewer.layers.remove(layer)
+        """Take the layer away, until something is shown again."""
+        self._shown = ()
+        self._overlay.remove()
 
-    def _add(
-        self, source: Layer, regions: Sequence[Region], colours: list[Any]
-    ) -> None:
-        viewer = self._viewer()
-        if viewer is None:
-            return
-        active = viewer.layers.selection.active
-        layer = Shapes(
-            [_corners(region)[:, -source.ndim :] for region in regions],
-            shape_type="rectangle",
-            ndim=source.ndim,
-            name=NAME,
-            edge_color=colours,
-            edge_width=WIDTH,
-            face_color="transparent",
-            metadata={OUTLINES: True},
-            **placement_of(source),
-        )
-        layer.editable = False
-        self._layer = ref(layer)
-        viewer.add_layer(layer)
-        viewer.layers.selection.active = active
+
+def _made(source: Layer, regions: Sequence[Region], colours: list[Any]) -> Shapes:
+    layer = Shapes(
+        [_corners(region)[:, -source.ndim :] for region in regions],
+        shape_type="rectangle",
+        ndim=source.ndim,
+        name=NAME,
+        edge_color=colours,
+        edge_width=WIDTH,
+        face_color="transparent",
+        metadata={OUTLINES: True},
+        **placement_of(source),
+    )
+    layer.editable = False
+    return layer
 
 
 def _corners(region: Region) -> NDArray[np.float64]:

@@ -17,11 +17,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.core.regions import Region
-from napari_emseg.session.places import finding, is_done, next_place, sections_to_do
+from napari_emseg.session.places import finding, next_place, sections_to_do
+from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.job_row import JobRow, Work
-from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.outlines import Outlines
 from napari_emseg.widgets.region_row import RegionRow
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
@@ -44,14 +43,11 @@ class PlacesRow(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._desk = desk
-        self._layers = layers
+        self._correcting = desk.shared(Correcting)
         self._key = ""
-        self._here: int | None = None
-        self.places: tuple[Suggestion, ...] = ()
-        self.outlines = Outlines(desk.viewer)
         self.where = combo_box()
         self.where.addItems(["near this section", "whole stack"])
         self.where.setToolTip("Which sections are looked at; none that is done.")
@@ -61,7 +57,7 @@ class PlacesRow(QWidget):
             "Done here (J)",
             tooltip="All in this place is right now: it counts as reviewed",
         )
-        self.regions = RegionRow(desk, layers)
+        self.regions = RegionRow(desk, self._correcting.layers)
         self.count = text_label()
         self.table = QTableWidget(0, len(HEADS))
         self._lay_out()
@@ -99,16 +95,27 @@ class PlacesRow(QWidget):
         self.regions.said.connect(self.said.emit)
         self.regions.refused.connect(self.refused.emit)
         self.table.cellClicked.connect(self._on_row)
-        follow(self, self._desk.session.events.source, self._on_state)
-        follow(self, self._layers.changed, self._on_state)
+        follow(self, self._correcting.changed, self._on_state)
+
+    @property
+    def places(self) -> tuple[Suggestion, ...]:
+        """The list."""
+        return self._correcting.places
+
+    @property
+    def outlines(self) -> Outlines:
+        """What shows the list in the picture."""
+        return self._correcting.outlines
+
+    @property
+    def _here(self) -> int | None:
+        return self._correcting.here
 
     @property
     def left(self) -> int:
         """How many places are to do."""
-        source = self._desk.session.source
-        if source is None:
-            return 0
-        return sum(not is_done(source, place.region) for place in self.places)
+        places = range(len(self.places))
+        return sum(not self._correcting.is_done(place) for place in places)
 
     def go_next(self, *_: Any) -> None:
         """Go to the next place that is to do."""
@@ -147,8 +154,7 @@ class PlacesRow(QWidget):
         source = self._desk.session.source
         if source is None or source.key != self._key:
             return
-        self.places, self._here = tuple(places), None
-        self._on_state()
+        self._correcting.list_places(self._key, places)
         if places:
             self.go_next()
         else:
@@ -158,31 +164,17 @@ class PlacesRow(QWidget):
         layer = self._desk.source_layer
         if layer is None:
             return
-        self._here = place
         region, reason = self.places[place].region, self.places[place].reason
         y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
         go_to_place(self._desk.viewer, layer, (region.z, y, x))
-        self._on_state()
+        self._correcting.go_to(place)
         self.said.emit(f"place {place + 1} of {len(self.places)}: {reason}")
 
     def _on_row(self, row: int, _: int) -> None:
         self._go(row)
 
     def _on_state(self, *_: Any) -> None:
-        source = self._desk.session.source
-        if source is None or source.key != self._key:
-            self.places, self._here = (), None
         self._fill()
-        regions: tuple[Region, ...] = ()
-        if source is not None and source.results.begun:
-            regions = source.results.hand.regions
-        to_do = [
-            place.region
-            for place in self.places
-            if source is not None and not is_done(source, place.region)
-        ]
-        current = None if self._here is None else self.places[self._here].region
-        self.outlines.show(self._desk.source_layer, regions, to_do, current)
         for made in (self.next, self.done):
             made.setEnabled(bool(self.places))
         n = len(self.places)
@@ -191,11 +183,10 @@ class PlacesRow(QWidget):
         self.count.setVisible(bool(words))
 
     def _fill(self) -> None:
-        source = self._desk.session.source
         self.table.setRowCount(len(self.places))
         self.table.setVisible(bool(self.places))
         for row, place in enumerate(self.places):
-            done = source is not None and is_done(source, place.region)
+            done = self._correcting.is_done(row)
             cells = ("✓" if done else "", str(place.region.z), place.reason)
             for column, words in enumerate(cells):
                 item = QTableWidgetItem(words)
@@ -209,8 +200,8 @@ class PlacesRow(QWidget):
 
 
 def key_acts(row: PlacesRow, otherwise: Any) -> dict[str, Any]:
-    """Return what N and J do: N goes to sections when no place is left."""
-    return {"N": partial(_next, row, otherwise), "J": row.finish}
+    """Return acts of keys: the next place, or section when no place is left."""
+    return {"next_place": partial(_next, row, otherwise), "done_here": row.finish}
 
 
 def _next(row: PlacesRow, otherwise: Any, *_: Any) -> None:

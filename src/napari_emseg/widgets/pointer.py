@@ -42,11 +42,12 @@ class Pointer(QObject):
         self.tool: Tool | None = None
         self.wiring = Wiring()
         self._gaps = GapLook(layers)
-        self._preview = Preview(desk.viewer)
+        self._preview = Preview(desk.overlay("preview"))
         self._first: Place | None = None
         self._at: Place | None = None
         self._double_clicks: list[Any] = []
         self.wiring.ready.connect(self._show_wire)
+        self.wiring.complete.connect(self.set)
         self.wiring.refused.connect(self.refused.emit)
         self._gaps.found.connect(self._on_gap)
         self._gaps.refused.connect(self._on_no_gap)
@@ -78,6 +79,11 @@ class Pointer(QObject):
             self._hint()
         self.changed.emit(tool)
 
+    @property
+    def begun(self) -> bool:
+        """True if something was clicked that can be set or dropped."""
+        return self.wiring.active or self._first is not None
+
     def drop(self, *_: Any) -> None:
         """Forget what was begun."""
         self.wiring.drop()
@@ -86,8 +92,8 @@ class Pointer(QObject):
         self._preview.hide()
 
     def set(self, *_: Any) -> None:
-        """Set the membrane that was clicked."""
-        if self.wiring.active:
+        """Set the membrane that was clicked, after the clicks that wait."""
+        if self.wiring.active and not self.wiring.finish():
             self._attempt(lambda: self.wiring.edit(self._layers.hand))
             self._preview.hide()
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari import Viewer
 from napari.layers import Layer
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QResizeEvent
@@ -24,6 +23,7 @@ from napari_emseg.core.atomic import write_whole
 from napari_emseg.metrics.report import Row
 from napari_emseg.session.comparison import Compared
 from napari_emseg.widgets.curve_plot import CurvePlot
+from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.mistakes import MistakeList
 from napari_emseg.widgets.sections import Fold
 from napari_emseg.widgets.theme import button, set_role, text_label
@@ -35,13 +35,13 @@ FILES = "Table (*.csv);;Everything (*.json)"
 class Result(QWidget):
     """What a comparison gave: a line in words, a curve, mistakes, all scores."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self._found: Compared | None = None
         self.words = text_label(role="headline")
         self.about = text_label()
-        self.plot = CurvePlot(viewer)
-        self.mistakes = MistakeList(viewer)
+        self.plot = CurvePlot(desk.viewer)
+        self.mistakes = MistakeList(desk.viewer, desk.overlay("mistakes"))
         self.scores = ScoreTable()
         self.export = button("Export…", tooltip="Save as a table or as JSON.")
         self.message = text_label()

@@ -78,11 +78,10 @@ class Tool:
     about: str
     use: Callable[[HandWork, list[Place]], Edit] | None = None
 
-    @property
-    def tooltip(self) -> str:
-        """What it is for, how it is used, and its key."""
+    def tooltip(self, key: str) -> str:
+        """Return what it is for, how it is used, and its key."""
         how = self.hint[0].upper() + self.hint[1:]
-        return f"{self.about}\n{how}.\nKey: {self.key}"
+        return f"{self.about}\n{how}.\nKey: {key or 'none'}"
 
 
 def _points(places: list[Place]) -> NDArray[np.float64]:

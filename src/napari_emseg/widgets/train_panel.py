@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from napari import Viewer
@@ -12,6 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import architectures
+from napari_emseg.session.handwork import HandWork
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.prospect import Prospect
 from napari_emseg.widgets.candidate import CandidateBox
@@ -87,6 +87,14 @@ class TrainPanel(QWidget):
         self._connect()
         self._on_state()
 
+    def attach(self) -> None:
+        """Have the key of the candidate while the panel can be seen."""
+        self.candidate.attach()
+
+    def detach(self) -> None:
+        """Give it back."""
+        self.candidate.detach()
+
     @property
     def new(self) -> bool:
         """True if new weights are wanted."""
@@ -133,8 +141,8 @@ class TrainPanel(QWidget):
         follow(self, self._desk.training.changed, self._on_training)
         follow(self, self._desk.sources_changed, self._on_corrected)
         self._desk.job.ended.connect(self._on_corrected)  # the first run makes room
-        self._followed: Any = None
-        self.destroyed.connect(partial(_leave, self._asking))
+        self._followed: HandWork | None = None
+        self.destroyed.connect(lambda: self._leave())
 
     def _on_state(self, *_: Any) -> None:
         """Show what a round would begin with, and soon what it would learn from."""
@@ -157,7 +165,9 @@ class TrainPanel(QWidget):
         """Count corrections of the stack at work as they are made."""
         source = self._desk.session.source
         begun = source is not None and source.results.begun
-        hand = source.results.hand if begun and source is not None else None
+        self._follow(source.results.hand if begun and source is not None else None)
+
+    def _follow(self, hand: HandWork | None) -> None:
         if hand is self._followed:
             return
         if self._followed is not None:
@@ -212,6 +222,7 @@ class TrainPanel(QWidget):
         self._learning.new_settings = settings
         self.width_form.show_settings(settings)
 
-
-def _leave(asking: Latest, *_: Any) -> None:
-    asking.drop()
+    def _leave(self) -> None:
+        """Listen to nothing more: the panel is deleted, this is what is left of it."""
+        self._asking.drop()
+        self._follow(None)

@@ -18,16 +18,22 @@ from napari_emseg.widgets.tools import Place
 class Wiring(QObject):
     """Clicks along a membrane, and the path between them.
 
-    Signals: `ready` when a new field is there; `refused` with why there is none.
+    A click while paths are still looked for waits its turn; none is dropped.
+
+    Signals: `ready` when a new field is there; `complete` when the last click that
+    waited is part of the path, if it is to be set; `refused` with why there is none.
     """
 
     ready = Signal()
+    complete = Signal()
     refused = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
         self._field: WireField | None = None
         self._parts: list[NDArray[np.int64]] = []
+        self._clicks: list[tuple[HandWork, Place]] = []
+        self._sets = False
         self._z = 0
         self._fields = Latest()
         self._fields.found.connect(self._on_field)
@@ -54,20 +60,25 @@ class Wiring(QObject):
         Raises
         ------
         ValueError
-            If the section is another one, or the field isn't there yet.
+            If the section is another one.
         """
-        if self.waiting:
-            msg = "still looking for paths; click again in a moment"
-            raise ValueError(msg)
         sheet = hand.sheet(place.z)
+        if self.active and place.z != self._z:
+            msg = f"this membrane is in section {self._z}; set or drop it first"
+            raise ValueError(msg)
+        if self.waiting:
+            self._clicks.append((hand, place))
+            return
         if self._field is not None:
-            if place.z != self._z:
-                msg = f"this membrane is in section {self._z}; set or drop it first"
-                raise ValueError(msg)
             self._parts.append(self._field.path_to(place.point))
             place = Place(place.z, *(float(v) for v in self._parts[-1][-1]))
         self._z = place.z
         self._look(hand, sheet, place)
+
+    def finish(self) -> bool:
+        """Tell that it is to be set; True if that must wait for clicks before."""
+        self._sets = self.waiting and bool(self._clicks)
+        return self._sets
 
     def path_to(self, place: Place) -> NDArray[np.int64] | None:
         """Return the whole path, as it would be with a click here; None without."""
@@ -96,6 +107,7 @@ class Wiring(QObject):
         """Forget what was clicked."""
         self._fields.drop()
         self._field, self._parts = None, []
+        self._clicks, self._sets = [], False
 
     def _so_far(self) -> NDArray[np.int64] | None:
         return np.concatenate(self._parts) if self._parts else None
@@ -106,7 +118,16 @@ class Wiring(QObject):
 
     def _on_field(self, field: WireField) -> None:
         self._field = field
+        if self._clicks:
+            hand, place = self._clicks.pop(0)
+            try:
+                self.click(hand, place)
+            except ValueError as e:
+                self._on_error(e)
+                return
         self.ready.emit()
+        if self._sets and not self._clicks:
+            self.complete.emit()
 
     def _on_error(self, error: Exception) -> None:
         self.drop()

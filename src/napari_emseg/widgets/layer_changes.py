@@ -1,0 +1,145 @@
+"""The one place that adds layers to a viewer's list, and takes them out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import ReferenceType, ref
+
+from napari import Viewer
+from napari.layers import Layer
+from qtpy.QtCore import QObject, QTimer
+
+EVENTS = ("inserting", "inserted", "removing", "removed", "moving", "moved")
+"""Of a list of layers while somebody changes it."""
+
+Change = Callable[[], None]
+
+
+class LayerChanges(QObject):
+    """Changes a viewer's list of layers when nobody else is changing it.
+
+    napari removes or moves several layers in a loop over the list, and its views follow
+    one event at a time. A layer that is taken out or added in a handler of such an
+    event ends the loop half-way ("… is not in list") and leaves the views with another
+    list than the model. So after any event that wasn't caused here, changes wait until
+    the event loop is reached again; those caused by a change of ours wait for its end.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        self._waiting: list[Change] = []
+        self._settled = True
+        self._at_work = False
+        self._batches = 0
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._on_settled)
+        events = viewer.layers.events
+        for name in EVENTS:
+            events[name].connect(self.wait)
+        events.begin_batch.connect(self._on_begin)
+        events.end_batch.connect(self._on_end)
+
+    def do(self, change: Change) -> None:
+        """Make a change now, or as soon as the list is at rest; each only once."""
+        if change not in self._waiting:
+            self._waiting.append(change)
+        if self._settled and not self._at_work:
+            self._make()
+
+    def wait(self, *_: Any) -> None:
+        """Make no change until the event loop is reached again."""
+        if not self._at_work:
+            self._settled = False
+            self._soon.start()
+
+    def _on_begin(self, *_: Any) -> None:
+        self._batches += 1
+        self.wait()
+
+    def _on_end(self, *_: Any) -> None:
+        self._batches = max(0, self._batches - 1)
+        self.wait()
+
+    def _on_settled(self) -> None:
+        if not self._batches:
+            self._settled = True
+            self._make()
+
+    def add(self, layer: Layer) -> None:
+        """Add a layer on top, and leave selected what is selected; for changes."""
+        viewer = self._viewer()
+        if viewer is not None:
+            with selection_kept(viewer):
+                viewer.add_layer(layer)
+
+    def _make(self) -> None:
+        self._at_work = True
+        try:
+            while self._waiting:
+                change = self._waiting.pop(0)
+                if self._viewer() is not None:
+                    change()
+        finally:
+            self._at_work = False
+
+
+class OverlayLayer:
+    """One layer of this plugin's own, such as outlines or a preview.
+
+    It never becomes the active layer by itself. The user may remove it at any time.
+    """
+
+    def __init__(self, viewer: Viewer, changes: LayerChanges) -> None:
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        self._changes = changes
+        self._layer: ReferenceType[Layer] | None = None
+        self._make: Callable[[], Layer] | None = None
+
+    @property
+    def layer(self) -> Any:
+        """The layer; None if it isn't in the list (yet, or any more)."""
+        viewer = self._viewer()
+        layer = None if self._layer is None else self._layer()
+        there = viewer is not None and layer is not None and layer in viewer.layers
+        return layer if there else None
+
+    def owns(self, layer: Layer) -> bool:
+        """Tell if this is the layer, also after somebody has removed it."""
+        return self._layer is not None and self._layer() is layer
+
+    def show(self, make: Callable[[], Layer]) -> None:
+        """Have what `make` returns in the list, in the place of what is there."""
+        self._make = make
+        self._changes.do(self._renew)
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        self._make = None
+        self._changes.do(self._renew)
+
+    def _renew(self) -> None:
+        viewer, old, make = self._viewer(), self.layer, self._make
+        self._make = None
+        if viewer is None or (old is None and make is None):
+            return
+        self._layer = None
+        with selection_kept(viewer):
+            if old is not None:
+                viewer.layers.remove(old)
+            if make is not None:
+                layer = make()
+                self._layer = ref(layer)
+                viewer.add_layer(layer)
+
+
+@contextmanager
+def selection_kept(viewer: Viewer) -> Iterator[None]:
+    """Have the same layers selected afterwards, but for those that are gone."""
+    selected = list(viewer.layers.selection)
+    yield
+    viewer.layers.selection = {x for x in selected if x in viewer.layers}

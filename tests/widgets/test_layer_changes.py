@@ -1,0 +1,56 @@
+"""Layers of the plugin come and go when napari is not changing its list itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from napari._qt.containers import QtLayerList
+from qtpy.QtCore import Qt
+
+from napari_emseg.core.regions import Region
+
+
+def corrected(open_window: Any, em: Any) -> Any:
+    """Return a shown window with results, and outlines of a reviewed region."""
+    window = open_window(em(), show=True)
+    window.choose_scope(window.membranes, "all sections")
+    window.choose_scope(window.cells, "all sections")
+    assert window.run(window.membranes).error is None
+    assert window.run(window.cells).error is None
+    correct = window.dock.folds["Correct"]
+    correct.expand(animate=False)
+    panel = correct.content()
+    assert panel.places.regions.review(Region(0, 10, 10, 40, 40)), panel.message.text()
+    window.qtbot.waitUntil(lambda: "places" in window.viewer.layers)
+    return window
+
+
+@pytest.mark.parametrize("how", ["Delete", "button"])
+def test_all_layers_are_deleted_at_once(open_window, em, how: str) -> None:
+    window = corrected(open_window, em)
+    layers = window.viewer.layers
+    shown = window.viewer.window._qt_window.findChild(QtLayerList)
+    layers.select_all()
+    if how == "Delete":
+        window.qtbot.keyClick(shown, Qt.Key.Key_Delete)
+    else:
+        buttons = window.viewer.window._qt_viewer.layerButtons
+        window.click(buttons.deleteButton)
+    window.qtbot.wait(50)
+    assert [layer.name for layer in layers] == []
+    assert window.desk.session.source is None
+    window.viewer.add_layer(em("again"))
+    assert window.run(window.membranes).error is None
+
+
+def test_a_loop_over_the_list_finds_what_it_counted(open_window, em) -> None:
+    window = corrected(open_window, em)
+    layers = window.viewer.layers
+    there = list(layers)
+    assert "places" in layers
+    for layer in there:  # as napari does, in an order of its own
+        layers.remove(layer)
+    assert len(layers) == 0
+    window.qtbot.wait(20)
+    assert len(layers) == 0

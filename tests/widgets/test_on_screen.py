@@ -1,0 +1,265 @@
+"""What a panel attaches to the viewer is there as long as the panel can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from napari import Viewer
+from napari.layers import Labels, Shapes
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDockWidget, QLabel
+
+from napari_emseg.core.regions import Region
+from napari_emseg.widgets.correct_panel import CorrectPanel
+from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
+
+NAME = "EM segmentation"
+
+
+def panel_of(dock: Any) -> CorrectPanel:
+    if isinstance(dock, CorrectDock):
+        return dock.panel
+    return dock.panel("Correct")
+
+
+def dock_of(widget: Any) -> QDockWidget:
+    return widget.parentWidget()
+
+
+def open_dock(viewer: Viewer) -> EmSegmentation:
+    dock = EmSegmentation(viewer)
+    viewer.window.add_dock_widget(dock, name=NAME)
+    dock.folds["Correct"].expand(animate=False)
+    return dock
+
+
+def close(window: Any, widget: Any) -> None:
+    """Press the button of napari's that closes a dock."""
+    window.click(dock_of(widget).titleBarWidget().close_button)
+    window.qtbot.wait(20)
+
+
+def attached(viewer: Viewer) -> dict[str, Any]:
+    """Return what somebody attached to the viewer: callbacks, keys, overlays."""
+    return {
+        "drag": len(viewer.mouse_drag_callbacks),
+        "move": len(viewer.mouse_move_callbacks),
+        "double click": [f.__name__ for f in viewer.mouse_double_click_callbacks],
+        "keys": sorted(str(key) for key in viewer.keymap),
+        "layers": [layer.name for layer in viewer.layers],
+        "pan": viewer.scene.camera.mouse_pan,
+    }
+
+
+@pytest.fixture
+def window(open_window, em) -> Any:
+    """A shown window with results, whose dock was closed; and how napari is then."""
+    window = open_window(em(), show=True)
+    window.choose_scope(window.membranes, "all sections")
+    window.choose_scope(window.cells, "all sections")
+    assert window.run(window.membranes).error is None
+    assert window.run(window.cells).error is None
+    panel = window.dock.panel("Correct")
+    window.dock.folds["Correct"].expand(animate=False)
+    assert panel.places.regions.review(Region(0, 10, 10, 40, 40))
+    close(window, window.dock)
+    window.bare = attached(window.viewer)
+    assert window.bare["keys"] == []
+    assert window.bare["pan"]
+    assert "places" not in window.bare["layers"]
+    return window
+
+
+def by_close_button(window: Any, dock: Any) -> Callable[[], Any]:
+    close(window, dock)
+    return lambda: open_dock(window.viewer)
+
+
+def by_hiding(window: Any, dock: Any) -> Callable[[], Any]:
+    window.qtbot.waitUntil(dock_of(dock).isVisible)
+    action = dock_of(dock).toggleViewAction()
+    action.trigger()
+    return lambda: (action.trigger(), dock)[1]
+
+
+def by_tabbing(window: Any, dock: Any) -> Callable[[], Any]:
+    viewer = window.viewer
+    other = viewer.window.add_dock_widget(QLabel("other"), tabify=True)
+    viewer.window._qt_window.tabifyDockWidget(dock_of(dock), other)
+    other.show()
+    other.raise_()
+
+    def back() -> Any:
+        dock_of(dock).raise_()
+        return dock
+
+    return back
+
+
+def by_folding(window: Any, dock: Any) -> Callable[[], Any]:
+    fold = dock.folds["Correct"]
+    window.click(fold.toggleButton())
+
+    def back() -> Any:
+        window.click(fold.toggleButton())
+        return dock
+
+    return back
+
+
+def test_what_cannot_be_seen_does_nothing(window) -> None:
+    viewer, qtbot = window.viewer, window.qtbot
+    dock = open_dock(viewer)
+    for away in (by_close_button, by_hiding, by_tabbing, by_folding) * 2:
+        qtbot.waitUntil(lambda: "K" in attached(viewer)["keys"])
+        qtbot.waitUntil(lambda: "places" in viewer.layers)
+        panel = panel_of(dock)
+        qtbot.waitUntil(lambda: panel.height() > 100)  # noqa: B023 - at once
+        window.click(panel.tools["Merge"])
+        here = attached(viewer)
+        assert here["drag"] == window.bare["drag"] + 1, away
+        assert here["move"] == window.bare["move"] + 1
+        assert here["double click"] == ["_on_double_click"]
+        assert [x for x in here["layers"] if x.startswith("places")] == ["places"]
+        assert not here["pan"]
+        back = away(window, dock)
+        qtbot.waitUntil(lambda: attached(viewer)["keys"] == [])
+        qtbot.wait(20)
+        gone = attached(viewer)
+        shown = {"em corrections", *window.bare["layers"]}
+        assert set(gone.pop("layers")) == shown, away
+        assert gone == {k: v for k, v in window.bare.items() if k != "layers"}
+        dock = back()
+
+
+def test_two_docks_share_one_tool(window) -> None:
+    viewer = window.viewer
+    first = open_dock(viewer)
+    second = CorrectDock(viewer)
+    viewer.window.add_dock_widget(second, name="4 Correct")
+    window.click(panel_of(first).tools["Cut"])
+    window.click(panel_of(second).tools["Merge"])
+    assert attached(viewer)["drag"] == window.bare["drag"] + 1
+    for dock in (first, second):
+        pressed = [n for n, b in panel_of(dock).tools.items() if b.isChecked()]
+        assert pressed == ["Merge"]
+    close(window, first)
+    assert attached(viewer)["drag"] == window.bare["drag"] + 1, "one can be seen"
+    assert "K" in attached(viewer)["keys"]
+    close(window, second)
+    assert attached(viewer)["drag"] == window.bare["drag"]
+    assert attached(viewer)["keys"] == []
+
+
+def press(window: Any, key: Qt.Key, modifiers: Any = None) -> None:
+    """Press a key where napari looks for keys: the canvas of the shown window."""
+    none = Qt.KeyboardModifier.NoModifier
+    canvas = window.viewer.window._qt_viewer.canvas.native
+    window.qtbot.keyClick(canvas, key, none if modifiers is None else modifiers)
+
+
+def select(viewer: Viewer, kind: str) -> None:
+    if kind == "other labels":
+        viewer.add_labels(np.zeros((4, 96, 112), np.uint8))
+    elif kind == "shapes":
+        viewer.add_shapes(ndim=3)
+    elif kind == "points":
+        viewer.add_points(ndim=3)
+    elif kind == "image":
+        viewer.layers.selection.active = viewer.layers["em"]
+    else:
+        viewer.layers.selection.clear()
+
+
+def test_keys_work_whatever_layer_is_selected(window) -> None:
+    viewer = window.viewer
+    panel = panel_of(open_dock(viewer))
+    hand = window.desk.session.source.results.hand
+    done = len(hand.history.undoable)
+    both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    for kind in ("other labels", "shapes", "points", "image", "none"):
+        select(viewer, kind)
+        press(window, Qt.Key.Key_D)
+        assert panel.tools["Delete membrane"].isChecked(), kind
+        press(window, Qt.Key.Key_T)
+        assert panel.tools["Merge"].isChecked()
+        press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert len(hand.history.undoable) == done - 1
+        press(window, Qt.Key.Key_Z, both)
+        assert len(hand.history.undoable) == done
+        active = viewer.layers.selection.active
+        assert active is None or getattr(active, "mode", "pan_zoom") == "pan_zoom"
+
+
+def test_a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
+    viewer = window.viewer
+    open_dock(viewer)
+    own = viewer.add_labels(np.zeros((4, 96, 112), np.uint8), name="own")
+    hand = window.desk.session.source.results.hand
+    done = len(hand.history.undoable)
+    own.data_setitem((np.array([0]), np.array([3]), np.array([4])), 7)
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert own.data[0, 3, 4] == 0
+    assert len(hand.history.undoable) == done
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(hand.history.undoable) == done - 1
+
+
+def test_napari_has_its_keys_back(window) -> None:
+    viewer = window.viewer
+    dock = open_dock(viewer)
+    shapes = viewer.add_shapes(ndim=3)
+    close(window, dock)
+    press(window, Qt.Key.Key_T)
+    assert shapes.mode == "add_ellipse" or shapes.mode != "pan_zoom"
+
+
+def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
+    from napari._qt.widgets.qt_keyboard_settings import ShortcutEditor
+
+    viewer = window.viewer
+    panel = panel_of(open_dock(viewer))
+    editor = ShortcutEditor()
+    window.qtbot.addWidget(editor)
+    table = editor._table
+    rows = {table.item(r, 0).text(): r for r in range(table.rowCount())}
+    row = rows["EM segmentation: Cut: turn the tool on or off"]
+    assert table.item(row, 2).text() == "K"
+    try:
+        table.item(row, 2).setText("Y")
+        assert panel.tools["Cut"].text() == "Cut (Y)"
+        press(window, Qt.Key.Key_K)
+        assert not panel.tools["Cut"].isChecked()
+        press(window, Qt.Key.Key_Y)
+        assert panel.tools["Cut"].isChecked()
+    finally:
+        table.item(row, 2).setText("K")
+    assert panel.tools["Cut"].text() == "Cut (K)"
+
+
+def test_strokes_count_while_no_dock_is_open(window) -> None:
+    viewer = window.viewer
+    cells: Labels = viewer.layers["em cells"]
+    hand = desk_of(viewer).session.source.results.hand
+    done = len(hand.history.undoable)
+    cells.selected_label = 0
+    cells.data_setitem((np.array([1]), np.array([50]), np.array([50])), 99)
+    window.qtbot.waitUntil(lambda: len(hand.history.undoable) == done + 1)
+    viewer.layers.selection.active = cells
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert len(hand.history.undoable) == done
+
+
+def test_shapes_are_still_shapes(window) -> None:
+    """Escape and Enter are left to a layer where no tool has begun anything."""
+    viewer = window.viewer
+    open_dock(viewer)
+    shapes: Shapes = viewer.add_shapes(ndim=3)
+    finished = []
+    shapes._finish_drawing = lambda *_: finished.append(True)
+    press(window, Qt.Key.Key_Escape)
+    assert finished
