@@ -108,6 +108,18 @@ def test_a_damaged_section_is_black_and_told_of_once(
         _napari.stack_of(layer).section(2)
 
 
+def test_missing_sections_are_told_when_a_folder_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(_napari, "show_warning", told.append)
+    for z in (1, 2, 5):
+        tifffile.imwrite(tmp_path / f"s{z}.tif", np.zeros((8, 9), np.uint8))
+    _napari.read_layers(str(tmp_path))
+    (only,) = told
+    assert only.endswith("numbers missing in the names of its files: 3…4")
+
+
 def test_a_layer_of_ours_gives_back_its_stack() -> None:
     stack = Stack(Watched(), name="em")
     data, options, _ = _napari.layer_of(stack)

@@ -48,6 +48,16 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
+def test_missing_numbers_are_told(make_job, folder) -> None:
+    (folder / "s1.tif").unlink()
+    job = make_job(str(folder))
+    told = "numbers missing in the names of its files: 1"
+    assert plan_batch(job).rows[0].warnings == (told,)
+    (row,) = run(job).rows
+    assert row.state == "done"
+    assert row.warnings == (told,)
+
+
 def test_a_damaged_section_is_left_empty(make_job, folder) -> None:
     summary = run(make_job(str(folder)))
     (row,) = summary.rows

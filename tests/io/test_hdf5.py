@@ -182,10 +182,16 @@ def test_links_in_the_folder_are_followed(tmp_path: Path, stack: np.ndarray) -> 
         file["both"] = h5py.ExternalLink("parts/part.h5", "/soft")
         file["group"] = h5py.ExternalLink("parts/part.h5", "/inside")
         file["same"] = h5py.ExternalLink("a.h5", "/em")
+    with h5py.File(below / "part.h5", "a") as file:
+        file["back"] = h5py.ExternalLink("../a.h5", "/em")
+    with h5py.File(path, "a") as file:
+        file["round"] = h5py.ExternalLink("parts/part.h5", "/back")
     keys = {item.key for item in describe(path).items}
-    assert keys == {"em", "soft", "external", "both", "group/vol", "same"}
+    assert keys == {"em", "soft", "external", "both", "group/vol", "same", "round"}
     for key in keys:
-        np.testing.assert_array_equal(open_stack(path, dataset=key).data[:], stack)
+        opened = open_stack(path, dataset=key)
+        np.testing.assert_array_equal(opened.data[:], stack)
+    assert str(below / "part.h5") in opened.metadata["files"]  # watched in runs
 
 
 @pytest.mark.parametrize("way", ["relative", "absolute", "link", "in two steps"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
 from napari_emseg._napari.dropped import SUFFIX, open_project
@@ -78,10 +79,17 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """
     paths = [path] if isinstance(path, str) else list(path)
     try:
-        return [layer_of(open_stack(p)) for p in paths]
+        return [layer_of(_told(open_stack(p))) for p in paths]
     except ChoiceNeeded as e:
         msg = f"{e}. Plugins › EM segmentation, 1 Data, Open lets you choose."
         raise ValueError(msg) from e
+
+
+def _told(stack: Stack) -> Stack:
+    """Say in a notification what seems odd about a stack."""
+    for remark in stack.metadata.get("remarks", ()):
+        show_warning(f"{stack.name}: {remark}")
+    return stack
 
 
 def write_image(path: str, data: Any, options: dict[str, Any]) -> list[str]:

@@ -205,17 +205,18 @@ class _Run:
         self, running: _Running, error: str = ""
     ) -> Generator[Record, None, None]:
         self._running.remove(running)
-        found = running.course.found
+        found, row = running.course.found, self._rows[running.nth]
+        told = (*row.warnings, *found.warnings, *found.failures)
         state: State = "incomplete" if found.failures else "done"
         self._rows[running.nth] = replace(
-            self._rows[running.nth],
+            row,
             state="failed" if error else state,
             step="",
             share=running.clock.share if error else 1.0,
             seconds=running.clock.seconds,
             seconds_left=None,
             cells=found.cells,
-            warnings=(*found.warnings, *found.failures, *([error] if error else [])),
+            warnings=(*told, *([error] if error else [])),
             outputs=() if error else tuple(map(Path, found.results)),
         )
         yield RowChanged(running.nth, self._rows[running.nth])

@@ -136,7 +136,8 @@ def _row(job: Job, given: Input, found: Opened | str) -> tuple[Row, Planned | No
     except ValueError as e:
         return replace(row, state="failed", warnings=(str(e),)), None
     c = plan.context
-    return replace(row, sections=len(c.sections), shape=c.shape), plan
+    remarks = tuple(found.stack.metadata.get("remarks", ()))
+    return replace(row, sections=len(c.sections), shape=c.shape, warnings=remarks), plan
 
 
 def _planned(job: Job, given: Input, found: Opened) -> Planned:

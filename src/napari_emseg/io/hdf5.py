@@ -56,6 +56,7 @@ def contents(path: Path) -> Contents:
         raise UnreadableError(why)
     volumes = tuple(_volume(key, dataset) for key, dataset in found)
     default = _default(volumes, [dataset for _, dataset in found], walk.refused)
+    mapped = [f for _, d in found if d.is_virtual for f in _Mapped(d).files]
     left_out = "".join(f"; {why}" for why in list(walk.refused.values())[:3])
     return Contents(
         volumes,
@@ -64,7 +65,7 @@ def contents(path: Path) -> Contents:
         question=f"holds several datasets{left_out}",
         provenance=None if default is None else _provenance(found[default][1]),
         refused=walk.refused,
-        files=tuple(f for _, d in found if d.is_virtual for f in _Mapped(d).files),
+        files=(*sorted(walk.files), *mapped),
     )
 
 

@@ -32,10 +32,13 @@ class Walk:
         The open file.
     refused
         Why a link isn't followed, by its path; filled by `datasets`.
+    files
+        Other files that links led to; likewise.
     """
 
     file: h5py.File
     refused: dict[str, str] = field(default_factory=dict)
+    files: set[Path] = field(default_factory=set)
     _seen: set[h5py.h5g.GroupID] = field(default_factory=set)
     _linked: int = 0
 
@@ -106,9 +109,8 @@ class Walk:
 
     def _file(self, beside: h5py.File, name: str) -> h5py.File:
         """Open the file that a link names, if it lies in the same folder or below."""
-        folder = Path(beside.filename).resolve().parent
-        place = (folder / name).resolve()
-        if not place.is_relative_to(folder):
+        place = (Path(beside.filename).resolve().parent / name).resolve()
+        if not place.is_relative_to(Path(self.file.filename).resolve().parent):
             msg = (
                 f"is a link to {name}, outside the folder of the file, and isn't "
                 "followed; open that file, or copy it beside"
@@ -119,6 +121,7 @@ class Walk:
             raise UnreadableError(msg)
         if place == Path(beside.filename).resolve():
             return beside
+        self.files.add(place)
         try:
             return h5py.File(place, "r")
         except OSError as e:
