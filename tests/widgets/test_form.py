@@ -115,3 +115,11 @@ def test_a_number_without_bounds_is_refused(qapp) -> None:
 
     with pytest.raises(TypeError, match=r"Loose: .* bounds"):
         SettingsForm(Loose())
+
+
+def test_a_gpu_by_its_number_is_shown_and_kept(qtbot) -> None:
+    form = SettingsForm(PredictSettings(device="cuda:1"), fields=["device"])
+    qtbot.addWidget(form)
+    assert form._fields["device"].value() == "cuda:1"
+    form.show_settings(PredictSettings(device="cpu"))
+    assert form._fields["device"].value() == "cpu"

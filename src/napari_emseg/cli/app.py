@@ -7,18 +7,22 @@ Exit codes: 0 done; 1 the work failed (damaged file, no space left, out of memor
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
 from napari_emseg import __version__
-from napari_emseg.cli.printing import complain
+from napari_emseg.cli.printing import (
+    complain,
+    give_up,
+    write_what_can_be_written,
+)
 from napari_emseg.cli.stopping import exit_code, interrupt_on_sigterm
 from napari_emseg.cli.wording import usage_message
 from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import ChoiceNeeded
+from napari_emseg.io.scratch import clear_scratch
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -106,12 +110,14 @@ def build_app(called: str = "") -> App:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if words is None else list(words)
+    write_what_can_be_written()
+    clear_scratch()
     try:
         with interrupt_on_sigterm():
             code = build_app(_called(words))(words)
             sys.stdout.flush()
     except BrokenPipeError:  # `emseg … | head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)
         return DONE
     except KeyboardInterrupt as e:
         complain(str(e) or "by Ctrl-C", kind="stopped")

@@ -6,8 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from io import StringIO
-from typing import Any
+from io import StringIO, TextIOWrapper
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -23,12 +23,34 @@ class _Talk(Console):
     def on_broken_pipe(self) -> None:
         """Let everything else that is said go nowhere; rich would end the program."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        give_up(sys.stderr)
 
 
 def talk() -> Console:
     """Console on stderr, for progress and words."""
     return _Talk(file=sys.stderr, highlight=False, emoji=False, soft_wrap=True)
+
+
+def give_up(stream: TextIO) -> None:
+    """Send what is still written to a stream nowhere, since its reader has left."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def write_what_can_be_written() -> None:
+    """Replace what a console or file of few characters can't hold by escapes.
+
+    The output may be in any encoding (`LC_ALL=C`, `PYTHONIOENCODING=latin-1`, an old
+    console of Windows), while names of files and units hold any characters. Where there
+    is no stream at all, there is one that leads nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(message: str) -> None:

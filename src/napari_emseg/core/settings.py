@@ -7,11 +7,25 @@ are in `training`, `finetuning`, `correcting` and `viewing`.
 
 from __future__ import annotations
 
-from typing import Literal
+from re import fullmatch
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+DeviceKind = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _check_device(name: str) -> str:
+    """Let kinds of devices pass, and GPUs by number; if they exist is known later."""
+    if name not in get_args(DeviceKind) and not fullmatch("cuda:[0-9]{1,3}", name):
+        msg = "'auto', 'cpu', 'cuda' or 'mps', or a GPU by its number such as 'cuda:1'"
+        raise ValueError(msg)
+    return name
+
+
+Device = Annotated[DeviceKind | str, AfterValidator(_check_device)]
+"""`cuda` is the first GPU, `cuda:1` the second."""
+
 Invert = Literal["auto", "yes", "no"]
 CellMethod = Literal["agglomeration", "multicut", "mutex-watershed"]
 Heads = Literal["last", "mean"]

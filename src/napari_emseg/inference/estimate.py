@@ -151,12 +151,15 @@ def _device(settings: PredictSettings) -> str:
 
 
 def _free(device: str) -> int:
-    if device == "cuda" and "torch" in sys.modules:
+    gpu = device.startswith("cuda")
+    if gpu and "torch" in sys.modules:
         import torch
 
         if torch.cuda.is_available():
-            return int(torch.cuda.mem_get_info()[0])
-    return GPU_BYTES if device == "cuda" else free_ram()
+            nth = int(device.partition(":")[2] or torch.cuda.current_device())
+            if nth < torch.cuda.device_count():
+                return int(torch.cuda.mem_get_info(nth)[0])
+    return GPU_BYTES if gpu else free_ram()
 
 
 def _count(n: int, what: str) -> str:

@@ -34,8 +34,11 @@ def choose_device(wanted: str) -> torch.device:
     }
     if wanted == "auto":
         return torch.device(next(name for name, found in there.items() if found))
-    if not there.get(wanted, False):
-        found = ", ".join(name for name, ok in there.items() if ok)
+    kind, _, nth = wanted.partition(":")
+    gpus = torch.cuda.device_count() if there["cuda"] else 0
+    if not there.get(kind, False) or (nth and int(nth) >= gpus):
+        several = [f"cuda:{n}" for n in range(1, gpus)]
+        found = ", ".join([*(name for name, ok in there.items() if ok), *several])
         msg = f"no device {wanted!r} on this machine; there is: {found}"
         raise ValueError(msg)
     return torch.device(wanted)

@@ -6,7 +6,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from lzma import LZMAError
 from tokenize import TokenError
+from zipfile import BadZipFile
 
 Value = int | str
 
@@ -50,6 +52,9 @@ class UnreadableError(OSError):
 
 _DAMAGE = (
     ArithmeticError,
+    BadZipFile,
+    BufferError,
+    LZMAError,
     AssertionError,
     AttributeError,
     EOFError,

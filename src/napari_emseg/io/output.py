@@ -148,4 +148,6 @@ def is_zarr(path: Path) -> bool:
 def is_volume(path: Path) -> bool:
     """Tell a folder that is one output (Zarr, precomputed) from any other folder."""
     info = path / "info"
-    return is_zarr(path) or (info.is_file() and _PRECOMPUTED in info.read_text())
+    return is_zarr(path) or (
+        info.is_file() and _PRECOMPUTED in info.read_text("utf-8", "replace")
+    )

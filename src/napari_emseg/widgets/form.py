@@ -131,8 +131,9 @@ def _field(info: FieldInfo, *, slider: bool) -> _Field:
     if kind is bool:
         box = QCheckBox()
         return _Field(box, box.toggled, box.isChecked, box.setChecked)
-    if get_origin(kind) is Literal:
-        return _choice(get_args(kind))
+    listed = [k for k in (kind, *get_args(kind)) if get_origin(k) is Literal]
+    if listed:
+        return _choice(get_args(listed[0]))
     if kind is int:
         return _whole_number(info, optional=optional)
     if kind is float:
@@ -156,7 +157,13 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
 def _choice(choices: tuple[str, ...]) -> _Field:
     box = combo_box()
     box.addItems(choices)
-    return _Field(box, box.currentTextChanged, box.currentText, box.setCurrentText)
+
+    def show(choice: str) -> None:
+        if box.findText(choice) < 0:  # such as the second of several GPUs
+            box.addItem(choice)
+        box.setCurrentText(choice)
+
+    return _Field(box, box.currentTextChanged, box.currentText, show)
 
 
 def _whole_number(info: FieldInfo, *, optional: bool) -> _Field:
