@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_emseg.cells import segment_stack
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.paths import file_stem
-from napari_emseg.core.records import Record, drain
+from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
@@ -270,6 +270,8 @@ def finetune(
         reviewed=reviewed,
         invert=settings.invert,
     )
+    for note in known.notes if on_record is not None else ():
+        on_record(Note(note))
     if output is None:
         stem = file_stem(parent.card.name, "weights")
         output = Path(mkdtemp(prefix="emseg-")) / f"{stem}-tuned.safetensors"

@@ -7,7 +7,7 @@ import pytest
 from synthetic_pairs import PAIRS
 
 from napari_emseg import metrics
-from napari_emseg.core.records import Progress
+from napari_emseg.core.records import Progress, drain
 
 
 @pytest.fixture
@@ -116,7 +116,118 @@ def test_sections_without_a_true_cell_are_left_out(touching):
     prediction = np.stack([touching.T, touching])
     found = metrics.evaluate(prediction, truth, prediction_is="cells", truth_is="cells")
     assert found.isbi.v_rand == 1
-    assert found.warnings == ("sections without a true cell were left out: [0]",)
+    assert found.warnings == ("section 0 left out: the truth is empty there",)
+
+
+@pytest.mark.parametrize("truth_is", ["membrane", "inside", "cells"])
+def test_sections_that_nobody_drew_are_left_out_by_their_numbers(touching, truth_is):
+    """As in a file of which sections 4 to 8 are compared, and 4, 5 and 7 are empty."""
+    drawn = touching.copy()
+    drawn[7:9] = drawn[:, 7:9] = 0
+    truth = {"cells": drawn, "inside": drawn > 0, "membrane": drawn == 0}[truth_is]
+    stack = np.stack([truth if z in (6, 8) else truth & False for z in range(4, 9)])
+    prediction = np.broadcast_to(drawn, stack.shape)
+    work = metrics.evaluate_steps(
+        prediction,
+        stack,
+        prediction_is="cells",
+        truth_is=truth_is,
+        sections=range(4, 9),
+    )
+    found = drain(work)
+    assert found.isbi.v_rand == 1
+    assert found.membrane.iou == 1
+    assert found.warnings == ("sections 4-5, 7 left out: the truth is empty there",)
+
+
+def no_label(cells, unknown, how):
+    """Write cells as other programs do that have no label for some pixels."""
+    kind, value = how
+    return np.where(unknown, kind(value), cells.astype(kind))
+
+
+HOW = [
+    (np.uint64, 2**64 - 1),
+    (np.uint64, 2**64 - 3),
+    (np.uint32, 2**32 - 1),
+    (np.uint16, 2**16 - 1),
+    (np.int16, -1),
+    (np.int64, -2),
+    (np.float32, np.nan),
+    (np.float64, -1),
+    (np.float64, 2.0**64),
+]
+
+
+@pytest.mark.parametrize("how", HOW, ids=lambda how: f"{how[0].__name__}:{how[1]}")
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_perfect_prediction_is_perfect_where_the_truth_has_a_label(how, linked):
+    """What has no label lies across a cell, so that it is in two pieces without."""
+    cells = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((12, 12), int))
+    cells[::12] = cells[:, ::12] = 0
+    cells = np.stack([cells, cells])
+    unknown = np.zeros(cells.shape, bool)
+    unknown[:, 15:18, :20] = unknown[1, 20:, 30:] = True
+    truth = no_label(cells, unknown, how)
+    found = metrics.evaluate(
+        cells, truth, prediction_is="cells", truth_is="cells", linked=linked
+    )
+    scores = found.scores()
+    assert {k for k, v in scores.items() if v == pytest.approx(1)} >= {
+        *("v_rand", "v_info", "membrane_iou", "membrane_dice"),
+        *("cell_iou", "cell_dice", "adapted_rand_split", "adapted_rand_merge"),
+    }
+    errors = [scores[k] for k in scores if "error" in k or k.startswith("vi_")]
+    assert errors == pytest.approx([0] * 6, abs=1e-12)
+    assert found.warnings[0].startswith(f"{unknown.mean():.1%} of the truth has no lab")
+    by_zero = np.where(unknown, 0, cells)
+    plain = metrics.evaluate(
+        cells, by_zero, prediction_is="cells", truth_is="cells", linked=linked
+    )
+    assert found.overlap.true_cells == plain.overlap.true_cells
+
+
+@pytest.mark.parametrize("truth_is", ["membrane", "inside"])
+@pytest.mark.parametrize("prediction_is", ["membrane", "inside"])
+def test_masks_may_lack_labels_too_and_what_lies_there_counts_for_nothing(
+    pair, prediction_is, truth_is
+):
+    _, truth = pair
+    unknown = np.zeros(truth.shape, bool)
+    unknown[:, 20:40] = True
+    mask = (truth > 0) if truth_is == "inside" else (truth == 0)
+    given = np.where(unknown, np.nan, mask.astype(float))
+    scores = []
+    for wrong in (0.0, 1.0, np.nan):
+        right = (truth > 0) if prediction_is == "inside" else (truth == 0)
+        prediction = np.where(unknown, wrong, right.astype(float))
+        found = metrics.evaluate(
+            prediction, given, prediction_is=prediction_is, truth_is=truth_is
+        )
+        scores.append(found.scores())
+    assert scores[0] == scores[1] == scores[2]
+    assert scores[0]["pixel_error"] == 0
+    assert scores[0]["membrane_iou"] == scores[0]["v_rand"] == 1
+
+
+def test_the_bare_scores_take_no_label_as_unknown_too(pair):
+    _, truth = pair
+    unknown = np.zeros(truth.shape, bool)
+    unknown[:, :, 30:50] = True
+    known = (truth > 0).astype(np.float32)
+    labels = np.where(unknown, -1, (truth > 0).astype(int))
+    assert metrics.v_rand_v_info(known, labels).v_rand == 1
+    assert metrics.isbi_scores(known, labels).pixel_error == 0
+
+
+def test_pixels_without_a_label_in_a_prediction_are_no_cell(touching):
+    prediction = touching.astype(np.int32)
+    prediction[:8, :8] = -1
+    options = {"prediction_is": "cells", "truth_is": "cells"}
+    found = metrics.evaluate(prediction, touching, **options)
+    as_zero = metrics.evaluate(np.maximum(prediction, 0), touching, **options)
+    assert found.scores() == as_zero.scores()
+    assert "25.0% of the prediction has no label: taken as no cell" in found.warnings
 
 
 @pytest.mark.parametrize(("wrong", "which"), [("membrane", "truth"), ("inside", "")])
@@ -163,7 +274,8 @@ GOOD = np.eye(8)
     [
         (GOOD[:, :7], GOOD, r"prediction \(1, 8, 7\), truth \(1, 8, 8\)"),
         (GOOD[:0], GOOD[:0], "not empty"),
-        (GOOD, np.zeros((8, 8)), "nothing but membrane"),
+        (GOOD, np.zeros((8, 8)), "truth has no inside: its values are 0"),
+        (GOOD, np.full((8, 8), np.nan), "truth has no inside: its values are nan"),
         (GOOD, np.ones((8, 8)), "no membrane"),
         (GOOD * 1.5, GOOD, r"\[0, 1\], got 0 to 1.5"),
         (GOOD - 0.5, GOOD, r"\[0, 1\], got -0.5 to 0.5"),
@@ -184,10 +296,11 @@ def test_what_cannot_be_scored_is_said(prediction, truth, message):
         ({"threshold": 1.0}, "between 0 and 1, got 1.0"),
         ({"linked": True}, "cells on both sides, got inside and inside"),
         ({"threads": 0}, "at least 1, got 0"),
-        ({"truth_is": "cells"}, "integer ids of cells, got float64"),
+        ({"truth_is": "cells", "truth": 0.5}, "whole numbers, got 0.5; is it a mask?"),
     ],
 )
 def test_options_that_make_no_sense_are_said(options, message):
-    options = {"prediction_is": "inside", "truth_is": "inside"} | options
+    options = {"prediction_is": "inside", "truth_is": "inside", "truth": 1} | options
+    truth = GOOD * options.pop("truth")
     with pytest.raises(ValueError, match=message):
-        metrics.evaluate(GOOD, GOOD, **options)
+        metrics.evaluate(GOOD, truth, **options)

@@ -141,10 +141,11 @@ def test_cells_of_one_pixel_have_no_pairs_to_score():
     ("prediction", "truth", "message"),
     [
         (np.ones((4, 4), int), np.ones((4, 5), int), r"prediction \(4, 4\).*\(4, 5\)"),
-        (np.ones((4, 4)), np.ones((4, 4), int), "integer ids of cells, got float64"),
+        (np.full((4, 4), 0.5), np.ones((4, 4), int), "whole numbers, got 0.5"),
+        (np.ones((4, 4), bool), np.ones((4, 4), int), "ids of cells, .* got bool"),
         (np.ones((4, 4), int), np.zeros((4, 4), int), "no cells"),
         (np.ones((0, 4, 4), int), np.ones((0, 4, 4), int), "not empty"),
-        (-np.ones((4, 4), int), np.ones((4, 4), int), "from 0 on, got -1"),
+        (np.ones((4, 4), int), -np.ones((4, 4), int), "no cells"),
     ],
 )
 def test_what_cannot_be_scored_is_said(prediction, truth, message):

@@ -190,9 +190,9 @@ def test_an_empty_truth_is_refused(truth) -> None:
             "say what drawn holds",
         ),
         (
-            Side(stack(np.ones((1, 4, 4)), "p"), "cells"),
+            Side(stack(np.ones((1, 4, 4), bool), "p"), "cells"),
             Side(stack(np.ones((1, 4, 4), int)), "cells"),
-            "p can't be cells",
+            "p can't be cells: it holds bool",
         ),
     ],
 )

@@ -79,6 +79,30 @@ def test_labels_drawn_elsewhere(labels_are: str, drawn_stack: Drawn) -> None:
     np.testing.assert_array_equal(codes, np.where(cells[2] > 0, 2, 1))
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(np.uint64, 2**64 - 1), (np.int16, -1), (np.float32, np.nan)],
+)
+def test_pixels_without_a_label_stay_unknown(
+    kind: type, value: float, drawn_stack: Drawn
+) -> None:
+    """Also to what takes for right in reviewed regions what nobody corrected."""
+    stack, cells = drawn_stack
+    labels = cells.astype(kind)
+    labels[:, :30] = kind(value)
+    labels[1] = kind(value)
+    known = TrainingSet.from_labels(stack, labels, "cells")
+    assert [r.z for r in known.reviewed] == [0, 2, 3]
+    codes = known.opinions.window(Region.whole(0, stack.shape[1:]))
+    assert not codes[:30].any()
+    np.testing.assert_array_equal(codes[31:], np.where(cells[0] > 0, 2, 1)[31:])
+    assert known.incomplete == ()
+    assert known.notes == (
+        "section 1 left out: nothing is labelled there, so all of it is unknown",
+        f"{3 * 30 * 112:,} px without a label left out: they are unknown",
+    )
+
+
 def test_labels_count_in_the_given_regions_only(drawn_stack: Drawn) -> None:
     stack, cells = drawn_stack
     region = Region(1, 8, 8, 40, 72)

@@ -12,6 +12,7 @@ from napari_emseg.train.dataset import (
     Example,
     PatchSource,
     check_patch,
+    labelled_sections,
     read_examples,
 )
 from napari_emseg.train.weightmap import IGNORE, INSIDE, MEMBRANE
@@ -121,6 +122,31 @@ def test_labels_without_membrane_are_refused(images, cells) -> None:
     everything = Stack(np.ones((3, 24, 30), np.uint8), name="truth.tif")
     with pytest.raises(ValueError, match=r"truth\.tif: no membrane .*'inside'"):
         read_examples(images, everything, "inside")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(np.uint64, 2**64 - 1), (np.int32, -1), (np.float32, np.nan)],
+)
+def test_pixels_without_a_label_are_ignored(images, cells, kind, value) -> None:
+    labels = cells.astype(kind)
+    labels[:, :, :8] = kind(value)  # through the left cell and the membrane beside it
+    for example in read_examples(images, Stack(labels), "cells"):
+        assert (example.target[:, :8] == IGNORE).all()
+        known = np.where(cells[0, :, 8:] > 0, INSIDE, MEMBRANE)
+        np.testing.assert_array_equal(example.target[:, 8:], known)
+
+
+@pytest.mark.parametrize("meaning", ["membrane", "inside", "cells"])
+def test_sections_that_nobody_drew_teach_nothing(meaning, images, cells) -> None:
+    labels = {"membrane": cells == 0, "inside": cells > 0, "cells": cells}[meaning]
+    labels = np.array(labels)
+    labels[1] = 0
+    examples = read_examples(images, Stack(labels), meaning)
+    assert [e.section for e in examples] == [0, 2]
+    assert labelled_sections(Stack(labels), meaning) == (0, 2)
+    with pytest.raises(ValueError, match="nothing is labelled in section 1: no value"):
+        labelled_sections(Stack(labels), meaning, [1])
 
 
 def test_an_unknown_meaning_is_refused(images, cells) -> None:

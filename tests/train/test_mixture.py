@@ -178,6 +178,42 @@ def test_a_mixture_is_trained_stopped_and_resumed(
         assert all(torch.equal(value, b[key]) for key, value in a.items())
 
 
+def test_undrawn_sections_of_a_source_are_named_and_left_out(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    labels = np.array(sources[1].labels.data)
+    labels[1] = 0
+    some = [sources[0], replace(sources[1], labels=Stack(labels, name="walls.tif"))]
+    output = tmp_path / "w.safetensors"
+    records: list[object] = []
+    drain(train_mixture(some, output, about=ABOUT, settings=SETTINGS), records.append)
+    said = [r.message for r in records if isinstance(r, Note)]
+    assert said == [
+        "coarse: section 1 of walls.tif left out: nothing is labelled there, so all "
+        "of it is unknown"
+    ]
+
+
+def test_a_mixture_goes_on_with_its_own_data_only(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    output = tmp_path / "w.safetensors"
+
+    def begin(sources: list[Source]) -> None:
+        work = train_mixture(sources, output, about=ABOUT, settings=SETTINGS)
+        next(record for record in work if isinstance(record, Progress))
+        work.close()
+
+    begin(sources)
+    shared = [replace(sources[0], share=2.0), sources[1]]
+    with pytest.raises(ValueError, match=r"sources fine 1, coarse 3 \(now fine 2, c"):
+        begin(shared)
+    split = Split(training=(0, 3), validation=(2,))
+    other = [sources[0], replace(sources[1], split=split)]
+    with pytest.raises(ValueError, match=r"coarse: training on sections 0-1 \(now"):
+        begin(other)
+
+
 def test_what_cannot_be_trained_is_refused(
     sources: list[Source], tmp_path: Path
 ) -> None:

@@ -54,7 +54,6 @@ def test_memory_follows_what_is_known() -> None:
     [
         (np.zeros((4, 4), np.uint8), r"must be \(z, y, x\), got shape \(4, 4\)"),
         (np.full((1, 4, 4), 0.5), "whole numbers, not float64"),
-        (np.full((1, 4, 4), -1), "0 to 255 .* got -1 to -1"),
         (np.full((1, 4, 4), 300), "got 300 to 300"),
     ],
 )

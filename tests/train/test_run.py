@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import EpochDone, Note, Progress, drain
@@ -154,6 +155,157 @@ def test_without_validation_the_last_weights_are_taken(pair, tmp_path):
     assert weights.card.threshold == 0.5
 
 
+def labels_of(pair, changes):
+    images, labels = pair
+    drawn = np.array(labels.data)
+    changes(drawn)
+    return images, Stack(drawn, name="truth.tif")
+
+
+@pytest.mark.parametrize("meaning", ["membrane", "inside", "cells"])
+def test_sections_that_nobody_drew_are_left_out_and_named(pair, meaning, tmp_path):
+    """As if they weren't there: the weights are the same, bit for bit."""
+    images, labels = pair
+    cells = np.asarray(labels.data)
+    drawn = np.array(
+        {"membrane": cells == 0, "inside": cells > 0, "cells": cells}[meaning]
+    )
+    drawn[1:3] = 0
+    options = {
+        "meaning": meaning,
+        "config": {"base": 2, "levels": 2},
+        "settings": SETTINGS,
+    }
+    records = []
+    some = drain(
+        train_weights(
+            images,
+            Stack(drawn, name="truth.tif"),
+            tmp_path / "some.safetensors",
+            split=Split(training=(0, 1, 2), validation=(3,)),
+            **options,
+        ),
+        records.append,
+    )
+    assert _notes(records)[0].message == (
+        "sections 1-2 of truth.tif left out: nothing is labelled there, so all of it "
+        "is unknown"
+    )
+    assert some.card.training_data[0].sections == "0"
+    only = drain(
+        train_weights(
+            images,
+            Stack(drawn),
+            tmp_path / "only.safetensors",
+            split=Split(training=(0,), validation=(3,)),
+            **options,
+        )
+    )
+    a, b = some.network().state_dict(), only.network().state_dict()
+    for key, value in a.items():
+        np.testing.assert_array_equal(value, b[key], err_msg=key)
+
+
+def test_the_default_sixth_to_validate_on_is_drawn():
+    """Of twelve sections every third is drawn."""
+    split = split_sections(12, labelled=[0, 3, 6, 9])
+    assert split.validation == (9,)
+    assert set(split.training) == set(range(12)) - {9}
+
+
+def test_sections_that_cannot_be_used_are_said_and_not_in_the_card(pair, tmp_path):
+    """Section 1 is blank, and section 3, all membrane, can't be scored."""
+    images, labels = pair
+    grey, mask = np.array(images.data), np.asarray(labels.data) == 0
+    grey[1] = 7
+    mask = mask.astype(np.uint8)
+    mask[3] = 1
+    records = []
+    split = Split(training=(0, 1), validation=(2, 3))
+    weights = drain(
+        train_weights(
+            Stack(grey, name="em"),
+            Stack(mask),
+            tmp_path / "w.safetensors",
+            meaning="membrane",
+            split=split,
+            config={"base": 2, "levels": 2},
+            settings=SETTINGS,
+        ),
+        records.append,
+    )
+    assert "sections 1, 3 of em left out: blank, or" in _notes(records)[0].message
+    assert weights.card.training_data[0].sections == "0"
+    assert weights.card.validation_data[0].sections == "2"
+
+
+def test_labels_without_anything_drawn_are_refused(pair, tmp_path):
+    empty = labels_of(pair, lambda drawn: drawn.fill(0))
+    said = r"truth.tif: nothing is labelled in sections 0-1: no value above 0 .*'cells'"
+    with pytest.raises(ValueError, match=said):
+        drain(start(empty, tmp_path / "w.safetensors"))
+
+
+def other_split(pair):
+    return {"split": Split(training=(0, 2), validation=(1,), held_out=(3,))}
+
+
+def no_held_out(pair):
+    return {"split": Split(training=(0, 1), validation=(2,))}
+
+
+def other_images(pair):
+    images, labels = pair
+    grey = np.array(images.data)
+    grey[1, :40] += 9
+    return {"pair": (Stack(grey, name=images.name), labels)}
+
+
+def other_labels(pair):
+    def join(drawn):
+        drawn[0, 40:60, 40:60] = 0
+
+    return {"pair": labels_of(pair, join)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            other_split,
+            r"training on sections 0-1 \(now sections 0, 2\), "
+            r"validation on section 2 \(now section 1\);",
+        ),
+        (no_held_out, r"holding out section 3 \(now none\);"),
+        (other_images, "other images in section 1;"),
+        (other_labels, "other labels in section 0;"),
+    ],
+)
+def test_a_checkpoint_of_other_data_is_refused_and_what_differs_named(
+    pair, tmp_path, change, said
+):
+    output = tmp_path / "mine.safetensors"
+    drain(start(pair, output, stop=lambda: True))
+    before = checkpoint_of(output).read_bytes()
+    changed = {"pair": pair, **change(pair)}
+    given = changed.pop("pair")
+    with pytest.raises(ValueError, match=f"belongs to a run with {said}"):
+        drain(start(given, output, **changed))
+    assert checkpoint_of(output).read_bytes() == before
+
+
+def test_a_checkpoint_that_does_not_say_its_data_is_refused(pair, tmp_path):
+    """As those of older versions."""
+    output = tmp_path / "mine.safetensors"
+    drain(start(pair, output, stop=lambda: True))
+    saved = torch.load(checkpoint_of(output), weights_only=True)
+    for key in ("facts", "losses", "seconds"):
+        del saved[key]
+    torch.save(saved, checkpoint_of(output))
+    with pytest.raises(ValueError, match="doesn't say which data it has learnt from"):
+        drain(start(pair, output))
+
+
 def _is_training(record):
     return isinstance(record, Progress) and record.step == "training"
 
@@ -163,6 +315,4 @@ def _notes(records):
 
 
 def _zeros():
-    import torch
-
     return torch.zeros(1, 1, 32, 32)

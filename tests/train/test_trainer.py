@@ -14,8 +14,9 @@ from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.zoo import build
+from napari_emseg.train import trainer as trainer_module
 from napari_emseg.train.dataset import Example, PatchSource, read_examples
-from napari_emseg.train.trainer import Trainer, TrainResult, _same_run
+from napari_emseg.train.trainer import Trainer, TrainResult, _other_settings
 
 SETTINGS = TrainSettings(
     steps=12, patch=32, batch=2, validate_every=4, half_precision=False, seed=1
@@ -176,6 +177,88 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert same(last.network.state_dict(), uninterrupted.network.state_dict())
 
 
+class Killed(BaseException):
+    """What ends a process at once, so that nothing is saved any more."""
+
+
+def kill_at(work: Trainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until a step is made, then end without any clean-up."""
+    save = work._save
+    run = work.run()
+    for record in run:
+        if isinstance(record, Progress) and record.done == step:
+            break
+    monkeypatch.setattr(work, "_save", lambda: None)
+    run.close()
+    monkeypatch.setattr(work, "_save", save)
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_little_is_lost_when_a_run_is_killed(
+    step: int,
+    examples: list[Example],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a clock by which each step takes 20 s, a kill costs one step at most."""
+    whole = trainer(examples, validation=Ranking(0.1, 0.3, 0.2))
+    expected = drain(whole.run())
+    now = iter(range(0, 100_000, 10))  # two readings a step
+    monkeypatch.setattr(trainer_module, "perf_counter", lambda: float(next(now)))
+    checkpoint = tmp_path / "run.checkpoint"
+    validation = Ranking(0.1, 0.3, 0.2)
+    first = trainer(examples, validation=validation, checkpoint=checkpoint)
+    kill_at(first, step, monkeypatch)
+    again = trainer(examples, validation=validation, checkpoint=checkpoint)
+    records: list[Record] = []
+    result = drain(again.run(), records.append)
+    begun = next(r.done for r in records if isinstance(r, Progress))
+    assert step - 2 < begun <= step + 1
+    assert same(result.state, expected.state)
+    measured = [{**h, "ms_per_step": 0} for h in result.history]
+    assert measured == [{**h, "ms_per_step": 0} for h in expected.history]
+
+
+def test_a_kill_while_validating_validates_that_step_again(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint before it is of the step that was to be validated."""
+    monkeypatch.setattr(trainer_module, "SAVE_BEFORE_VALIDATION", 0.0)
+    whole = drain(trainer(examples, validation=Ranking(0.1, 0.3, 0.2)).run())
+    checkpoint = tmp_path / "run.checkpoint"
+
+    def killed(network: nn.Module) -> dict[str, float]:
+        raise Killed
+
+    with pytest.raises(Killed):
+        drain(trainer(examples, validation=killed, checkpoint=checkpoint).run())
+    ranking = Ranking(0.1, 0.3, 0.2)
+    records: list[Record] = []
+    again = trainer(examples, validation=ranking, checkpoint=checkpoint)
+    result = drain(again.run(), records.append)
+    assert isinstance(records[0], EpochDone)
+    assert [h["step"] for h in result.history] == [4, 8, 12]
+    assert [h["loss"] for h in result.history] == [h["loss"] for h in whole.history]
+    assert same(result.state, whole.state)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimiser": {"state": {}, "param_groups": []}}, {"step": "x"}, {"best": {}}],
+)
+def test_odd_values_in_a_checkpoint_are_one_line(
+    changes: dict[str, object], examples: list[Example], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "run.checkpoint"
+    stop_after(trainer(examples, checkpoint=checkpoint), 4)
+    saved = torch.load(checkpoint, weights_only=True)
+    if "best" in changes:
+        changes = {"best": {"unknown": 1}}
+    torch.save({**saved, **changes}, checkpoint)
+    with pytest.raises(ValueError, match=r"run.checkpoint holds odd values; delete"):
+        drain(trainer(examples, checkpoint=checkpoint).run())
+
+
 def test_a_finished_run_is_not_run_again(
     examples: list[Example], tmp_path: Path
 ) -> None:
@@ -246,7 +329,9 @@ def test_other_settings_are_refused(examples: list[Example], tmp_path: Path) -> 
     checkpoint = tmp_path / "run.checkpoint"
     stop_after(trainer(examples, checkpoint=checkpoint), 4)
     other = SETTINGS.model_copy(update={"learning_rate": 1e-3})
-    with pytest.raises(ValueError, match="with other settings; delete it"):
+    with pytest.raises(
+        ValueError, match=r"settings \(learning_rate 0.002, now 0.001\); delete"
+    ):
         drain(trainer(examples, settings=other, checkpoint=checkpoint).run())
 
 
@@ -373,9 +458,11 @@ def test_a_checkpoint_older_than_a_setting_is_gone_on_with() -> None:
     values = SETTINGS.model_dump(mode="json")
     del values["averaging"], values["augment"]["invert"]
     older = json.dumps(values)
-    assert _same_run(older, SETTINGS, "")
-    assert _same_run(older + " of vnc", SETTINGS, " of vnc")
-    assert not _same_run(older, SETTINGS, " of vnc")
+    assert _other_settings(older, SETTINGS, "") == []
+    assert _other_settings(older + " of vnc", SETTINGS, " of vnc") == []
+    assert _other_settings(older, SETTINGS, " of vnc")
     other = SETTINGS.model_copy(update={"averaging": 0.9})
-    assert not _same_run(older, other, "")
-    assert not _same_run(json.dumps({"gone": 1}), SETTINGS, "")
+    assert _other_settings(older, other, "") == [
+        "other settings (averaging 0.0, now 0.9)"
+    ]
+    assert _other_settings(json.dumps({"gone": 1}), SETTINGS, "")

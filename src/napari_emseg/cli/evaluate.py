@@ -84,6 +84,7 @@ def evaluate(
         truth_is=meaning_of(right, truth_is, "--truth-is"),
         threshold=_threshold(threshold, made),
         linked=False if linked is None and _is_unlinked(made) else linked,
+        sections=pick_sections(sections, right),
     )
     found = follow(work)
     for warning in found.warnings:

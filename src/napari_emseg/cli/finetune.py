@@ -94,6 +94,8 @@ def finetune(
         known = training_set(
             stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
         )
+        for note in known.notes:
+            say(note)
         say(f"learning from {known.words}")
         work = finetune_weights(
             parent,

@@ -76,7 +76,9 @@ def train(
     """Train a network from images and labels of the same sections.
 
     Prints the scores on the validation sections as it goes, keeps the best weights, and
-    goes on where it was stopped when called again in the same way.
+    goes on where it was stopped when called again in the same way. Sections in which
+    nothing is labelled, and pixels without a label (NaN, -1 and the like), are unknown:
+    nothing is learnt from them.
 
     Parameters
     ----------
@@ -90,13 +92,16 @@ def train(
     stack, truth = source.open(images), labels_source.open(labels, prefix="labels")
     refuse_output(output, overwrite=overwrite)
     from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.train.dataset import check_shapes, labelled_sections
     from napari_emseg.train.run import checkpoint_of, split_sections, train_weights
 
+    check_shapes(stack, truth)
     split = split_sections(
         stack.shape[0],
         training=_spanned(sections, stack),
         validation=_spanned(validation, stack),
         held_out=_spanned(held_out, stack) or (),
+        labelled=labelled_sections(truth, labels_are),
     )
     work = train_weights(
         stack,

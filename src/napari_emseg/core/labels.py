@@ -1,7 +1,8 @@
-"""What a label picture means, said once: membrane, inside or cells."""
+"""What a label picture means, said once: membrane, inside or cells, or no label."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,23 +11,88 @@ from numpy.typing import NDArray
 Meaning = Literal["membrane", "inside", "cells"]
 """`membrane` and `inside` are masks (> 0); `cells` are ids with 0 between them."""
 
+RESERVED_IDS = 3
+"""The largest values of uint64 that mean no label; CREMI, Paintera and others write
+2⁶⁴ − 1 (transparent), 2⁶⁴ − 2 (invalid) and 2⁶⁴ − 3 (outside)."""
+
+UNREAL = 2.0**63
+"""Floats from here on are reserved values of 64 bits that were converted."""
+
+
+def unlabelled(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_] | None:
+    """Return where a label picture says that a pixel has no label; None: nowhere.
+
+    That is NaN and infinity, values below 0, and the values that unsigned types keep
+    for it: the three largest of uint64, the largest of uint32, and of uint16 in `cells`
+    (in a 16-bit mask the largest value is true). 0 is no such value.
+    """
+    kind, size = labels.dtype.kind, labels.dtype.itemsize
+    if kind == "f":
+        found = ~(np.isfinite(labels) & (labels >= 0))
+        if size > 2:
+            found |= labels >= UNREAL
+    elif kind == "i":
+        found = labels < 0
+    elif kind == "u" and (size > 2 or (size == 2 and meaning == "cells")):
+        reserved = RESERVED_IDS if size == 8 else 1
+        found = labels > np.iinfo(labels.dtype).max - reserved
+    else:
+        return None
+    return found if found.any() else None
+
+
+def as_labels(labels: NDArray[Any], meaning: Meaning) -> NDArray[Any]:
+    """Return labels with 0 where there is none, see `unlabelled`.
+
+    Ids that are kept as floats become integers.
+
+    Raises
+    ------
+    ValueError
+        If ids are floats with a fraction.
+    """
+    unknown = unlabelled(labels, meaning)
+    if unknown is not None:
+        labels = np.where(unknown, labels.dtype.type(0), labels)
+    if meaning != "cells" or labels.dtype.kind != "f":
+        return labels
+    ids = labels.astype(np.int64)
+    if not np.array_equal(ids, labels):
+        value = labels[ids != labels].flat[0]
+        msg = f"ids of cells must be whole numbers, got {value:g}; is it a mask?"
+        raise ValueError(msg)
+    return ids
+
+
+def is_drawn(section: NDArray[Any], meaning: Meaning) -> bool:
+    """Tell if anything is labelled in a section `(y, x)`: if any value is above 0.
+
+    Stacks are often labelled in a few sections only; the others are empty. That says
+    nothing about them: they are unknown, neither all membrane nor all inside.
+    """
+    return bool((as_labels(section, meaning) > 0).any())
+
 
 def inside_mask(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_]:
     """Return where a truth `(…, y, x)` is inside a cell; the rest is membrane.
 
     Cells that touch without a gap (FIB-SEM) get a membrane of two pixels, one on each
-    side of their common boundary.
+    side of their common boundary. Pixels without a label count as membrane here, and
+    not as a cell that others touch; `unlabelled` tells them apart.
 
     Raises
     ------
     ValueError
-        If the meaning is unknown.
+        If the meaning is unknown, or ids are no whole numbers.
     """
     if meaning not in get_args(Meaning):
         msg = f"labels are {', '.join(get_args(Meaning))}; got {meaning!r}"
         raise ValueError(msg)
     if meaning == "membrane":
-        return np.asarray(labels == 0)
+        unknown = unlabelled(labels, meaning)
+        inside = np.asarray(labels == 0)
+        return inside if unknown is None else inside & ~unknown
+    labels = as_labels(labels, meaning)
     inside = np.asarray(labels > 0)
     if meaning == "cells":
         inside &= ~touching(labels)
@@ -43,3 +109,17 @@ def touching(cells: NDArray[Any]) -> NDArray[np.bool_]:
         out[..., 1:] |= differs
         out[..., :-1] |= differs
     return found
+
+
+def format_sections(sections: Sequence[int]) -> str:
+    """Return the numbers of sections for a message: `section 4`, `sections 0-2, 7`."""
+    if not sections:
+        return "none"
+    runs: list[list[int]] = []
+    for z in sorted(set(sections)):
+        if runs and z == runs[-1][-1] + 1:
+            runs[-1].append(z)
+        else:
+            runs.append([z])
+    numbers = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+    return f"section{'s' * (len(set(sections)) != 1)} {numbers}"

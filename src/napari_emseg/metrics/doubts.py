@@ -18,7 +18,6 @@ def doubts(
     true_membrane: NDArray[np.bool_],
     prediction_is: Meaning,
     truth_is: Meaning,
-    left_out: list[int],
 ) -> tuple[str, ...]:
     """Name what a person should look at before believing the scores.
 
@@ -27,15 +26,11 @@ def doubts(
     prediction
         As it was given.
     membrane, true_membrane
-        Masks of what was taken for membrane.
+        Masks of what was taken for membrane, where the truth is known.
     prediction_is, truth_is
         What the two were said to be.
-    left_out
-        Sections without truth.
     """
     found = []
-    if left_out:
-        found.append(f"sections without a true cell were left out: {left_out}")
     highest = int(prediction.max()) if prediction.dtype == np.uint8 else 255
     if prediction_is != "cells" and highest <= 1:
         found.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -14,9 +14,7 @@ from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
 from napari_emseg.metrics.meanings import (
     cells_of_inside,
     check_meaning,
-    labelled_sections,
-    predicted_inside,
-    true_inside,
+    comparable,
 )
 from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
 from napari_emseg.metrics.pixels import PixelCounts
@@ -120,7 +118,9 @@ def evaluate(
         in [0, 1], bool, or uint8 for [0, 1] in steps of 1/255. `cells`: ids.
     truth
         Same shape. `membrane` or `inside`: a mask (above 0). `cells`: ids, 0 = membrane
-        or unlabelled. Sections without a cell are left out.
+        or unlabelled. Empty sections are left out, and so are pixels without a label:
+        NaN, values below 0, and those that unsigned types keep for it, see
+        `core.labels.unlabelled`.
     prediction_is, truth_is
         What they mean; never guessed.
     linked
@@ -158,21 +158,30 @@ def evaluate_steps(
     linked: bool | None = None,
     threshold: float = 0.5,
     threads: int | None = None,
+    sections: Sequence[int] | None = None,
 ) -> Generator[Progress, None, Evaluation]:
-    """Score as `evaluate` does, with a record after each section."""
+    """Score as `evaluate` does, with a record after each section.
+
+    `sections` are the numbers of the sections in their file, for messages.
+    """
     both_cells = prediction_is == truth_is == "cells"
     _check_options(prediction_is, truth_is, linked=linked, threshold=threshold)
-    predicted, true, left_out = labelled_sections(prediction, truth, truth_is)
-    inside, mask = (
-        predicted_inside(predicted, prediction_is),
-        true_inside(true, truth_is),
+    pair = comparable(
+        prediction,
+        truth,
+        prediction_is=prediction_is,
+        truth_is=truth_is,
+        sections=sections,
     )
-    isbi = yield from isbi_scores_steps(inside, mask, threads=threads)
-    membrane = 1 - inside > threshold
+    isbi = yield from isbi_scores_steps(
+        pair.inside, pair.mask, threads=threads, known=pair.known
+    )
+    membrane = 1 - pair.inside > threshold
+    known = ... if pair.known is None else pair.known
     linked = both_cells if linked is None else linked
     overlap = overlap_scores(
-        predicted if prediction_is == "cells" else thin(~membrane),
-        true if truth_is == "cells" else cells_of_inside(mask),
+        pair.predicted if prediction_is == "cells" else thin(~membrane),
+        pair.true if truth_is == "cells" else cells_of_inside(pair.mask),
         linked=linked,
     )
     return Evaluation(
@@ -181,15 +190,17 @@ def evaluate_steps(
         threshold=threshold,
         linked=linked,
         isbi=isbi,
-        membrane=PixelCounts.of(membrane, ~mask),
+        membrane=PixelCounts.of(membrane[known], ~pair.mask[known]),
         overlap=overlap,
-        warnings=doubts(
-            predicted,
-            membrane=membrane,
-            true_membrane=~mask,
-            prediction_is=prediction_is,
-            truth_is=truth_is,
-            left_out=left_out,
+        warnings=(
+            *pair.notes,
+            *doubts(
+                pair.predicted,
+                membrane=membrane[known],
+                true_membrane=~pair.mask[known],
+                prediction_is=prediction_is,
+                truth_is=truth_is,
+            ),
         ),
     )
 

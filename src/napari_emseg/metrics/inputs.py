@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_emseg.core.labels import as_labels, unlabelled
+
 Labels = NDArray[np.integer]
 
 ROUNDING = 1e-5
@@ -42,22 +44,26 @@ def as_probabilities(values: ArrayLike, *, name: str = "inside") -> NDArray[np.f
 def as_ids(values: ArrayLike, *, name: str) -> Labels:
     """Check that `values` are ids of cells, `(z, y, x)` or `(y, x)`.
 
+    Pixels without a label are 0, see `core.labels.unlabelled`; ids that are kept as
+    floats become integers.
+
     Raises
     ------
     ValueError
-        Values that are not integers or below 0; another shape; an empty stack.
+        Values that are no whole numbers; another shape; an empty stack.
     """
     array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer):
-        msg = f"{name} must hold integer ids of cells, got {array.dtype}"
+    if array.dtype.kind not in "iuf":
+        msg = f"{name} must hold ids of cells, whole numbers, got {array.dtype}"
         raise ValueError(msg)
     if array.ndim not in (2, 3) or array.size == 0:
         msg = f"{name} must be (z, y, x) or (y, x) and not empty, got {array.shape}"
         raise ValueError(msg)
-    if array.min() < 0:
-        msg = f"{name} must hold ids from 0 on, got {array.min()}"
-        raise ValueError(msg)
-    return array
+    try:
+        return as_labels(array, "cells")
+    except ValueError as e:
+        msg = f"{name}: {e}"
+        raise ValueError(msg) from e
 
 
 def as_pair(
@@ -65,17 +71,23 @@ def as_pair(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Check a prediction and its truth; return float32 and bool `(z, y, x)`.
 
+    Both are membrane where the truth has no label, see `core.labels.unlabelled`.
+
     Raises
     ------
     ValueError
         Shapes that differ, an empty stack, values outside [0, 1], NaN, a truth without
         membrane or with a section that has nothing but membrane.
     """
-    probabilities = as_probabilities(inside)
-    mask = np.asarray(truth) > 0
+    probabilities, true = as_probabilities(inside), np.asarray(truth)
+    mask = true > 0
     if probabilities.shape != mask.shape:
         msg = f"shapes differ: inside {probabilities.shape}, truth {mask.shape}"
         raise ValueError(msg)
+    unknown = unlabelled(true, "inside")
+    if unknown is not None:
+        mask &= ~unknown
+        probabilities = np.where(unknown, np.float32(0), probabilities)
     if mask.ndim not in (2, 3):
         msg = f"a stack must be (z, y, x) or (y, x), got shape {mask.shape}"
         raise ValueError(msg)

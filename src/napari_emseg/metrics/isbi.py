@@ -135,9 +135,17 @@ def isbi_scores(
 
 
 def isbi_scores_steps(
-    inside: ArrayLike, truth: ArrayLike, *, threads: int | None = None
+    inside: ArrayLike,
+    truth: ArrayLike,
+    *,
+    threads: int | None = None,
+    known: NDArray[np.bool_] | None = None,
 ) -> Generator[Progress, None, IsbiScores]:
-    """Score as `isbi_scores` does, with a record after each section."""
+    """Score as `isbi_scores` does, with a record after each section.
+
+    `known` is where the truth has a label, everywhere by default. Elsewhere both must
+    be membrane; what is a share of all pixels is one of those.
+    """
     probabilities, mask = as_pair(inside, truth)
     pairs = zip(probabilities, mask, strict=True)
     calls = (partial(SectionScores.of, *pair) for pair in pairs)
@@ -145,7 +153,7 @@ def isbi_scores_steps(
     for found in in_threads(calls, threads=threads):
         sections.append(found)
         yield Progress("ISBI 2012 scores", len(sections), len(mask))
-    return _together(sections, mask.size)
+    return _together(sections, mask.size if known is None else int(known.sum()))
 
 
 def _together(sections: Sequence[SectionScores], size: int) -> IsbiScores:

@@ -1,13 +1,24 @@
-"""What an array means, membrane, inside or cells, and how to see it as another one."""
+"""What an array means, membrane, inside or cells, and how to see it as another one.
+
+Also what of a prediction and a truth can be compared at all.
+"""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emseg.core.labels import Meaning, inside_mask
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    inside_mask,
+    is_drawn,
+    unlabelled,
+)
 from napari_emseg.metrics.inputs import as_ids, as_probabilities
 
 
@@ -50,36 +61,120 @@ def cells_of_inside(inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.stack([label(section)[0] for section in inside]).astype(np.int32)
 
 
-def labelled_sections(
-    prediction: ArrayLike, truth: ArrayLike, truth_is: Meaning
-) -> tuple[NDArray[np.generic], NDArray[np.generic], list[int]]:
-    """Return both as `(z, y, x)` without the sections that hold no true cell.
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparablePair:
+    """What can be compared of a prediction and its truth, all `(z, y, x)`.
 
-    Stacks are often labelled in a few sections only. The third value names those that
-    were left out; masks keep all their sections.
+    Where the truth has no label both hold membrane, so that what lies there joins
+    nothing and parts nothing, and a perfect prediction scores perfectly.
+
+    Parameters
+    ----------
+    predicted, true
+        As they were given, without sections that nobody labelled.
+    inside, mask
+        Probability of inside, and where the truth is inside.
+    known
+        Where the truth has a label; None: everywhere.
+    sections
+        Numbers of the sections that are left.
+    notes
+        What was left out, in words.
+    """
+
+    predicted: NDArray[Any]
+    true: NDArray[Any]
+    inside: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None
+    sections: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def comparable(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    *,
+    prediction_is: Meaning,
+    truth_is: Meaning,
+    sections: Sequence[int] | None = None,
+) -> ComparablePair:
+    """Leave out sections and pixels that nobody labelled; say which.
+
+    Parameters
+    ----------
+    sections
+        Numbers of the sections in their file, for messages; from 0 by default.
 
     Raises
     ------
     ValueError
-        Shapes that differ, an empty stack, a truth without cells.
+        Shapes that differ, an empty stack, a truth without labels or with a section
+        that has nothing but membrane; as `predicted_inside` and `true_inside`.
     """
     predicted, true = _stack(prediction, "prediction"), _stack(truth, "truth")
     if predicted.shape != true.shape:
         msg = f"shapes differ: prediction {predicted.shape}, truth {true.shape}"
         raise ValueError(msg)
-    if truth_is != "cells":
-        return predicted, true, []
-    labelled = true.any(axis=(1, 2))
-    if not labelled.any():
-        msg = "truth has no cells: all its ids are 0"
+    numbers = tuple(range(len(true)) if sections is None else sections)
+    drawn = np.array([is_drawn(section, truth_is) for section in true])
+    if not drawn.any():
+        raise ValueError(_nothing_drawn(true, truth_is))
+    notes = []
+    if not drawn.all():
+        left_out = [z for z, there in zip(numbers, drawn, strict=True) if not there]
+        notes.append(f"{format_sections(left_out)} left out: the truth is empty there")
+        predicted, true = predicted[drawn], true[drawn]
+        numbers = tuple(z for z in numbers if z not in left_out)
+    unknown = unlabelled(true, truth_is)
+    if unknown is not None:
+        notes.append(
+            f"{unknown.mean():.1%} of the truth has no label (NaN, below 0, or the "
+            "value that its type keeps for that) and was left out"
+        )
+        predicted = _without(predicted, prediction_is, unknown)
+        true = np.where(unknown, true.dtype.type(0), true)
+    notes += _unlabelled_prediction(predicted, prediction_is)
+    inside = predicted_inside(predicted, prediction_is)
+    mask = true_inside(true, truth_is)
+    if unknown is not None:
+        mask &= ~unknown
+    blank = [z for z, section in zip(numbers, mask, strict=True) if not section.any()]
+    if blank:
+        msg = f"truth has nothing but membrane in {format_sections(blank)}"
         raise ValueError(msg)
-    left_out: list[int] = np.flatnonzero(~labelled).tolist()
-    if not left_out:
-        return predicted, true, []
-    return predicted[labelled], true[labelled], left_out
+    known = None if unknown is None else ~unknown
+    return ComparablePair(predicted, true, inside, mask, known, numbers, tuple(notes))
 
 
-def _stack(values: ArrayLike, name: str) -> NDArray[np.generic]:
+def _without(
+    predicted: NDArray[Any], meaning: Meaning, unknown: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Return a prediction that is membrane where nothing is known."""
+    kind = predicted.dtype
+    most = 255 if kind == np.uint8 else 1
+    membrane = kind.type(most if meaning == "membrane" else 0)
+    return np.where(unknown, membrane, predicted)
+
+
+def _unlabelled_prediction(predicted: NDArray[Any], meaning: Meaning) -> list[str]:
+    found = unlabelled(predicted, meaning) if meaning == "cells" else None
+    if found is None:
+        return []
+    return [f"{found.mean():.1%} of the prediction has no label: taken as no cell"]
+
+
+def _nothing_drawn(true: NDArray[Any], meaning: Meaning) -> str:
+    with np.errstate(invalid="ignore"):
+        low, high = (f"{value:g}" for value in (np.min(true), np.max(true)))
+    what = (
+        "cells: all its ids are" if meaning == "cells" else f"{meaning}: its values are"
+    )
+    values = low if low == high else f"{low} to {high}"
+    return f"truth has no {what} {values}"
+
+
+def _stack(values: ArrayLike, name: str) -> NDArray[Any]:
     """Return `(z, y, x)`, also for one section."""
     array = np.asarray(values)
     if array.ndim not in (2, 3) or array.size == 0:

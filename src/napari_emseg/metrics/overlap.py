@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from napari_emseg.core.labels import unlabelled
 from napari_emseg.metrics.inputs import Labels, as_ids
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def overlap_scores(
     Parameters
     ----------
     prediction, truth
-        Ids of cells, `(z, y, x)` or `(y, x)`, integer. Truth 0 is left out.
+        Ids of cells, `(z, y, x)` or `(y, x)`. Truth 0 is left out, and so is what has
+        no label, see `core.labels.unlabelled`.
     linked
         Compare cells that go through sections; otherwise the profiles of each section
         by itself, the scores averaged over the sections that have a truth. A profile
@@ -72,8 +74,7 @@ def overlap_scores(
     Raises
     ------
     ValueError
-        Shapes that differ, ids that are not integers or negative, a truth without
-        cells.
+        Shapes that differ, ids that are no whole numbers, a truth without cells.
     """
     if linked:
         predicted, true = as_cells(prediction, truth)
@@ -112,12 +113,15 @@ def as_cells(prediction: ArrayLike, truth: ArrayLike) -> tuple[Labels, Labels]:
     """Check ids of cells and return them as `(z, y, x)`, small enough for a table."""
     predicted = as_ids(prediction, name="prediction")
     true = as_ids(truth, name="truth")
+    unknown = unlabelled(np.asarray(truth), "cells")
     if predicted.shape != true.shape:
         msg = f"shapes differ: prediction {predicted.shape}, truth {true.shape}"
         raise ValueError(msg)
     if not true.any():
         msg = "truth has no cells: all its ids are 0"
         raise ValueError(msg)
+    if unknown is not None:  # what is one cell through it is parted in both
+        predicted = np.where(unknown, predicted.dtype.type(0), predicted)
     shape = (-1, *true.shape[-2:])
     return _renumbered(predicted.reshape(shape)), _renumbered(true.reshape(shape))
 

@@ -19,7 +19,7 @@ from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress
 from napari_emseg.metrics.curve import Curve, membrane_at
 from napari_emseg.metrics.evaluation import Evaluation, evaluate_steps
-from napari_emseg.metrics.meanings import predicted_inside, true_inside
+from napari_emseg.metrics.meanings import comparable
 from napari_emseg.metrics.parallel import in_threads
 from napari_emseg.metrics.places import Place, in_words, places_of
 from napari_emseg.metrics.rand_info import agreement_at
@@ -126,9 +126,9 @@ def report_steps(
     Parameters
     ----------
     prediction, truth, prediction_is, truth_is, linked
-        As `evaluate` has them; `(z, y, x)`, each section with truth in it.
+        As `evaluate` has them; `(z, y, x)`.
     sections
-        Numbers of the sections; from 0 by default.
+        Numbers of the sections in their file; from 0 by default.
     threshold
         Of membrane, fixed on the validation set.
 
@@ -137,7 +137,14 @@ def report_steps(
     ValueError
         As `evaluate`.
     """
-    numbers = tuple(range(len(prediction)) if sections is None else sections)
+    pair = comparable(
+        prediction,
+        truth,
+        prediction_is=prediction_is,
+        truth_is=truth_is,
+        sections=sections,
+    )
+    numbers, inside, mask = pair.sections, pair.inside, pair.mask
     evaluation = yield from _halves(
         evaluate_steps(
             prediction,
@@ -146,11 +153,8 @@ def report_steps(
             truth_is=truth_is,
             threshold=HALF if threshold is None else threshold,
             linked=linked,
+            sections=sections,
         )
-    )
-    inside, mask = (
-        predicted_inside(prediction, prediction_is),
-        true_inside(truth, truth_is),
     )
     at = evaluation.isbi.v_rand_threshold
     probable = prediction_is != "cells" and prediction.dtype != bool

@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.labels import Meaning
+from napari_emseg.core.labels import Meaning, is_drawn
 from napari_emseg.core.records import Note, Progress, Provenance, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics.report import Report, report_steps
@@ -112,8 +112,8 @@ def check_pair(prediction: Side | None, truth: Side | None) -> None:
 
 def _check_type(side: Side) -> None:
     kind = side.stack.dtype.kind
-    if side.meaning == "cells" and kind not in "iu":
-        msg = f"{side.name} can't be cells: it has no whole numbers as ids"
+    if side.meaning == "cells" and kind not in "iuf":
+        msg = f"{side.name} can't be cells: it holds {side.stack.dtype} and no ids"
         raise ValueError(msg)
 
 
@@ -203,7 +203,7 @@ class _Reader:
             return
         predicted = np.asarray(self.prediction.stack.section(z))
         true = np.asarray(self.truth.stack.section(z))[area]
-        if not true.any():
+        if not is_drawn(true, cast("Meaning", self.truth.meaning)):
             self._left_out[f"{self.truth.name} is empty there"].append(z)
             return
         rows, columns = area

@@ -40,6 +40,7 @@ class _Set(BaseModel):
     reviewed: tuple[Corners, ...]
     excluded: frozenset[int]
     invert: bool
+    partly: tuple[Corners, ...] = ()
     squares: tuple[Corners, ...]
     """In which there are opinions, in the order of the array `opinionsN`."""
 
@@ -115,6 +116,7 @@ def read_lesson(
             tuple(Region(*corners) for corners in known.reviewed),
             known.excluded,
             known.invert,
+            frozenset(Region(*corners) for corners in known.partly),
         )
         for known, codes in zip(about.sets, opinions, strict=True)
     ]
@@ -149,6 +151,7 @@ def _about(known: TrainingSet, folder: Path) -> _Set:
         reviewed=tuple(region.as_tuple() for region in known.reviewed),
         excluded=known.excluded,
         invert=known.invert,
+        partly=tuple(sorted(region.as_tuple() for region in known.partly)),
         squares=tuple(square.as_tuple() for square in known.opinions.blocks),
     )
 

@@ -237,14 +237,14 @@ def _card(
 
 
 def _whole(known: TrainingSet) -> tuple[Region, ...]:
-    """Return sections of which everything is known."""
+    """Return sections of which everything is known that has a label."""
     shape = known.stack.shape[1:]
     return tuple(
         region
         for region in known.reviewed
         if region.z not in known.excluded
         and region.shape == shape
-        and known.opinions.window(region).all()
+        and (region in known.partly or known.opinions.window(region).all())
     )
 
 
@@ -260,4 +260,5 @@ def _together(first: TrainingSet, second: TrainingSet) -> TrainingSet:
     for block in first.opinions.blocks:
         opinions.put(block, first.opinions.window(block))
     regions = united((*first.reviewed, *second.reviewed))
-    return replace(first, opinions=opinions, reviewed=regions)
+    partly = first.partly | second.partly
+    return replace(first, opinions=opinions, reviewed=regions, partly=partly)

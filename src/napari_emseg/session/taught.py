@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.records import Progress, Record
+from napari_emseg.core.labels import is_drawn
+from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack
@@ -141,7 +142,8 @@ class Drawn:
         if self.meaning == "corrections":
             return ()
         n, y, x = self.labels.shape
-        drawn = (z for z in range(n) if self.labels.section(z).any())
+        meaning = self.meaning
+        drawn = (z for z in range(n) if is_drawn(self.labels.section(z), meaning))
         return tuple(Region.whole(z, (y, x)) for z in drawn)
 
     def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
@@ -156,6 +158,8 @@ class Drawn:
 
         yield Progress("reading labels", 0, 1)
         known = training_set(self.stack, self.labels.data, self.meaning, invert=invert)
+        for note in known.notes:
+            yield Note(f"{self.labels.name}: {note}")
         yield Progress("reading labels", 1, 1)
         return known
 
@@ -231,17 +235,20 @@ def _add_locked(
 
 
 class InsideOf:
-    """Whole sections of a set as masks of inside `(z, y, x)`, for `train_weights`."""
+    """Whole sections of a set as masks of inside `(z, y, x)`, for `train_weights`.
+
+    1 is inside, 0 membrane, -1 where nothing is known.
+    """
 
     def __init__(self, known: TrainingSet) -> None:
         self._known = known
         self.shape = known.stack.shape
-        self.dtype = np.dtype(np.uint8)
+        self.dtype = np.dtype(np.int8)
 
-    def __getitem__(self, key: Any, /) -> NDArray[np.uint8]:
-        region = Region.whole(int(key), self.shape[1:])
-        inside: NDArray[np.bool_] = self._known.opinions.window(region) != MEMBRANE
-        return inside.astype(np.uint8)
+    def __getitem__(self, key: Any, /) -> NDArray[np.int8]:
+        codes = self._known.opinions.window(Region.whole(int(key), self.shape[1:]))
+        inside = np.where(codes == MEMBRANE, 0, 1)
+        return np.where(codes == NO_OPINION, -1, inside).astype(np.int8)
 
 
 def as_labels(known: TrainingSet) -> Stack:

@@ -12,7 +12,10 @@ import torch
 from napari_emseg.core.atomic import atomic_write, clear_leftovers
 
 PARTS = ("step", "settings", "network", "optimiser", "schedule", "average", "best")
-"""What a checkpoint holds."""
+"""What every checkpoint holds."""
+
+LATER: dict[str, Any] = {"facts": None, "losses": (), "seconds": 0.0}
+"""What those of older versions lack, and what that stands for."""
 
 
 class DamagedError(ValueError):
@@ -51,7 +54,11 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(number):
             saved = torch.load(path, map_location=device, weights_only=True)
-        return {key: saved[key] for key in PARTS}
-    except (EOFError, LookupError, RuntimeError, TypeError, UnpicklingError) as e:
+        found = {key: saved[key] for key in PARTS}
+        return found | {key: saved.get(key, default) for key, default in LATER.items()}
+    except (
+        *(AttributeError, EOFError, LookupError, RuntimeError, TypeError),
+        *(UnpicklingError, ValueError),
+    ) as e:
         msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
         raise DamagedError(msg) from e

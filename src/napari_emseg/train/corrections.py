@@ -12,12 +12,18 @@ from typing import Literal
 
 import numpy as np
 
-from napari_emseg.core.labels import Meaning, inside_mask
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    inside_mask,
+    is_drawn,
+    unlabelled,
+)
 from napari_emseg.core.polarity import polarity
 from napari_emseg.core.regions import Region, check_inside
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack
-from napari_emseg.train.opinions import INSIDE, MEMBRANE, Opinions
+from napari_emseg.train.opinions import INSIDE, MEMBRANE, NO_OPINION, Opinions
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +40,11 @@ class TrainingSet:
         Sections that nothing is learnt from, whatever is known of them.
     invert
         Swap dark and bright, as the predictions were made.
+    partly
+        Reviewed regions in which some pixels have no label: those stay unknown, where
+        else nobody corrected anything because it was right.
+    notes
+        What was left out of labels, in words.
     """
 
     stack: Stack
@@ -41,6 +52,8 @@ class TrainingSet:
     reviewed: tuple[Region, ...] = ()
     excluded: frozenset[int] = frozenset()
     invert: bool = False
+    partly: frozenset[Region] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_corrections(
@@ -113,16 +126,27 @@ class TrainingSet:
             If shapes differ, a region is outside, or there is no label at all.
         """
         _check_shape(stack, labels, "labels")
+        notes: tuple[str, ...] = ()
         if regions is None:
-            regions = _drawn(labels)
+            regions = drawn_regions(labels, labels_are)
+            notes = _left_out(regions, stack.shape[0])
         if not regions:
-            msg = f"{stack.name}: the labels are empty; there is nothing to learn from"
+            msg = (
+                f"{stack.name}: the labels are empty, with no value above 0 when read "
+                f"as {labels_are!r}; there is nothing to learn from"
+            )
             raise ValueError(msg)
         check_inside(regions, stack.shape)
         empty = cls(
             stack, Opinions(stack.shape), tuple(regions), frozenset(excluded), invert
         )
-        return empty.complete(labels, labels_are)
+        found = empty.complete(labels, labels_are)
+        partly = frozenset(found.incomplete)
+        if partly:
+            known = sum(np.count_nonzero(found.opinions.window(r)) for r in partly)
+            n = sum(r.pixels for r in partly) - known
+            notes += (f"{n:,} px without a label left out: they are unknown",)
+        return replace(found, partly=partly, notes=notes)
 
     def complete(self, result: LazyArray, result_is: Meaning) -> TrainingSet:
         """Return it with what nobody corrected in reviewed regions taken as shown.
@@ -136,16 +160,24 @@ class TrainingSet:
         opinions = self.opinions.copy()
         for region in self.incomplete:
             rows, columns = region.area
-            shown = inside_mask(np.asarray(result[region.z, rows, columns]), result_is)
+            values = np.asarray(result[region.z, rows, columns])
+            shown = inside_mask(values, result_is)
             codes = np.where(shown, INSIDE, MEMBRANE).astype(np.uint8)
+            unknown = unlabelled(values, result_is)
+            if unknown is not None:
+                codes[unknown] = NO_OPINION
             by_hand = self.opinions.window(region)
             opinions.put(region, np.where(by_hand > 0, by_hand, codes))
         return replace(self, opinions=opinions)
 
     @property
     def incomplete(self) -> tuple[Region, ...]:
-        """Reviewed regions in which not all is known yet."""
-        return tuple(r for r in self.reviewed if not self.opinions.window(r).all())
+        """Reviewed regions in which not all is known yet that can be."""
+        return tuple(
+            r
+            for r in self.reviewed
+            if r not in self.partly and not self.opinions.window(r).all()
+        )
 
     @property
     def usable(self) -> Opinions:
@@ -171,10 +203,23 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _drawn(labels: LazyArray) -> list[Region]:
-    """Return all of each section with any label."""
+def drawn_regions(labels: LazyArray, labels_are: Meaning) -> list[Region]:
+    """Return all of each section in which anything is labelled."""
     n, y, x = labels.shape
-    return [Region.whole(z, (y, x)) for z in range(n) if np.asarray(labels[z]).any()]
+    return [
+        Region.whole(z, (y, x))
+        for z in range(n)
+        if is_drawn(np.asarray(labels[z]), labels_are)
+    ]
+
+
+def _left_out(regions: Sequence[Region], n: int) -> tuple[str, ...]:
+    """Name the sections of `n` that have no label."""
+    empty = sorted(set(range(n)) - {region.z for region in regions})
+    if not empty or not regions:
+        return ()
+    words = format_sections(empty)
+    return (f"{words} left out: nothing is labelled there, so all of it is unknown",)
 
 
 def _check_shape(stack: Stack, array: LazyArray, what: str) -> None:

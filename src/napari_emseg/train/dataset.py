@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
-from napari_emseg.core.labels import Meaning, inside_mask
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    inside_mask,
+    is_drawn,
+    unlabelled,
+)
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
@@ -35,10 +41,14 @@ from napari_emseg.train.weightmap import (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One section: normalised grey values and uint8 class numbers, both `(y, x)`."""
+    """One section: normalised grey values and uint8 class numbers, both `(y, x)`.
+
+    `section` is its number in the stack that it was read from, if it was.
+    """
 
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
+    section: int | None = None
 
 
 def read_examples(
@@ -50,16 +60,17 @@ def read_examples(
     rule: Normalisation | None = None,
     invert: bool = False,
 ) -> list[Example]:
-    """Read pairs of sections; alignment padding is ignored.
+    """Read pairs of sections.
+
+    Alignment padding and pixels without a label are ignored; blank sections, and those
+    in which nothing is labelled, are left out.
 
     Raises
     ------
     ValueError
         If images and labels don't match, or no section has anything to learn from.
     """
-    if images.shape != labels.shape:
-        msg = f"images are {images.shape} (z, y, x), but labels are {labels.shape}"
-        raise ValueError(msg)
+    check_shapes(images, labels)
     rule = rule or Normalisation()
     whole = stack_range(images, rule) if rule.scope == "stack" else None
     examples = []
@@ -69,13 +80,17 @@ def read_examples(
         grey = whole or section_range(section, rule, mask)
         if grey.blank:
             continue
-        inside = inside_mask(labels.section(z), meaning)
-        target = np.where(inside, INSIDE, MEMBRANE).astype(np.uint8)
+        target = target_of(labels.section(z), meaning)
         if mask is not None:
             target[mask] = IGNORE
-        examples.append(Example(normalise(section, grey, invert=invert), target))
+        if (target == IGNORE).all():
+            continue
+        examples.append(Example(normalise(section, grey, invert=invert), target, z))
     if not examples:
-        msg = f"{images.name}: all sections are blank; there is nothing to learn from"
+        msg = (
+            f"{images.name}: all sections are blank or without labels; there is "
+            "nothing to learn from"
+        )
         raise ValueError(msg)
     if not any((e.target == MEMBRANE).any() for e in examples):
         msg = (
@@ -84,6 +99,56 @@ def read_examples(
         )
         raise ValueError(msg)
     return examples
+
+
+def target_of(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.uint8]:
+    """Return class numbers `(y, x)` of a section, `IGNORE` where nothing is known.
+
+    In a section in which nothing is drawn that is everywhere: an empty section says
+    that nobody labelled it, not that it is all membrane, or all inside.
+    """
+    inside = inside_mask(labels, meaning)
+    if not is_drawn(labels, meaning):
+        return np.full(labels.shape, IGNORE, np.uint8)
+    target = np.where(inside, INSIDE, MEMBRANE).astype(np.uint8)
+    unknown = unlabelled(labels, meaning)
+    if unknown is not None:
+        target[unknown] = IGNORE
+    return target
+
+
+def labelled_sections(
+    labels: Stack, meaning: Meaning, sections: Iterable[int] | None = None
+) -> tuple[int, ...]:
+    """Return the sections in which anything is drawn, of some or all.
+
+    Raises
+    ------
+    ValueError
+        If nothing is drawn in any of them; what the labels hold is said.
+    """
+    wanted = list(range(labels.shape[0]) if sections is None else sections)
+    found = tuple(z for z in wanted if is_drawn(labels.section(z), meaning))
+    if wanted and not found:
+        msg = (
+            f"{labels.name}: nothing is labelled in {format_sections(wanted)}: no "
+            f"value above 0 when they are read as {meaning!r}; say what they are"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def check_shapes(images: Stack, labels: Stack) -> None:
+    """Check that labels have the shape of the images.
+
+    Raises
+    ------
+    ValueError
+        If they don't.
+    """
+    if images.shape != labels.shape:
+        msg = f"images are {images.shape} (z, y, x), but labels are {labels.shape}"
+        raise ValueError(msg)
 
 
 class Patches(Protocol):

@@ -8,6 +8,7 @@ the mean over stacks.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,18 +17,23 @@ import torch
 from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.records import Record
+from napari_emseg.core.records import Note, Record
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
 from napari_emseg.train.card import fill_in
 from napari_emseg.train.dataset import Example, PatchSource
-from napari_emseg.train.run import check_split, checkpoint_of
-from napari_emseg.train.scoring import inside_of, truth_of
+from napari_emseg.train.run import (
+    check_split,
+    checkpoint_of,
+    facts_of,
+    labelled_split,
+    scorable,
+)
 from napari_emseg.train.sources import Source, examples_of
 from napari_emseg.train.trainer import Trainer
-from napari_emseg.train.validation import Validation
+from napari_emseg.train.validation import Validation, inside_of, truth_of
 
 
 class MixedPatches:
@@ -122,19 +128,29 @@ def train_mixture(
     """
     settings = settings or TrainSettings()
     pixel_size_nm = _checked(sources, about)
+    sources, notes = _labelled(sources)
+    yield from map(Note, notes)
     torch.manual_seed(settings.seed)
     network = build(about.architecture, about.config).to(device)
     if begin is not None:
         about = _continue(network, begin, about)
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
+    read = [_Read.of(source, pixel_size_nm) for source in sources]
+    sets = {part.source.name: part.validation for part in read if part.validation}
     trainer = Trainer(
         network,
-        _patches(sources, network, settings, pixel_size_nm),
+        _patches(read, network, settings),
         settings,
-        validation=mixed_validation(_validation_sets(sources, pixel_size_nm)),
+        validation=mixed_validation(sets),
         checkpoint=checkpoint_of(output),
-        of=", ".join(source.name for source in sources),
+        facts={
+            "network": f"{about.architecture} {about.config}",
+            "beginning": str(begin and begin.sha256),
+            "pixel size": str(pixel_size_nm),
+            "sources": ", ".join(f"{s.name} {s.share:g}" for s in sources),
+            **{k: v for part in read for k, v in part.facts.items()},
+        },
     )
     result = yield from trainer.run()
     network.load_state_dict(result.state)
@@ -170,29 +186,46 @@ def _checked(sources: Sequence[Source], about: Card) -> tuple[float, float]:
     return about.pixel_size_nm
 
 
+def _labelled(sources: Sequence[Source]) -> tuple[list[Source], list[str]]:
+    """Leave out sections in which nothing is labelled; say which."""
+    kept, notes = [], []
+    for source in sources:
+        split, said = labelled_split(source.split, source.labels, source.meaning)
+        kept.append(replace(source, split=split))
+        notes += [f"{source.name}: {words}" for words in said]
+    return kept, notes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A source, and what was read of it."""
+
+    source: Source
+    training: list[Example]
+    validation: list[Example]
+
+    @classmethod
+    def of(cls, source: Source, pixel_size_nm: tuple[float, float]) -> _Read:
+        training, validation = (
+            examples_of(source, sections, pixel_size_nm)
+            for sections in (source.split.training, source.split.validation)
+        )
+        return cls(source, training, scorable(validation))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint must be of."""
+        facts = facts_of(self.source.split, self.training, self.validation)
+        return {f"{self.source.name}: {name}": fact for name, fact in facts.items()}
+
+
 def _patches(
-    sources: Sequence[Source],
-    network: nn.Module,
-    settings: TrainSettings,
-    pixel_size_nm: tuple[float, float],
+    read: Sequence[_Read], network: nn.Module, settings: TrainSettings
 ) -> MixedPatches:
     options: dict[str, Any] = {
         "n_classes": 2,
         "device": next(network.parameters()).device,
         "trim": cast("Network", network).geometry.trim,
     }
-    drawn = []
-    for source in sources:
-        examples = examples_of(source, source.split.training, pixel_size_nm)
-        drawn.append(PatchSource(examples, settings, **options))
-    return MixedPatches(drawn, [source.share for source in sources], settings)
-
-
-def _validation_sets(
-    sources: Sequence[Source], pixel_size_nm: tuple[float, float]
-) -> dict[str, list[Example]]:
-    return {
-        source.name: examples_of(source, source.split.validation, pixel_size_nm)
-        for source in sources
-        if source.split.validation
-    }
+    drawn = [PatchSource(part.training, settings, **options) for part in read]
+    return MixedPatches(drawn, [part.source.share for part in read], settings)

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.labels import as_labels
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import LazyArray
 
@@ -150,16 +151,21 @@ class Opinions:
 
 
 def as_codes(section: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return codes as uint8.
+    """Return codes as uint8; 0, no opinion, where there is no label.
 
     Raises
     ------
     ValueError
         If they are not whole numbers from 0 to 255.
     """
-    if section.dtype.kind not in "biu":
+    if section.dtype.kind not in "biuf":
         msg = f"corrections are whole numbers, not {section.dtype}"
         raise ValueError(msg)
+    try:
+        section = as_labels(section, "cells")
+    except ValueError as e:
+        msg = f"corrections are whole numbers, not {section.dtype} with fractions"
+        raise ValueError(msg) from e
     low, high = int(section.min()), int(section.max())
     if low < 0 or high > 255:
         msg = f"corrections are 0 to 255 (k + 1 is class k), got {low} to {high}"

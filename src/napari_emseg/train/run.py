@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.labels import Meaning
+from napari_emseg.core.labels import Meaning, format_sections
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
@@ -18,10 +22,17 @@ from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
 from napari_emseg.train.card import Split, fill_in
-from napari_emseg.train.dataset import Example, PatchSource, read_examples
+from napari_emseg.train.dataset import (
+    Example,
+    PatchSource,
+    check_shapes,
+    labelled_sections,
+    read_examples,
+)
 from napari_emseg.train.scoring import with_scores
 from napari_emseg.train.trainer import Trainer
 from napari_emseg.train.validation import isbi_validation
+from napari_emseg.train.weightmap import INSIDE
 
 
 def split_sections(
@@ -30,6 +41,7 @@ def split_sections(
     training: Sequence[int] | None = None,
     validation: Sequence[int] | None = None,
     held_out: Sequence[int] = (),
+    labelled: Sequence[int] | None = None,
 ) -> Split:
     """Share out `n` sections.
 
@@ -39,6 +51,8 @@ def split_sections(
         All that are in no other set by default.
     validation
         By default the last sixth of what isn't held out, none of fewer than three.
+    labelled
+        Sections with labels, all by default; that sixth is taken of them.
 
     Raises
     ------
@@ -48,7 +62,8 @@ def split_sections(
     apart = set(held_out)
     left = [z for z in range(n) if z not in apart]
     if validation is None:
-        validation = left[-max(1, len(left) // 6) :] if len(left) > 2 else []
+        known = left if labelled is None else [z for z in left if z in set(labelled)]
+        validation = known[-max(1, len(known) // 6) :] if len(known) > 2 else []
         validation = [z for z in validation if z not in set(training or ())]
     apart |= set(validation)
     training = [z for z in left if z not in apart] if training is None else training
@@ -79,6 +94,31 @@ def check_split(split: Split, n: int) -> None:
         raise ValueError(msg)
 
 
+def labelled_split(
+    split: Split, labels: Stack, meaning: Meaning
+) -> tuple[Split, tuple[str, ...]]:
+    """Leave out sections in which nothing is labelled; say which.
+
+    Raises
+    ------
+    ValueError
+        If none is left to learn from, or to do what was asked for.
+    """
+    kept, empty = [], set[int]()
+    for sections in (split.training, split.validation, split.held_out):
+        known = labelled_sections(labels, meaning, sections)
+        empty |= set(sections) - set(known)
+        kept.append(known)
+    if not empty:
+        return split, ()
+    words = format_sections(sorted(empty))
+    note = (
+        f"{words} of {labels.name} left out: nothing is labelled there, so all of it "
+        "is unknown"
+    )
+    return Split(*kept), (note,)
+
+
 def train_weights(
     images: Stack,
     labels: Stack,
@@ -96,6 +136,9 @@ def train_weights(
     stop: Callable[[], bool] = bool,
 ) -> Generator[Record, None, Weights]:
     """Train a network; yields what the trainer yields.
+
+    Pixels without a label (see `core.labels.unlabelled`) and sections in which nothing
+    is labelled are unknown: nothing is learnt from them, and a Note names the sections.
 
     A checkpoint lies beside `output` until the end; a run that was stopped goes on from
     it when called again in the same way. If it is damaged, a Note says so, and the run
@@ -139,14 +182,17 @@ def train_weights(
     settings = settings or TrainSettings()
     device = torch.device(device)
     sources = source_states(images, labels)
+    check_shapes(images, labels)
+    split, notes = labelled_split(split, labels, meaning)
+    yield from map(Note, notes)
     torch.manual_seed(settings.seed)
     network = build(architecture, config).to(device)
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
-    training, validation = (
-        _examples(images, labels, meaning, z, invert=invert)
-        for z in (split.training, split.validation)
-    )
+    read = partial(_examples, images, labels, meaning, invert=invert)
+    training, validation = read(split.training), scorable(read(split.validation))
+    used = Split(_numbers(training), _numbers(validation), split.held_out)
+    yield from _left_out(split, used, images.name)
     if not validation:
         yield Note("no sections to validate on: the last weights are taken")
     trim = cast("Network", network).geometry.trim
@@ -155,20 +201,28 @@ def train_weights(
         PatchSource(training, settings, n_classes=2, device=device, trim=trim),
         settings,
         validation=isbi_validation(validation) if validation else None,
+        facts={
+            **facts_of(used, training, validation),
+            "network": f"{architecture} {config or {}}",
+            "inversion": invert,
+            "encoder weights": str(encoder_weights and encoder_weights.name),
+        },
         checkpoint=checkpoint_of(output),
         stop=stop,
     )
     result = yield from trainer.run()
     network.load_state_dict(result.state)
     network.eval()
-    held_out = _examples(images, labels, meaning, split.held_out, invert=invert)
+    held_out = scorable(read(split.held_out))
+    judged = Split(used.training, used.validation, _numbers(held_out))
+    yield from _left_out(used, judged, images.name)
     about = about or Card(name=output.stem, architecture=architecture)
     card = fill_in(
         about.model_copy(update={"architecture": architecture, "config": config or {}}),
         network,
         result,
         images,
-        split,
+        judged,
         settings,
     )
     card = yield from with_scores(card, network, validation, held_out)
@@ -182,6 +236,41 @@ def train_weights(
 def checkpoint_of(output: Path) -> Path:
     """Where an unfinished run is kept."""
     return output.with_name(f"{output.stem}.checkpoint")
+
+
+def scorable(examples: Sequence[Example]) -> list[Example]:
+    """Return those with a cell in them: without, there is nothing to score."""
+    return [e for e in examples if (e.target == INSIDE).any()]
+
+
+def facts_of(
+    split: Split, training: Sequence[Example], validation: Sequence[Example]
+) -> dict[str, Any]:
+    """Return what a checkpoint must be of: the split, and checksums by section."""
+    known = {str(e.section): e for e in (*training, *validation)}
+    return {
+        "training on": format_sections(split.training),
+        "validation on": format_sections(split.validation),
+        "holding out": format_sections(split.held_out),
+        "images": {z: _checksum(e.image) for z, e in known.items()},
+        "labels": {z: _checksum(e.target) for z, e in known.items()},
+    }
+
+
+def _checksum(values: NDArray[Any]) -> str:
+    return sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _numbers(examples: Sequence[Example]) -> tuple[int, ...]:
+    return tuple(e.section for e in examples if e.section is not None)
+
+
+def _left_out(wanted: Split, used: Split, name: str) -> Generator[Note, None, None]:
+    """Say which sections can't be used although they have labels."""
+    asked, found = ({*s.training, *s.validation, *s.held_out} for s in (wanted, used))
+    if asked - found:
+        words = format_sections(sorted(asked - found))
+        yield Note(f"{words} of {name} left out: blank, or without a cell to score")
 
 
 def _examples(

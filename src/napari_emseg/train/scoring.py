@@ -8,17 +8,16 @@ from time import perf_counter
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.tiles import TilePlan
-from napari_emseg.models.forward import predict_picture, predict_windows
+from napari_emseg.models.forward import predict_windows
 from napari_emseg.models.variants import own_way, parts_of
 from napari_emseg.models.zoo import Network
 from napari_emseg.train.dataset import Example
-from napari_emseg.train.weightmap import INSIDE
+from napari_emseg.train.validation import inside_of, truth_of
 
 SCORES = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
 
@@ -31,12 +30,20 @@ def with_scores(
     network: nn.Module,
     validation: Sequence[Example],
     held_out: Sequence[Example],
+    *,
+    timed: bool = True,
 ) -> Generator[Record, None, Card]:
     """Score a network on sections that had no part in its making; return its card.
 
     Each depth and each mean of heads is scored and timed by itself, with and without
     averaged mirrors. The threshold of each is chosen on the validation set; the card's
-    own is that of the network as it is and stays.
+    own is that of the network as it is. What is scored is membrane as a run gives it.
+
+    Parameters
+    ----------
+    timed
+        Measure times, too; False leaves those that the card has, e.g. on a machine
+        that isn't at rest.
     """
     network.eval()
     kind = cast("Network", network)
@@ -48,13 +55,19 @@ def with_scores(
         for tta in ((False, True) if held_out else (False,))
     ]
     found = []
-    for done, (way, part) in enumerate(ways, start=1):
-        threshold = card.threshold
-        if validation and way != own:
-            threshold = _best_threshold(part, validation, tta=way.tta)
-        found.append(_measured(way, part, threshold, held_out))
-        yield Progress("scoring", done, len(ways))
     kept = {k: v for k, v in card.scores.items() if k.startswith("validation_")}
+    for done, (way, part) in enumerate(ways, start=1):
+        threshold, chosen_by = card.threshold, kept
+        if validation:
+            threshold, chosen_by = _chosen(part, validation, tta=way.tta)
+        if way == own:
+            card = card.model_copy(update={"threshold": threshold})
+            kept = {**kept, **chosen_by}
+        scores = _scores(part, held_out, threshold, tta=way.tta)
+        times = _times(part) if timed and not way.tta else _known_times(card, way)
+        update = {"threshold": threshold, "scores": scores, "ms_per_megapixel": times}
+        found.append(way.model_copy(update=update))
+        yield Progress("scoring", done, len(ways))
     card = card.model_copy(update={"variants": tuple(found)})
     measured = card.variant(own.depth, own.heads) or own
     return card.model_copy(
@@ -63,6 +76,11 @@ def with_scores(
             "ms_per_megapixel": measured.ms_per_megapixel,
         }
     )
+
+
+def _known_times(card: Card, way: Variant) -> dict[str, float]:
+    known = card.variant(way.depth, way.heads, tta=way.tta)
+    return {} if known is None or way.tta else known.ms_per_megapixel
 
 
 def with_times(card: Card, network: nn.Module) -> Card:
@@ -82,38 +100,18 @@ def with_times(card: Card, network: nn.Module) -> Card:
     return card.model_copy(update={"variants": ways, "ms_per_megapixel": own})
 
 
-def inside_of(
-    network: nn.Module, examples: Sequence[Example], *, tta: bool = False
-) -> NDArray[np.float32]:
-    """Return the probability of inside `(z, y, x)` of each example."""
-    pictures = (predict_picture(network, e.image, tta=tta) for e in examples)
-    return np.stack([picture[INSIDE] for picture in pictures])
-
-
-def truth_of(examples: Sequence[Example]) -> NDArray[np.bool_]:
-    """Return where each example is inside, `(z, y, x)`."""
-    return np.stack([e.target == INSIDE for e in examples])
-
-
-def _measured(
-    way: Variant, network: nn.Module, threshold: float, held_out: Sequence[Example]
-) -> Variant:
-    update = {
-        "threshold": threshold,
-        "scores": _scores(network, held_out, threshold, tta=way.tta),
-        "ms_per_megapixel": {} if way.tta else _times(network),
-    }
-    return way.model_copy(update=update)
-
-
-def _best_threshold(
+def _chosen(
     network: nn.Module, examples: Sequence[Example], *, tta: bool
-) -> float:
-    """Return the threshold of membrane that is best by V_Rand."""
+) -> tuple[float, dict[str, float]]:
+    """Return the threshold of membrane that is best by V_Rand, and scores for it."""
     from napari_emseg.metrics import v_rand_v_info
 
     found = v_rand_v_info(inside_of(network, examples, tta=tta), truth_of(examples))
-    return round(min(max(1 - found.v_rand_threshold, 0.05), 0.95), 2)
+    scores = {
+        "validation_v_rand": found.v_rand,
+        "validation_v_info": found.v_info,
+    }
+    return round(min(max(1 - found.v_rand_threshold, 0.05), 0.95), 2), scores
 
 
 def _scores(

@@ -81,7 +81,7 @@ def resampled(example: Example, zoom: tuple[float, float]) -> Example:
     unknown = _resampled((example.target == IGNORE).astype(np.float32), zoom)
     target = np.where(wall >= 0.5, MEMBRANE, INSIDE).astype(np.uint8)
     target[unknown > 0] = IGNORE
-    return Example(image, target)
+    return Example(image, target, example.section)
 
 
 def _resampled(

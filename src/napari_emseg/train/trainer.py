@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from json import JSONDecoder
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from napari_emseg.core.labels import format_sections
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import Network
@@ -25,6 +26,12 @@ from napari_emseg.train.checkpoint import (
 from napari_emseg.train.dataset import Patches, check_patch
 from napari_emseg.train.losses import LOSSES, Loss
 from napari_emseg.train.validation import Validation
+
+SAVE_EVERY = 30.0
+"""Seconds after which a step is followed by a checkpoint: a kill may cost a minute."""
+
+SAVE_BEFORE_VALIDATION = 5.0
+"""The same before a validation, which may take long."""
 
 
 @dataclass
@@ -59,9 +66,13 @@ class Trainer:
         Measurements without gain after which training ends early; none by default.
     of
         What the run is of (data, parent): a checkpoint of something else is refused.
+    facts
+        What else the run is of, by name, as JSON has it: a checkpoint in which one of
+        them differs is refused, and the difference is named. Of a mapping the values
+        that both have are compared.
     checkpoint
-        File that is replaced at every validation and when training is stopped; resumed
-        from when it exists.
+        File that is replaced at every validation, when training is stopped, and so
+        often that no more than a minute is lost; resumed from when it exists.
     stop
         Asked after every step: if True, what was reached is validated, and training
         ends early with the best so far.
@@ -83,6 +94,7 @@ class Trainer:
         frozen: Iterable[nn.Module] = (),
         patience: int | None = None,
         of: str = "",
+        facts: Mapping[str, Any] | None = None,
         checkpoint: Path | None = None,
         stop: Callable[[], bool] = bool,
     ) -> None:
@@ -94,6 +106,7 @@ class Trainer:
         self._frozen = tuple(frozen)
         self._patience = patience
         self._of = of
+        self._facts = facts
         self._patches = patches
         self._validation = validation
         self._checkpoint = checkpoint
@@ -104,6 +117,10 @@ class Trainer:
         self._optimiser, self._schedule = _optimiser(network, settings)
         self._average = _average(network, settings)
         self._step = 0
+        self._losses: list[float] = []
+        self._seconds = 0.0
+        """Of the steps since the last validation, as `_losses` are."""
+        self._saved = perf_counter()
         self.best = TrainResult(_snapshot(network))
 
     def run(self) -> Generator[Record, None, TrainResult]:
@@ -121,6 +138,7 @@ class Trainer:
             If the checkpoint can't be written.
         """
         yield from self.resume()
+        self._saved = perf_counter()
         try:
             yield from self._steps()
         except GeneratorExit:
@@ -129,27 +147,43 @@ class Trainer:
         return self.best
 
     def _steps(self) -> Generator[Record, None, None]:
-        losses: list[float] = []
-        started, validated = perf_counter(), self._step
+        if self._due:  # it ended between a step and its validation
+            yield self._measure()
         while self._step < self.settings.steps and not (self._stuck or self.stopped):
+            started = perf_counter()
             loss = self._update()
             if loss != loss:
                 yield self._give_up()
                 break
-            losses.append(loss)
+            self._losses.append(loss)
             self._step += 1
-            last = self._step == self.settings.steps
-            self.stopped = self._stop() and not last
-            if last or self.stopped or self._step % self.settings.validate_every == 0:
-                seconds = perf_counter() - started
-                ms = 1000 * seconds / (self._step - validated)
-                yield self._validate(sum(losses) / len(losses), ms)
-                self.best.seconds += perf_counter() - started
-                self._save()
-                started, validated, losses = perf_counter(), self._step, []
+            self._seconds += perf_counter() - started
+            self.stopped = self._stop() and self._step < self.settings.steps
+            if self._due or self.stopped:
+                self._save_after(SAVE_BEFORE_VALIDATION)
+                yield self._measure()
+            else:
+                self._save_after(SAVE_EVERY)
             yield Progress("training", self._step, self.settings.steps)
         if self._stuck and not self.stopped:
             yield Note(f"no gain for {self._patience} measurements: training ends")
+
+    @property
+    def _due(self) -> bool:
+        """Tell if the steps since the last validation are to be validated now."""
+        last = self._step == self.settings.steps
+        return bool(self._losses) and (
+            last or self._step % self.settings.validate_every == 0
+        )
+
+    def _measure(self) -> EpochDone:
+        """Validate the steps since the last time, and keep what was found."""
+        started, n = perf_counter(), len(self._losses)
+        found = self._validate(sum(self._losses) / n, 1000 * self._seconds / n)
+        self.best.seconds += self._seconds + perf_counter() - started
+        self._losses, self._seconds = [], 0.0
+        self._save()
+        return found
 
     @property
     def _stuck(self) -> bool:
@@ -213,9 +247,15 @@ class Trainer:
         """The weights that may be kept: their running mean, where one is made."""
         return self.network if self._average is None else self._average.module
 
+    def _save_after(self, seconds: float) -> None:
+        """Write the checkpoint if the last one is so old."""
+        if perf_counter() - self._saved > seconds:
+            self._save()
+
     def _save(self) -> None:
         if self._checkpoint is not None:
             write_checkpoint(self._checkpoint, self._contents())
+        self._saved = perf_counter()
 
     def _contents(self) -> dict[str, Any]:
         return {
@@ -226,6 +266,9 @@ class Trainer:
             "schedule": self._schedule and self._schedule.state_dict(),
             "average": self._average and self._average.state_dict(),
             "best": vars(self.best),
+            "facts": None if self._facts is None else json.dumps(self._facts),
+            "losses": list(self._losses),
+            "seconds": self._seconds,
         }
 
     def resume(self) -> Generator[Note, None, None]:
@@ -246,28 +289,83 @@ class Trainer:
             self._checkpoint.unlink()
             yield Note("the checkpoint is damaged: training begins anew")
             return
-        if not _same_run(saved["settings"], self.settings, self._of):
-            raise ValueError(_of_another(self._checkpoint, "other settings"))
+        self._check_run(saved)
         try:
             self.network.load_state_dict(saved["network"])
         except RuntimeError as e:
             raise ValueError(_of_another(self._checkpoint, "another network")) from e
-        self._step = saved["step"]
+        try:
+            self._take(saved)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+            msg = f"{self._checkpoint} holds odd values; delete it to start anew"
+            raise ValueError(msg) from e
+
+    def _take(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        self._step = int(saved["step"])
         self._optimiser.load_state_dict(saved["optimiser"])
         if self._schedule is not None:
             self._schedule.load_state_dict(saved["schedule"])
         if self._average is not None:
             self._average.load_state_dict(saved["average"])
         self.best = TrainResult(**saved["best"])
+        self._losses, self._seconds = list(saved["losses"]), float(saved["seconds"])
+
+    def _check_run(self, saved: Mapping[str, Any]) -> None:
+        """Check that a checkpoint is of this run.
+
+        Raises
+        ------
+        ValueError
+            With all that differs.
+        """
+        if self._checkpoint is None:
+            return
+        if self._facts is not None and saved["facts"] is None:
+            msg = (
+                f"{self._checkpoint} doesn't say which data it has learnt from (an "
+                "older version wrote it); delete it to start anew"
+            )
+            raise ValueError(msg)
+        differ = _other_settings(saved["settings"], self.settings, self._of)
+        if self._facts is not None:
+            now = json.loads(json.dumps(self._facts))
+            differ += _other_facts(json.loads(saved["facts"]), now)
+        if differ:
+            raise ValueError(_of_another(self._checkpoint, ", ".join(differ)))
 
 
-def _same_run(saved: str, settings: TrainSettings, of: str) -> bool:
-    """Compare what a checkpoint is of; settings that it doesn't know have defaults."""
-    values, end = JSONDecoder().raw_decode(saved)
+def _other_settings(saved: str, settings: TrainSettings, of: str) -> list[str]:
+    """Name what a checkpoint is of; settings that it doesn't know have defaults."""
+    values, end = json.JSONDecoder().raw_decode(saved)
     try:
-        return type(settings)(**values) == settings and saved[end:] == of
+        before = type(settings)(**values).model_dump(mode="json")
     except ValidationError:
-        return False
+        return ["other settings"]
+    after = settings.model_dump(mode="json")
+    differ = [
+        f"{name} {before[name]}, now {after[name]}"
+        for name in after
+        if before[name] != after[name]
+    ]
+    if differ:
+        return [f"other settings ({', '.join(differ)})"]
+    return [] if saved[end:] == of else ["other data or weights to begin with"]
+
+
+def _other_facts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Name facts that differ, in words."""
+    differ = []
+    for name in after:
+        old, new = before.get(name), after[name]
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            differ += [f"{name} {old} (now {new})"] * (old != new)
+            continue
+        keys = [key for key in new if key in old and old[key] != new[key]]
+        if keys:
+            where = format_sections([int(key) for key in keys])
+            differ.append(f"other {name} in {where}")
+    return differ
 
 
 def _optimiser(

@@ -18,19 +18,39 @@ Validation = Callable[[nn.Module], dict[str, float]]
 """Scores of a network by name; `score` is the one to choose by, more is better."""
 
 
+def inside_of(
+    network: nn.Module, examples: Sequence[Example], *, tta: bool = False
+) -> NDArray[np.float32]:
+    """Return 1 less the probability of membrane `(z, y, x)` of each example.
+
+    Membrane is what a run gives to its user. Where each class has a sigmoid of its own
+    the channel of inside says something else, and a threshold of it isn't one of
+    membrane. Where nothing is known it is 0, as `truth_of` is.
+    """
+    found = []
+    for example in examples:
+        membrane = predict_picture(network, example.image, tta=tta)[MEMBRANE]
+        found.append(np.where(example.target == IGNORE, np.float32(0), 1 - membrane))
+    return np.stack(found)
+
+
+def truth_of(examples: Sequence[Example]) -> NDArray[np.bool_]:
+    """Return where each example is inside, `(z, y, x)`."""
+    return np.stack([e.target == INSIDE for e in examples])
+
+
 def isbi_validation(examples: Sequence[Example]) -> Validation:
     """Validate by the challenge's V_Rand and V_Info after border thinning.
 
     The threshold of membrane probability that gives the best V_Rand comes with them.
     """
-    truth = np.stack([e.target == INSIDE for e in examples])
+    truth = truth_of(examples)
 
     def validate(network: nn.Module) -> dict[str, float]:
         from napari_emseg.metrics import v_rand_v_info
 
         network.eval()
-        inside = np.stack([predict_picture(network, e.image)[INSIDE] for e in examples])
-        scores = v_rand_v_info(inside, truth)
+        scores = v_rand_v_info(inside_of(network, examples), truth)
         return {
             "score": (scores.v_rand + scores.v_info) / 2,
             "v_rand": scores.v_rand,
