@@ -7,9 +7,11 @@ import pytest
 import torch
 from finetuning import drawn, untaught
 
+from napari_emseg.cells import segment_section
 from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.doubt import has_heads, membrane_and_doubt
 from napari_emseg.models.forward import predict_picture
@@ -88,6 +90,33 @@ def test_a_wall_that_is_neither_there_nor_not_comes_first(
     assert abs(best.x - 63) < 5
     assert "weak wall between" in best.reason or "joined pieces" in best.reason
     assert best.region.left <= best.x < best.region.right
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_the_wall_at_which_cells_are_joined_comes_first_at_any_threshold(
+    threshold: float, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of walls that get stronger from left to right; probability alone misleads."""
+    cells = CellSettings(threshold=threshold, join=0.62)
+    p = np.full((96, 400), 0.02, np.float32)
+    walls = range(40, 400, 40)
+    for n, x in enumerate(walls, start=1):
+        odds = n / (10 - n) * threshold / (1 - threshold)  # strength n / 10
+        p[:, x : x + 3] = odds / (1 + odds)
+    monkeypatch.setattr(
+        "napari_emseg.suggest.membrane_and_doubt", lambda *_: (p, np.zeros_like(p))
+    )
+    grey = np.random.default_rng(0).integers(1, 255, (1, 96, 400), dtype=np.uint8)
+    known, wide = nothing(Stack(grey)), SuggestSettings(places=2, side=32)
+    work = suggest_places(weights, known, settings=wide, cells=cells)
+    first, second = drain(work)
+    assert [round((s.x - 1) / 40) for s in (first, second)] == [6, 7]
+    assert first.reason.startswith("one cell or two? joined pieces of")
+    assert first.reason.endswith("wall of strength 0.60, joined below 0.62")
+    assert second.reason.startswith("two cells or one? weak wall between")
+    made = segment_section(p, cells)
+    apart = [made[48, x - 5] != made[48, x + 8] for x in walls]
+    assert apart == [False] * 6 + [True] * 3
 
 
 def test_places_lie_apart_and_best_first(weights: Weights) -> None:

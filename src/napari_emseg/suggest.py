@@ -22,7 +22,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.train.corrections import TrainingSet
 
 UNDECIDED = 0.2
-"""Walls whose mean probability is so near to where cells are joined are undecided."""
+"""Walls whose strength is so near to where cells are joined are undecided."""
 
 LARGE = 2000.0
 """Two cells of at least so many px count in full when they may be one, or two."""
@@ -63,6 +63,7 @@ def suggest_places(
     *,
     settings: SuggestSettings | None = None,
     sections: Sequence[int] | None = None,
+    cells: CellSettings | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Progress, None, tuple[Suggestion, ...]]:
     """Rank places by what a correction there is worth, the best first.
@@ -78,9 +79,13 @@ def suggest_places(
         The stack, with what is corrected and reviewed in it.
     sections
         Look at these only; by default at some of all sections, evenly.
+    cells
+        By which cells are made: their threshold, and where they are joined. By default
+        the threshold of the weights.
     """
     settings = settings or SuggestSettings()
     card, network = weights.card, weights.network().to(torch.device(device))
+    cells = cells or CellSettings(threshold=card.threshold)
     zoom, _ = zoom_of(known.stack, card)
     seen = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     found: list[Suggestion] = []
@@ -93,7 +98,7 @@ def suggest_places(
             if section.padding is not None:
                 doubt[section.padding] = 0
             places = (
-                *_walls(p, doubt, z, settings, card.threshold, section.padding),
+                *_walls(p, doubt, z, settings, cells, section.padding),
                 *_areas(p, doubt, z, settings, heads=has_heads(network)),
             )
             found += _best(s for s in places if not _done(s, known))
@@ -118,25 +123,25 @@ def _walls(
     doubt: NDArray[np.float32],
     z: int,
     settings: SuggestSettings,
-    threshold: float,
+    cells: CellSettings,
     padding: NDArray[np.bool_] | None,
 ) -> list[Suggestion]:
-    """Return walls that may part two cells, or not."""
-    labels = section_fragments(p, threshold, exclude=padding).labels
-    pairs, where = _contacts(labels)
-    if not len(pairs):
+    """Return walls that may part two cells, or not.
+
+    Their strength is the one by which cells are joined: probabilities on a scale where
+    the threshold is 1/2, weaker the wider a wall stands open.
+    """
+    found = section_fragments(p, cells.threshold, exclude=padding)
+    regions, seams = found.regions, found.seams
+    if not len(regions.edges):
         return []
-    sizes = np.bincount(labels.ravel())
-    edges, which = np.unique(pairs, axis=0, return_inverse=True)
-    which = which.ravel()
-    length = np.bincount(which)
-    at = tuple(where.T)
-    mean = np.bincount(which, p[at]) / length
-    torn = np.bincount(which, doubt[at]) / length
-    weakest = where[_first_of_each(which, p[at])]
-    smaller = sizes[edges].min(axis=1)
-    join = CellSettings().join
-    gain = np.exp(-(((mean - join) / UNDECIDED) ** 2))
+    sizes, strength = regions.sizes, regions.strength
+    along, which = p.ravel()[seams.pixels], seams.edges
+    torn = np.bincount(which, doubt.ravel()[seams.pixels]) / np.bincount(which)
+    places = seams.pixels[_first_of_each(which, along)]
+    weakest = np.stack(np.unravel_index(places, p.shape), axis=1)
+    smaller = sizes[regions.edges].min(axis=1)
+    gain = np.exp(-(((strength - cells.join) / UNDECIDED) ** 2))
     gain *= np.minimum(1, np.sqrt(smaller / LARGE)) * (0.5 + torn)
     best = np.argsort(-gain)[:PER_SECTION]
     return [
@@ -145,29 +150,14 @@ def _walls(
             int(weakest[k][0]),
             int(weakest[k][1]),
             float(gain[k]),
-            _wall_in_words(sizes[edges[k]], float(mean[k]), join),
+            _wall_in_words(sizes[regions.edges[k]], float(strength[k]), cells.join),
         )
         for k in best
     ]
 
 
-def _contacts(
-    labels: NDArray[np.uint32],
-) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """Return pairs `(n, 2)` of fragments that touch, and where `(n, 2)`."""
-    pairs, places = [], []
-    for axis in (0, 1):
-        a = labels[:-1] if axis == 0 else labels[:, :-1]
-        b = labels[1:] if axis == 0 else labels[:, 1:]
-        here = np.argwhere((a != b) & (a > 0) & (b > 0))
-        both = np.stack([a[tuple(here.T)], b[tuple(here.T)]], axis=1)
-        pairs.append(np.sort(both, axis=1))
-        places.append(here)
-    return np.concatenate(pairs), np.concatenate(places)
-
-
 def _first_of_each(
-    which: NDArray[np.intp], values: NDArray[np.float32]
+    which: NDArray[np.int32], values: NDArray[np.float32]
 ) -> NDArray[np.intp]:
     """Return where the lowest value of each group is."""
     order = np.lexsort((values, which))
@@ -176,12 +166,12 @@ def _first_of_each(
     return found
 
 
-def _wall_in_words(sizes: NDArray[np.int64], mean: float, join: float) -> str:
+def _wall_in_words(sizes: NDArray[np.int64], strength: float, join: float) -> str:
     small, large = sorted(int(n) for n in sizes)
-    sure = f"membrane between them {mean:.0%} sure"
-    if mean < join:
-        return f"one cell or two? joined pieces of {small:,} and {large:,} px, {sure}"
-    return f"two cells or one? weak wall between {small:,} and {large:,} px, {sure}"
+    wall = f"wall of strength {strength:.2f}, joined below {join:g}"
+    if strength < join:
+        return f"one cell or two? joined pieces of {small:,} and {large:,} px, {wall}"
+    return f"two cells or one? weak wall between {small:,} and {large:,} px, {wall}"
 
 
 def _areas(

@@ -16,6 +16,9 @@ WEIGHT = torch.tensor([[[1.0, 2.0, 1.0]]])
 P = torch.tensor([0.75, 0.5, 0.9])
 
 
+EVEN = torch.ones_like(WEIGHT)
+
+
 def logits(activation: Activation) -> torch.Tensor:
     if activation == "softmax":
         return torch.stack([torch.zeros(3), torch.logit(P)])[None, :, None]
@@ -41,7 +44,7 @@ def test_bce_dice_by_hand(activation: Activation) -> None:
     dice0 = 2 * 0.5 / ((0.25 + 0.5 + 0.1) + 1)
     dice1 = 2 * (0.75 + 0.9) / ((0.75 + 0.5 + 0.9) + 2)
     by_hand = 0.5 * entropy + 1 - (dice0 + dice1) / 2
-    loss = bce_dice(logits(activation), TARGET, WEIGHT, activation)
+    loss = bce_dice(logits(activation), TARGET, EVEN, activation)
     assert float(loss) == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -50,8 +53,25 @@ def test_dice_by_hand(activation: Activation) -> None:
     part0 = 0.5 / (0.25**2 + 0.5**2 + 0.1**2 + 1)
     part1 = (0.75 + 0.9) / (0.75**2 + 0.5**2 + 0.9**2 + 2)
     by_hand = 1 - 2 * 0.5 * (part0 + part1)
-    loss = dice(logits(activation), TARGET, WEIGHT, activation)
+    loss = dice(logits(activation), TARGET, EVEN, activation)
     assert float(loss) == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_a_pixel_of_weight_two_counts_as_two_pixels(
+    name: LossName, activation: Activation
+) -> None:
+    """So the border weight, and balanced classes, do something in every loss."""
+    twice = [0, 1, 1, 2]
+    values = logits(activation)
+    weighted = LOSSES[name](values, TARGET, WEIGHT, activation)
+    repeated = LOSSES[name](
+        values[..., twice], TARGET[..., twice], torch.ones(1, 1, 4), activation
+    )
+    assert float(weighted) == pytest.approx(float(repeated), rel=1e-5)
+    even = LOSSES[name](values, TARGET, EVEN, activation)
+    assert float(weighted) != pytest.approx(float(even), rel=1e-3)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

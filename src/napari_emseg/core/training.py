@@ -120,7 +120,8 @@ class TrainSettings(Settings):
         ge=0,
         le=100,
         title="Border weight w0",
-        description="Extra weight of thin walls between cells; the paper takes 10.",
+        description="Extra weight of thin walls between cells, in every loss; U-Net's "
+        "paper takes 10.",
     )
     border_sigma: float = Field(
         5.0,

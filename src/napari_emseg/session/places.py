@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.session.taught import HandMade
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def finding(
         msg = f"{source.name} holds probabilities; places are found in EM"
         raise ValueError(msg)
     own = session.predict_settings
-    return _finding(HandMade.of(source), weights, own, tuple(sections), settings)
+    made, cells = HandMade.of(source), session.cell_settings
+    return _finding(made, weights, own, tuple(sections), settings, cells)
 
 
 def _finding(
@@ -76,6 +77,7 @@ def _finding(
     own: PredictSettings,
     sections: tuple[int, ...],
     settings: SuggestSettings | None,
+    cells: CellSettings,
 ) -> Generator[Record, None, tuple[Suggestion, ...]]:
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.suggest import suggest_places
@@ -84,7 +86,12 @@ def _finding(
     device = choose_device(own.device)
     return (
         yield from suggest_places(
-            weights, known, settings=settings, sections=sections, device=device
+            weights,
+            known,
+            settings=settings,
+            sections=sections,
+            cells=cells,
+            device=device,
         )
     )
 

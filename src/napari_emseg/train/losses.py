@@ -47,17 +47,16 @@ def bce_dice(
     """Half the binary cross-entropy and one less the soft Dice (Zhou 2018, equation 2).
 
     Both for each class, then the mean over classes; Dice over all pixels of the batch.
-    The weight map has no part in it.
+    Each pixel counts by its weight in every sum; with weights of 1 it is the paper's.
     """
-    known = (target != IGNORE)[:, None]
+    w = (weight * (target != IGNORE))[:, None]
     truth = _one_hot(logits, target)
     p = _probabilities(logits, activation)
     safe = p.clamp(EPSILON, 1 - EPSILON)
-    entropy = -(truth * safe.log() + (1 - truth) * (1 - safe).log()) * known
-    mean = entropy.sum() / (known.sum() * logits.shape[1]).clamp(min=1)
-    p = p * known
-    below = (_total(p) + _total(truth)).clamp(min=EPSILON)
-    dice = 2 * _total(p * truth) / below
+    entropy = -(truth * safe.log() + (1 - truth) * (1 - safe).log()) * w
+    mean = entropy.sum() / (w.sum() * logits.shape[1]).clamp(min=EPSILON)
+    below = (_total(w * p) + _total(w * truth)).clamp(min=EPSILON)
+    dice = 2 * _total(w * p * truth) / below
     return 0.5 * mean + (1 - dice).mean()
 
 
@@ -66,14 +65,15 @@ def dice(
 ) -> Tensor:
     """One less the soft Dice with squares below the line (Gu 2019, equation 3).
 
-    1 - Σ_k 2 ω_k Σ p g / (Σ p² + Σ g²), ω_k = 1/K. The weight map has no part in it;
-    the paper's regularisation is weight decay.
+    1 - Σ_k 2 ω_k Σ p g / (Σ p² + Σ g²), ω_k = 1/K; the paper's regularisation is weight
+    decay. Each pixel counts by its weight in every sum over pixels; with weights of 1
+    it is the paper's.
     """
-    known = (target != IGNORE)[:, None]
+    w = (weight * (target != IGNORE))[:, None]
     truth = _one_hot(logits, target)
-    p = _probabilities(logits, activation) * known
-    below = _total(p**2) + _total(truth**2)
-    return (1 - 2 * _total(p * truth) / below.clamp(min=EPSILON)).mean()
+    p = _probabilities(logits, activation)
+    below = _total(w * p**2) + _total(w * truth**2)
+    return (1 - 2 * _total(w * p * truth) / below.clamp(min=EPSILON)).mean()
 
 
 LOSSES: dict[LossName, Loss] = {
