@@ -113,15 +113,21 @@ def describe(record: Record) -> None:
         print(f"{record.step}: {record.done} of {record.total}", flush=True)
 
 
-def rescore(weights: Weights, data: Path, device: str) -> dict[str, Any]:
-    """Score weights and replace the card in their file; return what was found."""
+def rescore(
+    weights: Weights, data: Path, device: str, *, timed: bool = True
+) -> dict[str, Any]:
+    """Score weights and replace the card in their file; return what was found.
+
+    Without `timed` the times stay that the card has.
+    """
     if len(weights.card.held_out_data) > 1:
         return rescore_mixture(weights, data)
     card = weights.card
     validation = examples_of(card.validation_data, data, card)
     held_out = examples_of(card.held_out_data, data, card)
     network = weights.network().to(device)
-    card = drain(with_scores(card, network, validation, held_out), describe)
+    work = with_scores(card, network, validation, held_out, timed=timed)
+    card = drain(work, describe)
     notes = tuple(n for n in card.notes if not n.startswith(_start_of_note()))
     weights = replace_card(weights, card.model_copy(update={"notes": notes}))
     found: dict[str, Any] = {"held out": [d.model_dump() for d in card.held_out_data]}
@@ -169,6 +175,9 @@ def main() -> None:
     parser.add_argument(
         "--times", action="store_true", help="measure the times only; keep the scores"
     )
+    parser.add_argument(
+        "--scores", action="store_true", help="measure the scores only; keep the times"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -179,7 +188,8 @@ def main() -> None:
         known = json.loads(path.read_text()) if path.is_file() else {}
         found = {**known, "machine": machine, **retime(weights, args.device)}
     else:
-        found = {"machine": machine, **rescore(weights, args.data, args.device)}
+        scored = rescore(weights, args.data, args.device, timed=not args.scores)
+        found = {"machine": machine, **scored}
     path.write_text(json.dumps(found, indent=2) + "\n")
     print("wrote", weights.path, "and", path)
 

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_emseg.cli import follow
 from napari_emseg.core.records import Progress
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, save_stack
 from napari_emseg.models.weights import read_weights
 
 SMALL = (
@@ -39,6 +45,93 @@ def test_json_holds_the_card(emseg, em_file, cells_file):
         *(*SMALL, "--json"),
     )
     assert json.loads(done.out)["card"]["name"] == "mine"
+
+
+def test_sections_that_nobody_drew_are_named_by_their_numbers(
+    emseg, em_file, cells_file, tmp_path
+):
+    """Of four sections the last one isn't drawn, so the third one validates."""
+    cells = open_stack(cells_file)
+    some = np.stack([cells.section(z) for z in range(4)])
+    some[3] = 0
+    save_stack(tmp_path / "some.tif", Stack(some))
+    done = emseg(
+        *("train", em_file, "some.tif", "mine.safetensors", "--labels-are", "cells"),
+        *SMALL,
+    )
+    assert done.code == 0
+    assert "section 3 of some left out: nothing is labelled there" in done.err
+    assert "trained on   em, sections 0, 1\n" in done.out
+    assert "validated on em, sections 2\n" in done.out
+    save_stack(tmp_path / "none.tif", Stack(some * 0))
+    done = emseg(
+        *("train", em_file, "none.tif", "none.safetensors", "--labels-are", "cells"),
+        *SMALL,
+    )
+    assert done.code == 2
+    assert "nothing is labelled in sections 0-3: no value above 0" in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_and_called_again_it_ends_with_the_same_weights(
+    number, emseg, em_file, cells_file
+):
+    words = [
+        *("train", str(em_file), str(cells_file)),
+        *("--labels-are", "cells", *SMALL[:4], "--steps", "40", *SMALL[6:]),
+    ]
+    assert emseg(*words, "whole.safetensors").code == 0
+    program = [sys.executable, "-c", "from napari_emseg.cli import main; main()"]
+    for seen in ("step 6/40", "step 22/40"):
+        with subprocess.Popen(
+            [*program, *words, "killed.safetensors"], stderr=subprocess.PIPE, text=True
+        ) as run:
+            assert any(seen in line for line in run.stderr)
+            run.send_signal(number)
+    assert not Path("killed.safetensors").exists()
+    done = emseg(*words, "killed.safetensors")
+    assert done.code == 0
+    assert "step 22/40" not in done.err
+    whole, again = (
+        read_weights(Path(f"{name}.safetensors")).network().state_dict()
+        for name in ("whole", "killed")
+    )
+    for key, value in whole.items():
+        np.testing.assert_allclose(value, again[key], atol=1e-5, err_msg=key)
+    with pytest.raises(FileNotFoundError):
+        Path("killed.checkpoint").stat()
+
+
+def test_going_on_with_other_sections_is_refused(emseg, em_file, cells_file, tmp_path):
+    """Else the card would call sections held out that were learnt."""
+    words = (
+        *("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells"),
+        *SMALL,
+    )
+    work = follow.stop_asked_by_ctrl_c
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(follow, "stop_asked_by_ctrl_c", stopping(work, after=3))
+        assert emseg(*words, "--sections", "0:2").code == 130
+    before = Path("mine.checkpoint").read_bytes()
+    done = emseg(*words, "--sections", "2:4", "--held-out", "0", "--validation", "1")
+    assert done.code == 2
+    assert "mine.checkpoint belongs to a run with training on sections 0-1 (now" in (
+        " ".join(done.err.split())
+    )
+    assert Path("mine.checkpoint").read_bytes() == before
+
+
+def stopping(work, after):
+    """Return what asks for a stop after some records."""
+
+    @contextmanager
+    def stop_asked():
+        with work():
+            counted = iter(range(1, 1_000_000))
+            yield lambda: next(counted) > after
+
+    return stop_asked
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,29 @@ def array(result: PredictionResult) -> NDArray[np.float32]:
     return result.probabilities
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_tile_that_is_no_number_ends_the_run(
+    value: float, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason; finished sections stay in the sink."""
+
+    class Broken(Blur):
+        def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+            found = super().__call__(batch)
+            found[:, 0, 3, 3] = value if len(self.calls) > 4 else 0
+            return found
+
+    broken = Broken(geometry=weights.network().geometry)
+    monkeypatch.setattr(Predictor, "runtime", lambda *_: broken)
+    settings = SMALL.model_copy(update={"tile": 64})
+    sink = Sink()
+    stack = Stack(grey((3, 40, 60)))
+    said = r"result is NaN in section \d, rows \d+ to \d+, columns \d+ to \d+: its we"
+    with pytest.raises(ValueError, match=said):
+        everything(stack, weights, settings=settings, sink=sink)
+    assert all(np.isfinite(section).all() for section in sink.got.values())
+
+
 class Sink:
     """Keeps copies of what it gets; can fail, or wait, at one of its sections."""
 

@@ -389,6 +389,72 @@ class TestStateDicts:
         assert torch.equal(outputs(again), outputs(unet))
         assert load_weights(again.path).card.architecture == "unet"
 
+    @pytest.mark.parametrize("kind", ["pt", "safetensors"])
+    @pytest.mark.parametrize(
+        "start", ["model.", "_orig_mod.", "module._orig_mod.", "net.model.unet."]
+    )
+    def test_with_any_prefix_that_all_names_have(
+        self, unet: Weights, tmp_path: Path, start: str, kind: str
+    ) -> None:
+        state = {start + k: v for k, v in unet.network().state_dict().items()}
+        path = tmp_path / f"x.{kind}"
+        if kind == "pt":
+            self.save(path, {"epoch": 3, "whatever": state, "optimiser": {"lr": 1}})
+        else:
+            save_file({key: value.contiguous() for key, value in state.items()}, path)
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+
+    def test_of_networks_that_were_compiled_in_part(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        state = {
+            k.replace("encoder.", "encoder._orig_mod."): v
+            for k, v in unet.network().state_dict().items()
+        }
+        path = self.save(tmp_path / "x.pt", state)
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+
+    def test_beside_what_belongs_to_a_trainer(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        state = {f"model.{k}": v for k, v in unet.network().state_dict().items()}
+        state["loss.class_weights"] = torch.ones(2)
+        path = self.save(tmp_path / "x.ckpt", {"state_dict": state})
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+
+    def test_without_counters_of_batch_normalisations(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        state = unet.network().state_dict()
+        some = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
+        assert len(some) < len(state)
+        path = self.save(tmp_path / "x.pt", some)
+        again = import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        assert torch.equal(outputs(again), outputs(unet))
+
+    def test_of_two_networks_are_ambiguous(self, unet: Weights, tmp_path: Path) -> None:
+        state = unet.network().state_dict()
+        both = {f"{who}.{k}": v for k, v in state.items() for who in ("ema", "student")}
+        path = self.save(tmp_path / "x.pt", both)
+        said = r"2 such networks, under ema\., student\."
+        with pytest.raises(ValueError, match=said):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+        apart = self.save(tmp_path / "z.pt", {"ema": state, "student": state})
+        with pytest.raises(ValueError, match="several state dicts: ema, student"):
+            import_weights(apart, tmp_path / "y.safetensors", **self.CHOICE)
+
+    def test_of_something_else_show_their_names(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        state = {f"layer{n}.weight": torch.zeros(n, 2) for n in range(1, 7)}
+        path = self.save(tmp_path / "x.pt", state)
+        said = r"file has none; 6 names in the file: layer1.weight \(1, 2\), .*, …"
+        with pytest.raises(ValueError, match=said):
+            import_weights(path, tmp_path / "y.safetensors", **self.CHOICE)
+
     def test_in_safetensors(self, unet: Weights, tmp_path: Path) -> None:
         path = tmp_path / "x.safetensors"
         state = unet.network().state_dict()

@@ -309,3 +309,40 @@ def test_cards_of_impossible_values_are_refused(
     save_file(state, tmp_path / "x.safetensors", {CARD: said})
     with pytest.raises(ValueError, match=r"^x\.safetensors: its card is damaged: "):
         read_weights(tmp_path / "x.safetensors")
+
+
+@pytest.fixture(params=[float("nan"), float("inf"), -float("inf")])
+def ruined(
+    request: pytest.FixtureRequest, network: torch.nn.Module, card: Card, tmp_path: Path
+) -> Path:
+    """A file whose head has one value that is no number."""
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    state["head.weight"].view(-1)[1] = request.param
+    path = tmp_path / "ruined.safetensors"
+    save_weights(path, state, card, half=request.param > 0)
+    return path
+
+
+SAID = r"ruined\.safetensors can't be used: head\.weight holds NaN or infinity"
+
+
+def test_weights_that_are_no_numbers_are_refused_when_they_are_read(
+    ruined: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for read in (read_weights, load_weights):
+        with pytest.raises(ValueError, match=SAID):
+            read(ruined)
+    monkeypatch.setenv("EMSEG_WEIGHTS", str(ruined.parent))
+    with pytest.raises(ValueError, match=SAID):
+        load_weights("ruined")
+    with pytest.raises(ValueError, match=SAID):
+        list_weights(ruined.parent)["ruined"].network()
+
+
+def test_a_file_that_became_good_is_read_again(
+    ruined: Path, network: torch.nn.Module, card: Card
+) -> None:
+    with pytest.raises(ValueError, match=SAID):
+        read_weights(ruined)
+    save_weights(ruined, network.state_dict(), card)
+    assert read_weights(ruined).card.name == "tiny"

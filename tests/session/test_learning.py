@@ -326,6 +326,33 @@ def test_new_weights_are_trained_from_whole_sections(session: Session) -> None:
     assert learning.accept(attempt.name) == session.weights
 
 
+def test_imported_labels_may_lack_sections_and_pixels(session: Session) -> None:
+    """Section 3 is empty, and a strip of all has no label, as CREMI marks it."""
+    learning = session.learning
+    _, codes = drawn()
+    labels = (codes == 2).astype(np.uint64)
+    labels[:, 100:] = 2**64 - 1
+    labels[3] = 0
+    learning.material.draw("truth", Stack(labels, name="truth"), "inside")
+    prospect = learning.material.ask()()
+    assert prospect.learns == "Learns from 5 reviewed sections drawn elsewhere of em."
+    notes: list[str] = []
+    attempt = learning.start()
+    drain(attempt.work, lambda r: notes.extend(getattr(r, "message", "").splitlines()))
+    assert notes[:2] == [
+        "truth: section 3 left out: nothing is labelled there, so all of it is unknown",
+        f"truth: {5 * 28 * 128:,} px without a label left out: they are unknown",
+    ]
+    learning.break_off(attempt.name)
+    learning.new_settings = NewWeightsSettings(
+        architecture="unet", width=2, training=TrainSettings(steps=2, patch=32, batch=1)
+    )
+    found = drain(learning.start(new=True).work)
+    used = found.weights.card.training.settings["corrections"]["em"]
+    sections = {region[0] for part in used.values() for region in part}
+    assert sections == {0, 1, 2, 4, 5}
+
+
 def test_rounds_of_a_project_and_of_no_project_stay_apart(
     session: Session, tmp_path: Path
 ) -> None:

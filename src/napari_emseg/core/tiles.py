@@ -292,6 +292,22 @@ def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]
     return columns.apply(values, 1, columns.span[0])
 
 
+def check_probabilities(values: NDArray[np.float32], where: str = "") -> None:
+    """Check that a network said something: neither NaN nor infinity.
+
+    Raises
+    ------
+    ValueError
+        If it didn't, with `where`.
+    """
+    if not np.isfinite(values).all():
+        msg = (
+            f"the network's result is NaN{where and ' '}{where}: its weights, or the "
+            "grey values, are not what it can compute with"
+        )
+        raise ValueError(msg)
+
+
 def core_of(
     output: NDArray[np.float32], plan: TilePlan, tile: Tile
 ) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Note
-from napari_emseg.core.tiles import TilePlan
+from napari_emseg.core.tiles import TilePlan, check_probabilities
 from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
 from napari_emseg.inference.scope import Scope
@@ -161,6 +161,7 @@ class Engine:
                 left = self._cut([*group, *left], begun)
                 continue
             for task, output in zip(group, outputs, strict=True):
+                check_probabilities(output, _place(task))
                 begun.add(task.whole)
                 yield Piece(task, output)
 
@@ -231,6 +232,15 @@ class Engine:
             f"{why} on {device}: going on with {self.runtime.name} on "
             f"{self.runtime.device}; finished tiles are kept"
         )
+
+
+def _place(task: Task) -> str:
+    """Return where a task is, for a message."""
+    rows, columns = task.tile.core
+    return (
+        f"in section {task.section.z}, rows {rows.start} to {rows.stop - 1}, columns "
+        f"{columns.start} to {columns.stop - 1}"
+    )
 
 
 def _alike(left: deque[Task], most: int) -> list[Task]:

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_emseg.core.symmetry import mean_over_symmetries
-from napari_emseg.core.tiles import TilePlan, core_of, read_tile
+from napari_emseg.core.tiles import (
+    TilePlan,
+    check_probabilities,
+    core_of,
+    read_tile,
+)
 from napari_emseg.models.zoo import Network
 
 
@@ -53,6 +58,7 @@ def predict_windows(
     batch = torch.from_numpy(windows).to(device, memory_format=torch.channels_last)
     probabilities = to_probabilities(inner_logits(network, batch), network)
     found: NDArray[np.float32] = probabilities.cpu().numpy()
+    check_probabilities(found)
     return found
 
 

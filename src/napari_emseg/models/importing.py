@@ -20,11 +20,17 @@ from safetensors import SafetensorError
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Normalisation
-from napari_emseg.models.statedicts import MOST_STATE, read_state_dict
+from napari_emseg.models.statedicts import (
+    MOST_STATE,
+    format_names,
+    read_state_dict,
+    renamed,
+)
 from napari_emseg.models.unpacking import member_of, opened
 from napari_emseg.models.weights import (
     CARD,
     Weights,
+    check_finite,
     check_fit,
     read_weights,
     save_weights,
@@ -77,7 +83,8 @@ def import_weights(
         If it can't be read, or the output can't be written.
     ValueError
         If it is damaged, of another kind or too large to be true, its architecture is
-        unknown, or it doesn't fit the network; the first key that doesn't is named.
+        unknown, it holds NaN, or it doesn't fit the network; the first key that doesn't
+        is named, and names in the file are shown.
     """
     if not path.is_file():
         msg = f"no file at {path}"
@@ -85,12 +92,18 @@ def import_weights(
     found = _read(path)
     card = _card_of(found, output.stem, architecture, config)
     network = build(card.architecture, card.config, holds=_held(found.state))
-    check_fit(found.state, network, path.name)
-    _check_numbers(found.state, path.name)
-    state = {key: value.float() for key, value in found.state.items()}
-    for key, value in network.state_dict().items():
-        if not value.is_floating_point():
-            state[key] = found.state[key].to(value.dtype)
+    own = network.state_dict()
+    given = renamed(found.state, own, path.name)
+    try:
+        check_fit(given, network, path.name)
+    except ValueError as e:
+        msg = f"{e}; {format_names(found.state)}"
+        raise ValueError(msg) from e
+    check_finite(given, path.name)
+    state = {
+        key: given[key].float() if value.is_floating_point() else given[key].to(value)
+        for key, value in own.items()
+    }
     return save_weights(output, state, card, half=_fits_half(state))
 
 
@@ -246,13 +259,6 @@ def _held(state: Mapping[str, Tensor]) -> int:
     shared = (value.untyped_storage() for value in state.values())
     # of two bytes at least, but for counters
     return sum({part.data_ptr(): part.nbytes() for part in shared}.values()) // 2
-
-
-def _check_numbers(state: Mapping[str, Tensor], name: str) -> None:
-    for key, value in state.items():
-        if not bool(value.isfinite().all()):
-            msg = f"{name} is no use: {key} holds values that are no numbers"
-            raise ValueError(msg)
 
 
 def _fits_half(state: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_emseg.core.tiles import TilePlan, core_of, read_tile
+from napari_emseg.core.tiles import (
+    TilePlan,
+    check_probabilities,
+    core_of,
+    read_tile,
+)
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
 
@@ -69,6 +74,7 @@ def region_values(
             device, memory_format=torch.channels_last
         )
         values = core_of(compute(batch)[0].cpu().numpy(), plan, part)
+        check_probabilities(values)
         if out is None:
             size = (area[0].stop - top, area[1].stop - left)
             out = np.zeros((len(values), *size), np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from math import prod
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 CARD = "emseg.card"
 SUFFIX = ".safetensors"
+
+CHECKED = ("F16", "F32", "F64")
+"""Types of numbers that may be NaN, and that numpy has."""
 
 DEFAULT_WEIGHTS = "isbi2012-unet"
 """Bundled weights that are used where none are named, in panels and commands alike."""
@@ -114,7 +117,8 @@ class Weights:
         Raises
         ------
         ValueError
-            If the file doesn't fit its own architecture; the first misfit is named.
+            If the file doesn't fit its own architecture, or holds NaN; the first
+            parameter that is wrong is named.
         """
         import torch
 
@@ -126,6 +130,7 @@ class Weights:
         with _reading(self.path), safe_open(self.path, framework="pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         check_fit(state, network, self.path.name)
+        check_finite(state, self.path.name)
         for key, value in network.state_dict().items():
             if not value.is_floating_point():
                 state[key] = state[key].to(value.dtype)
@@ -148,6 +153,51 @@ def check_fit(state: Mapping[str, Tensor], network: nn.Module, name: str) -> Non
         raise ValueError(msg)
 
 
+def check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Raise a ValueError that names the first parameter with NaN or infinity."""
+    for key, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(_not_finite(name, key))
+
+
+def _not_finite(name: str, key: str) -> str:
+    return (
+        f"{name} can't be used: {key} holds NaN or infinity, from a training that "
+        "diverged or a damaged file"
+    )
+
+
+def check_numbers(path: Path) -> None:
+    """Check that no parameter in a weights file is NaN or infinite.
+
+    Files that were found to be good are not read again until they change.
+
+    Raises
+    ------
+    ValueError
+        With the first parameter that is, or if the file is damaged.
+    OSError
+        If it can't be read.
+    """
+    status = path.stat()
+    _check_numbers(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _check_numbers(path: Path, _changed: int, _size: int) -> None:
+    with _reading(path), safe_open(path, framework="numpy") as file:
+        for key in file.keys():  # noqa: SIM118
+            if file.get_slice(key).get_dtype() not in CHECKED:
+                continue  # such as BF16, which numpy lacks; `Weights.network` looks
+            values = file.get_tensor(key)
+            if values.dtype == np.float16:  # by its bits, which is ten times as quick
+                wrong = (values.view(np.uint16) & 0x7C00) == 0x7C00
+            else:
+                wrong = ~np.isfinite(values)
+            if wrong.any():
+                raise ValueError(_not_finite(path.name, key))
+
+
 def bundled_folder() -> Path:
     """Folder of the weights that come with the package."""
     return Path(str(files("napari_emseg") / "models" / "bundled"))
@@ -165,13 +215,14 @@ def own_folder() -> Path:
 def list_weights(*folders: Path) -> dict[str, Weights]:
     """Return bundled weights, and those of further folders, by name.
 
-    Files that can't be read are left out; `read_weights` says why.
+    Files that can't be read are left out; `read_weights` says why. Only their cards are
+    read; `load_weights` and `Weights.network` look at the numbers.
     """
     found = {}
     for folder in (bundled_folder(), *folders):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
-                found[path.stem] = read_weights(path)
+                found[path.stem] = _read_card(path)
             except (OSError, ValueError):
                 continue
     return found
@@ -226,19 +277,26 @@ def _load(weights: str | Path | Weights) -> Weights:
         msg = f"no weights named {str(weights)!r}; bundled are: {names}"
         msg += f"; your own are: {own}" * bool(own)
         raise ValueError(msg)
+    check_numbers(known[str(weights)].path)
     return known[str(weights)]
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a file's card from its header.
+    """Read a file's card from its header, and look at its numbers.
 
     Raises
     ------
     FileNotFoundError, OSError
         If it can't be read.
     ValueError
-        If it is damaged, or has no card (a foreign file has to be imported).
+        If it is damaged, holds NaN, or has no card (a foreign file has to be imported).
     """
+    weights = _read_card(path)
+    check_numbers(path)
+    return weights
+
+
+def _read_card(path: Path) -> Weights:
     if not path.is_file():
         msg = f"no weights file at {path}"
         raise FileNotFoundError(msg)

@@ -8,7 +8,13 @@ from pathlib import Path
 from napari_emseg.core.atomic import atomic_write
 from napari_emseg.core.paths import path_inside
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.models.weights import SUFFIX, Weights, load_weights, read_weights
+from napari_emseg.models.weights import (
+    SUFFIX,
+    Weights,
+    check_numbers,
+    load_weights,
+    read_weights,
+)
 
 FOLDER = "weights"
 
@@ -22,8 +28,11 @@ def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
     ------
     OSError
         If they can't be copied.
+    ValueError
+        If they hold NaN.
     """
     given = load_weights(weights)
+    check_numbers(given.path)
     folder = path_inside(project, FOLDER)
     for known in shelved(project):
         if known.sha256 == given.sha256:

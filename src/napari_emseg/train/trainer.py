@@ -159,6 +159,9 @@ class Trainer:
             self._step += 1
             self._seconds += perf_counter() - started
             self.stopped = self._stop() and self._step < self.settings.steps
+            if (self._due or self.stopped) and not self._finite:
+                yield self._give_up()
+                break
             if self._due or self.stopped:
                 self._save_after(SAVE_BEFORE_VALIDATION)
                 yield self._measure()
@@ -175,6 +178,12 @@ class Trainer:
         return bool(self._losses) and (
             last or self._step % self.settings.validate_every == 0
         )
+
+    @property
+    def _finite(self) -> bool:
+        """Tell if the weights that may be kept are numbers; the loss may still be."""
+        state = self._candidate.state_dict()
+        return all(bool(value.isfinite().all()) for value in state.values())
 
     def _measure(self) -> EpochDone:
         """Validate the steps since the last time, and keep what was found."""
