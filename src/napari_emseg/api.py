@@ -270,8 +270,9 @@ def finetune(
         reviewed=reviewed,
         invert=settings.invert,
     )
-    for note in known.notes if on_record is not None else ():
-        on_record(Note(note))
+    if on_record is not None:
+        for note in known.notes:
+            on_record(Note(note))
     if output is None:
         stem = file_stem(parent.card.name, "weights")
         output = Path(mkdtemp(prefix="emseg-")) / f"{stem}-tuned.safetensors"
