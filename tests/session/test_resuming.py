@@ -13,13 +13,16 @@ import torch
 from finetuning import drawn, untaught
 from learner import STEPS, sitting
 
+from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.edit import paint as painted
 from napari_emseg.project import Project
 from napari_emseg.session import Session
+from napari_emseg.session.lesson_file import read_lesson, write_lesson
 from napari_emseg.session.lessons import Learnt
 from napari_emseg.session.rounds import BROKEN_OFF, NOTHING_LEFT, lesson_of
+from napari_emseg.train.corrections import TrainingSet
 
 SCRIPT = Path(__file__).with_name("learner.py")
 
@@ -219,3 +222,17 @@ def test_a_candidate_still_waits_for_its_decision(project: Path, parent: Path) -
     assert later.weights == accepted
     leave(later)
     assert sitting(project).weights.sha256 == accepted.sha256
+
+
+def test_what_has_no_label_is_unknown_in_another_sitting_too(tmp_path: Path) -> None:
+    stack, codes = drawn(3)
+    labels = codes.astype(np.int16) - 1
+    labels[1, :40] = -1
+    known = TrainingSet.from_labels(stack, labels, "inside")
+    assert [region.z for region in known.partly] == [1]
+    path = tmp_path / "round.lesson"
+    write_lesson(path, [known], FinetuneSettings(), ("membrane", "inside"))
+    (again,), *_ = read_lesson(path, [stack])
+    assert again.partly == known.partly
+    assert again.incomplete == ()
+    assert again.opinions.fingerprint == known.opinions.fingerprint

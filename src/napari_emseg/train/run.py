@@ -183,18 +183,18 @@ def train_weights(
     device = torch.device(device)
     sources = source_states(images, labels)
     check_shapes(images, labels)
+    read = partial(_examples, images, labels, meaning, invert=invert)
     split, notes = labelled_split(split, labels, meaning)
     yield from map(Note, notes)
-    torch.manual_seed(settings.seed)
-    network = build(architecture, config).to(device)
-    if encoder_weights is not None:
-        load_encoder(network, encoder_weights)
-    read = partial(_examples, images, labels, meaning, invert=invert)
     training, validation = read(split.training), scorable(read(split.validation))
     used = Split(_numbers(training), _numbers(validation), split.held_out)
     yield from _left_out(split, used, images.name)
     if not validation:
         yield Note("no sections to validate on: the last weights are taken")
+    torch.manual_seed(settings.seed)
+    network = build(architecture, config).to(device)
+    if encoder_weights is not None:
+        load_encoder(network, encoder_weights)
     trim = cast("Network", network).geometry.trim
     trainer = Trainer(
         network,
