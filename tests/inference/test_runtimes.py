@@ -178,6 +178,23 @@ class TestTorch:
         assert not torch.is_inference_mode_enabled()
 
     @pytest.mark.parametrize(("factor", "half"), [(1.0, True), (1e6, False)])
+    def test_goes_on_without_onednn_where_that_finds_no_memory(
+        self, batch: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = TorchRuntime(OnePixel(), CPU)(batch)
+        real = TorchRuntime._logits
+
+        def logits(self: TorchRuntime, values: Tensor) -> Tensor:
+            if torch.backends.mkldnn.enabled:
+                msg = "could not create a primitive"
+                raise RuntimeError(msg)
+            return real(self, values)
+
+        monkeypatch.setattr(TorchRuntime, "_logits", logits)
+        found = TorchRuntime(OnePixel(), CPU)(batch)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert torch.backends.mkldnn.enabled
+
     def test_half_precision_that_overflows_is_left(
         self,
         batch: NDArray[np.float32],

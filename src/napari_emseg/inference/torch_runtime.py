@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,6 +18,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from napari_emseg.core.memory import free_ram
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
+
+
+NO_PRIMITIVE = "could not create a primitive"
+"""What oneDNN says when it finds no room for its code; PyTorch's own needs none."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -79,7 +84,13 @@ class TorchRuntime:
             self._device, memory_format=torch.channels_last
         )
         with _threads(self._threads):
-            logits = self._logits(values)
+            try:
+                logits = self._logits(values)
+            except RuntimeError as e:
+                if NO_PRIMITIVE not in str(e):
+                    raise
+                with _without_onednn():
+                    logits = self._logits(values)
             probabilities = to_probabilities(logits, self._network)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
@@ -121,6 +132,16 @@ def _fused(network: nn.Module) -> nn.Module:
                 setattr(block, a, fuse_conv_bn_eval(first, second))
                 setattr(block, b, nn.Identity())
     return network
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Let torch use its own convolutions, which are slower."""
+    with warnings.catch_warnings():
+        # it speaks of Intel's GPUs when the switch is used, whatever there is
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 @contextmanager
