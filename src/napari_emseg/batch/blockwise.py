@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,15 @@ class Fragments:
 
         found = find_block(read, c.shape, area, c.settings.cell_settings)
         c.array(PLACES)[(place, *area)] = found.places
-        c.flush(PLACES, [place], area)
         tables.keep(_fragments_table(c, place, area), _to_table(found))
         return {"unsure": found.unsure}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [
+            *self.context.chunks(PLACES, self.part.places, self.part.area),
+            _fragments_table(self.context, self.part.first, _area(self.part)),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,10 @@ class Join:
         table: tables.Table = {"fragments": cells.fragments, "ids": cells.ids}
         tables.keep(c.table(f"joined-{self.place}"), table)
         return {}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [self.context.table(f"joined-{self.place}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +115,16 @@ class Paint:
             c.settings.cells.threshold,
         )
         c.array(PROFILES)[(place, *area)] = cells
-        c.flush(PROFILES, [place], area)
         there = np.unique(cells)
         tables.keep(_present_table(c, place, area), {"there": there[there > 0]})
         return {}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [
+            *self.context.chunks(PROFILES, self.part.places, self.part.area),
+            _present_table(self.context, self.part.first, _area(self.part)),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +145,10 @@ class Rank:
         there = np.unique(np.concatenate(found))
         tables.keep(c.table(f"ranks-{self.place}"), {"there": there})
         return {"counts": {str(self.place): len(there)}}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [self.context.table(f"ranks-{self.place}")]
 
 
 def _hidden(

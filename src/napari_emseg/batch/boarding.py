@@ -12,6 +12,7 @@ from napari_emseg.batch.forecast import Forecast, forecast, refuse_if_full
 from napari_emseg.batch.job import Job
 from napari_emseg.batch.planning import plan_batch
 from napari_emseg.batch.records import Row, RowChanged, Summary
+from napari_emseg.core.paths import path_inside
 from napari_emseg.core.records import Note, Progress, Provenance, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.writing import saving
@@ -38,6 +39,7 @@ def working(job: Job, copies: Sequence[Copy]) -> Generator[Record, None, Summary
     """
     for copy in copies:
         yield Note(f"{copy.stack.name} is in no file; it is saved as {copy.path}")
+        path_inside(job.out, f"{copy.path.parent.name}/{copy.path.name}")
         copy.path.parent.mkdir(parents=True, exist_ok=True)
         made = copy.stack.metadata.get("emseg")
         yield from saving(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,12 @@ class Profiles:
         """Find and store them."""
         places = range(self.part.first, self.part.stop)
         counts = {str(place): self._find(place) for place in places}
-        self.context.flush(PROFILES, places)
+        worker.require_same(self.context)
         return {"counts": counts}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return self.context.chunks(PROFILES, self.part.places)
 
     def _find(self, place: int) -> int:
         c = self.context

@@ -2,42 +2,98 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+from pathlib import Path
 
-from napari_emseg.batch.job import LEDGER, remember, remembered
+from napari_emseg.batch.finished import FinishedInput, is_finished, read_finished
+from napari_emseg.batch.job import LEDGER, Job, refuse_links, remember, remembered
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row
+from napari_emseg.core.paths import is_link, remove_inside
 
 
-def check(plan: Plan) -> None:
-    """Refuse what would mix, or replace without being told to."""
+def check(plan: Plan) -> dict[int, FinishedInput]:
+    """Refuse what would mix, or replace without being told to; nothing is changed.
+
+    Returns what is finished already, by the numbers of rows.
+
+    Raises
+    ------
+    ValueError
+        If no input can be used, or a batch that is gone on with was another one.
+    FileExistsError
+        If there are results, or an unfinished batch, and neither `resume` nor
+        `overwrite` is set.
+    OSError
+        If something that a batch writes to is a link.
+    """
     job = plan.job
+    refuse_links(job)
     if not any(plan.planned):
         why = "; ".join(_named(row) for row in plan.rows)
         msg = f"none of the inputs can be used: {why}"
         raise ValueError(msg)
-    before, now = remembered(job), plan.memory
-    finals = [f for p in plan.planned if p is not None for f in p.finals(job.out)]
-    there = [path for path in finals if path.exists()]
     if job.overwrite:
-        for path in job.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-        (job.folder / LEDGER).unlink(missing_ok=True)
-    elif before is not None and not job.resume:
+        return {}
+    before = remembered(job)
+    if before is not None and not job.resume:
         msg = (
             f"an unfinished batch is in {job.out}: go on with --resume, or --overwrite"
         )
         raise FileExistsError(msg)
-    elif before is not None and (other := before.differences(now)):
+    if before is not None and (other := before.differences(plan.memory)):
         msg = (
             f"the batch in {job.out} was another one ({'; '.join(other)}); begin anew "
             "with --overwrite, or in another folder"
         )
         raise ValueError(msg)
-    elif before is None and there:
-        msg = f"{there[0]} exists already; replace it with --overwrite"
-        raise FileExistsError(msg)
+    return {} if before is not None else _finished(plan)
+
+
+def _finished(plan: Plan) -> dict[int, FinishedInput]:
+    """Return what no part is left of; refuse other results that are there.
+
+    Of a batch that is gone on with, results that were finished and are damaged by now
+    are made again.
+    """
+    job = plan.job
+    known = read_finished(job.out) if job.resume else {}
+    found: dict[int, FinishedInput] = {}
+    for nth, planned in enumerate(plan.planned):
+        if planned is None:
+            continue
+        finals = planned.finals(job.out)
+        own = known.get(planned.context.given.name)
+        if own is not None and _has_all(own, finals, job):
+            if is_finished(own, job, planned.memory(job), planned.context.sections):
+                found[nth] = own
+            continue
+        there = [path for path in finals if os.path.lexists(path)]
+        if there:
+            msg = f"{there[0]} exists already; replace it with --overwrite"
+            raise FileExistsError(msg)
+    return found
+
+
+def _has_all(own: FinishedInput, finals: list[Path], job: Job) -> bool:
+    """Tell if an input was finished with all results that are wanted now."""
+    wanted = {path.name for path in finals}
+    if own.state != "done" or own.made is None or not wanted <= set(own.outputs):
+        return False
+    if job.settings.table and not any(n.endswith(".csv") for n in own.outputs):
+        return False
+    return all(any(f"-{e}." in n for n in own.outputs) for e in job.settings.export)
+
+
+def clear(plan: Plan) -> None:
+    """Remove what is unfinished in the folder of results, if that is to be replaced."""
+    job = plan.job
+    if not job.overwrite:
+        return
+    for path in job.folder.iterdir():
+        if path.is_dir() and not is_link(path):
+            remove_inside(job.folder, path.name)
+    remove_inside(job.folder, LEDGER)
 
 
 def _named(row: Row) -> str:

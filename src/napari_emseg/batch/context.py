@@ -12,10 +12,10 @@ import zarr
 from napari_emseg.batch.grid import Area, fits
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
-from napari_emseg.core.atomic import sync
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.core.windows import HUGE_PIXELS
+from napari_emseg.io.fingerprint import SourceState
 from napari_emseg.io.zarr_sink import CHUNK
 
 PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
@@ -44,6 +44,8 @@ class Context:
         Places among them that are left empty.
     invert, whole_range
         What was found out about grey values once, for all parts.
+    seen
+        Some of the input's files when the batch began.
     """
 
     given: Input
@@ -57,6 +59,7 @@ class Context:
     invert: bool = False
     whole_range: GreyRange | None = None
     origin_nm: Origin = NOWHERE
+    seen: SourceState | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -90,25 +93,24 @@ class Context:
         there = sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
         return [zarr.open_array(folder / str(n), mode="r+") for n in there]
 
-    def flush(self, name: str, places: Iterable[int], area: Area | None = None) -> None:
-        """Make sure that what was written of some sections, or a block, is on the disk.
+    def chunks(
+        self, name: str, places: Iterable[int], area: Area | None = None, level: int = 0
+    ) -> list[Path]:
+        """Return the files of some sections, or of a block; what is all 0 is no file.
 
-        Without an area all scale levels are meant, with one only the first.
+        Without an area all scale levels are meant.
         """
         folder = self.path(name)
         roots = [folder]
         if (folder / "0").exists():
-            roots = [folder / "0"] if area is not None else list(folder.glob("[0-9]*"))
-        for root in roots:
-            for place in places:
-                section = root / "c" / str(place)
-                if area is None:
-                    files = [p for p in section.rglob("*") if p.is_file()]
-                else:
-                    files = [section / str(y) / str(x) for y, x in _chunks(area)]
-                for file in files:
-                    if file.exists():  # what is all 0 is no file
-                        sync(file)
+            one = [folder / str(level)]
+            roots = sorted(folder.glob("[0-9]*")) if area is None else one
+        sections = [root / "c" / str(place) for root in roots for place in places]
+        if area is None:
+            return [p for s in sections for p in sorted(s.rglob("*")) if p.is_file()]
+        blocks = ((str(y), str(x)) for y, x in _chunks(area))
+        files = (section.joinpath(*b) for b in blocks for section in sections)
+        return [file for file in files if file.exists()]
 
     def table(self, name: str) -> Path:
         """Return the file of a table."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from napari_emseg.batch.checking import check, note
+from napari_emseg.batch.checking import check, clear, note
 from napari_emseg.batch.cluster import Cluster, Done
 from napari_emseg.batch.course import Course
 from napari_emseg.batch.errors import FULL, kills, stop_if_hopeless, told
+from napari_emseg.batch.finished import FinishedInput, finished_input
 from napari_emseg.batch.forecast import forecast, refuse_if_full
-from napari_emseg.batch.job import LEDGER, Job, hold
-from napari_emseg.batch.ledger import Ledger
+from napari_emseg.batch.job import LEDGER, Job, clear_folder, hold
+from napari_emseg.batch.ledger import SUM, Facts, Ledger, checksum
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
-from napari_emseg.batch.report import write_report
+from napari_emseg.batch.report import pages_of, write_report
 from napari_emseg.batch.tasks import Failure, Outcome, Stages, Task
 from napari_emseg.batch.way import all_stages
 from napari_emseg.core.records import Note, Record
@@ -59,16 +59,32 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         held = hold(job)
         stack.callback(held.release)
         plan = plan_batch(job)
-        check(plan)
+        finished = check(plan)
+        if len(finished) == len(plan.planned):
+            return (yield from _nothing_left(plan, finished))
         refuse_if_full(forecast(plan), job.out)
+        clear(plan)
         try:
             ledger = stack.enter_context(Ledger(job.folder / LEDGER))
             cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
             note(plan)
-            return (yield from _Run(plan, ledger, cluster).all())
+            return (yield from _Run(plan, ledger, cluster, finished).all())
         except OSError as e:
             stop_if_hopeless(e)
             raise
+
+
+def _nothing_left(
+    plan: Plan, finished: Mapping[int, FinishedInput]
+) -> Generator[Record, None, Summary]:
+    """Say that a batch was finished before; remove what a kill may have left of it."""
+    job = plan.job
+    clear_folder(job)
+    rows = tuple(finished[nth].row(job.out) for nth in range(len(plan.rows)))
+    for nth, row in enumerate(rows):
+        yield RowChanged(nth, row)
+    yield Note(f"nothing left to do: all inputs are finished in {job.out}")
+    return Summary(rows, 0.0, 0, 0, pages_of(job.out))
 
 
 @dataclass
@@ -86,13 +102,22 @@ class _Running:
 class _Run:
     """A run of a plan on a cluster."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        cluster: Cluster,
+        finished: Mapping[int, FinishedInput],
+    ) -> None:
         self._plan = plan
         self._job: Job = plan.job
         self._ledger = ledger
         self._cluster = cluster
         self._rows = list(plan.rows)
-        self._waiting = deque(n for n, p in enumerate(plan.planned) if p is not None)
+        for nth, known in finished.items():
+            self._rows[nth] = known.row(plan.job.out)
+        there = [n for n, p in enumerate(plan.planned) if p is not None]
+        self._waiting = deque(n for n in there if n not in finished)
         self._running: list[_Running] = []
         self._ready: deque[tuple[_Running, Task]] = deque()
         self._out: dict[str, tuple[_Running, Task, int]] = {}
@@ -116,10 +141,20 @@ class _Run:
         seconds = perf_counter() - self._start
         rows = tuple(self._rows)
         summary = Summary(rows, seconds, self._tasks, self._reused)
-        pages = write_report(summary, self._job.out)
+        pages = write_report(summary, self._job.out, self._known())
         if summary.ok:
-            shutil.rmtree(self._job.folder, ignore_errors=True)
+            clear_folder(self._job)
         return replace(summary, pages=pages)
+
+    def _known(self) -> list[FinishedInput]:
+        """Return what later batches know of these rows."""
+        planned = zip(self._rows, self._plan.planned, strict=True)
+        return [
+            finished_input(row, None, None)
+            if p is None
+            else finished_input(row, p.memory(self._job), p.context.sections)
+            for row, p in planned
+        ]
 
     def _begin(self) -> Generator[Record, None, None]:
         """Begin with the next input if those under way don't keep workers busy."""
@@ -130,7 +165,8 @@ class _Run:
                 continue
             course = planned.course(self._job, self._ledger)
             clock = Clock(course.context)
-            stages = all_stages(course, self._job, self._ledger)
+            change = planned.describe_change
+            stages = all_stages(course, self._job, self._ledger, change)
             running = _Running(nth, course, stages, clock)
             self._running.append(running)
             yield self._changed(running)
@@ -155,10 +191,19 @@ class _Run:
                     raise
                 yield from self._ended(running, str(e))
                 return
+            except (KeyError, TypeError, AttributeError) as e:
+                # facts that no part has found out
+                path = self._job.folder / LEDGER
+                msg = f"{path} is damaged ({e!r}); begin anew with --overwrite"
+                raise ValueError(msg) from e
             running.tasks, running.outcomes = tasks, {}
             for task in tasks:
                 known = self._ledger.facts(task.stamp)
                 if known is not None and not known.get("failed"):
+                    yield BatchWaiting()  # looking takes time, and may be cancelled
+                    if not _is_whole(task, known):
+                        self._ready.append((running, task))
+                        continue
                     self._reused += 1
                     running.outcomes[task.stamp] = known
                     running.clock.count(task, now=False)
@@ -237,3 +282,13 @@ class _Run:
             seconds_left=running.clock.left,
         )
         return RowChanged(running.nth, self._rows[running.nth])
+
+
+def _is_whole(task: Task, known: Facts) -> bool:
+    """Tell if the files of a part are what they were when it was done."""
+    if SUM not in known:  # of an older version
+        return True
+    try:
+        return bool(known[SUM] == checksum(task.work.files()))
+    except OSError:
+        return False

@@ -50,8 +50,11 @@ class Write:
             if hand is not None:
                 cells = hand.keep_locked(cells.astype(np.uint32), c.sections[place])
             fill(levels, place, cells, ids=True)
-        c.flush(CELLS, range(self.part.first, self.part.stop), area)
         return {}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return self.context.chunks(CELLS, self.part.places, self.part.area)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,12 @@ class Shrink:
         here[place, rows, columns] = small
         return {}
 
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return self.context.chunks(
+            self.name, self.part.places, self.part.area, self.level
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Export:
@@ -109,3 +118,7 @@ class Export:
             )
         )
         return {"path": str(target)}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return []

@@ -36,6 +36,11 @@ class Part:
         return slice(top, bottom), slice(left, right)
 
     @property
+    def places(self) -> range:
+        """Its sections of the result."""
+        return range(self.first, self.stop)
+
+    @property
     def words(self) -> str:
         """For people."""
         if self.corners is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,12 +158,18 @@ def _paths(word: str) -> list[str]:
 
 
 def _stem(path: str) -> str:
+    if "://" not in path and Path(path).name in ("", ".", ".."):
+        path = str(Path(path).resolve())
     name = path.rstrip("/").replace("\\", "/").rpartition("/")[2]
     for ending in (".ome.tiff", ".ome.tif", ".ome.zarr", ".nii.gz"):
         if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    stem = name.rpartition(".")[0] if "." in name.strip(".") else name
-    return stem or "input"
+            return _plain(name[: -len(ending)])
+    return _plain(name.rpartition(".")[0] if "." in name.strip(".") else name)
+
+
+def _plain(stem: str) -> str:
+    """Return a name that may be that of a folder on every system."""
+    return re.sub(r"[\x00-\x1f\x7f:]+", "_", stem).rstrip(". ") or "input"
 
 
 def free_name(stem: str, taken: set[str]) -> str:

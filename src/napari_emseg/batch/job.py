@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_emseg import __version__
 from napari_emseg.batch.inputs import Input
+from napari_emseg.batch.ledger import first_fault
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import Where
-from napari_emseg.core.atomic import write_whole
-from napari_emseg.core.lock import Hold
+from napari_emseg.core.atomic import remove_tree, write_whole
+from napari_emseg.core.lock import LOCK, WHO, Hold
+from napari_emseg.core.paths import (
+    UnsafePathError,
+    is_link,
+    path_inside,
+    read_bounded,
+)
 from napari_emseg.models.weights import Weights
+
+MOST_BYTES = 2**26
+"""Of `batch.json`; an input takes about 100."""
 
 FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 
@@ -93,15 +105,49 @@ def remembered(job: Job) -> Memory | None:
     ------
     OSError
         If it can't be read.
+    ValueError
+        If it holds what no batch has written.
     """
-    path = job.folder / MEMORY
-    return Memory.model_validate_json(path.read_bytes()) if path.exists() else None
+    path = path_inside(job.folder, MEMORY)
+    if not path.exists():
+        return None
+    try:
+        return Memory.model_validate_json(read_bounded(path, MOST_BYTES))
+    except ValidationError as e:
+        msg = f"{path} is damaged ({first_fault(e)}); begin anew with --overwrite"
+        raise ValueError(msg) from e
 
 
 def remember(job: Job, memory: Memory) -> None:
     """Write `batch.json`."""
     text = json.dumps(memory.model_dump(mode="json"), indent=1)
     write_whole(job.folder / MEMORY, f"{text}\n".encode())
+
+
+def clear_folder(job: Job) -> None:
+    """Remove what a batch that is finished was made with.
+
+    The memory goes before the ledger, so what a kill leaves of it is either whole or
+    known to be finished.
+    """
+    for path in sorted(job.folder.iterdir()):
+        if path.name not in (MEMORY, LEDGER, LOCK, WHO):
+            remove_tree(path)
+    for name in (MEMORY, LEDGER, WHO, LOCK):
+        with suppress(OSError):  # Windows keeps the lock as long as it is held
+            (job.folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        job.folder.rmdir()
+
+
+def refuse_links(job: Job) -> None:
+    """Raise UnsafePathError if anything that a batch writes to leads elsewhere."""
+    for folder, folders, names in os.walk(job.folder):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if is_link(path):
+                msg = f"{path} is a link, and links aren't followed: remove it"
+                raise UnsafePathError(msg)
 
 
 def hold(job: Job) -> Hold:
@@ -112,14 +158,19 @@ def hold(job: Job) -> Hold:
     BlockingIOError
         If another batch has it.
     OSError
-        If the folder can't be made or written to.
+        If the folder can't be made or written to, or is a link.
     """
     try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        path_inside(job.out, FOLDER)
+        path_inside(job.folder, LOCK)
         job.folder.mkdir(parents=True, exist_ok=True)
         return Hold(job.folder)
     except BlockingIOError as e:
         msg = f"{job.out}: another batch writes to it ({e})"
         raise BlockingIOError(msg) from e
+    except UnsafePathError:
+        raise
     except OSError as e:
         why = e.strerror or str(e)
         msg = f"{job.out} can't be written to ({why}): choose another folder of results"

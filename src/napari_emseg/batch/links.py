@@ -57,6 +57,10 @@ class Neighbours:
             shifts.append(list(overlap.shift))
         return {"shifts": shifts}
 
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [_name(self.context, *pair) for pair in pairwise(self.places)]
+
 
 @dataclass(frozen=True, slots=True)
 class Farther:
@@ -77,6 +81,10 @@ class Farther:
             overlap = _overlap(self.context, before, after, (rows, columns))
             _keep(self.context, before, after, overlap)
         return {}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [_name(self.context, a, b) for a, b, _, _ in self.pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,10 @@ class Ids:
         ids += wide(self.first_id - 1)
         _replace(self.context.path(IDS), ids)
         return {"cells": cells, "dtype": np.dtype(wide).name}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [self.context.path(IDS)]
 
     def _linked(self) -> NDArray[np.uint32]:
         c = self.context

@@ -59,6 +59,10 @@ class Measure:
         tables.keep(_table(self.context, self.part), table)
         return {}
 
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return [_table(self.context, self.part)]
+
     def _areas(self) -> list[Area]:
         if self.part.area is not None:
             return [self.part.area]
@@ -124,6 +128,10 @@ class Tabulate:
             overwrite=True,
         )
         return {"path": self.target}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return []
 
     def _rows(
         self,

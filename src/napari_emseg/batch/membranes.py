@@ -40,7 +40,13 @@ class Look:
         section = reader.open(c.sections[self.place])
         grey = section.grey
         facts = {"low": grey.low, "high": grey.high, "blank": section.blank}
-        return {**facts, "empty": self._store_padding(section)}
+        facts["empty"] = self._store_padding(section)
+        worker.require_same(c)
+        return facts
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return self.context.chunks(EMPTY, [self.place])
 
     def _store_padding(self, section: Section) -> bool:
         if section.empty is None:
@@ -50,7 +56,6 @@ class Look:
             mask = section.empty(area)
             some |= bool(mask.any())
             out[(self.place, *area)] = mask
-        self.context.flush(EMPTY, [self.place])
         return some
 
 
@@ -87,9 +92,13 @@ class Membranes:
             if not left:
                 break
             worker.open_anew()
-        c.flush(MEMBRANES, places, part.area)
+        worker.require_same(c)
         words = {str(place): why for place, why in failed.items()}
         return {"failed": words, "blank": sorted(blank)}
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return self.context.chunks(MEMBRANES, self.part.places, self.part.area)
 
     def _predict(self, places: list[int]) -> tuple[dict[int, str], list[int]]:
         c = self.context

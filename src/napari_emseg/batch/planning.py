@@ -22,9 +22,16 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference.limits import choose_limits
 from napari_emseg.inference.predictor import provenance
 from napari_emseg.inference.scope import scope_of
+from napari_emseg.io.fingerprint import (
+    FEW_FILES,
+    SourceState,
+    describe_change,
+    source_state,
+)
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 
@@ -38,12 +45,35 @@ class Planned:
     provenance: Provenance
     fingerprint: str
     first_id: int
+    state: SourceState | None = None
 
     def course(self, job: Job, ledger: Ledger) -> Course:
         """Return the way of this input."""
         first = stamp(self.fingerprint, self.context.sections, facts_of(job))
         base = newest(self.context, job.out, ledger, first)
         return Course(self.context, ledger, base, self.provenance, self.first_id)
+
+    def memory(self, job: Job) -> Memory:
+        """By what results of this input are known again."""
+        name = self.context.given.name
+        return memory_of(job, {name: self.fingerprint})
+
+    def describe_change(self) -> str:
+        """Say what has become of the input since it was planned; empty if nothing.
+
+        It is opened and looked at anew.
+        """
+        words = ""
+        if self.state is not None:
+            words = describe_change(self.stack, self.state)
+        if words:
+            return words
+        try:
+            now = open_input(self.context.given).fingerprint
+        except (OSError, ValueError) as e:
+            return str(e)
+        name = self.context.given.name
+        return "" if now == self.fingerprint else f"{name} has changed meanwhile"
 
     def finals(self, out: Path) -> list[Path]:
         """Return where its results will be."""
@@ -64,16 +94,18 @@ class Plan:
     @property
     def memory(self) -> Memory:
         """By what a later run knows that it may go on."""
-        weights = self.job.weights
-        return Memory(
-            weights=None if weights is None else weights.sha256,
-            settings=facts_of(self.job),
-            inputs={
-                p.context.given.name: p.fingerprint
-                for p in self.planned
-                if p is not None
-            },
-        )
+        there = (p for p in self.planned if p is not None)
+        return memory_of(self.job, {p.context.given.name: p.fingerprint for p in there})
+
+
+def memory_of(job: Job, inputs: dict[str, str]) -> Memory:
+    """Return by what results of inputs are known again; `inputs` are fingerprints."""
+    weights = job.weights
+    return Memory(
+        weights=None if weights is None else weights.sha256,
+        settings=facts_of(job),
+        inputs=inputs,
+    )
 
 
 def facts_of(job: Job) -> dict[str, object]:
@@ -109,9 +141,9 @@ def plan_batch(job: Job, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
         Opened(there[given.name], None, "") if given.name in there else _opened(given)
         for given in job.inputs
     ]
-    first = next((o.stack for o in opened if isinstance(o, Opened)), None)
-    if first is not None:
-        job = replace(job, settings=_settled(job, first))
+    stacks = [o.stack for o in opened if isinstance(o, Opened)]
+    if stacks:
+        job = replace(job, settings=_settled(job, stacks))
     rows, planned = [], []
     for given, found in zip(job.inputs, opened, strict=True):
         row, plan = _row(job, given, found)
@@ -157,6 +189,7 @@ def _planned(job: Job, given: Input, found: Opened) -> Planned:
         voxel_size_nm=stack.voxel_size_nm,
         origin_nm=stack.corner_nm(sections[0], 0, 0),
         excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
+        seen=source_state(stack, most=FEW_FILES),
     )
     if hand is not None and hand.locked and not context.whole:
         msg = (
@@ -171,7 +204,8 @@ def _planned(job: Job, given: Input, found: Opened) -> Planned:
         scope_of(stack, weights.card, job.settings.predict)
         made = provenance(stack, weights, job.settings.predict)
     first_id = 1 if hand is None else hand.first_id
-    return Planned(context, stack, made, found.fingerprint, first_id)
+    state = source_state(stack)
+    return Planned(context, stack, made, found.fingerprint, first_id, state)
 
 
 def _made_by_us(stack: Stack) -> Provenance:
@@ -196,7 +230,7 @@ def _made_by_us(stack: Stack) -> Provenance:
     raise ValueError(msg)
 
 
-def _settled(job: Job, stack: Stack) -> BatchSettings:
+def _settled(job: Job, stacks: list[Stack]) -> BatchSettings:
     """Fix what a run would choose by the free memory, or by the weights."""
     settings, weights = job.settings, job.weights
     if weights is None:
@@ -208,16 +242,23 @@ def _settled(job: Job, stack: Stack) -> BatchSettings:
     if predict.tile is None:
         # a batch that goes on keeps its tile, however much memory is free by now
         before = remembered(job) if job.resume else None
-        tile = None if before is None else before.settings["predict"]["tile"]
-        tile = tile or _tile(stack, weights, predict)
+        tile = None if before is None else _tile_before(before)
+        tile = tile or max(_tile(stack, weights, predict) for stack in stacks)
         predict = predict.model_copy(update={"tile": tile})
     if predict.threads is None:
         predict = predict.model_copy(update={"threads": job.where.threads})
     return settings.model_copy(update={"cells": cells, "predict": predict})
 
 
-def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int | None:
-    """Return the side of a window, the same for all parts and for later runs."""
+def _tile_before(memory: Memory) -> int | None:
+    """Return the tile of a batch that is gone on with, if it remembers one."""
+    predict = memory.settings.get("predict")
+    tile = predict.get("tile") if isinstance(predict, dict) else None
+    return tile if isinstance(tile, int) else None
+
+
+def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int:
+    """Return the side of a window of a stack, for all parts and for later runs."""
     part = weights.at(settings.depth, settings.heads)
     card = part.card
     geometry, per_pixel = card.geometry, card.bytes_per_pixel
@@ -229,4 +270,6 @@ def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int | No
     limits = choose_limits(
         scope, geometry, settings, bytes_per_pixel=per_pixel, free=free_ram(), gpu=gpu
     )
-    return limits.tile or max(limits.plan(scope, geometry).window_shape)
+    side = limits.tile or max(limits.plan(scope, geometry).window_shape)
+    # a picture may be smaller than any tile
+    return max(side, TilePlan.smallest_tile(geometry))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from napari_emseg.batch import worker
 from napari_emseg.batch.context import Context
@@ -36,8 +37,13 @@ class Prepare:
         if c.weights is not None:
             card = worker.weights(c.weights).card
             notes += zoom_of(stack, card, rescale=c.settings.predict.rescale)[1]
+        worker.require_same(c)
         return {
             "invert": invert,
             "range": None if grey is None else [grey.low, grey.high],
             "notes": notes,
         }
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return []

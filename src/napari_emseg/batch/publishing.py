@@ -9,7 +9,7 @@ from napari_emseg.batch.context import CELLS, MEMBRANES, Context
 from napari_emseg.batch.course import Course
 from napari_emseg.batch.finishing import Export
 from napari_emseg.batch.job import Job
-from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.batch.ledger import SUM, Facts, Ledger, stamp, sum_of
 from napari_emseg.batch.stores import note_failures
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
@@ -34,17 +34,29 @@ def newest(context: Context, out: Path, ledger: Ledger, first: str) -> str:
     """Return the stamp by which parts of an input count as done.
 
     What was finished with errors goes back to where it can be mended. If results are
-    gone that were made once, everything is done anew.
+    gone or damaged that were made once, or the input changed while they were made,
+    everything is done anew.
     """
     nth = 0
     while True:
         base = first if nth == 0 else stamp(first, nth)
-        if stamp(base, "published") in ledger:
-            if all(final_name(context, out, n).exists() for n in results(context)):
+        published = ledger.facts(stamp(base, "published"))
+        if stamp(base, "changed") in ledger:
+            pass  # parts were made of an input that changed meanwhile
+        elif published is not None:
+            finals = [final_name(context, out, n) for n in results(context)]
+            if _are_whole(finals, published):
                 return base
         elif all(_is_there(context, out, ledger, base, n) for n in results(context)):
             return base
         nth += 1
+
+
+def _are_whole(finals: list[Path], published: Facts) -> bool:
+    """Tell if results are there as they were published."""
+    if not all(path.exists() for path in finals):
+        return False
+    return published.get(SUM) in (None, sum_of(finals))
 
 
 def _is_there(
@@ -106,10 +118,13 @@ def were_published(course: Course, job: Job, ledger: Ledger) -> list[Path] | Non
     return [final_name(course.context, job.out, n) for n in course.found.results]
 
 
-def note_published(course: Course, ledger: Ledger) -> None:
+def note_published(course: Course, ledger: Ledger, out: Path) -> None:
     """Record that an input is done, and remove what it was made with."""
-    ledger.record(stamp(course.base, "published"), {"cells": course.found.cells})
-    shutil.rmtree(course.context.folder, ignore_errors=True)
+    context = course.context
+    finals = [final_name(context, out, name) for name in results(context)]
+    facts = {"cells": course.found.cells, SUM: sum_of(finals)}
+    ledger.record(stamp(course.base, "published"), facts)
+    shutil.rmtree(context.folder, ignore_errors=True)
 
 
 def _publish(source: Path, target: Path) -> None:

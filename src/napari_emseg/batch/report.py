@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -13,6 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_emseg.batch.finished import (
+    FinishedInput,
+    merge_finished,
+    read_finished,
+    write_finished,
+)
 from napari_emseg.batch.records import Row, Summary
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.io import open_stack
@@ -43,15 +51,34 @@ STYLE = (
 )
 
 
-def write_report(summary: Summary, out: Path) -> tuple[Path, ...]:
+def pages_of(out: Path) -> tuple[Path, ...]:
+    """Return where the summary of a folder of results is."""
+    return out / CSV, out / HTML
+
+
+def write_report(
+    summary: Summary, out: Path, known: Sequence[FinishedInput]
+) -> tuple[Path, ...]:
     """Write both into the folder of results; return their paths.
+
+    Rows of batches before stay, as long as their results do.
+
+    Parameters
+    ----------
+    known
+        What later batches know of the rows.
 
     Raises
     ------
     OSError
         If they can't be written.
     """
-    pages = out / CSV, out / HTML
+    together = merge_finished(read_finished(out), known, out)
+    rows = {row.name: row for row in summary.rows}
+    merged = tuple(rows.get(each.name) or each.row(out) for each in together)
+    summary = replace(summary, rows=merged)
+    write_finished(out, together)
+    pages = pages_of(out)
     write_whole(pages[0], _csv(summary).encode())
     write_whole(pages[1], _html(summary).encode())
     return pages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from napari_emseg.batch.context import (
     Context,
 )
 from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.core.atomic import remove_tree
 from napari_emseg.core.records import Provenance
 from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, pyramid
 
@@ -74,12 +75,24 @@ def note_failures(path: Path, warnings: tuple[str, ...]) -> None:
 
 def _is_made(context: Context, ledger: Ledger, base: str, name: str) -> bool:
     path = context.path(name)
-    if path.exists():
-        if stamp(base, "made", name) in ledger:
+    if os.path.lexists(path):
+        if stamp(base, "made", name) in ledger and _opens(context, name):
             return True
-        shutil.rmtree(path)
+        remove_tree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return False
+
+
+def _opens(context: Context, name: str) -> bool:
+    """Tell if the notes of an array are whole; its chunks are looked at by parts."""
+    try:
+        context.array(name)
+        if (context.path(name) / "0").exists():
+            context.levels(name)
+            zarr.open_group(context.path(name), mode="r")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _chunks(context: Context) -> tuple[int, int, int]:

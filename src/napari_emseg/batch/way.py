@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from napari_emseg.batch.course import Course
 from napari_emseg.batch.job import Job
-from napari_emseg.batch.ledger import Ledger
+from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.batch.measuring import tabulated
 from napari_emseg.batch.publishing import (
     export_tasks,
@@ -15,12 +18,24 @@ from napari_emseg.batch.publishing import (
 from napari_emseg.batch.tasks import Failure, Stages
 
 
-def all_stages(course: Course, job: Job, ledger: Ledger) -> Stages:
-    """Yield the stages of an input, and then those of what is made of its results."""
+def all_stages(
+    course: Course, job: Job, ledger: Ledger, describe_change: Callable[[], str]
+) -> Stages:
+    """Yield the stages of an input, and then those of what is made of its results.
+
+    Parameters
+    ----------
+    describe_change
+        Says what has become of the input's files; empty if nothing.
+    """
     found = course.found
     places = were_published(course, job, ledger)
     if places is None:
         yield from course.stages()
+        if change := describe_change():
+            found.failures.append(f"{change}: the result is incomplete")
+            if Path(course.context.given.path).exists():
+                ledger.record(stamp(course.base, "changed"), {})
         places = publish_all(course, job)
     table = yield from tabulated(course, places, job)
     tasks = export_tasks(course, places, job)
@@ -32,4 +47,4 @@ def all_stages(course: Course, job: Job, ledger: Ledger) -> Stages:
         else:
             found.results.append(outcome["path"])
     if not found.failures:
-        note_published(course, ledger)
+        note_published(course, ledger, job.out)

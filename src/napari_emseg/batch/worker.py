@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock
 
 from napari_emseg import __version__
-from napari_emseg.batch.context import WeightsRef
+from napari_emseg.batch.context import Context, WeightsRef
 from napari_emseg.batch.hand import Opened, open_input
 from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.ledger import SUM, Facts, checksum
+from napari_emseg.core.atomic import sync
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.io.fingerprint import (
+    FEW_FILES,
+    SourceChangedError,
+    describe_change,
+    source_state,
+)
 from napari_emseg.models.weights import Weights, load_weights
 
 if TYPE_CHECKING:
@@ -39,9 +46,12 @@ class Work(Protocol):
     def run(self) -> Facts:
         """Do it; results go to files, what was found out is returned."""
 
+    def files(self) -> list[Path]:
+        """Return the files that it has written, but for final results."""
+
 
 def perform(work: Work, version: str) -> Facts:
-    """Do a part of the work on a worker.
+    """Do a part of the work on a worker; what it wrote is on the disk then.
 
     Raises
     ------
@@ -54,7 +64,11 @@ def perform(work: Work, version: str) -> Facts:
             f"{version}; install the same version everywhere"
         )
         raise OtherVersion(msg)
-    return work.run()
+    facts = work.run()
+    files = work.files()
+    for file in files:
+        sync(file)
+    return {**facts, SUM: checksum(files)}
 
 
 @contextmanager
@@ -88,6 +102,28 @@ def opened(given: Input) -> Opened:
     """Open an input; the last few stay open."""
     with _LOADING:
         return _opened(given)
+
+
+def require_same(context: Context) -> None:
+    """Raise SourceChangedError if the input isn't what it was when the batch began.
+
+    Of one that is gone what was read is right, and what wasn't is noticed elsewhere.
+
+    Raises
+    ------
+    SourceChangedError
+        So nothing is made of old and new sections together.
+    """
+    if context.seen is None:
+        return
+    try:
+        stack = opened(context.given).stack
+    except (OSError, ValueError):
+        return
+    now = source_state(stack, most=FEW_FILES)
+    if now is not None and now.files and now != context.seen:
+        msg = describe_change(stack, context.seen, most=FEW_FILES)
+        raise SourceChangedError(msg)
 
 
 @lru_cache(maxsize=4)

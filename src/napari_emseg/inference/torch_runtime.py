@@ -19,7 +19,6 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
 
-
 NO_PRIMITIVE = "could not create a primitive"
 """What oneDNN says when it finds no room for its code; PyTorch's own needs none."""
 
