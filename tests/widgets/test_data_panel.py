@@ -170,6 +170,22 @@ def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
     assert not choice.isVisibleTo(window.data)
 
 
+def test_planes_of_colour_may_be_the_sections(open_window, tmp_path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
+    notes = {"metadata": None, "software": False, "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", **notes)
+    window = open_window()
+    window.data.open_path(str(tmp_path / "a.tif"))
+    choice = window.data.choice
+    window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=120_000)
+    choice.choices.setCurrentIndex(choice.choices.findData("z"))
+    assert choice.choices.currentText() == "z: they are the sections"
+    window.click(choice.chosen)
+    window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
+    stack = window.desk.session.source.stack
+    np.testing.assert_array_equal(stack.data[:], values)
+
+
 def test_a_pyramid_is_used_at_full_resolution(open_window) -> None:
     levels = [np.zeros((2, 64, 64), np.uint8), np.zeros((2, 32, 32), np.uint8)]
     window = open_window(Image(levels, name="pyramid"))

@@ -100,7 +100,11 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
         return values.astype(np.uint8)
     if values.dtype.kind == "f":
         return values.astype(np.float32)
-    return values.astype(np.int32) if values.dtype == np.int64 else values
+    if values.dtype == np.int64:
+        whole = np.iinfo(np.int32)
+        fits = values.min() >= whole.min and values.max() <= whole.max
+        return values.astype(np.int32 if fits else np.float32)
+    return values
 
 
 def _describe(
