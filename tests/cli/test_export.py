@@ -45,6 +45,7 @@ def test_ids_too_large_exit_2_and_name_the_choices(emseg, tmp_path):
     done = emseg("export", "c.tif", "c.mrc")
     assert done.code == 2
     assert "ids renumber" in done.err
+    assert "--ids renumber or --ids float" in done.err
     assert not Path("c.mrc").exists()
     assert emseg("export", "c.tif", "c.mrc", "--ids", "renumber").code == 0
     assert open_stack("c.mrc").data[:].tolist() == [[[0, 1]]]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_emseg.io import Ids, OutputFormat, open_sink, open_stack, save_stack
+from napari_emseg.io.errors import IdsDontFitError
 
 narrow = pytest.mark.parametrize("format", ["fiji", "mrc"])
 NAMES: dict[str, str] = {"fiji": "a.tif", "mrc": "a.mrc"}
@@ -131,9 +132,11 @@ def test_a_sink_that_is_filled_keeps_what_does_not_fit(
             sink.write(1, values[1])
             sink.write(0, values[0])
 
-    with pytest.raises(ValueError, match=r"They are whole in .*emseg export"):
+    with pytest.raises(IdsDontFitError, match="They are whole in") as info:
         fill()
     kept = tmp_path / f"{path.name}.ids.tif"
+    assert info.value.choices == ("renumber", "float")
+    assert info.value.kept == (kept, path, format)
     assert [p.name for p in tmp_path.iterdir()] == [kept.name]
     np.testing.assert_array_equal(open_stack(kept).data[:], values)
     save_stack(path, open_stack(kept), format=format, ids="renumber")

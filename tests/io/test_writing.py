@@ -36,7 +36,7 @@ def test_existing_output_is_refused(
     tmp_path: Path, stack: np.ndarray, name: str
 ) -> None:
     save_stack(tmp_path / name, stack)
-    with pytest.raises(FileExistsError, match=r"exists already.*--overwrite"):
+    with pytest.raises(FileExistsError, match="exists already"):
         save_stack(tmp_path / name, stack)
     save_stack(tmp_path / name, 255 - stack, overwrite=True)
     np.testing.assert_array_equal(open_stack(tmp_path / name).data[:], 255 - stack)

@@ -27,6 +27,7 @@ from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 from napari_emseg.sample import bundled
 
@@ -76,8 +77,7 @@ class Files:
             raise NotADirectoryError(msg)
         there = [name for name in NAMES if self[name].exists()]
         if there and not overwrite:
-            msg = f"{self[there[0]]} exists already; overwrite it with --overwrite"
-            raise FileExistsError(msg)
+            raise OutputExistsError(self[there[0]])
         self.folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -5,9 +5,35 @@ from __future__ import annotations
 import pydantic
 from cyclopts import CycloptsError
 
+from napari_emseg.io.errors import (
+    AmbiguousNetworkError,
+    IdsDontFitError,
+    OutputExistsError,
+)
+
 
 def usage_message(error: BaseException) -> str:
-    """Return one line for the user."""
+    """Return one line for the user, with the option that helps if there is one."""
+    return _words(error) + _option(error)
+
+
+def _option(error: BaseException) -> str:
+    if isinstance(error, OutputExistsError):
+        return "; overwrite it with --overwrite"
+    if isinstance(error, AmbiguousNetworkError):
+        return (
+            "; say it with --arch (unet, unetpp, cenet), and its shape with e.g. "
+            "--network.base 32"
+        )
+    if isinstance(error, IdsDontFitError) and error.kept is not None:
+        there, wanted, format_ = error.kept
+        return f": emseg export {there} {wanted} --format {format_} --ids …"
+    if isinstance(error, IdsDontFitError) and error.choices:
+        return f": --ids {' or --ids '.join(error.choices)}"
+    return ""
+
+
+def _words(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, CycloptsError) and isinstance(cause, pydantic.ValidationError):
         return _out_of_bounds(cause)

@@ -43,6 +43,10 @@ _in_use: set[Path] = set()
 class DiskFullError(OSError):
     """No room is left for a file, or for this user."""
 
+    def __str__(self) -> str:
+        """Return the words without the system's number."""
+        return self.strerror or super().__str__()
+
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from lzma import LZMAError
+from pathlib import Path
 from tokenize import TokenError
 from zipfile import BadZipFile
 
@@ -44,6 +45,47 @@ class ChoiceNeeded(ValueError):  # noqa: N818 - not a fault, a question
             f"{name}: {question}; choose with {option}=…, on the command line "
             f"--{option}: {shown}{more}"
         )
+
+
+class OutputExistsError(FileExistsError):
+    """An output that is there already, and may be replaced if the user says so.
+
+    Parameters
+    ----------
+    path
+        The output.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} exists already")
+
+
+class IdsDontFitError(ValueError):
+    """Cells whose ids a format can't hold as they are.
+
+    Parameters
+    ----------
+    choices
+        Values of `ids` by which they fit; there may be none.
+    kept
+        The file in which they are whole, the output that wasn't written because of
+        them, and its format.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        choices: tuple[str, ...],
+        kept: tuple[Path, Path, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.choices = choices
+        self.kept = kept
+
+
+class AmbiguousNetworkError(ValueError):
+    """Weights that don't say what network they are for; the user has to."""
 
 
 class UnreadableError(OSError):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.stack import LazyArray
+from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.formats import NO_LIMIT, OutputKind
 
 Ids = Literal["keep", "renumber", "float"]
@@ -77,8 +78,10 @@ def coding(
 
     Raises
     ------
+    IdsDontFitError
+        If they don't fit; it names the choices.
     ValueError
-        If they don't fit; the message names the choices.
+        If an id is below 0.
     """
     if ids not in get_args(Ids):
         msg = f"ids must be one of {', '.join(get_args(Ids))}; got {ids!r}"
@@ -104,17 +107,18 @@ def _chosen(known: NDArray[np.uint64], kind: OutputKind, ids: Ids) -> Coding:
         return Coding(float32)
     if ids == "keep" and largest <= kind.whole_ids:
         return Coding(uint16)
-    raise ValueError(_refusal(largest, count, kind))
+    raise _refusal(largest, count, kind)
 
 
-def _refusal(largest: int, count: int, kind: OutputKind) -> str:
-    choices = []
+def _refusal(largest: int, count: int, kind: OutputKind) -> IdsDontFitError:
+    ways: dict[Ids, str] = {}
     if count <= kind.whole_ids:
-        choices.append("count them anew from 1 (ids renumber)")
+        ways["renumber"] = "count them anew from 1 (ids renumber)"
     if largest <= FLOAT_IDS:
-        choices.append("store them as 32-bit float, still exact (ids float)")
-    choices.append("take another format, such as tiff, zarr or hdf5")
-    return (
+        ways["float"] = "store them as 32-bit float, still exact (ids float)"
+    said = [*ways.values(), "take another format, such as tiff, zarr or hdf5"]
+    msg = (
         f"the {count:,} cells have ids up to {largest:,}, more than the "
-        f"{kind.whole_ids:,} that {kind.title} holds; {'; or '.join(choices)}"
+        f"{kind.whole_ids:,} that {kind.title} holds; {'; or '.join(said)}"
     )
+    return IdsDontFitError(msg, tuple(ways))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from napari_emseg.core.atomic import (
+    DiskFullError,
     clear_leftovers,
     exchange,
     naming_full_disk,
@@ -19,6 +20,7 @@ from napari_emseg.core.atomic import (
     remove_tree,
 )
 from napari_emseg.core.lock import Claim
+from napari_emseg.io.errors import OutputExistsError
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 _PRECOMPUTED = "neuroglancer_multiscale_volume"
@@ -105,12 +107,13 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
 
     Raises
     ------
+    OutputExistsError
+        If there is something already and `overwrite` is not set.
     FileExistsError
-        If there is something already, and `overwrite` is not set or it's a folder of
-        something else.
+        If it is a folder of something else.
     FileNotFoundError, PermissionError
         If the folder is missing or can't be written to.
-    OSError
+    DiskFullError
         If there isn't enough space left.
     """
     if path.exists():
@@ -128,13 +131,12 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
             f"not enough space in {folder}: {path.name} needs "
             f"{bytes_needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are left"
         )
-        raise OSError(errno.ENOSPC, msg)
+        raise DiskFullError(errno.ENOSPC, msg)
 
 
 def _check_existing(path: Path, *, overwrite: bool) -> None:
     if not overwrite:
-        msg = f"{path} exists already; overwrite it with --overwrite"
-        raise FileExistsError(msg)
+        raise OutputExistsError(path)
     if path.is_dir() and not is_volume(path):
         msg = f"{path} is a folder of something else and won't be replaced"
         raise FileExistsError(msg)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.file_sink import FileSink
 from napari_emseg.io.formats import OutputKind
 from napari_emseg.io.ids import Ids
@@ -21,8 +22,8 @@ from napari_emseg.io.tiff_sink import TiffSink
 class WaitingSink(FileSink):
     """Takes ids of any size, and stores them in a format of small numbers when closed.
 
-    Until then they lie in `NAME.ids.tif.part`. If they don't fit they stay whole in
-    `NAME.ids.tif`, since they may have taken hours to compute.
+    Until then they lie in the part of `NAME.ids.tif`. If they don't fit they stay whole
+    in `NAME.ids.tif`, since they may have taken hours to compute.
 
     Raises
     ------
@@ -67,8 +68,8 @@ class WaitingSink(FileSink):
 
         Raises
         ------
-        ValueError
-            If the ids don't fit; the message says where they are and what to do.
+        IdsDontFitError
+            If the ids don't fit; it says where they are and what may be done.
         """
         from napari_emseg.io.reading import open_stack
         from napari_emseg.io.writing import saving
@@ -87,11 +88,12 @@ class WaitingSink(FileSink):
         )
         try:
             written = drain(work)
+        except IdsDontFitError as e:
+            msg = f"{e}. They are whole in {apart}, from where they can be exported"
+            kept = apart, self._path, self._kind.name
+            raise IdsDontFitError(msg, e.choices, kept) from e
         except ValueError as e:
-            msg = (
-                f"{e}. They are whole in {apart}; once you have chosen: emseg export "
-                f"{apart} {self._path} --format {self._kind.name} --ids …"
-            )
+            msg = f"{e}. They are whole in {apart}"
             raise ValueError(msg) from e
         except OSError as e:
             msg = f"{e.strerror or e}; they are whole in {apart}"

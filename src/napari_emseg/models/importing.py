@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Normalisation
+from napari_emseg.io.errors import AmbiguousNetworkError
 from napari_emseg.models.statedicts import (
     MOST_STATE,
     format_names,
@@ -129,11 +130,8 @@ def _card_of(
     if found.card is not None and architecture is None:
         return found.card
     if architecture is None:
-        msg = (
-            f"{found.name} doesn't say what network it is for; say it with --arch "
-            "(unet, unetpp, cenet), and its shape with e.g. --network.base 32"
-        )
-        raise ValueError(msg)
+        msg = f"{found.name} doesn't say what network it is for"
+        raise AmbiguousNetworkError(msg)
     about = found.card or Card(name=name, architecture=architecture, notes=found.notes)
     shape = {"architecture": architecture, "config": config or {}, "variants": ()}
     return about.model_copy(update=shape)

@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_emseg.core.records import Progress, Record
+from napari_emseg.io.errors import AmbiguousNetworkError
 from napari_emseg.models.weights import SUFFIX, Weights
 from napari_emseg.models.zoo import architectures, network_class
 from napari_emseg.widgets.desk import Desk
@@ -119,7 +120,7 @@ class Exchange(QWidget):
     def _on_ended(self, outcome: Outcome) -> None:
         self._allow(True)
         result, cause = outcome.result, outcome.cause
-        if isinstance(cause, NetworkUnknownError):
+        if isinstance(cause, AmbiguousNetworkError):
             self.question.ask()
             self._say(f"{cause}: which is it?", "note")
         elif cause is not None:
@@ -139,10 +140,6 @@ class Exchange(QWidget):
         self.message.setText(message)
         set_role(self.message, role)
         self.message.show()
-
-
-class NetworkUnknownError(ValueError):
-    """Weights that don't say what network they are for."""
 
 
 class NetworkQuestion(QWidget):
@@ -191,13 +188,7 @@ def _importing(
     from napari_emseg.models.importing import import_weights
 
     yield Progress("importing", 0, 1)
-    try:
-        return import_weights(path, output, architecture=architecture, config=config)
-    except ValueError as e:
-        if architecture is None and "--arch" in str(e):
-            msg = f"{path.name} doesn't say what network it is for"
-            raise NetworkUnknownError(msg) from e
-        raise
+    return import_weights(path, output, architecture=architecture, config=config)
 
 
 def _exporting(weights: Weights, path: Path) -> Generator[Record, None, Path]:

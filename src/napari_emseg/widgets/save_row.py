@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.core.records import Note, Record
 from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind
+from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.jobs import Advance, Job, Outcome
@@ -225,6 +226,7 @@ class SaveRow(QWidget):
         self._show_state()
         if outcome.cause is not None:
             self._say(in_words(outcome.cause), "error")
+            self._offer(outcome.cause)
         elif outcome.cancelled:
             self._say("cancelled", "hint")
         elif isinstance(outcome.result, Path):
@@ -243,5 +245,10 @@ class SaveRow(QWidget):
         self.message.setText(message)
         set_role(self.message, role)
         self.message.setVisible(bool(message))
-        self.renumber.setVisible("ids renumber" in message)
-        self.as_float.setVisible("ids float" in message)
+        self._offer(None)
+
+    def _offer(self, error: BaseException | None) -> None:
+        """Show the ways out of an error, if it has some."""
+        choices = error.choices if isinstance(error, IdsDontFitError) else ()
+        self.renumber.setVisible("renumber" in choices)
+        self.as_float.setVisible("float" in choices)
