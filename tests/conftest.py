@@ -28,6 +28,13 @@ settings.load_profile("busy")
 # Neither read nor write what whoever runs the tests has set in napari.
 get_settings(path=None)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make warnings of the modules that help tests errors, as those of tests are."""
+    ours = "|".join(sorted(path.stem for path in Path(__file__).parent.rglob("*.py")))
+    config.addinivalue_line("filterwarnings", f"error:::({ours})$")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
