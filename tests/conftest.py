@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make warnings of the modules that help tests errors, as those of tests are."""
     ours = "|".join(sorted(path.stem for path in Path(__file__).parent.rglob("*.py")))
     config.addinivalue_line("filterwarnings", f"error:::({ours})$")
+    # Showing the arguments of a generator crashes CPython before 3.13.6, and so would
+    # hide the failure: https://github.com/python/cpython/issues/125723
+    if (3, 13) <= sys.version_info < (3, 13, 6) and config.option.tbstyle == "auto":
+        config.option.tbstyle = "native"
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

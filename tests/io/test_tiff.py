@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from napari_builtins.io import napari_write_image
@@ -374,3 +375,17 @@ def test_values_cut_off_are_told_at_their_page(
     np.testing.assert_array_equal(opened.section(0), stack[0])
     with pytest.raises(OSError, match=r"a\.tif, section 4: .*cut short"):
         opened.section(4)
+
+
+def test_a_file_that_cannot_be_read_is_closed_at_once(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags["ImageWidth"].overwrite(0)
+    with pytest.raises(OSError, match=r"^a\.tif: is damaged or cut short") as error:
+        open_stack(path)
+    # while the error is held, nothing else can have closed it
+    assert error
+    assert str(path) not in [file.path for file in psutil.Process().open_files()]

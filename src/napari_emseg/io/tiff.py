@@ -92,11 +92,13 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries], tuple[Path, ...]]
 
 
 def _series(tif: TiffFile) -> list[TiffPageSeries]:
+    # The list that newer tifffile returns is empty until it is looked at, and looking
+    # at it is what fails where pages are damaged.
     try:
-        return tif.series
+        return list(tif.series)
     except RuntimeError:  # a page unlike the others among many
         tif.is_uniform = False
-        return tif.series
+        return list(tif.series)
 
 
 @contextmanager
