@@ -210,8 +210,10 @@ def test_links_out_of_the_folder_are_refused(
             file["raw"] = h5py.ExternalLink("../secret.h5", "/raw")
     with h5py.File(folder / "a.h5", "w") as file:
         file["raw"] = h5py.ExternalLink(names.get(way, "near.h5"), "/raw")
-    with pytest.raises(OSError, match=r"a\.h5: raw is a link to .*outside the folder"):
+    outside = r"a\.h5: raw is a link to .*outside the folder"
+    with pytest.raises(OSError, match=outside) as error:
         open_stack(folder / "a.h5")
+    assert error  # as long as it is held, nothing else can have closed the file
     with h5py.File(folder / "a.h5", "a") as file:
         file["labels"] = stack
     with pytest.raises(ChoiceNeeded, match="raw is a link to"):

@@ -46,7 +46,16 @@ _BIG_DATA_VIEWER = re.compile(r"t\d+/s\d+/\d+/cells")
 def contents(path: Path) -> Contents:
     """List the datasets of two or more axes, by the names that links give them too."""
     # The file stays open as long as a dataset of it is held.
-    walk = Walk(_open(path))
+    file = _open(path)
+    try:
+        return _contents(file)
+    except BaseException:
+        file.close()  # the error would hold it open
+        raise
+
+
+def _contents(file: h5py.File) -> Contents:
+    walk = Walk(file)
     found = [(key, node) for key, node in walk.datasets() if _is_picture(node)]
     found = _pictures_of_velox(found) or found
     for _, dataset in found:
