@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -77,3 +78,48 @@ def test_every_requirement_is_argued_for():
 def test_every_requirement_has_a_lower_bound_only():
     for line in PROJECT["dependencies"]:
         assert re.fullmatch(r"[\w-]+>=[\d.]+", line), line
+
+
+@pytest.mark.parametrize(
+    ("package", "home"),
+    [
+        ("bioimage_cpp", "core/bioimage.py"),
+        ("yaozarrs", "io/ome_models.py"),
+        ("openvino", "inference/openvino_runtime.py"),
+    ],
+)
+def test_packages_that_may_change_are_imported_in_one_place(package, home):
+    source = ROOT / "src" / "napari_emseg"
+    found = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        for name in imported(ast.parse(path.read_text("utf-8")))
+        if name.partition(".")[0] == package
+    }
+    assert found == {home}
+
+
+@pytest.mark.parametrize(
+    ("gone", "module", "package"),
+    [
+        ("bioimage_cpp.graph.UndirectedGraph", "cells", "bioimage-cpp"),
+        ("bioimage_cpp.distance.dijkstra_distance_field", "edit.gap", "bioimage-cpp"),
+        ("yaozarrs.write.v05.prepare_image", "io.zarr_sink", "yaozarrs"),
+        ("yaozarrs.v05.Image", "io.labelled", "yaozarrs"),
+    ],
+)
+def test_an_interface_that_is_gone_is_named_at_import(gone, module, package):
+    home, _, name = gone.rpartition(".")
+    code = f"import {home} as home; del home.{name}; import napari_emseg.{module}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        rf"ImportError: {package} [\d.]+ can't be used here \(.*{name}.*\); "
+        rf"pip install {package}==[\d.]+ works",
+        last,
+    )

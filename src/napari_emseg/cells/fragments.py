@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from bioimage_cpp.distance import distance_transform
-from bioimage_cpp.filters import gaussian_smoothing
-from bioimage_cpp.segmentation import label, relabel_sequential
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
@@ -22,6 +19,12 @@ from napari_emseg.cells.regions import (
 )
 from napari_emseg.cells.seams import Seams, seams_of
 from napari_emseg.cells.tree import MergeTree
+from napari_emseg.core.bioimage import (
+    distance_transform,
+    gaussian_smoothing,
+    label,
+    relabel_sequential,
+)
 from napari_emseg.core.settings import CellSettings
 
 SEED_SIGMA = 2.0

@@ -8,10 +8,10 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from bioimage_cpp.segmentation import relabel_sequential
 from numpy.typing import NDArray
 
 from napari_emseg.cells.linker import Linker
+from napari_emseg.core.bioimage import relabel_sequential
 from napari_emseg.core.records import Progress, Record, SectionDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from bioimage_cpp.graph import UndirectedGraph
-from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
-from bioimage_cpp.graph.multicut import KernighanLinMulticut, MulticutObjective
 from numpy.typing import NDArray
 
 from napari_emseg.cells.regions import Regions
+from napari_emseg.core.bioimage import (
+    GaspClusterPolicy,
+    KernighanLinMulticut,
+    MulticutObjective,
+    UndirectedGraph,
+)
 
 
 def partition(

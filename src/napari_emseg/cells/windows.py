@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from bioimage_cpp.distance import distance_transform
-from bioimage_cpp.segmentation import label, relabel_sequential
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.cells.fragments import flood, peaks_of, seeds_of, strength_of
+from napari_emseg.core.bioimage import distance_transform, label, relabel_sequential
 
 Area = tuple[slice, slice]
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from bioimage_cpp.distance import dijkstra_distance_field
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.bioimage import dijkstra_distance_field
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import Area, around, corner
 from napari_emseg.edit.edits import Edit

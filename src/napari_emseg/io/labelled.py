@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from yaozarrs import v04, v05
 
 from napari_emseg.core.atomic import naming_full_disk
 from napari_emseg.core.records import Provenance, Record, SectionDone
 from napari_emseg.core.stack import LazyArray, Stack, as_stack
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.formats import OutputFormat
+from napari_emseg.io.ome_models import v04, v05
 from napari_emseg.io.output import Output
 from napari_emseg.io.zarr_sink import (
     create_v04,

@@ -9,12 +9,11 @@ import numpy as np
 import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
-from yaozarrs import v04, v05
-from yaozarrs.write.v05 import prepare_image
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.file_sink import FileSink
+from napari_emseg.io.ome_models import prepare_image, v04, v05
 from napari_emseg.io.output import Output
 
 CHUNK = 1024

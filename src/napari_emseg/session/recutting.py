@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from zlib import adler32
 
 import numpy as np
-from bioimage_cpp.segmentation import relabel_sequential
 from numpy.typing import NDArray
 
+from napari_emseg.core.bioimage import relabel_sequential
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session.region import Area
