@@ -13,7 +13,7 @@ from napari import Viewer
 from napari.layers import Image
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton
+from qtpy.QtWidgets import QAbstractButton, QApplication
 from thin import thin_weights
 
 from napari_emseg.core.settings import PredictSettings
@@ -27,6 +27,7 @@ from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import Outcome
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.scope import ScopeRow
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -93,7 +94,13 @@ class Window:
 
     def settle(self) -> None:
         """Wait until panels have noticed a change of the view."""
-        self.qtbot.wait(250)
+        QApplication.processEvents()
+        self.qtbot.waitUntil(self._is_at_rest)
+        QApplication.processEvents()
+
+    def _is_at_rest(self) -> bool:
+        rows = self.dock.findChildren(ScopeRow)
+        return not any(row._timer.isActive() for row in rows)
 
     def start(self, panel: Any) -> None:
         self.settle()
