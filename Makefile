@@ -3,20 +3,27 @@
 #   make demo          the main job on the bundled EM stack, results in demo-output/
 #   make demo GUI=1    the same, and then napari on the result
 #   make test          every test
+#   make test-lowest   a part of them with the lowest versions that pyproject.toml allows
 #
-# PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer).
+# PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer), VENV=.venv-3.13 where
+# its environment lies, TESTS="tests/io tests/cells" a part of the tests.
 # TORCH_INDEX=URL adds a package index for torch, e.g. PyTorch's own one of CPU builds.
 
-export PYTHON TORCH_INDEX
+VENV ?= .venv
+export PYTHON TORCH_INDEX VENV
 
-VENV := .venv/bin
+BIN := $(VENV)/bin
 # Panels are tested in a screen of their own where there is a virtual one (Linux).
 SCREEN := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1600x1000x24")
 # Tests run side by side; those that show a window share the screen and stay together.
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadgroup
 
+# What touches each of the required packages, and a panel that is opened and closed.
+TESTS_LOWEST ?= tests/io tests/cells tests/models tests/project tests/test_dependencies.py \
+	tests/test_api.py tests/widgets/test_dock.py tests/widgets/test_cells_panel.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck check docs clean
+.PHONY: help demo test test-lowest lint typecheck check docs clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -25,10 +32,10 @@ demo:
 ifdef GUI
 	@scripts/system_packages.sh gui
 	@scripts/environment.sh all
-	@$(VENV)/emseg demo --out demo-output --overwrite --gui
+	@$(BIN)/emseg demo --out demo-output --overwrite --gui
 else
 	@scripts/environment.sh core
-	@$(VENV)/emseg demo --out demo-output --overwrite
+	@$(BIN)/emseg demo --out demo-output --overwrite
 endif
 
 # Tests start many programs: they find every module compiled by the first of them.
@@ -36,25 +43,30 @@ test: export PYTHONDONTWRITEBYTECODE =
 test:
 	@scripts/system_packages.sh test
 	@scripts/environment.sh dev
-	@$(SCREEN) $(VENV)/python -m pytest $(PYTEST_ARGS)
+	@$(SCREEN) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+test-lowest:
+	@scripts/system_packages.sh test
+	@scripts/lowest_versions.sh
+	@$(SCREEN) .venv-lowest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_LOWEST)
 
 lint:
 	@scripts/environment.sh dev
-	@$(VENV)/ruff check
-	@$(VENV)/ruff format --check
-	@$(VENV)/lint-imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
 
 typecheck:
 	@scripts/environment.sh dev
-	@$(VENV)/mypy
+	@$(BIN)/mypy
 
 check: lint typecheck
-	@$(VENV)/validate-pyproject pyproject.toml
-	@$(VENV)/npe2 validate --imports napari-emseg
+	@$(BIN)/validate-pyproject pyproject.toml
+	@$(BIN)/npe2 validate --imports napari-emseg
 
 docs:
 	@scripts/environment.sh dev
-	@$(VENV)/mkdocs build --quiet --strict
+	@$(BIN)/mkdocs build --quiet --strict
 
 clean:
-	rm -rf .venv demo-output dist build site
+	rm -rf .venv .venv-* demo-output dist build site

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Create .venv and install this project into it; at once done when nothing changed.
+# Create .venv (or what VENV says) and install this project into it; at once done when
+# nothing changed.
 # Usage: environment.sh core | all | dev
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 extras=${1:?core, all or dev}
-venv=.venv
+venv=${VENV:-.venv}
 requires="3.11"
 
 say() { echo "· $*" >&2; }
@@ -32,13 +33,11 @@ find_python() {
         echo "$PYTHON"
         return
     fi
-    local name
-    for name in python3.12 python3.13 python3.11 python3 python; do
-        if command -v "$name" >/dev/null && new_enough "$name"; then
-            echo "$name"
-            return
-        fi
-    done
+    local version python
+    if read -r version python < <(scripts/pythons.sh "$requires"); then
+        echo "$python"
+        return
+    fi
     refuse "Python $requires or newer is needed and was not found on PATH." \
         "Install it (Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv;" \
         "others: python.org), or say where it is: make demo PYTHON=/path/to/python3"

@@ -111,11 +111,55 @@ class TestSystemPackages:
 
 FAKE_PYTHON = """
 case "$*" in
-  *version_info*) exit {too_old} ;;
+  *version_info*) [[ {too_old} == 0 ]] || exit 1; echo "{version}" ;;
   "--version") echo "Python 3.12.1" ;;
   "-m venv "*) mkdir -p $3/bin; cp $0 $3/bin/python ;;
 esac
 """
+
+
+class TestPythons:
+    def good(self, version: str) -> str:
+        return FAKE_PYTHON.format(too_old=0, version=version)
+
+    def test_a_name_that_does_not_run_is_passed_over(self, machine):
+        machine.fake(
+            "python3.12", "echo 'pyenv: python3.12: command not found'; exit 127"
+        )
+        machine.fake("python3.11", self.good("3.11"))
+        done = machine.run("pythons.sh")
+        assert done.stdout == f"3.11 {machine.bin}/python3.11\n"
+        assert machine.calls("python3.12")
+
+    def test_what_lies_behind_such_a_name_is_found(self, machine):
+        machine.fake("python3.13", "exit 127")
+        behind = machine.bin.parent / "behind"
+        behind.mkdir()
+        machine.fake("python3.13-real", self.good("3.13"))
+        (machine.bin / "python3.13-real").rename(behind / "python3.13")
+        done = machine.run("pythons.sh", PATH=f"{machine.bin}:{behind}")
+        assert done.stdout == f"3.13 {behind}/python3.13\n"
+
+    def test_those_that_pyenv_keeps_are_found_once_each(self, machine):
+        machine.fake("python3", self.good("3.11"))
+        for version, builds in {"3.11": "3.11.7", "3.13": "3.13.0"}.items():
+            kept = machine.folder / "versions" / builds / "bin"
+            kept.mkdir(parents=True)
+            machine.fake("kept", self.good(version))
+            (machine.bin / "kept").rename(kept / "python3")
+        done = machine.run("pythons.sh", PYENV_ROOT=str(machine.folder))
+        assert done.stdout.splitlines() == [
+            f"3.11 {machine.bin}/python3",
+            f"3.13 {machine.folder}/versions/3.13.0/bin/python3",
+        ]
+
+    def test_environments_lie_where_they_are_wanted(self, machine):
+        (machine.bin / "cp").symlink_to(shutil.which("cp"))
+        machine.fake("python3", self.good("3.13"))
+        done = machine.run("environment.sh", "core", VENV=".venv-3.13")
+        assert done.returncode == 0, done.stderr
+        assert (machine.folder / ".venv-3.13" / "bin" / "python").exists()
+        assert not (machine.folder / ".venv").exists()
 
 
 class TestEnvironment:
@@ -123,7 +167,7 @@ class TestEnvironment:
     def python(self, machine: Machine) -> Machine:
         """A machine with a Python that makes venvs of itself, and installs nothing."""
         (machine.bin / "cp").symlink_to(shutil.which("cp"))
-        machine.fake("python3", FAKE_PYTHON.format(too_old=0))
+        machine.fake("python3", FAKE_PYTHON.format(too_old=0, version="3.12"))
         return machine
 
     def test_without_python_it_says_what_to_do(self, machine):
@@ -133,7 +177,7 @@ class TestEnvironment:
         assert "PYTHON=/path/to/python3" in done.stderr
 
     def test_an_old_python_is_no_python(self, machine):
-        machine.fake("python3", FAKE_PYTHON.format(too_old=1))
+        machine.fake("python3", FAKE_PYTHON.format(too_old=1, version="3.9"))
         done = machine.run("environment.sh", "core")
         assert done.returncode == 1
         assert "Python 3.11 or newer is needed" in done.stderr
