@@ -121,7 +121,7 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 
 @pytest.mark.slow
 def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
-    make_job, here
+    make_job, here, capfd
 ) -> None:
     plain = run(make_job(out="plain"))
     work = run_batch(make_job(out="cluster", where=Where(scheduler=here["address"])))
@@ -129,8 +129,10 @@ def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
         if isinstance(record, RowChanged) and record.row.share > 0.3:
             break
     here["scheduler"].send_signal(signal.SIGKILL)
+    capfd.readouterr()
     with pytest.raises(ConnectionError, match="--resume"):
         deque(work, maxlen=0)
+    assert "Traceback" not in capfd.readouterr().err
     second = run(make_job(out="cluster", resume=True))
     assert second.ok
     assert second.reused > 0

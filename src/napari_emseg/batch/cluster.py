@@ -5,7 +5,9 @@ Nothing listens beyond 127.0.0.1, and there is no dashboard, unless an address i
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -54,6 +56,7 @@ class Cluster:
         self._ended: SimpleQueue[Any] = SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._own: Any = None
+        self._quiet = ExitStack()
         self._client: Any = None
         self._tag = uuid4().hex[:8]
         self._asked = 0.0
@@ -69,12 +72,16 @@ class Cluster:
     def _connect(self) -> None:
         # takes half a second, which `emseg --help` needn't wait for
         from distributed import Client
+        from distributed.utils import silence_logging_cmgr
 
         where = self._where
         if where.scheduler is not None:
+            # what Dask logs of a scheduler that is gone are tracebacks; we say it
+            self._quiet.enter_context(silence_logging_cmgr(logging.CRITICAL))
             try:
                 self._client = Client(where.scheduler, timeout=PATIENCE)
             except (OSError, ValueError) as e:
+                self._quiet.close()
                 msg = (
                     f"no Dask scheduler answers at {where.scheduler} ({e}): is it "
                     "running there, and is that its address, tcp://HOST:PORT or "
@@ -164,6 +171,7 @@ class Cluster:
             self._client.close(timeout=PATIENCE if alive else 1)
         if self._own is not None:
             self._own.close(timeout=PATIENCE)
+        self._quiet.close()
 
     def __enter__(self) -> Self:
         return self
