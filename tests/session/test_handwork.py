@@ -333,3 +333,83 @@ def test_what_is_not_predicted_cannot_be_reviewed(drawn_stack, tmp_path) -> None
         session.correcting().review(Rectangle(0, 16, 16, 48, 48))
     with pytest.raises(ValueError, match="nothing is shown"):
         session.correcting().review(Rectangle(1, 16, 16, 48, 48))
+
+
+@pytest.mark.parametrize("name", ["membranes", "corrections", "cells"])
+def test_what_another_program_put_in_place_is_one_step(session, name) -> None:
+    hand = session.correcting()
+    before = state(hand)
+    values = np.array(before[name], np.int64)
+    values[1, 20:30, 20:40] = {"membranes": 1, "corrections": 2, "cells": 900}[name]
+    values[2, 50:55, 10:40] = {"membranes": 0, "corrections": 1, "cells": 0}[name]
+    steps = len(hand.history.undoable)
+    edit = hand.take_over(name, values)
+    assert edit is not None
+    assert len(hand.history.undoable) == steps + 1
+    np.testing.assert_array_equal(hand.linked.arrays[name], values)
+    after = state(hand)
+    hand.undo()
+    np.testing.assert_equal(state(hand), before)
+    hand.redo()
+    np.testing.assert_equal(state(hand), after)
+
+
+def test_replaced_cells_outlive_a_run(session) -> None:
+    hand = session.correcting()
+    values = np.array(hand.linked.arrays["cells"])
+    values[1, 20:30, 20:40] = 900
+    hand.take_over("cells", values)
+    assert (hand.corrections[1, 20:30, 20:40] == 2).all()
+    drain(session.stages.segment(ALL).work)
+    (found,) = np.unique(hand.linked.arrays["cells"][1, 22:28, 22:38])
+    assert found > 0
+
+
+def test_the_same_values_in_another_type_are_no_step(session) -> None:
+    hand = session.correcting()
+    steps = hand.history.undoable
+    assert hand.take_over("cells", hand.linked.arrays["cells"].astype(np.int64)) is None
+    assert hand.history.undoable == steps
+
+
+def test_replaced_data_spare_locked_cells(session) -> None:
+    hand = session.correcting()
+    cell, mask = large_cell(hand)
+    row, column = (int(i[0]) for i in np.nonzero(mask))
+    hand.do(lock(hand.sheet(1), (row, column)))
+    before = state(hand)
+    values = before["cells"].copy()
+    values[1][mask] = 900
+    with pytest.raises(ValueError, match="locked"):
+        hand.take_over("cells", values)
+    np.testing.assert_equal(state(hand), before)
+    values[0, :9, :9] = 901
+    assert hand.take_over("cells", values) is not None
+    assert (hand.linked.arrays["cells"][1][mask] == cell).all()
+    assert (hand.linked.arrays["cells"][0, :9, :9] == 901).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.zeros((4, 96, 111), np.uint8), "have .* voxels"),
+        (np.zeros((96, 112), np.uint8), "have .* voxels"),
+        (np.full((4, 96, 112), -1), "from 0 to"),
+        (np.full((4, 96, 112), 2**40), "from 0 to"),
+        (np.full((4, 96, 112), 0.5), "whole numbers"),
+    ],
+)
+def test_what_cant_be_labels_is_refused(session, values, why) -> None:
+    hand = session.correcting()
+    before = state(hand)
+    for name in ("membranes", "corrections", "cells"):
+        with pytest.raises(ValueError, match=why):
+            hand.take_over(name, values)
+    np.testing.assert_equal(state(hand), before)
+
+
+def test_nothing_is_taken_over_where_nobody_may_edit(session) -> None:
+    hand = session.correcting()
+    hand.refusal = "read-only"
+    with pytest.raises(ValueError, match="read-only"):
+        hand.take_over("cells", np.ones((4, 96, 112), np.uint8))

@@ -9,7 +9,7 @@ from napari_emseg.edit.history import Correction, History
 from napari_emseg.edit.linked import Linked
 from napari_emseg.edit.marking import mark_reviewed, mark_to_do
 from napari_emseg.edit.merge import merge
-from napari_emseg.edit.painted import paint
+from napari_emseg.edit.painted import paint, replace_values
 from napari_emseg.edit.rerun import Rerun, burnt_in
 from napari_emseg.edit.review import Status, next_section
 from napari_emseg.edit.sheet import Sheet, burn_in
@@ -49,6 +49,7 @@ __all__ = [
     "merge_through",
     "next_section",
     "paint",
+    "replace_values",
     "split_through",
     "wire_field",
 ]

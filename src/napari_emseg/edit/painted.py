@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.edit.area import Area
@@ -60,6 +63,61 @@ def paint(
         draft.set(where, correction)
     said = "no opinion" if correction == NO_OPINION else f"class {correction - 1}"
     return draft.edit("paint", f"{int(where.sum())} px: {said}")
+
+
+def replace_values(
+    sheet: Sheet,
+    name: Name,
+    values: NDArray[np.integer],
+    *,
+    settings: CorrectSettings | None = None,
+) -> Iterator[Edit]:
+    """Yield edits after which a section of one picture has other values.
+
+    Each is to be made before the next is asked for; the others follow as `paint` has
+    it, and locked cells keep their pixels.
+
+    Parameters
+    ----------
+    values
+        `(y, x)`, as they are to be.
+
+    Raises
+    ------
+    ValueError
+        If a change lies on locked cells altogether.
+    """
+    height, width = values.shape
+    whole = slice(0, height), slice(0, width)
+    now = sheet.window(name, whole)
+    if name == "membranes":
+        now, values = (now > 0).astype(np.uint8), (values > 0).astype(np.uint8)
+    differ = now != values
+    if not differ.any():
+        return
+    area = ndi.find_objects(differ.astype(np.uint8))[0]
+    differ, values = differ[area], values[area]
+    if name == "cells":
+        yield _replace_cells(sheet, differ, area, values.astype(np.uint32))
+        return
+    for value in np.unique(values[differ]).tolist():
+        where = differ & (values == value)
+        yield paint(sheet, name, where, area, int(value), settings=settings)
+
+
+def _replace_cells(
+    sheet: Sheet, where: NDArray[np.bool_], area: Area, values: NDArray[np.uint32]
+) -> Edit:
+    draft = Draft(sheet, area)
+    cells = draft.after["cells"]
+    kept = sheet.is_locked(cells) | sheet.is_locked(values)
+    if not (where & ~kept).any():
+        sheet.refuse_locked([*np.unique(cells[where]), *np.unique(values[where])])
+    where = where & ~kept
+    cells[where] = values[where]
+    draft.next_id = max(draft.next_id, int(values[where].max()) + 1)
+    draft.set(where & (values > 0), INSIDE)
+    return draft.edit("paint", f"{int(where.sum())} px of cells replaced")
 
 
 def _paint_cells(

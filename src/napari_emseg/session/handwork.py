@@ -25,8 +25,9 @@ from napari_emseg.edit import (
     mark_reviewed,
     mark_to_do,
     paint,
+    replace_values,
 )
-from napari_emseg.edit.edits import Name
+from napari_emseg.edit.edits import LabelArray, Name
 from napari_emseg.session.brush import Stroke
 from napari_emseg.session.known import PredictedInPicture
 from napari_emseg.session.region import Area
@@ -37,6 +38,30 @@ if TYPE_CHECKING:
 
 Step = Literal["made", "undone", "redone"]
 """What was done with an edit."""
+
+
+def check_labels(values: LazyArray, name: Name, wanted: LabelArray) -> None:
+    """Check that values could be labels of a picture; reads all of them.
+
+    Raises
+    ------
+    ValueError
+        If their shape is another one, or they are no whole numbers that fit.
+    """
+    shape = tuple(values.shape)
+    if shape != tuple(wanted.shape):
+        msg = f"{name} have {wanted.shape} voxels (z, y, x), got {shape}"
+        raise ValueError(msg)
+    if np.dtype(values.dtype).kind not in "biu":
+        msg = f"{name} are whole numbers, got {values.dtype}"
+        raise ValueError(msg)
+    most = int(np.iinfo(wanted.dtype).max)
+    for z in range(shape[0]):
+        section = np.asarray(values[z])
+        low, high = int(section.min()), int(section.max())
+        if low < 0 or high > most:
+            msg = f"{name} are numbers from 0 to {most}, got {low} to {high}"
+            raise ValueError(msg)
 
 
 def login_name() -> str:
@@ -205,6 +230,57 @@ class HandWork:
             self.edited.emit("made", edit)
         self._tell(edit)
         return edit
+
+    def take_over(self, name: Name, values: LazyArray) -> Edit | None:
+        """Make one edit of what another program has put in place of a picture.
+
+        Locked cells keep their pixels. None if nothing is different.
+
+        Parameters
+        ----------
+        values
+            Labels `(z, y, x)`.
+
+        Raises
+        ------
+        ValueError
+            If they can't be labels of that picture, all of it is refused, or nobody may
+            edit now; then nothing has changed.
+        """
+        self._refuse()
+        check_labels(values, name, self.linked.arrays[name])
+        with self._lock:
+            edits, refusals = self._replaced(name, values)
+            if not edits:
+                if refusals:
+                    raise refusals[0]
+                return None
+            pixels = sum(c.count for edit in edits for c in edit.of(name))
+            words = f"{name} replaced by another program: {pixels} px"
+            edit = joined("replace", edits, words).by(self.author)
+            self.history.note(edit)
+            self.edited.emit("made", edit)
+        self._tell(edit)
+        return edit
+
+    def _replaced(
+        self, name: Name, values: LazyArray
+    ) -> tuple[list[Edit], list[ValueError]]:
+        """Make the edits that give a picture other values; return what was refused."""
+        edits: list[Edit] = []
+        refusals: list[ValueError] = []
+        for z in range(self.linked.shape[0]):
+            section = np.asarray(values[z])
+            making = replace_values(
+                self.sheet(z), name, section, settings=self.settings
+            )
+            try:
+                for edit in making:
+                    self.linked.apply(edit)
+                    edits.append(edit)
+            except ValueError as refusal:
+                refusals.append(refusal)
+        return edits, refusals
 
     def settle(self, z: int) -> None:
         """Bring the ids of a section up to date, before it is shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -21,6 +22,7 @@ from napari_emseg.widgets.jobs import Job, Outcome
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
+from napari_emseg.widgets.replaced_data import take_over_data
 from napari_emseg.widgets.running import Running, Stage
 from napari_emseg.widgets.training import Training
 
@@ -217,9 +219,17 @@ class Desk:
     def _layers_of(self, source: Source, layer: Layer) -> ResultLayers:
         """Return the result layers of a source, made if there are none."""
         if source.key not in self._results:
-            self._results[source.key] = ResultLayers(self.viewer, layer, self.changes)
+            layers = ResultLayers(self.viewer, layer, self.changes)
+            layers.replaced.connect(partial(self._on_replaced, source.key))
+            self._results[source.key] = layers
         self._filled[source.key] = source.results
         return self._results[source.key]
+
+    def _on_replaced(self, key: str, kind: str) -> None:
+        """Take over what another program has put in a layer; the layer stays ours."""
+        layers, results = self._results.get(key), self._filled.get(key)
+        if layers is not None and results is not None:
+            take_over_data(layers, results, kind)
 
     def _on_recorded(self, records: list[Record]) -> None:
         if self._running is not None:

@@ -13,6 +13,7 @@ from napari import Viewer
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, CyclicLabelColormap
 from numpy.typing import NDArray
+from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import KEY, placement_of
@@ -51,13 +52,20 @@ class ResultLayers(QObject):
     """The layers that show what runs over one source give.
 
     The user may hide, rename or remove any of them at any time.
+
+    Signals: `replaced` with the kind of a layer when somebody else has put other data
+    in it, so that it doesn't show the results any more; see `restore`.
     """
+
+    replaced = Signal(str)
 
     def __init__(self, viewer: Viewer, source: Layer, changes: LayerChanges) -> None:
         super().__init__()
         self._changes = changes
         self._viewer: ReferenceType[Viewer] = ref(viewer)
         self._layers: dict[Kind, ReferenceType[Layer]] = {}
+        self._shown: dict[Kind, NDArray[Any]] = {}
+        self._assigning = False
         self._placement = placement_of(source)
         self._flat = source.ndim == 2
         self._name = source.name
@@ -115,9 +123,29 @@ class ResultLayers(QObject):
             layer = self.get(kind)
             if layer is None:
                 self._to_add[kind] = shown
-            elif not _same_memory(layer.data, shown):
-                layer.data = shown
+            else:
+                self._shown[kind] = shown
+                self.restore(kind)
         self._adding.start()
+
+    def restore(self, kind: Kind) -> None:
+        """Have a layer show the results again."""
+        layer, shown = self.get(kind), self._shown[kind]
+        if layer is not None and not _same_memory(layer.data, shown):
+            self._assigning = True
+            try:
+                layer.data = shown
+            finally:
+                self._assigning = False
+
+    def _on_data(self, event: Any) -> None:
+        layer = event.source
+        if self._assigning:
+            return
+        for kind, known in self._layers.items():
+            if known() is layer and not _same_memory(layer.data, self._shown[kind]):
+                self.replaced.emit(kind)
+                return
 
     def show_now(self, arrays: Mapping[Kind, NDArray[Any]]) -> None:
         """Have a layer for each result at once, where few are missing."""
@@ -182,6 +210,8 @@ class ResultLayers(QObject):
             colour = OF_CLASSES[nth % len(OF_CLASSES)]
             layer = _probability(data, made, self._placement, colour)
         self._layers[kind] = ref(layer)
+        self._shown[kind] = data
+        layer.events.data.connect(self._on_data)
         self._changes.add(layer)
 
 

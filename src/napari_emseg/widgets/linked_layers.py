@@ -165,10 +165,13 @@ class LinkedLayers(QObject):
         known = {x for x in self._desk.viewer.layers if self._linked_as(x) is not None}
         for layer in known.difference(self._followed):
             layer.events.paint.connect(self._on_painted)
+            # before what is in it is compared with what is recorded
+            layer.events.data.connect(self._on_data, position="first")
             for key, act in (("Control-Z", self.undo), ("Control-Shift-Z", self.redo)):
                 layer.bind_key(key, _alone(act), overwrite=True)
         for layer in set(self._followed).difference(known):  # of a stack that is gone
             layer.events.paint.disconnect(self._on_painted)
+            layer.events.data.disconnect(self._on_data)
             for key in ("Control-Z", "Control-Shift-Z"):
                 layer.bind_key(key, None, overwrite=True)
         self._followed = WeakSet(known)
@@ -185,6 +188,9 @@ class LinkedLayers(QObject):
         """Look at a stroke of napari's soon: it may tell before it writes."""
         self._painted.append((event.source, event.value))
         self._soon.start()
+
+    def _on_data(self, *_: Any) -> None:
+        self._absorb_all()
 
     def _absorb_all(self) -> None:
         """Make napari's strokes edits, in which the other layers follow.

@@ -1,0 +1,133 @@
+"""Data that napari or a plugin puts in a layer of ours, in a real viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+from napari.layers._layer_actions import _convert_dtype
+from napari.utils.notifications import notification_manager
+
+from napari_emseg.core.records import Provenance
+
+
+@pytest.fixture(params=[1, 2], ids=["a picture", "a stack"])
+def window(request, open_window: Callable[..., Any], drawing: Any) -> Any:
+    """A window in which cells were found and panel 4 is open."""
+    made = Provenance(kind="membrane").model_dump(mode="json")
+    data = drawing.membrane
+    data = np.stack([data] * request.param) if request.param > 1 else data
+    window = open_window(Image(data, name="p", metadata={"emseg": made}))
+    window.settle()
+    window.cells.main.findChild(object, "minimum_size").setValue(20)
+    if request.param > 1:
+        window.choose_scope(window.cells, "all sections")
+    assert window.run(window.cells).error is None
+    window.dock.panel("Correct").layers.show()
+    notification_manager.records.clear()
+    return window
+
+
+def layer_of(window: Any, kind: str) -> Labels:
+    return window.viewer.layers[f"p {kind}"]
+
+
+def recorded(window: Any, kind: str) -> np.ndarray:
+    linked = window.desk.session.correcting().linked
+    return np.array(linked.arrays[kind]).reshape(layer_of(window, kind).data.shape)
+
+
+def stroke(window: Any, kind: str, y: int, x: int, value: int) -> None:
+    layer = layer_of(window, kind)
+    layer.paint((0, y, x)[-layer.ndim :], value)
+    window.settle()
+
+
+def said() -> str:
+    return "\n".join(str(n.message) for n in notification_manager.records)
+
+
+@pytest.mark.parametrize("kind", ["corrections", "cells", "membranes"])
+def test_strokes_after_another_data_type_are_recorded(window: Any, kind: str) -> None:
+    layer = layer_of(window, kind)
+    before = recorded(window, kind)
+    dtype = layer.data.dtype
+    window.viewer.layers.selection.active = layer
+    _convert_dtype(window.viewer.layers, "int32")
+    assert f"stays {dtype}" in said()
+    stroke(window, kind, 30, 20, 1)
+    after = recorded(window, kind)
+    assert (after != before).any()
+    np.testing.assert_array_equal(layer.data, after)
+    window.dock.panel("Correct").layers.undo()
+    np.testing.assert_array_equal(recorded(window, kind), before)
+    np.testing.assert_array_equal(layer.data, before)
+
+
+def test_cells_that_a_plugin_merged_are_one_step(window: Any) -> None:
+    layer, layers = layer_of(window, "cells"), window.dock.panel("Correct").layers
+    before = recorded(window, "cells")
+    a, b = np.unique(before[before > 0])[:2]
+    layer.data = np.where(before == b, a, before).astype(np.int64)
+    assert "taken over as one step" in said()
+    assert not (recorded(window, "cells") == b).any()
+    stroke(window, "cells", 30, 20, 503)
+    assert (recorded(window, "cells") == 503).any()
+    np.testing.assert_array_equal(layer.data, recorded(window, "cells"))
+    layers.undo()
+    layers.undo()
+    np.testing.assert_array_equal(recorded(window, "cells"), before)
+
+
+def test_a_stroke_that_waits_is_recorded_before(window: Any) -> None:
+    layer, layers = layer_of(window, "corrections"), window.dock.panel("Correct").layers
+    layer.paint((0, 30, 20)[-layer.ndim :], 1)
+    painted = layer.data.copy()
+    changed = painted.copy()
+    changed[..., :4, :4] = 2
+    layer.data = changed
+    np.testing.assert_array_equal(recorded(window, "corrections"), changed)
+    layers.undo()
+    np.testing.assert_array_equal(recorded(window, "corrections"), painted)
+    layers.undo()
+    assert not recorded(window, "corrections").any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: data[..., :-1],
+        lambda data: np.full(data.shape, -1),
+        lambda data: np.full(data.shape, 2**40),
+    ],
+    ids=["another shape", "negative", "too large"],
+)
+def test_what_cant_be_cells_is_put_back_and_said(window: Any, make: Any) -> None:
+    layer, before = layer_of(window, "cells"), recorded(window, "cells")
+    layer.data = make(layer.data)
+    assert "was replaced, and is as before" in said()
+    np.testing.assert_array_equal(layer.data, before)
+    assert layer.data.dtype == np.uint32
+    stroke(window, "cells", 30, 20, 503)
+    assert (recorded(window, "cells") == 503).any()
+
+
+def test_the_layer_shows_what_is_recorded_itself(window: Any) -> None:
+    layer = layer_of(window, "cells")
+    changed = layer.data.copy()
+    changed[..., :4, :4] = 700
+    layer.data = changed
+    assert (recorded(window, "cells")[..., :4, :4] == 700).all()
+    assert np.shares_memory(
+        layer.data, window.desk.session.correcting().linked.arrays["cells"]
+    )
+
+
+def test_a_run_shows_its_results_after(window: Any) -> None:
+    layer = layer_of(window, "cells")
+    layer.data = np.where(layer.data > 0, layer.data + 100, 0)
+    assert window.run(window.cells).error is None
+    np.testing.assert_array_equal(layer.data, recorded(window, "cells"))
