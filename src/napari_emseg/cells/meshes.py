@@ -7,7 +7,7 @@ from collections.abc import Collection, Generator
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,8 @@ def _write(path: Path, points: Points, triangles: Faces) -> None:
     import trimesh
 
     mesh = trimesh.Trimesh(points, triangles, process=False)
-    mesh.export(path)
+    content: Any = mesh.export(file_type=path.suffix[1:])  # by a name it stays open
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _describe(part: Path, cells: Stack, faces: dict[int, int], format: str) -> None:  # noqa: A002

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -32,9 +32,21 @@ def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path)
-    # given a name instead of a file, torch makes a RuntimeError of a full disk
     with atomic_write(path) as file:
+        _save(contents, file)
+
+
+def _save(contents: dict[str, Any], file: BinaryIO) -> None:
+    """Write contents; torch makes a RuntimeError of a full disk, which is raised as is.
+
+    Given a name instead of a file, it doesn't even tell the reason.
+    """
+    try:
         torch.save(contents, file)
+    except RuntimeError as e:
+        if isinstance(e.__context__, OSError):
+            raise e.__context__ from e
+        raise
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
