@@ -24,6 +24,7 @@ import zarr
 from PIL import Image
 
 from napari_emseg.io import claims, open_stack
+from napari_emseg.io.errors import clear_errors
 from napari_emseg.io.scratch import clear_scratch, new_scratch
 
 SIDE = 60_000
@@ -252,3 +253,9 @@ def test_copies_of_a_killed_process_are_removed_and_nothing_else(
     clear_scratch()
     assert not dead.exists()
     assert all(p.is_dir() for p in (mine, kept, link, *others))
+
+
+def test_long_words_of_a_library_are_cut() -> None:
+    with pytest.raises(OSError, match="damaged") as info, clear_errors("a.tif"):
+        raise ValueError("x" * 10_000)
+    assert len(str(info.value)) < 400

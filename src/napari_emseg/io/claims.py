@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import stat
 from math import prod
-from pathlib import Path
 
 from napari_emseg.core.memory import free_ram
 from napari_emseg.io.errors import UnreadableError
@@ -131,21 +130,3 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         if found:
             msg = f"is {kind}, not a file; save what it gives to a file first"
             raise UnreadableError(msg)
-
-
-def read_small(path: Path, most: int = 2**26) -> bytes:
-    """Read a file of notes, such as JSON, that can't be larger than `most` bytes.
-
-    Raises
-    ------
-    UnreadableError
-        If it is larger, or no regular file.
-    OSError
-        If it can't be read.
-    """
-    check_regular(path)
-    size = path.stat().st_size
-    if size > most:
-        msg = f"{path} has {size:,} bytes; such a file has at most {most:,}"
-        raise UnreadableError(msg)
-    return path.read_bytes()

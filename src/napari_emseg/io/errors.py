@@ -92,6 +92,9 @@ class UnreadableError(OSError):
     """A file, or a page of it, is damaged, empty, truncated or not what it says."""
 
 
+MOST_CAUSE = 300
+"""Characters of what a library says that are told on."""
+
 _DAMAGE = (
     ArithmeticError,
     BadZipFile,
@@ -134,5 +137,7 @@ def clear_errors(where: str) -> Iterator[None]:
         raise UnreadableError(msg) from e
     except _DAMAGE as e:
         cause = " ".join(str(e).split()) or type(e).__name__
+        if len(cause) > MOST_CAUSE:  # such as bytes of the file
+            cause = f"{cause[:MOST_CAUSE]}…"
         msg = f"{where}: is damaged or cut short ({cause})"
         raise UnreadableError(msg) from e

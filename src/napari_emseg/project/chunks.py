@@ -15,6 +15,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 
 from napari_emseg.core.paths import read_bounded
 from napari_emseg.edit.area import Area, within
+from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError
 
 CHUNK = 512
@@ -80,6 +81,8 @@ class Chunked:
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         z, area = self._resolved(key)
         rows, columns = area
+        values = (rows.stop - rows.start) * (columns.stop - columns.start)
+        check_memory(values * self.dtype.itemsize, f"a section of {self._folder}")
         out = np.zeros(
             (rows.stop - rows.start, columns.stop - columns.start), self.dtype
         )
