@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finetuning import QUICK
 from napari._qt.containers import QtLayerList
 from napari.layers import Image, Labels, Layer, _layer_actions
 from napari.utils.notifications import NotificationSeverity, notification_manager
@@ -28,6 +30,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.session import Source
+from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.desk import Desk, desk_of
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
 from napari_emseg.widgets.linked_layers import LINKED
@@ -58,6 +61,8 @@ class Known:
 
     reviewed: set[int] = field(default_factory=set)
     excluded: set[int] = field(default_factory=set)
+    pictures: Pictures | None = None
+    """When its project was closed; None if it has none, or a run was on."""
 
 
 class Trouble:
@@ -107,6 +112,7 @@ class RandomUser:
         self.known: dict[str, Known] = {}
         self.docks: dict[str, Any] = {}
         self.made = 0
+        self.kept: dict[Path, Known] = {}
         self.bare = self._attached()
         self.open_dock("all")
         self.desk.session.predict_settings = PredictSettings(
@@ -272,6 +278,12 @@ class RandomUser:
         grey = self.numbers.integers(60, 200, shape, dtype=np.uint8)
         grey[..., ::12, :] = grey[..., ::14] = 5
         scale = {"scale": (50, 4, 4)[-len(shape) :], "units": ("nm",) * len(shape)}
+        panel = self.panel("Data")
+        if len(shape) == 3 and panel is not None and self.random.random() < 0.5:
+            np.save(self.folder / f"file {self.made}.npy", grey)
+            panel.open_path(str(self.folder / f"file {self.made}.npy"))
+            self._wait_for(panel._opening)
+            return
         self.viewer.add_layer(Image(grey, name=f"stack {self.made}", **scale))
 
     @act(1)
@@ -283,7 +295,8 @@ class RandomUser:
         if kind == "labels":
             self.viewer.add_labels(np.zeros(SHAPE, np.uint8))
         elif kind == "shapes":
-            self.viewer.add_shapes([[[0, 5, 5], [0, 30, 30]]], shape_type="rectangle")
+            corners = [[0, 5, 5], [0, 5, 30], [0, 30, 30], [0, 30, 5]]
+            self.viewer.add_shapes([corners], shape_type="rectangle")
         else:
             self.viewer.add_points([[0, 5, 5]])
 
@@ -303,10 +316,22 @@ class RandomUser:
     def _delete(self, layers: list[Layer]) -> None:
         self.note([layer.name for layer in layers])
         for layer in layers:
-            self.known.pop(str(layer.unique_id), None)
+            self._forget(str(layer.unique_id))
         self.viewer.layers.selection = set(layers)
         shown = self.viewer.window._qt_window.findChild(QtLayerList)
         self.qtbot.keyClick(shown, Qt.Key.Key_Delete)
+
+    def _forget(self, key: str) -> None:
+        """Have no more to do with a stack; its project can be opened again."""
+        known = self.known.pop(key, Known())
+        source = next((x for x in self.desk.session.sources if x.key == key), None)
+        if source is None or source.keeping is None:
+            return
+        known.pictures = None
+        if not self.desk.job.busy:
+            self.desk.shared(Correcting).layers._absorb_all()
+            known.pictures = self._pictures(source.results.hand)
+        self.kept[source.keeping.path] = known
 
     @act(2)
     def rename_layer(self) -> None:
@@ -351,9 +376,11 @@ class RandomUser:
         layer = self._any_layer(lambda x: isinstance(x, Image) and self._is_own(x))
         if layer is not None and np.issubdtype(layer.data.dtype, np.integer):
             self.note(layer.name)
-            self.known.pop(str(layer.unique_id), None)
+            self._forget(str(layer.unique_id))
             self.viewer.layers.selection = {layer}
-            _layer_actions._convert_to_labels(self.viewer.layers)
+            with warnings.catch_warnings():  # of napari's, about its projection mode
+                warnings.simplefilter("ignore", UserWarning)
+                _layer_actions._convert_to_labels(self.viewer.layers)
 
     @act(0.7)
     def replace_stack(self) -> None:
@@ -368,7 +395,7 @@ class RandomUser:
         )
         self.note((layer.name, shape))
         if not same:
-            self.known.pop(str(layer.unique_id), None)
+            self._forget(str(layer.unique_id))
         layer.data = self.numbers.integers(0, 255, shape, dtype=np.uint8)
 
     @act(1)
@@ -581,7 +608,7 @@ class RandomUser:
     @act(3)
     def paint(self) -> None:
         layer = self._any_layer(lambda x: isinstance(x, Labels) and x.editable)
-        if layer is None or not layer.visible:
+        if layer is None or not layer.visible or not isinstance(layer.data, np.ndarray):
             return
         self.note(layer.name)
         self.viewer.layers.selection = {layer}
@@ -613,9 +640,7 @@ class RandomUser:
             self.rest()
         if hand is None or before is None:
             return
-        for name, picture in self._pictures(hand).items():
-            if not np.array_equal(picture, before[name]):
-                self.trouble.seen.append(f"{name} is another one after undo and redo")
+        self._compare(before, self._pictures(hand))
 
     @act(2)
     def undo(self) -> None:
@@ -697,6 +722,71 @@ class RandomUser:
         panel.project.save_path(self.folder / f"p{self.made}.emseg")
         self._wait_for(panel.project._job)
         self.note(panel.project.message.text())
+
+    @act(1)
+    def open_project(self) -> None:
+        """Open a project whose stack was removed: all is as it was then."""
+        panel = self.panel("Data")
+        if panel is None or not self.kept or len(self.desk.sources()) > 3:
+            return
+        path = self.random.choice(list(self.kept))
+        self.note(path.name)
+        keys = {source.key for source in self.desk.session.sources}
+        panel.project.open_path(path)
+        self._wait_for(panel.project._job)
+        self.rest()
+        source = self.source
+        if source is None or source.key in keys or source.keeping is None:
+            self.note(panel.project.message.text() or "its stack is in no file")
+            return
+        known = self.kept.pop(path)
+        self.known[source.key] = known
+        if known.pictures is not None:
+            self._compare(known.pictures, self._pictures(source.results.hand))
+
+    def _compare(self, before: Pictures, after: Pictures) -> None:
+        for name, picture in after.items():
+            if not np.array_equal(picture, before[name]):
+                self.trouble.seen.append(f"{name} is another one than before")
+
+    # Learning ------------------------------------------------------------------
+
+    @act(0.4)
+    def train(self) -> None:
+        panel = self.panel("Train")
+        if panel is None:
+            return
+        learning = self.desk.session.learning
+        learning.settings = QUICK.model_copy(update={"rehearsal": 0.0, "steps": 2})
+        learning.folder = self.folder / "own"
+        self.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=WAIT_MS)
+        self.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=WAIT_MS)
+        self._click(panel.run.start)
+        self._wait_for(self.desk.training.job)
+        self.note(panel.run.message.text() or panel.learns.text())
+
+    @act(1)
+    def judge(self) -> None:
+        panel = self.panel("Train")
+        if panel is not None and panel.candidate.round is not None:
+            box = panel.candidate
+            self._click(self.random.choice([box.accept, box.reject, box.flip]))
+            self.note(box.said.text())
+
+    @act(0.5)
+    def find_places(self) -> None:
+        panel = self.panel("Correct")
+        if panel is not None:
+            self._click(panel.places.find.button)
+            self._wait_for(panel.places.find.job)
+            self.note(panel.message.text())
+
+    @act(0.5)
+    def measure(self) -> None:
+        panel = self.panel("Correct")
+        if panel is not None:
+            self._click(panel.cells.measure)
+            self._wait_for(panel.cells._job)
 
     def end(self) -> None:
         """Let all that is on come to its end."""

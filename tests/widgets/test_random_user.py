@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+import pytest
 from random_user import RandomUser
 
-ACTS = int(os.environ.get("EMSEG_RANDOM_ACTS", "300"))
-SEED = int(os.environ.get("EMSEG_RANDOM_SEED", "1"))
+SHORT = 300
+LONG = int(os.environ.get("EMSEG_RANDOM_ACTS", "10000"))
+SEED = int(os.environ.get("EMSEG_RANDOM_SEED", "2"))
 
 
-def test_a_random_user(make_napari_viewer, qtbot, weights, tmp_path) -> None:
-    user = RandomUser(make_napari_viewer(show=True), qtbot, SEED, tmp_path)
-    user.go_on(ACTS)
+@pytest.fixture
+def sit_down(make_napari_viewer, qtbot, weights, tmp_path) -> Callable[..., RandomUser]:
+    def sit_down(seed: int) -> RandomUser:
+        return RandomUser(make_napari_viewer(show=True), qtbot, seed, tmp_path)
+
+    return sit_down
+
+
+@pytest.mark.xdist_group("shown")
+def test_a_random_user(sit_down) -> None:
+    user = sit_down(seed=1)
+    user.go_on(SHORT)
+    user.end()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_random_user_for_long(sit_down) -> None:
+    user = sit_down(SEED)
+    user.go_on(LONG)
     user.end()

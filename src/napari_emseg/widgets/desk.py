@@ -69,6 +69,7 @@ class Desk:
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
+        viewer.layers.events.reordered.connect(self._on_reordered)
         for layer in self.sources():
             if self.session.source is None:
                 self.choose(layer)
@@ -159,6 +160,7 @@ class Desk:
             # pictures of another shape: what was made from those before is theirs
             self._results.pop(key, None)
             self._filled.pop(key)
+            self.sources_changed.emit()
 
     def add(self, stack: Stack) -> None:
         """Show an opened stack in a layer, and put it to work if it is an image."""
@@ -265,6 +267,10 @@ class Desk:
             self._results.pop(key, None)
         if source is not None and source.key == key:
             self.choose(next(iter(self.sources()), None))
+        self.sources_changed.emit()
+
+    def _on_reordered(self) -> None:
+        self.changes.wait()
         self.sources_changed.emit()
 
     def _on_renamed(self) -> None:

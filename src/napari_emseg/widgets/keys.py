@@ -77,6 +77,7 @@ class Keys(QObject):
         super().__init__()
         self._desk = desk
         self._viewer: ReferenceType[Viewer] = ref(desk.viewer)
+        self._taken: list[Mapping[str, Act]] = []
         self._acts: dict[str, Act] = {}
         self._bound: list[tuple[ReferenceType[Any], Any, Any]] = []
         self._foreign = _ForeignStrokes()
@@ -86,13 +87,15 @@ class Keys(QObject):
 
     def take(self, acts: Mapping[str, Act]) -> None:
         """Have keys do something, by the names in `KEY_ACTS`."""
-        self._acts |= acts
+        self.release(acts)
+        self._taken.append(acts)
+        self._acts = _merged(self._taken)
         self._bind()
 
     def release(self, acts: Mapping[str, Act]) -> None:
-        """Give keys back, but for those that do something else by now."""
-        kept = {n: act for n, act in self._acts.items() if acts.get(n) != act}
-        self._acts = kept
+        """Give keys back; a panel that had them before has them again."""
+        self._taken = [taken for taken in self._taken if taken is not acts]
+        self._acts = _merged(self._taken)
         self._bind()
 
     def _on_active(self, *_: Any) -> None:
@@ -209,6 +212,10 @@ def register() -> None:
 
 
 _registered: set[str] = set()
+
+
+def _merged(taken: list[Mapping[str, Act]]) -> dict[str, Act]:
+    return {name: act for acts in taken for name, act in acts.items()}
 
 
 def key_of(name: str) -> str:
