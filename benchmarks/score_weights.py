@@ -190,6 +190,9 @@ def main() -> None:
     else:
         scored = rescore(weights, args.data, args.device, timed=not args.scores)
         found = {"machine": machine, **scored}
+        if args.scores and path.is_file():  # times are still of the machine before
+            found["machine"] = json.loads(path.read_text())["machine"]
+            found["scored"] = machine["date"]
     path.write_text(json.dumps(found, indent=2) + "\n")
     print("wrote", weights.path, "and", path)
 

@@ -239,6 +239,28 @@ def test_sections_that_cannot_be_used_are_said_and_not_in_the_card(pair, tmp_pat
     assert weights.card.validation_data[0].sections == "2"
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [(np.uint64, 2**64 - 1), (np.int32, -1), (np.float32, np.nan)]
+)
+def test_pixels_without_a_label_are_left_out_and_said(pair, tmp_path, kind, value):
+    """What lies there changes nothing: as membrane, as inside, in any type."""
+    images, labels = pair
+    drawn = np.array(labels.data).astype(kind)
+    drawn[:, :, :50] = kind(value)
+    records = []
+    weights = drain(
+        start((images, Stack(drawn, name="truth")), tmp_path / "w.safetensors"),
+        records.append,
+    )
+    said = _notes(records)[0].message
+    assert said == f"{4 * 96 * 50:,} px of truth without a label left out"
+    as_mask = np.array(labels.data).astype(np.int64)
+    as_mask[:, :, :50] = -2
+    same = drain(start((images, Stack(as_mask)), tmp_path / "same.safetensors"))
+    for key, value in weights.network().state_dict().items():
+        np.testing.assert_array_equal(value, same.network().state_dict()[key])
+
+
 def test_labels_without_anything_drawn_are_refused(pair, tmp_path):
     empty = labels_of(pair, lambda drawn: drawn.fill(0))
     said = r"truth.tif: nothing is labelled in sections 0-1: no value above 0 .*'cells'"

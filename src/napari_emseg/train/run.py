@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.labels import Meaning, format_sections
+from napari_emseg.core.labels import Meaning, format_sections, unlabelled
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
@@ -97,26 +97,34 @@ def check_split(split: Split, n: int) -> None:
 def labelled_split(
     split: Split, labels: Stack, meaning: Meaning
 ) -> tuple[Split, tuple[str, ...]]:
-    """Leave out sections in which nothing is labelled; say which.
+    """Leave out sections in which nothing is labelled; say what has no label.
 
     Raises
     ------
     ValueError
         If none is left to learn from, or to do what was asked for.
     """
-    kept, empty = [], set[int]()
+    kept, empty, pixels = [], set[int](), 0
     for sections in (split.training, split.validation, split.held_out):
         known = labelled_sections(labels, meaning, sections)
         empty |= set(sections) - set(known)
+        pixels += sum(_unlabelled(labels.section(z), meaning) for z in known)
         kept.append(known)
-    if not empty:
-        return split, ()
-    words = format_sections(sorted(empty))
-    note = (
-        f"{words} of {labels.name} left out: nothing is labelled there, so all of it "
-        "is unknown"
-    )
-    return Split(*kept), (note,)
+    notes = []
+    if empty:
+        notes.append(
+            f"{format_sections(sorted(empty))} of {labels.name} left out: nothing is "
+            "labelled there, so all of it is unknown"
+        )
+    if pixels:
+        notes.append(f"{pixels:,} px of {labels.name} without a label left out")
+    return Split(*kept), tuple(notes)
+
+
+def _unlabelled(labels: NDArray[Any], meaning: Meaning) -> int:
+    """Count pixels without a label."""
+    unknown = unlabelled(labels, meaning)
+    return 0 if unknown is None else int(np.count_nonzero(unknown))
 
 
 def train_weights(
