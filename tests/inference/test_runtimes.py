@@ -134,7 +134,9 @@ class TestChoice:
         monkeypatch.setattr(torch_runtime, "TorchRuntime", full)
         runtime = load_runtime(weights, PredictSettings(runtime="torch"))
         assert runtime.device == "cpu"
-        assert "running on the CPU, since cuda failed: CUDA out" in runtime.notes[0]
+        assert (
+            "running on the CPU, since cuda failed: out of memory" in runtime.notes[0]
+        )
 
 
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
