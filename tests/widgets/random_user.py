@@ -139,6 +139,7 @@ class RandomUser:
     def take(self, name: str) -> None:
         """Take one act, let the window come to rest, and compare."""
         self.log.append(name)
+        self._write()
         with self.trouble.watched(self.qtbot):
             ACTS[name][1](self)
             self.rest()
