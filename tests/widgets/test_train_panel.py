@@ -275,7 +275,7 @@ def test_where_they_differ_is_shown_and_a_key_flips(window, panel) -> None:
     assert np.array_equal(differ > 0, current != candidate)
     assert any(str(key) == "Q" for key in window.viewer.keymap)
     window.click(box.accept)
-    assert "where they differ" not in window.viewer.layers
+    window.qtbot.waitUntil(lambda: "where they differ" not in window.viewer.layers)
 
 
 def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> None:
