@@ -6,7 +6,7 @@
 #   make test-lowest   a part of them with the lowest versions that pyproject.toml allows
 #
 # PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer), VENV=.venv-3.13 where
-# its environment lies, TESTS="tests/io tests/cells" a part of the tests.
+# its environment lies, TESTS="tests/io tests/segmentation" a part of the tests.
 # TORCH_INDEX=URL adds a package index for torch, e.g. PyTorch's own one of CPU builds.
 
 VENV ?= .venv
@@ -19,7 +19,7 @@ SCREEN := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1600x
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadgroup
 
 # What touches each of the required packages, and a panel that is opened and closed.
-TESTS_LOWEST ?= tests/io tests/cells tests/models tests/project tests/test_dependencies.py \
+TESTS_LOWEST ?= tests/io tests/segmentation tests/models tests/project tests/test_dependencies.py \
 	tests/test_api.py tests/widgets/test_dock.py tests/widgets/test_cells_panel.py
 
 .DEFAULT_GOAL := help

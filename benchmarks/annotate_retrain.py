@@ -26,13 +26,13 @@ from forest import learn_forest
 from machine import describe
 from retention import retained
 
+from napari_emseg.active_learning import suggest_places
 from napari_emseg.core.finetuning import FinetuneSettings, SuggestSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.models.weights import Weights, load_weights, read_weights
-from napari_emseg.suggest import suggest_places
-from napari_emseg.train.corrections import TrainingSet
-from napari_emseg.train.finetune import finetune_weights
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.finetune import finetune_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 START = "isbi2012-unet"

@@ -19,8 +19,8 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.metrics import overlap_by_section, v_rand_at, v_rand_v_info
 from napari_emseg.models.weights import Weights
-from napari_emseg.train.corrections import TrainingSet
-from napari_emseg.train.opinions import Opinions
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.sparse_labels import SparseLabels
 
 SECONDS_PER_PLACE, PIXELS_PER_SECOND = 6.0, 15.0
 """How long the annotator takes: to look at a place, and to draw."""
@@ -97,7 +97,7 @@ class Tissue:
     def known(self, codes: NDArray[np.uint8] | None = None) -> TrainingSet:
         """Return what is corrected; sections that are not for it are excluded."""
         shape = self.stack.shape
-        opinions = Opinions(shape) if codes is None else Opinions.read(codes)
+        opinions = SparseLabels(shape) if codes is None else SparseLabels.read(codes)
         out = frozenset(range(shape[0])) - frozenset(self.task.corrected)
         return TrainingSet(self.stack, opinions, excluded=out)
 

@@ -30,7 +30,13 @@ import numpy as np
 from machine import describe
 from pages import put, table
 
-from napari_emseg.batch import BatchSettings, Job, Where, find_inputs, run_batch
+from napari_emseg.batch import (
+    BatchConfig,
+    BatchSettings,
+    ClusterSettings,
+    find_inputs,
+    run_batch,
+)
 from napari_emseg.batch.allocator import share_arenas
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
@@ -96,8 +102,11 @@ def stack_of(folder: Path, sections: int, side: int, name: str = "") -> Path:
 def batch(path: Path, out: Path, **given: Any) -> tuple[float, int]:
     """Run a batch; return seconds, and its parts."""
     shutil.rmtree(out, ignore_errors=True)
-    weights, where = given.pop("weights", WEIGHTS), given.pop("where", Where())
-    job = Job(
+    weights, where = (
+        given.pop("weights", WEIGHTS),
+        given.pop("where", ClusterSettings()),
+    )
+    job = BatchConfig(
         find_inputs([str(path)]),
         out,
         load_weights(weights),
@@ -186,7 +195,7 @@ def workers(folder: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]
             steps=("membranes",),
             predict=predict,
             probabilities="float32",
-            where=Where(workers=2),
+            where=ClusterSettings(workers=2),
         )
         together.append(seconds)
     yield {

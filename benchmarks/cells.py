@@ -29,7 +29,6 @@ from skimage.segmentation import expand_labels, watershed
 from tifffile import imread
 
 import napari_emseg as emseg
-from napari_emseg.cells import link_stack, section_fragments, segment_section
 from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellMethod, CellSettings, PredictSettings
@@ -37,6 +36,7 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics import overlap_scores, v_rand_at, v_rand_v_info
 from napari_emseg.models.weights import load_weights
+from napari_emseg.segmentation import link_stack, section_fragments, segment_section
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -22,10 +22,10 @@ from napari_emseg.core.records import EpochDone, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import load_weights, save_weights
-from napari_emseg.train.card import threshold_of
-from napari_emseg.train.dataset import PatchSource, read_examples
-from napari_emseg.train.trainer import Trainer
-from napari_emseg.train.validation import isbi_validation
+from napari_emseg.training.card import threshold_of
+from napari_emseg.training.dataset import PatchSource, read_examples
+from napari_emseg.training.trainer import Trainer
+from napari_emseg.training.validation import isbi_validation
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = "isbi2012-unet"

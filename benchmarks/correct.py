@@ -20,12 +20,11 @@ import numpy as np
 from machine import describe
 from scipy import ndimage as ndi
 
-from napari_emseg.cells import segment_section
-from napari_emseg.edit import (
+from napari_emseg.proofreading import (
     History,
-    Linked,
+    LinkedLabels,
     Rerun,
-    Sheet,
+    SectionView,
     close_gap,
     cut,
     delete_membrane,
@@ -33,6 +32,7 @@ from napari_emseg.edit import (
     wire_field,
 )
 from napari_emseg.sample import vnc_membranes
+from napari_emseg.segmentation import segment_section
 
 RUNS = 15
 LIMITS = {"wire_field_ms": 150.0, "wire_trace_ms": 30.0}
@@ -78,7 +78,7 @@ def measure(watch: Stopwatch) -> dict[str, float]:
     likely, cells = stack()
     rng = np.random.default_rng(0)
     membranes = (likely > 0.5).astype(np.uint8)
-    linked = Linked(
+    linked = LinkedLabels(
         membranes, cells, np.zeros(cells.shape, np.uint8), probabilities=likely
     )
     history = History(linked)
@@ -91,7 +91,7 @@ def measure(watch: Stopwatch) -> dict[str, float]:
     )
 
 
-def using_tools(watch: Stopwatch, sheet: Sheet, places: np.ndarray) -> None:
+def using_tools(watch: Stopwatch, sheet: SectionView, places: np.ndarray) -> None:
     """Time every tool at some places on membranes."""
     for place in places:
         watch.time("wire_field_ms", lambda p=place: wire_field(sheet, p))
@@ -107,7 +107,7 @@ def using_tools(watch: Stopwatch, sheet: Sheet, places: np.ndarray) -> None:
 
 def undoing(
     watch: Stopwatch,
-    linked: Linked,
+    linked: LinkedLabels,
     history: History,
     walls: np.ndarray,
     rng: np.random.Generator,
@@ -140,7 +140,7 @@ def undoing(
     }
 
 
-def rerunning(watch: Stopwatch, linked: Linked) -> dict[str, float]:
+def rerunning(watch: Stopwatch, linked: LinkedLabels) -> dict[str, float]:
     """Put the cells of a run beside hand work."""
     cells = np.array(linked.arrays["cells"])
     nothing = np.zeros(cells.shape[1:], np.uint8)

@@ -14,8 +14,8 @@ from pathlib import Path
 from napari_emseg.core.card import DataSet
 from napari_emseg.core.labels import Meaning
 from napari_emseg.io import open_stack
-from napari_emseg.train.card import Split
-from napari_emseg.train.sources import Source
+from napari_emseg.training.card import Split
+from napari_emseg.training.labelled_stack import LabelledStack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,11 +39,11 @@ class Data:
     share: float = 1.0
     unlabelled_beyond: float | None = None
 
-    def source(self, folder: Path) -> Source:
+    def source(self, folder: Path) -> LabelledStack:
         """Open it."""
         images = folder / self.images
         split = places(images, self.split) if images.is_dir() else self.split
-        return Source(
+        return LabelledStack(
             self.key,
             open_stack(images, voxel_size_nm=self.voxel_size_nm),
             open_stack(folder / self.labels),

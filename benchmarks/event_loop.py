@@ -124,7 +124,7 @@ def measure(shown: bool, sections: int, side: int) -> dict[str, Any]:
     app = QApplication.instance()
     panel = dock.panel("Membranes")
     panel.scope.choice.setCurrentText("all sections")
-    job = panel.run._desk.job
+    job = panel.run._controller.job
     job.ended.connect(app.exit)
     steps = QTimer()
     steps.setInterval(STEP_MS)
@@ -185,16 +185,16 @@ def measure_training(name: str, way: str, options: argparse.Namespace) -> Any:
     from napari_emseg.models.weights import load_weights
 
     viewer, dock = window(True, options.sections, options.side)
-    desk, panel = dock.panel("Train")._desk, dock.panel("Train")
+    controller, panel = dock.panel("Train")._controller, dock.panel("Train")
     run = Loop()
-    session = desk.session
+    session = controller.session
     session.learning.folder = Path(options.folder)
     session.learning.settings = session.learning.settings.model_copy(
         update={"steps": options.steps, "patience": 0}
     )
     session.choose_weights(load_weights(name))
     dock.panel("Membranes").scope.choice.setCurrentText("this section")
-    run.until(desk.job.ended, dock.panel("Membranes").run.button.click)
+    run.until(controller.job.ended, dock.panel("Membranes").run.button.click)
     dock.panel("Correct").classes.paint(1)
     session.review(1)
     session.review(3)
@@ -208,7 +208,7 @@ def measure_training(name: str, way: str, options: argparse.Namespace) -> Any:
     ticks.start()
     start = time.perf_counter()
     if way == "thread":
-        run.until(desk.training.job.ended, panel.run.start.click)
+        run.until(controller.training.job.ended, panel.run.start.click)
     else:
         words = [sys.executable, "-W", "ignore", __file__, "--round", name]
         words += ["--folder", options.folder, "--steps", str(options.steps)]
@@ -217,8 +217,8 @@ def measure_training(name: str, way: str, options: argparse.Namespace) -> Any:
     found = finish(viewer, steps, ticks)
     found["seconds"] = round(time.perf_counter() - start, 1)
     if way == "thread":
-        found["error"] = desk.training.error
-        ms = [record.ms_per_step for record in desk.training.curve]
+        found["error"] = controller.training.error
+        ms = [record.ms_per_step for record in controller.training.curve]
         found["ms_per_step"] = round(float(np.median(ms)))
     return found
 
@@ -288,8 +288,8 @@ def learn_in_process(name: str, options: argparse.Namespace) -> None:
     from napari_emseg.core.records import drain
     from napari_emseg.core.regions import Region
     from napari_emseg.models.weights import load_weights
-    from napari_emseg.train.corrections import TrainingSet
-    from napari_emseg.train.finetune import finetune_weights
+    from napari_emseg.training.corrections import TrainingSet
+    from napari_emseg.training.finetune import finetune_weights
 
     data = em(options.sections, options.side)
     stack = Stack(data, name="VNC", voxel_size_nm=(50, 4, 4))

@@ -30,8 +30,8 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import load_weights
-from napari_emseg.train.corrections import TrainingSet
-from napari_emseg.widgets import warm_up
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.widgets import background
 
 RESULT = Path(__file__).parent / "results" / "interpreter_lock.json"
 OBJECTS = 300_000
@@ -41,7 +41,7 @@ SIDE = 512
 
 def round_of(name: str, steps: int, folder: str) -> Generator[Any, None, Any]:
     """Learn from a stroke and a reviewed section; another one judges."""
-    from napari_emseg.train.finetune import finetune_weights
+    from napari_emseg.training.finetune import finetune_weights
 
     data = em(6, SIDE)
     corrections = np.zeros(data.shape, np.uint8)
@@ -70,7 +70,7 @@ def measure(name: str, steps: int) -> dict[str, Any]:
         full.append(phase == "start" and about["generation"] == 2)
 
     with TemporaryDirectory() as folder:
-        work = warm_up.learning_at_leisure(round_of(name, steps, folder))
+        work = background.with_training(round_of(name, steps, folder))
         thread = threading.Thread(target=drain, args=(work,))
         gc.collect()
         gc.callbacks.append(note)
@@ -104,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     import napari  # noqa: F401 - its objects are looked through, too
 
-    warm_up.load_torch()
+    background.load_torch()
     ballast = [[k] for k in range(OBJECTS)]
     found = measure(options.weights, options.steps)
     record = {

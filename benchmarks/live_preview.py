@@ -60,7 +60,7 @@ def window(weights: str, device: str) -> tuple[Any, Any]:
     dock = MembranesDock(viewer)
     viewer.window.add_dock_widget(dock, name="Membranes")
     viewer.window.resize(1200, 900)
-    session = dock.panel._desk.session
+    session = dock.panel._controller.session
     session.predict_settings = PredictSettings(device=device)
     session.choose_weights(list_weights()[weights])
     return viewer, dock.panel.live
@@ -104,10 +104,10 @@ def look_at(viewer: Any, y: float, x: float) -> None:
 
 def view_shape(preview: Any) -> tuple[int, int]:
     """Return how many px `(y, x)` are on screen."""
-    from napari_emseg.widgets.view import area_in_view
+    from napari_emseg.widgets.camera import area_in_view
 
-    desk = preview._desk
-    area = area_in_view(desk.viewer, desk.source_layer)
+    controller = preview._controller
+    area = area_in_view(controller.viewer, controller.source_layer)
     if area is None:
         return SIDE, SIDE
     return area[0].stop - area[0].start, area[1].stop - area[1].start
@@ -168,7 +168,7 @@ def _on_by_itself(preview: Any) -> bool | None:
     """Tell if this machine counts as quick enough."""
     from napari_emseg.session.live import is_quick, paces_of
 
-    session = preview._desk.session
+    session = preview._controller.session
     size = session.source.stack.voxel_size_nm
     paces = paces_of(session.weights, session.predict_settings, size)
     return is_quick(paces, preview.settings)

@@ -17,8 +17,8 @@ from napari_emseg.metrics import overlap_scores, v_rand_v_info
 from napari_emseg.metrics.meanings import cells_of_inside
 from napari_emseg.models.variants import with_facts
 from napari_emseg.models.weights import Weights, replace_card
-from napari_emseg.train.scoring import with_times
-from napari_emseg.train.sources import Source
+from napari_emseg.training.labelled_stack import LabelledStack
+from napari_emseg.training.scoring import with_times
 
 MEASURES = ("v_rand", "v_info", "cells", "vi")
 """Of probabilities, at the best threshold; of cells at the card's, bits for `vi`."""
@@ -27,7 +27,7 @@ MEASURES = ("v_rand", "v_info", "cells", "vi")
 THRESHOLDS = tuple(n / 10 for n in range(1, 10))
 
 
-def with_threshold(weights: Weights, sources: Sequence[Source]) -> Weights:
+def with_threshold(weights: Weights, sources: Sequence[LabelledStack]) -> Weights:
     """Fix the card's threshold as the one that gives the best cells.
 
     By the variation of information on the validation sections, geometric mean over
@@ -51,7 +51,7 @@ def with_threshold(weights: Weights, sources: Sequence[Source]) -> Weights:
     return replace_card(weights, weights.card.model_copy(update={"threshold": best}))
 
 
-def score_sources(weights: Weights, sources: Sequence[Source]) -> Weights:
+def score_sources(weights: Weights, sources: Sequence[LabelledStack]) -> Weights:
     """Score weights on what was held out of each source, by the whole way to cells.
 
     Sections are predicted at their own pixel size, with and without averaged mirrors,
@@ -69,14 +69,14 @@ def score_sources(weights: Weights, sources: Sequence[Source]) -> Weights:
     return replace_card(weights, with_times(card, network))
 
 
-def _way(weights: Weights, sources: Sequence[Source], *, tta: bool) -> Variant:
+def _way(weights: Weights, sources: Sequence[LabelledStack], *, tta: bool) -> Variant:
     found = {s.name: _scores(s, weights, tta=tta) for s in sources}
     means = {m: fmean(scores[m] for scores in found.values()) for m in MEASURES}
     each = {f"{name}_{m}": found[name][m] for name in found for m in MEASURES}
     return Variant(tta=tta, threshold=weights.card.threshold, scores=means | each)
 
 
-def _scores(source: Source, weights: Weights, *, tta: bool) -> dict[str, float]:
+def _scores(source: LabelledStack, weights: Weights, *, tta: bool) -> dict[str, float]:
     sections = source.split.held_out
     membrane = _predicted(source, weights, sections, tta=tta)
     scores = v_rand_v_info(
@@ -90,7 +90,7 @@ def _scores(source: Source, weights: Weights, *, tta: bool) -> dict[str, float]:
 
 
 def _predicted(
-    source: Source, weights: Weights, sections: Sequence[int], *, tta: bool
+    source: LabelledStack, weights: Weights, sections: Sequence[int], *, tta: bool
 ) -> NDArray[np.float32]:
     return emseg.predict(
         source.images,
@@ -100,13 +100,13 @@ def _predicted(
     )
 
 
-def _truth(source: Source, sections: Sequence[int]) -> NDArray[Any]:
+def _truth(source: LabelledStack, sections: Sequence[int]) -> NDArray[Any]:
     return np.stack([source.labels.section(z) for z in sections])
 
 
 def _overlap(
     membrane: NDArray[np.float32],
-    source: Source,
+    source: LabelledStack,
     sections: Sequence[int],
     threshold: float,
 ) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from score_weights import examples_of
 
 from napari_emseg.metrics import v_rand_at
 from napari_emseg.models.weights import Weights
-from napari_emseg.train.validation import isbi_validation
+from napari_emseg.training.validation import isbi_validation
 
 GOOD = 0.95
 """V_Rand of sections on which the weights were good to begin with."""

@@ -26,9 +26,9 @@ from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.io import open_stack
 from napari_emseg.metrics import v_rand_v_info
 from napari_emseg.models.weights import Weights, load_weights, replace_card
-from napari_emseg.train.dataset import Example, read_examples
-from napari_emseg.train.scoring import with_scores, with_times
-from napari_emseg.train.validation import inside_of, truth_of
+from napari_emseg.training.dataset import Example, read_examples
+from napari_emseg.training.scoring import with_scores, with_times
+from napari_emseg.training.validation import inside_of, truth_of
 
 FOLDERS = {"ISBI 2012 training stack": ("isbi2012", "inside")}
 """Name of a data set in cards: its folder, and what its labels are."""

@@ -23,9 +23,9 @@ from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights, bundled_folder, read_weights
-from napari_emseg.train.mixture import train_mixture
-from napari_emseg.train.run import train_weights
-from napari_emseg.train.sources import Source
+from napari_emseg.training.labelled_stack import LabelledStack
+from napari_emseg.training.mixture import train_mixture
+from napari_emseg.training.run import train_weights
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Recipe:
     begins_with: str | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
 
-    def sources(self, folder: Path) -> list[Source]:
+    def sources(self, folder: Path) -> list[LabelledStack]:
         """Open the data."""
         found = [DATA[key].source(folder) for key in self.data]
         return [replace(s, share=self.shares.get(s.name, s.share)) for s in found]
@@ -148,7 +148,7 @@ def describe(record: Record) -> None:
 
 
 def _one(
-    source: Source, out: Path, recipe: Recipe, about: Card, device: str
+    source: LabelledStack, out: Path, recipe: Recipe, about: Card, device: str
 ) -> Generator[Record, None, Weights]:
     return train_weights(
         source.images,

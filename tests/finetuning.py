@@ -17,8 +17,8 @@ from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import build
 from napari_emseg.sample import synthetic
-from napari_emseg.train.corrections import TrainingSet
-from napari_emseg.train.run import split_sections, train_weights
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.run import split_sections, train_weights
 
 SMALL = {
     "unet": {"base": 4, "levels": 2},

@@ -38,7 +38,7 @@ QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "sup
         ("napari_emseg.io", QT | {"torch"}),
         ("napari_emseg.metrics", QT | {"torch", "numba"}),
         ("napari_emseg.sample", QT | {"torch"}),
-        ("napari_emseg.cells", QT | {"torch"}),
+        ("napari_emseg.segmentation", QT | {"torch"}),
         ("napari_emseg.check", QT | {"torch"}),
         ("napari_emseg.models.weights", QT | {"torch"}),
         ("napari_emseg.inference", QT | {"torch", "openvino"}),
@@ -136,3 +136,12 @@ def test_openvino_is_imported_in_one_place():
 )
 def test_every_kind_of_import_is_seen(code):
     assert next(imported(ast.parse(code))).startswith("openvino")
+
+
+def test_a_public_class_name_exists_once() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

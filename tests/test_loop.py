@@ -9,14 +9,14 @@ from finetuning import QUICK, other_tissue, taught
 from numpy.typing import NDArray
 
 import napari_emseg as emseg
+from napari_emseg.active_learning import suggest_places
 from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
-from napari_emseg.suggest import suggest_places
-from napari_emseg.train.corrections import TrainingSet
-from napari_emseg.train.finetune import finetune_weights
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.finetune import finetune_weights
 
 
 def pixel_f(weights: Weights, stack: Stack, codes: NDArray[np.uint8], z: int) -> float:

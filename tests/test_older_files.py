@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.batch import BatchSettings, Job, Where, find_inputs, grid, run_batch
+from napari_emseg.batch import (
+    BatchConfig,
+    BatchSettings,
+    ClusterSettings,
+    find_inputs,
+    grid,
+    run_batch,
+)
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io import open_stack
@@ -88,12 +95,12 @@ def test_a_batch_that_was_broken_off_goes_on(
         steps=("membranes", "cells", "link"),
     )
     weights = read_weights(files / "parent.safetensors")
-    job = Job(
+    job = BatchConfig(
         find_inputs((str(files / "em.tif"),)),
         files / "batch",
         weights,
         settings,
-        where=Where(),
+        where=ClusterSettings(),
         resume=True,
         overwrite=False,
     )

@@ -20,7 +20,7 @@ from napari_emseg.io import save_stack
 from napari_emseg.models.weights import list_weights
 from napari_emseg.sample import vnc
 from napari_emseg.widgets.batch_dock import BatchDock
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.controller import controller_for
 
 WEIGHTS = "isbi2012-unet"
 
@@ -48,7 +48,7 @@ def main() -> None:
         msg = f"expected the dock, got {widget!r}"
         raise TypeError(msg)
     panel = widget.panel
-    session = desk_of(viewer).session
+    session = controller_for(viewer).session
     session.choose_weights(list_weights()[WEIGHTS])
     os.chdir(folder.name)
     panel.add_paths(make_files())

@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 
 import napari_emseg as emseg
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit import (
+from napari_emseg.proofreading import (
     Edit,
     History,
-    Linked,
-    Sheet,
+    LinkedLabels,
+    SectionView,
     cut,
     delete_membrane,
     draw_wire,
@@ -29,7 +29,7 @@ from napari_emseg.edit import (
     paint,
     wire_field,
 )
-from napari_emseg.edit.area import Area
+from napari_emseg.proofreading.area import Area
 from napari_emseg.sample import vnc
 
 IMAGES = Path(__file__).parents[1] / "images"
@@ -57,7 +57,7 @@ class Page:
         """Return a fresh history."""
         membranes = (self.likely > self.threshold).astype(np.uint8)
         return History(
-            Linked(
+            LinkedLabels(
                 membranes,
                 self.cells.copy(),
                 np.zeros_like(membranes),
@@ -106,8 +106,8 @@ def show(
     page: Page,
     name: str,
     points: Points,
-    tool: Callable[[Sheet], Edit],
-    before: Callable[[Sheet], Edit] | None = None,
+    tool: Callable[[SectionView], Edit],
+    before: Callable[[SectionView], Edit] | None = None,
 ) -> None:
     """Save a picture of a tool: before with the pointer's way, and after."""
     history = page.open()
@@ -135,7 +135,7 @@ def disc(point: tuple[int, int], radius: int) -> tuple[NDArray[np.bool_], Area]:
     return np.hypot(rows, columns) <= radius, area
 
 
-def wire_along(sheet: Sheet, points: Points) -> NDArray[np.int64]:
+def wire_along(sheet: SectionView, points: Points) -> NDArray[np.int64]:
     """Return the path that live-wire draws through clicks."""
     steps = pairwise(points)
     return np.concatenate([wire_field(sheet, a).path_to(b) for a, b in steps])

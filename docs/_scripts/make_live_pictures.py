@@ -10,8 +10,8 @@ from make_screenshots import IMAGES, open_window, settle, wait_for
 
 from napari_emseg.core.viewing import LiveSettings
 from napari_emseg.models.weights import list_weights
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
-from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 
@@ -24,7 +24,7 @@ def main() -> None:
     preview: LiveView = membranes.live
     viewer.scene.camera.zoom *= 1.5
     settle()
-    session = desk_of(viewer).session
+    session = controller_for(viewer).session
     session.choose_weights(list_weights()["isbi2012-unetpp"])
     # pictures are made on any machine, however busy
     preview.settings = preview._live.settings = LiveSettings(first_s=60, refined_s=60)
@@ -45,7 +45,7 @@ def main() -> None:
     membranes.scope.choice.setCurrentText("this section")
     settle()
     membranes.run.button.click()
-    wait_for(lambda: not desk_of(viewer).job.busy)
+    wait_for(lambda: not controller_for(viewer).job.busy)
     preview.box.setChecked(False)
     for name, fold in dock.folds.items():
         if name == "Correct":

@@ -17,8 +17,8 @@ from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
 
 from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.data_panel import DataPanel
-from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.dock import STEPS, EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
@@ -63,7 +63,7 @@ def open_window() -> tuple[Viewer, EmSegmentation]:
 
 def run(viewer: Viewer, panel: MembranesPanel | CellsPanel) -> None:
     """Press Run and wait for the end."""
-    job = desk_of(viewer).job
+    job = controller_for(viewer).job
     panel.scope.choice.setCurrentText("all sections")
     settle()
     panel.run.button.click()
@@ -100,9 +100,9 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     viewer, dock = open_window()
     data: DataPanel = dock.panel("Data")
-    desk = desk_of(viewer)
+    controller = controller_for(viewer)
     data.checks.button.click()
-    wait_for(lambda: desk.session.source.findings is not None)
+    wait_for(lambda: controller.session.source.findings is not None)
     run(viewer, dock.panel("Membranes"))
     run(viewer, dock.panel("Cells"))
     viewer.window.screenshot(str(IMAGES / "panels.png"), canvas_only=False, flash=False)

@@ -29,8 +29,8 @@ from tutorial_camera import Camera, side_by_side
 from tutorial_hand import Person
 
 from napari_emseg.sample import fib25_cells
-from napari_emseg.session.places import is_done
-from napari_emseg.widgets.desk import Desk, desk_of
+from napari_emseg.session.review_queue import is_done
+from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.dock import EmSegmentation
 
 PAGE = Path(__file__).parents[1] / "tutorial.md"
@@ -55,7 +55,7 @@ class Walk:
     folder: Path
     viewer: Viewer = field(init=False)
     dock: EmSegmentation = field(init=False)
-    desk: Desk = field(init=False)
+    controller: ViewerController = field(init=False)
     camera: Camera = field(init=False)
     person: Person = field(init=False)
     facts: dict[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def start(walk: Walk) -> None:
     walk.viewer.window.resize(1500, 960)
     window = walk.viewer.window
     _, walk.dock = window.add_plugin_dock_widget("napari-emseg", "EM segmentation")
-    walk.desk = desk_of(walk.viewer)
+    walk.controller = controller_for(walk.viewer)
     walk.camera = Camera(walk.viewer, walk.dock, SHOWN)
     settle()
 
@@ -125,7 +125,7 @@ def find_membranes(walk: Walk) -> None:
     pick(panel.weights, WEIGHTS)
     run(walk, panel)
     expect(
-        len(walk.desk.session.at_work.results.predicted) == 20,
+        len(walk.controller.session.at_work.results.predicted) == 20,
         "membranes of all sections",
     )
     walk.camera.canvas("tutorial-membranes.png", "membrane probability")
@@ -207,7 +207,7 @@ def learn(walk: Walk) -> None:
     expect("Held out to judge" in panel.judges.text(), panel.judges.text())
     walk.facts["learns"] = f"{panel.learns.text()} {panel.judges.text()}"
     panel.run.start.click()
-    training = walk.desk.training
+    training = walk.controller.training
     wait_for(lambda: not training.busy or len(training.curve) >= 2)
     expect(training.busy, f"weights learn for a while: {training.error}")
     settle()
@@ -250,7 +250,7 @@ def accept(walk: Walk) -> None:
     name = box.round.name
     box.accept.click()
     settle()
-    weights = walk.desk.session.weights
+    weights = walk.controller.session.weights
     expect(weights is not None and weights.card.name == name, f"{name} is in use")
     expect(weights.path.parent == walk.folder / "fly.emseg" / "weights", "their folder")
     panel = walk.dock.panel("Membranes")
@@ -290,7 +290,7 @@ def mend(walk: Walk, n: int, mended: Callable[[], None] = bool) -> None:
         mended()
         walk.person.mouse.key(Qt.Key.Key_J, "j")
         settle(0.3)
-        source = walk.desk.session.at_work
+        source = walk.controller.session.at_work
         expect(is_done(source, place.region), f"J ends {place.region.words}")
 
 
@@ -309,7 +309,7 @@ def run(walk: Walk, panel) -> None:
     settle()
     expect(panel.run.button.isEnabled(), panel.run.button.toolTip())
     panel.run.button.click()
-    wait_for(lambda: not walk.desk.job.busy)
+    wait_for(lambda: not walk.controller.job.busy)
     settle()
 
 

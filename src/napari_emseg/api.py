@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.cells import segment_stack
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Note, Record, drain
@@ -23,6 +22,7 @@ from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
 from napari_emseg.inference import predict_stack
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import Weights, load_weights
+from napari_emseg.segmentation import segment_stack
 
 if TYPE_CHECKING:
     from napari_emseg.core.labels import Meaning
@@ -258,8 +258,8 @@ def finetune(
         If a file can't be read or written.
     """
     from napari_emseg.inference.torch_runtime import choose_device
-    from napari_emseg.train.corrections import training_set
-    from napari_emseg.train.finetune import finetune_weights
+    from napari_emseg.training.corrections import training_set
+    from napari_emseg.training.finetune import finetune_weights
 
     parent, settings = load_weights(weights), settings or FinetuneSettings()
     images = as_stack(stack).with_voxel_size(voxel_size_nm)

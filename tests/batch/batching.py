@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_emseg.batch import Job, Summary, run_batch
+from napari_emseg.batch import BatchConfig, Summary, run_batch
 from napari_emseg.core.records import Record, drain
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.edit import cells_table
-from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import open_stack
+from napari_emseg.proofreading import cells_table
+from napari_emseg.proofreading.table_file import write_table
 
 CPU = PredictSettings(device="cpu", runtime="torch", threads=1, invert="no")
 
 
-def run(job: Job, records: list[Record] | None = None) -> Summary:
+def run(job: BatchConfig, records: list[Record] | None = None) -> Summary:
     """Run a batch to its end."""
     work = run_batch(job)
     while True:

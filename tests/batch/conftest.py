@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from batching import CPU
 
-from napari_emseg.batch import BatchSettings, Job, Where, find_inputs
+from napari_emseg.batch import BatchConfig, BatchSettings, ClusterSettings, find_inputs
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
@@ -46,7 +46,7 @@ def em(tmp_path: Path) -> Path:
     return save_stack(tmp_path / "em.tif", stack, voxel_size_nm=(50, 4, 4))
 
 
-MakeJob = Callable[..., Job]
+MakeJob = Callable[..., BatchConfig]
 
 
 @pytest.fixture
@@ -58,17 +58,17 @@ def make_job(weights: Weights, em: Path, tmp_path: Path) -> MakeJob:
         out: str = "out",
         resume: bool = False,
         overwrite: bool = False,
-        where: Where | None = None,
+        where: ClusterSettings | None = None,
         use: Weights | None = weights,
         **settings: Any,
-    ) -> Job:
+    ) -> BatchConfig:
         chosen = {"predict": CPU, "cells": CellSettings(minimum_size=5), **settings}
-        return Job(
+        return BatchConfig(
             find_inputs(words or (str(em),)),
             tmp_path / out,
             use,
             BatchSettings(**chosen),
-            where=where or Where(),
+            where=where or ClusterSettings(),
             resume=resume,
             overwrite=overwrite,
         )

@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.membranes import Membranes
 
 

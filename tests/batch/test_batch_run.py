@@ -10,11 +10,11 @@ import pytest
 from batching import CPU, run, values
 
 from napari_emseg.batch import RowChanged, run_batch
-from napari_emseg.cells import segment_stack
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.inference import predict_stack
 from napari_emseg.io import open_stack, read_provenance
+from napari_emseg.segmentation import segment_stack
 
 
 def plain(em: Path, weights, cells: CellSettings) -> tuple[np.ndarray, np.ndarray]:

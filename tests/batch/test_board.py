@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.batch import Job, Row, RowChanged, Summary
-from napari_emseg.batch.board import Board
+from napari_emseg.batch import BatchConfig, Row, RowChanged, Summary
+from napari_emseg.batch.queue import BatchQueue
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 
 
 @pytest.fixture
-def job(make_job) -> Job:
+def job(make_job) -> BatchConfig:
     return replace(make_job(), inputs=())
 
 
@@ -25,7 +25,7 @@ def array(name: str) -> Stack:
 
 
 def test_names_are_unique_and_may_be_names_of_files(em) -> None:
-    board = Board()
+    board = BatchQueue()
     board.add_paths([str(em), str(em)])
     board.add_stack(array("em"), "1")
     board.add_stack(array("../a b/☃"), "2")
@@ -35,7 +35,7 @@ def test_names_are_unique_and_may_be_names_of_files(em) -> None:
 
 
 def test_what_is_there_is_not_added_again(em) -> None:
-    board, stack = Board(), open_stack(em)
+    board, stack = BatchQueue(), open_stack(em)
     assert len(board.add_paths([str(em)])) == 1
     assert board.add_paths([str(em)]) == []
     assert board.add_stack(stack, "layer") is None
@@ -45,28 +45,28 @@ def test_what_is_there_is_not_added_again(em) -> None:
 
 
 def test_a_url_is_taken_as_it_is() -> None:
-    (entry,) = Board().add_paths(["https://example.org/em.zarr"])
+    (entry,) = BatchQueue().add_paths(["https://example.org/em.zarr"])
     assert entry.given.path == "https://example.org/em.zarr"
 
 
 def test_a_folder_is_a_stack_or_holds_stacks(em, tmp_path) -> None:
     other = save_stack(tmp_path / "other.tif", array("other"))
-    found = Board().add_paths([str(tmp_path)])
+    found = BatchQueue().add_paths([str(tmp_path)])
     assert [entry.given.path for entry in found] == [str(em), str(other)]
     sections = tmp_path / "sections"
     sections.mkdir()
     for z in range(3):
         np.save(sections / f"{z}.npy", np.zeros((8, 8), np.uint8))
-    (one,) = Board().add_paths([str(sections)])
+    (one,) = BatchQueue().add_paths([str(sections)])
     assert one.given.path == str(sections)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        Board().add_paths([str(tmp_path / "none")])
+        BatchQueue().add_paths([str(tmp_path / "none")])
 
 
 def test_done_inputs_are_left_out_unless_they_belong_to_the_same_batch(
     job, em, tmp_path
 ) -> None:
-    board = Board()
+    board = BatchQueue()
     board.add_paths([str(em)])
     assert drain(board.starting(job)).ok
     done = replace(board.entries[0].row, state="done")
@@ -80,7 +80,7 @@ def test_done_inputs_are_left_out_unless_they_belong_to_the_same_batch(
 
 
 def test_rows_at_work_are_told_stopped_and_stay(job, em) -> None:
-    board = Board()
+    board = BatchQueue()
     board.add_paths([str(em)])
     board.starting(job)
     running = replace(board.entries[0].row, state="running", share=0.5)
@@ -95,7 +95,7 @@ def test_rows_at_work_are_told_stopped_and_stay(job, em) -> None:
 
 
 def test_a_dry_run_needs_no_files_of_layers(job, em) -> None:
-    board = Board()
+    board = BatchQueue()
     board.add_paths([str(em)])
     board.add_stack(array("x"), "1")
     found = drain(board.looking(job))
@@ -105,7 +105,7 @@ def test_a_dry_run_needs_no_files_of_layers(job, em) -> None:
 
 
 def test_progress_counts_pixels(job, em) -> None:
-    board, seen = Board(), []
+    board, seen = BatchQueue(), []
     board.add_paths([str(em)])
     board.add_paths([str(Path(__file__))])
     drain(board.starting(job), seen.append)

@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 from batching import run, values
 
-from napari_emseg.batch import RowChanged, Where, cluster, engine, grid, run_batch
+from napari_emseg.batch import (
+    ClusterSettings,
+    RowChanged,
+    cluster,
+    engine,
+    grid,
+    run_batch,
+)
 from napari_emseg.io import save_stack
 from napari_emseg.sample import synthetic
 
@@ -101,7 +108,7 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 ) -> None:
     words = str(request.getfixturevalue(name))
     plain = run(make_job(words, out="plain", **chosen))
-    where = Where(scheduler=here["address"])
+    where = ClusterSettings(scheduler=here["address"])
     job = make_job(words, out="cluster", where=where, **chosen)
     work, summary, killed = run_batch(job), None, False
     while summary is None:
@@ -124,7 +131,9 @@ def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
     make_job, here, capfd
 ) -> None:
     plain = run(make_job(out="plain"))
-    work = run_batch(make_job(out="cluster", where=Where(scheduler=here["address"])))
+    work = run_batch(
+        make_job(out="cluster", where=ClusterSettings(scheduler=here["address"]))
+    )
     for record in work:
         if isinstance(record, RowChanged) and record.row.share > 0.3:
             break
@@ -143,7 +152,7 @@ def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
 @pytest.mark.slow
 def test_processes_of_our_own(make_job) -> None:
     plain = run(make_job(out="plain"))
-    summary = run(make_job(out="two", where=Where(workers=2)))
+    summary = run(make_job(out="two", where=ClusterSettings(workers=2)))
     assert summary.ok
     for one, other in zip(plain.rows[0].outputs, summary.rows[0].outputs, strict=True):
         np.testing.assert_array_equal(values(one), values(other))
@@ -187,7 +196,7 @@ def test_a_task_that_kills_its_workers_is_listed_as_failed(
     monkeypatch.setattr(grid, "DEEPEST", 2)
     monkeypatch.setattr("napari_emseg.batch.course.Membranes", deadly.Deadly)
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    summary = run(make_job(where=Where(workers=2), steps=("membranes",)))
+    summary = run(make_job(where=ClusterSettings(workers=2), steps=("membranes",)))
     (row,) = summary.rows
     assert row.state == "incomplete"
     assert not summary.ok
@@ -203,14 +212,14 @@ def test_an_unreachable_scheduler_is_said(make_job, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.3)
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(ConnectionError, match=address):
-        run(make_job(where=Where(scheduler=address)))
+        run(make_job(where=ClusterSettings(scheduler=address)))
 
 
 @pytest.mark.slow
 def test_other_versions_are_refused(make_job, here, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "__version__", "0.0.0")
     with pytest.raises(RuntimeError, match=r"0\.0\.0"):
-        run(make_job(where=Where(scheduler=here["address"])))
+        run(make_job(where=ClusterSettings(scheduler=here["address"])))
     monkeypatch.setattr(cluster, "SAME", ("numpy",))
     told = cluster._told
     seen: list[int] = []
@@ -221,7 +230,7 @@ def test_other_versions_are_refused(make_job, here, monkeypatch) -> None:
 
     monkeypatch.setattr(cluster, "_told", other)
     with pytest.raises(RuntimeError, match=r"numpy 1\.0"):
-        run(make_job(where=Where(scheduler=here["address"]), overwrite=True))
+        run(make_job(where=ClusterSettings(scheduler=here["address"]), overwrite=True))
 
 
 @pytest.mark.slow
@@ -231,7 +240,7 @@ def test_a_scheduler_without_workers_is_told_of(make_job, monkeypatch) -> None:
     words = ("--port", str(port), "--host", "127.0.0.1", "--no-dashboard")
     with program("distributed.cli.dask_scheduler", *words):
         wait_for(f"tcp://127.0.0.1:{port}", 0)
-        job = make_job(where=Where(scheduler=f"tcp://127.0.0.1:{port}"))
+        job = make_job(where=ClusterSettings(scheduler=f"tcp://127.0.0.1:{port}"))
         work = run_batch(job)
         until = time.monotonic() + 60
         while "no worker" not in str(next(work)):
@@ -266,7 +275,7 @@ def test_a_result_that_died_with_its_worker_is_waited_for(
             return 8
 
     future = Lost()
-    with cluster.Cluster(Where(), tmp_path) as own:
+    with cluster.Cluster(ClusterSettings(), tmp_path) as own:
         monkeypatch.setattr(own._client, "submit", lambda *_, **__: future)
         own.submit("part", None)
         future.tell(future)

@@ -15,14 +15,14 @@ from batching import run, values
 from napari_emseg.batch import (
     Input,
     engine,
+    estimate_batch,
     find_inputs,
-    forecast,
     grid,
     plan_batch,
     timing,
 )
 from napari_emseg.batch import membranes as step
-from napari_emseg.batch.forecast import Forecast, refuse_if_full
+from napari_emseg.batch.estimate import BatchEstimate, refuse_if_full
 from napari_emseg.cli import main
 from napari_emseg.core.records import Note
 from napari_emseg.io import read_provenance, save_stack
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_from_the_start_is_told_so(make_job, monkeypatch) ->
 
 
 def test_too_little_space_is_said_before(make_job, tmp_path) -> None:
-    huge = Forecast(1, 1, None, 10**18, 0, 0)
+    huge = BatchEstimate(1, 1, None, 10**18, 0, 0)
     with pytest.raises(OSError, match="not enough space"):
         refuse_if_full(huge, tmp_path)
 
@@ -257,7 +257,7 @@ def test_hand_work_of_a_project_counts(make_job, em, tmp_path) -> None:
 
 def test_what_it_takes_is_said_before(make_job) -> None:
     plan = plan_batch(make_job())
-    found = forecast(plan, timed=True)
+    found = estimate_batch(plan, timed=True)
     assert found.words.startswith("6 sections, about ")
     assert "1 MB on disk" in found.words
     assert found.memory_bytes > 40 * 200 * 180
@@ -270,7 +270,9 @@ def test_joining_a_large_section_is_reckoned_with(make_job, tmp_path) -> None:
         zarr.create_array(
             path, shape=(1, side, side), chunks=(1, 1024, 1024), dtype="u1"
         )
-        seen.append(forecast(plan_batch(make_job(str(path), block=1024))).memory_bytes)
+        seen.append(
+            estimate_batch(plan_batch(make_job(str(path), block=1024))).memory_bytes
+        )
     assert seen[1] - seen[0] > 65_536**2
 
 
@@ -280,7 +282,7 @@ def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
     for name, takes in seconds.items():
         monkeypatch.setattr(timing, name, lambda *_, takes=takes: time.sleep(takes))
     plain, linked, table = (
-        forecast(plan_batch(make_job(**chosen)), timed=True).seconds
+        estimate_batch(plan_batch(make_job(**chosen)), timed=True).seconds
         for chosen in ({}, {"steps": linking}, {"table": True})
     )
     pixels = 6 * 200 * 180 / timing.SIDE**2

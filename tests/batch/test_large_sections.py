@@ -9,7 +9,7 @@ import pytest
 import zarr
 from batching import CPU, lines, plain, run, values
 
-from napari_emseg.batch import BatchSettings, Job, Summary, find_inputs
+from napari_emseg.batch import BatchConfig, BatchSettings, Summary, find_inputs
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
 from napari_emseg.models.weights import Weights
@@ -38,12 +38,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blocks(large: Path, weights: Weights) -> Summary:
     """What a batch gives that cuts sections into four blocks each."""
     out = large.parent / "blocks"
-    return run(Job(find_inputs((str(large),)), out, weights, BLOCKS))
+    return run(BatchConfig(find_inputs((str(large),)), out, weights, BLOCKS))
 
 
 def test_blocks_are_as_the_whole(large, weights, blocks) -> None:
     out = large.parent / "whole"
-    whole = run(Job(find_inputs((str(large),)), out, weights, CHOSEN))
+    whole = run(BatchConfig(find_inputs((str(large),)), out, weights, CHOSEN))
     assert whole.ok
     assert blocks.ok
     assert blocks.tasks > whole.tasks

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from batching import run
 
-from napari_emseg.batch import forecast, plan_batch
+from napari_emseg.batch import estimate_batch, plan_batch
 
 SIDE = 1100
 
@@ -27,9 +27,9 @@ def plan(make_job, tmp_path):
 
 
 def test_a_section_in_one_piece_counts_and_is_told(plan) -> None:
-    tiled = forecast(plan(tile=(256, 256), compression="zlib")[1])
+    tiled = estimate_batch(plan(tile=(256, 256), compression="zlib")[1])
     job, whole = plan(rowsperstrip=SIDE, compression="zlib")
-    found = forecast(whole)
+    found = estimate_batch(whole)
     assert tiled.notes == ()
     assert found.memory_bytes - tiled.memory_bytes > 2 * SIDE**2
     assert "emseg export" in found.notes[0]

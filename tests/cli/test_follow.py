@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from napari_emseg.cli import follow as module
-from napari_emseg.cli.follow import follow
+from napari_emseg.cli import run_with_progress as module
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.records import EpochDone, Note, Progress, SectionDone
 
 
@@ -19,7 +19,7 @@ def work(n, closed):
 
 
 def test_returns_the_result_and_logs_the_end(capsys):
-    assert follow(work(5, [])) == "result"
+    assert run_with_progress(work(5, [])) == "result"
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "counting: 5 of 5\n"
@@ -28,7 +28,7 @@ def test_returns_the_result_and_logs_the_end(capsys):
 def test_long_work_logs_now_and_then(capsys, monkeypatch):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
-    follow(work(7, []))
+    run_with_progress(work(7, []))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"counting: {n} of 7" for n in (3, 6, 7)]
 
@@ -41,7 +41,7 @@ def test_a_screen_gets_a_bar_for_each_step(capsys, monkeypatch):
         yield Note("rescaled")
         yield EpochDone(3, 9, 0.5, {"v_rand": 0.9}, True, 12.0)
 
-    follow(steps())
+    run_with_progress(steps())
     err = capsys.readouterr().err
     assert "sections" in err
     assert "1/2" in err
@@ -60,7 +60,7 @@ def test_ctrl_c_closes_the_work_after_the_record_in_hand():
             assert record.done < 2, "went on after Ctrl-C"
 
     with pytest.raises(KeyboardInterrupt):
-        follow(interrupted())
+        run_with_progress(interrupted())
     assert closed
 
 
@@ -72,7 +72,7 @@ def test_a_second_ctrl_c_does_not_wait():
         yield Progress("never", 1, 1)
 
     with pytest.raises(KeyboardInterrupt):
-        follow(stubborn())
+        run_with_progress(stubborn())
 
 
 def test_errors_pass_and_the_signal_is_given_back():
@@ -84,5 +84,5 @@ def test_errors_pass_and_the_signal_is_given_back():
         raise RuntimeError(msg)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        follow(failing())
+        run_with_progress(failing())
     assert signal.getsignal(signal.SIGINT) is before

@@ -11,7 +11,7 @@ import pytest
 
 from napari_emseg.api import predict
 from napari_emseg.cli import batch, outputs
-from napari_emseg.cli.follow import follow
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.stopping import Terminated, exit_code
 from napari_emseg.core.records import Progress
 from napari_emseg.io import open_stack
@@ -36,7 +36,7 @@ def test_the_record_in_hand_is_done_and_the_work_closed() -> None:
     closed: list[bool] = []
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated, match="by SIGTERM"):
-        follow(steps(closed))
+        run_with_progress(steps(closed))
     assert closed == [True]
     assert signal.getsignal(signal.SIGTERM) is before
 

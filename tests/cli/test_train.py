@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.cli import follow
+from napari_emseg.cli import progress
 from napari_emseg.core.records import Progress
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
@@ -109,9 +109,9 @@ def test_going_on_with_other_sections_is_refused(emseg, em_file, cells_file, tmp
         *("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells"),
         *SMALL,
     )
-    work = follow.stop_asked_by_ctrl_c
+    work = progress.stop_asked_by_ctrl_c
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(follow, "stop_asked_by_ctrl_c", stopping(work, after=3))
+        context.setattr(progress, "stop_asked_by_ctrl_c", stopping(work, after=3))
         assert emseg(*words, "--sections", "0:2").code == 130
     before = Path("mine.checkpoint").read_bytes()
     done = emseg(*words, "--sections", "2:4", "--held-out", "0", "--validation", "1")
@@ -186,7 +186,7 @@ def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
     emseg, em_file, cells_file, monkeypatch
 ):
     words = ("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells")
-    show = follow._Display.show
+    show = progress._Display.show
 
     def interrupt(self, record):
         show(self, record)
@@ -194,7 +194,7 @@ def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as context:
-        context.setattr(follow._Display, "show", interrupt)
+        context.setattr(progress._Display, "show", interrupt)
         done = emseg(*words, *SMALL)
     assert done.code == 130
     assert "stopped: the same command goes on from mine.checkpoint" in done.err

@@ -242,7 +242,7 @@ def test_a_disk_that_is_full_when_flushed_leaves_what_was_there(
 BY_HAND = {"rename", "renames", "link", "fsync", "mkstemp"}
 """Ways to write and rename, of `os`, `shutil` and `Path`."""
 
-MAY = {"core/atomic.py", "project/journal.py", "batch/ledger.py"}
+MAY = {"core/atomic.py", "project/journal.py", "batch/completion_log.py"}
 """The one place; several files at once; lines that are appended."""
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from napari_emseg.core.card import Card, DataSet, Training
+from napari_emseg.core.card import Card, DataSet, TrainingRecord
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.tiles import Geometry
 
@@ -16,7 +16,7 @@ def test_a_card_survives_json() -> None:
         training_data=(DataSet(name="VNC", sections="0-3", licence="CC BY-NC-SA 3.0"),),
         scores={"v_rand": 0.97},
         geometry=Geometry(16, 92, "valid", remainder=4),
-        training=Training(hardware="a CPU", seconds=12.5, settings={"steps": 3}),
+        training=TrainingRecord(hardware="a CPU", seconds=12.5, settings={"steps": 3}),
     )
     assert Card.model_validate_json(card.model_dump_json()) == card
 

@@ -8,12 +8,12 @@ import pytest
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.inference.scope import Scope, scope_of
+from napari_emseg.inference.scope import PredictionScope, scope_of
 
 CARD = Card(name="tiny", architecture="unet", pixel_size_nm=(4, 4))
 
 
-def scope(voxel: Any, card: Card = CARD, **settings: Any) -> Scope:
+def scope(voxel: Any, card: Card = CARD, **settings: Any) -> PredictionScope:
     stack = Stack(np.zeros((3, 20, 30), np.uint8), voxel_size_nm=voxel)
     return scope_of(stack, card, PredictSettings(**settings))
 

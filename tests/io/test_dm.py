@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_emseg.io import ChoiceNeeded, open_stack
+from napari_emseg.io import AmbiguousFileError, open_stack
 
 Tags = dict[str, Any]
 """A group of tags; keys that begin with a blank have no name in the file."""
@@ -129,7 +129,7 @@ def test_several_pictures_ask_and_spectra_alone_are_refused(
 ) -> None:
     spectrum = _image(np.arange(90, dtype="f4"))
     _write_images(path, _image(stack[0]), spectrum, _image(stack))
-    with pytest.raises(ChoiceNeeded, match=r"several pictures.*: 0 .*, 2 "):
+    with pytest.raises(AmbiguousFileError, match=r"several pictures.*: 0 .*, 2 "):
         open_stack(path)
     np.testing.assert_array_equal(open_stack(path, series=2).data[:], stack)
     _write_images(path, spectrum, spectrum)

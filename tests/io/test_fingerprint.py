@@ -15,7 +15,7 @@ import zarr
 
 from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import open_stack, save_stack, saving
+from napari_emseg.io import iter_save, open_stack, save_stack
 from napari_emseg.io.fingerprint import (
     SourceChangedError,
     describe_sections,
@@ -108,7 +108,7 @@ def test_another_error_is_not_hidden(tmp_path, stack) -> None:
 
 def test_what_is_saved_of_a_source_that_changed_gets_no_name(tmp_path, stack) -> None:
     made = save_stack(tmp_path / "a.zarr", stack)
-    work = saving(tmp_path / "b.tif", open_stack(made))
+    work = iter_save(tmp_path / "b.tif", open_stack(made))
 
     def touch_in_mid_run(record: Record) -> None:
         if isinstance(record, SectionDone) and record.done == 2:

@@ -15,13 +15,13 @@ from napari_emseg.io import (
     OUTPUT_KINDS,
     OutputFormat,
     OutputKind,
+    iter_save,
     open_sink,
     open_stack,
     output_format,
     output_kind,
     read_provenance,
     save_stack,
-    saving,
 )
 
 SIZE = (50.0, 5.0, 4.0)
@@ -75,7 +75,7 @@ def test_sections_are_written_one_by_one_and_nothing_else_is_left(
     tmp_path: Path, cells: np.ndarray, kind: OutputKind
 ) -> None:
     path = tmp_path / f"a{kind.suffixes[0]}"
-    work = saving(path, Stack(cells, voxel_size_nm=SIZE), format=kind.name)
+    work = iter_save(path, Stack(cells, voxel_size_nm=SIZE), format=kind.name)
     records = [record for record in work if isinstance(record, SectionDone)]
     assert [record.z for record in records] == [0, 1, 2, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -137,7 +137,7 @@ def test_a_run_that_stops_leaves_a_part_only(
     tmp_path: Path, cells: np.ndarray, kind: OutputKind
 ) -> None:
     path = tmp_path / f"a{kind.suffixes[0]}"
-    work = saving(path, Stack(cells, voxel_size_nm=SIZE), format=kind.name)
+    work = iter_save(path, Stack(cells, voxel_size_nm=SIZE), format=kind.name)
     while not isinstance(next(work), SectionDone):
         pass
     work.close()

@@ -15,7 +15,7 @@ from napari_emseg.core.atomic import DiskFullError, atomic_write
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import OUTPUT_KINDS, OutputFormat, open_sink
-from napari_emseg.io.labelled import saving_labelled
+from napari_emseg.io.labelled import iter_save_labelled
 from tests.io.write_and_die import sections
 
 every = pytest.mark.parametrize("name", [kind.name for kind in OUTPUT_KINDS])
@@ -118,7 +118,7 @@ def test_what_was_there_stays(
 def test_a_picture_with_its_cells(full: Path) -> None:
     image = Stack(noise("zarr"))
     with pytest.raises(DiskFullError):
-        drain(saving_labelled(full / "a.zarr", image, noise("neuroglancer")))
+        drain(iter_save_labelled(full / "a.zarr", image, noise("neuroglancer")))
     assert {p.suffix for p in full.iterdir()} <= {".part"}
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from napari_emseg.io import ChoiceNeeded, describe, open_stack
+from napari_emseg.io import AmbiguousFileError, describe, open_stack
 
 
 def test_only_dataset(tmp_path: Path, stack: np.ndarray) -> None:
@@ -28,12 +28,14 @@ def test_choice_of_dataset(tmp_path: Path, stack: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         file["raw"] = stack
         file["other/labels"] = stack.astype(np.uint64)
-    with pytest.raises(ChoiceNeeded, match=r"--dataset: 'other/labels'.*'raw'") as info:
+    with pytest.raises(
+        AmbiguousFileError, match=r"--dataset: 'other/labels'.*'raw'"
+    ) as info:
         open_stack(path)
     assert info.value.option == "dataset"
     assert open_stack(path, dataset="other/labels").dtype == np.uint64
     np.testing.assert_array_equal(open_stack(path, dataset="/raw").data[:], stack)
-    with pytest.raises(ChoiceNeeded, match="no dataset 'Raw'"):
+    with pytest.raises(AmbiguousFileError, match="no dataset 'Raw'"):
         open_stack(path, dataset="Raw")
     assert {item.key for item in describe(path).items} == {"raw", "other/labels"}
 
@@ -63,7 +65,7 @@ def test_axes_of_ilastik(tmp_path: Path, stack: np.ndarray) -> None:
         file["exported_data"] = np.stack([stack, stack + 1], axis=-1)
         tags = {"axes": [{"key": key} for key in "zyxc"]}
         file["exported_data"].attrs["axistags"] = json.dumps(tags)
-    with pytest.raises(ChoiceNeeded, match="has 2 channels"):
+    with pytest.raises(AmbiguousFileError, match="has 2 channels"):
         open_stack(path)
     opened = open_stack(path, channel=1)
     np.testing.assert_array_equal(opened.data[:], stack + 1)
@@ -114,7 +116,7 @@ def test_last_axis_of_colours(tmp_path: Path, stack: np.ndarray) -> None:
         file["colour"] = np.stack([*stack[:3]], axis=-1)
     grey = open_stack(path, dataset="grey")
     np.testing.assert_array_equal(grey.data[:], stack[:1])
-    with pytest.raises(ChoiceNeeded, match="is a colour picture"):
+    with pytest.raises(AmbiguousFileError, match="is a colour picture"):
         open_stack(path, dataset="colour")
     opened = open_stack(path, dataset="colour", channel="z")
     np.testing.assert_array_equal(opened.data[:], stack[:3])
@@ -216,7 +218,7 @@ def test_links_out_of_the_folder_are_refused(
     assert error  # as long as it is held, nothing else can have closed the file
     with h5py.File(folder / "a.h5", "a") as file:
         file["labels"] = stack
-    with pytest.raises(ChoiceNeeded, match="raw is a link to"):
+    with pytest.raises(AmbiguousFileError, match="raw is a link to"):
         open_stack(folder / "a.h5")  # labels alone would be a guess
     with pytest.raises(OSError, match="raw is a link to"):
         open_stack(folder / "a.h5", dataset="raw")

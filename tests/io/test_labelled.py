@@ -16,7 +16,7 @@ from yaozarrs import v04, v05
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import OutputFormat, describe, open_stack
-from napari_emseg.io.labelled import saving_labelled
+from napari_emseg.io.labelled import iter_save_labelled
 
 both = pytest.mark.parametrize("format", ["zarr", "zarr-0.4"])
 SIZE = (50.0, 5.0, 4.0)
@@ -42,7 +42,7 @@ def test_both_come_back(
 ) -> None:
     image = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
     cells = image.astype(np.uint32) * 1000
-    work = saving_labelled(
+    work = iter_save_labelled(
         tmp_path / "a.zarr", Stack(image), cells, format=format, overwrite=True
     )
     path = drain(work)
@@ -57,7 +57,7 @@ def test_notes_are_those_of_the_standard(
     format: OutputFormat,  # noqa: A002
 ) -> None:
     made = Provenance(kind="cells", weights="w")
-    work = saving_labelled(
+    work = iter_save_labelled(
         tmp_path / "a.zarr",
         Stack(stack, voxel_size_nm=SIZE),
         stack.astype(np.uint32),
@@ -92,7 +92,7 @@ def test_our_reader_finds_both(
     format: OutputFormat,  # noqa: A002
 ) -> None:
     path = drain(
-        saving_labelled(
+        iter_save_labelled(
             tmp_path / "a.zarr",
             Stack(stack, voxel_size_nm=SIZE),
             stack.astype(np.uint32) + 1,
@@ -114,7 +114,7 @@ def test_large_sections_have_smaller_copies(
     image = np.zeros((1, 1100, 40), np.uint8)
     cells = np.arange(1100 * 40, dtype=np.uint32).reshape(1, 1100, 40)
     path = drain(
-        saving_labelled(tmp_path / "a.zarr", Stack(image), cells, format=format)
+        iter_save_labelled(tmp_path / "a.zarr", Stack(image), cells, format=format)
     )
     np.testing.assert_array_equal(
         _stored(path / "labels/cells/1", format), cells[:, ::2, ::2]
@@ -125,16 +125,18 @@ def test_what_it_refuses(tmp_path: Path, stack: np.ndarray) -> None:
     image, cells = Stack(stack), stack.astype(np.uint32)
     place = tmp_path / "a.zarr"
     with pytest.raises(ValueError, match=r"\(4, 20, 33\).*\(5, 20, 33\)"):
-        drain(saving_labelled(place, image, cells[:4]))
+        drain(iter_save_labelled(place, image, cells[:4]))
     with pytest.raises(ValueError, match="whole numbers, not float64"):
-        drain(saving_labelled(place, image, cells / 2))
+        drain(iter_save_labelled(place, image, cells / 2))
     with pytest.raises(ValueError, match=r"zarr or zarr-0\.4, not tiff"):
-        drain(saving_labelled(place, image, cells, format="tiff"))
+        drain(iter_save_labelled(place, image, cells, format="tiff"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_stopping_leaves_a_part_only(tmp_path: Path, stack: np.ndarray) -> None:
-    work = saving_labelled(tmp_path / "a.zarr", Stack(stack), stack.astype(np.uint32))
+    work = iter_save_labelled(
+        tmp_path / "a.zarr", Stack(stack), stack.astype(np.uint32)
+    )
     next(work)
     work.close()
     assert [p.suffix for p in tmp_path.iterdir()] == [".part"]

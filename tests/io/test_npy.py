@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.io import ChoiceNeeded, open_stack
+from napari_emseg.io import AmbiguousFileError, open_stack
 
 
 @pytest.mark.parametrize("dtype", ["uint8", ">u2", "<i4", "float32", ">f8", "bool"])
@@ -29,10 +29,10 @@ def test_single_picture(tmp_path: Path, stack: np.ndarray) -> None:
 
 def test_colour_and_time(tmp_path: Path, stack: np.ndarray) -> None:
     np.save(tmp_path / "colour.npy", np.stack([stack[0], stack[1], stack[2]], -1))
-    with pytest.raises(ChoiceNeeded, match="colour"):
+    with pytest.raises(AmbiguousFileError, match="colour"):
         open_stack(tmp_path / "colour.npy")
     np.save(tmp_path / "time.npy", np.stack([stack, stack + 1]))
-    with pytest.raises(ChoiceNeeded, match="--time"):
+    with pytest.raises(AmbiguousFileError, match="--time"):
         open_stack(tmp_path / "time.npy")
     opened = open_stack(tmp_path / "time.npy", time=1)
     np.testing.assert_array_equal(opened.data[:], stack + 1)

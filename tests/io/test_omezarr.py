@@ -13,7 +13,7 @@ import zarr
 from yaozarrs import v05
 from yaozarrs.write.v05 import write_image
 
-from napari_emseg.io import ChoiceNeeded, describe, open_stack
+from napari_emseg.io import AmbiguousFileError, describe, open_stack
 
 
 def _v04(
@@ -135,9 +135,9 @@ def test_time_and_channel_ask(tmp_path: Path, stack: np.ndarray) -> None:
     axes += [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     path = tmp_path / "a.zarr"
     _v04(path, [values], axes)
-    with pytest.raises(ChoiceNeeded, match="--time"):
+    with pytest.raises(AmbiguousFileError, match="--time"):
         open_stack(path)
-    with pytest.raises(ChoiceNeeded, match="--channel"):
+    with pytest.raises(AmbiguousFileError, match="--channel"):
         open_stack(path, time=1)
     opened = open_stack(path, time=1, channel=1)
     np.testing.assert_array_equal(opened.data[:], stack + 11)
@@ -149,7 +149,7 @@ def test_several_images_ask(tmp_path: Path, stack: np.ndarray) -> None:
     zarr.open_group(root, mode="w", zarr_format=2)
     _v04(root / "0", [stack])
     _v04(root / "1", [stack + 1])
-    with pytest.raises(ChoiceNeeded, match=r"several images.*'0'.*'1'"):
+    with pytest.raises(AmbiguousFileError, match=r"several images.*'0'.*'1'"):
         open_stack(root)
     np.testing.assert_array_equal(open_stack(root, dataset="1").data[:], stack + 1)
 

@@ -16,7 +16,7 @@ from napari_emseg._napari import layer_of, stack_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import NOWHERE, Stack
 from napari_emseg.io import open_stack, save_stack
-from napari_emseg.io.labelled import saving_labelled
+from napari_emseg.io.labelled import iter_save_labelled
 
 SIZE, AT = (50.0, 4.0, 4.0), (150.0, -32.0, 1024.5)
 
@@ -65,7 +65,7 @@ def test_copies_of_large_sections_lie_on_them(tmp_path: Path) -> None:
     z, y, x = AT
     assert open_stack(path, level=1).origin_nm == (z, y + 2, x + 2)
     both = tmp_path / "both.zarr"
-    drain(saving_labelled(both, large, values.astype(np.uint32)))
+    drain(iter_save_labelled(both, large, values.astype(np.uint32)))
     assert open_stack(both, dataset="labels/cells").origin_nm == AT
 
 

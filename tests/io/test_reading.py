@@ -20,7 +20,7 @@ from PIL import Image
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.io import (
-    ChoiceNeeded,
+    AmbiguousFileError,
     describe,
     open_stack,
     read_provenance,
@@ -126,7 +126,7 @@ def test_cut_short_at_any_point(
             except OSError as e:
                 told += 1
                 assert f"{name}, section" in str(e)  # noqa: PT017
-    except ChoiceNeeded:
+    except AmbiguousFileError:
         raise
     except (OSError, ValueError) as e:
         told += 1

@@ -15,7 +15,7 @@ from napari_builtins.io import napari_write_image
 from PIL import Image
 from skimage.io import imsave
 
-from napari_emseg.io import ChoiceNeeded, describe, open_stack
+from napari_emseg.io import AmbiguousFileError, describe, open_stack
 
 FORMS: dict[str, dict[str, Any]] = {
     "contiguous": {"photometric": "minisblack"},
@@ -98,9 +98,11 @@ def test_imagej_hyperstack_asks_time_then_channel(tmp_path: Path) -> None:
     values = np.arange(2 * 3 * 4 * 7 * 5, dtype=np.uint16).reshape(2, 3, 4, 7, 5)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, values, imagej=True, metadata={"axes": "TZCYX"})
-    with pytest.raises(ChoiceNeeded, match=r"a\.tif: has 2 points in time.*--time"):
+    with pytest.raises(
+        AmbiguousFileError, match=r"a\.tif: has 2 points in time.*--time"
+    ):
         open_stack(path)
-    with pytest.raises(ChoiceNeeded, match=r"has 4 channels.*--channel") as info:
+    with pytest.raises(AmbiguousFileError, match=r"has 4 channels.*--channel") as info:
         open_stack(path, time=1)
     assert info.value.option == "channel"
     assert [value for value, _ in info.value.choices] == [0, 1, 2, 3]
@@ -112,7 +114,7 @@ def test_sections_saved_as_time_or_channels(tmp_path: Path, stack: np.ndarray) -
     for axes, option in (("TYX", "time"), ("CYX", "channel")):
         path = tmp_path / f"{option}.tif"
         tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes})
-        with pytest.raises(ChoiceNeeded) as info:
+        with pytest.raises(AmbiguousFileError) as info:
             open_stack(path)
         assert info.value.choices[0][0] == "z"
     np.testing.assert_array_equal(
@@ -131,11 +133,13 @@ def test_ome_series_are_asked_for(tmp_path: Path, stack: np.ndarray) -> None:
     with tifffile.TiffWriter(path, ome=True) as tif:
         tif.write(stack, metadata={"axes": "ZYX", "Name": "raw"})
         tif.write(stack[:2, :9], metadata={"axes": "ZYX", "Name": "small"})
-    with pytest.raises(ChoiceNeeded, match=r"a\.ome\.tif.*0 \(raw.*1 \(small") as info:
+    with pytest.raises(
+        AmbiguousFileError, match=r"a\.ome\.tif.*0 \(raw.*1 \(small"
+    ) as info:
         open_stack(path)
     assert info.value.option == "series"
     np.testing.assert_array_equal(open_stack(path, series=1).data[:], stack[:2, :9])
-    with pytest.raises(ChoiceNeeded, match="no series 2"):
+    with pytest.raises(AmbiguousFileError, match="no series 2"):
         open_stack(path, series=2)
     assert [item.words for item in describe(path).items] == ["raw", "small"]
 
@@ -192,7 +196,7 @@ def test_real_colour_asks_for_a_channel(tmp_path: Path, stack: np.ndarray) -> No
     colour = np.stack([stack[0], stack[1], stack[2]], axis=-1)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, colour, photometric="rgb")
-    with pytest.raises(ChoiceNeeded, match=r"is a colour picture.*'?green"):
+    with pytest.raises(AmbiguousFileError, match=r"is a colour picture.*'?green"):
         open_stack(path)
     np.testing.assert_array_equal(open_stack(path, channel=1).section(0), stack[1])
     as_sections = open_stack(path, channel="z")
@@ -204,7 +208,7 @@ def test_colour_in_the_dark_end_of_16_bit_is_colour(tmp_path: Path) -> None:
     colour[..., 0] = 600
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, colour, photometric="rgb")
-    with pytest.raises(ChoiceNeeded, match="is a colour picture"):
+    with pytest.raises(AmbiguousFileError, match="is a colour picture"):
         open_stack(path)
 
 
@@ -270,7 +274,7 @@ def test_planes_of_colour_by_an_unknown_program_ask(
     notes = {"metadata": None, "software": False}
     planes = stack[:3].astype(dtype)
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", **notes)
-    with pytest.raises(ChoiceNeeded, match=r"red.*they are the sections") as info:
+    with pytest.raises(AmbiguousFileError, match=r"red.*they are the sections") as info:
         open_stack(path)
     assert ("z", "they are the sections") in info.value.choices
     np.testing.assert_array_equal(open_stack(path, channel="z").data[:], planes)
@@ -295,7 +299,9 @@ def test_unlike_pages_are_named(tmp_path: Path, stack: np.ndarray) -> None:
     with tifffile.TiffWriter(path) as tif:
         for page in [*stack[:3], stack[3, :10], stack[4]]:
             tif.write(page, metadata=None, photometric="minisblack")
-    with pytest.raises(ChoiceNeeded, match=r"a\.tif: .*page 3 is \(10, 33\)") as info:
+    with pytest.raises(
+        AmbiguousFileError, match=r"a\.tif: .*page 3 is \(10, 33\)"
+    ) as info:
         open_stack(path)
     assert info.value.option == "series"
 
@@ -305,7 +311,9 @@ def test_pages_of_unlike_type_are_named(tmp_path: Path, stack: np.ndarray) -> No
     with tifffile.TiffWriter(path) as tif:
         for page in [stack[0], stack[1].astype(np.uint16)]:
             tif.write(page, metadata=None, photometric="minisblack")
-    with pytest.raises(ChoiceNeeded, match=r"page 0 is .*uint8.*page 1 is .*uint16"):
+    with pytest.raises(
+        AmbiguousFileError, match=r"page 0 is .*uint8.*page 1 is .*uint16"
+    ):
         open_stack(path)
 
 

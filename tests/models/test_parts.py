@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_emseg.models.parts import expect, part_of, unseen, with_classes
+from napari_emseg.models.parts import (
+    part_of,
+    set_prior_bias,
+    untrained_layers,
+    with_classes,
+)
 from napari_emseg.models.zoo import build
 
 SMALL = {
@@ -39,8 +44,8 @@ def test_a_new_class_leaves_the_old_ones_as_they_were(architecture: str) -> None
             ends = [x.softmax(1) if softmax else x.sigmoid() for x in (old, new)]
             assert torch.equal(ends[1][:, :2], ends[0])
             assert (ends[1][:, 2] < 1e-6).all()
-        layers = unseen(wider, 2)
-        expect(layers, 2, [-1.5])
+        layers = untrained_layers(wider, 2)
+        set_prior_bias(layers, 2, [-1.5])
         new = wider.supervised(image)[-1]
     assert torch.allclose(new[:, 2], torch.tensor(-1.5))
     assert torch.equal(new[:, :2], network.supervised(image)[-1])
@@ -49,7 +54,7 @@ def test_a_new_class_leaves_the_old_ones_as_they_were(architecture: str) -> None
 def test_a_head_that_has_learnt_is_not_set_back() -> None:
     network = small("unet")
     before = network.head.bias.detach().clone()
-    expect(unseen(network, 1), 1, [-1.5])
+    set_prior_bias(untrained_layers(network, 1), 1, [-1.5])
     assert torch.equal(network.head.bias, before)
 
 

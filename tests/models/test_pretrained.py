@@ -14,8 +14,8 @@ from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.encoders import ResNet34Encoder
 from napari_emseg.models.pretrained import load_encoder
 from napari_emseg.models.zoo import build
-from napari_emseg.train.card import Split
-from napari_emseg.train.run import train_weights
+from napari_emseg.training.card import Split
+from napari_emseg.training.run import train_weights
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_emseg.core.regions import Region
-from napari_emseg.edit import Change, Edit, History, Linked
-from napari_emseg.edit.edits import IdChange
 from napari_emseg.project import Project
+from napari_emseg.proofreading import Change, Edit, History, LinkedLabels
+from napari_emseg.proofreading.edits import IdChange
 
 SHAPE = (4, 700, 650)
 """More than a chunk in each direction, and no multiple of one."""
@@ -33,7 +33,7 @@ class Person:
 
     def __init__(self, seed: int, shape: tuple[int, int, int] = SHAPE) -> None:
         self.rng = np.random.default_rng(seed)
-        self.linked = Linked(
+        self.linked = LinkedLabels(
             np.zeros(shape, np.uint8),
             np.zeros(shape, np.uint32),
             np.zeros(shape, np.uint8),
@@ -95,7 +95,7 @@ def hand_over(project: Project, step: Step) -> None:
         project.do(step.edit)
 
 
-def state_of(linked: Linked) -> dict[str, np.ndarray]:
+def state_of(linked: LinkedLabels) -> dict[str, np.ndarray]:
     linked.settle_all()
     return {n: np.array(linked.arrays[n]) for n in ("cells", "corrections")}
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit import Change, Edit
 from napari_emseg.project import Merged, Project, merging
 from napari_emseg.project.merging import Prefer
+from napari_emseg.proofreading import Change, Edit
 
 SHAPE = (4, 40, 50)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

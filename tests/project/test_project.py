@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit import Change, Edit
-from napari_emseg.edit.edits import IdChange
 from napari_emseg.io import save_stack
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.project import Project, Saved, SaveFailed, SourceMoved
+from napari_emseg.project import Project, Saved, SaveFailed, StackNotFoundError
 from napari_emseg.project import journal as journals
+from napari_emseg.proofreading import Change, Edit
+from napari_emseg.proofreading.edits import IdChange
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_the_stack_is_found_moved_or_changed(folder, stack, tmp_path) -> None:
     with Project(moved / "a.emseg") as project:
         assert project.open_source().state == "same"
         shutil.move(moved / "data" / "em.tif", tmp_path / "other.tif")
-        with pytest.raises(SourceMoved, match="say where it is now") as asked:
+        with pytest.raises(StackNotFoundError, match="say where it is now") as asked:
             project.open_source()
         assert asked.value.reference.name == "em"
         assert asked.value.tried

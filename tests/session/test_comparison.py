@@ -10,7 +10,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.session.comparison import (
     Side,
     check_pair,
-    comparing,
+    iter_compare,
     meaning_said,
     says_linked,
 )
@@ -40,7 +40,7 @@ def gap(membrane, z, y=slice(4, 8)):
 def compare(prediction, truth, sections=range(3), **options):
     said: list[str] = []
     found = drain(
-        comparing(prediction, truth, sections, **options),
+        iter_compare(prediction, truth, sections, **options),
         lambda r: said.append(r.message) if isinstance(r, Note) else None,
     )
     assert tuple(said) == found.notes
@@ -213,6 +213,6 @@ def test_meanings_come_from_provenance_only() -> None:
 
 
 def test_reading_can_be_stopped(truth) -> None:
-    work = comparing(*sides(gap(truth, 0), truth), range(3))
+    work = iter_compare(*sides(gap(truth, 0), truth), range(3))
     assert isinstance(next(work), Progress)
     work.close()

@@ -7,7 +7,7 @@ from thin import thin_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.inference import throughput
-from napari_emseg.session import Region, Session
+from napari_emseg.session import RunScope, Session
 from napari_emseg.session.depths import depths_of, measuring
 
 FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
@@ -27,7 +27,7 @@ def found(session):
 
     def found(**settings):
         way = session.predict_settings.model_copy(update=settings)
-        return depths_of(session.weights, way, session.source.stack, Region((0,)))
+        return depths_of(session.weights, way, session.source.stack, RunScope((0,)))
 
     return found
 
@@ -90,10 +90,10 @@ def test_each_section_knows_the_depth_that_made_it(session) -> None:
     for z, depth in ((0, 1), (1, 3)):
         settings = session.predict_settings.model_copy(update={"depth": depth})
         session.choose_settings(settings)
-        drain(session.stages.predict(Region((z,))).work)
+        drain(session.stages.predict(RunScope((z,))).work)
     made = session.source.results.made
     assert {z: made[z].settings["depth"] for z in made} == {0: 1, 1: 3}
     assert (made[0].threshold, made[1].threshold) == (0.1, 0.3)
     session.exclude(0)
-    drain(session.stages.predict(Region((0, 1))).work)
+    drain(session.stages.predict(RunScope((0, 1))).work)
     assert set(made) == {1}

@@ -18,8 +18,8 @@ from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import load_weights
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Attempt, Learning
-from napari_emseg.session.lessons import Learnt
-from napari_emseg.session.prospect import NO_JUDGE, NO_WHOLE, NOTHING
+from napari_emseg.session.round_preview import NO_JUDGE, NO_WHOLE, NOTHING
+from napari_emseg.session.training_request import Learnt
 
 THICK = (200.0, 4.0, 4.0)
 """Neighbouring sections show other membranes only where they are thick."""
@@ -42,7 +42,7 @@ def session(tmp_path: Path) -> Session:
 
 def paint(session: Session, code: int, z: int, *area: int) -> None:
     """Correct pixels, as a brush does."""
-    from napari_emseg.edit import paint as painted
+    from napari_emseg.proofreading import paint as painted
 
     y0, y1, x0, x1 = area
     hand = session.correcting()

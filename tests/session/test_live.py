@@ -12,12 +12,12 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.viewing import LiveSettings
 from napari_emseg.inference import estimate, throughput
-from napari_emseg.session import Region, Session
+from napari_emseg.session import RunScope, Session
 from napari_emseg.session.live import (
     Live,
     PictureDone,
+    format_paces,
     is_quick,
-    paces_in_words,
     paces_of,
     passes_of,
     view_of,
@@ -58,7 +58,7 @@ def test_shallow_first_then_deeper(session) -> None:
     for picture in found:
         whole = session.predict_settings.model_copy(update={"depth": picture.depth})
         session.predict_settings = whole
-        drain(session.stages.predict(Region((1,))).work)
+        drain(session.stages.predict(RunScope((1,))).work)
         of_run = session.source.results.probabilities[1][AREA]
         np.testing.assert_allclose(picture.values, of_run, atol=1e-5)
         session.source.results.clear([1])
@@ -107,7 +107,7 @@ def test_the_whole_section_is_normalised_and_not_the_view(drawn_stack, tmp_path)
     session.select("a", Stack(values))
     session.choose_weights(thin_weights(tmp_path))
     found, _ = pictures(session)
-    drain(session.stages.predict(Region((1,))).work)
+    drain(session.stages.predict(RunScope((1,))).work)
     of_run = session.source.results.probabilities[1][AREA]
     np.testing.assert_allclose(found[0].values, of_run, atol=1e-5)
 
@@ -179,7 +179,7 @@ def test_what_has_no_preview_says_why(session, tmp_path) -> None:
 
 
 def test_what_is_on_screen_already_is_not_predicted_again(session, tmp_path) -> None:
-    drain(session.stages.predict(Region((1,), AREA)).work)
+    drain(session.stages.predict(RunScope((1,), AREA)).work)
     view = view_of(session, 1, AREA, LIVE)
     with pytest.raises(ValueError, match="made by these weights"):
         next(Live().run(view))
@@ -208,11 +208,11 @@ def test_the_speed_is_told_and_decides(session) -> None:
     assert set(paces) == {1, 2, 3, 4}  # the others by the card
     assert 0.05 < paces[1] < 0.2  # 512² px are 0.26 Mpx, and a halo
     assert is_quick(paces, LIVE) is True
-    assert paces_in_words({1: 0.061, 2: 0.9, 4: 3}) == (
+    assert format_paces({1: 0.061, 2: 0.9, 4: 3}) == (
         "512² px take 0.061 s at depth 1, 0.9 s at depth 2 here"
     )
     assert is_quick({1: 0.31, 2: 0.5}, LIVE) is False
     assert is_quick({1: 0.2, 2: 1.1}, LIVE) is False
     assert is_quick({1: 0.2, 2: 0.9, 4: 9}, LIVE) is True
     assert is_quick({None: 1.2}, LIVE) is False
-    assert paces_in_words({None: 1.2}) == "512² px take 1.2 s here"
+    assert format_paces({None: 1.2}) == "512² px take 1.2 s here"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from napari_emseg.session import recent
-from napari_emseg.session.recent import KEPT, recent_projects, remember_project
+from napari_emseg.session.recent import RECENT_KEPT, recent_projects, remember_project
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def test_the_latest_comes_first_and_none_twice(memory) -> None:
 
 
 def test_only_some_are_kept(memory) -> None:
-    for n in range(KEPT + 3):
+    for n in range(RECENT_KEPT + 3):
         remember_project(Path(f"/work/{n}.emseg"))
-    assert len(recent_projects()) == KEPT
-    assert recent_projects()[0] == Path(f"/work/{KEPT + 2}.emseg")
+    assert len(recent_projects()) == RECENT_KEPT
+    assert recent_projects()[0] == Path(f"/work/{RECENT_KEPT + 2}.emseg")
 
 
 def test_a_relative_path_is_found_from_anywhere(memory, monkeypatch, tmp_path) -> None:

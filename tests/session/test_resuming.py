@@ -16,13 +16,16 @@ from learner import STEPS, sitting
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit import paint as painted
 from napari_emseg.project import Project
+from napari_emseg.proofreading import paint as painted
 from napari_emseg.session import Session
-from napari_emseg.session.lesson_file import read_lesson, write_lesson
-from napari_emseg.session.lessons import Learnt
 from napari_emseg.session.rounds import BROKEN_OFF, NOTHING_LEFT, lesson_of
-from napari_emseg.train.corrections import TrainingSet
+from napari_emseg.session.training_data_file import (
+    read_training_data,
+    write_training_data,
+)
+from napari_emseg.session.training_request import Learnt
+from napari_emseg.training.corrections import TrainingSet
 
 SCRIPT = Path(__file__).with_name("learner.py")
 
@@ -231,8 +234,8 @@ def test_what_has_no_label_is_unknown_in_another_sitting_too(tmp_path: Path) -> 
     known = TrainingSet.from_labels(stack, labels, "inside")
     assert [region.z for region in known.partly] == [1]
     path = tmp_path / "round.lesson"
-    write_lesson(path, [known], FinetuneSettings(), ("membrane", "inside"))
-    (again,), *_ = read_lesson(path, [stack])
+    write_training_data(path, [known], FinetuneSettings(), ("membrane", "inside"))
+    (again,), *_ = read_training_data(path, [stack])
     assert again.partly == known.partly
     assert again.incomplete == ()
     assert again.opinions.fingerprint == known.opinions.fingerprint

@@ -21,11 +21,11 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.session import recent
 from napari_emseg.widgets import live_view, weights_box
 from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.data_panel import DataPanel
-from napari_emseg.widgets.desk import Desk, desk_of
 from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
-from napari_emseg.widgets.jobs import Outcome
+from napari_emseg.widgets.jobs import JobResult
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 from napari_emseg.widgets.scope import ScopeRow
 
@@ -60,8 +60,8 @@ class Window:
     qtbot: QtBot
 
     @property
-    def desk(self) -> Desk:
-        return desk_of(self.viewer)
+    def controller(self) -> ViewerController:
+        return controller_for(self.viewer)
 
     @property
     def data(self) -> DataPanel:
@@ -105,16 +105,16 @@ class Window:
     def start(self, panel: Any) -> None:
         self.settle()
         self.click(panel.run.button)
-        assert self.desk.job.busy, panel.run.message.text()
+        assert self.controller.job.busy, panel.run.message.text()
 
-    def finish(self, timeout: int = 120_000) -> Outcome:
-        if not self.desk.job.busy:
-            return self.desk.job._outcome
-        with self.qtbot.waitSignal(self.desk.job.ended, timeout=timeout) as ended:
+    def finish(self, timeout: int = 120_000) -> JobResult:
+        if not self.controller.job.busy:
+            return self.controller.job._outcome
+        with self.qtbot.waitSignal(self.controller.job.ended, timeout=timeout) as ended:
             pass
         return ended.args[0]
 
-    def run(self, panel: Any) -> Outcome:
+    def run(self, panel: Any) -> JobResult:
         self.start(panel)
         return self.finish()
 
@@ -149,7 +149,7 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
         dock = EmSegmentation(viewer)
         viewer.window.add_dock_widget(dock, name="EM segmentation")
         window = Window(viewer, dock, qtbot)
-        window.desk.session.predict_settings = PredictSettings(
+        window.controller.session.predict_settings = PredictSettings(
             runtime="torch", device="cpu", tile=64, threads=1
         )
         windows.append(window)
@@ -157,7 +157,7 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
 
     yield open_window
     for window in windows:
-        job = window.desk.job
+        job = window.controller.job
         if job.busy:
             with qtbot.waitSignal(job.ended, timeout=120_000):
                 job.cancel()

@@ -29,9 +29,9 @@ from qtpy.QtCore import QPoint, Qt, qInstallMessageHandler
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.session import Source
+from napari_emseg.session import StackState
+from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.correcting import Correcting
-from napari_emseg.widgets.desk import Desk, desk_of
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
 from napari_emseg.widgets.linked_layers import LINKED
 
@@ -115,18 +115,18 @@ class RandomUser:
         self.kept: dict[Path, Known] = {}
         self.bare = self._attached()
         self.open_dock("all")
-        self.desk.session.predict_settings = PredictSettings(
+        self.controller.session.predict_settings = PredictSettings(
             invert="no", runtime="torch", device="cpu", tile=64, threads=1
         )
         self.open_stack()
 
     @property
-    def desk(self) -> Desk:
-        return desk_of(self.viewer)
+    def controller(self) -> ViewerController:
+        return controller_for(self.viewer)
 
     @property
-    def source(self) -> Source | None:
-        return self.desk.session.source
+    def source(self) -> StackState | None:
+        return self.controller.session.source
 
     def go_on(self, acts: int, *, only: tuple[str, ...] = ()) -> None:
         """Take so many acts."""
@@ -175,13 +175,13 @@ class RandomUser:
         yield from self._of_attachments()
 
     def _of_sources(self) -> Iterator[str]:
-        sources, source = self.desk.sources(), self.source
+        sources, source = self.controller.sources(), self.source
         keys = {str(layer.unique_id) for layer in sources}
         if source is not None and source.key not in keys:
             yield f"{source.name} is at work and not in the list"
-        if sources and source is None and not self.desk.session.refusal:
+        if sources and source is None and not self.controller.session.refusal:
             yield f"no stack is at work; there are {[x.name for x in sources]}"
-        for each in self.desk.session.sources:
+        for each in self.controller.session.sources:
             known = self.known.get(each.key, Known())
             if set(each.reviewed) != known.reviewed:
                 yield f"reviewed {set(each.reviewed)}, marked {known.reviewed}"
@@ -193,7 +193,7 @@ class RandomUser:
                 yield f"1 Data lists {listed}, not {[x.name for x in sources]}"
 
     def _of_pictures(self) -> Iterator[str]:
-        for each in self.desk.session.sources:
+        for each in self.controller.session.sources:
             results = each.results
             if not results.begun:
                 continue
@@ -202,7 +202,7 @@ class RandomUser:
                 yield "drawn membrane isn't membrane"
             if (results.membranes[corrections > 1] != 0).any():
                 yield "drawn inside is membrane"
-            layers = self.desk.results(each.key)
+            layers = self.controller.results(each.key)
             for name in LINKED if layers is not None else ():
                 layer = layers.get(name)
                 if layer is None:
@@ -233,7 +233,9 @@ class RandomUser:
             yield "places are shown and no panel"
 
     def _overlays(self) -> dict[str, list[Layer]]:
-        ours = {n: self.desk.overlay(n).layer for n in ("places", "preview", "live")}
+        ours = {
+            n: self.controller.overlay(n).layer for n in ("places", "preview", "live")
+        }
         return {n: [x] if x is not None else [] for n, x in ours.items()}
 
     def _attached(self) -> dict[str, Any]:
@@ -272,7 +274,7 @@ class RandomUser:
 
     @act(3)
     def open_stack(self) -> None:
-        if len(self.viewer.layers) >= MOST_LAYERS or len(self.desk.sources()) > 3:
+        if len(self.viewer.layers) >= MOST_LAYERS or len(self.controller.sources()) > 3:
             return
         self.made += 1
         shape = SHAPE if self.random.random() < 0.8 else SHAPE[1:]
@@ -325,12 +327,14 @@ class RandomUser:
     def _forget(self, key: str) -> None:
         """Have no more to do with a stack; its project can be opened again."""
         known = self.known.pop(key, Known())
-        source = next((x for x in self.desk.session.sources if x.key == key), None)
+        source = next(
+            (x for x in self.controller.session.sources if x.key == key), None
+        )
         if source is None or source.keeping is None:
             return
         known.pictures = None
-        if not self.desk.job.busy:
-            self.desk.shared(Correcting).layers._absorb_all()
+        if not self.controller.job.busy:
+            self.controller.shared(Correcting).layers._absorb_all()
             known.pictures = self._pictures(source.results.hand)
         self.kept[source.keeping.path] = known
 
@@ -385,8 +389,8 @@ class RandomUser:
 
     @act(0.7)
     def replace_stack(self) -> None:
-        layer = self._any_layer(lambda x: x in self.desk.sources())
-        if layer is None or self.desk.job.busy:
+        layer = self._any_layer(lambda x: x in self.controller.sources())
+        if layer is None or self.controller.job.busy:
             return
         same = self.random.random() < 0.5
         shape = (
@@ -407,7 +411,7 @@ class RandomUser:
 
     @act(1)
     def change_voxel_size(self) -> None:
-        layer = self.desk.source_layer
+        layer = self.controller.source_layer
         if layer is not None:
             layer.scale = self.random.choice([(50, 4, 4), (1, 1, 1), (30, 8, 8)])[
                 -layer.ndim :
@@ -419,7 +423,7 @@ class RandomUser:
 
     def _is_own(self, layer: Layer) -> bool:
         ours = [x for xs in self._overlays().values() for x in xs]
-        return self.desk.results_with(layer) is None and layer not in ours
+        return self.controller.results_with(layer) is None and layer not in ours
 
     # View ----------------------------------------------------------------------
 
@@ -536,7 +540,7 @@ class RandomUser:
         panel = self.panel(self.random.choice(["Membranes", "Cells"]))
         if panel is not None:
             self._click(panel.run.button)
-            self._wait_for(self.desk.job)
+            self._wait_for(self.controller.job)
             self.note(panel.run.message.text())
 
     @act(1)
@@ -552,8 +556,8 @@ class RandomUser:
             ACTS[name][1](self)
             self.rest()
         if self.random.random() < 0.5:
-            self.desk.job.cancel()
-        self._wait_for(self.desk.job)
+            self.controller.job.cancel()
+        self._wait_for(self.controller.job)
 
     @act(1)
     def change_threshold(self) -> None:
@@ -655,7 +659,7 @@ class RandomUser:
     @act(2)
     def mark_section(self) -> None:
         panel = self.panel("Correct")
-        if panel is None or self.source is None or self.desk.source_layer is None:
+        if panel is None or self.source is None or self.controller.source_layer is None:
             return
         status = self.random.choice(["to do", "reviewed", "excluded"])
         shown = panel.review.label.text()
@@ -728,11 +732,11 @@ class RandomUser:
     def open_project(self) -> None:
         """Open a project whose stack was removed: all is as it was then."""
         panel = self.panel("Data")
-        if panel is None or not self.kept or len(self.desk.sources()) > 3:
+        if panel is None or not self.kept or len(self.controller.sources()) > 3:
             return
         path = self.random.choice(list(self.kept))
         self.note(path.name)
-        keys = {source.key for source in self.desk.session.sources}
+        keys = {source.key for source in self.controller.session.sources}
         panel.project.open_path(path)
         self._wait_for(panel.project._job)
         self.rest()
@@ -757,13 +761,13 @@ class RandomUser:
         panel = self.panel("Train")
         if panel is None:
             return
-        learning = self.desk.session.learning
+        learning = self.controller.session.learning
         learning.settings = QUICK.model_copy(update={"rehearsal": 0.0, "steps": 2})
         learning.folder = self.folder / "own"
         self.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=WAIT_MS)
         self.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=WAIT_MS)
         self._click(panel.run.start)
-        self._wait_for(self.desk.training.job)
+        self._wait_for(self.controller.training.job)
         self.note(panel.run.message.text() or panel.learns.text())
 
     @act(1)
@@ -791,7 +795,7 @@ class RandomUser:
 
     def end(self) -> None:
         """Let all that is on come to its end."""
-        for job in (self.desk.job, self.desk.training.job):
+        for job in (self.controller.job, self.controller.training.job):
             job.cancel()
             self._wait_for(job)
         self.rest()

@@ -13,12 +13,12 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 from napari_emseg._napari import layer_of
-from napari_emseg.batch.board import is_unfinished
+from napari_emseg.batch.queue import is_unfinished
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.sample import synthetic
+from napari_emseg.widgets.batch_controller import BatchController
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
-from napari_emseg.widgets.batching import Batching
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Bench:
     out: Path
 
     @property
-    def batching(self) -> Batching:
+    def batching(self) -> BatchController:
         return self.panel._batching
 
     @property
@@ -68,7 +68,7 @@ class Bench:
 @pytest.fixture
 def bench(open_window, tmp_path, weights):
     window = open_window()
-    session = window.desk.session
+    session = window.controller.session
     session.choose_weights(weights["thin"])
     session.cell_settings = CellSettings(minimum_size=5, threshold=0.4)
     dock = BatchDock(window.viewer)
@@ -92,7 +92,7 @@ def files(tmp_path) -> list[str]:
 
 
 def slow(bench: Bench, weights) -> None:
-    bench.window.desk.session.choose_weights(weights["slow"])
+    bench.window.controller.session.choose_weights(weights["slow"])
     bench.panel.form.advanced.show_settings(
         bench.panel.form.advanced.settings.model_copy(update={"whole": 64})
     )
@@ -315,7 +315,7 @@ def test_the_dock_may_be_closed_meanwhile(bench, files, weights) -> None:
 def test_a_project_runs_with_what_was_done_by_hand(bench, files, tmp_path) -> None:
     window = bench.window
     window.viewer.add_layer(Layer.create(*layer_of(open_stack(files[0]))))
-    window.desk.session.exclude(1)
+    window.controller.session.exclude(1)
     project = window.data.project
     project.save_path(tmp_path / "kept")
     window.qtbot.waitUntil(lambda: not project.busy, timeout=120_000)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
-from napari_emseg.cells import segment_section
 from napari_emseg.core.records import Provenance
+from napari_emseg.segmentation import segment_section
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_both_forms_edit_the_same_settings(open_window) -> None:
     window = open_window()
     window.cells.advanced.findChild(object, "grow").setValue(9)
     window.cells.main.findChild(object, "minimum_size").setValue(50)
-    settings = window.desk.session.cell_settings
+    settings = window.controller.session.cell_settings
     assert (settings.grow, settings.minimum_size) == (9, 50)
 
 
@@ -135,7 +135,7 @@ def test_join_is_shown_at_once_on_the_section_on_screen(segmented) -> None:
     np.testing.assert_array_equal(after[others], before[others])
     expected = segment_section(
         window.layer("em membrane probability").data[z],
-        window.desk.session.cell_settings,
+        window.controller.session.cell_settings,
     )
     np.testing.assert_array_equal(after[z] > 0, expected > 0)
     # fragments are known now: the next value is there before the event loop runs
@@ -152,7 +152,7 @@ def test_unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(segmented) -> 
     assert len(np.unique(during)) < len(np.unique(before))
     same = [k for k in np.unique(before) if np.array_equal(before == k, during == k)]
     assert len(same) > 1
-    window.desk.session.source.results.hand.undo()
+    window.controller.session.source.results.hand.undo()
     np.testing.assert_array_equal(shown(window), before)
 
 

@@ -6,7 +6,7 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 
 from napari_emseg.core.records import drain
-from napari_emseg.session import Region
+from napari_emseg.session import RunScope
 
 
 def bad_stack(em) -> Image:
@@ -23,7 +23,7 @@ def checked(open_window, layer):
     checks = window.data.checks
     window.click(checks.button)
     window.qtbot.waitUntil(
-        lambda: window.desk.session.source.findings is not None, timeout=120_000
+        lambda: window.controller.session.source.findings is not None, timeout=120_000
     )
     return window, checks
 
@@ -47,13 +47,13 @@ def test_a_finding_can_be_excluded(open_window, em) -> None:
     window, checks = checked(open_window, bad_stack(em))
     row = row_of(checks, "blank")
     checks.table.item(row, 2).setCheckState(Qt.CheckState.Checked)
-    assert window.desk.session.source.excluded == {1}
+    assert window.controller.session.source.excluded == {1}
     window.choose_scope(window.membranes, "all sections")
     assert "3 sections" in window.membranes.estimate.text()
     item = checks.table.item(row_of(checks, "blank"), 2)
     assert item.checkState() == Qt.CheckState.Checked
     item.setCheckState(Qt.CheckState.Unchecked)
-    assert not window.desk.session.source.excluded
+    assert not window.controller.session.source.excluded
 
 
 def test_a_good_stack_has_no_table(open_window, em) -> None:
@@ -70,7 +70,7 @@ def test_the_section_on_screen_can_be_excluded(open_window, em) -> None:
     box = window.data.checks.exclude
     assert box.text().startswith("Exclude section 3")
     box.click()
-    assert window.desk.session.source.excluded == {3}
+    assert window.controller.session.source.excluded == {3}
     window.viewer.dims.set_current_step(0, 2)
     assert not box.isChecked()
     window.viewer.dims.set_current_step(0, 3)
@@ -111,7 +111,7 @@ def choose_invert(window, value: str) -> None:
     box = window.data.invert.choice
     box.setCurrentIndex(box.findData(value))
     box.activated.emit(box.currentIndex())
-    assert window.desk.session.predict_settings.invert == value
+    assert window.controller.session.predict_settings.invert == value
 
 
 def test_dark_membranes_need_nothing(open_window, large) -> None:
@@ -162,13 +162,13 @@ def test_inverting_reaches_the_run(open_window, em) -> None:
     plain, inverted = em("plain"), em("inverted")
     inverted.data = 255 - np.array(inverted.data)
     window = open_window(plain, inverted)
-    session = window.desk.session
-    drain(session.stages.predict(Region((0,))).work)
+    session = window.controller.session
+    drain(session.stages.predict(RunScope((0,))).work)
     expected = session.source.results.probabilities.copy()
-    window.desk.choose(inverted)
+    window.controller.choose(inverted)
     settings = session.predict_settings
     session.predict_settings = settings.model_copy(update={"invert": "yes"})
-    drain(session.stages.predict(Region((0,))).work)
+    drain(session.stages.predict(RunScope((0,))).work)
     np.testing.assert_allclose(
         session.source.results.probabilities, expected, atol=1e-4
     )

@@ -98,7 +98,7 @@ class Sitting:
 
     @property
     def work(self) -> Any:
-        return self.window.desk.session.correcting()
+        return self.window.controller.session.correcting()
 
     def choose(self, name: str) -> None:
         self.window.click(self.panel.tools[name])
@@ -522,7 +522,7 @@ def test_keys_and_tooltips(open_sitting) -> None:
 
 def test_review_by_key_and_button(open_sitting) -> None:
     sitting = open_sitting(sections=3)
-    viewer, session = sitting.window.viewer, sitting.window.desk.session
+    viewer, session = sitting.window.viewer, sitting.window.controller.session
     viewer.dims.set_current_step(0, 0)
     press(sitting.window, "R")
     assert session.source.reviewed == {0}

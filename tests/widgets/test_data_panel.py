@@ -46,12 +46,12 @@ def test_the_list_follows_layers(open_window, em) -> None:
     assert box.currentText() == "a"
     window.layer("a").name = "renamed"
     assert names() == ["renamed", "b"]
-    assert window.desk.session.source.name == "renamed"
+    assert window.controller.session.source.name == "renamed"
     window.viewer.layers.remove(window.layer("renamed"))
     assert names() == ["b"]
-    assert window.desk.session.source.name == "b"
+    assert window.controller.session.source.name == "b"
     window.viewer.layers.clear()
-    assert window.desk.session.source is None
+    assert window.controller.session.source is None
     assert window.data.words.text() == "no stack yet"
 
 
@@ -68,7 +68,7 @@ def test_two_stacks_each_with_its_own_results(open_window, em) -> None:
     box = window.data.layers
     box.setCurrentIndex(1)
     box.activated.emit(1)
-    assert window.desk.session.source.name == "b"
+    assert window.controller.session.source.name == "b"
     window.run(window.membranes)
     names = {layer.name for layer in window.viewer.layers}
     assert {"a membrane probability", "b membrane probability"} <= names
@@ -94,19 +94,19 @@ def test_the_users_voxel_size_wins(open_window) -> None:
     assert window.data.voxel_size.text() == ""
     assert "voxel size unknown" in window.data.words.text()
     type_size(window, "50 x 4.6, 4.6")
-    source = window.desk.session.source
+    source = window.controller.session.source
     assert source.stack.voxel_size_nm == pytest.approx((50, 4.6, 4.6))
     np.testing.assert_allclose(window.layer("em").scale, (50, 4.6, 4.6))
     assert window.data.voxel_size.text() == "50 × 4.6 × 4.6"
     type_size(window, "")
-    assert window.desk.session.source.stack.voxel_size_nm is None
+    assert window.controller.session.source.stack.voxel_size_nm is None
     assert window.data.voxel_size.text() == ""
 
 
 def test_an_unknown_section_thickness_can_be_typed(open_window) -> None:
     window = open_window(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
     type_size(window, "? × 5 × 5")
-    assert window.desk.session.source.stack.voxel_size_nm == (None, 5, 5)
+    assert window.controller.session.source.stack.voxel_size_nm == (None, 5, 5)
     assert window.data.voxel_size.text() == "? × 5 × 5"
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_voxel_size_is_explained(open_window, em, text) -> None:
     window = open_window(em())
     type_size(window, text)
     assert window.data.message.isVisibleTo(window.data)
-    assert window.desk.session.source.stack.voxel_size_nm == (50, 4, 4)
+    assert window.controller.session.source.stack.voxel_size_nm == (50, 4, 4)
 
 
 def test_results_follow_the_voxel_size(open_window, em) -> None:
@@ -131,7 +131,7 @@ def test_opening_a_file(open_window, tmp_path) -> None:
     tifffile.imwrite(tmp_path / "some.tif", values, photometric="minisblack")
     window = open_window()
     opened(window, tmp_path / "some.tif", 1)
-    assert window.desk.session.source.name == "some"
+    assert window.controller.session.source.name == "some"
     np.testing.assert_array_equal(np.asarray(window.layer("some").data), values)
     assert window.data.words.text().startswith("3 sections 20 × 30")
 
@@ -141,7 +141,7 @@ def test_opening_a_folder_becomes_the_stack_at_work(open_window, em, tmp_path) -
         tifffile.imwrite(tmp_path / f"s{z}.tif", np.full((8, 9), z, np.uint8))
     window = open_window(em())
     opened(window, tmp_path, 2)
-    assert window.desk.session.source.stack.shape == (3, 8, 9)
+    assert window.controller.session.source.stack.shape == (3, 8, 9)
 
 
 def test_a_damaged_file_is_named(open_window, tmp_path) -> None:
@@ -166,7 +166,7 @@ def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
     choice.choices.setCurrentIndex(choice.choices.findData("raw"))
     window.click(choice.chosen)
     window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
-    assert window.desk.session.source.stack.shape == (3, 20, 30)
+    assert window.controller.session.source.stack.shape == (3, 20, 30)
     assert not choice.isVisibleTo(window.data)
 
 
@@ -182,7 +182,7 @@ def test_planes_of_colour_may_be_the_sections(open_window, tmp_path) -> None:
     assert choice.choices.currentText() == "z: they are the sections"
     window.click(choice.chosen)
     window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
-    stack = window.desk.session.source.stack
+    stack = window.controller.session.source.stack
     np.testing.assert_array_equal(stack.data[:], values)
 
 

@@ -9,7 +9,7 @@ from nested import nested_weights
 def window(open_window, em, tmp_path):
     """A window with U-Net++ weights on a stack."""
     window = open_window(em())
-    session = window.desk.session
+    session = window.controller.session
     session.predict_settings = session.predict_settings.model_copy(
         update={"tile": None}
     )
@@ -42,10 +42,10 @@ def test_each_depth_shows_parameters_time_and_score(window) -> None:
 def test_dial_and_table_are_one(window) -> None:
     depth = window.membranes.depth
     depth.dial.setValue(2)
-    assert window.desk.session.predict_settings.depth == 2
+    assert window.controller.session.predict_settings.depth == 2
     assert depth.table.selectionModel().selectedRows()[0].row() == 1
     depth.table.cellClicked.emit(2, 0)
-    assert window.desk.session.predict_settings.depth == 3
+    assert window.controller.session.predict_settings.depth == 3
     assert depth.dial.value() == 3
     assert depth.words.text() == "3 of 4"
 
@@ -57,7 +57,7 @@ def test_another_depth_runs_only_when_asked(window) -> None:
     assert not panel.shown.isVisibleTo(panel)
     panel.depth.dial.setValue(1)
     window.settle()
-    assert not window.desk.job.busy
+    assert not window.controller.job.busy
     np.testing.assert_array_equal(window.layer("em membrane probability").data, before)
     assert panel.shown.isVisibleTo(panel)
     assert panel.shown.text() == (
@@ -96,5 +96,5 @@ def test_times_can_be_measured(window) -> None:
 def test_heads_are_chosen_beside_the_depth(window) -> None:
     box = window.membranes.heads.findChild(object, "heads")
     box.setCurrentText("mean")
-    assert window.desk.session.predict_settings.heads == "mean"
+    assert window.controller.session.predict_settings.heads == "mean"
     assert shown(window, 3) == ["0.910", "–", "–", "–"]

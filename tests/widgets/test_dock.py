@@ -9,9 +9,9 @@ from qtpy.QtWidgets import QWidget
 
 import napari_emseg
 from napari_emseg.widgets import commands
+from napari_emseg.widgets.collapsible import PREFERRED_WIDTH, CollapsiblePanel
 from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
-from napari_emseg.widgets.sections import PREFERRED_WIDTH, Fold
 
 PACKAGE = Path(napari_emseg.__file__).parent
 SCROLL_BAR = 24
@@ -48,7 +48,7 @@ def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
 @pytest.mark.xdist_group("shown")
 def test_nothing_is_cut_off_in_a_narrow_dock(open_window, em) -> None:
     window = open_window(em("a stack with a very long name " * 3), show=True)
-    for fold in window.dock.findChildren(Fold):
+    for fold in window.dock.findChildren(CollapsiblePanel):
         fold.expand(animate=False)
     window.membranes.run.refuse("something that is wrong " * 10)
     for scope in (VIEW, BOX, SECTION, RANGE, ALL):
@@ -123,7 +123,7 @@ def test_the_command_palette_offers_the_acts(open_window, em, monkeypatch) -> No
         if command.id.endswith(("open_project", "save_project")):
             continue  # these open a dialog
         act()
-        if window.desk.job.busy:
+        if window.controller.job.busy:
             assert window.finish().error is None
     assert "em membrane probability" in window.viewer.layers
     assert any("not possible now" in words or words for words in told)

@@ -8,9 +8,9 @@ from napari.layers import Image, Labels, Points
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.metrics import isbi_scores
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.evaluate_panel import ALL, SECTION
 from napari_emseg.widgets.mistakes import COLOURS
-from napari_emseg.widgets.view import section_on_screen
 
 SCALE = {"scale": (50, 4, 4), "units": ("nm",) * 3, "translate": (0, 100, 40)}
 

@@ -58,8 +58,8 @@ def test_a_run_does_not_hold_up_the_window(open_window, tmp_path) -> None:
     own = save_weights(tmp_path / "small.safetensors", network.state_dict(), card)
     values = np.random.default_rng(0).integers(0, 255, (12, 512, 512), np.uint8)
     window = open_window(Image(values, name="em"))
-    settings = window.desk.session.predict_settings
-    window.desk.session.predict_settings = settings.model_copy(
+    settings = window.controller.session.predict_settings
+    window.controller.session.predict_settings = settings.model_copy(
         update={"tile": None, "threads": None}
     )
     window.membranes.add_weights(own.path)

@@ -10,7 +10,7 @@ import pytest
 from qtpy.QtCore import QThread
 
 from napari_emseg.core.records import Note, Progress, Record, SectionDone, TileDone
-from napari_emseg.widgets.jobs import Job, JobError
+from napari_emseg.widgets.jobs import BackgroundJob, JobError
 
 
 def counting(n: int, seen: list[str] | None = None) -> Generator[Record, None, str]:
@@ -40,15 +40,15 @@ def failing(error: Exception) -> Generator[Record, None, None]:
 
 
 @pytest.fixture
-def job(qtbot) -> Generator[Job, None, None]:
-    job = Job(in_activity_dock=False)
+def job(qtbot) -> Generator[BackgroundJob, None, None]:
+    job = BackgroundJob(in_activity_dock=False)
     yield job
     if job.busy:
         with qtbot.waitSignal(job.ended):
             job.cancel()
 
 
-def run(qtbot, job: Job, work: Generator[Record, None, object]):
+def run(qtbot, job: BackgroundJob, work: Generator[Record, None, object]):
     with qtbot.waitSignal(job.ended, timeout=120_000) as ended:
         job.start(work, "test")
     return ended.args[0]
@@ -143,7 +143,7 @@ def test_progress_follows_tiles_and_tells_the_time_left(qtbot, job) -> None:
 def test_activity_dock_bar_is_closed(qtbot) -> None:
     from napari.utils import progress
 
-    job = Job()
+    job = BackgroundJob()
     before = len(progress._all_instances)
     during = []
     job.advanced.connect(lambda _: during.append(len(progress._all_instances)))
@@ -155,7 +155,7 @@ def test_activity_dock_bar_is_closed(qtbot) -> None:
 
 def test_napari_names_the_task_by_its_title(make_napari_viewer, qtbot) -> None:
     viewer = make_napari_viewer()
-    job = Job()
+    job = BackgroundJob()
     with qtbot.waitSignal(job.advanced):
         job.start(endless([]), "Membranes of vnc")
     tasks = viewer.window._task_status_manager.get_status()

@@ -39,7 +39,7 @@ def test_all_layers_are_deleted_at_once(open_window, em, how: str) -> None:
         window.click(buttons.deleteButton)
     window.qtbot.wait(50)
     assert [layer.name for layer in layers] == []
-    assert window.desk.session.source is None
+    assert window.controller.session.source is None
     window.viewer.add_layer(em("again"))
     assert window.run(window.membranes).error is None
 

@@ -38,8 +38,8 @@ def said(window) -> str:
 
 def opened(open_window, em, weights):
     window = open_window(em)
-    window.desk.session.predict_settings = FAST
-    window.desk.session.choose_weights(weights)
+    window.controller.session.predict_settings = FAST
+    window.controller.session.choose_weights(weights)
     window.settle()
     return window
 
@@ -70,8 +70,8 @@ def test_the_view_is_predicted_shallow_first(window, monkeypatch) -> None:
     assert 0 < layer.data.max() <= 1
     assert said(window).startswith("depth 2 · 96 × 112 px in ")
     assert window.viewer.layers.selection.active is active
-    assert window.desk.session.source.results.predicted == ()
-    assert window.desk.sources() == [window.layer("em")]
+    assert window.controller.session.source.results.predicted == ()
+    assert window.controller.sources() == [window.layer("em")]
 
 
 def test_it_follows_the_section_and_the_camera(window) -> None:
@@ -116,7 +116,7 @@ def test_flat_pictures_have_one_too(open_window, em, tmp_path) -> None:
 
 
 def test_an_outdated_view_is_never_shown(window, weights) -> None:
-    window.desk.session.choose_weights(weights["slow"])
+    window.controller.session.choose_weights(weights["slow"])
     turn_on(window)
     preview = window.membranes.live
     wait_for(window, lambda: preview._latest.waiting)
@@ -131,7 +131,7 @@ def test_other_weights_refresh_the_view(window, weights) -> None:
     turn_on(window)
     wait_for(window, lambda: said(window).startswith("depth 2"))
     before = np.array(shown(window))
-    window.desk.session.choose_weights(weights["thin"])
+    window.controller.session.choose_weights(weights["thin"])
     wait_for(window, lambda: said(window).startswith("96 × 112"))
     assert not np.array_equal(before, shown(window))
 
@@ -140,7 +140,7 @@ def test_it_says_why_there_is_none(window) -> None:
     window.viewer.dims.set_point(0, 0)
     turn_on(window)
     wait_for(window, lambda: shown(window) is not None)
-    session = window.desk.session
+    session = window.controller.session
     session.exclude(0)
     wait_for(window, lambda: said(window) == "no preview: section 0 is excluded")
     assert shown(window) is None
@@ -159,7 +159,7 @@ def test_too_large_a_view_asks_to_zoom_in(window) -> None:
 
 
 def test_it_pauses_while_a_run_is_on(window, weights) -> None:
-    window.desk.session.choose_weights(weights["slow"])
+    window.controller.session.choose_weights(weights["slow"])
     window.choose_scope(window.membranes, "all sections")
     window.start(window.membranes)
     turn_on(window)
@@ -170,10 +170,10 @@ def test_it_pauses_while_a_run_is_on(window, weights) -> None:
 
 
 def test_errors_are_said_and_pass(window, weights) -> None:
-    window.desk.session.choose_weights(weights["broken"])
+    window.controller.session.choose_weights(weights["broken"])
     turn_on(window)
     wait_for(window, lambda: "shapes don't fit" in said(window))
-    window.desk.session.choose_weights(weights["thin"])
+    window.controller.session.choose_weights(weights["thin"])
     wait_for(window, lambda: shown(window) is not None)
 
 
@@ -217,7 +217,7 @@ def test_a_run_shows_whether_it_is_quick_enough(
 
 
 def test_closing_the_window_meanwhile_is_fine(window, weights) -> None:
-    window.desk.session.choose_weights(weights["slow"])
+    window.controller.session.choose_weights(weights["slow"])
     turn_on(window)
     wait_for(window, lambda: window.membranes.live._latest.waiting)
     window.viewer.close()

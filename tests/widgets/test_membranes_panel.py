@@ -20,7 +20,7 @@ def test_membranes_of_all_sections(open_window, em, weights) -> None:
     expected = napari_emseg.predict(
         window.layer("em").data,
         weights["thin"],
-        settings=window.desk.session.predict_settings,
+        settings=window.controller.session.predict_settings,
     )
     np.testing.assert_allclose(probability.data, expected, atol=1e-6)
     np.testing.assert_array_equal(membranes.data, expected > 0.4)
@@ -115,7 +115,7 @@ def test_weights_from_a_file(open_window, em, tmp_path) -> None:
     own = thin_weights(tmp_path, "mine", threshold=0.7)
     window.membranes.add_weights(own.path)
     assert window.membranes.weights.currentText() == "mine"
-    assert window.desk.session.cell_settings.threshold == 0.7
+    assert window.controller.session.cell_settings.threshold == 0.7
     assert window.run(window.membranes).error is None
 
 
@@ -149,7 +149,7 @@ def test_cancel_keeps_what_is_finished(open_window, em) -> None:
     window.start(window.membranes)
     button = window.membranes.run.button
     assert button.text() == "Cancel"
-    there = window.desk.session.source.results
+    there = window.controller.session.source.results
     window.qtbot.waitUntil(lambda: len(there.predicted) >= 2, timeout=120_000)
     window.click(button)
     outcome = window.finish()
@@ -179,7 +179,7 @@ def test_the_section_on_screen_comes_first(open_window, em) -> None:
     window.choose_weights("slow")
     window.choose_scope(window.membranes, "all sections")
     window.start(window.membranes)
-    there = window.desk.session.source.results
+    there = window.controller.session.source.results
     window.qtbot.waitUntil(lambda: bool(there.predicted), timeout=120_000)
     assert there.predicted[0] == 2
 
@@ -188,8 +188,8 @@ def test_advanced_settings_reach_the_run(open_window, em) -> None:
     window = open_window(em())
     tile = window.membranes.advanced.findChild(object, "tile")
     tile.setValue(96)
-    assert window.desk.session.predict_settings.tile == 96
-    assert window.desk.session.predict_settings.runtime == "torch"
+    assert window.controller.session.predict_settings.tile == 96
+    assert window.controller.session.predict_settings.runtime == "torch"
 
 
 def test_opening_the_dock_loads_no_torch() -> None:

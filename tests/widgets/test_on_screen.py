@@ -13,8 +13,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget, QLabel
 
 from napari_emseg.core.regions import Region
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
-from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
 
 NAME = "EM segmentation"
@@ -180,7 +180,7 @@ def select(viewer: Viewer, kind: str) -> None:
 def test_keys_work_whatever_layer_is_selected(window) -> None:
     viewer = window.viewer
     panel = panel_of(open_dock(viewer))
-    hand = window.desk.session.source.results.hand
+    hand = window.controller.session.source.results.hand
     done = len(hand.history.undoable)
     both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
     for kind in ("other labels", "shapes", "points", "image", "none"):
@@ -201,7 +201,7 @@ def test_a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
     viewer = window.viewer
     open_dock(viewer)
     own = viewer.add_labels(np.zeros((4, 96, 112), np.uint8), name="own")
-    hand = window.desk.session.source.results.hand
+    hand = window.controller.session.source.results.hand
     done = len(hand.history.undoable)
     own.data_setitem((np.array([0]), np.array([3]), np.array([4])), 7)
     press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
@@ -246,7 +246,7 @@ def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
 def test_strokes_count_while_no_dock_is_open(window) -> None:
     viewer = window.viewer
     cells: Labels = viewer.layers["em cells"]
-    hand = desk_of(viewer).session.source.results.hand
+    hand = controller_for(viewer).session.source.results.hand
     done = len(hand.history.undoable)
     cells.selected_label = 0
     cells.data_setitem((np.array([1]), np.array([50]), np.array([50])), 99)

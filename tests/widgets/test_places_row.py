@@ -8,14 +8,14 @@ from napari.layers import Shapes
 from napari.utils.key_bindings import coerce_keybinding
 from nested import nested_weights
 
+from napari_emseg.active_learning import Suggestion
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.suggest import Suggestion
 from napari_emseg.widgets import places_row
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.outlines import NAME, REVIEWED, TO_DO
 from napari_emseg.widgets.places_row import PlacesRow
-from napari_emseg.widgets.view import section_on_screen
 
 REGIONS = (
     Region(2, 8, 10, 40, 42),
@@ -94,7 +94,7 @@ def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     assert texts(row, 0) == ["✓", "", ""]
     assert row.count.text() == "1 of 3 places done"
     assert here(window) == 0
-    source = window.desk.session.source
+    source = window.controller.session.source
     assert source.reviewed_regions == (REGIONS[0],)
     assert (source.results.corrections[2][REGIONS[0].area] > 0).all()
     press(window, "J")
@@ -137,7 +137,7 @@ def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
 
 
 def test_the_view_can_be_marked_and_taken_back(window) -> None:
-    row, source = row_of(window), window.desk.session.source
+    row, source = row_of(window), window.controller.session.source
     window.viewer.dims.set_point(0, 50)
     row.regions.view.click()
     assert source.reviewed_regions == (Region.whole(1, (96, 112)),)
@@ -158,7 +158,7 @@ def test_the_view_can_be_marked_and_taken_back(window) -> None:
 def test_another_stack_has_another_list(window, em) -> None:
     row = find(window)
     other = window.viewer.add_layer(em("other"))
-    window.desk.choose(other)
+    window.controller.choose(other)
     assert row.table.rowCount() == 0
     window.qtbot.waitUntil(lambda: NAME not in window.viewer.layers)
     row.regions.view.click()
@@ -166,7 +166,7 @@ def test_another_stack_has_another_list(window, em) -> None:
 
 
 def test_it_says_why_nothing_can_be_found(window) -> None:
-    row, session = row_of(window), window.desk.session
+    row, session = row_of(window), window.controller.session
     for z in range(4):
         session.review(z)
     row.find.button.click()
@@ -175,7 +175,7 @@ def test_it_says_why_nothing_can_be_found(window) -> None:
 
 def test_places_are_found_by_the_network(open_window, em, tmp_path) -> None:
     window = open_window(em())
-    session = window.desk.session
+    session = window.controller.session
     session.predict_settings = PredictSettings(device="cpu", threads=1)
     session.choose_weights(nested_weights(tmp_path))
     row = find(window)

@@ -13,12 +13,12 @@ import pytest
 from napari.layers import Image
 from napari.plugins.utils import get_preferred_reader
 
-from napari_emseg.edit import lock
 from napari_emseg.io import save_stack
 from napari_emseg.project import Project
 from napari_emseg.project import journal as journals
-from napari_emseg.session.keeping import Keeping
-from napari_emseg.widgets import preferences, project_row, saved_line
+from napari_emseg.proofreading import lock
+from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.widgets import preferences, project_row, save_status_label
 from napari_emseg.widgets.project_row import NONE, ProjectRow
 
 WHOLE = slice(0, 96), slice(0, 112)
@@ -44,12 +44,12 @@ def open_work(open_window, drawn_stack, file) -> Callable[[], Any]:
         window = open_window()
         window.data.open_path(str(file), voxel_size_nm=(50, 4, 4))
         window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
-        source = window.desk.session.source
+        source = window.controller.session.source
         for z in range(4):
             source.results.put_cells(z, WHOLE, drawn_stack[1][z])
         source.results.note_links(range(4), linked=True)
         source.results.hand.finish_run()
-        window.desk.show_results()
+        window.controller.show_results()
         return window
 
     return open_work
@@ -59,24 +59,24 @@ def row(window: Any) -> ProjectRow:
     return window.data.project
 
 
-def wait(window: Any) -> Keeping:
+def wait(window: Any) -> ProjectSync:
     window.qtbot.waitUntil(lambda: not row(window).busy, timeout=120_000)
     assert row(window).keeping is not None, row(window).message.text()
     return row(window).keeping
 
 
-def saved(window: Any, path: Path) -> Keeping:
+def saved(window: Any, path: Path) -> ProjectSync:
     row(window).save_path(path)
     return wait(window)
 
 
-def opened(window: Any, path: Path) -> Keeping:
+def opened(window: Any, path: Path) -> ProjectSync:
     window.data.open_path(str(path))
     return wait(window)
 
 
 def arrays(window: Any) -> dict[str, np.ndarray]:
-    linked = window.desk.session.correcting().linked
+    linked = window.controller.session.correcting().linked
     linked.settle_all()
     return {name: np.array(linked.arrays[name]) for name in ("cells", "corrections")}
 
@@ -153,7 +153,7 @@ def test_opened_in_another_window_as_it_was_left(
     window = open_work()
     keeping = saved(window, tmp_path / "work.emseg")
     paint(window)
-    hand = window.desk.session.correcting()
+    hand = window.controller.session.correcting()
     y, x = np.argwhere(arrays(window)["cells"][1] > 0)[0]
     hand.do(lock(hand.sheet(1), (y, x)))
     before = arrays(window)
@@ -210,7 +210,7 @@ def test_a_stack_that_was_moved_is_asked_for(
     asked.found.emit(moved)
     wait(window)
     assert not asked.isVisibleTo(window.dock)
-    assert window.desk.session.source.stack.source == str(moved)
+    assert window.controller.session.source.stack.source == str(moved)
     assert not row(window).message.isVisibleTo(window.dock)
 
 
@@ -272,7 +272,7 @@ def test_a_full_disk_is_announced_once_and_keeps_the_window_open(
     open_work, tmp_path, monkeypatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(saved_line, "show_warning", said.append)
+    monkeypatch.setattr(save_status_label, "show_warning", said.append)
     monkeypatch.setattr("napari_emseg.widgets.closing.show_error", said.append)
     window = open_work()
     keeping = saved(window, tmp_path / "work.emseg")

@@ -36,7 +36,7 @@ def layer_of(window: Any, kind: str) -> Labels:
 
 
 def recorded(window: Any, kind: str) -> np.ndarray:
-    linked = window.desk.session.correcting().linked
+    linked = window.controller.session.correcting().linked
     return np.array(linked.arrays[kind]).reshape(layer_of(window, kind).data.shape)
 
 
@@ -122,7 +122,7 @@ def test_the_layer_shows_what_is_recorded_itself(window: Any) -> None:
     layer.data = changed
     assert (recorded(window, "cells")[..., :4, :4] == 700).all()
     assert np.shares_memory(
-        layer.data, window.desk.session.correcting().linked.arrays["cells"]
+        layer.data, window.controller.session.correcting().linked.arrays["cells"]
     )
 
 

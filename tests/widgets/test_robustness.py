@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.dock import CellsDock, DataDock, MembranesDock
 
 
@@ -96,7 +96,7 @@ def test_clearing_the_viewer_in_mid_run(open_window, em) -> None:
 def test_choosing_another_stack_in_mid_run(open_window, em) -> None:
     window = started(open_window, em("a"), em("b"))
     wait_for_layers(window, 4)
-    window.desk.choose(window.layer("b"))
+    window.controller.choose(window.layer("b"))
     assert window.finish().error is None
     assert window.layer("a membrane probability").data.any(axis=(1, 2)).all()
     assert "b membrane probability" not in window.viewer.layers
@@ -107,7 +107,7 @@ def test_a_second_run_has_to_wait(open_window, em) -> None:
     assert not window.cells.run.button.isEnabled()
     assert "running" in window.cells.run.button.toolTip()
     with pytest.raises(RuntimeError, match="still running"):
-        window.desk.start(window.membranes._prepare(), "membranes")
+        window.controller.start(window.membranes._prepare(), "membranes")
     window.finish()
 
 
@@ -115,7 +115,7 @@ def test_a_second_run_has_to_wait(open_window, em) -> None:
 @pytest.mark.parametrize("close", ["viewer", "window"])
 def test_closing_the_window_in_mid_run(open_window, em, qtbot, close, when) -> None:
     window = started(open_window, em())
-    job = window.desk.job
+    job = window.controller.job
     if when == "later":
         wait_for_layers(window, 3)
     with qtbot.waitSignal(job.ended, timeout=120_000) as ended:
@@ -125,15 +125,15 @@ def test_closing_the_window_in_mid_run(open_window, em, qtbot, close, when) -> N
 
 def test_closing_the_dock_in_mid_run_leaves_the_run_alone(open_window, em) -> None:
     window = started(open_window, em())
-    desk = window.desk
+    controller = window.controller
     window.viewer.window.remove_dock_widget(window.dock)
     window.dock.deleteLater()
     window.qtbot.wait(100)
     assert window.finish().error is None
-    assert desk.session.source.results.probabilities.any(axis=(1, 2)).all()
+    assert controller.session.source.results.probabilities.any(axis=(1, 2)).all()
     window.layer("em").name = "renamed"  # nobody listens any more, and nobody fails
     window.viewer.dims.set_current_step(0, 1)
-    desk.session.exclude(1)
+    controller.session.exclude(1)
 
 
 @pytest.mark.parametrize("turned", ["rolled", "transposed", "3-D"])
@@ -179,23 +179,27 @@ def test_panels_alone_share_their_session(open_window, em) -> None:
     assert membranes.run.button.text() == "Run"
 
 
-def test_two_viewers_have_their_own_desks(make_napari_viewer, weights, em) -> None:
+def test_two_viewers_have_controllers_of_their_own(
+    make_napari_viewer, weights, em
+) -> None:
     first, second = make_napari_viewer(), make_napari_viewer()
     first.add_layer(em())
-    assert desk_of(first).session.source is not None
-    assert desk_of(second).session.source is None
+    assert controller_for(first).session.source is not None
+    assert controller_for(second).session.source is None
 
 
-def test_a_proxied_viewer_has_the_desk_of_its_viewer(make_napari_viewer_proxy) -> None:
+def test_a_proxied_viewer_has_the_controller_of_its_viewer(
+    make_napari_viewer_proxy,
+) -> None:
     proxy = make_napari_viewer_proxy()
-    assert desk_of(proxy) is desk_of(proxy.__wrapped__)
+    assert controller_for(proxy) is controller_for(proxy.__wrapped__)
 
 
 def test_layer_data_of_another_shape_starts_afresh(open_window, em) -> None:
     window = open_window(em())
     window.run(window.membranes)
     window.layer("em").data = np.zeros((2, 40, 40), np.uint8)
-    assert window.desk.session.source.stack.shape == (2, 40, 40)
+    assert window.controller.session.source.stack.shape == (2, 40, 40)
     assert window.run(window.membranes).error is None
     assert window.layer("em membrane probability").data.shape == (4, 96, 112)
     assert window.layer("em membrane probability [1]").data.shape == (2, 40, 40)

@@ -8,8 +8,8 @@ from pathlib import Path
 import meshio
 import pytest
 
-from napari_emseg.cells.boxes import finding_boxes
 from napari_emseg.core.records import drain
+from napari_emseg.segmentation.boxes import finding_boxes
 from napari_emseg.widgets.save_row import cells_choices
 
 
@@ -17,7 +17,7 @@ from napari_emseg.widgets.save_row import cells_choices
 def linked(open_window, em):
     """A window whose stack has cells that are linked."""
     window = open_window(em())
-    session = window.desk.session
+    session = window.controller.session
     session.cell_settings = session.cell_settings.model_copy(update={"link": True})
     for panel in (window.membranes, window.cells):
         window.choose_scope(panel, "all sections")
@@ -31,7 +31,7 @@ def _meshes(name: str):
 
 @pytest.mark.parametrize("name", ["PLY", "STL"])
 def test_the_largest_cells_are_saved(linked, tmp_path: Path, name: str) -> None:
-    row, cells = linked.cells.saving, linked.desk.session.source.results.cells
+    row, cells = linked.cells.saving, linked.controller.session.source.results.cells
     with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
         row.save_as(tmp_path / "em-cells", _meshes(name))
         assert row.save.text() == "Cancel"

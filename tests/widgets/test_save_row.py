@@ -43,7 +43,7 @@ def test_classes_of_ones_own_are_shown_and_saved(open_window, em, tmp_path) -> N
     assert window.run(panel).error is None
     assert not row.what.isVisibleTo(panel)
     taught = thin_weights(tmp_path, "taught", further=("mitochondria", "vesicles"))
-    window.desk.session.choose_weights(taught)
+    window.controller.session.choose_weights(taught)
     assert window.run(panel).error is None
     layer, other = (
         window.layer(f"em {n} probability") for n in ("mitochondria", "vesicles")
@@ -55,7 +55,7 @@ def test_classes_of_ones_own_are_shown_and_saved(open_window, em, tmp_path) -> N
         np.testing.assert_array_equal(getattr(layer, name), getattr(source, name))
     assert layer.metadata["emseg"]["kind"] == "class mitochondria"
     assert layer.metadata["emseg"]["weights"] == "taught"
-    assert layer not in window.desk.sources()
+    assert layer not in window.controller.sources()
     assert row.what.isVisibleTo(panel)
     row.what.setCurrentText("mitochondria")
     said = _save(window, row, tmp_path / "m", _choice(choices, "MRC"))
@@ -94,7 +94,7 @@ def test_membranes_and_cells(window, tmp_path) -> None:
 
 def test_ids_that_do_not_fit_ask(window, tmp_path) -> None:
     row = window.cells.saving
-    cells = window.desk.session.source.results.cells
+    cells = window.controller.session.source.results.cells
     cells[cells == cells.max()] = 70_000
     said = _save(window, row, tmp_path / "c", _choice(cells_choices(), "ImageJ"))
     assert "65,535" in said
@@ -125,7 +125,7 @@ def test_a_training_set_from_panel_4(open_window, em, tmp_path) -> None:
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert "nothing is corrected" in pairs.message.text()
-    window.desk.session.source.results.hand.corrections[1, 5:9, 5:9] = 2
+    window.controller.session.source.results.hand.corrections[1, 5:9, 5:9] = 2
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert pairs.message.text() == "saved in set"

@@ -9,8 +9,8 @@ from napari.layers import Image, Labels
 
 from napari_emseg.core.records import Progress
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.edit import paint as painted
-from napari_emseg.session.prospect import NO_JUDGE, NOTHING
+from napari_emseg.proofreading import paint as painted
+from napari_emseg.session.round_preview import NO_JUDGE, NOTHING
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -22,7 +22,7 @@ def window(open_window, tmp_path, weights):
     stack, codes = drawn()
     spatial = {"scale": (200, 4, 4), "units": ("nm",) * 3}
     window = open_window(Image(np.array(stack.data), name="em", **spatial))
-    session = window.desk.session
+    session = window.controller.session
     session.predict_settings = PredictSettings(
         invert="no", runtime="torch", device="cpu", tile=64, threads=1
     )
@@ -33,7 +33,7 @@ def window(open_window, tmp_path, weights):
     session.learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
     window.dock.folds["Train"].expand(animate=False)
     yield window
-    job = window.desk.training.job
+    job = window.controller.training.job
     if job.busy:
         with window.qtbot.waitSignal(job.ended, timeout=180_000):
             job.cancel()
@@ -45,7 +45,7 @@ def panel(window):
 
 
 def correct(window, z: int = 0, code: int = 1) -> None:
-    hand = window.desk.session.correcting()
+    hand = window.controller.session.correcting()
     box = slice(10, 14), slice(10, 40)
     where = np.ones((4, 30), bool)
     hand.do(painted(hand.sheet(z), "corrections", where, box, code))
@@ -62,11 +62,11 @@ def told(window, panel) -> str:
 def start(window, panel) -> None:
     told(window, panel)
     window.click(panel.run.start)
-    assert window.desk.training.busy, panel.run.message.text()
+    assert window.controller.training.busy, panel.run.message.text()
 
 
 def end(window) -> None:
-    job = window.desk.training.job
+    job = window.controller.training.job
     if job.busy:
         with window.qtbot.waitSignal(job.ended, timeout=180_000):
             pass
@@ -74,14 +74,14 @@ def end(window) -> None:
 
 def until_step(window, step: int) -> None:
     def is_there() -> bool:
-        at = window.desk.training.progress
+        at = window.controller.training.progress
         return isinstance(at, Progress) and at.step == "training" and at.done >= step
 
     window.qtbot.waitUntil(is_there, timeout=180_000)
 
 
 def long(window) -> None:
-    learning = window.desk.session.learning
+    learning = window.controller.session.learning
     learning.settings = learning.settings.model_copy(
         update={"steps": LONG, "patience": 0}
     )
@@ -94,7 +94,7 @@ def test_without_corrections_it_says_what_to_do(window, panel) -> None:
 
 
 def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> None:
-    session = window.desk.session
+    session = window.controller.session
     correct(window)
     assert told(window, panel) == "Learns from 1 correction of em."
     assert panel.judges.text() == NO_JUDGE
@@ -134,13 +134,13 @@ def test_measured_only_where_one_corrected_is_said(window, panel) -> None:
     assert panel.candidate.headline.text() == "Too little data to tell"
     assert "measured only where you corrected" in panel.candidate.words.text()
     window.click(panel.candidate.reject)
-    assert window.desk.session.weights.card.name == "parent"
+    assert window.controller.session.weights.card.name == "parent"
     assert panel.rounds.table.item(0, 1).text() == "rejected"
     assert not panel.candidate.accept.isVisibleTo(panel)
 
 
 def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
     start(window, panel)
     until_step(window, 3)
@@ -152,30 +152,30 @@ def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
     window.click(panel.run.stop)
     assert panel.run.progress.text() == "stops soon"
     end(window)
-    round_ = window.desk.session.learning.rounds[-1]
+    round_ = window.controller.session.learning.rounds[-1]
     assert round_.state == "candidate"
     assert round_.weights.path.is_file()
-    reached = len(window.desk.training.curve)
+    reached = len(window.controller.training.curve)
     assert panel.run.resume.isVisibleTo(panel)
     window.click(panel.run.resume)
-    until_step(window, window.desk.training.curve[-1].step + 3)
+    until_step(window, window.controller.training.curve[-1].step + 3)
     window.click(panel.run.stop)
     end(window)
-    assert len(window.desk.training.curve) > reached
-    assert len(window.desk.session.learning.rounds) == 1
+    assert len(window.controller.training.curve) > reached
+    assert len(window.controller.session.learning.rounds) == 1
 
 
 def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
     window, panel, tmp_path
 ) -> None:
     """What a killed program leaves behind is a copy of its folder in mid-round."""
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
-    learning = window.desk.session.learning
+    learning = window.controller.session.learning
     start(window, panel)
     until_step(window, 3)
     shutil.copytree(tmp_path / "own", tmp_path / "killed")
-    shutil.copy(window.desk.session.weights.path, tmp_path / "killed")
+    shutil.copy(window.controller.session.weights.path, tmp_path / "killed")
     window.click(panel.run.stop)
     end(window)
     name = learning.rounds[-1].name
@@ -184,9 +184,9 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
         f"{name} was broken off before its end; Resume goes on with it."
     )
     window.click(panel.run.resume)
-    assert window.desk.training.busy, panel.run.message.text()
+    assert window.controller.training.busy, panel.run.message.text()
     until_step(window, 3)
-    assert window.desk.training.job.title == name
+    assert window.controller.training.job.title == name
     assert not panel.run.resume.isVisibleTo(panel)
     window.click(panel.run.stop)
     end(window)
@@ -197,13 +197,13 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
 def test_an_error_is_shown_and_the_next_round_works(
     window, panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_emseg.train.patches import CorrectionPatches
+    from napari_emseg.training.patches import CorrectionPatches
 
     def fail(*_) -> None:
         msg = "shapes don't fit"
         raise RuntimeError(msg)
 
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     with monkeypatch.context() as broken:
         broken.setattr(CorrectionPatches, "batch", fail)
         start(window, panel)
@@ -213,11 +213,11 @@ def test_an_error_is_shown_and_the_next_round_works(
     start(window, panel)
     assert "shapes" not in panel.run.message.text()
     end(window)
-    assert window.desk.session.learning.rounds[-1].state == "candidate"
+    assert window.controller.session.learning.rounds[-1].state == "candidate"
 
 
 def test_removing_the_layer_in_mid_training_harms_nothing(window, panel) -> None:
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
     start(window, panel)
     until_step(window, 2)
@@ -225,14 +225,14 @@ def test_removing_the_layer_in_mid_training_harms_nothing(window, panel) -> None
     window.click(panel.run.stop)
     end(window)
     window.click(panel.candidate.accept)
-    assert window.desk.session.weights.card.name == "parent-round1"
+    assert window.controller.session.weights.card.name == "parent-round1"
     assert told(window, panel) == NOTHING
 
 
 def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> None:
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
-    learning, job = window.desk.session.learning, window.desk.training.job
+    learning, job = window.controller.session.learning, window.controller.training.job
     start(window, panel)
     until_step(window, 4)
     window.viewer.close()
@@ -245,15 +245,15 @@ def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> Non
 
 
 def test_a_run_goes_on_while_it_trains(window, panel) -> None:
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
     start(window, panel)
     until_step(window, 1)
     window.choose_scope(window.membranes, "this section")
-    window.desk.session.redo_reviewed = True
+    window.controller.session.redo_reviewed = True
     outcome = window.run(window.membranes)
     assert outcome.error is None
-    assert window.desk.training.busy
+    assert window.controller.training.busy
     window.click(panel.run.stop)
     end(window)
 
@@ -297,7 +297,7 @@ def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> 
 
 
 def test_a_class_is_named_and_painted(window, panel) -> None:
-    window.desk.session.source.results.put(
+    window.controller.session.source.results.put(
         0, (slice(0, 128), slice(0, 128)), np.zeros((128, 128), np.float32), 0.5
     )
     row = window.dock.panel("Correct").classes
@@ -322,7 +322,7 @@ def test_both_panels_of_a_window_show_one_round(window, panel) -> None:
 
     other = TrainDock(window.viewer)
     window.qtbot.addWidget(other)
-    window.desk.session.review(0)
+    window.controller.session.review(0)
     long(window)
     start(window, panel)
     until_step(window, 1)

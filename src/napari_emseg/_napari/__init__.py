@@ -30,7 +30,7 @@ from napari_emseg._napari.shown import Storable
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import ChoiceNeeded, open_stack, save_stack
+from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
 from napari_emseg.io.reading import SUFFIXES
 from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
@@ -80,7 +80,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     paths = [path] if isinstance(path, str) else list(path)
     try:
         return [layer_of(_told(open_stack(p))) for p in paths]
-    except ChoiceNeeded as e:
+    except AmbiguousFileError as e:
         msg = f"{e}. Plugins › EM segmentation, 1 Data, Open lets you choose."
         raise ValueError(msg) from e
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import tables
 from napari_emseg.batch.cells import Missing, as_float, probabilities
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import EMPTY, PLACES, PROFILES, TABLES, Context
 from napari_emseg.batch.grid import Area, Part, blocks
-from napari_emseg.batch.ledger import Facts
-from napari_emseg.cells.blocks import (
+from napari_emseg.segmentation.blocks import (
     BlockFragments,
     Joined,
     Rim,
@@ -22,14 +22,14 @@ from napari_emseg.cells.blocks import (
     join_blocks,
     paint_block,
 )
-from napari_emseg.cells.regions import Strengths
+from napari_emseg.segmentation.rag import EdgeFeatures
 
 FOUND = ("near", "all", "membrane_near", "membrane", "opening")
 SIDES = ("top", "left", "bottom", "right")
 
 
 @dataclass(frozen=True, slots=True)
-class Fragments:
+class ExtractFragments:
     """Find the fragments of a block. Facts: `unsure` pixels."""
 
     context: Context
@@ -60,7 +60,7 @@ class Fragments:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Agglomerate:
     """Decide which fragments of a section are one cell, from all of its blocks."""
 
     context: Context
@@ -85,7 +85,7 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class Paint:
+class WriteProfiles:
     """Store the profiles of a block, and which there are."""
 
     context: Context
@@ -128,7 +128,7 @@ class Paint:
 
 
 @dataclass(frozen=True, slots=True)
-class Rank:
+class RelabelSequential:
     """Number the profiles of a section from 1, from all of its blocks.
 
     Facts: `counts` by place.
@@ -211,7 +211,7 @@ def _from_table(area: Area, table: tables.Table) -> BlockFragments:
         sizes=table["sizes"],
         depths=table["depths"],
         ends=table["ends"],
-        strengths=Strengths(*(table[f"seam_{name}"] for name in FOUND)),
+        strengths=EdgeFeatures(*(table[f"seam_{name}"] for name in FOUND)),
         rims=(top, left, bottom, right),
         unsure=0,
     )

@@ -8,14 +8,14 @@ from math import prod
 from pathlib import Path
 
 from napari_emseg.batch.engine import run_batch
-from napari_emseg.batch.forecast import Forecast, forecast, refuse_if_full
-from napari_emseg.batch.job import Job
+from napari_emseg.batch.estimate import BatchEstimate, estimate_batch, refuse_if_full
+from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.planning import plan_batch
 from napari_emseg.batch.records import Row, RowChanged, Summary
 from napari_emseg.core.paths import path_inside
 from napari_emseg.core.records import Note, Progress, Provenance, Record
 from napari_emseg.core.stack import Stack
-from napari_emseg.io.writing import saving
+from napari_emseg.io.writing import iter_save
 
 UNITS = 1000
 """In which the share of all inputs that is done is told."""
@@ -29,20 +29,22 @@ class Copy:
     path: Path
 
 
-def working(job: Job, copies: Sequence[Copy]) -> Generator[Record, None, Summary]:
+def run_queue(
+    job: BatchConfig, copies: Sequence[Copy]
+) -> Generator[Record, None, Summary]:
     """Save copies, do the batch, and tell with `Progress` how far all of it is.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        As `run_batch` and `saving`.
+        As `run_batch` and `iter_save`.
     """
     for copy in copies:
         yield Note(f"{copy.stack.name} is in no file; it is saved as {copy.path}")
         path_inside(job.out, f"{copy.path.parent.name}/{copy.path.name}")
         copy.path.parent.mkdir(parents=True, exist_ok=True)
         made = copy.stack.metadata.get("emseg")
-        yield from saving(
+        yield from iter_save(
             copy.path,
             copy.stack,
             provenance=Provenance.model_validate(made) if made else None,
@@ -77,9 +79,9 @@ def _share(rows: Mapping[int, Row]) -> float:
     return done / todo if todo else 1.0
 
 
-def looking(
-    job: Job, unsaved: Mapping[str, Stack]
-) -> Generator[Record, None, Forecast]:
+def dry_run(
+    job: BatchConfig, unsaved: Mapping[str, Stack]
+) -> Generator[Record, None, BatchEstimate]:
     """Say what a batch would take; rows tell which inputs can't be used.
 
     Parameters
@@ -99,7 +101,7 @@ def looking(
     for nth, row in enumerate(plan.rows):
         yield RowChanged(nth, row)
     yield Progress("measuring the network", 1, 2)
-    found = forecast(plan, timed=True)
+    found = estimate_batch(plan, timed=True)
     if job.out.is_dir():
         refuse_if_full(found, job.out)
     return found

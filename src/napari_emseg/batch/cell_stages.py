@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from napari_emseg.batch.blockwise import Fragments, Join, Paint, Rank
-from napari_emseg.batch.cells import Missing, Profiles
+from napari_emseg.batch.blockwise import (
+    Agglomerate,
+    ExtractFragments,
+    RelabelSequential,
+    WriteProfiles,
+)
+from napari_emseg.batch.cells import Missing, SegmentSections
+from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import CELLS, PLACES, PROFILES
-from napari_emseg.batch.finishing import Write
-from napari_emseg.batch.ledger import Facts, stamp
-from napari_emseg.batch.links import Farther, Ids, Neighbours, farther_pairs
+from napari_emseg.batch.finishing import ApplyIds
+from napari_emseg.batch.links import OverlapNext, OverlapSkip, SolveLinks, farther_pairs
 from napari_emseg.batch.stores import make_result, make_scratch
-from napari_emseg.batch.tasks import Failure, Making, Outcome, Stages, Task
-from napari_emseg.cells import cells_provenance
+from napari_emseg.batch.tasks import Failure, Stages, Task, TaskBuilder, TaskResult
+from napari_emseg.segmentation import cells_provenance
 
 PAIRS = 8
 """Sections that are compared with their neighbours in one task."""
 
 
 @dataclass
-class CellStages(Making):
+class CellStages(TaskBuilder):
     """The second half of an input's way."""
 
     def cells(self, seen: dict[int, Facts], missing: Missing) -> Stages:
@@ -35,7 +40,7 @@ class CellStages(Making):
         if "link" in c.settings.steps:
             yield from self._compared(counts, everything)
         link = "link" in c.settings.steps
-        work = Ids(c, tuple(counts), self.first_id, link)
+        work = SolveLinks(c, tuple(counts), self.first_id, link)
         outcomes = yield [self.task("ids", "all", work, 0, everything)]
         facts = outcomes[0]
         if isinstance(facts, Failure):
@@ -47,13 +52,13 @@ class CellStages(Making):
 
     def _whole_sections(
         self, missing: Missing
-    ) -> Generator[list[Task], list[Outcome], list[int]]:
+    ) -> Generator[list[Task], list[TaskResult], list[int]]:
         c = self.context
         wanted = self.parts()
         tasks = []
         for part in wanted:
             gone = tuple(m for m in missing if part.first <= m[0] < part.stop)
-            work = Profiles(c, part, gone)
+            work = SegmentSections(c, part, gone)
             tasks.append(self.part_task("cells", part, work, gone))
         outcomes = yield tasks
         counts = [0] * len(c.sections)
@@ -67,7 +72,7 @@ class CellStages(Making):
 
     def _large_sections(
         self, seen: dict[int, Facts], missing: Missing
-    ) -> Generator[list[Task], list[Outcome], list[int]]:
+    ) -> Generator[list[Task], list[TaskResult], list[int]]:
         c = self.context
         make_scratch(c, self.ledger, self.base, PLACES)
         gone = {place for place, corners in missing if corners is None}
@@ -77,10 +82,11 @@ class CellStages(Making):
         ]
         cut = [p for p in self.parts() if p.first in places]
         good, hidden = places, {p: _of(missing, p) for p in places}
-        for kind, step in ((Fragments, "fragments"), (Paint, "paint")):
-            if kind is Paint:
+        for kind, step in ((ExtractFragments, "fragments"), (WriteProfiles, "paint")):
+            if kind is WriteProfiles:
                 join = [
-                    self.task("join", f"z {p}", Join(c, p), 1, hidden[p]) for p in good
+                    self.task("join", f"z {p}", Agglomerate(c, p), 1, hidden[p])
+                    for p in good
                 ]
                 good = yield from self._checked(join, good)
             tasks, owners = [], []
@@ -90,7 +96,10 @@ class CellStages(Making):
                 tasks.append(self.part_task(step, part, work, hidden[at]))
                 owners.append(at)
             good = yield from self._checked(tasks, owners)
-        ranks = [self.task("rank", f"z {p}", Rank(c, p), 1, hidden[p]) for p in good]
+        ranks = [
+            self.task("rank", f"z {p}", RelabelSequential(c, p), 1, hidden[p])
+            for p in good
+        ]
         outcomes = yield ranks
         counts = [0] * len(c.sections)
         for place, outcome in zip(good, outcomes, strict=True):
@@ -102,7 +111,7 @@ class CellStages(Making):
 
     def _checked(
         self, tasks: list[Task], owners: list[int]
-    ) -> Generator[list[Task], list[Outcome], list[int]]:
+    ) -> Generator[list[Task], list[TaskResult], list[int]]:
         """Return the places of which no task failed."""
         outcomes = yield tasks
         bad: dict[int, str] = {}
@@ -131,7 +140,7 @@ class CellStages(Making):
         ]
         tasks = [
             self.task(
-                "overlaps", f"z {r[0]}…{r[-1]}", Neighbours(c, r), len(r), everything
+                "overlaps", f"z {r[0]}…{r[-1]}", OverlapNext(c, r), len(r), everything
             )
             for r in runs
         ]
@@ -146,7 +155,7 @@ class CellStages(Making):
         lots = [tuple(pairs[k : k + PAIRS]) for k in range(0, len(pairs), PAIRS)]
         outcomes = yield [
             self.task(
-                "overlaps", f"{lot[0]}…", Farther(c, lot), len(lot), lot, everything
+                "overlaps", f"{lot[0]}…", OverlapSkip(c, lot), len(lot), lot, everything
             )
             for lot in lots
         ]
@@ -163,7 +172,7 @@ class CellStages(Making):
         for part in wanted:
             own = tuple((firsts[p], counts[p]) for p in range(part.first, part.stop))
             if any(count for _, count in own) or self.first_id > 1:
-                work = Write(self.context, part, own)
+                work = ApplyIds(self.context, part, own)
                 tasks.append(self.part_task("write", part, work, everything))
         for task, outcome in zip(tasks, (yield tasks), strict=True):
             if isinstance(outcome, Failure):

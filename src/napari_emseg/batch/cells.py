@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import tables, worker
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import MEMBRANES, PROFILES, Context
 from napari_emseg.batch.grid import Area, Part
-from napari_emseg.batch.ledger import Facts
-from napari_emseg.cells.section import nothing_predicted, segment_section
 from napari_emseg.core.intensity import padding
+from napari_emseg.segmentation.section import nothing_predicted, segment_section
 
 Missing = tuple[tuple[int, tuple[int, int, int, int] | None], ...]
 """Places, and corners of their blocks (None: all of it), that have no probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
-class Profiles:
+class SegmentSections:
     """Find the cells of whole sections. Facts: `counts` by place."""
 
     context: Context

@@ -17,9 +17,9 @@ from typing import Any, Self
 from uuid import uuid4
 
 from napari_emseg import __version__
-from napari_emseg.batch.ledger import Facts
-from napari_emseg.batch.where import Where, here
-from napari_emseg.batch.worker import Work, perform
+from napari_emseg.batch.completion_log import Facts
+from napari_emseg.batch.where import ClusterSettings, here
+from napari_emseg.batch.worker import TaskBody, run_task
 
 RECENT = 1.0
 """Seconds for which the number of workers is taken as known."""
@@ -51,7 +51,7 @@ class Cluster:
         If workers have other versions, or don't see the folder of results.
     """
 
-    def __init__(self, where: Where, folder: Path) -> None:
+    def __init__(self, where: ClusterSettings, folder: Path) -> None:
         self._where = where
         self._ended: SimpleQueue[Any] = SimpleQueue()
         self._futures: dict[str, Any] = {}
@@ -113,10 +113,10 @@ class Cluster:
             self._asked = now
         return self._known
 
-    def submit(self, key: str, work: Work) -> None:
+    def submit(self, key: str, work: TaskBody) -> None:
         """Hand over a task; `next_done` will tell of it under its key."""
         future: Any = self._client.submit(
-            perform, work, __version__, key=f"{self._tag}-{key}", pure=False
+            run_task, work, __version__, key=f"{self._tag}-{key}", pure=False
         )
         self._watch(key, future)
 

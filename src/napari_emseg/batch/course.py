@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 
 from napari_emseg.batch.cell_stages import CellStages
 from napari_emseg.batch.cells import Missing, missing_of
+from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import CELLS, EMPTY, MEMBRANES
-from napari_emseg.batch.finishing import Shrink
+from napari_emseg.batch.finishing import Downsample
 from napari_emseg.batch.grid import Part, blocks
-from napari_emseg.batch.ledger import Facts, stamp
-from napari_emseg.batch.membranes import Look, Membranes
-from napari_emseg.batch.preparing import Prepare
+from napari_emseg.batch.membranes import MeasureSections, Membranes
+from napari_emseg.batch.preparing import EstimateStats
 from napari_emseg.batch.stores import make_result, make_scratch
-from napari_emseg.batch.tasks import Failure, Outcome, Stages, Task
+from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.io.zarr_sink import pyramid
 
 
 @dataclass
-class Course(CellStages):
+class InputPipeline(CellStages):
     """All stages of an input."""
 
     def stages(self) -> Stages:
@@ -44,7 +44,7 @@ class Course(CellStages):
             self.found.results.append(CELLS)
 
     def _prepare(self) -> Stages:
-        outcomes = yield [self.task("prepare", "all", Prepare(self.context), 0)]
+        outcomes = yield [self.task("prepare", "all", EstimateStats(self.context), 0)]
         facts = outcomes[0]
         if isinstance(facts, Failure):
             raise OSError(facts.why)
@@ -58,14 +58,14 @@ class Course(CellStages):
 
     def _looked(
         self,
-    ) -> Generator[list[Task], list[Outcome], tuple[dict[int, Facts], Missing]]:
+    ) -> Generator[list[Task], list[TaskResult], tuple[dict[int, Facts], Missing]]:
         """Look at each section that is too large to be read at once."""
         c = self.context
         if c.whole:
             return {}, ()
         make_scratch(c, self.ledger, self.base, EMPTY)
         places = [p for p in range(len(c.sections)) if p not in c.excluded]
-        tasks = [self.task("look", f"z {p}", Look(c, p), 1) for p in places]
+        tasks = [self.task("look", f"z {p}", MeasureSections(c, p), 1) for p in places]
         outcomes = yield tasks
         seen: dict[int, Facts] = {}
         missing = []
@@ -79,7 +79,7 @@ class Course(CellStages):
 
     def _membranes(
         self, seen: dict[int, Facts], gone: Missing
-    ) -> Generator[list[Task], list[Outcome], Missing]:
+    ) -> Generator[list[Task], list[TaskResult], Missing]:
         c = self.context
         dtype = c.settings.probabilities
         scale = 255.0 if dtype == "uint8" else 1.0
@@ -122,7 +122,7 @@ class Course(CellStages):
             for place in range(shape[0]):
                 for y, x in blocks((shape[1], shape[2]), c.settings.block):
                     part = Part(place, place + 1, (y.start, x.start, y.stop, x.stop))
-                    work = Shrink(c, name, level, part)
+                    work = Downsample(c, name, level, part)
                     tasks.append(
                         self.part_task(
                             f"copies of {name}, {level}", part, work, missing

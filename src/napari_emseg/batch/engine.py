@@ -9,20 +9,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from napari_emseg.batch.checking import check, clear, note
 from napari_emseg.batch.cluster import Cluster, Done
-from napari_emseg.batch.course import Course
-from napari_emseg.batch.errors import FULL, kills, stop_if_hopeless, told
+from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, checksum
+from napari_emseg.batch.course import InputPipeline
+from napari_emseg.batch.errors import (
+    FULL,
+    describe_error,
+    is_worker_killed,
+    stop_if_hopeless,
+)
+from napari_emseg.batch.estimate import estimate_batch, refuse_if_full
 from napari_emseg.batch.finished import FinishedInput, finished_input
-from napari_emseg.batch.forecast import forecast, refuse_if_full
-from napari_emseg.batch.job import LEDGER, Job, clear_folder, hold
-from napari_emseg.batch.ledger import SUM, Facts, Ledger, checksum
+from napari_emseg.batch.job import LEDGER, BatchConfig, clear_folder, lock_output
+from napari_emseg.batch.output_folder import check, clear, note
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
 from napari_emseg.batch.report import pages_of, write_report
-from napari_emseg.batch.tasks import Failure, Outcome, Stages, Task
-from napari_emseg.batch.way import all_stages
+from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult
+from napari_emseg.batch.way import iter_stages
 from napari_emseg.core.records import Note, Record
 
 BEAT = 0.5
@@ -35,7 +40,7 @@ LONELY = 30.0
 """Seconds without any worker after which a person is told."""
 
 
-def run_batch(job: Job) -> Generator[Record, None, Summary]:
+def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
     """Do a batch; yields `RowChanged`, `Note` and `BatchWaiting`.
 
     Closing the generator stops it: what is finished stays, and a later run with
@@ -56,16 +61,16 @@ def run_batch(job: Job) -> Generator[Record, None, Summary]:
         If the disk is full or can't be written to.
     """
     with ExitStack() as stack:
-        held = hold(job)
+        held = lock_output(job)
         stack.callback(held.release)
         plan = plan_batch(job)
         finished = check(plan)
         if len(finished) == len(plan.planned):
             return (yield from _nothing_left(plan, finished))
-        refuse_if_full(forecast(plan), job.out)
+        refuse_if_full(estimate_batch(plan), job.out)
         clear(plan)
         try:
-            ledger = stack.enter_context(Ledger(job.folder / LEDGER))
+            ledger = stack.enter_context(CompletionLog(job.folder / LEDGER))
             cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
             note(plan)
             return (yield from _Run(plan, ledger, cluster, finished).all())
@@ -92,11 +97,11 @@ class _Running:
     """An input on its way."""
 
     nth: int
-    course: Course
+    course: InputPipeline
     stages: Stages
     clock: Clock
     tasks: list[Task] = field(default_factory=list)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, TaskResult] = field(default_factory=dict)
 
 
 class _Run:
@@ -105,12 +110,12 @@ class _Run:
     def __init__(
         self,
         plan: Plan,
-        ledger: Ledger,
+        ledger: CompletionLog,
         cluster: Cluster,
         finished: Mapping[int, FinishedInput],
     ) -> None:
         self._plan = plan
-        self._job: Job = plan.job
+        self._job: BatchConfig = plan.job
         self._ledger = ledger
         self._cluster = cluster
         self._rows = list(plan.rows)
@@ -166,14 +171,14 @@ class _Run:
             course = planned.course(self._job, self._ledger)
             clock = Clock(course.context)
             change = planned.describe_change
-            stages = all_stages(course, self._job, self._ledger, change)
+            stages = iter_stages(course, self._job, self._ledger, change)
             running = _Running(nth, course, stages, clock)
             self._running.append(running)
             yield self._changed(running)
             yield from self._advance(running, None)
 
     def _advance(
-        self, running: _Running, outcomes: list[Outcome] | None
+        self, running: _Running, outcomes: list[TaskResult] | None
     ) -> Generator[Record, None, None]:
         """Go on to the next stage that has something to do."""
         while True:
@@ -233,8 +238,8 @@ class _Run:
             running.outcomes[task.stamp] = done.facts
         else:
             stop_if_hopeless(done.error)
-            why = told(done.error)
-            if tried < self._job.settings.retries and not kills(done.error):
+            why = describe_error(done.error)
+            if tried < self._job.settings.retries and not is_worker_killed(done.error):
                 yield Note(f"{task.words}: {why}; it is tried again")
                 self._submit(running, task, tried + 1)
                 return
@@ -251,7 +256,7 @@ class _Run:
     ) -> Generator[Record, None, None]:
         self._running.remove(running)
         found, row = running.course.found, self._rows[running.nth]
-        told = (*row.warnings, *found.warnings, *found.failures)
+        describe_error = (*row.warnings, *found.warnings, *found.failures)
         state: State = "incomplete" if found.failures else "done"
         self._rows[running.nth] = replace(
             row,
@@ -261,7 +266,7 @@ class _Run:
             seconds=running.clock.seconds,
             seconds_left=None,
             cells=found.cells,
-            warnings=(*told, *([error] if error else [])),
+            warnings=(*describe_error, *([error] if error else [])),
             outputs=() if error else tuple(map(Path, found.results)),
         )
         yield RowChanged(running.nth, self._rows[running.nth])

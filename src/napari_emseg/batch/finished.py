@@ -10,8 +10,8 @@ from typing import cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from napari_emseg.batch.job import Job, Memory
-from napari_emseg.batch.ledger import first_fault, sum_of
+from napari_emseg.batch.completion_log import first_fault, sum_of
+from napari_emseg.batch.job import BatchConfig, Memory
 from napari_emseg.batch.records import Row, State
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.paths import read_bounded
@@ -146,7 +146,9 @@ def merge_finished(
     return [*kept, *now]
 
 
-def is_finished(known: FinishedInput, job: Job, made: Memory, sections: range) -> bool:
+def is_finished(
+    known: FinishedInput, job: BatchConfig, made: Memory, sections: range
+) -> bool:
     """Tell if results are there as they were finished, and made as is wanted now.
 
     Raises

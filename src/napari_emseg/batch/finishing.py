@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
 from napari_emseg.batch.cells import ranked
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import CELLS, Context
 from napari_emseg.batch.grid import Part
-from napari_emseg.batch.ledger import Facts
 from napari_emseg.batch.links import IDS
 from napari_emseg.core.records import drain
 from napari_emseg.io import open_stack
 from napari_emseg.io.formats import OutputFormat
-from napari_emseg.io.writing import saving
+from napari_emseg.io.writing import iter_save
 from napari_emseg.io.zarr_sink import fill, half
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class ApplyIds:
     """Store cells with their ids.
 
     Parameters
@@ -58,7 +58,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Shrink:
+class Downsample:
     """Store a block of a scale level, from the level before it."""
 
     context: Context
@@ -94,7 +94,7 @@ class Shrink:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportResult:
     """Write a result in another format. Facts: `path`."""
 
     source: str
@@ -109,7 +109,7 @@ class Export:
         from napari_emseg.core.records import Provenance
 
         drain(
-            saving(
+            iter_save(
                 target,
                 stack,
                 provenance=None if made is None else Provenance.model_validate(made),

@@ -54,7 +54,7 @@ def fits(shape: tuple[int, int], settings: BatchSettings) -> bool:
     return shape[0] * shape[1] <= settings.whole**2
 
 
-def lumps(n: int, shape: tuple[int, int]) -> list[Part]:
+def section_runs(n: int, shape: tuple[int, int]) -> list[Part]:
     """Cut `n` sections of `(y, x)` px into runs."""
     deep = max(1, min(DEEPEST, LUMP_PIXELS // (shape[0] * shape[1])))
     return [Part(z, min(z + deep, n)) for z in range(0, n, deep)]
@@ -72,7 +72,7 @@ def blocks(shape: tuple[int, int], side: int) -> list[Area]:
 def parts(n: int, shape: tuple[int, int], settings: BatchSettings) -> list[Part]:
     """Cut a stack of `n` sections of `(y, x)` px."""
     if fits(shape, settings):
-        return lumps(n, shape)
+        return section_runs(n, shape)
     return [
         Part(z, z + 1, (y.start, x.start, y.stop, x.stop))
         for z in range(n)

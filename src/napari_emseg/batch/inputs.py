@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.io import ChoiceNeeded, open_stack
+from napari_emseg.io import AmbiguousFileError, open_stack
 from napari_emseg.io.folder import drop_parts, find_files, natural
 from napari_emseg.io.reading import SUFFIXES
 
@@ -109,7 +109,7 @@ def stacks_in(word: str) -> list[str]:
         return [word]
     try:
         open_stack(folder)
-    except ChoiceNeeded:
+    except AmbiguousFileError:
         return [word]
     except (OSError, ValueError):
         inside = [

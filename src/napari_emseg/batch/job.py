@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_emseg import __version__
+from napari_emseg.batch.completion_log import first_fault
 from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.ledger import first_fault
 from napari_emseg.batch.settings import BatchSettings
-from napari_emseg.batch.where import Where
+from napari_emseg.batch.where import ClusterSettings
 from napari_emseg.core.atomic import remove_tree, write_whole
 from napari_emseg.core.lock import LOCK, WHO, Hold
 from napari_emseg.core.paths import (
@@ -33,7 +33,7 @@ FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BatchConfig:
     """What a batch is to do.
 
     Parameters
@@ -54,7 +54,7 @@ class Job:
     out: Path
     weights: Weights | None = None
     settings: BatchSettings = BatchSettings()  # noqa: RUF009 - frozen
-    where: Where = Where()  # noqa: RUF009 - frozen
+    where: ClusterSettings = ClusterSettings()  # noqa: RUF009 - frozen
     resume: bool = False
     overwrite: bool = False
 
@@ -98,7 +98,7 @@ class Memory(BaseModel):
         return found
 
 
-def remembered(job: Job) -> Memory | None:
+def remembered(job: BatchConfig) -> Memory | None:
     """Return what an unfinished batch left in the folder of results.
 
     Raises
@@ -118,13 +118,13 @@ def remembered(job: Job) -> Memory | None:
         raise ValueError(msg) from e
 
 
-def remember(job: Job, memory: Memory) -> None:
+def remember(job: BatchConfig, memory: Memory) -> None:
     """Write `batch.json`."""
     text = json.dumps(memory.model_dump(mode="json"), indent=1)
     write_whole(job.folder / MEMORY, f"{text}\n".encode())
 
 
-def clear_folder(job: Job) -> None:
+def clear_folder(job: BatchConfig) -> None:
     """Remove what a batch that is finished was made with.
 
     The memory goes before the ledger, so what a kill leaves of it is either whole or
@@ -140,7 +140,7 @@ def clear_folder(job: Job) -> None:
         job.folder.rmdir()
 
 
-def refuse_links(job: Job) -> None:
+def refuse_links(job: BatchConfig) -> None:
     """Raise UnsafePathError if anything that a batch writes to leads elsewhere."""
     for folder, folders, names in os.walk(job.folder):
         for name in (*folders, *names):
@@ -150,7 +150,7 @@ def refuse_links(job: Job) -> None:
                 raise UnsafePathError(msg)
 
 
-def hold(job: Job) -> Hold:
+def lock_output(job: BatchConfig) -> Hold:
     """Take the right to write to the folder of results, until it is released.
 
     Raises

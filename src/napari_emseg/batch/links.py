@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import tables
 from napari_emseg.batch.cells import ranked
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import TABLES, Context
 from napari_emseg.batch.grid import Area, blocks
-from napari_emseg.batch.ledger import Facts
-from napari_emseg.cells.linker import BRIDGE, Linker
-from napari_emseg.cells.overlap import (
+from napari_emseg.core.atomic import atomic_write
+from napari_emseg.segmentation.linker import BRIDGE, Linker
+from napari_emseg.segmentation.overlap import (
     BIN,
     GAIN,
     Overlap,
@@ -25,7 +26,6 @@ from napari_emseg.cells.overlap import (
     find_shift,
     overlap_of,
 )
-from napari_emseg.core.atomic import atomic_write
 
 IDS = "ids.npy"
 
@@ -34,7 +34,7 @@ BINNED_SIDE = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class OverlapNext:
     """Compare sections with the next ones that have cells.
 
     Facts: `shifts`, of each section after the first one.
@@ -63,7 +63,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True, slots=True)
-class Farther:
+class OverlapSkip:
     """Compare sections with others before them, shifted by what is known already.
 
     Parameters
@@ -88,7 +88,7 @@ class Farther:
 
 
 @dataclass(frozen=True, slots=True)
-class Ids:
+class SolveLinks:
     """Give every profile the id of its cell. Facts: `cells`, how many there are.
 
     Parameters

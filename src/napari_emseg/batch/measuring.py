@@ -15,23 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import tables, worker
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import CELLS, MEMBRANES, TABLES, Context
-from napari_emseg.batch.course import Course
+from napari_emseg.batch.course import InputPipeline
 from napari_emseg.batch.grid import Area, Part, blocks, parts
-from napari_emseg.batch.job import Job
-from napari_emseg.batch.ledger import Facts
+from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.publishing import final_name
-from napari_emseg.batch.tasks import Failure, Outcome, Task
+from napari_emseg.batch.tasks import Failure, Task, TaskResult
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit.table import CellRow, measured, rows_of
-from napari_emseg.edit.table_file import write_rows
-from napari_emseg.edit.tally import HALO, Profiles, Tally, joined
 from napari_emseg.io import open_stack
+from napari_emseg.proofreading.measurements import (
+    HALO,
+    CellMeasurements,
+    ProfileTable,
+    joined,
+)
+from napari_emseg.proofreading.table import CellRow, measured, rows_of
+from napari_emseg.proofreading.table_file import write_rows
 
 RANGE = 2**20
 """Cells that are added up at once; each takes about 120 bytes."""
 
-COLUMNS = tuple(field.name for field in fields(Profiles))
+COLUMNS = tuple(field.name for field in fields(ProfileTable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Measure:
             return [self.part.area]
         return blocks(self.context.shape, self.context.settings.block)
 
-    def _seen(self, ids: Stack, place: int, area: Area) -> Profiles:
+    def _seen(self, ids: Stack, place: int, area: Area) -> ProfileTable:
         shape = self.context.shape
         rows, columns = (
             slice(max(0, a.start - HALO), min(n, a.stop + HALO))
@@ -143,7 +148,9 @@ class Tabulate:
         for first in starts:
             yield from rows_of(self._tally(first, spans), usual, whole)
 
-    def _tally(self, first: int, spans: Mapping[Part, tuple[int, int] | None]) -> Tally:
+    def _tally(
+        self, first: int, spans: Mapping[Part, tuple[int, int] | None]
+    ) -> CellMeasurements:
         """Add up the cells from `first` on, `RANGE` of them."""
         last = first + RANGE - 1
         wanted = [
@@ -156,7 +163,7 @@ class Tabulate:
             ids = np.concatenate(list(_columns(self.context, part, "cells").values()))
             mine = ids[(ids >= first) & (ids <= last)]
             known = np.union1d(known, mine)
-        tally = Tally(known)
+        tally = CellMeasurements(known)
         for place, profiles in self._sections(wanted):
             tally.add(place, profiles)
         return tally
@@ -168,7 +175,7 @@ class Tabulate:
             if _table(c, part).exists():
                 yield part, _columns(c, part, "cells")
 
-    def _sections(self, wanted: list[Part]) -> Iterator[tuple[int, Profiles]]:
+    def _sections(self, wanted: list[Part]) -> Iterator[tuple[int, ProfileTable]]:
         """Yield each section's profiles, from all blocks of it."""
         by_place: dict[int, list[Part]] = {}
         for part in wanted:
@@ -180,7 +187,7 @@ class Tabulate:
                     {name: table[f"{place}-{name}"] for name in COLUMNS}
                     for table in found
                 )
-                yield place, joined([Profiles(**each) for each in columns])
+                yield place, joined([ProfileTable(**each) for each in columns])
 
 
 def _table(c: Context, part: Part) -> Path:
@@ -204,8 +211,8 @@ def _span(ids: Mapping[int, NDArray[Any]]) -> tuple[int, int] | None:
 
 
 def tabulated(
-    course: Course, places: list[Path], job: Job
-) -> Generator[list[Task], list[Outcome], list[str]]:
+    course: InputPipeline, places: list[Path], job: BatchConfig
+) -> Generator[list[Task], list[TaskResult], list[str]]:
     """Yield the tasks that make the table of an input's cells; return its path.
 
     Parameters

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import EMPTY, MEMBRANES, Context
 from napari_emseg.batch.grid import Area, Part, blocks
-from napari_emseg.batch.ledger import Facts
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import Normalisation
@@ -24,7 +24,7 @@ from napari_emseg.io.zarr_sink import fill
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MeasureSections:
     """Find out the grey values of a section that is too large to be read at once.
 
     Facts: `low`, `high`, `blank`, and `empty` if it has padding, which is stored.
@@ -70,7 +70,7 @@ class Membranes:
     only
         Places of the part that are left to do; all by default.
     seen
-        Facts of `Look`, for a block.
+        Facts of `MeasureSections`, for a block.
     """
 
     context: Context
@@ -111,7 +111,7 @@ class Membranes:
         burn = None if opened.hand is None else opened.hand.burn
         sink = _Store(c, burn, places, self.part.area)
         predictor = worker.predictor(c.weights)
-        with worker.turn(c.settings.predict):
+        with worker.gpu_lock(c.settings.predict):
             done = drain(
                 predictor.run(
                     opened.stack,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from napari_emseg.batch.where import Where
+from napari_emseg.batch.where import ClusterSettings
 from napari_emseg.core.settings import Settings
 
 
@@ -25,7 +25,7 @@ class PlaceSettings(Settings):
     )
 
     @property
-    def where(self) -> Where:
+    def where(self) -> ClusterSettings:
         """As a batch takes it.
 
         Raises
@@ -33,4 +33,4 @@ class PlaceSettings(Settings):
         ValueError
             If both are given.
         """
-        return Where(self.workers, self.scheduler.strip() or None)
+        return ClusterSettings(self.workers, self.scheduler.strip() or None)

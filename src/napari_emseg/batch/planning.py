@@ -9,12 +9,12 @@ from math import isqrt
 from pathlib import Path
 from typing import cast
 
+from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import Context, WeightsRef
-from napari_emseg.batch.course import Course
-from napari_emseg.batch.hand import Opened, open_input
+from napari_emseg.batch.course import InputPipeline
 from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.job import Job, Memory, remembered
-from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.batch.job import BatchConfig, Memory, remembered
+from napari_emseg.batch.project_overlay import OpenInput, open_input
 from napari_emseg.batch.publishing import final_name, newest, results
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings
@@ -47,13 +47,13 @@ class Planned:
     first_id: int
     state: SourceState | None = None
 
-    def course(self, job: Job, ledger: Ledger) -> Course:
+    def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
         """Return the way of this input."""
         first = stamp(self.fingerprint, self.context.sections, facts_of(job))
         base = newest(self.context, job.out, ledger, first)
-        return Course(self.context, ledger, base, self.provenance, self.first_id)
+        return InputPipeline(self.context, ledger, base, self.provenance, self.first_id)
 
-    def memory(self, job: Job) -> Memory:
+    def memory(self, job: BatchConfig) -> Memory:
         """By what results of this input are known again."""
         name = self.context.given.name
         return memory_of(job, {name: self.fingerprint})
@@ -87,7 +87,7 @@ class Plan:
     `job` has its settings settled; `planned` is None for such rows.
     """
 
-    job: Job
+    job: BatchConfig
     rows: tuple[Row, ...]
     planned: tuple[Planned | None, ...]
 
@@ -98,7 +98,7 @@ class Plan:
         return memory_of(self.job, {p.context.given.name: p.fingerprint for p in there})
 
 
-def memory_of(job: Job, inputs: dict[str, str]) -> Memory:
+def memory_of(job: BatchConfig, inputs: dict[str, str]) -> Memory:
     """Return by what results of inputs are known again; `inputs` are fingerprints."""
     weights = job.weights
     return Memory(
@@ -108,7 +108,7 @@ def memory_of(job: Job, inputs: dict[str, str]) -> Memory:
     )
 
 
-def facts_of(job: Job) -> dict[str, object]:
+def facts_of(job: BatchConfig) -> dict[str, object]:
     """Return the settings that results depend on."""
     everything = job.settings.model_dump(mode="json")
     everything["predict"].pop("threads")
@@ -118,7 +118,7 @@ def facts_of(job: Job) -> dict[str, object]:
     return everything
 
 
-def plan_batch(job: Job, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
+def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
     """Open all inputs and settle what is left open.
 
     Parameters
@@ -138,10 +138,12 @@ def plan_batch(job: Job, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
         job = replace(job, weights=None)
     there = unsaved or {}
     opened = [
-        Opened(there[given.name], None, "") if given.name in there else _opened(given)
+        OpenInput(there[given.name], None, "")
+        if given.name in there
+        else _opened(given)
         for given in job.inputs
     ]
-    stacks = [o.stack for o in opened if isinstance(o, Opened)]
+    stacks = [o.stack for o in opened if isinstance(o, OpenInput)]
     if stacks:
         job = replace(job, settings=_settled(job, stacks))
     rows, planned = [], []
@@ -152,14 +154,16 @@ def plan_batch(job: Job, *, unsaved: Mapping[str, Stack] | None = None) -> Plan:
     return Plan(job, tuple(rows), tuple(planned))
 
 
-def _opened(given: Input) -> Opened | str:
+def _opened(given: Input) -> OpenInput | str:
     try:
         return open_input(given)
     except (OSError, ValueError) as e:
         return str(e)
 
 
-def _row(job: Job, given: Input, found: Opened | str) -> tuple[Row, Planned | None]:
+def _row(
+    job: BatchConfig, given: Input, found: OpenInput | str
+) -> tuple[Row, Planned | None]:
     row = Row(given.name, given.path)
     if isinstance(found, str):
         return replace(row, state="failed", warnings=(found,)), None
@@ -172,7 +176,7 @@ def _row(job: Job, given: Input, found: Opened | str) -> tuple[Row, Planned | No
     return replace(row, sections=len(c.sections), shape=c.shape, warnings=remarks), plan
 
 
-def _planned(job: Job, given: Input, found: Opened) -> Planned:
+def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
     stack, weights = found.stack, job.weights
     sections = given.sections(stack)
     hand = found.hand
@@ -230,7 +234,7 @@ def _made_by_us(stack: Stack) -> Provenance:
     raise ValueError(msg)
 
 
-def _settled(job: Job, stacks: list[Stack]) -> BatchSettings:
+def _settled(job: BatchConfig, stacks: list[Stack]) -> BatchSettings:
     """Fix what a run would choose by the free memory, or by the weights."""
     settings, weights = job.settings, job.weights
     if weights is None:

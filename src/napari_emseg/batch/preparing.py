@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_emseg.batch import worker
+from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import Context
-from napari_emseg.batch.ledger import Facts
 from napari_emseg.batch.membranes import rule
-from napari_emseg.batch.pieces import advice
+from napari_emseg.batch.unchunked_inputs import advice
 from napari_emseg.core.intensity import stack_range
 from napari_emseg.core.zoom import zoom_of
 from napari_emseg.inference.inverting import Inverting
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
+class EstimateStats:
     """Find out polarity, and the grey values of the whole stack if they count.
 
     Facts: `invert`, `range` (low and high, or None) and `notes` for a person.

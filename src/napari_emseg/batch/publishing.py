@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, stamp, sum_of
 from napari_emseg.batch.context import CELLS, MEMBRANES, Context
-from napari_emseg.batch.course import Course
-from napari_emseg.batch.finishing import Export
-from napari_emseg.batch.job import Job
-from napari_emseg.batch.ledger import SUM, Facts, Ledger, stamp, sum_of
+from napari_emseg.batch.course import InputPipeline
+from napari_emseg.batch.finishing import ExportResult
+from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.stores import note_failures
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
@@ -30,7 +30,7 @@ def final_name(context: Context, out: Path, name: str) -> Path:
     return out / f"{context.given.name}-{KINDS[name]}{suffix}"
 
 
-def newest(context: Context, out: Path, ledger: Ledger, first: str) -> str:
+def newest(context: Context, out: Path, ledger: CompletionLog, first: str) -> str:
     """Return the stamp by which parts of an input count as done.
 
     What was finished with errors goes back to where it can be mended. If results are
@@ -60,7 +60,7 @@ def _are_whole(finals: list[Path], published: Facts) -> bool:
 
 
 def _is_there(
-    context: Context, out: Path, ledger: Ledger, base: str, name: str
+    context: Context, out: Path, ledger: CompletionLog, base: str, name: str
 ) -> bool:
     if stamp(base, "made", name) not in ledger or context.path(name).exists():
         return True
@@ -71,7 +71,7 @@ def _is_there(
     return True
 
 
-def publish_all(course: Course, job: Job) -> list[Path]:
+def publish_all(course: InputPipeline, job: BatchConfig) -> list[Path]:
     """Give all results of an input their final names.
 
     Returns where they are; those that become TIFF stay where they were made.
@@ -88,7 +88,9 @@ def publish_all(course: Course, job: Job) -> list[Path]:
     return places
 
 
-def export_tasks(course: Course, places: list[Path], job: Job) -> list[Task]:
+def export_tasks(
+    course: InputPipeline, places: list[Path], job: BatchConfig
+) -> list[Task]:
     """Return the tasks that write results in other formats."""
     tasks = []
     for name, path in zip(course.found.results, places, strict=True):
@@ -103,12 +105,14 @@ def export_tasks(course: Course, places: list[Path], job: Job) -> list[Task]:
                 wanted.append((format_, final.with_name(f"{stem}{kind.suffixes[0]}")))
         for format_, target in wanted:
             number = stamp(course.base, "export", format_, name, course.found.failures)
-            work = Export(str(path), str(target), format_)
+            work = ExportResult(str(path), str(target), format_)
             tasks.append(Task("export", target.name, work, number, 0))
     return tasks
 
 
-def were_published(course: Course, job: Job, ledger: Ledger) -> list[Path] | None:
+def were_published(
+    course: InputPipeline, job: BatchConfig, ledger: CompletionLog
+) -> list[Path] | None:
     """Return an input's results if all of them were finished before."""
     known = ledger.facts(stamp(course.base, "published"))
     if known is None:
@@ -118,7 +122,7 @@ def were_published(course: Course, job: Job, ledger: Ledger) -> list[Path] | Non
     return [final_name(course.context, job.out, n) for n in course.found.results]
 
 
-def note_published(course: Course, ledger: Ledger, out: Path) -> None:
+def note_published(course: InputPipeline, ledger: CompletionLog, out: Path) -> None:
     """Record that an input is done, and remove what it was made with."""
     context = course.context
     finals = [final_name(context, out, name) for name in results(context)]

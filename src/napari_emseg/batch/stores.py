@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import (
     CELLS,
     EMPTY,
@@ -15,7 +16,6 @@ from napari_emseg.batch.context import (
     PROFILES,
     Context,
 )
-from napari_emseg.batch.ledger import Ledger, stamp
 from napari_emseg.core.atomic import remove_tree
 from napari_emseg.core.records import Provenance
 from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, pyramid
@@ -23,7 +23,9 @@ from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, pyrami
 SCRATCH = {PROFILES: "uint32", PLACES: "uint64", EMPTY: "bool"}
 
 
-def make_scratch(context: Context, ledger: Ledger, base: str, *names: str) -> None:
+def make_scratch(
+    context: Context, ledger: CompletionLog, base: str, *names: str
+) -> None:
     """Make arrays that only the batch itself reads, unless they are there."""
     for name in names:
         if _is_made(context, ledger, base, name):
@@ -40,7 +42,7 @@ def make_scratch(context: Context, ledger: Ledger, base: str, *names: str) -> No
 
 def make_result(
     context: Context,
-    ledger: Ledger,
+    ledger: CompletionLog,
     base: str,
     name: str,
     dtype: str,
@@ -73,7 +75,7 @@ def note_failures(path: Path, warnings: tuple[str, ...]) -> None:
     group.attrs["emseg"] = told.model_dump(mode="json")
 
 
-def _is_made(context: Context, ledger: Ledger, base: str, name: str) -> bool:
+def _is_made(context: Context, ledger: CompletionLog, base: str, name: str) -> bool:
     path = context.path(name)
     if os.path.lexists(path):
         if stamp(base, "made", name) in ledger and _opens(context, name):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
+from napari_emseg.batch.completion_log import CompletionLog, Facts, stamp
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.grid import Part, parts
-from napari_emseg.batch.ledger import Facts, Ledger, stamp
-from napari_emseg.batch.worker import Work
+from napari_emseg.batch.worker import TaskBody
 from napari_emseg.core.records import Provenance
 
 
@@ -18,7 +18,7 @@ class Task:
 
     step: str
     words: str
-    work: Work
+    work: TaskBody
     stamp: str
     pixels: int
 
@@ -30,12 +30,12 @@ class Failure:
     why: str
 
 
-Outcome = Facts | Failure
-Stages = Generator[list[Task], list[Outcome], None]
+TaskResult = Facts | Failure
+Stages = Generator[list[Task], list[TaskResult], None]
 
 
 @dataclass
-class Found:
+class StageResults:
     """What a course found out.
 
     `failures` say which blocks are left empty and why, `warnings` what else is worth a
@@ -49,7 +49,7 @@ class Found:
 
 
 @dataclass
-class Making:
+class TaskBuilder:
     """An input that results are made of.
 
     Parameters
@@ -61,19 +61,21 @@ class Making:
     """
 
     context: Context
-    ledger: Ledger
+    ledger: CompletionLog
     base: str
     provenance: Provenance
     first_id: int = 1
-    found: Found = field(default_factory=Found)
+    found: StageResults = field(default_factory=StageResults)
 
-    def task(self, step: str, words: str, work: Work, n: int, *more: object) -> Task:
+    def task(
+        self, step: str, words: str, work: TaskBody, n: int, *more: object
+    ) -> Task:
         """Return a task of `n` sections; `more` is what else it follows from."""
         c = self.context
         number = stamp(self.base, step, words, *more)
         return Task(step, words, work, number, n * c.shape[0] * c.shape[1])
 
-    def part_task(self, step: str, part: Part, work: Work, *more: object) -> Task:
+    def part_task(self, step: str, part: Part, work: TaskBody, *more: object) -> Task:
         """Return a task of a part."""
         number = stamp(self.base, step, part.words, *more)
         area = part.area

@@ -43,13 +43,13 @@ def _steps(settings: BatchSettings) -> Iterator[Callable[[], object]]:
 
 
 def _cells(membrane: NDArray[np.float32]) -> None:
-    from napari_emseg.cells import segment_section
+    from napari_emseg.segmentation import segment_section
 
     segment_section(membrane)
 
 
 def _link(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> None:
-    from napari_emseg.cells.overlap import best_overlap, overlap_of
+    from napari_emseg.segmentation.overlap import best_overlap, overlap_of
 
     best_overlap(before, after, BatchSettings().cells.shift)
     for _ in range(1, COMPARED):
@@ -57,7 +57,7 @@ def _link(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> None:
 
 
 def _table(cells: NDArray[np.uint32], membrane: NDArray[np.float32]) -> None:
-    from napari_emseg.edit.table import measured
+    from napari_emseg.proofreading.table import measured
 
     measured(
         cells,

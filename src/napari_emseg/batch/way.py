@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from napari_emseg.batch.course import Course
-from napari_emseg.batch.job import Job
-from napari_emseg.batch.ledger import Ledger, stamp
+from napari_emseg.batch.completion_log import CompletionLog, stamp
+from napari_emseg.batch.course import InputPipeline
+from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.measuring import tabulated
 from napari_emseg.batch.publishing import (
     export_tasks,
@@ -18,8 +18,11 @@ from napari_emseg.batch.publishing import (
 from napari_emseg.batch.tasks import Failure, Stages
 
 
-def all_stages(
-    course: Course, job: Job, ledger: Ledger, describe_change: Callable[[], str]
+def iter_stages(
+    course: InputPipeline,
+    job: BatchConfig,
+    ledger: CompletionLog,
+    describe_change: Callable[[], str],
 ) -> Stages:
     """Yield the stages of an input, and then those of what is made of its results.
 

@@ -16,7 +16,7 @@ LOCAL = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ClusterSettings:
     """Where a batch runs.
 
     Parameters

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock
 
 from napari_emseg import __version__
+from napari_emseg.batch.completion_log import SUM, Facts, checksum
 from napari_emseg.batch.context import Context, WeightsRef
-from napari_emseg.batch.hand import Opened, open_input
 from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.ledger import SUM, Facts, checksum
+from napari_emseg.batch.project_overlay import OpenInput, open_input
 from napari_emseg.core.atomic import sync
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io.fingerprint import (
@@ -36,11 +36,11 @@ _LOADING = Lock()
 _CPU = Lock()
 
 
-class OtherVersion(RuntimeError):  # noqa: N818 - named for what it says
+class VersionMismatchError(RuntimeError):
     """A worker runs another version of this program."""
 
 
-class Work(Protocol):
+class TaskBody(Protocol):
     """A part of the work: frozen, small, with the same result however often done."""
 
     def run(self) -> Facts:
@@ -50,7 +50,7 @@ class Work(Protocol):
         """Return the files that it has written, but for final results."""
 
 
-def perform(work: Work, version: str) -> Facts:
+def run_task(work: TaskBody, version: str) -> Facts:
     """Do a part of the work on a worker; what it wrote is on the disk then.
 
     Raises
@@ -63,7 +63,7 @@ def perform(work: Work, version: str) -> Facts:
             f"the worker has napari-emseg {__version__}, but the batch was started by "
             f"{version}; install the same version everywhere"
         )
-        raise OtherVersion(msg)
+        raise VersionMismatchError(msg)
     facts = work.run()
     files = work.files()
     for file in files:
@@ -72,7 +72,7 @@ def perform(work: Work, version: str) -> Facts:
 
 
 @contextmanager
-def turn(settings: PredictSettings) -> Iterator[None]:
+def gpu_lock(settings: PredictSettings) -> Iterator[None]:
     """Wait for the network's turn: one run at a time in a process, and on a GPU."""
     with _CPU:
         gpu = _gpu(settings)
@@ -98,7 +98,7 @@ def _gpu(settings: PredictSettings) -> str | None:
     return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
 
 
-def opened(given: Input) -> Opened:
+def opened(given: Input) -> OpenInput:
     """Open an input; the last few stay open."""
     with _LOADING:
         return _opened(given)
@@ -152,7 +152,7 @@ def predictor(ref: WeightsRef) -> Predictor:
 
 
 @lru_cache(maxsize=4)
-def _opened(given: Input) -> Opened:
+def _opened(given: Input) -> OpenInput:
     return open_input(given)
 
 

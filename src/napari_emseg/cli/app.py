@@ -19,9 +19,9 @@ from napari_emseg.cli.printing import (
     write_what_can_be_written,
 )
 from napari_emseg.cli.stopping import exit_code, interrupt_on_sigterm
-from napari_emseg.cli.wording import usage_message
+from napari_emseg.cli.usage_errors import usage_message
 from napari_emseg.core.lock import OutputBusyError
-from napari_emseg.io.errors import ChoiceNeeded
+from napari_emseg.io.errors import AmbiguousFileError
 from napari_emseg.io.scratch import clear_scratch
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -131,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
         OutputBusyError,
     ) as e:
         return _refuse(usage_message(e), words)
-    except (PermissionError, ChoiceNeeded, ValueError, LookupError) as e:
+    except (PermissionError, AmbiguousFileError, ValueError, LookupError) as e:
         return _refuse(usage_message(e), words)
     except (OSError, MemoryError, RuntimeError) as e:
         complain(usage_message(e))

@@ -9,21 +9,21 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from napari_emseg.batch import (
+    BatchConfig,
     BatchSettings,
-    Job,
+    ClusterSettings,
     Plan,
     Row,
     Summary,
-    Where,
+    estimate_batch,
     find_inputs,
-    forecast,
     plan_batch,
     run_batch,
 )
 from napari_emseg.batch.allocator import share_arenas
 from napari_emseg.batch.settings import Step
 from napari_emseg.cli.batch_table import BatchDisplay, duration
-from napari_emseg.cli.options import CELLS, RUN, Json, Overwrite, Sections, Source
+from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.cli.stopping import stop_on_signals
 from napari_emseg.cli.weights import WeightsName, find_weights
@@ -37,7 +37,7 @@ FAILED = 1
 
 
 @Parameter(name="*", group=WORK)
-class Work(BatchSettings):
+class BatchOptions(BatchSettings):
     """What a batch does with its inputs, but for the settings of each step."""
 
     steps: Annotated[
@@ -72,10 +72,10 @@ def batch(
         str | None, Parameter(help="Address of a Dask scheduler, tcp://… or tls://….")
     ] = None,
     json: Json = False,
-    work: Work = Work(),  # noqa: B008 - frozen
+    work: BatchOptions = BatchOptions(),  # noqa: B008 - frozen
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008
     run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> int:
     """Find membranes and cells of many stacks, or of one larger than memory.
 
@@ -94,7 +94,7 @@ def batch(
         linked = (*settings.steps, "link")
         settings = settings.model_copy(update={"steps": linked})
     span = only_sections or slice(None)
-    job = Job(
+    job = BatchConfig(
         find_inputs(
             inputs,
             first=span.start,
@@ -105,7 +105,7 @@ def batch(
         out.expanduser(),
         find_weights(weights, run) if "membranes" in settings.steps else None,
         settings,
-        where=Where(workers, scheduler),
+        where=ClusterSettings(workers, scheduler),
         resume=resume,
         overwrite=overwrite,
     )
@@ -119,14 +119,14 @@ def batch(
     return 0 if summary.ok else FAILED
 
 
-def _choice(source: Source) -> list[tuple[str, Any]]:
+def _choice(source: InputOptions) -> list[tuple[str, Any]]:
     names = ("dataset", "series", "level", "channel", "time")
     said = ((name, getattr(source, name)) for name in names)
     return [(name, value) for name, value in said if value is not None]
 
 
 def _say_what_it_takes(plan: Plan, *, json: bool) -> int:
-    found = forecast(plan, timed=True)
+    found = estimate_batch(plan, timed=True)
     bad = [row for row in plan.rows if row.state == "failed"]
     if json:
         print_json(
@@ -153,7 +153,7 @@ def _size(row: Row) -> tuple[str, str, str, str, str]:
     return row.name, sections, str(y), str(x), "; ".join(row.warnings)
 
 
-def _follow(job: Job) -> Summary:
+def _follow(job: BatchConfig) -> Summary:
     """Run a batch to its end and show its table.
 
     Raises

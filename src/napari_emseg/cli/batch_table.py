@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from napari_emseg.batch import Row, RowChanged
-from napari_emseg.cli.follow import LOG_SECONDS
 from napari_emseg.cli.printing import say, talk
+from napari_emseg.cli.progress import LOG_SECONDS
 from napari_emseg.core.records import Note, Record
 
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.cells import cells_provenance, link_stack, scratch, segment_stack
 from napari_emseg.cli.evaluate import provenance_of
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.outputs import CountingSink, Place, writing
+from napari_emseg.cli.outputs import CountingSink, OutputTarget, writing
 from napari_emseg.cli.predict import facts, refuse_if_unreadable, run_words, size_words
-from napari_emseg.cli.scope import Scope
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.table import Probabilities, Table
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -22,13 +21,19 @@ from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
+from napari_emseg.segmentation import (
+    cells_provenance,
+    link_stack,
+    scratch,
+    segment_stack,
+)
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SegmentSummary:
     """What a run gave, for JSON and for people."""
 
     record: dict[str, Any]
@@ -77,15 +82,15 @@ class CellsSink(CountingSink):
 
 
 def cells_from_em(
-    scope: Scope,
-    place: Place,
+    scope: ScopeOptions,
+    place: OutputTarget,
     weights: Weights,
     run: PredictSettings,
     settings: CellSettings,
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
-) -> Outcome:
+) -> SegmentSummary:
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack, provenance
 
@@ -97,7 +102,7 @@ def cells_from_em(
         apart = _Scratch(counted.shape) if settings.link else counted
         places = [scope.sections.index(z) for z in kept]
         sink = CellsSink(apart, places, settings, membrane)
-        result = follow(
+        result = run_with_progress(
             predict_stack(
                 scope.stack,
                 weights,
@@ -111,20 +116,20 @@ def cells_from_em(
         cells = sink.cells
         if isinstance(apart, _Scratch):
             linking = link_stack(apart.data, settings=settings, sink=counted)
-            cells = follow(linking).count
+            cells = run_with_progress(linking).count
     if table is not None:
         table.write(membrane, linked=settings.link)
     return _outcome(scope, place, settings, cells, run=result)
 
 
 def cells_from_probabilities(
-    scope: Scope,
-    place: Place,
+    scope: ScopeOptions,
+    place: OutputTarget,
     settings: CellSettings,
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
-) -> Outcome:
+) -> SegmentSummary:
     """Find the cells of probabilities and write them, section by section."""
     before = provenance_of(scope.stack)
     if before is not None and before.threshold is not None:
@@ -142,7 +147,7 @@ def cells_from_probabilities(
         )
         # a part of a stack doesn't know the files
         whole = () if membrane is scope.stack else (scope.stack,)
-        result = follow(
+        result = run_with_progress(
             check_sources_after(work, *whole, unread=lambda found: found.damaged)
         )
         if not result.counts:
@@ -165,7 +170,7 @@ class _Scratch(ArraySink):
         self.data = scratch(shape)
 
 
-def _without(scope: Scope, exclude: Sequence[int]) -> tuple[int, ...]:
+def _without(scope: ScopeOptions, exclude: Sequence[int]) -> tuple[int, ...]:
     """Return the sections of the scope that are not excluded.
 
     Raises
@@ -203,13 +208,13 @@ def _cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
 
 
 def _outcome(
-    scope: Scope,
-    place: Place,
+    scope: ScopeOptions,
+    place: OutputTarget,
     settings: CellSettings,
     cells: int,
     *,
     run: PredictionResult | None = None,
-) -> Outcome:
+) -> SegmentSummary:
     record = {
         "output": str(place.path),
         "shape": scope.shape,
@@ -225,4 +230,4 @@ def _outcome(
         f"{place.path}: {cells} cells in {size_words(scope.shape)}, "
         f"threshold {settings.threshold:g}{by}"
     )
-    return Outcome(record, words)
+    return SegmentSummary(record, words)

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from napari_emseg.check import SectionCheck, check_stack
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Source
+from napari_emseg.cli.options import InputOptions, Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.intensity import stack_range
 from napari_emseg.core.polarity import polarity
 from napari_emseg.core.settings import CheckSettings, Normalisation
@@ -32,7 +32,7 @@ def check(
     settings: Annotated[
         CheckSettings, Parameter(name="*", group=LIMITS)
     ] = CheckSettings(),  # noqa: B008 - frozen
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Look for blank, blurred and shifted sections.
 
@@ -45,7 +45,7 @@ def check(
         TIFF, MRC, DM3/DM4, HDF5, OME-Zarr, npy, PNG, a folder or a glob of sections.
     """
     stack = source.open(input)
-    findings = follow(check_stack(stack, settings=settings))
+    findings = run_with_progress(check_stack(stack, settings=settings))
     if json:
         found = [
             {"z": f.z, "kind": f.kind, "value": f.value, "words": f.words}

@@ -14,15 +14,15 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from napari_emseg.cli.cells import Outcome, cells_from_probabilities
+from napari_emseg.cli.cells import SegmentSummary, cells_from_probabilities
 from napari_emseg.cli.doctor import panels
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import Json, Overwrite
-from napari_emseg.cli.outputs import Place
+from napari_emseg.cli.outputs import OutputTarget
 from napari_emseg.cli.picture import save_picture
 from napari_emseg.cli.predict import facts, predict_to_file, run_words, size_words
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.cli.scope import Scope
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
@@ -144,17 +144,17 @@ def _write_sample(files: Files) -> None:
 
 def _run(
     files: Files, weights: Weights, device: Device
-) -> tuple[PredictionResult, Outcome]:
+) -> tuple[PredictionResult, SegmentSummary]:
     """Do what `emseg predict` and `emseg segment` do; `files` may be replaced."""
     run = predict_to_file(
-        Scope.of(open_stack(files["em.tif"])),
-        Place(files["membranes.tif"], overwrite=True),
+        ScopeOptions.of(open_stack(files["em.tif"])),
+        OutputTarget(files["membranes.tif"], overwrite=True),
         weights,
         PredictSettings(device=device),
     )
     cells = cells_from_probabilities(
-        Scope.of(open_stack(files["membranes.tif"])),
-        Place(files["cells.tif"], overwrite=True),
+        ScopeOptions.of(open_stack(files["membranes.tif"])),
+        OutputTarget(files["cells.tif"], overwrite=True),
         CellSettings(),
     )
     return run, cells
@@ -166,7 +166,7 @@ def _score(files: Files) -> dict[str, float]:
 
     membrane = np.stack([*_sections(files["membranes.tif"])])
     truth = np.stack([*_sections(files["truth.tif"])])
-    found = follow(v_rand_v_info_steps(1 - membrane, truth == 0))
+    found = run_with_progress(v_rand_v_info_steps(1 - membrane, truth == 0))
     parts = ("", "_split", "_merge", "_threshold")
     names = [f"{score}{part}" for score in ("v_rand", "v_info") for part in parts]
     return {name: round(float(getattr(found, name)), 6) for name in names}

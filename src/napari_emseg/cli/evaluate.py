@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 import numpy as np
 from cyclopts import Group, Parameter
 
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Meaning, Sections, Source
+from napari_emseg.cli.options import InputOptions, Json, Meaning, Sections
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_sections
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
@@ -54,10 +54,10 @@ def evaluate(
     ] = None,
     sections: Sections = None,
     json: Json = False,
-    source: Source = Source(),  # noqa: B008 - frozen
+    source: InputOptions = InputOptions(),  # noqa: B008 - frozen
     truth_source: Annotated[
-        Source, Parameter(name="truth", group=TRUTH_FILE)
-    ] = Source(),  # noqa: B008
+        InputOptions, Parameter(name="truth", group=TRUTH_FILE)
+    ] = InputOptions(),  # noqa: B008
 ) -> None:
     """Score a prediction against a truth by the ISBI 2012 scores and by overlap.
 
@@ -86,7 +86,7 @@ def evaluate(
         linked=False if linked is None and _is_unlinked(made) else linked,
         sections=pick_sections(sections, right),
     )
-    found = follow(work)
+    found = run_with_progress(work)
     for warning in found.warnings:
         say(f"warning: {warning}")
     if json:

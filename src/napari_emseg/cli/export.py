@@ -8,20 +8,20 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_emseg.cli.evaluate import provenance_of
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     Ids,
+    InputOptions,
     Json,
     OutputFormat,
     Overwrite,
-    Source,
     Stored,
 )
 from napari_emseg.cli.outputs import refuse_to_replace
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
-from napari_emseg.io import open_stack, output_format, output_kind, saving
-from napari_emseg.io.labelled import saving_labelled
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.io import iter_save, open_stack, output_format, output_kind
+from napari_emseg.io.labelled import iter_save_labelled
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Write a picture, probabilities or cells for another program.
 
@@ -57,8 +57,8 @@ def export(
     kind = output_kind(format or output_format(output))
     made = provenance_of(stack)
     if image is None:
-        follow(
-            saving(
+        run_with_progress(
+            iter_save(
                 output,
                 stack,
                 provenance=made,
@@ -70,7 +70,7 @@ def export(
         )
     else:
         picture = open_stack(image).with_voxel_size(source.voxel_size)
-        work = saving_labelled(
+        work = iter_save_labelled(
             output,
             picture,
             stack,
@@ -78,7 +78,7 @@ def export(
             overwrite=overwrite,
             format=kind.name,
         )
-        follow(work)
+        run_with_progress(work)
     facts = {"output": str(output), "shape": stack.shape, "format": kind.name}
     if json:
         print_json(facts)

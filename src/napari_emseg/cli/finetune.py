@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from napari_emseg.cli.cards import print_card
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     RUN,
+    InputOptions,
     Json,
     Overwrite,
     Region,
     Sections,
-    Source,
 )
 from napari_emseg.cli.printing import print_json, print_line, say
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_region, pick_sections
 from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.finetuning import FinetuneSettings
@@ -62,10 +62,10 @@ def finetune(
     settings: Annotated[
         FinetuneSettings, Parameter(name="*", group=RUN)
     ] = FinetuneSettings(),  # noqa: B008 - frozen
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
     labels_source: Annotated[
-        Source, Parameter(name="labels", group=LABELS_FILE)
-    ] = Source(),  # noqa: B008
+        InputOptions, Parameter(name="labels", group=LABELS_FILE)
+    ] = InputOptions(),  # noqa: B008
 ) -> None:
     """Let weights learn from corrections.
 
@@ -87,8 +87,8 @@ def finetune(
     regions = _regions(reviewed, roi, stack)
     refuse_output(output, overwrite=overwrite)
     from napari_emseg.inference.torch_runtime import choose_device
-    from napari_emseg.train.corrections import training_set
-    from napari_emseg.train.finetune import finetune_weights
+    from napari_emseg.training.corrections import training_set
+    from napari_emseg.training.finetune import finetune_weights
 
     with require_unchanged(stack, drawn):
         known = training_set(
@@ -106,7 +106,7 @@ def finetune(
             new_classes=new_class,
         )
         try:
-            found = follow(work)
+            found = run_with_progress(work)
         except KeyboardInterrupt as e:
             msg = (
                 f"the best so far is {output}; the same command with --overwrite "

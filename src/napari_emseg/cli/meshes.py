@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_emseg.cells.meshes import MeshFormat, saving_meshes
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Source, numbers
+from napari_emseg.cli.options import InputOptions, Json, numbers
 from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.table import WholeNumbers
+from napari_emseg.segmentation.meshes import MeshFormat, saving_meshes
 
 
 def meshes(
@@ -29,7 +29,7 @@ def meshes(
     ] = 100,
     format: Annotated[MeshFormat, Parameter(help="Of the files.")] = "ply",  # noqa: A002
     json: Json = False,
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Write the surfaces of cells, in nm, a file for each.
 
@@ -43,7 +43,7 @@ def meshes(
     cells = source.open(input)
     whole = replace(cells, data=WholeNumbers(cells))
     work = saving_meshes(whole, output, ids=ids, largest=largest, format=format)
-    written = follow(work)
+    written = run_with_progress(work)
     count = len(list(written.glob(f"cell_*.{format}")))
     if json:
         print_json({"output": str(written), "meshes": count})

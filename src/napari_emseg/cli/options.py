@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter, Token
 
 from napari_emseg.cli.printing import say
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
-from napari_emseg.io import OUTPUT_KINDS, ChoiceNeeded, open_stack
+from napari_emseg.io import OUTPUT_KINDS, AmbiguousFileError, open_stack
 from napari_emseg.io import Ids as IdsChoice
 from napari_emseg.io import OutputFormat as Format
 from napari_emseg.io import Stored as StoredAs
@@ -170,7 +170,7 @@ CELLS = Group("Cells", sort_key=4)
 
 @Parameter(name="*", group=FILE)
 @dataclass(frozen=True)
-class Source:
+class InputOptions:
     """What a file doesn't say, or says more than once."""
 
     voxel_size: Annotated[
@@ -225,7 +225,7 @@ class Source:
                 channel=self.channel,
                 time=self.time,
             )
-        except ChoiceNeeded as e:
+        except AmbiguousFileError as e:
             if not prefix:
                 raise
             msg = str(e).replace(f"--{e.option}", f"--{prefix}.{e.option}")

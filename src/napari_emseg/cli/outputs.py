@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.cli.printing import say
-from napari_emseg.cli.scope import Scope
+from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import PassingSink, SectionSink
 from napari_emseg.core.stack import Stack
@@ -20,7 +20,7 @@ from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputTarget:
     """Where results go."""
 
     path: Path
@@ -30,7 +30,7 @@ class Place:
     stored: Stored = "as is"
 
     def open(
-        self, scope: Scope, dtype: type[np.generic], made: Provenance
+        self, scope: ScopeOptions, dtype: type[np.generic], made: Provenance
     ) -> SectionSink:
         """Open the output for the sections of `scope`.
 

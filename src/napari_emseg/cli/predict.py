@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     RUN,
+    InputOptions,
     Json,
     OutputFormat,
     Overwrite,
     Region,
     Sections,
-    Source,
     Stored,
 )
-from napari_emseg.cli.outputs import Place, writing
+from napari_emseg.cli.outputs import OutputTarget, writing
 from napari_emseg.cli.printing import print_json, print_line
-from napari_emseg.cli.scope import Scope
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings
@@ -50,7 +50,7 @@ def predict(
     settings: Annotated[
         PredictSettings, Parameter(name="*", group=RUN)
     ] = PredictSettings(),  # noqa: B008 - frozen
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Predict the probability of membrane, in [0, 1].
 
@@ -64,8 +64,8 @@ def predict(
     output
         What to write: .tif, .zarr, .mrc or .h5; --format has more.
     """
-    scope = Scope.of(source.open(input), sections, roi)
-    place = Place(output, format, overwrite, stored=stored)
+    scope = ScopeOptions.of(source.open(input), sections, roi)
+    place = OutputTarget(output, format, overwrite, stored=stored)
     result = predict_to_file(scope, place, find_weights(weights, settings), settings)
     if json:
         print_json({"output": str(output), "shape": scope.shape, **facts(result)})
@@ -74,7 +74,10 @@ def predict(
 
 
 def predict_to_file(
-    scope: Scope, place: Place, weights: Weights, settings: PredictSettings
+    scope: ScopeOptions,
+    place: OutputTarget,
+    weights: Weights,
+    settings: PredictSettings,
 ) -> PredictionResult:
     """Predict and write, section by section, and show how it goes.
 
@@ -87,7 +90,7 @@ def predict_to_file(
 
     made = provenance(scope.stack, weights, settings)
     with writing(place.open(scope, np.float32, made)) as sink:
-        result = follow(
+        result = run_with_progress(
             predict_stack(
                 scope.stack,
                 weights,

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.options import Json, Source
+from napari_emseg.cli.options import InputOptions, Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.project.merge_projects import Conflict, Prefer
 from napari_emseg.project.merging import Merged, merging
-from napari_emseg.project.pair import Conflict, Prefer
 from napari_emseg.project.project import Project
-from napari_emseg.project.source import SourceMoved, find_source
+from napari_emseg.project.source import StackNotFoundError, find_source
 
 SHOWN = 20
 """Conflicts in the table; --json has them all."""
@@ -42,7 +42,7 @@ def new(
     *,
     author: Annotated[str, Parameter(help="Who makes it.")] = "",
     json: Json = False,
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Make an empty project for a stack, to be opened in napari.
 
@@ -106,7 +106,7 @@ def merge(
         The project to make: NAME.emseg.
     """
     with Project(first, read_only=True) as a, Project(second, read_only=True) as b:
-        merged = follow(merging(a, b, output, prefer=prefer))
+        merged = run_with_progress(merging(a, b, output, prefer=prefer))
     if json:
         print_json(_record(merged))
     else:
@@ -117,7 +117,7 @@ def _facts(project: Project) -> dict[str, Any]:
     source = project.info.source
     try:
         place: str | None = str(find_source(source, project.path))
-    except SourceMoved:
+    except StackNotFoundError:
         place = None
     edits = project.edits()
     depth = source.shape[0]

@@ -9,7 +9,7 @@ from napari_emseg.core.stack import Stack
 
 
 @dataclass(frozen=True)
-class Scope:
+class ScopeOptions:
     """What a command works on: sections and a region of a stack."""
 
     stack: Stack

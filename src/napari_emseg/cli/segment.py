@@ -14,16 +14,16 @@ from napari_emseg.cli.options import (
     RUN,
     Exclude,
     Ids,
+    InputOptions,
     Json,
     OutputFormat,
     Overwrite,
     Region,
     Sections,
-    Source,
 )
-from napari_emseg.cli.outputs import Place
+from napari_emseg.cli.outputs import OutputTarget
 from napari_emseg.cli.printing import print_json, print_line
-from napari_emseg.cli.scope import Scope
+from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.table import Table, TablePath
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -56,7 +56,7 @@ def segment(
     json: Json = False,
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen
     run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
     """Make cells, uint32 ids, from an EM stack or from probabilities of membrane.
 
@@ -71,8 +71,8 @@ def segment(
     output
         What to write: .tif, .zarr, .mrc, .h5 or .precomputed; --format has more.
     """
-    scope = Scope.of(source.open(input), sections, roi)
-    place = Place(output, format, overwrite, ids)
+    scope = ScopeOptions.of(source.open(input), sections, roi)
+    place = OutputTarget(output, format, overwrite, ids)
     asked = None if table is None else Table(table, place)
     if _input_is(scope.stack, input_is) == "em":
         chosen = find_weights(weights, run)

@@ -11,13 +11,13 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from napari_emseg.cli.follow import follow
-from napari_emseg.cli.outputs import Place
+from napari_emseg.cli.outputs import OutputTarget
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.stack import LazyArray, Stack
-from napari_emseg.edit.table import cells_table
-from napari_emseg.edit.table_file import write_table
 from napari_emseg.io import open_stack, output_format
 from napari_emseg.io.output import check_output
+from napari_emseg.proofreading.table import cells_table
+from napari_emseg.proofreading.table_file import write_table
 
 TablePath = Annotated[
     Path | None,
@@ -40,7 +40,7 @@ class Table:
     """
 
     path: Path
-    place: Place
+    place: OutputTarget
 
     def __post_init__(self) -> None:
         kind = self.place.format or output_format(self.place.path)
@@ -52,7 +52,9 @@ class Table:
     def write(self, membrane: LazyArray | None, *, linked: bool) -> None:
         """Measure the output's cells against probabilities of the same sections."""
         cells = open_stack(self.place.path)
-        rows = follow(cells_table(WholeNumbers(cells), membrane, linked=linked))
+        rows = run_with_progress(
+            cells_table(WholeNumbers(cells), membrane, linked=linked)
+        )
         write_table(
             self.path,
             rows,

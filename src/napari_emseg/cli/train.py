@@ -8,19 +8,19 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from napari_emseg.cli.cards import print_card
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import (
     NETWORK,
     RUN,
+    InputOptions,
     Json,
     Meaning,
     NetworkShape,
     Overwrite,
     Sections,
-    Source,
     network_config,
 )
 from napari_emseg.cli.printing import print_json, say
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_sections
 from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.stack import Stack
@@ -68,10 +68,10 @@ def train(
     settings: Annotated[
         TrainSettings, Parameter(name="*", group=RUN)
     ] = TrainSettings(),  # noqa: B008 - frozen
-    source: Source = Source(),  # noqa: B008
+    source: InputOptions = InputOptions(),  # noqa: B008
     labels_source: Annotated[
-        Source, Parameter(name="labels", group=LABELS_FILE)
-    ] = Source(),  # noqa: B008
+        InputOptions, Parameter(name="labels", group=LABELS_FILE)
+    ] = InputOptions(),  # noqa: B008
 ) -> None:
     """Train a network from images and labels of the same sections.
 
@@ -92,8 +92,8 @@ def train(
     stack, truth = source.open(images), labels_source.open(labels, prefix="labels")
     refuse_output(output, overwrite=overwrite)
     from napari_emseg.inference.torch_runtime import choose_device
-    from napari_emseg.train.dataset import check_shapes, labelled_sections
-    from napari_emseg.train.run import checkpoint_of, split_sections, train_weights
+    from napari_emseg.training.dataset import check_shapes, labelled_sections
+    from napari_emseg.training.run import checkpoint_of, split_sections, train_weights
 
     check_shapes(stack, truth)
     split = split_sections(
@@ -119,7 +119,7 @@ def train(
     if checkpoint.is_file():
         say(f"going on from {checkpoint}")
     try:
-        weights = follow(work)
+        weights = run_with_progress(work)
     except KeyboardInterrupt as e:
         msg = f"the same command goes on from {checkpoint}"
         raise KeyboardInterrupt(msg) from e

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.cli.follow import follow
 from napari_emseg.cli.options import Json
 from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.regions import Region
-from napari_emseg.edit.edits import Name
 from napari_emseg.project.project import Project
+from napari_emseg.proofreading.edits import Name
 
 
 def export_training(project: Path, output: Path, /, *, json: Json = False) -> None:
@@ -29,8 +29,8 @@ def export_training(project: Path, output: Path, /, *, json: Json = False) -> No
     output
         The folder to make.
     """
-    from napari_emseg.train.corrections import TrainingSet, should_invert
-    from napari_emseg.train.pairs import exporting_pairs
+    from napari_emseg.training.corrections import TrainingSet, should_invert
+    from napari_emseg.training.pairs import exporting_pairs
 
     with Project(project, read_only=True) as opened:
         stack = opened.open_source().stack
@@ -47,7 +47,7 @@ def export_training(project: Path, output: Path, /, *, json: Json = False) -> No
             invert=should_invert(stack, opened.info.invert),
         )
         work = exporting_pairs(known, output, classes=opened.info.classes)
-        written = follow(work)
+        written = run_with_progress(work)
     if json:
         facts = {"output": str(written), "pixels": known.usable.pixels}
         print_json(facts)

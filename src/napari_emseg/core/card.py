@@ -45,7 +45,7 @@ class DataSet(_Part):
     citation: str = ""
 
 
-class Training(_Part):
+class TrainingRecord(_Part):
     """How weights came to be."""
 
     hardware: str = ""
@@ -118,7 +118,7 @@ class Card(_Part):
     variants: tuple[Variant, ...] = ()
     """Other ways to run the same weights; the one by default may be among them."""
     parent_sha256: str | None = None
-    training: Training = Training()
+    training: TrainingRecord = TrainingRecord()
 
     @property
     def further_classes(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.axis import Axis
-from napari_emseg.core.fading import UNSHARED, Fade
+from napari_emseg.core.importance_map import UNSHARED, ImportanceMap
 
 Window = Callable[[slice, slice], NDArray[np.float32]]
 """Reads a rectangle of normalised grey values of one section, in source pixels."""
@@ -116,7 +116,7 @@ class Tile:
 
     core: tuple[slice, slice]
     window: tuple[slice, slice]
-    fade: tuple[Fade, Fade] | None = None
+    fade: tuple[ImportanceMap, ImportanceMap] | None = None
 
     @property
     def weights(self) -> NDArray[np.float32] | None:
@@ -234,7 +234,7 @@ class _Part:
 
     core: slice
     window: slice
-    fade: Fade = UNSHARED
+    fade: ImportanceMap = UNSHARED
 
 
 def _split(
@@ -277,7 +277,7 @@ def _overlapping(
             min(last + (reach if last < axis.size else 0), wanted.stop),
         )
         if core.start < core.stop:
-            found.append(_Part(core, part.window, Fade(*shared, reach)))
+            found.append(_Part(core, part.window, ImportanceMap(*shared, reach)))
     return found
 
 

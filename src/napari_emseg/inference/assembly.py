@@ -13,10 +13,10 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
-from napari_emseg.inference.ahead import Writer
 from napari_emseg.inference.blend import Blend
 from napari_emseg.inference.engine import Engine
-from napari_emseg.inference.scope import Scope
+from napari_emseg.inference.prefetch import AsyncSectionWriter
+from napari_emseg.inference.scope import PredictionScope
 from napari_emseg.inference.tasks import Piece, Skipped
 
 LARGE = 2**28
@@ -35,7 +35,12 @@ class Assembly:
     """
 
     def __init__(
-        self, scope: Scope, sink: SectionSink | None, *, keep: bool, squeeze: bool
+        self,
+        scope: PredictionScope,
+        sink: SectionSink | None,
+        *,
+        keep: bool,
+        squeeze: bool,
     ) -> None:
         self._scope = scope
         self._sink = sink
@@ -72,7 +77,7 @@ class Assembly:
         self, items: Iterable[Piece | Skipped | Note], engine: Engine
     ) -> Generator[Record, None, None]:
         """Put pieces together; yield what happened."""
-        with Writer(self._sink, waiting=self._waiting) as writer:
+        with AsyncSectionWriter(self._sink, waiting=self._waiting) as writer:
             for item in items:
                 if isinstance(item, Note):
                     yield item
@@ -89,7 +94,9 @@ class Assembly:
             self._written += 1
             yield SectionDone(z, self._written, len(self.sections))
 
-    def _add(self, piece: Piece, engine: Engine, writer: Writer) -> TileDone:
+    def _add(
+        self, piece: Piece, engine: Engine, writer: AsyncSectionWriter
+    ) -> TileDone:
         task = piece.task
         z, core = task.section.z, task.tile.core
         output = piece.output[list(self._scope.channels)]
@@ -123,7 +130,9 @@ class Assembly:
             canvas[:, y, x] = values
         return values
 
-    def _skip(self, skipped: Skipped, engine: Engine, writer: Writer) -> TileDone:
+    def _skip(
+        self, skipped: Skipped, engine: Engine, writer: AsyncSectionWriter
+    ) -> TileDone:
         """Give a section probability 0; a damaged one is left out of the sink."""
         canvas = self._canvas(skipped.z)
         if canvas is not None:
@@ -156,7 +165,9 @@ class Assembly:
                 )
         return self._open[z]
 
-    def _finish(self, z: int, writer: Writer, *, write: bool = True) -> None:
+    def _finish(
+        self, z: int, writer: AsyncSectionWriter, *, write: bool = True
+    ) -> None:
         canvas = self._open.pop(z)
         self._blends.pop(z, None)
         del self._missing[z]

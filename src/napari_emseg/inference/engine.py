@@ -14,9 +14,9 @@ from napari_emseg.core.records import Note
 from napari_emseg.core.tiles import TilePlan, check_probabilities
 from napari_emseg.inference.limits import Limits, lowered
 from napari_emseg.inference.runtime import Runtime, is_device_lost, is_out_of_memory
-from napari_emseg.inference.scope import Scope
+from napari_emseg.inference.scope import PredictionScope
 from napari_emseg.inference.sections import Section, SectionReader
-from napari_emseg.inference.tasks import Piece, Ready, Skipped, Task
+from napari_emseg.inference.tasks import Piece, Ready, Skipped, TileTask
 
 ENOUGH_PIXELS = 500 * 500
 """Of network input, before the time they took says something of longer runs."""
@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(
         self,
-        scope: Scope,
+        scope: PredictionScope,
         runtime: Runtime,
         limits: Limits,
         fallbacks: Sequence[Callable[[], tuple[Runtime, Limits]]],
@@ -110,7 +110,7 @@ class Engine:
                     yield Skipped(z, "it is blank", damaged=False, tiles=left)
                     continue
                 for tile in plan:
-                    task = Task(section, plan, tile)
+                    task = TileTask(section, plan, tile)
                     ready = Ready(task, task.read())
                     left -= 1
                     yield ready
@@ -151,7 +151,7 @@ class Engine:
         windows = {ready.task: ready.values for ready in waiting}
         left = self._cut(list(windows), set())
         waiting.clear()
-        begun: set[Task] = set()
+        begun: set[TileTask] = set()
         while left:
             group = _alike(left, self.limits.batch)
             values = [windows.pop(t) if t in windows else t.read() for t in group]
@@ -165,7 +165,7 @@ class Engine:
                 begun.add(task.whole)
                 yield Piece(task, output)
 
-    def _cut(self, tasks: list[Task], begun: set[Task]) -> deque[Task]:
+    def _cut(self, tasks: list[TileTask], begun: set[TileTask]) -> deque[TileTask]:
         """Cut tasks to the present limit, starting from whole ones where possible."""
         whole = [t if t.whole in begun else t.whole for t in tasks]
         pieces = [
@@ -174,13 +174,13 @@ class Engine:
         self._tiles_split += len(pieces) - len(tasks)
         return deque(pieces)
 
-    def _cut_one(self, task: Task) -> list[Task]:
+    def _cut_one(self, task: TileTask) -> list[TileTask]:
         limit = self.limits.tile
         if limit is None or max(task.plan.window_shape) <= limit:
             return [task]
         shape, zoom = task.plan.shape, task.plan.zoom
         part = TilePlan(shape, self._geometry, zoom, limit, task.tile.core)
-        return [Task(task.section, part, tile, task) for tile in part]
+        return [TileTask(task.section, part, tile, task) for tile in part]
 
     def _try(
         self, batch: NDArray[np.float32]
@@ -234,7 +234,7 @@ class Engine:
         )
 
 
-def _place(task: Task) -> str:
+def _place(task: TileTask) -> str:
     """Return where a task is, for a message."""
     rows, columns = task.tile.core
     return (
@@ -243,7 +243,7 @@ def _place(task: Task) -> str:
     )
 
 
-def _alike(left: deque[Task], most: int) -> list[Task]:
+def _alike(left: deque[TileTask], most: int) -> list[TileTask]:
     """Take the first tasks of one window shape."""
     group = [left.popleft()]
     shape = group[0].plan.window_shape

@@ -15,7 +15,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import throughput
 from napari_emseg.inference.limits import choose_limits
-from napari_emseg.inference.scope import Scope, scope_of
+from napari_emseg.inference.scope import PredictionScope, scope_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 
@@ -121,7 +121,7 @@ def estimate(
     )
 
 
-def _of_sections(scope: Scope, *, keep: bool) -> int:
+def _of_sections(scope: PredictionScope, *, keep: bool) -> int:
     """Bytes of the sections that are read and of the results that are held."""
     read = 2 * prod(scope.stack.shape[1:]) * scope.stack.dtype.itemsize
     held = len(scope.sections) if keep else SECTIONS_IN_FLIGHT

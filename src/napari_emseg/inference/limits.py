@@ -7,7 +7,7 @@ from math import isqrt
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.tiles import Geometry, TilePlan
-from napari_emseg.inference.scope import Scope
+from napari_emseg.inference.scope import PredictionScope
 
 SHARE_OF_FREE = 0.5
 """Part of the free memory that a run may take; others use the machine too."""
@@ -31,7 +31,7 @@ class Limits:
     tile: int | None
     batch: int
 
-    def plan(self, scope: Scope, geometry: Geometry) -> TilePlan:
+    def plan(self, scope: PredictionScope, geometry: Geometry) -> TilePlan:
         """Tiles of one section of the run."""
         return TilePlan(
             scope.stack.shape[1:], geometry, scope.zoom, self.tile, scope.roi
@@ -39,7 +39,7 @@ class Limits:
 
 
 def choose_limits(
-    scope: Scope,
+    scope: PredictionScope,
     geometry: Geometry,
     settings: PredictSettings,
     *,
@@ -70,7 +70,7 @@ def choose_limits(
 
 
 def _chosen(
-    limits: Limits, scope: Scope, geometry: Geometry, most: int, *, gpu: bool
+    limits: Limits, scope: PredictionScope, geometry: Geometry, most: int, *, gpu: bool
 ) -> Limits:
     """Limit the tile to `most` pixels at once, and to what is good for the device."""
     if geometry.exact:

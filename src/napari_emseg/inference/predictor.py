@@ -16,15 +16,15 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference import throughput
-from napari_emseg.inference.ahead import ahead
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
 from napari_emseg.inference.inverting import Inverting
 from napari_emseg.inference.limits import Limits, choose_limits
+from napari_emseg.inference.prefetch import prefetch
 from napari_emseg.inference.runtime import Runtime, load_runtime
-from napari_emseg.inference.scope import Scope, scope_of
+from napari_emseg.inference.scope import PredictionScope, scope_of
 from napari_emseg.inference.sections import SectionReader
-from napari_emseg.inference.symmetric import Symmetric
+from napari_emseg.inference.tta import TTARuntime
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
@@ -159,7 +159,7 @@ class Predictor:
 
     def _load(self, settings: PredictSettings) -> Runtime:
         runtime = load_runtime(self._part(settings), settings)
-        return Symmetric(runtime) if settings.tta else runtime
+        return TTARuntime(runtime) if settings.tta else runtime
 
     def measure(self, settings: PredictSettings | None = None) -> float:
         """Time one small window; return ms per megapixel of network input.
@@ -175,7 +175,7 @@ class Predictor:
 
     def _run(
         self,
-        scope: Scope,
+        scope: PredictionScope,
         settings: PredictSettings,
         results: Assembly,
         reader: SectionReader | None,
@@ -208,7 +208,9 @@ class Predictor:
             provenance=provenance(scope.stack, self.weights, settings),
         )
 
-    def _engine(self, scope: Scope, settings: PredictSettings, kept: int) -> Engine:
+    def _engine(
+        self, scope: PredictionScope, settings: PredictSettings, kept: int
+    ) -> Engine:
         runtime = self.runtime(settings)
         limits = _limits(scope, settings, runtime, kept)
 
@@ -234,7 +236,7 @@ class Predictor:
         if ms is not None and self._loaded and (engine.typical or not known):
             throughput.remember(self.weights, settings, ms)
 
-    def _reader_of(self, scope: Scope, *, inverted: bool) -> SectionReader:
+    def _reader_of(self, scope: PredictionScope, *, inverted: bool) -> SectionReader:
         if self._reader is not None and self._reader.serves(
             scope.stack, scope.rule, invert=inverted
         ):
@@ -301,7 +303,7 @@ def provenance(
 
 
 def _limits(
-    scope: Scope, settings: PredictSettings, runtime: Runtime, kept: int
+    scope: PredictionScope, settings: PredictSettings, runtime: Runtime, kept: int
 ) -> Limits:
     """Choose limits from what is free beside a result of `kept` bytes."""
     on_cpu = runtime.device == "cpu"
@@ -316,13 +318,17 @@ def _limits(
 
 
 def _records(
-    scope: Scope, words: str, reader: SectionReader, engine: Engine, results: Assembly
+    scope: PredictionScope,
+    words: str,
+    reader: SectionReader,
+    engine: Engine,
+    results: Assembly,
 ) -> Generator[Record, None, None]:
     """Chain the stages: reading, computing and writing run in threads of their own."""
     for note in (*scope.notes, *engine.runtime.notes):
         yield Note(note)
     if words:
         yield Note(words)
-    read = ahead(engine.read(reader), name="emseg-read")
-    with closing(ahead(engine.compute(read), name="emseg-compute")) as items:
+    read = prefetch(engine.read(reader), name="emseg-read")
+    with closing(prefetch(engine.compute(read), name="emseg-compute")) as items:
         yield from results.collect(items, engine)

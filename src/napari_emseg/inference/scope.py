@@ -12,7 +12,7 @@ from napari_emseg.core.zoom import zoom_of
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class PredictionScope:
     """A resolved request: everything about a run that follows from stack and card.
 
     `sections` are in order of work; `zoom` is network pixels per source pixel `(y, x)`;
@@ -42,7 +42,7 @@ def scope_of(
     sections: Sequence[int] | None = None,
     roi: tuple[slice, slice] | None = None,
     classes: Sequence[str] | None = None,
-) -> Scope:
+) -> PredictionScope:
     """Work out what a run covers.
 
     Raises
@@ -54,7 +54,7 @@ def scope_of(
     if settings.statistics != "card":
         rule = rule.model_copy(update={"scope": settings.statistics})
     zoom, notes = zoom_of(stack, card, rescale=settings.rescale)
-    return Scope(
+    return PredictionScope(
         stack=stack,
         sections=sections_asked(sections, stack),
         roi=_checked_roi(roi, stack),

@@ -13,16 +13,16 @@ from napari_emseg.inference.sections import Section
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
+class TileTask:
     """A tile of a section; `parent` is the one that it was cut from, if it was."""
 
     section: Section
     plan: TilePlan
     tile: Tile
-    parent: Task | None = None
+    parent: TileTask | None = None
 
     @property
-    def whole(self) -> Task:
+    def whole(self) -> TileTask:
         """The tile of the run's own plan that this is, or is a part of."""
         return self if self.parent is None else self.parent.whole
 
@@ -56,7 +56,7 @@ class Task:
 class Ready:
     """A task and its window, read ahead."""
 
-    task: Task
+    task: TileTask
     values: NDArray[np.float32]
 
 
@@ -64,7 +64,7 @@ class Ready:
 class Piece:
     """A task and the network's output `(n_classes, y, x)` for it."""
 
-    task: Task
+    task: TileTask
     output: NDArray[np.float32]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_emseg.io.errors import ChoiceNeeded, UnreadableError
+from napari_emseg.io.errors import AmbiguousFileError, UnreadableError
 from napari_emseg.io.formats import (
     OUTPUT_KINDS,
     OutputFormat,
@@ -18,11 +18,11 @@ from napari_emseg.io.reading import (
     open_stack,
     read_provenance,
 )
-from napari_emseg.io.writing import Stored, open_sink, save_stack, saving
+from napari_emseg.io.writing import Stored, iter_save, open_sink, save_stack
 
 __all__ = [
     "OUTPUT_KINDS",
-    "ChoiceNeeded",
+    "AmbiguousFileError",
     "Description",
     "Ids",
     "Item",
@@ -31,11 +31,11 @@ __all__ = [
     "Stored",
     "UnreadableError",
     "describe",
+    "iter_save",
     "open_sink",
     "open_stack",
     "output_format",
     "output_kind",
     "read_provenance",
     "save_stack",
-    "saving",
 ]

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import (
-    ChoiceNeeded,
+    AmbiguousFileError,
     UnreadableError,
     Value,
     clear_errors,
 )
 from napari_emseg.io.sections import SectionArray
-from napari_emseg.io.volumes import Contents, Index, Volume
+from napari_emseg.io.volumes import FileContents, Index, Volume
 
 Along = int | Literal["z"]
 """A frame or channel, or `z`: they are the sections."""
@@ -31,7 +31,7 @@ LOSSY_SPREAD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AxisSelection:
     """What the user said about a file; None where nothing was said."""
 
     series: int | None = None
@@ -48,7 +48,7 @@ class Choice:
         return {option: value for option, value in said.items() if value is not None}
 
 
-def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
+def choose_volume(contents: FileContents, choice: AxisSelection, name: str) -> Volume:
     """Return the volume that was chosen, or the only sensible one.
 
     Raises
@@ -69,7 +69,7 @@ def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
         return _level(contents.volumes[contents.default], choice.level, name)
     choices = [(v.key, v.summary) for v in contents.volumes]
     if given is None:
-        raise ChoiceNeeded(name, contents.question, contents.option, choices)
+        raise AmbiguousFileError(name, contents.question, contents.option, choices)
     for volume in contents.volumes:
         if _same(volume.key, given):
             return _level(volume, choice.level, name)
@@ -77,7 +77,7 @@ def choose_volume(contents: Contents, choice: Choice, name: str) -> Volume:
         msg = f"{name}: {why}"
         raise UnreadableError(msg)
     question = f"has no {contents.option} {given!r}"
-    raise ChoiceNeeded(name, question, contents.option, choices)
+    raise AmbiguousFileError(name, question, contents.option, choices)
 
 
 def _same(key: Value, given: Value) -> bool:
@@ -96,7 +96,7 @@ def _level(volume: Volume, level: int | None, name: str) -> Volume:
     return levels[level]
 
 
-def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
+def sections_of(volume: Volume, choice: AxisSelection, name: str) -> SectionArray:
     """Return the sections `(z, y, x)` of a volume, with time and channel chosen.
 
     Raises
@@ -144,7 +144,9 @@ def sections_of(volume: Volume, choice: Choice, name: str) -> SectionArray:
     return array
 
 
-def _axes(volume: Volume, choice: Choice, name: str) -> tuple[str, dict[str, int]]:
+def _axes(
+    volume: Volume, choice: AxisSelection, name: str
+) -> tuple[str, dict[str, int]]:
     """Return the axis of the sections ("" if there is one section), and the rest."""
     sizes = volume.sizes
     along = "Z" if sizes.get("Z", 1) > 1 else ""
@@ -175,9 +177,9 @@ def _pick(
         choices.insert(0, ("z", "they are the sections"))
     if given is None:
         what = "points in time" if option == "time" else "channels"
-        raise ChoiceNeeded(name, f"has {n} {what}", option, choices)
+        raise AmbiguousFileError(name, f"has {n} {what}", option, choices)
     if not isinstance(given, int) or not 0 <= given < n:
-        raise ChoiceNeeded(name, f"has no {option} {given!r}", option, choices)
+        raise AmbiguousFileError(name, f"has no {option} {given!r}", option, choices)
     return given
 
 
@@ -188,7 +190,7 @@ def _refuse(name: str, option: str, given: Along | None) -> None:
 
 
 def _sample(
-    volume: Volume, choice: Choice, along: str, fixed: dict[str, int], name: str
+    volume: Volume, choice: AxisSelection, along: str, fixed: dict[str, int], name: str
 ) -> int | None:
     """Return which sample of a pixel to read; None for grey stored as colour."""
     n = volume.sizes.get("S", 1)
@@ -211,7 +213,7 @@ def _sample(
     choices: list[tuple[Value, str]] = list(enumerate(names))
     if not along:
         choices.append(("z", "they are the sections"))
-    raise ChoiceNeeded(name, "is a colour picture", "channel", choices)
+    raise AmbiguousFileError(name, "is a colour picture", "channel", choices)
 
 
 def _one_sample(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.reading import recognise
 from napari_emseg.io.scratch import clear_scratch, new_scratch
-from napari_emseg.io.volumes import Contents, Index, Volume
+from napari_emseg.io.volumes import FileContents, Index, Volume
 
 BLOCK = 2**20
 """Bytes that are unpacked at a time."""
@@ -31,7 +31,7 @@ KEPT_FREE = 2**28
 """Bytes of the disk that are left to others."""
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """List the volumes of the packed file.
 
     It is unpacked into the folder for temporary files, since sections can't be found in

@@ -20,7 +20,7 @@ from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Index, Volume, name_axes
+from napari_emseg.io.volumes import FileContents, Index, Volume, name_axes
 
 _TYPES = {
     1: "i2",
@@ -41,7 +41,7 @@ _COLOUR = (8, 23)
 """DataTypes of pixels stored as blue, green, red, alpha."""
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """List the images of a DM file, without its thumbnail.
 
     rosettasciio parses the tags; values are read from where these say, since its lazy
@@ -60,7 +60,7 @@ def contents(path: Path) -> Contents:
             others.append(e)
     if not volumes:
         raise others[0]
-    return Contents(tuple(volumes), default=0 if len(volumes) == 1 else None)
+    return FileContents(tuple(volumes), default=0 if len(volumes) == 1 else None)
 
 
 class _NoPictureError(UnreadableError):

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 Value = int | str
 
 
-class ChoiceNeeded(ValueError):  # noqa: N818 - not a fault, a question
+class AmbiguousFileError(ValueError):
     """A file holds more than one thing, and guessing would be wrong.
 
     Parameters
@@ -130,7 +130,7 @@ def clear_errors(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ChoiceNeeded, PermissionError, FileNotFoundError):
+    except (AmbiguousFileError, PermissionError, FileNotFoundError):
         raise
     except UnreadableError as e:
         msg = f"{where}: {e}"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.io.errors import UnreadableError, clear_errors
 from napari_emseg.io.reading import FORMATS, recognise
-from napari_emseg.io.volumes import Contents, Index, Volume
+from napari_emseg.io.volumes import FileContents, Index, Volume
 
 LOOKED_AT = 256
 """Headers that are compared at once; with more files, others show when they're read."""
@@ -48,7 +48,7 @@ def find_files(pattern: str) -> list[Path]:
     return []
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """Return the sections of a folder as one volume."""
     known = {s for f in FORMATS if f.module != "omezarr" for s in f.suffixes}
     files = [
@@ -62,7 +62,7 @@ def contents(path: Path) -> Contents:
     return contents_of_files(files, path.name)
 
 
-def contents_of_files(files: list[Path], name: str) -> Contents:
+def contents_of_files(files: list[Path], name: str) -> FileContents:
     """Return files of one section each as one volume, in natural order.
 
     A single file is opened as itself. Files that can't be read only matter when their
@@ -91,7 +91,7 @@ def contents_of_files(files: list[Path], name: str) -> Contents:
     shape = (len(files), *like.shape)
     volume = Volume("Z" + like.axes, shape, like.dtype, read, like.voxel_size_nm)
     missing = missing_numbers(files)
-    return Contents(
+    return FileContents(
         (volume,),
         notes={"files": [p.name for p in files]},
         remarks=(missing,) if missing else (),

@@ -20,7 +20,7 @@ from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.hdf5_links import Walk
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
-    Contents,
+    FileContents,
     Volume,
     array_volume,
     chunked,
@@ -43,7 +43,7 @@ _BIG_DATA_VIEWER = re.compile(r"t\d+/s\d+/\d+/cells")
 """Pictures in files of BigDataViewer, by time, view and scale level."""
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """List the datasets of two or more axes, by the names that links give them too."""
     # The file stays open as long as a dataset of it is held.
     file = _open(path)
@@ -54,7 +54,7 @@ def contents(path: Path) -> Contents:
         raise
 
 
-def _contents(file: h5py.File) -> Contents:
+def _contents(file: h5py.File) -> FileContents:
     walk = Walk(file)
     found = [(key, node) for key, node in walk.datasets() if _is_picture(node)]
     found = _pictures_of_velox(found) or found
@@ -67,7 +67,7 @@ def _contents(file: h5py.File) -> Contents:
     default = _default(volumes, [dataset for _, dataset in found], walk.refused)
     mapped = [f for _, d in found if d.is_virtual for f in _Mapped(d).files]
     left_out = "".join(f"; {why}" for why in list(walk.refused.values())[:3])
-    return Contents(
+    return FileContents(
         volumes,
         "dataset",
         default,

@@ -26,7 +26,7 @@ from napari_emseg.io.zarr_sink import (
 )
 
 
-def saving_labelled(
+def iter_save_labelled(
     path: str | PathLike[str],
     image: Stack,
     cells: Stack | LazyArray,

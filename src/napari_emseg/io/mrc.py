@@ -17,7 +17,7 @@ from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import Contents, Index, Volume
+from napari_emseg.io.volumes import FileContents, Index, Volume
 
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _NOT_READ = {3: "complex", 4: "complex", 101: "4-bit"}
@@ -39,7 +39,7 @@ UPWARDS = "; rows from the bottom"
 SHIFTED = "; bytes 128 less"
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """Return the sections of an MRC file; old ones without a mark are read too."""
     header = _header(path)
     shape = tuple(int(header[n]) for n in ("nz", "ny", "nx"))
@@ -56,7 +56,7 @@ def contents(path: Path) -> Contents:
     size = _voxel_size(header)
     volume = Volume("ZYX", shape, dtype, read, size, part=read.part, chunk=planes.chunk)
     volume = replace(volume, origin_nm=_origin(header))
-    return Contents((volume,), provenance=_provenance(labels) if marks else None)
+    return FileContents((volume,), provenance=_provenance(labels) if marks else None)
 
 
 @dataclass(frozen=True)

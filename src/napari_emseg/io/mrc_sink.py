@@ -26,7 +26,7 @@ from napari_emseg.io.mrc import (
 )
 from napari_emseg.io.output import Output
 
-_MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6}
+_MODE_OF = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6}
 LABEL_LENGTH, LABELS = 80, 10
 
 
@@ -58,8 +58,8 @@ class MrcSink(FileSink):
         overwrite: bool = False,
         origin_nm: Origin = NOWHERE,
     ) -> None:
-        if dtype.name not in _MODES:
-            msg = f"MRC output takes {', '.join(_MODES)}, got {dtype}"
+        if dtype.name not in _MODE_OF:
+            msg = f"MRC output takes {', '.join(_MODE_OF)}, got {dtype}"
             raise ValueError(msg)
         needed = HEADER_BYTES + prod(shape) * dtype.itemsize
         output = Output(path, overwrite=overwrite, bytes_needed=needed)
@@ -140,7 +140,7 @@ def _lay_out(
     """Write the header, and make the file as long as it will be."""
     with path.open("xb") as file:  # mrcfile leaves it open where that can't be
         file.truncate(HEADER_BYTES + prod(shape) * stored.itemsize)
-    mode = _MODES[stored.name]
+    mode = _MODE_OF[stored.name]
     with mrcfile.new_mmap(path, shape, mrc_mode=mode, overwrite=True) as mrc:
         mrc.set_volume()
         if size is not None:

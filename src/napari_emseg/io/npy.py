@@ -11,7 +11,7 @@ from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.volumes import (
-    Contents,
+    FileContents,
     Volume,
     array_volume,
     name_axes,
@@ -19,7 +19,7 @@ from napari_emseg.io.volumes import (
 )
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """Return the array of a `.npy` file; a last axis of 3 or 4 is colour."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -40,7 +40,7 @@ def contents(path: Path) -> Contents:
     axes = unnamed_axes(shape)
     if fortran:
         array = np.memmap(path, dtype, "r", offset, shape, order="F")
-        return Contents((array_volume(array, axes),))
+        return FileContents((array_volume(array, axes),))
     # Axes of length 1 don't change where values lie.
     kept = [(a, n) for a, n in zip(axes, shape, strict=True) if a in "YXS" or n != 1]
     axes, shape = "".join(a for a, _ in kept), tuple(n for _, n in kept)
@@ -50,4 +50,4 @@ def contents(path: Path) -> Contents:
     volume = Volume(axes, shape, dtype, planes)
     if tail == 2:
         volume = replace(volume, part=planes.part, chunk=planes.chunk)
-    return Contents((volume,))
+    return FileContents((volume,))

@@ -22,7 +22,7 @@ from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
-    Contents,
+    FileContents,
     Volume,
     array_volume,
     chunked,
@@ -52,7 +52,7 @@ class _FilesOnly(LocalStore):
         return await super().get(key, *args, **options)
 
 
-def contents(path: Path | str) -> Contents:
+def contents(path: Path | str) -> FileContents:
     """List the images and arrays of a Zarr store; an image at its root is the default.
 
     Notes are read as found rather than validated, since many writers bend the rules.
@@ -69,13 +69,13 @@ def contents(path: Path | str) -> Contents:
         store = _FilesOnly(path, read_only=True) if isinstance(path, Path) else path
         root = zarr.open(store, mode="r")
     if isinstance(root, zarr.Array):
-        return Contents((_array(root, ""),), provenance=_provenance(root))
+        return FileContents((_array(root, ""),), provenance=_provenance(root))
     volumes = tuple(_walk(root, ""))
     if not volumes:
         msg = "is a Zarr group without an image in it"
         raise UnreadableError(msg)
     only = len(volumes) == 1 or volumes[0].key == ""
-    return Contents(
+    return FileContents(
         volumes,
         "dataset",
         0 if only else None,

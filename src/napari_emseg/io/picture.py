@@ -13,19 +13,19 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from napari_emseg.io.claims import DEFLATE, JPEG, check_packed
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.volumes import Contents, Index, Volume
+from napari_emseg.io.volumes import FileContents, Index, Volume
 
 _SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Samples of a pixel by PNG colour type; a palette is real colour."""
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """Return the picture as a volume of one section."""
     with path.open("rb") as file:
         head = file.read(33)
     if head.startswith(b"\x89PNG"):
-        return Contents((_png(path, head),))
-    return Contents((_jpeg(path),))
+        return FileContents((_png(path, head),))
+    return FileContents((_jpeg(path),))
 
 
 def _png(path: Path, head: bytes) -> Volume:

@@ -11,10 +11,10 @@ from typing import Protocol, cast
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
-from napari_emseg.io.choosing import Along, Choice, choose_volume, sections_of
+from napari_emseg.io.choosing import Along, AxisSelection, choose_volume, sections_of
 from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError, Value, clear_errors
-from napari_emseg.io.volumes import Contents
+from napari_emseg.io.volumes import FileContents
 
 HEAD = 2056
 """Bytes from a file's start by which its format is known."""
@@ -23,7 +23,7 @@ HEAD = 2056
 class FormatModule(Protocol):
     """What a module such as `io.tiff` has; imported when such a file is opened."""
 
-    def contents(self, path: Path) -> Contents:
+    def contents(self, path: Path) -> FileContents:
         """List the volumes of a file without reading their values."""
 
 
@@ -36,7 +36,7 @@ class Format:
     recognises: Callable[[bytes], bool]
     module: str
 
-    def contents(self, path: Path) -> Contents:
+    def contents(self, path: Path) -> FileContents:
         """List the volumes of a file without reading their values."""
         module = import_module(f"napari_emseg.io.{self.module}")
         return cast("FormatModule", module).contents(path)
@@ -185,7 +185,7 @@ def open_stack(
         If the file is damaged, empty, not what it says, or a choice doesn't exist.
     """
     size = None if voxel_size_nm is None else check_voxel_size(voxel_size_nm)
-    choice = Choice(series, dataset, level, channel, time)
+    choice = AxisSelection(series, dataset, level, channel, time)
     source, name, known, contents = _look(path)
     volume = choose_volume(contents, choice, name)
     sections = sections_of(volume, choice, name)
@@ -284,7 +284,7 @@ def read_provenance(path: str | PathLike[str]) -> Provenance | None:
     return _look(path)[3].provenance
 
 
-def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
+def _look(path: str | PathLike[str]) -> tuple[str, str, Format, FileContents]:
     """Return the source, its name for messages, its format and its contents."""
     text = fspath(path)
     if "://" in text:
@@ -309,7 +309,7 @@ def _look(path: str | PathLike[str]) -> tuple[str, str, Format, Contents]:
         return str(place), place.name, known, known.contents(place)
 
 
-def _look_at_url(url: str) -> tuple[str, str, Format, Contents]:
+def _look_at_url(url: str) -> tuple[str, str, Format, FileContents]:
     """Return what `_look` does of an OME-Zarr anywhere that fsspec reaches."""
     from napari_emseg.io import omezarr
 

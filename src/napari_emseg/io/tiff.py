@@ -25,14 +25,14 @@ from napari_emseg.io.tiff_notes import (
     voxel_size_nm,
 )
 from napari_emseg.io.tiff_pages import JPEG, Pages, check_page, chunk_of
-from napari_emseg.io.volumes import Contents, Index, Volume, array_volume
+from napari_emseg.io.volumes import FileContents, Index, Volume, array_volume
 
 _MIN_IS_WHITE = 0
 _PALETTE = 3
 _INKS = 5
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path) -> FileContents:
     """List the series of a TIFF file and their pyramid levels."""
     tif, series, files = _open(path)
     # Closed with the last volume that reads from it.
@@ -40,7 +40,7 @@ def contents(path: Path) -> Contents:
     volumes = tuple(
         _volume(pages, one, nth) for nth, one in enumerate(series) if _is_whole(one)
     )
-    return Contents(
+    return FileContents(
         volumes,
         default=0 if len(volumes) == 1 else None,
         question=_question(series),

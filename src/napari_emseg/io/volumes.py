@@ -92,7 +92,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class FileContents:
     """All volumes of a file.
 
     `option` chooses between them; `default` is the index of the one that is meant when

@@ -111,9 +111,9 @@ def open_sink(
         )
         return BytesSink(sink)
     if needs_coding(kind, np.dtype(dtype)):
-        from napari_emseg.io.waiting import WaitingSink
+        from napari_emseg.io.spooled_sink import SpooledSink
 
-        return WaitingSink(
+        return SpooledSink(
             place,
             size,
             np.dtype(dtype),
@@ -144,7 +144,7 @@ class _Plan:
     provenance: Provenance | None
 
 
-def saving(
+def iter_save(
     path: str | PathLike[str],
     data: Stack | LazyArray,
     *,
@@ -249,9 +249,9 @@ def save_stack(
     ids: Ids = "keep",
     stored: Stored = "as is",
 ) -> Path:
-    """Save a stack or an array `(z, y, x)`; see `saving`, which it runs to its end."""
+    """Save a stack or an array `(z, y, x)`: `iter_save`, run to its end."""
     return drain(
-        saving(
+        iter_save(
             path,
             data,
             voxel_size_nm=voxel_size_nm,

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress, drain
-from napari_emseg.metrics.doubts import doubts
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
 from napari_emseg.metrics.meanings import (
     cells_of_inside,
@@ -19,6 +18,7 @@ from napari_emseg.metrics.meanings import (
 from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
 from napari_emseg.metrics.pixels import PixelCounts
 from napari_emseg.metrics.rand_info import thin
+from napari_emseg.metrics.sanity_checks import find_doubts
 
 Scores = dict[str, float | None]
 
@@ -194,7 +194,7 @@ def evaluate_steps(
         overlap=overlap,
         warnings=(
             *pair.notes,
-            *doubts(
+            *find_doubts(
                 pair.predicted,
                 membrane=membrane[known],
                 true_membrane=~pair.mask[known],

@@ -29,10 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import Floats, TableSums, pooled_f
 from napari_emseg.metrics.inputs import as_pair
-from napari_emseg.metrics.levels import THRESHOLDS, at_thresholds
 from napari_emseg.metrics.parallel import in_threads
 from napari_emseg.metrics.pixels import PixelCounts
 from napari_emseg.metrics.rand_info import RandInfoScores
+from napari_emseg.metrics.thresholds import THRESHOLDS, at_thresholds
 from napari_emseg.metrics.warping import Warping, WarpingCounts, warped_counts
 
 HALF = THRESHOLDS.index(0.5)

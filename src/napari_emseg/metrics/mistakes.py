@@ -67,8 +67,8 @@ def find_mistakes(
     merger, split = (KINDS.index(name) + 1 for name in ("mergers", "splits"))
     return Mistakes(
         kinds=np.stack(sections).reshape(np.shape(truth)),
-        mergers=sum(_groups(section == merger) for section in sections),
-        splits=sum(_groups(section == split) for section in sections),
+        mergers=sum(_overlapping(section == merger) for section in sections),
+        splits=sum(_overlapping(section == split) for section in sections),
     )
 
 
@@ -81,7 +81,7 @@ def _section_kinds(
     return Warper(inside, truth, simple_points()).kinds(threshold)
 
 
-def _groups(mask: NDArray[np.bool_]) -> int:
+def _overlapping(mask: NDArray[np.bool_]) -> int:
     """Count the 8-connected groups of a section."""
     from scipy.ndimage import label
 

@@ -20,8 +20,12 @@ from napari_emseg.core.records import Progress
 from napari_emseg.metrics.curve import Curve, membrane_at
 from napari_emseg.metrics.evaluation import Evaluation, evaluate_steps
 from napari_emseg.metrics.meanings import comparable
+from napari_emseg.metrics.merge_split_errors import (
+    SegmentationError,
+    format_errors,
+    merge_split_errors,
+)
 from napari_emseg.metrics.parallel import in_threads
-from napari_emseg.metrics.places import Place, in_words, places_of
 from napari_emseg.metrics.rand_info import agreement_at
 from napari_emseg.metrics.warping import simple_points
 
@@ -63,12 +67,12 @@ class Report:
     curve: Curve | None
     fixed: AtThreshold | None
     threshold: float | None
-    places: tuple[Place, ...] = field(repr=False)
+    places: tuple[SegmentationError, ...] = field(repr=False)
 
     @property
     def words(self) -> str:
         """The outcome in a line: `0.973 V_Rand: 4 mergers, 11 splits`."""
-        return f"{self.evaluation.isbi.v_rand:.3f} V_Rand: {in_words(self.places)}"
+        return f"{self.evaluation.isbi.v_rand:.3f} V_Rand: {format_errors(self.places)}"
 
     @property
     def about_thresholds(self) -> str:
@@ -187,13 +191,13 @@ def _finding(
     truth: NDArray[np.bool_],
     threshold: float,
     numbers: Sequence[int],
-) -> Generator[Progress, None, list[Place]]:
+) -> Generator[Progress, None, list[SegmentationError]]:
     calls = (
         partial(_places, *section, threshold)
         for section in zip(inside, truth, numbers, strict=True)
     )
     n = len(numbers)
-    places: list[Place] = []
+    places: list[SegmentationError] = []
     for done, found in enumerate(in_threads(calls), start=1):
         places += found
         yield Progress("mergers and splits", n + done, 2 * n)
@@ -202,11 +206,11 @@ def _finding(
 
 def _places(
     inside: NDArray[np.float32], truth: NDArray[np.bool_], z: int, threshold: float
-) -> list[Place]:
+) -> list[SegmentationError]:
     from napari_emseg.metrics.kernels.section import Warper
 
     kinds = Warper(inside, truth, simple_points()).kinds(threshold)
-    return places_of(kinds, z=z)
+    return merge_split_errors(kinds, z=z)
 
 
 def _fixed(

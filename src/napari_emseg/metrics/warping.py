@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.metrics.levels import THRESHOLDS
+from napari_emseg.metrics.thresholds import THRESHOLDS
 
 WARPING_THRESHOLDS = THRESHOLDS[:-1]
 """0.0 … 0.9: one less than the other scores have."""

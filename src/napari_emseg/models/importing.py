@@ -51,7 +51,7 @@ MOST_NODES = 50_000
 
 
 @dataclass(frozen=True)
-class Found:
+class ParsedWeights:
     """A state dict, and what its file says of it (None if nothing)."""
 
     state: Mapping[str, Tensor]
@@ -108,7 +108,7 @@ def import_weights(
     return save_weights(output, state, card, half=_fits_half(state))
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> ParsedWeights:
     """Find out by its contents what a file is, and read it."""
     with path.open("rb") as file:
         start = file.read(9)
@@ -117,14 +117,19 @@ def _read(path: Path) -> Found:
             manifest = _manifest_in(package)
             if manifest is not None:
                 return _from_package(package, manifest, path.name)
-        return Found(read_state_dict(path.read_bytes(), path.name), None, path.name)
+        return ParsedWeights(
+            read_state_dict(path.read_bytes(), path.name), None, path.name
+        )
     if start[8:9] == b"{":
         return _from_safetensors(path)
-    return Found(read_state_dict(path.read_bytes(), path.name), None, path.name)
+    return ParsedWeights(read_state_dict(path.read_bytes(), path.name), None, path.name)
 
 
 def _card_of(
-    found: Found, name: str, architecture: str | None, config: dict[str, Any] | None
+    found: ParsedWeights,
+    name: str,
+    architecture: str | None,
+    config: dict[str, Any] | None,
 ) -> Card:
     """Return the card that the file brings, or a new one of what the user says."""
     if found.card is not None and architecture is None:
@@ -143,7 +148,7 @@ def _manifest_in(package: zipfile.ZipFile) -> str | None:
     return next((name for name in MANIFESTS if name in names), None)
 
 
-def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> Found:
+def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> ParsedWeights:
     said = _parsed(member_of(package, manifest, MOST_MANIFEST, name), name)
     weights = said.get("weights")
     entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
@@ -158,7 +163,7 @@ def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> Found:
         msg = f"{name} is damaged: {source} has another checksum than its manifest says"
         raise ValueError(msg)
     state = read_state_dict(data, f"{source} in {name}")
-    return Found(state, _our_card(said, name), name, _notes(said))
+    return ParsedWeights(state, _our_card(said, name), name, _notes(said))
 
 
 def _inside(source: object, name: str) -> str:
@@ -236,7 +241,7 @@ def _notes(said: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _from_safetensors(path: Path) -> Found:
+def _from_safetensors(path: Path) -> ParsedWeights:
     """Read a safetensors file, whether it has a card or not."""
     from safetensors import safe_open
     from safetensors.torch import load
@@ -249,7 +254,7 @@ def _from_safetensors(path: Path) -> Found:
         msg = f"{path.name} is no weights file, or a damaged one: {e}"
         raise ValueError(msg) from e
     card = read_weights(path).card if CARD in header else None
-    return Found(state, card, path.name)
+    return ParsedWeights(state, card, path.name)
 
 
 def _held(state: Mapping[str, Tensor]) -> int:

@@ -74,7 +74,7 @@ def with_classes(
     return wider.train(network.training).to(next(network.parameters()))
 
 
-def unseen(network: nn.Module, first: int) -> list[Conv2d]:
+def untrained_layers(network: nn.Module, first: int) -> list[Conv2d]:
     """Return the layers in which nothing was learnt yet about classes from `first`."""
     return [
         module
@@ -86,7 +86,7 @@ def unseen(network: nn.Module, first: int) -> list[Conv2d]:
     ]
 
 
-def expect(layers: Iterable[Conv2d], first: int, logits: list[float]) -> None:
+def set_prior_bias(layers: Iterable[Conv2d], first: int, logits: list[float]) -> None:
     """Let new classes begin to learn from these logits, their usual ones."""
     with torch.no_grad():
         for layer in layers:

@@ -1,11 +1,11 @@
 """The project folder `NAME.emseg/`: work on a stack, saved while it goes on."""
 
 from napari_emseg.project.folder import read_edits, read_info
+from napari_emseg.project.merge_projects import Conflict
 from napari_emseg.project.merging import Merged, merging
-from napari_emseg.project.pair import Conflict
 from napari_emseg.project.project import Project
 from napari_emseg.project.records import Saved, SaveFailed
-from napari_emseg.project.source import OpenedSource, SourceMoved
+from napari_emseg.project.source import OpenedSource, StackNotFoundError
 from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "ReviewState",
     "SaveFailed",
     "Saved",
-    "SourceMoved",
+    "StackNotFoundError",
     "merging",
     "read_edits",
     "read_info",

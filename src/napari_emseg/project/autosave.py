@@ -10,8 +10,8 @@ from threading import Condition, Thread
 from time import monotonic
 
 from napari_emseg.core.records import Record
-from napari_emseg.project.disk import Disk
 from napari_emseg.project.records import Saved, SaveFailed
+from napari_emseg.project.store import ProjectStore
 
 DELAY = 0.3
 """Seconds that a save waits for more changes, so that a stroke is one save."""
@@ -27,7 +27,7 @@ RETRY, RETRY_MOST = 1.0, 30.0
 
 LOG = logging.getLogger(__name__)
 
-Step = Callable[[Disk], None]
+Step = Callable[[ProjectStore], None]
 """A change of a folder. It may be taken again after it failed half-way."""
 
 Listener = Callable[[Record], None]
@@ -46,7 +46,7 @@ class Autosave:
         Called in the thread with `Saved` and `SaveFailed`.
     """
 
-    def __init__(self, disk: Disk, on_record: Listener | None = None) -> None:
+    def __init__(self, disk: ProjectStore, on_record: Listener | None = None) -> None:
         self._state = _State(disk, on_record)
         self._thread = Thread(
             target=self._state.work, name="emseg-autosave", daemon=True
@@ -109,7 +109,7 @@ class Autosave:
 class _State:
     """What the thread and the others share."""
 
-    def __init__(self, disk: Disk, on_record: Listener | None) -> None:
+    def __init__(self, disk: ProjectStore, on_record: Listener | None) -> None:
         self.disk = disk
         self.on_record = on_record
         self.turn = Condition()

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from napari_emseg.core.paths import read_bounded
-from napari_emseg.edit.area import Area, within
 from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.proofreading.area import Area, within
 
 CHUNK = 512
 """Side of a chunk in px; a chunk is one section deep, as edits are."""

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit.edits import Name
 from napari_emseg.models.weights import Weights
-from napari_emseg.project.disk import Disk
 from napari_emseg.project.folder import read_edits
-from napari_emseg.project.shelf import shelved
 from napari_emseg.project.source import OpenedSource, compare_source
 from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
+from napari_emseg.project.store import ProjectStore
+from napari_emseg.project.weights_folder import shelved
+from napari_emseg.proofreading.edits import Name
 
 
-class Contents:
+class ProjectReader:
     """A project's folder, to read."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: ProjectStore) -> None:
         self.path = path
         self._disk = disk
         self._info = disk.info

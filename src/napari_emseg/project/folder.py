@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from napari_emseg.core.atomic import atomic_folder, clear_leftovers
 from napari_emseg.core.paths import read_bounded, size_of_regular
-from napari_emseg.edit.edits import Name
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.chunks import create_array
 from napari_emseg.project.journal import write
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
+from napari_emseg.proofreading.edits import Name
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Record, SectionDone
-from napari_emseg.edit.edits import MEMBRANE
 from napari_emseg.project.folder import create_folder
-from napari_emseg.project.pair import Conflict, Pair, Prefer
+from napari_emseg.project.merge_projects import Conflict, Prefer, ProjectMerge
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import seen_from
 from napari_emseg.project.state import ProjectInfo
+from napari_emseg.proofreading.edits import MEMBRANE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def merging(
     source = seen_from(first.info.source, folder)
     info = first.info.model_dump(exclude={"id", "created", "source"})
     create_folder(folder, ProjectInfo(source=source, **info))
-    return _merging(Pair(first, second, prefer), folder)
+    return _merging(ProjectMerge(first, second, prefer), folder)
 
 
 def check_same_stack(first: Project, second: Project) -> None:
@@ -79,7 +79,7 @@ def check_same_stack(first: Project, second: Project) -> None:
         raise ValueError(msg)
 
 
-def _merging(pair: Pair, folder: Path) -> Generator[Record, None, Merged]:
+def _merging(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged]:
     depth = pair.first.info.source.shape[0]
     shared = pair.shared_ids()
     with Project(folder) as project:

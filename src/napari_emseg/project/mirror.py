@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.edit.edits import IdChange, LabelArray
-from napari_emseg.edit.linked import Linked
 from napari_emseg.project.state import Renaming, ReviewState
+from napari_emseg.proofreading.edits import IdChange, LabelArray
+from napari_emseg.proofreading.linked import LinkedLabels
 
 
 class Nothing:
@@ -27,7 +27,7 @@ class Nothing:
         pass
 
 
-class Mirror(Linked):
+class Mirror(LinkedLabels):
     """Cells and corrections in files, and how far ids are written into each section."""
 
     def __init__(

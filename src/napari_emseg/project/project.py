@@ -17,13 +17,10 @@ from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.edit.area import Area
-from napari_emseg.edit.edits import Edit, Name
 from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.project.autosave import Listener, Step
-from napari_emseg.project.contents import Contents
+from napari_emseg.project.contents import ProjectReader
 from napari_emseg.project.folder import create_folder, named
-from napari_emseg.project.shelf import FOLDER, keep_weights
 from napari_emseg.project.source import (
     OpenedSource,
     open_source,
@@ -31,7 +28,10 @@ from napari_emseg.project.source import (
 )
 from napari_emseg.project.state import Corners, EditLine, ProjectInfo
 from napari_emseg.project.steps import making, marking, shelving, steps_of
-from napari_emseg.project.writer import SECONDS, Writer
+from napari_emseg.project.weights_folder import FOLDER, keep_weights
+from napari_emseg.project.writer import SECONDS, ProjectWriter
+from napari_emseg.proofreading.area import Area
+from napari_emseg.proofreading.edits import Edit, Name
 
 Status = Literal["to do", "reviewed", "excluded"]
 
@@ -42,7 +42,7 @@ class Cells(Protocol):
     def __getitem__(self, z: int, /) -> NDArray[np.uint32]: ...
 
 
-class Project(Contents):
+class Project(ProjectReader):
     """A project's folder, open.
 
     Whatever changes it returns at once: it is saved in a thread, together with what
@@ -80,7 +80,7 @@ class Project(Contents):
         path = Path(path)
         self.author = author
         why = "asked for" if read_only else ""
-        self._writer = Writer(path, author, why, on_record)
+        self._writer = ProjectWriter(path, author, why, on_record)
         super().__init__(path, self._writer.disk)
         self._renamed = 0
         self._telling = Lock()

@@ -19,7 +19,7 @@ SECTIONS = 3
 """So many sections are read to know a stack again: the first, the last, between."""
 
 
-class SourceMoved(FileNotFoundError):  # noqa: N818 - not a fault, a question
+class StackNotFoundError(FileNotFoundError):
     """The stack isn't where it was; whoever asks the user passes the new place on.
 
     Parameters
@@ -107,7 +107,7 @@ def find_source(reference: SourceReference, folder: Path) -> Path:
     for place in tried:
         if files_of(place):
             return place
-    raise SourceMoved(reference, tuple(dict.fromkeys(tried)))
+    raise StackNotFoundError(reference, tuple(dict.fromkeys(tried)))
 
 
 def open_source(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from napari_emseg.edit.edits import Edit
 from napari_emseg.models.weights import Weights
 from napari_emseg.project.autosave import Step
-from napari_emseg.project.disk import Disk, pieces_of
-from napari_emseg.project.shelf import keep_weights
 from napari_emseg.project.state import EditLine
+from napari_emseg.project.store import ProjectStore, pieces_of
+from napari_emseg.project.weights_folder import keep_weights
+from napari_emseg.proofreading.edits import Edit
 
 
 def steps_of(edit: Edit, line: EditLine, *, back: bool) -> Iterator[Step]:
@@ -30,7 +30,7 @@ def making(
 ) -> Step:
     """Return what makes edits, or takes them back, and writes a line about it."""
 
-    def make(disk: Disk) -> None:
+    def make(disk: ProjectStore) -> None:
         for edit in edits:
             disk.make(edit, back=back)
         if line is not None:
@@ -42,7 +42,7 @@ def making(
 def shelving(weights: Weights) -> Step:
     """Return what copies weights into the folder."""
 
-    def shelve(disk: Disk) -> None:
+    def shelve(disk: ProjectStore) -> None:
         if weights.path.is_file():  # else there is nothing to keep any more
             keep_weights(disk.folder, weights)
 
@@ -52,7 +52,7 @@ def shelving(weights: Weights) -> Step:
 def marking(marked: dict[int, Any]) -> Step:
     """Return what says which sections are reviewed and excluded."""
 
-    def mark(disk: Disk) -> None:
+    def mark(disk: ProjectStore) -> None:
         disk.mark(lambda review: review.model_copy(update={"sections": marked}))
 
     return mark

@@ -7,14 +7,14 @@ from pathlib import Path
 from napari_emseg.core.lock import Hold
 from napari_emseg.core.paths import path_inside
 from napari_emseg.project.autosave import Autosave, Listener, Step
-from napari_emseg.project.disk import Disk
 from napari_emseg.project.folder import WRITTEN
+from napari_emseg.project.store import ProjectStore
 
 SECONDS = 60.0
 """That closing waits for the last save."""
 
 
-class Writer:
+class ProjectWriter:
     """Writes to a project's folder if it may, else says why not.
 
     Parameters
@@ -39,7 +39,7 @@ class Writer:
         if not refusal and path.is_dir():
             self._take_hold(author)
         try:
-            self.disk = Disk(path, writing=self._hold is not None)
+            self.disk = ProjectStore(path, writing=self._hold is not None)
         except OSError:
             self._release()
             raise

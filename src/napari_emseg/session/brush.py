@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.edit.edits import LabelArray
-from napari_emseg.session.region import Area
+from napari_emseg.proofreading.edits import LabelArray
+from napari_emseg.session.run_scope import Area
 
 
 @dataclass(frozen=True, slots=True, eq=False)

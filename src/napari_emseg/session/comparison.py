@@ -19,8 +19,8 @@ from napari_emseg.core.labels import Meaning, is_drawn
 from napari_emseg.core.records import Note, Progress, Provenance, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics.report import Report, report_steps
-from napari_emseg.session.region import Area
 from napari_emseg.session.results import Results
+from napari_emseg.session.run_scope import Area
 
 NAMED = 5
 """So many sections are named in a note, the others are counted."""
@@ -117,7 +117,7 @@ def _check_type(side: Side) -> None:
         raise ValueError(msg)
 
 
-def comparing(
+def iter_compare(
     prediction: Side,
     truth: Side,
     sections: Sequence[int],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.session.region import Region
+from napari_emseg.session.run_scope import RunScope
 
 if TYPE_CHECKING:
     from napari_emseg.core.card import Card, Variant
@@ -41,7 +41,7 @@ def depths_of(
     weights: Weights,
     settings: PredictSettings,
     stack: Stack | None = None,
-    region: Region | None = None,
+    region: RunScope | None = None,
 ) -> list[Depth]:
     """Say what a run over a region would take at each depth; empty without depth."""
     card = weights.card
@@ -90,7 +90,7 @@ def _seconds(
     weights: Weights,
     settings: PredictSettings,
     stack: Stack | None,
-    region: Region | None,
+    region: RunScope | None,
 ) -> float | None:
     """Return what the run takes if this depth ran here before."""
     from napari_emseg.inference import estimate

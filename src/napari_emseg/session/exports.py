@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_emseg.cells import cells_provenance
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit.table import cells_table
-from napari_emseg.edit.table_file import write_table
-from napari_emseg.io import Ids, OutputFormat, Stored, saving
-from napari_emseg.session.source import Source
+from napari_emseg.io import Ids, OutputFormat, Stored, iter_save
+from napari_emseg.proofreading.table import cells_table
+from napari_emseg.proofreading.table_file import write_table
+from napari_emseg.segmentation import cells_provenance
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
-    from napari_emseg.cells.meshes import MeshFormat
+    from napari_emseg.segmentation.meshes import MeshFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,17 @@ class Meshes:
     largest: int = 100
 
 
-def saving_membranes(source: Source, target: Target) -> Generator[Record, None, Path]:
+def saving_membranes(
+    source: StackState, target: Target
+) -> Generator[Record, None, Path]:
     """Write the probabilities of membrane; 0 where nothing was predicted.
 
     Raises
     ------
     ValueError
-        If there are none, or as `saving`.
+        If there are none, or as `iter_save`.
     OSError
-        As `saving`. What exists is replaced: a dialog has asked.
+        As `iter_save`. What exists is replaced: a dialog has asked.
     """
     results = source.results
     if not results.predicted:
@@ -59,16 +61,16 @@ def saving_membranes(source: Source, target: Target) -> Generator[Record, None, 
 
 
 def saving_class(
-    source: Source, name: str, target: Target
+    source: StackState, name: str, target: Target
 ) -> Generator[Record, None, Path]:
     """Write the probabilities of a further class; 0 where nothing was predicted.
 
     Raises
     ------
     ValueError
-        If there are none, or as `saving`.
+        If there are none, or as `iter_save`.
     OSError
-        As `saving`. What exists is replaced: a dialog has asked.
+        As `iter_save`. What exists is replaced: a dialog has asked.
     """
     results = source.results
     if name not in results.classes:
@@ -81,7 +83,7 @@ def saving_class(
 def _saving_probabilities(
     values: Stack, made: Provenance, target: Target
 ) -> Generator[Record, None, Path]:
-    return saving(
+    return iter_save(
         target.path,
         values,
         provenance=made,
@@ -92,23 +94,23 @@ def _saving_probabilities(
 
 
 def saving_cells(
-    source: Source, settings: CellSettings, target: Target
+    source: StackState, settings: CellSettings, target: Target
 ) -> Generator[Record, None, Path]:
     """Write the cells as they are now, with all hand work.
 
     Raises
     ------
     ValueError
-        If there are none, ids don't fit, or as `saving`.
+        If there are none, ids don't fit, or as `iter_save`.
     OSError
-        As `saving`. What exists is replaced: a dialog has asked.
+        As `iter_save`. What exists is replaced: a dialog has asked.
     """
     cells = _cells(source)
     made = cells_provenance(settings, source.results.membrane_provenance)
     if target.with_image:
-        from napari_emseg.io.labelled import saving_labelled
+        from napari_emseg.io.labelled import iter_save_labelled
 
-        return saving_labelled(
+        return iter_save_labelled(
             target.path,
             source.stack,
             cells,
@@ -116,7 +118,7 @@ def saving_cells(
             overwrite=True,
             format=target.format,
         )
-    return saving(
+    return iter_save(
         target.path,
         cells,
         provenance=made,
@@ -126,7 +128,7 @@ def saving_cells(
     )
 
 
-def saving_table(source: Source, path: Path) -> Generator[Record, None, Path]:
+def saving_table(source: StackState, path: Path) -> Generator[Record, None, Path]:
     """Measure all cells and write them as a CSV table.
 
     Raises
@@ -138,7 +140,7 @@ def saving_table(source: Source, path: Path) -> Generator[Record, None, Path]:
 
 
 def saving_surfaces(
-    source: Source, meshes: Meshes, folder: Path
+    source: StackState, meshes: Meshes, folder: Path
 ) -> Generator[Record, None, Path]:
     """Write the surfaces of the largest cells, as they are now.
 
@@ -151,7 +153,7 @@ def saving_surfaces(
         As `saving_meshes`.
     """
     # takes its time, which opening the window needn't wait for
-    from napari_emseg.cells.meshes import saving_meshes
+    from napari_emseg.segmentation.meshes import saving_meshes
 
     cells = _cells(source)
     if not source.results.linked and source.stack.shape[0] > 1:
@@ -164,7 +166,7 @@ def saving_surfaces(
 
 
 def _measuring(
-    source: Source, cells: Stack, path: Path
+    source: StackState, cells: Stack, path: Path
 ) -> Generator[Record, None, Path]:
     results = source.results
     rows = yield from cells_table(
@@ -179,7 +181,7 @@ def _measuring(
     )
 
 
-def _cells(source: Source) -> Stack:
+def _cells(source: StackState) -> Stack:
     """Return the cells, with what waits to be renamed written into them."""
     results = source.results
     if not results.segmented and not results.begun:
@@ -189,7 +191,7 @@ def _cells(source: Source) -> Stack:
     return _beside(source, results.cells, "cells")
 
 
-def _beside(source: Source, values: object, what: str) -> Stack:
+def _beside(source: StackState, values: object, what: str) -> Stack:
     stack = source.stack
     return Stack(
         values,  # type: ignore[arg-type]

@@ -20,12 +20,17 @@ from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.paths import file_stem, path_inside
 from napari_emseg.core.records import Record
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
-from napari_emseg.session.ledger import Ledger
-from napari_emseg.session.lessons import Learnt, Lesson, Settings, learning
-from napari_emseg.session.material import Material
-from napari_emseg.session.prospect import NOTHING
 from napari_emseg.session.resuming import going_on
+from napari_emseg.session.round_history import RoundHistory
+from napari_emseg.session.round_preview import NOTHING
 from napari_emseg.session.rounds import CANDIDATES, Round
+from napari_emseg.session.training_inputs import TrainingInputs
+from napari_emseg.session.training_request import (
+    Learnt,
+    Settings,
+    TrainingRequest,
+    learning,
+)
 
 if TYPE_CHECKING:
     from napari_emseg.session.session import Session
@@ -56,10 +61,10 @@ class Learning:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.material = Material(session)
+        self.material = TrainingInputs(session)
         self.settings = FinetuneSettings()
         self.new_settings = NewWeightsSettings()
-        self.ledger = Ledger()
+        self.ledger = RoundHistory()
         self._chosen: Path | None = None
         self._project: Path | None = None
         self.material.changed.connect(self._on_changed)
@@ -133,7 +138,9 @@ class Learning:
             learnt_from=", ".join(dict.fromkeys(t.stack.name for t in teachers)),
             beginning=began_with,
         )
-        lesson = Lesson(parent, teachers, output, invert, self.material.classes)
+        lesson = TrainingRequest(
+            parent, teachers, output, invert, self.material.classes
+        )
         self.ledger.add(round_)
         return self._begin(round_, lesson, learning(lesson, settings))
 
@@ -170,7 +177,7 @@ class Learning:
                 f"{round_.parent}, which {round_.name} began with, is gone: start anew"
             )
             raise ValueError(msg)
-        lesson = Lesson(
+        lesson = TrainingRequest(
             round_.beginning or self._session.weights,
             self.material.teachers(),
             round_.output,
@@ -182,7 +189,10 @@ class Learning:
         return self._begin(round_, lesson, going_on(lesson, settings, stacks))
 
     def _begin(
-        self, round_: Round, lesson: Lesson, work: Generator[Record, None, Learnt]
+        self,
+        round_: Round,
+        lesson: TrainingRequest,
+        work: Generator[Record, None, Learnt],
     ) -> Attempt:
         stopping = Event()
         lesson.stop = stopping.is_set

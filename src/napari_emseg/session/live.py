@@ -21,13 +21,13 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.core.viewing import LiveSettings
 from napari_emseg.session.depths import depths_of
-from napari_emseg.session.region import Area, Region
+from napari_emseg.session.run_scope import Area, RunScope
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.session import Session
-    from napari_emseg.session.source import Source
+    from napari_emseg.session.stack_state import StackState
 
 SIDE = 512
 """Of the view whose time is told, px."""
@@ -40,7 +40,7 @@ Paces = dict[int | None, float]
 class View:
     """Rows and columns of a section that are on screen, and what predicts them."""
 
-    source: Source
+    source: StackState
     weights: Weights
     settings: PredictSettings
     z: int
@@ -196,7 +196,7 @@ def passes_of(view: View, settings: LiveSettings) -> tuple[PredictSettings, ...]
     if len(depths) < 2:
         return (view.settings,)
     chosen = view.settings.depth or max(depths)
-    region = Region((view.z,), view.area)
+    region = RunScope((view.z,), view.area)
     found = depths_of(view.weights, view.settings, view.source.stack, region)
     times = {depth.depth: depth.seconds for depth in found}
     whole = times.get(chosen)
@@ -243,7 +243,7 @@ def paces_of(
     nothing = np.broadcast_to(np.uint8(0), (1, 3 * SIDE, 3 * SIDE))
     stack = Stack(nothing, voxel_size_nm=voxel_size_nm)
     middle = slice(SIDE, 2 * SIDE)
-    region = Region((0,), (middle, middle))
+    region = RunScope((0,), (middle, middle))
     settings = settings.model_copy(update={"tta": False, "tile": None, "batch": None})
     deepest = settings.depth or max(weights.card.depths, default=0)
     found = depths_of(weights, settings, stack, region)
@@ -267,7 +267,7 @@ def is_quick(paces: Paces, settings: LiveSettings) -> bool | None:
     return first <= settings.first_s and all(s <= settings.refined_s for s in refined)
 
 
-def paces_in_words(paces: Paces) -> str:
+def format_paces(paces: Paces) -> str:
     """Say how long the preview takes: `512² px take 0.06 s at depth 1, …`."""
     named: Sequence[int | None] = sorted(paces, key=_level)[:2]
     times = [

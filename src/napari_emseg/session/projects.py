@@ -1,7 +1,7 @@
 """Make a project of the stack at work, and open one: everything is as it was left.
 
-`saving` and `opening` are the long part, for a thread; `save_project` and
-`open_project` do all of it.
+`iter_save_project` and `iter_open_project` are the long part, for a thread;
+`save_project` and `open_project` do all of it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 
 from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
-from napari_emseg.edit.edits import Name
-from napari_emseg.edit.rerun import burnt_in
 from napari_emseg.project import OpenedSource, Project
-from napari_emseg.session.choices import restore
-from napari_emseg.session.keeping import Keeping
-from napari_emseg.session.past import corrections_in
-from napari_emseg.session.region import Area
+from napari_emseg.proofreading.edits import Name
+from napari_emseg.proofreading.rerun import burnt_in
+from napari_emseg.session.edit_log import corrections_in
+from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.session.results import Results
-from napari_emseg.session.saves import Saves
+from napari_emseg.session.run_scope import Area
+from napari_emseg.session.save_status import SaveStatus
+from napari_emseg.session.saved_settings import restore
 from napari_emseg.session.session import Session
-from napari_emseg.session.source import Source
+from napari_emseg.session.stack_state import StackState
 
 KEPT: tuple[Name, ...] = ("cells", "corrections")
 """What a project has of the linked pictures."""
@@ -35,15 +35,17 @@ HELD = "the project is being made; try again in a moment"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class LoadedProject:
     """A project that was read; `adopt` puts it to work."""
 
     stack: Stack
     results: Results
-    keeping: Keeping
+    keeping: ProjectSync
 
 
-def save_project(session: Session, path: Path | str, *, author: str = "") -> Keeping:
+def save_project(
+    session: Session, path: Path | str, *, author: str = ""
+) -> ProjectSync:
     """Make a project of the stack at work, and save all that is done to it from now on.
 
     Parameters
@@ -62,7 +64,7 @@ def save_project(session: Session, path: Path | str, *, author: str = "") -> Kee
     if source is None:
         msg = "no stack is chosen, so there is nothing to make a project of"
         raise ValueError(msg)
-    keeping = drain(saving(source, path, author=author))
+    keeping = drain(iter_save_project(source, path, author=author))
     follow(session, source.key, keeping)
     return keeping
 
@@ -75,7 +77,7 @@ def open_project(
     read_only: bool = False,
     source: Path | str | None = None,
     stack: Stack | None = None,
-) -> Source:
+) -> StackState:
     """Open a project and put its stack to work, as it was left.
 
     Parameters
@@ -94,13 +96,15 @@ def open_project(
     OSError
         If the project or the stack can't be read.
     """
-    work = opening(path, author=author, read_only=read_only, source=source, stack=stack)
+    work = iter_open_project(
+        path, author=author, read_only=read_only, source=source, stack=stack
+    )
     return adopt(session, uuid4().hex, drain(work))
 
 
-def saving(
-    source: Source, path: Path | str, *, author: str = ""
-) -> Generator[Record, None, Keeping]:
+def iter_save_project(
+    source: StackState, path: Path | str, *, author: str = ""
+) -> Generator[Record, None, ProjectSync]:
     """Make a project of a source, section by section; nobody may edit meanwhile.
 
     Raises
@@ -110,7 +114,7 @@ def saving(
     OSError
         If there is something of that name, or it can't be written.
     """
-    hand, saves = source.results.hand, Saves()
+    hand, saves = source.results.hand, SaveStatus()
     depth, height, width = source.stack.shape
     whole = slice(0, height), slice(0, width)
     with hand.held(HELD), ExitStack() as undo:
@@ -126,22 +130,22 @@ def saving(
             yield SectionDone(z, z + 1, depth)
         project.lock_cells(hand.linked.locked)
         project.review_regions(hand.linked.regions)
-        keeping = Keeping(project, source.results, saves)
+        keeping = ProjectSync(project, source.results, saves)
         keeping.tell_runs()
         undo.pop_all()
     return keeping
 
 
-def opening(
+def iter_open_project(
     path: Path | str,
     *,
     author: str = "",
     read_only: bool = False,
     source: Path | str | None = None,
     stack: Stack | None = None,
-) -> Generator[Record, None, Opened]:
+) -> Generator[Record, None, LoadedProject]:
     """Read a project, section by section; the same errors as `open_project`."""
-    saves = Saves()
+    saves = SaveStatus()
     with ExitStack() as undo:
         project = Project(path, author=author, read_only=read_only, on_record=saves)
         undo.callback(project.close)
@@ -149,16 +153,16 @@ def opening(
         results = Results(found.stack.shape)
         yield from _reading(project, results)
         notes = (found.words,) if found.words else ()
-        keeping = Keeping(project, results, saves, notes)
+        keeping = ProjectSync(project, results, saves, notes)
         undo.pop_all()
-    return Opened(found.stack, results, keeping)
+    return LoadedProject(found.stack, results, keeping)
 
 
-def adopt(session: Session, key: str, opened: Opened) -> Source:
+def adopt(session: Session, key: str, opened: LoadedProject) -> StackState:
     """Put a project that was read to work, under the key of its stack."""
     keeping = opened.keeping
     review = keeping.project.review
-    source = Source(
+    source = StackState(
         key,
         opened.stack,
         opened.results,
@@ -172,7 +176,7 @@ def adopt(session: Session, key: str, opened: Opened) -> Source:
     return source
 
 
-def follow(session: Session, key: str, keeping: Keeping) -> None:
+def follow(session: Session, key: str, keeping: ProjectSync) -> None:
     """Let a project that was made keep what is done to a stack of a session.
 
     A project that kept it before is closed.

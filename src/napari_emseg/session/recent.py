@@ -10,7 +10,7 @@ from platformdirs import user_state_path
 
 from napari_emseg.core.atomic import write_whole
 
-KEPT = 8
+RECENT_KEPT = 8
 """So many are remembered."""
 
 
@@ -34,7 +34,7 @@ def remember_project(path: Path) -> None:
     """Put a project first; where that can't be written, nothing is remembered."""
     path = path.absolute()
     others = [known for known in recent_projects() if known != path]
-    text = json.dumps([str(known) for known in (path, *others)][:KEPT], indent=1)
+    text = json.dumps([str(known) for known in (path, *others)][:RECENT_KEPT], indent=1)
     file = memory()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

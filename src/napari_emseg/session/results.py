@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.session.region import Area
+from napari_emseg.session.run_scope import Area
 
 if TYPE_CHECKING:
-    from napari_emseg.session.handwork import HandWork
+    from napari_emseg.session.annotation_editor import AnnotationEditor
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
@@ -71,7 +71,7 @@ class Results:
         """Of further classes, by name: the latest run that gave them."""
         self._classes: dict[str, NDArray[np.float32]] = {}
         self._areas: dict[int, list[Area]] = {}
-        self._hand: HandWork | None = None
+        self._hand: AnnotationEditor | None = None
         self._lock = Lock()
         self._segmented: dict[int, list[Area]] = {}
         self._linked: frozenset[int] = frozenset()
@@ -108,13 +108,13 @@ class Results:
         return self._classes[name]
 
     @property
-    def hand(self) -> HandWork:
+    def hand(self) -> AnnotationEditor:
         """What a person did to them."""
-        from napari_emseg.session.handwork import HandWork
+        from napari_emseg.session.annotation_editor import AnnotationEditor
 
         with self._lock:  # a run and a panel may ask for it at once
             if self._hand is None:
-                self._hand = HandWork(self, self.corrections)
+                self._hand = AnnotationEditor(self, self.corrections)
             return self._hand
 
     @property

@@ -26,7 +26,7 @@ from napari_emseg.models.weights import (
 )
 
 if TYPE_CHECKING:
-    from napari_emseg.train.acceptance import Comparison
+    from napari_emseg.training.model_comparison import Comparison
 
 State = Literal["learning", "stopped", "candidate", "accepted", "rejected", "failed"]
 

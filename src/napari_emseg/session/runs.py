@@ -13,22 +13,22 @@ from napari_emseg.core.records import Progress, Record, SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
-from napari_emseg.edit.edits import INSIDE, MEMBRANE
 from napari_emseg.io.fingerprint import check_sources_after
-from napari_emseg.session.known import Predicted
-from napari_emseg.session.region import Area, Region
+from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
+from napari_emseg.session.probability_views import PredictedProbabilities
 from napari_emseg.session.results import Results
+from napari_emseg.session.run_scope import Area, RunScope
 
 if TYPE_CHECKING:
-    from napari_emseg.cells import CellsResult
     from napari_emseg.inference import PredictionResult, Predictor
-    from napari_emseg.session.source import Source
+    from napari_emseg.segmentation import CellsResult
+    from napari_emseg.session.stack_state import StackState
 
 
-def predicting(
+def iter_predict(
     predictor: Predictor,
-    source: Source,
-    region: Region,
+    source: StackState,
+    region: RunScope,
     *,
     settings: PredictSettings,
     threshold: float,
@@ -52,7 +52,7 @@ def predicting(
 def _predicting(
     work: Generator[Record, None, PredictionResult],
     predictor: Predictor,
-    source: Source,
+    source: StackState,
     settings: PredictSettings,
     threshold: float,
 ) -> Generator[Record, None, PredictionResult]:
@@ -81,15 +81,15 @@ def _predicting(
             yield record
 
 
-def segmenting(
-    source: Source, region: Region, settings: CellSettings
+def iter_segment(
+    source: StackState, region: RunScope, settings: CellSettings
 ) -> Generator[Record, None, CellsResult]:
     """Return a run of the watershed over probabilities that are there.
 
     Corrections are burnt into them. Cells that were there before keep their ids; those
     of others go on, so that cells of different runs never share one.
     """
-    from napari_emseg.cells import segment_stack
+    from napari_emseg.segmentation import segment_stack
 
     results = source.results
     roi = region.roi or (slice(0, results.shape[1]), slice(0, results.shape[2]))
@@ -106,11 +106,11 @@ def segmenting(
 
 
 def probabilities_of(
-    source: Source, z: int
+    source: StackState, z: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return probabilities of section `z` with corrections, and where no picture is."""
-    from napari_emseg.cells.section import nothing_predicted
     from napari_emseg.core.intensity import padding
+    from napari_emseg.segmentation.section import nothing_predicted
 
     _, height, width = source.results.shape
     membrane, em = _given(source, (slice(0, height), slice(0, width)))
@@ -120,13 +120,13 @@ def probabilities_of(
     return values, padding(em.section(z))
 
 
-def _given(source: Source, roi: Area) -> tuple[Stack, Stack | None]:
+def _given(source: StackState, roi: Area) -> tuple[Stack, Stack | None]:
     """Return probabilities with corrections, and their EM if they were predicted."""
     results = source.results
     given: LazyArray = source.stack.data
     em = None
     if not source.is_probabilities:
-        given = Predicted(results)
+        given = PredictedProbabilities(results)
         em = Stack(_Cropped(source.stack.data, roi), name=source.name)
     given = _Corrected(given, results.corrections)
     return Stack(_Cropped(given, roi), name=f"probabilities of {source.name}"), em
@@ -135,7 +135,7 @@ def _given(source: Source, roi: Area) -> tuple[Stack, Stack | None]:
 def _keeping_hand_work(
     work: Generator[Record, None, CellsResult],
     results: Results,
-    region: Region,
+    region: RunScope,
     *,
     linked: bool,
 ) -> Generator[Record, None, CellsResult]:
@@ -147,7 +147,7 @@ def _keeping_hand_work(
         results.hand.finish_run()
 
 
-def cutting(results: Results, threshold: float) -> Generator[Record, None, None]:
+def iter_recut(results: Results, threshold: float) -> Generator[Record, None, None]:
     """Make the membranes of all predicted sections anew by another threshold."""
     predicted = results.predicted
     for done, z in enumerate(predicted, start=1):
@@ -199,7 +199,7 @@ class _CellSink(ArraySink):
     def __init__(
         self,
         results: Results,
-        region: Region,
+        region: RunScope,
         roi: Area,
         membrane: Stack,
         threshold: float,

@@ -14,17 +14,17 @@ from psygnal import SignalGroupDescriptor
 
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.session.known import Given
+from napari_emseg.session.probability_views import OpenedProbabilities
 from napari_emseg.session.results import Results
-from napari_emseg.session.source import Source
-from napari_emseg.session.stages import Stages
+from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
     from napari_emseg.models.weights import Weights
-    from napari_emseg.session.handwork import HandWork
-    from napari_emseg.session.keeping import Keeping
+    from napari_emseg.session.annotation_editor import AnnotationEditor
     from napari_emseg.session.learning import Learning
+    from napari_emseg.session.project_sync import ProjectSync
 
 
 @dataclass(eq=False)
@@ -33,7 +33,7 @@ class Session:
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
 
-    source: Source | None = None
+    source: StackState | None = None
     refusal: str = ""
     """Why no stack is at work, if one was asked for."""
     weights: Weights | None = None
@@ -44,12 +44,12 @@ class Session:
     """Runs go over reviewed sections, too; what was done by hand stays all the same."""
 
     def __post_init__(self) -> None:
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, StackState] = {}
         self._learning: Learning | None = None
-        self.stages = Stages(self)
+        self.stages = RunFactory(self)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[StackState, ...]:
         """All stacks that were put to work and not forgotten."""
         return tuple(self._sources.values())
 
@@ -62,12 +62,12 @@ class Session:
             self._learning = Learning(self)
         return self._learning
 
-    def select(self, key: str, stack: Stack) -> Source:
+    def select(self, key: str, stack: Stack) -> StackState:
         """Put a stack to work; what was said of it and made from it comes back."""
         known = self._sources.get(key)
         if known is None or known.stack.shape != stack.shape:
             self._stop_keeping(known)
-            known = Source(key, stack, Results(stack.shape))
+            known = StackState(key, stack, Results(stack.shape))
         source = replace(known, stack=stack)
         self._put(source)
         return source
@@ -90,12 +90,12 @@ class Session:
             self.deselect()
         self._stop_keeping(known)
 
-    def take(self, source: Source) -> None:
+    def take(self, source: StackState) -> None:
         """Put a source to work with all that is known of it, as from a project."""
         source.results.hand.reviewed = source.reviewed
         self._put(source)
 
-    def keep(self, key: str, keeping: Keeping | None) -> Keeping | None:
+    def keep(self, key: str, keeping: ProjectSync | None) -> ProjectSync | None:
         """Let a project keep what is done to a stack; return the one before."""
         known = self._sources.get(key)
         if known is None:
@@ -103,7 +103,7 @@ class Session:
         self._renew(replace(known, keeping=keeping))
         return known.keeping
 
-    def _stop_keeping(self, source: Source | None) -> None:
+    def _stop_keeping(self, source: StackState | None) -> None:
         if source is not None and source.keeping is not None:
             source.keeping.close()
 
@@ -133,7 +133,7 @@ class Session:
         source.results.hand.reviewed = source.reviewed
         self._put(source)
 
-    def correcting(self) -> HandWork:
+    def correcting(self) -> AnnotationEditor:
         """Return the hand work on the stack at work.
 
         Raises
@@ -143,7 +143,9 @@ class Session:
         """
         source = self.at_work
         hand = source.results.hand
-        hand.given = Given(source.stack.data) if source.is_probabilities else None
+        hand.given = (
+            OpenedProbabilities(source.stack.data) if source.is_probabilities else None
+        )
         return hand
 
     def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:
@@ -190,7 +192,7 @@ class Session:
         return self.weights.card.threshold if fixed is None else fixed
 
     @property
-    def at_work(self) -> Source:
+    def at_work(self) -> StackState:
         """The stack at work.
 
         Raises
@@ -203,18 +205,18 @@ class Session:
             raise ValueError(msg)
         return self.source
 
-    def _writable(self) -> Source:
+    def _writable(self) -> StackState:
         source = self.at_work
         if source.keeping is not None and source.keeping.read_only:
             raise ValueError(source.results.hand.refusal)
         return source
 
-    def _put(self, source: Source) -> None:
+    def _put(self, source: StackState) -> None:
         self._sources[source.key] = source
         self.refusal = ""
         self.source = source
 
-    def _renew(self, source: Source) -> None:
+    def _renew(self, source: StackState) -> None:
         """Know something else of a source, whether it is at work or not."""
         self._sources[source.key] = source
         if self.source is not None and self.source.key == source.key:

@@ -10,17 +10,17 @@ from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QWidget
 
 from napari_emseg._napari import stack_of
-from napari_emseg.batch.board import is_unfinished
+from napari_emseg.batch.queue import is_unfinished
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.reading import SUFFIXES
-from napari_emseg.session.keeping import Keeping
+from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.widgets.batch_controller import batch_controller_for
 from napari_emseg.widgets.batch_foot import BatchFoot
 from napari_emseg.widgets.batch_form import BatchForm
 from napari_emseg.widgets.batch_results import show_results
-from napari_emseg.widgets.batch_table import BatchTable, row_in_words
-from napari_emseg.widgets.batching import batching_of
-from napari_emseg.widgets.desk import desk_of
-from napari_emseg.widgets.sections import Scrolled, panel_layout
+from napari_emseg.widgets.batch_table import BatchTable, format_row
+from napari_emseg.widgets.collapsible import ScrollPanel, panel_layout
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.theme import (
     SPACING,
     button,
@@ -39,8 +39,8 @@ class BatchPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._batching = batching_of(napari_viewer)
+        self._controller = controller_for(napari_viewer)
+        self._batching = batch_controller_for(napari_viewer)
         self._board = self._batching.board
         self.files = button("Files…", tooltip="TIFF, MRC, HDF5, OME-Zarr and others.")
         self.folder = button(
@@ -53,9 +53,9 @@ class BatchPanel(QWidget):
         self.typed.setPlaceholderText("or type a path, glob or URL, and press Enter")
         self.remove = button("Remove", tooltip="Take the chosen rows away.")
         self.retry = button("Retry failed", tooltip="Do only what failed once more.")
-        self.table = BatchTable(self._desk.viewer)
+        self.table = BatchTable(self._controller.viewer)
         self.about = text_label()
-        self.form = BatchForm(self._desk.session, self._batching)
+        self.form = BatchForm(self._controller.session, self._batching)
         self.foot = BatchFoot(self._batching)
         self._lay_out()
         self._connect()
@@ -126,8 +126,8 @@ class BatchPanel(QWidget):
         self._batching.refuse(why)
 
     def _add_layers(self) -> None:
-        selected = self._desk.viewer.layers.selection
-        layers = [x for x in self._desk.viewer.layers if x in selected]
+        selected = self._controller.viewer.layers.selection
+        layers = [x for x in self._controller.viewer.layers if x in selected]
         if not layers:
             msg = "no layer is selected; select some in the list of layers"
             raise ValueError(msg)
@@ -147,9 +147,9 @@ class BatchPanel(QWidget):
             self._board.add_project(keeping.path, key)
 
     @property
-    def _keepings(self) -> dict[str, Keeping]:
+    def _keepings(self) -> dict[str, ProjectSync]:
         """Of the open projects, by their layers."""
-        sources = self._desk.session.sources
+        sources = self._controller.session.sources
         return {s.key: s.keeping for s in sources if s.keeping is not None}
 
     def _propose(self) -> None:
@@ -190,7 +190,9 @@ class BatchPanel(QWidget):
         self.table.clearSelection()
 
     def _on_asked(self, nth: int) -> None:
-        self._try(lambda: show_results(self._desk.viewer, self._board.entries[nth]))
+        self._try(
+            lambda: show_results(self._controller.viewer, self._board.entries[nth])
+        )
 
     def _on_rows(self, nths: list[int]) -> None:
         for nth in nths:
@@ -205,7 +207,7 @@ class BatchPanel(QWidget):
     def _on_selected(self) -> None:
         chosen = self.table.chosen
         row = self._board.entries[chosen[0]].row if len(chosen) == 1 else None
-        self.about.setText(NO_ROW if row is None else row_in_words(row))
+        self.about.setText(NO_ROW if row is None else format_row(row))
         self.remove.setEnabled(bool(chosen))
 
     def _on_state(self) -> None:
@@ -230,10 +232,10 @@ def image_of(layer: Layer) -> Stack:
     return stack_of(layer)
 
 
-class BatchDock(Scrolled):
+class BatchDock(ScrollPanel):
     """The dock Batch."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.panel = BatchPanel(napari_viewer)
         super().__init__(self.panel)
-        follow_theme(self, desk_of(napari_viewer).viewer)
+        follow_theme(self, controller_for(napari_viewer).viewer)

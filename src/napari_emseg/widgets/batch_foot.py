@@ -7,9 +7,9 @@ from html import escape
 from qtpy.QtCore import QUrl, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
-from napari_emseg.widgets.batching import Batching
+from napari_emseg.widgets.batch_controller import BatchController
+from napari_emseg.widgets.formatting import format_time_left
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.words import time_left
 
 DRY = "Say what it will take: sections, time, disk, memory. Nothing is written."
 
@@ -20,7 +20,7 @@ class BatchFoot(QWidget):
     start = Signal()
     dry_run = Signal()
 
-    def __init__(self, batching: Batching) -> None:
+    def __init__(self, batching: BatchController) -> None:
         super().__init__()
         self._batching = batching
         self._words = "Start"
@@ -74,7 +74,7 @@ class BatchFoot(QWidget):
         advance = self._batching.advance
         self.bar.setRange(0, 1 if advance is None else advance.total)
         self.bar.setValue(0 if advance is None else advance.done)
-        left = "starting" if advance is None else time_left(advance.seconds_left)
+        left = "starting" if advance is None else format_time_left(advance.seconds_left)
         self.left.setText("stops soon" if stopping else left)
 
     def _show_words(self) -> None:

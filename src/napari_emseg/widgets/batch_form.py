@@ -16,13 +16,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.batch import BatchSettings, Job
+from napari_emseg.batch import BatchConfig, BatchSettings
 from napari_emseg.batch.settings import STEPS
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
-from napari_emseg.widgets.batching import Batching
+from napari_emseg.widgets.batch_controller import BatchController
+from napari_emseg.widgets.check_box_row import CheckBoxRow
+from napari_emseg.widgets.collapsible import CollapsiblePanel
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.sections import Fold
+from napari_emseg.widgets.formatting import format_variant
 from napari_emseg.widgets.theme import (
     SPACING,
     button,
@@ -31,9 +33,7 @@ from napari_emseg.widgets.theme import (
     row_label,
     text_label,
 )
-from napari_emseg.widgets.ticks import Ticks
 from napari_emseg.widgets.weights_box import WeightsBox
-from napari_emseg.widgets.words import way_in_words
 
 MAIN = ("output", "probabilities", "table")
 ADVANCED = ("retries", "block", "whole")
@@ -46,13 +46,13 @@ class BatchForm(QWidget):
 
     edited = Signal()
 
-    def __init__(self, session: Session, batching: Batching) -> None:
+    def __init__(self, session: Session, batching: BatchController) -> None:
         super().__init__()
         self._session = session
         self._batching = batching
         settings = batching.settings
         self.weights = WeightsBox(session)
-        self.steps = Ticks({step: step for step in STEPS})
+        self.steps = CheckBoxRow({step: step for step in STEPS})
         self.steps.tick(settings.steps)
         self.folder = QLineEdit(batching.out)
         self.folder.setPlaceholderText("a folder")
@@ -63,7 +63,7 @@ class BatchForm(QWidget):
         self.advanced = SettingsForm(settings, fields=ADVANCED)
         self.place = SettingsForm(batching.place)
         kinds = [kind for kind in OUTPUT_KINDS if not kind.missing]
-        self.export = Ticks({kind.name: kind.title for kind in kinds}, below=True)
+        self.export = CheckBoxRow({kind.name: kind.title for kind in kinds}, below=True)
         for kind in kinds:
             self.export.boxes[kind.name].setToolTip(kind.opens_in)
         self.export.tick(settings.export)
@@ -97,7 +97,7 @@ class BatchForm(QWidget):
         layout.addWidget(self.main)
         layout.addWidget(self.replace)
         layout.addWidget(self.panels)
-        layout.addWidget(Fold("Advanced", more, role="link"))
+        layout.addWidget(CollapsiblePanel("Advanced", more, role="link"))
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._on_browse)
@@ -149,7 +149,7 @@ class BatchForm(QWidget):
             msg = e.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(msg) from e
 
-    def job(self) -> Job:
+    def job(self) -> BatchConfig:
         """Return what is asked for, but for the inputs.
 
         Raises
@@ -161,7 +161,7 @@ class BatchForm(QWidget):
         if out is None:
             msg = "no folder for the results: choose one under “Results in”"
             raise ValueError(msg)
-        return Job(
+        return BatchConfig(
             (),
             out,
             self._session.weights if "membranes" in settings.steps else None,
@@ -189,7 +189,7 @@ class BatchForm(QWidget):
         weights, cells = session.weights, session.cell_settings
         name = "no weights" if weights is None else weights.card.name
         depths = () if weights is None else weights.card.depths
-        way = way_in_words(name, session.predict_settings.model_dump(), depths)
+        way = format_variant(name, session.predict_settings.model_dump(), depths)
         self.panels.setText(
             f"As set in 2 Membranes and 3 Cells: {way}; threshold "
             f"{cells.threshold:g}, {cells.method}, cells of {cells.minimum_size} px up."

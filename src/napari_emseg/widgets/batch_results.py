@@ -8,8 +8,8 @@ from napari import Viewer
 from napari.layers import Image, Layer
 
 from napari_emseg._napari import layer_of, placement_of, stack_of
-from napari_emseg.batch.board import Entry
-from napari_emseg.batch.hand import open_input
+from napari_emseg.batch.project_overlay import open_input
+from napari_emseg.batch.queue import Entry
 from napari_emseg.io import open_stack
 
 

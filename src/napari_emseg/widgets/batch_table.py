@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.batch import Row
-from napari_emseg.widgets.words import sections_in_words, time_left
+from napari_emseg.widgets.formatting import format_sections, format_time_left
 
 COLUMNS = ("input", "state", "progress", "left")
 STATE, PROGRESS, LEFT = 1, 2, 3
@@ -71,7 +71,7 @@ class BatchTable(QTableWidget):
         begun = row.share > 0 or row.state == "running"
         percent = f"{row.share:.0%}" if begun else ""
         step = f"{row.step} " if row.step else ""
-        left = time_left(row.seconds_left) if row.state == "running" else ""
+        left = format_time_left(row.seconds_left) if row.state == "running" else ""
         told = (row.name, row.state, step + percent, left.removesuffix(" left"))
         for column, words in enumerate(told):
             item = self.item(nth, column)
@@ -79,7 +79,7 @@ class BatchTable(QTableWidget):
                 item = QTableWidgetItem()
                 self.setItem(nth, column, item)
             item.setText(words)
-            item.setToolTip(row_in_words(row))
+            item.setToolTip(format_row(row))
         self.item(nth, PROGRESS).setData(SHARE, row.share)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's
@@ -97,13 +97,13 @@ class BatchTable(QTableWidget):
             self.dropped.emit(paths)
 
 
-def row_in_words(row: Row) -> str:
+def format_row(row: Row) -> str:
     """Return all that is known of an input, a line for each fact."""
     lines = [row.path or "a layer that is in no file"]
     if row.sections is not None and row.shape is not None:
         y, x = row.shape
         cells = "" if row.cells is None else f", {row.cells:,} cells"
-        lines.append(f"{sections_in_words(row.sections)} of {y} × {x} px{cells}")
+        lines.append(f"{format_sections(row.sections)} of {y} × {x} px{cells}")
     lines += row.warnings
     lines += [path.name for path in row.outputs]
     return "\n".join(lines)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_emseg.core.records import Record
-from napari_emseg.session.differing import Seen, differing
 from napari_emseg.session.learning import Learning
+from napari_emseg.session.model_difference import PredictionDiff, iter_predict_both
 from napari_emseg.session.rounds import Round
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.camera import area_in_view, section_on_screen
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.differences import Differences
 from napari_emseg.widgets.job_row import JobRow
 from napari_emseg.widgets.keys import Act, Keys, key_of
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.view import area_in_view, section_on_screen
-from napari_emseg.widgets.warm_up import torch_at_leisure
 
 if TYPE_CHECKING:
-    from napari_emseg.train.acceptance import Comparison
+    from napari_emseg.training.model_comparison import Comparison
 
 ACCEPT = "Use the candidate from now on: in 2 Membranes, and on the command line."
 REJECT = "Go on with the current weights; the candidate's file stays."
@@ -31,10 +31,10 @@ FLIP = "Flip between membranes of current and candidate weights."
 class CandidateBox(QWidget):
     """Shows the latest candidate that nobody has decided on."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._learning: Learning = desk.session.learning
+        self._controller = controller
+        self._learning: Learning = controller.session.learning
         self.headline = text_label(role="headline")
         self.words = text_label(role="plain")
         self.accept = button("Accept", "primary", ACCEPT)
@@ -42,8 +42,8 @@ class CandidateBox(QWidget):
         self.differ = JobRow("Show where they differ", self._prepare, role="plain")
         self.flip = button("Flip", "tool", FLIP)
         self.said = text_label()
-        self.layers = desk.shared(Differences)
-        self._keys = desk.shared(Keys)
+        self.layers = controller.shared(Differences)
+        self._keys = controller.shared(Keys)
         self._acts: dict[str, Act] = {"flip": self._on_flip}
         self._asked: tuple[Any, tuple[str, str]] | None = None
         self._lay_out()
@@ -107,14 +107,14 @@ class CandidateBox(QWidget):
         self._box.setVisible(candidate is not None)
         if candidate is None:
             return
-        headline, words = comparison_in_words(candidate)
+        headline, words = format_comparison(candidate)
         self.headline.setText(headline)
         self.words.setText(words)
         self.flip.setEnabled(candidate.beginning is not None)
         self.differ.set_ready(self._current(candidate) is not None, DIFFER)
 
     def _current(self, candidate: Round) -> Any:
-        return candidate.beginning or self._desk.session.weights
+        return candidate.beginning or self._controller.session.weights
 
     def _on_accept(self) -> None:
         candidate = self.round
@@ -138,32 +138,32 @@ class CandidateBox(QWidget):
             self.layers.remove()
             self.say(f"{candidate.name} was rejected; its file is {candidate.output}")
 
-    def _prepare(self) -> tuple[str, Generator[Record, None, Seen]]:
-        candidate, source = self.round, self._desk.session.source
-        layer = self._desk.source_layer
+    def _prepare(self) -> tuple[str, Generator[Record, None, PredictionDiff]]:
+        candidate, source = self.round, self._controller.session.source
+        layer = self._controller.source_layer
         if candidate is None or candidate.weights is None:
             msg = "there is no candidate to look at"
             raise ValueError(msg)
         if source is None or layer is None:
             msg = "no stack is chosen; choose one in 1 Data"
             raise ValueError(msg)
-        viewer = self._desk.viewer
+        viewer = self._controller.viewer
         _, height, width = source.stack.shape
         area = area_in_view(viewer, layer) or (slice(0, height), slice(0, width))
         current = self._current(candidate)
         self._asked = layer, (current.card.name, candidate.name)
-        work = differing(
+        work = iter_predict_both(
             source.stack,
             (current, candidate.weights),
             section_on_screen(viewer, layer),
             area,
-            self._desk.session.predict_settings,
+            self._controller.session.predict_settings,
         )
-        return "Where they differ", torch_at_leisure(work)
+        return "Where they differ", with_torch(work)
 
-    def _on_seen(self, seen: Seen) -> None:
+    def _on_seen(self, seen: PredictionDiff) -> None:
         layer, of = self._asked or (None, ("", ""))
-        if layer is None or layer not in self._desk.viewer.layers:
+        if layer is None or layer not in self._controller.viewer.layers:
             self.differ.say("the layer of the stack is gone", "note")
             return
         shape = (1, *layer.data.shape) if layer.ndim == 2 else layer.data.shape
@@ -176,10 +176,10 @@ class CandidateBox(QWidget):
         except ValueError as e:
             words = str(e)
         self.differ.say(words)
-        self._desk.viewer.status = words
+        self._controller.viewer.status = words
 
 
-def comparison_in_words(candidate: Round) -> tuple[str, str]:
+def format_comparison(candidate: Round) -> tuple[str, str]:
     """Return a headline, and what was measured."""
     comparison = candidate.comparison
     said = candidate.outcome if comparison is None else comparison.words

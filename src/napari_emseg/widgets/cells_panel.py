@@ -17,13 +17,15 @@ from napari_emseg.session.exports import (
     saving_surfaces,
     saving_table,
 )
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.jobs import Job
+from napari_emseg.widgets.formatting import format_sections
+from napari_emseg.widgets.jobs import BackgroundJob
 from napari_emseg.widgets.run import RunRow
 from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
 from napari_emseg.widgets.scope import ScopeRow
-from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
     follow,
     form_layout,
@@ -31,8 +33,6 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.view import section_on_screen
-from napari_emseg.widgets.words import sections_in_words
 
 FIRST = ("threshold", "join", "minimum_size", "method", "link")
 SLIDERS = ("threshold", "join")
@@ -53,18 +53,20 @@ class CellsPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._session = self._desk.session
+        self._controller = controller_for(napari_viewer)
+        self._session = self._controller.session
         self.main = SettingsForm(
             self._session.cell_settings, fields=FIRST, sliders=SLIDERS
         )
         self.advanced = SettingsForm(self._session.cell_settings, fields=ADVANCED)
-        self.scope = ScopeRow(self._desk)
+        self.scope = ScopeRow(self._controller)
         self.state = text_label()
-        self.run = RunRow(self._desk, "cells", self._prepare)
-        self.saving = SaveRow(self._desk, cells_choices(), self._proposed, self._save)
-        self._others = Job(in_activity_dock=False)
-        self._fragments = Job(in_activity_dock=False)
+        self.run = RunRow(self._controller, "cells", self._prepare)
+        self.saving = SaveRow(
+            self._controller, cells_choices(), self._proposed, self._save
+        )
+        self._others = BackgroundJob(in_activity_dock=False)
+        self._fragments = BackgroundJob(in_activity_dock=False)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
@@ -86,7 +88,7 @@ class CellsPanel(QWidget):
         layout.addWidget(self.state)
         layout.addWidget(self.run)
         layout.addWidget(self.saving)
-        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
 
     def _connect(self) -> None:
         self.main.edited.connect(self._on_edited)
@@ -95,10 +97,10 @@ class CellsPanel(QWidget):
         events = self._session.events
         follow(self, events.source, self._on_state)
         follow(self, events.cell_settings, self._on_settings)
-        self._desk.job.ended.connect(self._on_state)
+        self._controller.job.ended.connect(self._on_state)
         self._others.ended.connect(self._on_cut)
         self._fragments.ended.connect(self._recut)
-        self._desk.job.started.connect(self._keep)
+        self._controller.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
         return self._session.stages.segment(self.scope.region())
@@ -131,14 +133,14 @@ class CellsPanel(QWidget):
 
     def _preview(self) -> None:
         """Show the threshold on the section on screen at once, elsewhere soon."""
-        source, layer = self._session.source, self._desk.source_layer
+        source, layer = self._session.source, self._controller.source_layer
         if source is None or layer is None:
             return
-        layers = self._desk.results(source.key)
+        layers = self._controller.results(source.key)
         membranes = None if layers is None else layers.get("membranes")
         if layers is None or membranes is None:
             return
-        z = section_on_screen(self._desk.viewer, layer)
+        z = section_on_screen(self._controller.viewer, layer)
         source.results.cut(z, self._session.cell_settings.threshold)
         membranes.visible = True
         layers.refresh({"membranes"}, {z})
@@ -149,14 +151,14 @@ class CellsPanel(QWidget):
 
         Its fragments are found in a thread first where they aren't known.
         """
-        source, layer = self._session.source, self._desk.source_layer
-        layers = None if source is None else self._desk.results(source.key)
+        source, layer = self._session.source, self._controller.source_layer
+        layers = None if source is None else self._controller.results(source.key)
         if layer is None or layers is None or layers.get("cells") is None:
             return
-        if self._desk.job.busy or self._fragments.busy:
+        if self._controller.job.busy or self._fragments.busy:
             return
         recuts, settings = self._session.stages.recuts(), self._session.cell_settings
-        z = section_on_screen(self._desk.viewer, layer)
+        z = section_on_screen(self._controller.viewer, layer)
         if not recuts.able(z):
             return
         if not recuts.knows(z, settings):
@@ -173,14 +175,14 @@ class CellsPanel(QWidget):
         if source is None or not self._session.stages.recuts().on_trial:
             return
         self._session.stages.recuts().keep()
-        layers = self._desk.results(source.key)
+        layers = self._controller.results(source.key)
         if layers is not None:
             layers.refresh({"cells"}, set(range(source.stack.shape[0])))
 
     def _on_rest(self) -> None:
         if self._session.source is None:
             return
-        if self._others.busy or self._desk.job.busy:
+        if self._others.busy or self._controller.job.busy:
             self._timer.start()
             return
         run = self._session.stages.cut()
@@ -188,7 +190,7 @@ class CellsPanel(QWidget):
 
     def _on_cut(self) -> None:
         source = self._session.source
-        layers = None if source is None else self._desk.results(source.key)
+        layers = None if source is None else self._controller.results(source.key)
         if source is not None and layers is not None:
             layers.refresh({"membranes"}, set(source.results.predicted))
 
@@ -204,5 +206,5 @@ class CellsPanel(QWidget):
         except ValueError as e:
             return str(e), False
         run.work.close()
-        words = sections_in_words(len(run.region.sections))
+        words = format_sections(len(run.region.sections))
         return f"{words} with membranes", True

@@ -14,12 +14,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.edit import CellRow, cells_table
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.proofreading import CellRow, cells_table
+from napari_emseg.widgets.camera import go_to_place
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.theme import button
-from napari_emseg.widgets.view import go_to_place
 
 HEADS = ("cell", "px", "sections", "membrane", "worth a look")
 SHOWN = 500
@@ -33,12 +33,12 @@ class CellsTable(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+    def __init__(self, controller: ViewerController, layers: LinkedLayers) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._layers = layers
         self._rows: list[CellRow] = []
-        self._job = Job()
+        self._job = BackgroundJob()
         self.measure = button("Measure cells", tooltip="Size, membrane, suspicion")
         self.table = QTableWidget(0, len(HEADS))
         self.table.setHorizontalHeaderLabels(HEADS)
@@ -75,7 +75,7 @@ class CellsTable(QWidget):
         self.measure.setEnabled(False)
         self._job.start(work, "Measure cells")
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         self.measure.setEnabled(True)
         if outcome.cause is not None:
             self.refused.emit(str(outcome.cause))
@@ -91,9 +91,9 @@ class CellsTable(QWidget):
         self.said.emit(f"{len(outcome.result):,} cells · {suspicious:,} suspicious")
 
     def _on_row(self, place: int, _: int) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is not None:
-            go_to_place(self._desk.viewer, layer, self._rows[place].at)
+            go_to_place(self._controller.viewer, layer, self._rows[place].at)
 
 
 def _in_words(row: CellRow) -> tuple[str, ...]:

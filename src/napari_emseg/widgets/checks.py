@@ -18,11 +18,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Advance, Job, Outcome
-from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.camera import go_to_section, section_on_screen
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.view import go_to_section, section_on_screen
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
@@ -34,10 +34,10 @@ ROWS_SHOWN = 6
 class Checks(QWidget):
     """Checks all sections and lists what it found; a click goes there."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._job = Job()
+        self._controller = controller
+        self._job = BackgroundJob()
         self._checked = ""
         self.button = button(
             "Check sections", tooltip="Look for blank, blurred and shifted sections."
@@ -84,14 +84,14 @@ class Checks(QWidget):
         self.exclude.clicked.connect(self._on_exclude)
         self._job.advanced.connect(self._on_advanced)
         self._job.ended.connect(self._on_ended)
-        follow(self, self._desk.session.events.source, self._on_source)
-        follow(self, self._desk.viewer.dims.events.point, self._on_view)
+        follow(self, self._controller.session.events.source, self._on_source)
+        follow(self, self._controller.viewer.dims.events.point, self._on_view)
 
     def _on_click(self) -> None:
         if self._job.busy:
             self._job.cancel()
             return
-        run = self._desk.session.stages.check()
+        run = self._controller.session.stages.check()
         self._checked = run.source.key
         self.button.setText("Cancel")
         self.summary.hide()
@@ -104,18 +104,18 @@ class Checks(QWidget):
         self.bar.setRange(0, advance.total)
         self.bar.setValue(advance.done)
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         self.bar.hide()
         self.summary.show()
         self.button.setText("Check sections")
         if isinstance(outcome.result, list):
-            self._desk.session.note_findings(self._checked, outcome.result)
+            self._controller.session.note_findings(self._checked, outcome.result)
         elif outcome.cause is not None:
-            self.summary.setText(in_words(outcome.cause))
+            self.summary.setText(format_record(outcome.cause))
             set_role(self.summary, "error")
 
     def _on_source(self) -> None:
-        source = self._desk.session.source
+        source = self._controller.session.source
         self.button.setEnabled(source is not None or self._job.busy)
         findings = None if source is None else source.findings
         self.summary.setText(_in_words(findings))
@@ -153,9 +153,9 @@ class Checks(QWidget):
         self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
 
     def _on_cell(self, row: int, column: int) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is not None and column != EXCLUDE:
-            go_to_section(self._desk.viewer, layer, self._z(row))
+            go_to_section(self._controller.viewer, layer, self._z(row))
 
     def _on_item(self, item: QTableWidgetItem) -> None:
         if item.column() == EXCLUDE:
@@ -167,23 +167,23 @@ class Checks(QWidget):
 
     def _on_view(self) -> None:
         """Offer to exclude the section on screen."""
-        source, layer = self._desk.session.source, self._desk.source_layer
+        source, layer = self._controller.session.source, self._controller.source_layer
         many = source is not None and source.stack.shape[0] > 1
         self.exclude.setVisible(many)
         if source is not None and layer is not None and many:
-            z = section_on_screen(self._desk.viewer, layer)
+            z = section_on_screen(self._controller.viewer, layer)
             self.exclude.setText(f"Exclude section {z}, the one on screen")
             self.exclude.setChecked(z in source.excluded)
 
     def _on_exclude(self, checked: bool) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is not None:
-            z = section_on_screen(self._desk.viewer, layer)
+            z = section_on_screen(self._controller.viewer, layer)
             self._set_excluded(z, checked)
 
     def _set_excluded(self, z: int, excluded: bool) -> None:
         try:
-            self._desk.session.exclude(z, excluded=excluded)
+            self._controller.session.exclude(z, excluded=excluded)
         except ValueError as e:
             show_warning(str(e))
             self._on_source()

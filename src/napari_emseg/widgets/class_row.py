@@ -7,8 +7,8 @@ from typing import Any
 from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
-from napari_emseg.session.material import Material
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.session.training_inputs import TrainingInputs
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.theme import LABEL_WIDTH, SPACING, button, combo_box, follow
 
@@ -24,11 +24,11 @@ class ClassRow(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+    def __init__(self, controller: ViewerController, layers: LinkedLayers) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._layers = layers
-        self._material: Material = desk.session.learning.material
+        self._material: TrainingInputs = controller.session.learning.material
         self.classes = combo_box()
         self.classes.setPlaceholderText("choose")
         self.classes.setToolTip("Paint this with napari's brush, on the corrections.")
@@ -42,7 +42,7 @@ class ClassRow(QWidget):
         self.add.clicked.connect(self._on_add)
         self.name.returnPressed.connect(self._on_add)
         follow(self, self._material.changed, self._list)
-        follow(self, desk.session.events.weights, self._list)
+        follow(self, controller.session.events.weights, self._list)
         self._list()
 
     def _lay_out(self) -> None:
@@ -89,7 +89,7 @@ class ClassRow(QWidget):
         if layer is None:
             return
         layer.visible = True
-        self._desk.viewer.layers.selection.active = layer
+        self._controller.viewer.layers.selection.active = layer
         layer.mode = "paint"
         layer.selected_label = code
         layer.preserve_labels = False

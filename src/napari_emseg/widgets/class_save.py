@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_emseg.io import output_format
 from napari_emseg.session.exports import Target, saving_class, saving_membranes
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
 from napari_emseg.widgets.theme import combo_box, follow, form_layout, row_label
 
@@ -18,17 +18,17 @@ MEMBRANES = "membranes"
 class ClassSave(SaveRow):
     """Saves membranes; asks which class where runs gave more."""
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, picture_choices(), self._proposed, self._saving)
-        self._session = desk.session
+    def __init__(self, controller: ViewerController) -> None:
+        super().__init__(controller, picture_choices(), self._proposed, self._saving)
+        self._session = controller.session
         self.what = combo_box()
         self.what.setToolTip("Probabilities of which class Save… writes.")
         self._choice = QWidget()
         form = form_layout(self._choice)
         form.addRow(row_label("Save"), self.what)
         self.layout().insertWidget(0, self._choice)
-        follow(self, desk.session.events.source, self.list_classes)
-        desk.job.ended.connect(self.list_classes)
+        follow(self, controller.session.events.source, self.list_classes)
+        controller.job.ended.connect(self.list_classes)
         self.list_classes()
 
     def list_classes(self, *_: object) -> None:

@@ -9,21 +9,21 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_emseg.session import Session
-from napari_emseg.session.keeping import Keeping
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.widgets.controller import ViewerController
 
 WATCHED = "emseg_watched"
 
 
-def watch(desk: Desk, widget: QWidget) -> None:
-    """Save the projects of a desk when the window closes that a widget is in."""
+def watch(controller: ViewerController, widget: QWidget) -> None:
+    """Save the projects of a controller when the window closes that a widget is in."""
     parent = widget.parentWidget()
     while parent is not None and not isinstance(parent, QMainWindow):
         parent = parent.parentWidget()
     if parent is None or parent.property(WATCHED):
         return
     parent.setProperty(WATCHED, True)
-    parent.installEventFilter(_Closing(desk.session, parent))
+    parent.installEventFilter(_Closing(controller.session, parent))
 
 
 class _Closing(QObject):
@@ -68,6 +68,6 @@ class _Release:
                 show_error(f"{keeping.name} could not be saved: {e}")
 
 
-def _keepings(session: Session | None) -> list[Keeping]:
+def _keepings(session: Session | None) -> list[ProjectSync]:
     sources = () if session is None else session.sources
     return [source.keeping for source in sources if source.keeping is not None]

@@ -18,14 +18,14 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.widgets.cells_table import CellsTable
 from napari_emseg.widgets.class_row import ClassRow
+from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correcting import Correcting
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.export_training_row import ExportTrainingRow
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.keys import Act, key_of, tool_act
-from napari_emseg.widgets.pairs_row import PairsRow
 from napari_emseg.widgets.places_row import PlacesRow, key_acts
 from napari_emseg.widgets.review_row import ReviewRow
-from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 from napari_emseg.widgets.tools import TOOLS, Tool, ToolName
 
@@ -50,8 +50,8 @@ class CorrectPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._correcting = self._desk.shared(Correcting)
+        self._controller = controller_for(napari_viewer)
+        self._correcting = self._controller.shared(Correcting)
         self.layers = self._correcting.layers
         self.pointer = self._correcting.pointer
         self.tools: dict[str, QPushButton] = {}
@@ -59,13 +59,13 @@ class CorrectPanel(QWidget):
         self.redo = button("Redo", tooltip="Make it again (Ctrl+Shift+Z)")
         self.main = SettingsForm(CorrectSettings(), fields=FIRST)
         self.advanced = SettingsForm(CorrectSettings(), fields=ADVANCED)
-        self.classes = ClassRow(self._desk, self.layers)
-        self.review = ReviewRow(self._desk)
+        self.classes = ClassRow(self._controller, self.layers)
+        self.review = ReviewRow(self._controller)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
-        self.places = PlacesRow(self._desk)
-        self.where_next = Fold("Where next", self.places, role="link")
-        self.cells = CellsTable(self._desk, self.layers)
-        self.pairs = PairsRow(self._desk)
+        self.places = PlacesRow(self._controller)
+        self.where_next = CollapsiblePanel("Where next", self.places, role="link")
+        self.cells = CellsTable(self._controller, self.layers)
+        self.pairs = ExportTrainingRow(self._controller)
         self.message = text_label()
         self._lay_out()
         self._acts = self._key_acts()
@@ -86,8 +86,8 @@ class CorrectPanel(QWidget):
         layout.addWidget(self.review)
         layout.addWidget(self.runs)
         layout.addWidget(self.where_next)
-        layout.addWidget(Fold("Cells", self.cells, role="link"))
-        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsiblePanel("Cells", self.cells, role="link"))
+        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
         layout.addWidget(text_label(UNKNOWN))
         layout.addWidget(self.pairs)
 
@@ -143,7 +143,7 @@ class CorrectPanel(QWidget):
             follow(self, source.refused, self._on_refused)
         follow(self, self.pointer.changed, self._on_tool_changed)
         follow(self, self._correcting.keys.changed, self._name_keys)
-        follow(self, self._desk.session.events.source, self._on_source)
+        follow(self, self._controller.session.events.source, self._on_source)
         self._name_keys()
 
     def _on_tool(self, tool: Tool, *_: Any) -> None:
@@ -182,15 +182,15 @@ class CorrectPanel(QWidget):
         self.main.show_settings(settings)
         self.advanced.show_settings(settings)
         try:
-            self._desk.session.correcting().settings = settings
+            self._controller.session.correcting().settings = settings
         except ValueError as e:
             self._on_refused(str(e))
 
     def _on_runs(self, checked: bool) -> None:
-        self._desk.session.redo_reviewed = checked
+        self._controller.session.redo_reviewed = checked
 
     def _on_source(self) -> None:
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is not None and source.results.begun:
             self.main.show_settings(source.results.hand.settings)
             self.advanced.show_settings(source.results.hand.settings)
@@ -200,7 +200,7 @@ class CorrectPanel(QWidget):
 
     def _on_refused(self, words: str) -> None:
         self._show(words, "note")
-        self._desk.viewer.help = words
+        self._controller.viewer.help = words
 
     def _show(self, words: str, role: str) -> None:
         self.message.setText(words)

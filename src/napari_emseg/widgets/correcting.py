@@ -9,16 +9,16 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_emseg.core.regions import Region
-from napari_emseg.session import Source
-from napari_emseg.session.places import is_done
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.session import StackState
+from napari_emseg.session.review_queue import is_done
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.keys import Act, Keys
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.outlines import Outlines
 from napari_emseg.widgets.pointer import Pointer
 
 if TYPE_CHECKING:
-    from napari_emseg.suggest import Suggestion
+    from napari_emseg.active_learning import Suggestion
 
 
 class Correcting(QObject):
@@ -32,20 +32,20 @@ class Correcting(QObject):
 
     changed = Signal()
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._panels: set[int] = set()
         self._key = ""
         self.places: tuple[Suggestion, ...] = ()
         self.here: int | None = None
-        self.layers = LinkedLayers(desk)
-        self.pointer = Pointer(desk, self.layers)
-        self.keys = desk.shared(Keys)
-        self.outlines = Outlines(desk.overlay("places"))
-        desk.session.events.source.connect(self._on_source)
+        self.layers = LinkedLayers(controller)
+        self.pointer = Pointer(controller, self.layers)
+        self.keys = controller.shared(Keys)
+        self.outlines = Outlines(controller.overlay("places"))
+        controller.session.events.source.connect(self._on_source)
         self.layers.changed.connect(self._on_edited)
-        desk.job.started.connect(self.pointer.drop)
+        controller.job.started.connect(self.pointer.drop)
 
     def attach(self, panel: object, acts: dict[str, Act]) -> None:
         """Let a panel that can be seen have keys, tools and outlines."""
@@ -73,10 +73,10 @@ class Correcting(QObject):
 
     def is_done(self, place: int) -> bool:
         """Tell if all of a place is reviewed."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         return source is not None and is_done(source, self.places[place].region)
 
-    def _on_source(self, source: Source | None) -> None:
+    def _on_source(self, source: StackState | None) -> None:
         self.pointer.drop()
         if self.places and (source is None or source.key != self._key):
             self.places, self.here = (), None
@@ -93,11 +93,11 @@ class Correcting(QObject):
     def _show_outlines(self, *_: Any) -> None:
         if not self._panels:
             return
-        source = self._desk.session.source
+        source = self._controller.session.source
         reviewed: tuple[Region, ...] = ()
         if source is not None and source.results.begun:
             reviewed = source.results.hand.regions
         regions = [place.region for place in self.places]
         to_do = [r for n, r in enumerate(regions) if not self.is_done(n)]
         current = None if self.here is None else regions[self.here]
-        self.outlines.show(self._desk.source_layer, reviewed, to_do, current)
+        self.outlines.show(self._controller.source_layer, reviewed, to_do, current)

@@ -18,15 +18,20 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import ChoiceNeeded
+from napari_emseg.io import AmbiguousFileError
 from napari_emseg.project.folder import SUFFIX
 from napari_emseg.widgets.checks import Checks
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.collapsible import panel_layout
+from napari_emseg.widgets.controller import controller_for
+from napari_emseg.widgets.formatting import (
+    format_stack,
+    format_voxel_size,
+    parse_voxel_size,
+)
 from napari_emseg.widgets.invert import InvertBox
-from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.project_row import ProjectRow
-from napari_emseg.widgets.running import in_words
-from napari_emseg.widgets.sections import panel_layout
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
     button,
     combo_box,
@@ -36,7 +41,6 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.words import parse_size, size_in_words, stack_in_words
 
 
 class DataPanel(QWidget):
@@ -44,17 +48,17 @@ class DataPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._opening = Job(in_activity_dock=False)
+        self._controller = controller_for(napari_viewer)
+        self._opening = BackgroundJob(in_activity_dock=False)
         self.layers = combo_box()
         self.open = button("Open…")
         self.words = text_label(role="title")
         self.message = text_label(role="error")
         self.choice = ChoiceRow()
         self.voxel_size = QLineEdit()
-        self.invert = InvertBox(self._desk)
-        self.project = ProjectRow(self._desk)
-        self.checks = Checks(self._desk)
+        self.invert = InvertBox(self._controller)
+        self.project = ProjectRow(self._controller)
+        self.checks = Checks(self._controller)
         self._lay_out()
         self._connect()
         self._on_sources()
@@ -95,8 +99,8 @@ class DataPanel(QWidget):
         self.voxel_size.editingFinished.connect(self._on_voxel_size)
         self.choice.chosen.clicked.connect(self._on_choice_made)
         self._opening.ended.connect(self._on_opened)
-        session = self._desk.session
-        follow(self, self._desk.sources_changed, self._on_sources)
+        session = self._controller.session
+        follow(self, self._controller.sources_changed, self._on_sources)
         follow(self, session.events.source, self._on_source)
         follow(self, session.events.refusal, self._on_source)
 
@@ -114,15 +118,15 @@ class DataPanel(QWidget):
         self.open.setEnabled(False)
         self._opening.start(_open(path, choice), f"Open {Path(path).name}")
 
-    def _on_opened(self, outcome: Outcome) -> None:
+    def _on_opened(self, outcome: JobResult) -> None:
         self.open.setEnabled(True)
         self._on_source()
-        if isinstance(outcome.error, ChoiceNeeded):
+        if isinstance(outcome.error, AmbiguousFileError):
             self.choice.ask(outcome.error)
         elif outcome.cause is not None:
-            self._say(in_words(outcome.cause))
+            self._say(format_record(outcome.cause))
         elif isinstance(outcome.result, Stack):
-            self._desk.add(outcome.result)
+            self._controller.add(outcome.result)
 
     def _on_choice_made(self) -> None:
         self.open_path(self.choice.path, **self.choice.answered())
@@ -139,22 +143,22 @@ class DataPanel(QWidget):
 
     def _on_layer_chosen(self, index: int) -> None:
         key = self.layers.itemData(index)
-        layers = {str(layer.unique_id): layer for layer in self._desk.sources()}
-        self._desk.choose(layers.get(key))
+        layers = {str(layer.unique_id): layer for layer in self._controller.sources()}
+        self._controller.choose(layers.get(key))
 
     def _on_sources(self) -> None:
         """List the layers anew; the one that was shown stays shown."""
         shown = self.layers.currentData()
         self.layers.clear()
-        for layer in self._desk.sources():
+        for layer in self._controller.sources():
             self.layers.addItem(layer.name, str(layer.unique_id))
-        source = self._desk.session.source
+        source = self._controller.session.source
         key = shown if source is None else source.key
         self.layers.setCurrentIndex(self.layers.findData(key))
         self.layers.setPlaceholderText("none")
 
     def _on_source(self) -> None:
-        session = self._desk.session
+        session = self._controller.session
         source = session.source
         self._say(session.refusal)
         self.voxel_size.setEnabled(source is not None)
@@ -163,22 +167,22 @@ class DataPanel(QWidget):
             self.voxel_size.clear()
             return
         self.layers.setCurrentIndex(self.layers.findData(source.key))
-        words = stack_in_words(source.stack)
-        layer = self._desk.source_layer
+        words = format_stack(source.stack)
+        layer = self._controller.source_layer
         if layer is not None and getattr(layer, "multiscale", False):
             words += " · full resolution of a pyramid"
         self.words.setText(words)
         size = source.stack.voxel_size_nm
-        self.voxel_size.setText("" if size is None else size_in_words(size))
+        self.voxel_size.setText("" if size is None else format_voxel_size(size))
 
     def _on_voxel_size(self) -> None:
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is None:
             return
         try:
-            size = parse_size(self.voxel_size.text())
+            size = parse_voxel_size(self.voxel_size.text())
             if size != source.stack.voxel_size_nm:
-                self._desk.set_voxel_size(size)
+                self._controller.set_voxel_size(size)
                 self._say("")
         except ValueError as e:
             self._say(str(e))
@@ -208,7 +212,7 @@ class ChoiceRow(QWidget):
         layout.addWidget(self.question)
         layout.addLayout(row)
 
-    def ask(self, needed: ChoiceNeeded) -> None:
+    def ask(self, needed: AmbiguousFileError) -> None:
         """Show the question and its possible answers."""
         self._option = needed.option
         self.question.setText(f"{Path(self.path).name}: choose a {needed.option}")

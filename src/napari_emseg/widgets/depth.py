@@ -16,10 +16,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.session.depths import Depth, depths_of, measuring
-from napari_emseg.session.region import Region
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Job, Outcome
-from napari_emseg.widgets.running import in_words
+from napari_emseg.session.run_scope import RunScope
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.formatting import format_duration, format_millions
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
     SPACING,
     button,
@@ -28,8 +30,6 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.warm_up import torch_at_leisure
-from napari_emseg.widgets.words import duration, millions
 
 HEADINGS = ("depth", "parameters", "time", "V_Rand")
 
@@ -42,11 +42,11 @@ class DepthDial(QWidget):
 
     measured = Signal()
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._depths: list[Depth] = []
-        self._job = Job(in_activity_dock=False)
+        self._job = BackgroundJob(in_activity_dock=False)
         self.dial = QSlider(Qt.Orientation.Horizontal)
         self.words = QLabel()
         self.table = QTableWidget(0, len(HEADINGS))
@@ -90,9 +90,9 @@ class DepthDial(QWidget):
         layout.addWidget(self.message)
         self.message.hide()
 
-    def show_depths(self, region: Region | None) -> None:
+    def show_depths(self, region: RunScope | None) -> None:
         """Show what a run over a region would take; nothing for other networks."""
-        session = self._desk.session
+        session = self._controller.session
         weights, source = session.weights, session.source
         self._depths = []
         if weights is not None:
@@ -105,7 +105,7 @@ class DepthDial(QWidget):
 
     def _show(self) -> None:
         there = [depth.depth for depth in self._depths]
-        chosen = self._desk.session.predict_settings.depth or max(there)
+        chosen = self._controller.session.predict_settings.depth or max(there)
         blocked = self.dial.blockSignals(True)
         self.dial.setRange(min(there), max(there))
         self.dial.setValue(chosen)
@@ -122,43 +122,43 @@ class DepthDial(QWidget):
         heights = sum(self.table.rowHeight(row) for row in range(len(there)))
         self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
         unknown = any(not depth.measured for depth in self._depths)
-        self.measure.setVisible(unknown and not self._desk.job.busy)
+        self.measure.setVisible(unknown and not self._controller.job.busy)
 
     def _on_row(self, row: int) -> None:
         self.dial.setValue(self._depths[row].depth)
 
     def _on_dial(self, depth: int) -> None:
-        session = self._desk.session
+        session = self._controller.session
         settings = session.predict_settings.model_copy(update={"depth": depth})
         session.choose_settings(settings)
 
     def _on_measure(self) -> None:
-        session = self._desk.session
-        if session.weights is None or self._job.busy or self._desk.job.busy:
+        session = self._controller.session
+        if session.weights is None or self._job.busy or self._controller.job.busy:
             return
         self.message.hide()
         self.measure.setEnabled(False)
         self.measure.setText("measuring …")
         unknown = [depth.depth for depth in self._depths if not depth.measured]
         work = measuring(session.weights, session.predict_settings, unknown)
-        self._job.start(torch_at_leisure(work), "Measure the times")
+        self._job.start(with_torch(work), "Measure the times")
 
-    def _on_measured(self, outcome: Outcome) -> None:
+    def _on_measured(self, outcome: JobResult) -> None:
         self.measure.setEnabled(True)
         self.measure.setText("Measure the times here")
         if outcome.cause is not None:
-            self.message.setText(in_words(outcome.cause))
+            self.message.setText(format_record(outcome.cause))
             self.message.show()
             set_role(self.message, "error")
         self.measured.emit()
 
 
 def _cells(depth: Depth) -> tuple[str, ...]:
-    time = "–" if depth.seconds is None else duration(depth.seconds)
+    time = "–" if depth.seconds is None else format_duration(depth.seconds)
     if depth.seconds is not None and not depth.measured:
         time = f"≈ {time}"
     score = "–" if depth.v_rand is None else f"{depth.v_rand:.3f}"
-    return str(depth.depth), millions(depth.parameters), time, score
+    return str(depth.depth), format_millions(depth.parameters), time, score
 
 
 def _tip(depth: Depth) -> str:

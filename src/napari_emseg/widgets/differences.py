@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import placement_of
-from napari_emseg.session.differing import Seen
+from napari_emseg.session.model_difference import PredictionDiff
 from napari_emseg.session.results import allocate
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.controller import ViewerController
 
 GREEN = (0.0, 0.62, 0.45)
 PINK = (0.80, 0.47, 0.65)
@@ -32,18 +32,20 @@ class Differences(QObject):
     They hold what was asked for so far, section by section.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._viewer: ReferenceType[Viewer] = ref(desk.viewer)
+        self._viewer: ReferenceType[Viewer] = ref(controller.viewer)
         self._source: ReferenceType[Layer] | None = None
         self._layers = {
-            name: desk.overlay(name) for name in ("membranes", "differences")
+            name: controller.overlay(name) for name in ("membranes", "differences")
         }
         self._arrays: dict[str, NDArray[np.uint8]] = {}
         self._of: tuple[str, str] = ("", "")
         self.shows_candidate = True
 
-    def show(self, seen: Seen, source: Layer, of: tuple[str, str], shape: Any) -> None:
+    def show(
+        self, seen: PredictionDiff, source: Layer, of: tuple[str, str], shape: Any
+    ) -> None:
         """Put what was seen into the layers.
 
         Parameters

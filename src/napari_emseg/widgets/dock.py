@@ -8,14 +8,14 @@ from napari import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.widgets.cells_panel import CellsPanel
+from napari_emseg.widgets.collapsible import CollapsiblePanel, ScrollPanel
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.data_panel import DataPanel
-from napari_emseg.widgets.desk import desk_of
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 from napari_emseg.widgets.on_screen import OnScreen
-from napari_emseg.widgets.sections import Fold, Scrolled
 from napari_emseg.widgets.theme import follow, follow_theme
 from napari_emseg.widgets.train_panel import TrainPanel
 
@@ -43,24 +43,26 @@ FOLDED = ("Correct", "Train", "Evaluate")
 """At first: what comes after the main job."""
 
 
-class EmSegmentation(Scrolled):
+class EmSegmentation(ScrollPanel):
     """All panels, numbered, each in a section that folds."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.folds = {
-            name: Fold(f"{STEPS[name]}  {name}", panel(napari_viewer), role="section")
+            name: CollapsiblePanel(
+                f"{STEPS[name]}  {name}", panel(napari_viewer), role="section"
+            )
             for name, panel in PANELS.items()
         }
         super().__init__(*self.folds.values())
         for name, fold in self.folds.items():
             if name not in FOLDED:
                 fold.expand(animate=False)
-        self._desk = desk_of(napari_viewer)
-        self._desk.shared(Correcting)
+        self._controller = controller_for(napari_viewer)
+        self._controller.shared(Correcting)
         folds = {self.panel(name): fold for name, fold in self.folds.items()}
         self._on_screen = OnScreen(self, folds)
-        follow_theme(self, self._desk.viewer)
-        events = self._desk.session.events
+        follow_theme(self, self._controller.viewer)
+        events = self._controller.session.events
         follow(self, events.source, self._on_state)
         follow(self, events.weights, self._on_state)
         self._on_state()
@@ -78,14 +80,17 @@ class EmSegmentation(Scrolled):
             data.project.open_path(path)
 
     def _on_state(self) -> None:
-        source, weights = self._desk.session.source, self._desk.session.weights
+        source, weights = (
+            self._controller.session.source,
+            self._controller.session.weights,
+        )
         self.folds["Data"].summary.setText("" if source is None else source.name)
         self.folds["Membranes"].summary.setText(
             "" if weights is None else weights.card.name
         )
 
 
-class _Alone(Scrolled):
+class _Alone(ScrollPanel):
     """One panel in a dock of its own."""
 
     panel_class: ClassVar[type[QWidget]]
@@ -93,10 +98,12 @@ class _Alone(Scrolled):
     def __init__(self, napari_viewer: Viewer) -> None:
         self.panel = self.panel_class(napari_viewer)
         super().__init__(self.panel)
-        desk = desk_of(napari_viewer)
-        desk.shared(Correcting)  # what is painted is followed, whichever panel is open
+        controller = controller_for(napari_viewer)
+        controller.shared(
+            Correcting
+        )  # what is painted is followed, whichever panel is open
         self._on_screen = OnScreen(self, {self.panel: None})
-        follow_theme(self, desk.viewer)
+        follow_theme(self, controller.viewer)
 
 
 class DataDock(_Alone):

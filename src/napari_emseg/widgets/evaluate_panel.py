@@ -16,15 +16,17 @@ from napari_emseg.session.comparison import (
     Compared,
     Side,
     check_pair,
-    comparing,
+    iter_compare,
     meaning_said,
     says_linked,
 )
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.collapsible import panel_layout
+from napari_emseg.widgets.controller import controller_for
+from napari_emseg.widgets.formatting import format_sections
 from napari_emseg.widgets.job_row import JobRow, Work
+from napari_emseg.widgets.layer_picker import LayerPicker
 from napari_emseg.widgets.result import Result
-from napari_emseg.widgets.sections import panel_layout
-from napari_emseg.widgets.side import SideBox
 from napari_emseg.widgets.theme import (
     combo_box,
     form_layout,
@@ -32,8 +34,6 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.view import section_on_screen
-from napari_emseg.widgets.words import sections_in_words
 
 SECTION, ALL = "this section", "all sections"
 
@@ -43,9 +43,9 @@ class EvaluatePanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self.prediction = SideBox(self._desk, self._propose_prediction)
-        self.truth = SideBox(self._desk, self._propose_truth)
+        self._controller = controller_for(napari_viewer)
+        self.prediction = LayerPicker(self._controller, self._propose_prediction)
+        self.truth = LayerPicker(self._controller, self._propose_truth)
         self.scope = combo_box()
         self.scope.addItems([SECTION, ALL])
         self.linked = QCheckBox("Compare cells through sections")
@@ -55,7 +55,7 @@ class EvaluatePanel(QWidget):
         )
         self.state = text_label(role="plain")
         self.run = JobRow("Evaluate", self._prepare)
-        self.result = Result(self._desk)
+        self.result = Result(self._controller)
         self._layer: Layer | None = None
         self._lay_out()
         self._connect()
@@ -91,12 +91,16 @@ class EvaluatePanel(QWidget):
         """Return a layer that says what it is, probabilities first."""
         known = [x for x in layers if meaning_said(stack_of(x)) is not None]
         known.sort(key=lambda layer: not isinstance(layer, Image))
-        return next((x for x in known if self._desk.results_with(x) is not None), None)
+        return next(
+            (x for x in known if self._controller.results_with(x) is not None), None
+        )
 
     def _propose_truth(self, layers: Iterable[Layer]) -> Layer | None:
         """Return labels that are none of our results."""
         others = (x for x in layers if isinstance(x, Labels))
-        return next((x for x in others if self._desk.results_with(x) is None), None)
+        return next(
+            (x for x in others if self._controller.results_with(x) is None), None
+        )
 
     def _on_sides(self) -> None:
         """Say what would be compared, or why nothing can be."""
@@ -121,19 +125,19 @@ class EvaluatePanel(QWidget):
         self._layer = layer
         sections = list(range(prediction.stack.shape[0]))
         if self.scope.currentText() == SECTION:
-            sections = [section_on_screen(self._desk.viewer, layer)]
-        work = comparing(
+            sections = [section_on_screen(self._controller.viewer, layer)]
+        work = iter_compare(
             prediction,
             truth,
             sections,
-            results=self._desk.results_with(layer),
+            results=self._controller.results_with(layer),
             linked=self.linked.isVisibleTo(self) and self.linked.isChecked(),
         )
         return f"Scores of {prediction.name}", work
 
     def _on_done(self, found: Compared) -> None:
         layer, self._layer = self._layer, None
-        there = layer is not None and layer in self._desk.viewer.layers
+        there = layer is not None and layer in self._controller.viewer.layers
         self.result.show_result(found, layer if there else None)
 
 
@@ -150,4 +154,4 @@ def _in_words(
     if prediction.stack.data is truth.stack.data:
         return "prediction and truth are the same layer", False
     n = prediction.stack.shape[0] if scope == ALL else 1
-    return f"compares {sections_in_words(n)}", True
+    return f"compares {format_sections(n)}", True

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
-from napari_emseg.edit import Edit, find_gap
-from napari_emseg.widgets.latest import Latest
+from napari_emseg.proofreading import Edit, find_gap
+from napari_emseg.widgets.latest_only import LatestOnlyWorker
 from napari_emseg.widgets.linked_layers import LinkedLayers
-from napari_emseg.widgets.tools import Place
+from napari_emseg.widgets.tools import CanvasPoint
 
 REST_MS = 60
 """The pointer rests for so long before it is looked for a gap under it."""
@@ -31,8 +31,8 @@ class GapLook(QObject):
     def __init__(self, layers: LinkedLayers) -> None:
         super().__init__()
         self._layers = layers
-        self._place: Place | None = None
-        self._gaps = Latest()
+        self._place: CanvasPoint | None = None
+        self._gaps = LatestOnlyWorker()
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
@@ -40,7 +40,7 @@ class GapLook(QObject):
         self._gaps.found.connect(self._on_gap)
         self._gaps.failed.connect(self._on_none)
 
-    def at(self, place: Place) -> None:
+    def at(self, place: CanvasPoint) -> None:
         """Look at a place if the pointer stays there."""
         self._gaps.drop()
         self._place = place

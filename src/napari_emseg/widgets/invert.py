@@ -10,9 +10,10 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_emseg.core.settings import Invert
-from napari_emseg.session.look import Look, looking
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Job, Outcome
+from napari_emseg.session.polarity_preview import PolarityPreview, iter_polarity_preview
+from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.theme import (
     SPACING,
     combo_box,
@@ -22,7 +23,6 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.view import section_on_screen
 
 CHOICES: dict[Invert, str] = {
     "auto": "auto: if membranes look bright",
@@ -34,12 +34,12 @@ CHOICES: dict[Invert, str] = {
 class InvertBox(QWidget):
     """Chooses `PredictSettings.invert` beside pictures of the section either way."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._job = Job(in_activity_dock=False)
+        self._controller = controller
+        self._job = BackgroundJob(in_activity_dock=False)
         self._looked_at: object = None
-        self._look: Look | None = None
+        self._look: PolarityPreview | None = None
         self.choice = combo_box()
         for value in get_args(Invert):
             self.choice.addItem(CHOICES[value], value)
@@ -49,7 +49,7 @@ class InvertBox(QWidget):
         self._lay_out()
         self.choice.activated.connect(self._on_chosen)
         self._job.ended.connect(self._on_looked)
-        events = desk.session.events
+        events = controller.session.events
         follow(self, events.source, self._on_source)
         follow(self, events.predict_settings, self._on_settings)
         self._on_settings()
@@ -76,31 +76,31 @@ class InvertBox(QWidget):
         layout.addWidget(self._pictures_row)
 
     def _on_chosen(self, index: int) -> None:
-        session = self._desk.session
+        session = self._controller.session
         session.predict_settings = session.predict_settings.model_copy(
             update={"invert": self.choice.itemData(index)}
         )
 
     def _on_settings(self) -> None:
-        value = self._desk.session.predict_settings.invert
+        value = self._controller.session.predict_settings.invert
         self.choice.setCurrentIndex(self.choice.findData(value))
         self._show_look()
 
     def _show_look(self) -> None:
         """Say what a run will do; a frame is around what the network will see."""
-        invert = self._desk.session.predict_settings.invert
+        invert = self._controller.session.predict_settings.invert
         look = self._look
         inverts = invert == "yes" if look is None else look.inverts(invert)
         for name, picture in self.pictures.items():
             used = (name == "yes") == inverts
             set_role(picture, "chosen picture" if used else "picture")
-        self.proposal.setText("" if look is None else in_words(look, invert))
+        self.proposal.setText("" if look is None else format_polarity(look, invert))
         doubtful = look is not None and look.inverts("auto") != inverts
         set_role(self.proposal, "note" if inverts or doubtful else "hint")
 
     def _on_source(self) -> None:
         """Look at the section on screen, once for each stack."""
-        source, layer = self._desk.session.source, self._desk.source_layer
+        source, layer = self._controller.session.source, self._controller.source_layer
         if source is None or layer is None or source.is_probabilities:
             self._looked_at = self._look = None
             self._pictures_row.hide()
@@ -108,22 +108,26 @@ class InvertBox(QWidget):
         if self._looked_at is source.stack.data or self._job.busy:
             return
         self._looked_at = source.stack.data
-        z = section_on_screen(self._desk.viewer, layer)
-        self._job.start(looking(source.stack, z), f"Look at {source.name}")
+        z = section_on_screen(self._controller.viewer, layer)
+        self._job.start(
+            iter_polarity_preview(source.stack, z), f"Look at {source.name}"
+        )
 
-    def _on_looked(self, outcome: Outcome) -> None:
+    def _on_looked(self, outcome: JobResult) -> None:
         look = outcome.result
-        source = self._desk.session.source
-        self._pictures_row.setVisible(isinstance(look, Look) and source is not None)
-        self._look = look if isinstance(look, Look) else None
-        if isinstance(look, Look):
+        source = self._controller.session.source
+        self._pictures_row.setVisible(
+            isinstance(look, PolarityPreview) and source is not None
+        )
+        self._look = look if isinstance(look, PolarityPreview) else None
+        if isinstance(look, PolarityPreview):
             self.pictures["no"].setPixmap(pixmap(look.as_it_is))
             self.pictures["yes"].setPixmap(pixmap(look.inverted))
         self._show_look()
         self._on_source()  # another stack may have come meanwhile
 
 
-def in_words(look: Look, invert: Invert) -> str:
+def format_polarity(look: PolarityPreview, invert: Invert) -> str:
     """Say what membranes look like, and what a run will do about it."""
     found = look.polarity
     seen = f"{found.words[0].upper()}{found.words[1:]}"

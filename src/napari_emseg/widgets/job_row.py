@@ -10,11 +10,11 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_emseg.core.records import Note, Record
-from napari_emseg.widgets.jobs import Advance, Job, Outcome
-from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.background import run_niced
+from napari_emseg.widgets.formatting import format_time_left
+from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import SPACING, button, set_role, text_label
-from napari_emseg.widgets.warm_up import at_leisure
-from napari_emseg.widgets.words import time_left
 
 Work = Generator[Record, None, Any]
 
@@ -44,7 +44,7 @@ class JobRow(QWidget):
         role: str = "primary",
     ) -> None:
         super().__init__()
-        self.job = Job()
+        self.job = BackgroundJob()
         self._role = role
         self._words = words
         self._prepare = prepare
@@ -102,7 +102,7 @@ class JobRow(QWidget):
         self.bar.setRange(0, 1)
         self.bar.setValue(0)
         self.left.setText("starting")
-        self.job.start(at_leisure(work), title)
+        self.job.start(run_niced(work), title)
         self._show_state()
 
     def _on_recorded(self, records: Sequence[Record]) -> None:
@@ -113,18 +113,18 @@ class JobRow(QWidget):
     def _on_advanced(self, advance: Advance) -> None:
         self.bar.setRange(0, advance.total)
         self.bar.setValue(advance.done)
-        self.left.setText(time_left(advance.seconds_left))
+        self.left.setText(format_time_left(advance.seconds_left))
 
     def _on_cancelling(self) -> None:
         self.button.setEnabled(False)
         self.left.setText("stops soon")
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         self._show_state()
         if outcome.cancelled:
             self.say("cancelled")
         elif outcome.cause is not None:
-            message = in_words(outcome.cause)
+            message = format_record(outcome.cause)
             self.say(message, "error")
             show_error(f"{self.job.title}: {message}")
         else:

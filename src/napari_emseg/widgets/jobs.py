@@ -40,7 +40,7 @@ class JobError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobResult:
     """How a job ended: by its result, by an error, or because it was cancelled."""
 
     result: object = None
@@ -116,11 +116,12 @@ def any_job_is_busy() -> bool:
     return bool(_busy)
 
 
-class Job(QObject):
+class BackgroundJob(QObject):
     """Runs one piece of long work at a time.
 
     Signals: `started`; `recorded` with a list of records, at most ten times a second;
-    `advanced` with an `Advance`; `ended` with an `Outcome`, always and once per start.
+    `advanced` with an `Advance`; `ended` with a `JobResult`, always and once per
+    start.
     """
 
     started = Signal()
@@ -135,7 +136,7 @@ class Job(QObject):
         self._in_activity_dock = in_activity_dock
         self._inbox: deque[Record] = deque()
         self._worker: GeneratorWorker | None = None
-        self._outcome = Outcome()
+        self._outcome = JobResult()
         self._clock = _Clock()
         self._bar: progress | None = None
         self._timer = QTimer(self)
@@ -164,7 +165,7 @@ class Job(QObject):
             msg = f"{self.title} is still running; cancel it before starting {title}"
             raise RuntimeError(msg)
         self.title = title
-        self._outcome = Outcome()
+        self._outcome = JobResult()
         self._clock = _Clock()
         self._inbox = deque()
         self._worker = self._make_worker(work, title)
@@ -196,10 +197,10 @@ class Job(QObject):
         return worker
 
     def _on_returned(self, result: object) -> None:
-        self._outcome = Outcome(result=result)
+        self._outcome = JobResult(result=result)
 
     def _on_errored(self, error: Exception) -> None:
-        self._outcome = Outcome(error=error)
+        self._outcome = JobResult(error=error)
 
     def _on_warned(self, warning: tuple[Any, ...]) -> None:
         _log.warning("%s: %s", self.title, warning[0])
@@ -213,7 +214,7 @@ class Job(QObject):
         worker, self._worker = self._worker, None
         _busy.discard(id(self))
         if worker is not None and worker.abort_requested and not self._outcome.error:
-            self._outcome = Outcome(cancelled=True)
+            self._outcome = JobResult(cancelled=True)
         self.ended.emit(self._outcome)
 
     def _deliver(self) -> None:

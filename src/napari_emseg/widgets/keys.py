@@ -16,7 +16,7 @@ from napari.utils.key_bindings import KeymapProvider
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg.widgets.desk import Desk, desk_of
+from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.tools import TOOLS
 
 PLUGIN = "napari-emseg"
@@ -73,16 +73,16 @@ class Keys(QObject):
 
     changed = Signal()
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._viewer: ReferenceType[Viewer] = ref(desk.viewer)
+        self._controller = controller
+        self._viewer: ReferenceType[Viewer] = ref(controller.viewer)
         self._taken: list[Mapping[str, Act]] = []
         self._acts: dict[str, Act] = {}
         self._bound: list[tuple[ReferenceType[Any], Any, Any]] = []
         self._foreign = _ForeignStrokes()
         register()
-        desk.viewer.layers.selection.events.active.connect(self._on_active)
+        controller.viewer.layers.selection.events.active.connect(self._on_active)
         action_manager.events.shortcut_changed.connect(self._on_shortcuts)
 
     def take(self, acts: Mapping[str, Act]) -> None:
@@ -137,10 +137,10 @@ class Keys(QObject):
                     self._bound.append((ref(owner), key, before))
 
     def _is_ours(self, layer: Layer | None) -> bool:
-        return layer is None or self._desk.results_with(layer) is not None
+        return layer is None or self._controller.results_with(layer) is not None
 
     def _on_key(self, name: str, owner: Any, key: Any) -> Callable[..., Any]:
-        otherwise = partial(_by_class, owner, self._desk.viewer, key)
+        otherwise = partial(_by_class, owner, self._controller.viewer, key)
 
         def on_key(*_: Any) -> Any:
             act = self._acts.get(name)
@@ -228,7 +228,7 @@ def _command(act: KeyAct) -> Callable[..., None]:
     def command(*_: Any) -> None:
         viewer = current_viewer()
         if viewer is not None:
-            desk_of(viewer).shared(Keys).act(act.name)
+            controller_for(viewer).shared(Keys).act(act.name)
 
     command.__name__ = act.name
     return command

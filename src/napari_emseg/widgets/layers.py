@@ -18,8 +18,8 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import KEY, placement_of
 from napari_emseg.core.records import Provenance
+from napari_emseg.widgets.camera import is_on_screen
 from napari_emseg.widgets.layer_changes import LayerChanges
-from napari_emseg.widgets.view import is_on_screen
 
 Kind = str
 """`membranes`, `corrections`, `cells`, `membrane probability`, or the last of another

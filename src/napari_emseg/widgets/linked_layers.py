@@ -10,17 +10,17 @@ from napari.layers import Labels, Layer
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
+from napari_emseg.session.annotation_editor import AnnotationEditor, login_name
 from napari_emseg.session.brush import Stroke, take_back
-from napari_emseg.session.handwork import HandWork, login_name
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.layers import ResultLayers
-from napari_emseg.widgets.preferences import preference
-from napari_emseg.widgets.strokes import strokes_of
-from napari_emseg.widgets.view import (
+from napari_emseg.widgets.camera import (
     go_to_section,
     section_on_screen,
     shows_sections,
 )
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.layers import ResultLayers
+from napari_emseg.widgets.preferences import preference
+from napari_emseg.widgets.strokes import strokes_of
 
 Linked = Literal["membranes", "corrections", "cells"]
 LINKED: tuple[Linked, ...] = ("membranes", "corrections", "cells")
@@ -37,26 +37,26 @@ class LinkedLayers(QObject):
     refused = Signal(str)
     changed = Signal()
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._followed: WeakSet[Layer] = WeakSet()
-        self._hand: HandWork | None = None
+        self._hand: AnnotationEditor | None = None
         self._painted: list[tuple[Layer, Any]] = []
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._absorb_all)
-        viewer = desk.viewer
-        desk.sources_changed.connect(self._follow_layers)
+        viewer = controller.viewer
+        controller.sources_changed.connect(self._follow_layers)
         viewer.dims.events.current_step.connect(self._on_step)
-        desk.session.events.source.connect(self._on_source)
-        desk.job.ended.connect(self._on_source)
+        controller.session.events.source.connect(self._on_source)
+        controller.job.ended.connect(self._on_source)
         self._on_source()
         self._follow_layers()
 
     @property
-    def hand(self) -> HandWork:
+    def hand(self) -> AnnotationEditor:
         """The hand work on the source at work.
 
         Raises
@@ -65,7 +65,7 @@ class LinkedLayers(QObject):
             If there is no stack, or nothing to correct yet.
         """
         self._absorb_all()
-        hand = self._desk.session.correcting()
+        hand = self._controller.session.correcting()
         hand.author = preference("annotation", "author") or login_name()
         if self.layers() is None:
             msg = "there is nothing to correct yet; run 2 Membranes or 3 Cells first"
@@ -75,13 +75,13 @@ class LinkedLayers(QObject):
     @property
     def linked(self) -> bool:
         """True if an id is one cell through the stack."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         return source is not None and source.results.linked
 
     def layers(self) -> ResultLayers | None:
         """Return the layers of the source at work."""
-        source = self._desk.session.source
-        return None if source is None else self._desk.results(source.key)
+        source = self._controller.session.source
+        return None if source is None else self._controller.results(source.key)
 
     def layer(self, name: Linked) -> Labels | None:
         """Return one of the linked layers."""
@@ -112,9 +112,9 @@ class LinkedLayers(QObject):
 
     def settle(self) -> None:
         """Bring ids of the section on screen up to date."""
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if self._hand is not None and layer is not None:
-            self._hand.settle(section_on_screen(self._desk.viewer, layer))
+            self._hand.settle(section_on_screen(self._controller.viewer, layer))
 
     def _on_step(self, *_: Any) -> None:
         self.settle()
@@ -132,7 +132,7 @@ class LinkedLayers(QObject):
 
     def _go_where(self, sections: frozenset[int]) -> str:
         """Bring a section that has changed on screen, if none is; say which it is."""
-        viewer, layer = self._desk.viewer, self._desk.source_layer
+        viewer, layer = self._controller.viewer, self._controller.source_layer
         if layer is None or not sections or not shows_sections(viewer, layer):
             return ""
         here = section_on_screen(viewer, layer)
@@ -146,7 +146,7 @@ class LinkedLayers(QObject):
 
     def _on_source(self, *_: Any) -> None:
         """Follow the hand work on the source at work, once there is some."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         hand = source.results.hand if source and source.results.begun else None
         if hand is self._hand:
             return
@@ -162,7 +162,9 @@ class LinkedLayers(QObject):
         napari's own history knows nothing of the other pictures, nor do they of it: its
         undo would put stale values back, so it has no key there.
         """
-        known = {x for x in self._desk.viewer.layers if self._linked_as(x) is not None}
+        known = {
+            x for x in self._controller.viewer.layers if self._linked_as(x) is not None
+        }
         for layer in known.difference(self._followed):
             layer.events.paint.connect(self._on_painted)
             # before what is in it is compared with what is recorded
@@ -178,7 +180,7 @@ class LinkedLayers(QObject):
 
     def _linked_as(self, layer: Layer) -> Linked | None:
         """Return which of the linked pictures a layer shows; None if it is no such."""
-        for layers in self._desk.all_results:
+        for layers in self._controller.all_results:
             for name in LINKED:
                 if layers.get(name) is layer:
                     return name
@@ -198,9 +200,9 @@ class LinkedLayers(QObject):
         What waits is taken back first, so that each sees what was there before it.
         """
         painted, self._painted = self._painted, []
-        taken: list[tuple[HandWork, Linked, Layer, list[Stroke]]] = []
+        taken: list[tuple[AnnotationEditor, Linked, Layer, list[Stroke]]] = []
         for layer, value in reversed(painted):
-            name, results = self._linked_as(layer), self._desk.results_with(layer)
+            name, results = self._linked_as(layer), self._controller.results_with(layer)
             if name is None or results is None:
                 continue
             array = results.hand.linked.arrays[name]
@@ -213,7 +215,7 @@ class LinkedLayers(QObject):
                 self._repaint(hand, name, layer, strokes)
 
     def _repaint(
-        self, hand: HandWork, name: Linked, layer: Layer, strokes: list[Stroke]
+        self, hand: AnnotationEditor, name: Linked, layer: Layer, strokes: list[Stroke]
     ) -> None:
         hand.author = preference("annotation", "author") or login_name()
         try:
@@ -226,11 +228,11 @@ class LinkedLayers(QObject):
         if hand is not self._hand:
             self._refresh_others(hand, edit.sections)
 
-    def _refresh_others(self, hand: HandWork, sections: frozenset[int]) -> None:
+    def _refresh_others(self, hand: AnnotationEditor, sections: frozenset[int]) -> None:
         """Show what was painted over a stack that isn't at work."""
-        for layers in self._desk.all_results:
+        for layers in self._controller.all_results:
             cells = layers.get("cells") or layers.get("membranes")
-            results = None if cells is None else self._desk.results_with(cells)
+            results = None if cells is None else self._controller.results_with(cells)
             if results is not None and results.begun and results.hand is hand:
                 layers.refresh(set(LINKED), set(sections))
 
@@ -243,9 +245,9 @@ class LinkedLayers(QObject):
 
     def settle_quietly(self) -> None:
         """Write waiting ids into the section on screen, without telling."""
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if self._hand is not None and layer is not None:
-            self._hand.linked.settle(section_on_screen(self._desk.viewer, layer))
+            self._hand.linked.settle(section_on_screen(self._controller.viewer, layer))
 
 
 def _alone(act: Callable[[], None]) -> Callable[..., None]:

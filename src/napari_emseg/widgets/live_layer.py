@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
 from napari_emseg._napari.layers import LIVE
-from napari_emseg.session.region import Area
+from napari_emseg.session.run_scope import Area
 from napari_emseg.widgets.layer_changes import OverlayLayer
 
 NAME = "live membranes"

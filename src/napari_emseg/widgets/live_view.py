@@ -18,22 +18,22 @@ from napari_emseg.session.live import (
     Paces,
     PictureDone,
     View,
+    format_paces,
     is_quick,
-    paces_in_words,
     paces_of,
     view_of,
 )
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.latest import Latest
-from napari_emseg.widgets.live_layer import LiveLayer
-from napari_emseg.widgets.running import in_words
-from napari_emseg.widgets.theme import follow, set_role, text_label
-from napari_emseg.widgets.view import (
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.camera import (
     area_in_view,
     section_on_screen,
     shows_sections,
 )
-from napari_emseg.widgets.warm_up import torch_at_leisure
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.latest_only import LatestOnlyWorker
+from napari_emseg.widgets.live_layer import LiveLayer
+from napari_emseg.widgets.run_presenter import format_record
+from napari_emseg.widgets.theme import follow, set_role, text_label
 
 TIP = (
     "Predict what is on screen while you move, shallow first, in a layer of its own. "
@@ -57,16 +57,18 @@ class LiveView(QWidget):
     is quick enough; whoever unticks it has the last word.
     """
 
-    def __init__(self, desk: Desk, settings: LiveSettings | None = None) -> None:
+    def __init__(
+        self, controller: ViewerController, settings: LiveSettings | None = None
+    ) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.settings = settings or LiveSettings()
         self._live = Live(self.settings)
-        self.layer = LiveLayer(desk.overlay("live"))
+        self.layer = LiveLayer(controller.overlay("live"))
         self._asked: _Asked | None = None
         self._decided = False
         self._seen = True
-        self._latest = Latest()
+        self._latest = LatestOnlyWorker()
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(self.settings.rest_ms)
@@ -86,7 +88,7 @@ class LiveView(QWidget):
         self._rest.timeout.connect(self._look)
         self._latest.found.connect(self._on_found)
         self._latest.failed.connect(self._on_failed)
-        viewer, session = self._desk.viewer, self._desk.session
+        viewer, session = self._controller.viewer, self._controller.session
         for event in (
             viewer.dims.events.point,
             viewer.dims.events.order,
@@ -100,8 +102,8 @@ class LiveView(QWidget):
         ):
             follow(self, event, self._on_view)
         follow(self, viewer.layers.events.removed, self._on_removed)
-        self._desk.job.started.connect(self._on_view)
-        self._desk.job.ended.connect(self._on_run_ended)
+        self._controller.job.started.connect(self._on_view)
+        self._controller.job.ended.connect(self._on_run_ended)
         self.destroyed.connect(partial(_leave, self._latest))
 
     def attach(self) -> None:
@@ -136,7 +138,7 @@ class LiveView(QWidget):
 
     def _on_run_ended(self) -> None:
         """Look again; turn the preview on after the first run on a quick machine."""
-        session = self._desk.session
+        session = self._controller.session
         source, weights = session.source, session.weights
         if not self._decided and source is not None and weights is not None:
             size = source.stack.voxel_size_nm
@@ -144,7 +146,7 @@ class LiveView(QWidget):
             quick = is_quick(paces, self.settings)
             self.box.setChecked(bool(quick))
             if quick is False:
-                self._say(f"Off: {paces_in_words(paces)}.")
+                self._say(f"Off: {format_paces(paces)}.")
         self._on_view()
 
     def _on_removed(self, event: Any) -> None:
@@ -160,27 +162,27 @@ class LiveView(QWidget):
 
     def _look(self) -> None:
         """Ask for the view on screen."""
-        viewer, layer = self._desk.viewer, self._desk.source_layer
+        viewer, layer = self._controller.viewer, self._controller.source_layer
         if layer is None:
             self.layer.remove()
             self._asked = None
             self._say("no preview: choose a stack first")
             return
         try:
-            if self._desk.job.busy:
-                msg = f"paused: {self._desk.job.title} is running"
+            if self._controller.job.busy:
+                msg = f"paused: {self._controller.job.title} is running"
                 raise ValueError(msg)
             if not shows_sections(viewer, layer):
                 msg = "no preview: it is for sections seen from the front, in 2-D"
                 raise ValueError(msg)
             z = section_on_screen(viewer, layer)
             area = area_in_view(viewer, layer)
-            view = view_of(self._desk.session, z, area, self.settings)
+            view = view_of(self._controller.session, z, area, self.settings)
         except ValueError as e:
             self.layer.clear()
             self._say(str(e))
             return
-        work = torch_at_leisure(self._live.run(view))
+        work = with_torch(self._live.run(view))
         self._asked = _Asked(view, work, Event())
         if not self.message.text():
             self._say("loading …")
@@ -194,7 +196,7 @@ class LiveView(QWidget):
         if asked is None or found is None or asked.stopped.is_set():
             return
         picture, paces = found
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is None or picture.view is not asked.view:
             return
         self.layer.show(layer, picture.view.z, picture.view.area, picture.values)
@@ -204,7 +206,9 @@ class LiveView(QWidget):
 
     def _on_failed(self, error: Exception) -> None:
         self.layer.clear()
-        self._say(in_words(error), "hint" if isinstance(error, ValueError) else "note")
+        self._say(
+            format_record(error), "hint" if isinstance(error, ValueError) else "note"
+        )
 
     def _say(self, words: str, role: str = "hint") -> None:
         self.message.setText(words)
@@ -232,10 +236,10 @@ def _in_words(picture: PictureDone, paces: Paces, settings: LiveSettings) -> str
     y, x = picture.view.shape
     words = f"{depth}{y} × {x} px in {picture.seconds:.2g} s"
     if is_quick(paces, settings) is False:
-        words += f". Slow here: {paces_in_words(paces)}"
+        words += f". Slow here: {format_paces(paces)}"
     return words
 
 
-def _leave(latest: Latest, *_: Any) -> None:
+def _leave(latest: LatestOnlyWorker, *_: Any) -> None:
     """Want nothing any more."""
     latest.drop()

@@ -10,9 +10,9 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import stack_of
 from napari_emseg.session.comparison import meaning_said
-from napari_emseg.session.material import Material
-from napari_emseg.train.corrections import LabelMeaning
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.session.training_inputs import TrainingInputs
+from napari_emseg.training.corrections import LabelMeaning
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.theme import (
     combo_box,
     follow,
@@ -33,10 +33,10 @@ HELP = """What the labels are. It is never guessed:<br>
 class MaterialBox(QWidget):
     """Chooses labels that were drawn elsewhere, and stacks that join."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._material: Material = desk.session.learning.material
+        self._controller = controller
+        self._material: TrainingInputs = controller.session.learning.material
         self._drawn = ""
         self.labels = combo_box()
         self.meaning = combo_box()
@@ -56,8 +56,8 @@ class MaterialBox(QWidget):
         layout.addWidget(self.message)
         self.labels.activated.connect(self._on_layer)
         self.meaning.activated.connect(self._on_chosen)
-        follow(self, desk.sources_changed, self.list_layers)
-        follow(self, desk.session.events.source, self.list_layers)
+        follow(self, controller.sources_changed, self.list_layers)
+        follow(self, controller.session.events.source, self.list_layers)
         follow(self, self._material.changed, self._list_stacks)
         self.list_layers()
 
@@ -77,16 +77,16 @@ class MaterialBox(QWidget):
 
     def _candidates(self) -> list[Layer]:
         """Return layers of the stack's shape; labels, and images that are masks."""
-        source, here = self._desk.session.source, self._desk.source_layer
+        source, here = self._controller.session.source, self._controller.source_layer
         if source is None:
             return []
         return [
             layer
-            for layer in self._desk.viewer.layers
+            for layer in self._controller.viewer.layers
             if isinstance(layer, Labels | Image)
             and layer is not here
             and tuple(layer.data.shape) in (source.stack.shape, source.stack.shape[1:])
-            and self._desk.results_with(layer) is None
+            and self._controller.results_with(layer) is None
         ]
 
     def _layer(self) -> Layer | None:

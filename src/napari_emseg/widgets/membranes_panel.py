@@ -9,16 +9,24 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights, read_weights
-from napari_emseg.session import Region, Run
+from napari_emseg.session import Run, RunScope
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.class_save import ClassSave
+from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.depth import DepthDial
-from napari_emseg.widgets.desk import desk_of
-from napari_emseg.widgets.exchange import Exchange
 from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.formatting import (
+    format_card,
+    format_file,
+    format_rescaling,
+    format_sections,
+    format_variant,
+)
+from napari_emseg.widgets.import_export import ImportExport
 from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.run import RunRow
 from napari_emseg.widgets.scope import ScopeRow
-from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
     button,
     follow,
@@ -27,15 +35,7 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.view import section_on_screen
 from napari_emseg.widgets.weights_box import WeightsBox
-from napari_emseg.widgets.words import (
-    card_in_words,
-    file_in_words,
-    rescaling_in_words,
-    sections_in_words,
-    way_in_words,
-)
 
 ELSEWHERE = ("invert", "device", "depth", "heads")
 ADVANCED = tuple(n for n in PredictSettings.model_fields if n not in ELSEWHERE)
@@ -46,24 +46,24 @@ class MembranesPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._session = self._desk.session
+        self._controller = controller_for(napari_viewer)
+        self._session = self._controller.session
         self._weights = WeightsBox(self._session)
         self.weights = self._weights.choice
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
-        self.exchange = Exchange(self._desk)
-        self.depth = DepthDial(self._desk)
+        self.exchange = ImportExport(self._controller)
+        self.depth = DepthDial(self._controller)
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
-        self.scope = ScopeRow(self._desk)
+        self.scope = ScopeRow(self._controller)
         self.device = SettingsForm(self._session.predict_settings, fields=["device"])
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
         self.rescaling = text_label()
         self.estimate = text_label(role="plain")
         self.shown = text_label(role="note")
-        self.run = RunRow(self._desk, "membranes", self._prepare)
-        self.saving = ClassSave(self._desk)
-        self.live = LiveView(self._desk)
+        self.run = RunRow(self._controller, "membranes", self._prepare)
+        self.saving = ClassSave(self._controller)
+        self.live = LiveView(self._controller)
         self._lay_out()
         self._connect()
         self._on_settings()
@@ -96,8 +96,10 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.run)
         layout.addWidget(self.saving)
         layout.addWidget(self.live)
-        layout.addWidget(Fold("Advanced", self.advanced, role="link"))
-        layout.addWidget(Fold("Import and export weights", self.exchange, role="link"))
+        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
+        layout.addWidget(
+            CollapsiblePanel("Import and export weights", self.exchange, role="link")
+        )
 
     def _connect(self) -> None:
         self.file.clicked.connect(self._on_file)
@@ -111,7 +113,7 @@ class MembranesPanel(QWidget):
         follow(self, events.source, self._on_state)
         follow(self, events.weights, self._on_state)
         follow(self, events.predict_settings, self._on_settings)
-        self._desk.job.ended.connect(self._on_state)
+        self._controller.job.ended.connect(self._on_state)
 
     def add_weights(self, path: Path) -> None:
         """Offer a weights file and use it; says so if it is none."""
@@ -147,7 +149,7 @@ class MembranesPanel(QWidget):
         weights = self._session.weights
         if weights is not None:
             settings = self._session.predict_settings
-            about = (card_in_words(weights.card), file_in_words(weights, settings))
+            about = (format_card(weights.card), format_file(weights, settings))
             self.card.setText("<br>".join(words for words in about if words))
         self.card.setVisible(weights is not None)
         self.heads.setVisible(weights is not None and len(weights.card.depths) > 1)
@@ -158,13 +160,13 @@ class MembranesPanel(QWidget):
 
         Not while one is on: it would wait for PyTorch, which a thread is loading.
         """
-        if self._desk.job.busy:
+        if self._controller.job.busy:
             return
         source, weights = self._session.source, self._session.weights
         rescaling = ""
         if source is not None and weights is not None:
             rescale = self._session.predict_settings.rescale
-            rescaling = rescaling_in_words(source.stack, weights.card, rescale=rescale)
+            rescaling = format_rescaling(source.stack, weights.card, rescale=rescale)
         self.rescaling.setText(rescaling)
         self.rescaling.setVisible(bool(rescaling))
         self.depth.show_depths(self._region())
@@ -174,7 +176,7 @@ class MembranesPanel(QWidget):
         set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
 
-    def _region(self) -> Region | None:
+    def _region(self) -> RunScope | None:
         try:
             return self.scope.region()
         except ValueError:
@@ -182,17 +184,17 @@ class MembranesPanel(QWidget):
 
     def _show_what_is_shown(self) -> None:
         """Say what made the section on screen, if Run would do it in another way."""
-        source, layer = self._session.source, self._desk.source_layer
+        source, layer = self._session.source, self._controller.source_layer
         weights, words = self._session.weights, ""
         if source is not None and layer is not None and weights is not None:
-            z = section_on_screen(self._desk.viewer, layer)
+            z = section_on_screen(self._controller.viewer, layer)
             made = source.results.made.get(z)
             name, depths = weights.card.name, weights.card.depths
             settings = self._session.predict_settings.model_dump()
-            chosen = way_in_words(name, settings, depths)
+            chosen = format_variant(name, settings, depths)
             if made is not None:
                 known = depths if made.weights == name else ()
-                shown = way_in_words(made.weights or "?", made.settings, known)
+                shown = format_variant(made.weights or "?", made.settings, known)
                 if shown != chosen:
                     words = f"On screen: {shown}. Run to see {chosen}."
         self.shown.setText(words)
@@ -207,5 +209,5 @@ class MembranesPanel(QWidget):
         except ValueError as e:
             return str(e), False
         if estimate is None:
-            return sections_in_words(len(region.sections)), True
+            return format_sections(len(region.sections)), True
         return estimate.words, True

@@ -21,10 +21,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg._napari import placement_of
-from napari_emseg.metrics.places import Kind, Place
+from napari_emseg.metrics.merge_split_errors import Kind, SegmentationError
+from napari_emseg.widgets.camera import go_to_place
 from napari_emseg.widgets.layer_changes import OverlayLayer
 from napari_emseg.widgets.theme import text_label
-from napari_emseg.widgets.view import go_to_place
 
 COLOURS: dict[Kind, str] = {"merger": "#ff6b6b", "split": "#4cc9f0"}
 
@@ -49,7 +49,7 @@ class MistakeList(QWidget):
     def __init__(self, viewer: Viewer, overlay: OverlayLayer) -> None:
         super().__init__()
         self._viewer: ReferenceType[Viewer] = ref(viewer)
-        self._places: Sequence[Place] = ()
+        self._places: Sequence[SegmentationError] = ()
         self._source: ReferenceType[Layer] | None = None
         self._overlay = overlay
         self.more = text_label()
@@ -79,7 +79,9 @@ class MistakeList(QWidget):
         layout.addWidget(self.table)
         layout.addWidget(self.more)
 
-    def show_places(self, places: Sequence[Place], source: Layer | None) -> None:
+    def show_places(
+        self, places: Sequence[SegmentationError], source: Layer | None
+    ) -> None:
         """Show other places, and rings over the layer that has them."""
         self._places = places
         self._fill(places[:LISTED])
@@ -103,7 +105,7 @@ class MistakeList(QWidget):
         """Take the rings away."""
         self._overlay.remove()
 
-    def _fill(self, places: Sequence[Place]) -> None:
+    def _fill(self, places: Sequence[SegmentationError]) -> None:
         blocked = self.table.blockSignals(True)
         self.table.setRowCount(len(places))
         for row, place in enumerate(places):
@@ -130,7 +132,7 @@ class MistakeList(QWidget):
             go_to_place(viewer, layer, (place.z, place.y, place.x))
 
 
-def rings(places: Sequence[Place], source: Layer) -> Points:
+def rings(places: Sequence[SegmentationError], source: Layer) -> Points:
     """Return a layer with a ring around each place, over a layer that has them."""
     at = np.array([(place.z, place.y, place.x) for place in places], float)
     colours = [COLOURS[place.kind] for place in places]

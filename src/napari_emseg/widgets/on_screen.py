@@ -8,8 +8,8 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QWidget
 
+from napari_emseg.widgets.collapsible import CollapsiblePanel
 from napari_emseg.widgets.jobs import any_job_is_busy
-from napari_emseg.widgets.sections import Fold
 
 LATER_MS = 200
 
@@ -32,7 +32,9 @@ class OnScreen(QObject):
     napari has closed never comes back (it makes a new one), so its panels are deleted.
     """
 
-    def __init__(self, widget: QWidget, panels: dict[QWidget, Fold | None]) -> None:
+    def __init__(
+        self, widget: QWidget, panels: dict[QWidget, CollapsiblePanel | None]
+    ) -> None:
         super().__init__(widget)
         self._widget = widget
         self._panels = {x: f for x, f in panels.items() if isinstance(x, Attached)}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
 from napari_emseg.core.regions import Region
+from napari_emseg.widgets.camera import OUTLINES
 from napari_emseg.widgets.layer_changes import OverlayLayer
-from napari_emseg.widgets.view import OUTLINES
 
 NAME = "places"
 # told apart by colour-blind people too (Okabe and Ito)

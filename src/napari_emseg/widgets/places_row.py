@@ -17,18 +17,18 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.session.places import finding, next_place, sections_to_do
+from napari_emseg.session.review_queue import finding, next_place, sections_to_do
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.camera import go_to_place, section_on_screen
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.correcting import Correcting
-from napari_emseg.widgets.desk import Desk
 from napari_emseg.widgets.job_row import JobRow, Work
 from napari_emseg.widgets.outlines import Outlines
 from napari_emseg.widgets.region_row import RegionRow
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
-from napari_emseg.widgets.view import go_to_place, section_on_screen
-from napari_emseg.widgets.warm_up import torch_at_leisure
 
 if TYPE_CHECKING:
-    from napari_emseg.suggest import Suggestion
+    from napari_emseg.active_learning import Suggestion
 
 HEADS = ("", "section", "why")
 ROWS_SHOWN = 6
@@ -43,10 +43,10 @@ class PlacesRow(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._correcting = desk.shared(Correcting)
+        self._controller = controller
+        self._correcting = controller.shared(Correcting)
         self._key = ""
         self.where = combo_box()
         self.where.addItems(["near this section", "whole stack"])
@@ -57,7 +57,7 @@ class PlacesRow(QWidget):
             "Done here (J)",
             tooltip="All in this place is right now: it counts as reviewed",
         )
-        self.regions = RegionRow(desk, self._correcting.layers)
+        self.regions = RegionRow(controller, self._correcting.layers)
         self.count = text_label()
         self.table = QTableWidget(0, len(HEADS))
         self._lay_out()
@@ -119,7 +119,7 @@ class PlacesRow(QWidget):
 
     def go_next(self, *_: Any) -> None:
         """Go to the next place that is to do."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is None or not self.places:
             self.refused.emit("there is no list yet; press Find places")
             return
@@ -138,20 +138,20 @@ class PlacesRow(QWidget):
             self.go_next()
 
     def _prepare(self) -> tuple[str, Work]:
-        session, layer = self._desk.session, self._desk.source_layer
+        session, layer = self._controller.session, self._controller.source_layer
         if session.source is None or layer is None:
             msg = "no stack is chosen; choose one in 1 Data"
             raise ValueError(msg)
-        here = section_on_screen(self._desk.viewer, layer)
+        here = section_on_screen(self._controller.viewer, layer)
         whole = self.where.currentText() == "whole stack"
         where = "whole stack" if whole else "near this section"
         sections = sections_to_do(session.source, here, where)
         work = finding(session, sections)
         self._key = session.source.key
-        return f"Places in {session.source.name}", torch_at_leisure(work)
+        return f"Places in {session.source.name}", with_torch(work)
 
     def _on_found(self, places: Sequence[Suggestion]) -> None:
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is None or source.key != self._key:
             return
         self._correcting.list_places(self._key, places)
@@ -161,12 +161,12 @@ class PlacesRow(QWidget):
             self.said.emit("nothing found that is worth a look there")
 
     def _go(self, place: int) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is None:
             return
         region, reason = self.places[place].region, self.places[place].reason
         y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
-        go_to_place(self._desk.viewer, layer, (region.z, y, x))
+        go_to_place(self._controller.viewer, layer, (region.z, y, x))
         self._correcting.go_to(place)
         self.said.emit(f"place {place + 1} of {len(self.places)}: {reason}")
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg.edit import Edit
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.proofreading import Edit
+from napari_emseg.widgets.camera import shows_sections
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.gap_look import GapLook
 from napari_emseg.widgets.linked_layers import LINKED, LinkedLayers
+from napari_emseg.widgets.live_wire import LiveWireTool
 from napari_emseg.widgets.preview import Preview
-from napari_emseg.widgets.tools import Place, Tool
-from napari_emseg.widgets.view import shows_sections
-from napari_emseg.widgets.wiring import Wiring
+from napari_emseg.widgets.tools import CanvasPoint, Tool
 
 STILL = 3.0
 """A press that moves less than this is a click, px of the screen."""
@@ -35,16 +35,16 @@ class Pointer(QObject):
     refused = Signal(str)
     changed = Signal(object)
 
-    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+    def __init__(self, controller: ViewerController, layers: LinkedLayers) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._layers = layers
         self.tool: Tool | None = None
-        self.wiring = Wiring()
+        self.wiring = LiveWireTool()
         self._gaps = GapLook(layers)
-        self._preview = Preview(desk.overlay("preview"))
-        self._first: Place | None = None
-        self._at: Place | None = None
+        self._preview = Preview(controller.overlay("preview"))
+        self._first: CanvasPoint | None = None
+        self._at: CanvasPoint | None = None
         self._double_clicks: list[Any] = []
         self.wiring.ready.connect(self._show_wire)
         self.wiring.complete.connect(self.set)
@@ -67,7 +67,7 @@ class Pointer(QObject):
             self._listen(tool is not None)
         self.drop()
         self.tool = tool
-        camera = self._desk.viewer.scene.camera
+        camera = self._controller.viewer.scene.camera
         camera.mouse_pan = tool is None or "stroke" not in tool.gesture
         if tool is None:
             self._preview.remove()
@@ -100,10 +100,10 @@ class Pointer(QObject):
     def _hint(self) -> None:
         """Say in the status bar how the tool works; napari says other things there."""
         if self.tool is not None:
-            self._desk.viewer.help = f"{self.tool.name}: {self.tool.hint}"
+            self._controller.viewer.help = f"{self.tool.name}: {self.tool.hint}"
 
     def _listen(self, on: bool) -> None:
-        viewer = self._desk.viewer
+        viewer = self._controller.viewer
         if on:
             viewer.mouse_drag_callbacks.append(self._on_drag)
             viewer.mouse_move_callbacks.append(self._on_move)
@@ -123,11 +123,11 @@ class Pointer(QObject):
         ValueError
             If not.
         """
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is None:
             msg = "the layer of the stack is gone; choose another one in 1 Data"
             raise ValueError(msg)
-        if not shows_sections(self._desk.viewer, layer):
+        if not shows_sections(self._controller.viewer, layer):
             msg = (
                 "the view is turned or 3-D, and corrections are made on sections (y, x)"
                 "; roll the dimensions back (Ctrl+E) or leave 3-D (Ctrl+Y)"
@@ -135,12 +135,12 @@ class Pointer(QObject):
             raise ValueError(msg)
         return layer
 
-    def _place(self, event: Any) -> Place:
+    def _place(self, event: Any) -> CanvasPoint:
         layer = self._source()
         data = np.asarray(layer.world_to_data(event.position), float)
         z = round(float(data[-3])) if layer.ndim > 2 else 0
         n = layer.data.shape[-3] if layer.ndim > 2 else 1
-        return Place(int(np.clip(z, 0, n - 1)), float(data[-2]), float(data[-1]))
+        return CanvasPoint(int(np.clip(z, 0, n - 1)), float(data[-2]), float(data[-1]))
 
     def _on_drag(self, _: Any, event: Any) -> Generator[None, None, None]:
         tool = self.tool
@@ -166,7 +166,7 @@ class Pointer(QObject):
         elif not moved:
             self._on_click(places[0])
 
-    def _on_click(self, place: Place) -> None:
+    def _on_click(self, place: CanvasPoint) -> None:
         tool = self.tool
         if tool is None:
             return
@@ -213,18 +213,18 @@ class Pointer(QObject):
 
     def _on_gap(self, path: NDArray[np.int64], z: int, words: str) -> None:
         self._show(path, z)
-        self._desk.viewer.help = words
+        self._controller.viewer.help = words
 
     def _on_no_gap(self, words: str) -> None:
         self._preview.hide()
-        self._desk.viewer.help = words
+        self._controller.viewer.help = words
 
     def _show(self, path: Any, z: int) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is not None:
             self._preview.show(layer, z, np.asarray(path))
 
-    def _use(self, places: list[Place]) -> None:
+    def _use(self, places: list[CanvasPoint]) -> None:
         tool = self.tool
         if tool is not None and tool.use is not None:
             use = tool.use
@@ -242,5 +242,5 @@ class Pointer(QObject):
 
     def _painting(self) -> bool:
         """Tell if napari's own brush is out: then the pointer is its."""
-        active = self._desk.viewer.layers.selection.active
+        active = self._controller.viewer.layers.selection.active
         return isinstance(active, Labels) and active.mode != "pan_zoom"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from skimage.measure import approximate_polygon
 
 from napari_emseg._napari import placement_of
+from napari_emseg.widgets.camera import OUTLINES
 from napari_emseg.widgets.layer_changes import OverlayLayer
-from napari_emseg.widgets.view import OUTLINES
 
 NAME = "correction preview"
 YELLOW = "#f0e442"

@@ -10,20 +10,26 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg._napari import stack_of
 from napari_emseg.core.records import Record, SectionDone
-from napari_emseg.project import SourceMoved, read_info
-from napari_emseg.session.handwork import login_name
-from napari_emseg.session.keeping import Keeping
-from napari_emseg.session.projects import Opened, adopt, follow, opening, saving
+from napari_emseg.project import StackNotFoundError, read_info
+from napari_emseg.session.annotation_editor import login_name
+from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.session.projects import (
+    LoadedProject,
+    adopt,
+    follow,
+    iter_open_project,
+    iter_save_project,
+)
 from napari_emseg.session.recent import remember_project
 from napari_emseg.widgets.closing import watch
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Job, Outcome
-from napari_emseg.widgets.moved_row import MovedRow, untouched
+from napari_emseg.widgets.collapsible import panel_layout
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.recent_button import RecentButton
-from napari_emseg.widgets.running import in_words
-from napari_emseg.widgets.saved_line import SavedLine
-from napari_emseg.widgets.sections import panel_layout
+from napari_emseg.widgets.relocate_stack_row import RelocateStackRow, untouched
+from napari_emseg.widgets.run_presenter import format_record
+from napari_emseg.widgets.save_status_label import SaveStatusLabel
 from napari_emseg.widgets.theme import (
     button,
     form_layout,
@@ -39,18 +45,18 @@ NONE = "none: what you correct is lost when napari closes"
 class ProjectRow(QWidget):
     """Makes and opens projects; shows the one of the stack at work."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._job = Job(in_activity_dock=False)
+        self._controller = controller
+        self._job = BackgroundJob(in_activity_dock=False)
         self._path = Path()
         self._layer: Layer | None = None
         self.open = button("Open project…", tooltip="Go on where you were.")
         self.recent = RecentButton()
         self.save = button("Save project…")
         self.state = text_label(NONE)
-        self._saved = SavedLine(self.state, lambda: self._job.busy)
-        self.moved = MovedRow(desk)
+        self._saved = SaveStatusLabel(self.state, lambda: self._job.busy)
+        self.moved = RelocateStackRow(controller)
         self.message = text_label(role="error")
         self._lay_out()
         self.open.clicked.connect(self._on_open)
@@ -59,7 +65,7 @@ class ProjectRow(QWidget):
         self.moved.found.connect(self._on_found)
         self._job.recorded.connect(self._on_recorded)
         self._job.ended.connect(self._on_ended)
-        follow_signal(self, desk.session.events.source, self._on_source)
+        follow_signal(self, controller.session.events.source, self._on_source)
         self._on_source()
 
     def _lay_out(self) -> None:
@@ -78,9 +84,9 @@ class ProjectRow(QWidget):
         self._say("")
 
     @property
-    def keeping(self) -> Keeping | None:
+    def keeping(self) -> ProjectSync | None:
         """What saves the stack at work; None if nothing does."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         return None if source is None else source.keeping
 
     @property
@@ -90,17 +96,21 @@ class ProjectRow(QWidget):
 
     def save_path(self, path: str | Path) -> None:
         """Make a project of the stack at work, in the background."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is None or self._job.busy:
             return
-        if self._desk.job.busy:
-            self._say(f"{self._desk.job.title} is still running; wait for its end")
+        if self._controller.job.busy:
+            self._say(
+                f"{self._controller.job.title} is still running; wait for its end"
+            )
             return
-        recuts = self._desk.session.stages.recuts()
+        recuts = self._controller.session.stages.recuts()
         if recuts.on_trial:
             recuts.keep()
-        self._begin(Path(path), self._desk.source_layer)
-        self._job.start(saving(source, path, author=author()), "Save project")
+        self._begin(Path(path), self._controller.source_layer)
+        self._job.start(
+            iter_save_project(source, path, author=author()), "Save project"
+        )
 
     def open_path(
         self,
@@ -123,10 +133,10 @@ class ProjectRow(QWidget):
             layer = layer or self._layer_of(path)
             stack = None if layer is None else stack_of(layer)
         except (OSError, ValueError) as e:
-            self._say(in_words(e))
+            self._say(format_record(e))
             return
         self._begin(path, layer)
-        work = opening(path, author=author(), source=source, stack=stack)
+        work = iter_open_project(path, author=author(), source=source, stack=stack)
         self._job.start(work, "Open project")
 
     def _begin(self, path: Path, layer: Layer | None) -> None:
@@ -138,56 +148,56 @@ class ProjectRow(QWidget):
     def _layer_of(self, path: Path) -> Layer | None:
         """Return a layer with the project's stack, if nothing was made from it yet."""
         reference = read_info(path).source
-        for layer in self._desk.sources():
-            known = untouched(self._desk, layer)
+        for layer in self._controller.sources():
+            known = untouched(self._controller, layer)
             if known is not None and known.source and reference.absolute:
                 same = Path(known.source).absolute() == Path(reference.absolute)
                 if same and known.shape == reference.shape:
                     return layer
         return None
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         result, cause = outcome.result, outcome.cause
         try:
-            if isinstance(result, Opened):
+            if isinstance(result, LoadedProject):
                 self._show(result)
-            elif isinstance(result, Keeping):
+            elif isinstance(result, ProjectSync):
                 self._keep(result)
         except OSError as e:
             cause = e
-        if isinstance(cause, SourceMoved):
+        if isinstance(cause, StackNotFoundError):
             self.moved.ask(cause)
         elif cause is not None:
-            self._say(f"{self._path.name}: {in_words(cause)}")
+            self._say(f"{self._path.name}: {format_record(cause)}")
         self._on_source()
 
-    def _show(self, opened: Opened) -> None:
+    def _show(self, opened: LoadedProject) -> None:
         """Put a project that was read to work, in the layer of its stack."""
-        desk = self._desk
-        if self._layer in desk.viewer.layers:
-            desk.choose(self._layer)
+        controller = self._controller
+        if self._layer in controller.viewer.layers:
+            controller.choose(self._layer)
             if opened.stack.voxel_size_nm is not None:
-                desk.set_voxel_size(opened.stack.voxel_size_nm)
+                controller.set_voxel_size(opened.stack.voxel_size_nm)
         else:
-            desk.add(opened.stack)
-        source = desk.session.source
+            controller.add(opened.stack)
+        source = controller.session.source
         if source is None:
             opened.keeping.close()
             return
-        adopt(desk.session, source.key, replace(opened, stack=source.stack))
-        desk.show_results()
+        adopt(controller.session, source.key, replace(opened, stack=source.stack))
+        controller.show_results()
         self._remember(opened.keeping)
         self._say("\n".join(opened.keeping.notes), "note")
 
-    def _keep(self, keeping: Keeping) -> None:
+    def _keep(self, keeping: ProjectSync) -> None:
         """Let a project that was made keep the stack that it was made of."""
-        if self._layer not in self._desk.viewer.layers:
+        if self._layer not in self._controller.viewer.layers:
             keeping.close()
             return
-        follow(self._desk.session, str(self._layer.unique_id), keeping)
+        follow(self._controller.session, str(self._layer.unique_id), keeping)
         self._remember(keeping)
 
-    def _remember(self, keeping: Keeping) -> None:
+    def _remember(self, keeping: ProjectSync) -> None:
         """Let it be found again."""
         open_with_this()
         remember_project(keeping.path)
@@ -206,7 +216,7 @@ class ProjectRow(QWidget):
             self.save_path(path)
 
     def _proposed(self) -> str:
-        source = self._desk.session.source
+        source = self._controller.session.source
         if source is None:
             return ""
         at = Path(source.stack.source or source.name)
@@ -226,7 +236,7 @@ class ProjectRow(QWidget):
                 self.state.setText(f"{self._path.stem}: {words}")
 
     def _on_source(self) -> None:
-        busy, source = self._job.busy, self._desk.session.source
+        busy, source = self._job.busy, self._controller.session.source
         keeping = self.keeping
         self.open.setEnabled(not busy)
         self.recent.setEnabled(not busy)
@@ -243,7 +253,7 @@ class ProjectRow(QWidget):
             self.state.setText(NONE)
             self.state.setVisible(source is not None)
         else:
-            watch(self._desk, self)
+            watch(self._controller, self)
 
     def _say(self, message: str, role: str = "error") -> None:
         self.message.setText(message)

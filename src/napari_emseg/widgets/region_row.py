@@ -6,15 +6,15 @@ from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_emseg.core.regions import Region
-from napari_emseg.session import Source
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.linked_layers import LinkedLayers
-from napari_emseg.widgets.theme import SPACING, button
-from napari_emseg.widgets.view import (
+from napari_emseg.session import StackState
+from napari_emseg.widgets.camera import (
     area_in_view,
     section_on_screen,
     shows_sections,
 )
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.theme import SPACING, button
 
 
 class RegionRow(QWidget):
@@ -23,9 +23,9 @@ class RegionRow(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk, layers: LinkedLayers) -> None:
+    def __init__(self, controller: ViewerController, layers: LinkedLayers) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._layers = layers
         self.view = button(
             "View is reviewed",
@@ -61,7 +61,7 @@ class RegionRow(QWidget):
 
     def _on_back(self) -> None:
         """Mark the smallest region in the middle of the view as to do again."""
-        view, source = self._on_screen(), self._desk.session.source
+        view, source = self._on_screen(), self._controller.session.source
         if view is None or source is None:
             return
         y, x = (view.top + view.bottom) // 2, (view.left + view.right) // 2
@@ -82,18 +82,18 @@ class RegionRow(QWidget):
 
     def _on_screen(self) -> Region | None:
         """Return what is on screen; None, and why, if that can't be told."""
-        source, layer = self._desk.session.source, self._desk.source_layer
+        source, layer = self._controller.session.source, self._controller.source_layer
         if source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return None
-        if not shows_sections(self._desk.viewer, layer):
+        if not shows_sections(self._controller.viewer, layer):
             self.refused.emit("sections are reviewed seen from the front, in 2-D")
             return None
-        z = section_on_screen(self._desk.viewer, layer)
-        area = area_in_view(self._desk.viewer, layer)
+        z = section_on_screen(self._controller.viewer, layer)
+        area = area_in_view(self._controller.viewer, layer)
         return _whole(source, z) if area is None else Region.of(z, area)
 
 
-def _whole(source: Source, z: int) -> Region:
+def _whole(source: StackState, z: int) -> Region:
     _, height, width = source.stack.shape
     return Region.whole(z, (height, width))

@@ -9,7 +9,7 @@ from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_emseg.edit.edits import Name
+    from napari_emseg.proofreading.edits import Name
     from napari_emseg.session import Results
     from napari_emseg.widgets.layers import ResultLayers
 

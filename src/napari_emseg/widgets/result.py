@@ -22,12 +22,12 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.metrics.report import Row
 from napari_emseg.session.comparison import Compared
+from napari_emseg.widgets.collapsible import CollapsiblePanel
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.curve_plot import CurvePlot
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.formatting import format_score_name, format_sections
 from napari_emseg.widgets.mistakes import MistakeList
-from napari_emseg.widgets.sections import Fold
 from napari_emseg.widgets.theme import button, set_role, text_label
-from napari_emseg.widgets.words import score_name, sections_in_words
 
 FILES = "Table (*.csv);;Everything (*.json)"
 
@@ -35,13 +35,13 @@ FILES = "Table (*.csv);;Everything (*.json)"
 class Result(QWidget):
     """What a comparison gave: a line in words, a curve, mistakes, all scores."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._found: Compared | None = None
         self.words = text_label(role="headline")
         self.about = text_label()
-        self.plot = CurvePlot(desk.viewer)
-        self.mistakes = MistakeList(desk.viewer, desk.overlay("mistakes"))
+        self.plot = CurvePlot(controller.viewer)
+        self.mistakes = MistakeList(controller.viewer, controller.overlay("mistakes"))
         self.scores = ScoreTable()
         self.export = button("Export…", tooltip="Save as a table or as JSON.")
         self.message = text_label()
@@ -54,7 +54,9 @@ class Result(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.words, self.about, self.mistakes, self.plot):
             layout.addWidget(widget)
-        layout.addWidget(Fold("All scores", in_a_box(self.scores), role="link"))
+        layout.addWidget(
+            CollapsiblePanel("All scores", in_a_box(self.scores), role="link")
+        )
         layout.addWidget(self.export, 0, Qt.AlignmentFlag.AlignLeft)
         layout.addWidget(self.message)
         self.message.hide()
@@ -65,7 +67,7 @@ class Result(QWidget):
         report = found.report
         self.words.setText(report.words)
         lines = [f"{found.prediction} against {found.truth}"]
-        lines.append(sections_in_words(len(report.sections)))
+        lines.append(format_sections(len(report.sections)))
         if report.about_thresholds:
             lines.append(report.about_thresholds)
         self.about.setText(" · ".join(lines))
@@ -142,7 +144,7 @@ class ScoreTable(QTableWidget):
         for row, (name, value, threshold, meaning) in enumerate(rows):
             number = "–" if value is None else f"{value:.4f}"
             at = "" if threshold is None else f"best at threshold {threshold:.1f}"
-            for column, words in enumerate((score_name(name), number, meaning)):
+            for column, words in enumerate((format_score_name(name), number, meaning)):
                 item = QTableWidgetItem(words)
                 item.setToolTip(at)
                 self.setItem(row, column, item)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_emseg.edit.review import next_section, status_of
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.proofreading.review import next_section, status_of
+from napari_emseg.widgets.camera import go_to_section, section_on_screen
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow
-from napari_emseg.widgets.view import go_to_section, section_on_screen
 
 STATUSES = ("to do", "reviewed", "excluded")
 
@@ -21,9 +21,9 @@ class ReviewRow(QWidget):
     said = Signal(str)
     refused = Signal(str)
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.label = QLabel()
         self.status = combo_box()
         self.status.addItems(STATUSES)
@@ -44,8 +44,8 @@ class ReviewRow(QWidget):
         self.status.activated.connect(self._on_chosen)
         self.before.clicked.connect(self.go_back)
         self.next.clicked.connect(self.go_next)
-        follow(self, desk.session.events.source, self._on_state)
-        follow(self, desk.viewer.dims.events.current_step, self._on_state)
+        follow(self, controller.session.events.source, self._on_state)
+        follow(self, controller.viewer.dims.events.current_step, self._on_state)
         self._on_state()
 
     def go_next(self, *_: Any) -> None:
@@ -62,28 +62,28 @@ class ReviewRow(QWidget):
         self._set("to do" if now == "reviewed" else "reviewed")
 
     def _go(self, step: Literal[1, -1]) -> None:
-        source, layer = self._desk.session.source, self._desk.source_layer
+        source, layer = self._controller.session.source, self._controller.source_layer
         if source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
-        here = section_on_screen(self._desk.viewer, layer)
+        here = section_on_screen(self._controller.viewer, layer)
         n = source.stack.shape[0]
         try:
             z = next_section(here, n, source.reviewed, source.excluded, step=step)
         except ValueError as e:
             self.refused.emit(str(e))
             return
-        go_to_section(self._desk.viewer, layer, z)
+        go_to_section(self._controller.viewer, layer, z)
 
     def _on_chosen(self) -> None:
         self._set(self.status.currentText())
 
     def _set(self, status: str) -> None:
-        session, layer = self._desk.session, self._desk.source_layer
+        session, layer = self._controller.session, self._controller.source_layer
         if session.source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
-        z = section_on_screen(self._desk.viewer, layer)
+        z = section_on_screen(self._controller.viewer, layer)
         try:
             session.exclude(z, excluded=status == "excluded")
             session.review(z, reviewed=status == "reviewed")
@@ -94,12 +94,12 @@ class ReviewRow(QWidget):
         self.said.emit(f"section {z} is {status}")
 
     def _on_state(self) -> None:
-        source, layer = self._desk.session.source, self._desk.source_layer
+        source, layer = self._controller.session.source, self._controller.source_layer
         self.setEnabled(source is not None and layer is not None)
         if source is None or layer is None:
             self.label.setText("no stack")
             return
-        z, n = section_on_screen(self._desk.viewer, layer), source.stack.shape[0]
+        z, n = section_on_screen(self._controller.viewer, layer), source.stack.shape[0]
         done = len(source.reviewed)
         self.label.setText(f"Section {z} of {n} · {done} reviewed")
         self.status.setCurrentText(status_of(z, source.reviewed, source.excluded))

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import Round
-from napari_emseg.widgets.desk import Desk
+from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 
 COLUMNS = ("weights", "state", "from", "learnt from")
@@ -32,10 +32,10 @@ BACK = (
 class RoundsList(QWidget):
     """Lists rounds, latest first; what a round came to is its tooltip."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
-        self._learning: Learning = desk.session.learning
+        self._controller = controller
+        self._learning: Learning = controller.session.learning
         self.table = QTableWidget(0, len(COLUMNS))
         self.roll_back = button("Roll back", tooltip=BACK)
         self.said = text_label()
@@ -43,7 +43,7 @@ class RoundsList(QWidget):
         self.roll_back.clicked.connect(self._on_roll_back)
         self.table.itemSelectionChanged.connect(self._on_state)
         follow(self, self._learning.changed, self._on_changed)
-        follow(self, desk.session.events.weights, self._on_changed)
+        follow(self, controller.session.events.weights, self._on_changed)
         self._on_changed()
 
     def _lay_out(self) -> None:

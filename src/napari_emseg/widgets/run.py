@@ -7,11 +7,11 @@ from collections.abc import Callable
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_emseg.session import Run
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Advance, Outcome
-from napari_emseg.widgets.running import Stage
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.formatting import format_result, format_time_left
+from napari_emseg.widgets.jobs import Advance, JobResult
+from napari_emseg.widgets.run_presenter import Stage
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.words import result_in_words, time_left
 
 SHOWN_NOTES = 6
 """The latest ones; the rest is counted."""
@@ -23,14 +23,16 @@ class RunRow(QWidget):
     Parameters
     ----------
     stage
-        Which of the desk's stages it starts.
+        Which of the controller's stages it starts.
     prepare
         Returns the run that would be started; a ValueError says why there is none.
     """
 
-    def __init__(self, desk: Desk, stage: Stage, prepare: Callable[[], Run]) -> None:
+    def __init__(
+        self, controller: ViewerController, stage: Stage, prepare: Callable[[], Run]
+    ) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._stage = stage
         self._prepare = prepare
         self._notes: list[str] = []
@@ -55,7 +57,7 @@ class RunRow(QWidget):
 
     def _connect(self) -> None:
         self.button.clicked.connect(self._on_click)
-        job = self._desk.job
+        job = self._controller.job
         for signal, slot in (
             (job.started, self._on_started),
             (job.advanced, self._on_advanced),
@@ -63,13 +65,13 @@ class RunRow(QWidget):
             (job.ended, self._on_ended),
         ):
             signal.connect(slot)
-        follow(self, self._desk.noted, self._on_noted)
-        follow(self, self._desk.failed, self._on_failed)
+        follow(self, self._controller.noted, self._on_noted)
+        follow(self, self._controller.failed, self._on_failed)
 
     @property
     def running(self) -> bool:
         """True while a run of this stage is on."""
-        return self._desk.job.busy and self._desk.stage == self._stage
+        return self._controller.job.busy and self._controller.stage == self._stage
 
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Allow Run or not; `why` not is its tooltip."""
@@ -83,12 +85,12 @@ class RunRow(QWidget):
 
     def _on_click(self) -> None:
         if self.running:
-            self._desk.job.cancel()
+            self._controller.job.cancel()
             return
         self._notes = []
         self._say([], "hint")
         try:
-            self._desk.start(self._prepare(), self._stage)
+            self._controller.start(self._prepare(), self._stage)
         except (OSError, RuntimeError, ValueError) as e:
             self.refuse(str(e))
 
@@ -103,28 +105,28 @@ class RunRow(QWidget):
         if self.running:
             self.bar.setRange(0, advance.total)
             self.bar.setValue(advance.done)
-            self.left.setText(time_left(advance.seconds_left))
+            self.left.setText(format_time_left(advance.seconds_left))
 
     def _on_cancelling(self) -> None:
         if self.running:
             self.button.setEnabled(False)
             self.left.setText("stops after this tile")
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         self._on_state()
-        if self._desk.stage != self._stage:
+        if self._controller.stage != self._stage:
             return
         if outcome.cancelled:
             self._add_note("cancelled; what was finished is kept")
         elif outcome.error is None:
-            self._add_note(result_in_words(outcome.result))
+            self._add_note(format_result(outcome.result))
 
     def _on_noted(self, note: str) -> None:
         if self.running:
             self._add_note(note)
 
     def _on_failed(self, message: str) -> None:
-        if self._desk.stage == self._stage:
+        if self._controller.stage == self._stage:
             self.refuse(message)
 
     def _add_note(self, note: str) -> None:
@@ -139,11 +141,11 @@ class RunRow(QWidget):
         set_role(self.message, role)
 
     def _on_state(self) -> None:
-        busy = self._desk.job.busy
+        busy = self._controller.job.busy
         self.button.setText("Cancel" if self.running else "Run")
         set_role(self.button, "cancel" if self.running else "primary")
         self.button.setEnabled(self.running or (self._ready and not busy))
         if busy and not self.running:
-            self.button.setToolTip(f"{self._desk.job.title} is running.")
+            self.button.setToolTip(f"{self._controller.job.title} is running.")
         self.bar.setVisible(self.running)
         self.left.setVisible(self.running)

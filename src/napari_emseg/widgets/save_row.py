@@ -21,14 +21,14 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind
 from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.session.exports import Meshes, Target
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.jobs import Advance, Job, Outcome
-from napari_emseg.widgets.running import in_words
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.formatting import format_time_left
+from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import button, set_role, text_label
-from napari_emseg.widgets.words import time_left
 
 if TYPE_CHECKING:
-    from napari_emseg.cells.meshes import MeshFormat
+    from napari_emseg.segmentation.meshes import MeshFormat
 
 SAVE, CANCEL = "Save…", "Cancel"
 
@@ -45,7 +45,7 @@ Work = Generator[Record, None, Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SaveFormat:
     """A line in the dialog's list of formats, and what it means."""
 
     words: str
@@ -59,7 +59,7 @@ class Choice:
         return f"{self.words} ({' '.join(f'*{suffix}' for suffix in self.suffixes)})"
 
 
-def picture_choices() -> list[Choice]:
+def picture_choices() -> list[SaveFormat]:
     """Return what probabilities can be saved as."""
     kinds = [kind for kind in OUTPUT_KINDS if not kind.cells_only]
     plain = [_choice(kind) for kind in kinds]
@@ -76,7 +76,7 @@ def picture_choices() -> list[Choice]:
     return plain + small
 
 
-def cells_choices() -> list[Choice]:
+def cells_choices() -> list[SaveFormat]:
     """Return what cells can be saved as."""
     plain = [_choice(kind) for kind in OUTPUT_KINDS if not kind.missing]
     with_image = [
@@ -88,21 +88,23 @@ def cells_choices() -> list[Choice]:
         for each in plain
         if isinstance(each.target, Target) and each.target.format.startswith("zarr")
     ]
-    table = Choice("Table – spreadsheets, R, Python", (".csv",))
+    table = SaveFormat("Table – spreadsheets, R, Python", (".csv",))
     return [*plain, *with_image, *_meshes_choices(), table]
 
 
-def _meshes_choices() -> list[Choice]:
+def _meshes_choices() -> list[SaveFormat]:
     if find_spec("trimesh") is None:
         return []
     return [
-        Choice(f"Meshes, {name.upper()}, in a folder – {programs}", ("",), Meshes(name))
+        SaveFormat(
+            f"Meshes, {name.upper()}, in a folder – {programs}", ("",), Meshes(name)
+        )
         for name, programs in MESHES.items()
     ]
 
 
-def _choice(kind: OutputKind) -> Choice:
-    return Choice(kind.words, kind.suffixes, Target(Path(), kind.name))
+def _choice(kind: OutputKind) -> SaveFormat:
+    return SaveFormat(kind.words, kind.suffixes, Target(Path(), kind.name))
 
 
 class SaveRow(QWidget):
@@ -120,19 +122,19 @@ class SaveRow(QWidget):
 
     def __init__(
         self,
-        desk: Desk,
-        choices: list[Choice],
+        controller: ViewerController,
+        choices: list[SaveFormat],
         name: Callable[[], str],
         work: Callable[[Target | Meshes | None, Path], Work],
     ) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self._choices = choices
         self._name = name
         self._work = work
         self._asked: tuple[Target | Meshes | None, Path] | None = None
         self._notes: list[str] = []
-        self.job = Job(in_activity_dock=False)
+        self.job = BackgroundJob(in_activity_dock=False)
         self.save = button(SAVE, tooltip="For Fiji, IMOD, webKnossos and others.")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -163,7 +165,7 @@ class SaveRow(QWidget):
         layout.addLayout(row)
         layout.addWidget(self.message)
 
-    def save_as(self, path: Path, choice: Choice) -> None:
+    def save_as(self, path: Path, choice: SaveFormat) -> None:
         """Save as a format; the path gets its ending if it has none of it."""
         if path.suffix.lower() not in choice.suffixes:
             path = path.with_name(path.name + choice.suffixes[0])
@@ -172,8 +174,10 @@ class SaveRow(QWidget):
     def _start(self, target: Target | Meshes | None, path: Path) -> None:
         if self.job.busy:
             return
-        if self._desk.job.busy:
-            self._say(f"{self._desk.job.title} is running; save after it", "error")
+        if self._controller.job.busy:
+            self._say(
+                f"{self._controller.job.title} is running; save after it", "error"
+            )
             return
         self._asked = target, path
         if isinstance(target, Target):
@@ -216,16 +220,16 @@ class SaveRow(QWidget):
     def _on_advanced(self, advance: Advance) -> None:
         self.bar.setRange(0, advance.total)
         self.bar.setValue(advance.done)
-        self.left.setText(time_left(advance.seconds_left))
+        self.left.setText(format_time_left(advance.seconds_left))
 
     def _on_cancelling(self) -> None:
         self.save.setEnabled(False)
         self.left.setText("stops soon")
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         self._show_state()
         if outcome.cause is not None:
-            self._say(in_words(outcome.cause), "error")
+            self._say(format_record(outcome.cause), "error")
             self._offer(outcome.cause)
         elif outcome.cancelled:
             self._say("cancelled", "hint")

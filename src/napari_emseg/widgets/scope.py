@@ -8,15 +8,15 @@ from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
-from napari_emseg.session import Region, from_here
-from napari_emseg.widgets.desk import Desk
-from napari_emseg.widgets.theme import button, combo_box, follow
-from napari_emseg.widgets.view import (
+from napari_emseg.session import RunScope, from_here
+from napari_emseg.widgets.camera import (
     add_box_layer,
     area_in_view,
     drawn_box,
     section_on_screen,
 )
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.theme import button, combo_box, follow
 
 VIEW, BOX, SECTION, RANGE, ALL = (
     "this view",
@@ -35,9 +35,9 @@ class ScopeRow(QWidget):
 
     changed = Signal()
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, controller: ViewerController) -> None:
         super().__init__()
-        self._desk = desk
+        self._controller = controller
         self.choice = combo_box()
         self.choice.addItems([VIEW, BOX, SECTION, RANGE, ALL])
         self.choice.setToolTip("Which part of the stack is computed.")
@@ -71,7 +71,7 @@ class ScopeRow(QWidget):
         for box in (self.first, self.last):
             box.valueChanged.connect(self._timer.start)
         self.draw.clicked.connect(self._on_draw)
-        viewer = self._desk.viewer
+        viewer = self._controller.viewer
         for event in (
             viewer.dims.events.point,
             viewer.dims.events.order,
@@ -81,9 +81,9 @@ class ScopeRow(QWidget):
             viewer.layers.selection.events.active,
         ):
             follow(self, event, self._on_view)
-        follow(self, self._desk.session.events.source, self._on_source)
+        follow(self, self._controller.session.events.source, self._on_source)
 
-    def region(self) -> Region:
+    def region(self) -> RunScope:
         """Return where a run would go now, the section on screen first.
 
         Raises
@@ -91,25 +91,25 @@ class ScopeRow(QWidget):
         ValueError
             If there is no stack, or no box where one is asked for.
         """
-        layer = self._desk.source_layer
-        source = self._desk.session.source
+        layer = self._controller.source_layer
+        source = self._controller.session.source
         if layer is None or source is None:
             msg = "no stack is chosen; open one or choose an image layer in 1 Data"
             raise ValueError(msg)
         return self._region(layer, source.stack.shape[0])
 
-    def _region(self, layer: Layer, n: int) -> Region:
-        viewer = self._desk.viewer
+    def _region(self, layer: Layer, n: int) -> RunScope:
+        viewer = self._controller.viewer
         here = section_on_screen(viewer, layer)
         chosen = self.choice.currentText()
         if chosen == BOX:
             return drawn_box(viewer, layer)
         if chosen == RANGE:
             sections = range(self.first.value(), self.last.value() + 1)
-            return Region(from_here(sections, here))
+            return RunScope(from_here(sections, here))
         if chosen == ALL:
-            return Region(from_here(range(n), here))
-        region = Region((here,))
+            return RunScope(from_here(range(n), here))
+        region = RunScope((here,))
         if chosen == VIEW:
             region = replace(region, roi=area_in_view(viewer, layer))
         return region
@@ -122,16 +122,16 @@ class ScopeRow(QWidget):
         self._timer.start()
 
     def _on_draw(self) -> None:
-        layer = self._desk.source_layer
+        layer = self._controller.source_layer
         if layer is not None:
-            shapes = add_box_layer(self._desk.viewer, layer)
+            shapes = add_box_layer(self._controller.viewer, layer)
             follow(self, shapes.events.data, self._on_view)
 
     def _on_view(self) -> None:
         self._timer.start()
 
     def _on_source(self) -> None:
-        source = self._desk.session.source
+        source = self._controller.session.source
         top = 0 if source is None else source.stack.shape[0] - 1
         whole = self.last.value() == self.last.maximum()
         self.first.setRange(0, top)

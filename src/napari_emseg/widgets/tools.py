@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.edit import (
+from napari_emseg.proofreading import (
     Edit,
     close_gap,
     cut,
@@ -20,7 +20,7 @@ from napari_emseg.edit import (
     merge_through,
     split_through,
 )
-from napari_emseg.session.handwork import HandWork
+from napari_emseg.session.annotation_editor import AnnotationEditor
 
 ToolName = Literal[
     "Live-wire",
@@ -44,7 +44,7 @@ Gesture = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CanvasPoint:
     """Where the pointer is: section, and `(y, x)` in it."""
 
     z: int
@@ -76,7 +76,7 @@ class Tool:
     gesture: Gesture
     hint: str
     about: str
-    use: Callable[[HandWork, list[Place]], Edit] | None = None
+    use: Callable[[AnnotationEditor, list[CanvasPoint]], Edit] | None = None
 
     def tooltip(self, key: str) -> str:
         """Return what it is for, how it is used, and its key."""
@@ -84,51 +84,51 @@ class Tool:
         return f"{self.about}\n{how}.\nKey: {key or 'none'}"
 
 
-def _points(places: list[Place]) -> NDArray[np.float64]:
+def _points(places: list[CanvasPoint]) -> NDArray[np.float64]:
     return np.array([place.point for place in places])
 
 
-def _one_section(places: list[Place]) -> int:
+def _one_section(places: list[CanvasPoint]) -> int:
     if len({place.z for place in places}) > 1:
         msg = "both clicks must be in one section; to merge across, use Merge in 3-D"
         raise ValueError(msg)
     return places[0].z
 
 
-def _cut(hand: HandWork, places: list[Place]) -> Edit:
+def _cut(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     sheet = hand.sheet(_one_section(places))
     return cut(sheet, _points(places), settings=hand.settings)
 
 
-def _merge(hand: HandWork, places: list[Place]) -> Edit:
+def _merge(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     sheet = hand.sheet(_one_section(places))
     return merge(sheet, _points(places), settings=hand.settings)
 
 
-def _gap(hand: HandWork, places: list[Place]) -> Edit:
+def _gap(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     place = places[0]
     return close_gap(hand.sheet(place.z), place.point, settings=hand.settings)
 
 
-def _delete(hand: HandWork, places: list[Place]) -> Edit:
+def _delete(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     place = places[0]
     return delete_membrane(hand.sheet(place.z), place.point, settings=hand.settings)
 
 
-def _fill(hand: HandWork, places: list[Place]) -> Edit:
+def _fill(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     return fill(hand.sheet(places[0].z), places[0].point)
 
 
-def _lock(hand: HandWork, places: list[Place]) -> Edit:
+def _lock(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     return lock(hand.sheet(places[0].z), places[0].point)
 
 
-def _split_through(hand: HandWork, places: list[Place]) -> Edit:
+def _split_through(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     hand.sheet(places[0].z)
     return split_through(hand.linked, (places[0].z, places[0].point))
 
 
-def _merge_through(hand: HandWork, places: list[Place]) -> Edit:
+def _merge_through(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     first, second = places
     hand.sheet(first.z)
     return merge_through(hand.linked, (first.z, first.point), (second.z, second.point))

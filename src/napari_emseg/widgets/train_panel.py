@@ -11,17 +11,17 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import architectures
-from napari_emseg.session.handwork import HandWork
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.learning import Learning
-from napari_emseg.session.prospect import Prospect
+from napari_emseg.session.round_preview import RoundPreview
 from napari_emseg.widgets.candidate import CandidateBox
-from napari_emseg.widgets.desk import desk_of
+from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.latest import Latest
+from napari_emseg.widgets.latest_only import LatestOnlyWorker
 from napari_emseg.widgets.learning_plot import LearningPlot
 from napari_emseg.widgets.material_box import MaterialBox
 from napari_emseg.widgets.rounds_list import RoundsList
-from napari_emseg.widgets.sections import Fold, panel_layout
 from napari_emseg.widgets.theme import (
     combo_box,
     follow,
@@ -61,25 +61,25 @@ class TrainPanel(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self._desk = desk_of(napari_viewer)
-        self._learning: Learning = self._desk.session.learning
-        training = self._desk.training
+        self._controller = controller_for(napari_viewer)
+        self._learning: Learning = self._controller.session.learning
+        training = self._controller.training
         self.begin = combo_box()
         self.learns = text_label(role="plain")
         self.judges = text_label()
         self.run = TrainRow(training, self._learning, lambda: self.new)
-        self.plot = LearningPlot(self._desk.viewer)
+        self.plot = LearningPlot(self._controller.viewer)
         self.since = text_label(role="note")
-        self.candidate = CandidateBox(self._desk)
-        self.rounds = RoundsList(self._desk)
-        self.material = MaterialBox(self._desk)
+        self.candidate = CandidateBox(self._controller)
+        self.rounds = RoundsList(self._controller)
+        self.material = MaterialBox(self._controller)
         self.settings = SettingsForm(self._learning.settings, fields=FINE)
         self.network = combo_box()
         self.width_form = SettingsForm(self._learning.new_settings, fields=["width"])
         self.new_settings = SettingsForm(
             self._learning.new_settings.training, fields=ANEW
         )
-        self._asking = Latest()
+        self._asking = LatestOnlyWorker()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(SOON_MS)
@@ -120,9 +120,11 @@ class TrainPanel(QWidget):
             layout.addWidget(widget)
         layout.addWidget(self.since)
         layout.addWidget(self.candidate)
-        layout.addWidget(Fold("Learn from more", self.material, role="link"))
-        layout.addWidget(Fold("Settings", self._new_fold, role="link"))
-        layout.addWidget(Fold("Rounds", self.rounds, role="link"))
+        layout.addWidget(
+            CollapsiblePanel("Learn from more", self.material, role="link")
+        )
+        layout.addWidget(CollapsiblePanel("Settings", self._new_fold, role="link"))
+        layout.addWidget(CollapsiblePanel("Rounds", self.rounds, role="link"))
         layout.addWidget(text_label(UNKNOWN))
 
     def _connect(self) -> None:
@@ -134,20 +136,22 @@ class TrainPanel(QWidget):
         self._soon.timeout.connect(self._ask)
         self._asking.found.connect(self._on_prospect)
         self._asking.failed.connect(self._on_unknown)
-        session = self._desk.session
+        session = self._controller.session
         follow(self, self._learning.changed, self._on_state)
         follow(self, session.events.source, self._on_state)
         follow(self, session.events.weights, self._on_state)
-        follow(self, self._desk.training.changed, self._on_training)
-        follow(self, self._desk.sources_changed, self._on_corrected)
-        self._desk.job.ended.connect(self._on_corrected)  # the first run makes room
-        self._followed: HandWork | None = None
+        follow(self, self._controller.training.changed, self._on_training)
+        follow(self, self._controller.sources_changed, self._on_corrected)
+        self._controller.job.ended.connect(
+            self._on_corrected
+        )  # the first run makes room
+        self._followed: AnnotationEditor | None = None
         self.destroyed.connect(lambda: self._leave())
 
     def _on_state(self, *_: Any) -> None:
         """Show what a round would begin with, and soon what it would learn from."""
         self._follow_hand()
-        weights = self._desk.session.weights
+        weights = self._controller.session.weights
         new = self.new or weights is None
         self.begin.clear()
         if weights is not None:
@@ -163,11 +167,11 @@ class TrainPanel(QWidget):
 
     def _follow_hand(self) -> None:
         """Count corrections of the stack at work as they are made."""
-        source = self._desk.session.source
+        source = self._controller.session.source
         begun = source is not None and source.results.begun
         self._follow(source.results.hand if begun and source is not None else None)
 
-    def _follow(self, hand: HandWork | None) -> None:
+    def _follow(self, hand: AnnotationEditor | None) -> None:
         if hand is self._followed:
             return
         if self._followed is not None:
@@ -184,7 +188,7 @@ class TrainPanel(QWidget):
         self._show_since()
         self._asking.ask(self._learning.material.ask(new=self.new))
 
-    def _on_prospect(self, prospect: Prospect) -> None:
+    def _on_prospect(self, prospect: RoundPreview) -> None:
         self.learns.setText(prospect.learns)
         set_role(self.learns, "plain" if prospect.ready else "note")
         self.judges.setText(prospect.judges)
@@ -192,7 +196,7 @@ class TrainPanel(QWidget):
         self.run.set_ready(prospect.ready, prospect.learns)
 
     def _on_unknown(self, error: Exception) -> None:
-        self._on_prospect(Prospect(str(error), ready=False))
+        self._on_prospect(RoundPreview(str(error), ready=False))
 
     def _show_since(self) -> None:
         n = self._learning.since
@@ -201,7 +205,7 @@ class TrainPanel(QWidget):
         self.since.setVisible(n > 0)
 
     def _on_training(self) -> None:
-        self.plot.show_curve(self._desk.training.curve)
+        self.plot.show_curve(self._controller.training.curve)
 
     def _on_settings(self, settings: FinetuneSettings) -> None:
         self._learning.settings = settings

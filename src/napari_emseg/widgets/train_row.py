@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidg
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import BROKEN_OFF
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
-from napari_emseg.widgets.training import Training
+from napari_emseg.widgets.training import TrainingController
 
 START = "Learn from your corrections, beside whatever you do meanwhile."
 STOP = "End training here. The best so far is kept and compared."
@@ -27,7 +27,7 @@ class TrainRow(QWidget):
     """
 
     def __init__(
-        self, training: Training, learning: Learning, new: Callable[[], bool]
+        self, training: TrainingController, learning: Learning, new: Callable[[], bool]
     ) -> None:
         super().__init__()
         self._training, self._learning, self._new = training, learning, new

@@ -15,17 +15,17 @@ from qtpy.QtCore import QObject
 
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.session.learning import Attempt, Learning
-from napari_emseg.session.lessons import Learnt
-from napari_emseg.widgets.jobs import Job, Outcome
-from napari_emseg.widgets.running import in_words
-from napari_emseg.widgets.warm_up import learning_at_leisure
-from napari_emseg.widgets.words import time_left
+from napari_emseg.session.training_request import Learnt
+from napari_emseg.widgets.background import with_training
+from napari_emseg.widgets.formatting import format_time_left
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
 
 STEP = "training"
 """What the records of the steps themselves are called."""
 
 
-class Training(QObject):
+class TrainingController(QObject):
     """Runs rounds of learning in a thread.
 
     Signals: `changed` when there is something new to show, at most ten times a second.
@@ -38,7 +38,7 @@ class Training(QObject):
         self._learning = learning
         self._attempt: Attempt | None = None
         self._pace = _Pace()
-        self.job = Job()
+        self.job = BackgroundJob()
         self.notes: list[str] = []
         self.error = ""
         self.curve: list[EpochDone] = []
@@ -81,7 +81,7 @@ class Training(QObject):
         self.progress, self._pace = None, _Pace()
         if not again:
             self.curve = []
-        self.job.start(learning_at_leisure(self._attempt.work), self._attempt.name)
+        self.job.start(with_training(self._attempt.work), self._attempt.name)
         self.changed.emit()
 
     def stop(self) -> None:
@@ -109,7 +109,7 @@ class Training(QObject):
         said = [f"step {done}/{total}"]
         if self._pace.ms is not None:
             said.append(f"{self._pace.ms:.0f} ms/step")
-            said.append(time_left(self._pace.ms * (total - done) / 1000))
+            said.append(format_time_left(self._pace.ms * (total - done) / 1000))
         return " · ".join(said)
 
     def _on_recorded(self, records: Sequence[Record]) -> None:
@@ -124,7 +124,7 @@ class Training(QObject):
                     self._pace.tell(record.done)
         self.changed.emit()
 
-    def _on_ended(self, outcome: Outcome) -> None:
+    def _on_ended(self, outcome: JobResult) -> None:
         attempt, self._attempt = self._attempt, None
         self.progress, self.stopping = None, False
         if attempt is None:
@@ -133,7 +133,7 @@ class Training(QObject):
         if isinstance(outcome.result, Learnt):
             learning.finish(attempt.name, outcome.result)
         elif outcome.cause is not None:
-            self.error = in_words(outcome.cause)
+            self.error = format_record(outcome.cause)
             learning.fail(attempt.name, self.error)
             show_error(f"{attempt.name}: {self.error}")
         else:

@@ -1,0 +1,255 @@
+"""Weights and what is corrected already in, the places to correct next out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.core.finetuning import SuggestSettings
+from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.records import Progress
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.zoom import zoom_of
+from napari_emseg.models.uncertainty import has_heads, membrane_and_uncertainty
+from napari_emseg.models.weights import Weights
+from napari_emseg.segmentation import section_fragments
+from napari_emseg.training.corrections import TrainingSet
+
+UNDECIDED = 0.2
+"""Walls whose strength is so near to where cells are joined are undecided."""
+
+LARGE = 2000.0
+"""Two cells of at least so many px count in full when they may be one, or two."""
+
+AGAIN = 0.8
+"""Every place that is listed of a section lowers what others in it are worth."""
+
+PER_SECTION = 40
+"""Of each section only the best candidates are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A place worth a correction.
+
+    Parameters
+    ----------
+    region
+        What to look at.
+    y, x
+        The spot, px.
+    gain
+        Expected, relative to others of the same list.
+    reason
+        In words.
+    """
+
+    region: Region
+    y: int
+    x: int
+    gain: float
+    reason: str
+
+
+def suggest_places(
+    weights: Weights,
+    known: TrainingSet,
+    *,
+    settings: SuggestSettings | None = None,
+    sections: Sequence[int] | None = None,
+    cells: CellSettings | None = None,
+    device: torch.device | str = "cpu",
+) -> Generator[Progress, None, tuple[Suggestion, ...]]:
+    """Rank places by what a correction there is worth, the best first.
+
+    It is worth most at a wall that is neither there nor not, between two large cells,
+    where the network contradicts itself; then where it is unsure of a whole area.
+    Reviewed regions, excluded sections and places with corrections are left out, and
+    places lie apart from each other.
+
+    Parameters
+    ----------
+    known
+        The stack, with what is corrected and reviewed in it.
+    sections
+        Look at these only; by default at some of all sections, evenly.
+    cells
+        By which cells are made: their threshold, and where they are joined. By default
+        the threshold of the weights.
+    """
+    settings = settings or SuggestSettings()
+    card, network = weights.card, weights.network().to(torch.device(device))
+    cells = cells or CellSettings(threshold=card.threshold)
+    zoom, _ = zoom_of(known.stack, card)
+    seen = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    found: list[Suggestion] = []
+    wanted = _sections(known, settings.sections, sections)
+    for done, z in enumerate(wanted, start=1):
+        section = seen.section(z)
+        if section is not None:
+            area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
+            p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
+            if section.padding is not None:
+                doubt[section.padding] = 0
+            places = (
+                *_walls(p, doubt, z, settings, cells, section.padding),
+                *_areas(p, doubt, z, settings, heads=has_heads(network)),
+            )
+            found += _best(s for s in places if not _done(s, known))
+        yield Progress("looking for places", done, len(wanted))
+    return _diverse(found, settings)
+
+
+def _sections(known: TrainingSet, most: int, among: Sequence[int] | None) -> list[int]:
+    """Choose sections evenly, among those that aren't excluded or all reviewed."""
+    n, y, x = known.stack.shape
+    there = range(n) if among is None else sorted(set(among))
+    whole = {r.z for r in known.reviewed if r.shape == (y, x)}
+    left = [z for z in there if z not in known.excluded and z not in whole]
+    if not left:
+        return []
+    picked = np.unique(np.linspace(0, len(left) - 1, min(most, len(left))).round())
+    return [left[int(k)] for k in picked]
+
+
+def _walls(
+    p: NDArray[np.float32],
+    doubt: NDArray[np.float32],
+    z: int,
+    settings: SuggestSettings,
+    cells: CellSettings,
+    padding: NDArray[np.bool_] | None,
+) -> list[Suggestion]:
+    """Return walls that may part two cells, or not.
+
+    Their strength is the one by which cells are joined: probabilities on a scale where
+    the threshold is 1/2, weaker the wider a wall stands open.
+    """
+    found = section_fragments(p, cells.threshold, exclude=padding)
+    regions, seams = found.regions, found.seams
+    if not len(regions.edges):
+        return []
+    sizes, strength = regions.sizes, regions.strength
+    along, which = p.ravel()[seams.pixels], seams.edges
+    torn = np.bincount(which, doubt.ravel()[seams.pixels]) / np.bincount(which)
+    places = seams.pixels[_first_of_each(which, along)]
+    weakest = np.stack(np.unravel_index(places, p.shape), axis=1)
+    smaller = sizes[regions.edges].min(axis=1)
+    gain = np.exp(-(((strength - cells.join) / UNDECIDED) ** 2))
+    gain *= np.minimum(1, np.sqrt(smaller / LARGE)) * (0.5 + torn)
+    best = np.argsort(-gain)[:PER_SECTION]
+    return [
+        Suggestion(
+            _around(weakest[k], z, settings.side, p.shape),
+            int(weakest[k][0]),
+            int(weakest[k][1]),
+            float(gain[k]),
+            _wall_in_words(sizes[regions.edges[k]], float(strength[k]), cells.join),
+        )
+        for k in best
+    ]
+
+
+def _first_of_each(
+    which: NDArray[np.int32], values: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Return where the lowest value of each group is."""
+    order = np.lexsort((values, which))
+    _, first = np.unique(which[order], return_index=True)
+    found: NDArray[np.intp] = order[first]
+    return found
+
+
+def _wall_in_words(sizes: NDArray[np.int64], strength: float, join: float) -> str:
+    small, large = sorted(int(n) for n in sizes)
+    wall = f"wall of strength {strength:.2f}, joined below {join:g}"
+    if strength < join:
+        return f"one cell or two? joined pieces of {small:,} and {large:,} px, {wall}"
+    return f"two cells or one? weak wall between {small:,} and {large:,} px, {wall}"
+
+
+def _areas(
+    p: NDArray[np.float32],
+    doubt: NDArray[np.float32],
+    z: int,
+    settings: SuggestSettings,
+    *,
+    heads: bool,
+) -> list[Suggestion]:
+    """Return areas of which a network is unsure."""
+    q = np.clip(p, 1e-6, 1 - 1e-6)
+    entropy = -(q * np.log2(q) + (1 - q) * np.log2(1 - q))
+    side = min(settings.side, *p.shape)
+    unsure, torn = (
+        ndi.uniform_filter(values.astype(np.float32), side)
+        for values in (entropy, 2 * doubt)
+    )
+    step = max(1, side // 2)
+    grid = np.argwhere(np.ones(p[::step, ::step].shape, bool)) * step
+    found = []
+    torn_in_words = (
+        "the network's heads contradict each other"
+        if heads
+        else "the network says something else of the mirror image"
+    )
+    for y, x in grid:
+        reason = torn_in_words
+        if torn[y, x] < unsure[y, x] / 2:
+            reason = f"the network is unsure here ({unsure[y, x]:.0%} of a coin toss)"
+        gain = float(unsure[y, x] + torn[y, x]) / 2
+        region = _around(np.array([y, x]), z, settings.side, p.shape)
+        found.append(Suggestion(region, int(y), int(x), gain, reason))
+    return found
+
+
+def _around(
+    spot: NDArray[np.intp], z: int, side: int, shape: tuple[int, ...]
+) -> Region:
+    """Return a square around a spot, moved into the section."""
+    top, left = (
+        int(min(max(0, at - side // 2), max(0, size - side)))
+        for at, size in zip(spot, shape, strict=True)
+    )
+    return Region(z, top, left, min(shape[0], top + side), min(shape[1], left + side))
+
+
+def _done(place: Suggestion, known: TrainingSet) -> bool:
+    """Tell if a place is reviewed or corrected already."""
+    spot = Region(place.region.z, place.y, place.x, place.y + 1, place.x + 1)
+    if any(spot.overlap(region) for region in known.reviewed):
+        return True
+    near = spot.grown(place.region.shape[0] // 4, known.stack.shape[1:])
+    return bool(known.opinions.window(near).any())
+
+
+def _best(places: Iterable[Suggestion]) -> list[Suggestion]:
+    return sorted(places, key=lambda s: -s.gain)[: 2 * PER_SECTION]
+
+
+def _diverse(
+    places: Sequence[Suggestion], settings: SuggestSettings
+) -> tuple[Suggestion, ...]:
+    """Take the best, then the best of what lies apart from it, and so on."""
+    chosen: list[Suggestion] = []
+    left = list(places)
+    while left and len(chosen) < settings.places:
+        best = max(left, key=lambda s: s.gain)
+        chosen.append(best)
+        left = [
+            replace(s, gain=s.gain * AGAIN) if s.region.z == best.region.z else s
+            for s in left
+            if not _same_place(s, best, settings.side)
+        ]
+    return tuple(chosen)
+
+
+def _same_place(a: Suggestion, b: Suggestion, side: int) -> bool:
+    """Tell if two places show the same tissue."""
+    apart = max(abs(a.y - b.y), abs(a.x - b.x))
+    return abs(a.region.z - b.region.z) <= 1 and apart < side

@@ -1,0 +1,100 @@
+"""Merge cells of a section, by a stroke through them or by clicks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.proofreading.area import around, corner, grown, shape_of, union
+from napari_emseg.proofreading.draw_inside import draw_inside
+from napari_emseg.proofreading.edits import Edit
+from napari_emseg.proofreading.section_view import SectionView
+from napari_emseg.proofreading.stroke import line_through
+from napari_emseg.proofreading.walls import (
+    piece_near,
+    touching_between,
+    wall_between,
+    with_band,
+)
+
+
+def merge(
+    sheet: SectionView, points: NDArray[Any], *, settings: CorrectSettings | None = None
+) -> Edit:
+    """Merge the cells under a stroke, or under clicks, `(n, 2)` in this section.
+
+    The membranes between them go where the stroke crosses them; the largest cell keeps
+    its id.
+
+    Raises
+    ------
+    ValueError
+        If there are no two cells, they are no neighbours, or one is locked.
+    """
+    settings = settings or CorrectSettings()
+    pixels = line_through(points)
+    pixels = pixels[((pixels >= 0) & (pixels < sheet.shape)).all(axis=1)]
+    if len(np.atleast_2d(points)) == 2:
+        sheet.pixel(points[0])
+        sheet.pixel(points[1])
+    met = _in_order(sheet, pixels)
+    if len(met) < 2:
+        found = f"only cell {met[0]}" if met else "no cell"
+        msg = f"there is {found} under the stroke; draw it from one cell into another"
+        raise ValueError(msg)
+    sheet.refuse_locked(met)
+    return _merged(sheet, pixels, met, settings)
+
+
+def _merged(
+    sheet: SectionView,
+    pixels: NDArray[np.int64],
+    met: list[int],
+    settings: CorrectSettings,
+) -> Edit:
+    near = around(pixels, settings.reach, sheet.shape)
+    area = union(near, *(sheet.pieces(i, near) for i in dict.fromkeys(met)))
+    area = grown(area, settings.reach, sheet.shape)
+    cells = sheet.window("cells", area)
+    local = pixels - corner(area)
+    gone = np.zeros(shape_of(area), bool)
+    for a, b in pairwise(met):
+        ours, theirs = cells == a, cells == b
+        others = (cells > 0) & ~ours & ~theirs
+        wall = wall_between(ours, theirs, others, reach=settings.reach, points=local)
+        wall |= piece_near(touching_between(ours, theirs), local, 2)
+        if not wall.any():
+            msg = (
+                f"cells {a} and {b} are no neighbours here; "
+                f"draw a stroke from one into the other, or merge them in 3-D"
+            )
+            raise ValueError(msg)
+        gone |= wall
+    join = tuple(dict.fromkeys(met))
+    gone = with_band(gone, sheet.window("membranes", area), cells, join)
+    draft, merged = draw_inside(sheet, gone, area, join=join)
+    return draft.edit("merge", format_merge(merged))
+
+
+def format_merge(merged: dict[int, list[int]]) -> str:
+    """Return e.g. `merged 7 and 9 into cell 3`."""
+    return "; ".join(
+        f"merged {' and '.join(str(i) for i in gone)} into cell {kept}"
+        for kept, gone in merged.items()
+    )
+
+
+def _in_order(sheet: SectionView, pixels: NDArray[np.int64]) -> list[int]:
+    """Return cells under a line's pixels in its order, each next one another."""
+    if len(pixels) == 0:
+        return []
+    area = around(pixels, 0, sheet.shape)
+    local = pixels - corner(area)
+    under = sheet.window("cells", area)[tuple(local.T)]
+    under = under[under > 0]
+    fresh = np.append(True, under[1:] != under[:-1])
+    return [int(i) for i in under[fresh]] if len(under) else []

@@ -1,0 +1,139 @@
+"""Strokes of another program's brush on one of the linked pictures, made edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.proofreading.area import Area
+from napari_emseg.proofreading.draw_inside import draw_inside
+from napari_emseg.proofreading.draw_membrane import draw_membrane
+from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Edit, Name
+from napari_emseg.proofreading.merge import format_merge
+from napari_emseg.proofreading.pending_edit import PendingEdit
+from napari_emseg.proofreading.section_view import SectionView
+from napari_emseg.proofreading.wire import format_membrane
+
+
+def paint(
+    sheet: SectionView,
+    name: Name,
+    where: NDArray[np.bool_],
+    area: Area,
+    value: int,
+    *,
+    settings: CorrectSettings | None = None,
+) -> Edit:
+    """Paint pixels of one picture with a value; the others follow.
+
+    Painting membrane, or membrane as a correction, parts cells; erasing membrane, or
+    painting inside, joins them; painting a cell makes its pixels inside. Erasing a
+    correction takes the opinion back, erasing cells the cells, and nothing more.
+
+    Parameters
+    ----------
+    name
+        Which picture was painted on.
+    where
+        Mask `(y, x)` of the pixels in `area`.
+
+    Raises
+    ------
+    ValueError
+        If all of it lies on locked cells, or nothing changes.
+    """
+    settings = settings or CorrectSettings()
+    if name == "cells":
+        return _paint_cells(sheet, where, area, value)
+    correction = value if name == "corrections" else MEMBRANE if value else INSIDE
+    if correction == MEMBRANE:
+        draft, split = draw_membrane(sheet, where, area, sliver=settings.sliver)
+        return draft.edit("paint", format_membrane(int(where.sum()), split))
+    if correction == INSIDE:
+        draft, merged = draw_inside(sheet, where, area)
+        return draft.edit("erase", format_merge(merged) or "membrane erased")
+    draft = PendingEdit(sheet, area)
+    if correction == NO_OPINION:
+        draft.after["corrections"][where] = correction
+    else:
+        draft.set(where, correction)
+    said = "no opinion" if correction == NO_OPINION else f"class {correction - 1}"
+    return draft.edit("paint", f"{int(where.sum())} px: {said}")
+
+
+def replace_values(
+    sheet: SectionView,
+    name: Name,
+    values: NDArray[np.integer],
+    *,
+    settings: CorrectSettings | None = None,
+) -> Iterator[Edit]:
+    """Yield edits after which a section of one picture has other values.
+
+    Each is to be made before the next is asked for; the others follow as `paint` has
+    it, and locked cells keep their pixels.
+
+    Parameters
+    ----------
+    values
+        `(y, x)`, as they are to be.
+
+    Raises
+    ------
+    ValueError
+        If a change lies on locked cells altogether.
+    """
+    height, width = values.shape
+    whole = slice(0, height), slice(0, width)
+    now = sheet.window(name, whole)
+    if name == "membranes":
+        now, values = (now > 0).astype(np.uint8), (values > 0).astype(np.uint8)
+    differ = now != values
+    if not differ.any():
+        return
+    area = ndi.find_objects(differ.astype(np.uint8))[0]
+    differ, values = differ[area], values[area]
+    if name == "cells":
+        yield _replace_cells(sheet, differ, area, values.astype(np.uint32))
+        return
+    for value in np.unique(values[differ]).tolist():
+        where = differ & (values == value)
+        yield paint(sheet, name, where, area, int(value), settings=settings)
+
+
+def _replace_cells(
+    sheet: SectionView, where: NDArray[np.bool_], area: Area, values: NDArray[np.uint32]
+) -> Edit:
+    draft = PendingEdit(sheet, area)
+    cells = draft.after["cells"]
+    kept = sheet.is_locked(cells) | sheet.is_locked(values)
+    if not (where & ~kept).any():
+        sheet.refuse_locked([*np.unique(cells[where]), *np.unique(values[where])])
+    where = where & ~kept
+    cells[where] = values[where]
+    draft.next_id = max(draft.next_id, int(values[where].max()) + 1)
+    draft.set(where & (values > 0), INSIDE)
+    return draft.edit("paint", f"{int(where.sum())} px of cells replaced")
+
+
+def _paint_cells(
+    sheet: SectionView, where: NDArray[np.bool_], area: Area, value: int
+) -> Edit:
+    draft = PendingEdit(sheet, area)
+    cells = draft.after["cells"]
+    locked = sheet.is_locked(cells)
+    if value in sheet.locked:
+        sheet.refuse_locked([value])
+    if where.any() and not (where & ~locked).any():
+        sheet.refuse_locked(np.unique(cells[where]))
+    where = where & ~locked
+    cells[where] = value
+    draft.next_id = max(draft.next_id, value + 1)
+    if value:
+        draft.set(where, INSIDE)
+    words = f"painted cell {value}" if value else "erased cells"
+    return draft.edit("paint" if value else "erase", words)

@@ -1,0 +1,227 @@
+"""A new segmentation beside hand work: what was done by hand stays, ids stay too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.proofreading.area import Area
+from napari_emseg.proofreading.edits import (
+    INSIDE,
+    MEMBRANE,
+    Change,
+    Edit,
+    LabelArray,
+    Packed,
+)
+
+FREE = 2**31
+"""No run finds so many cells: ids for those that it didn't part."""
+
+SMALL = 2**23
+"""Tables of so many ids are no burden."""
+
+LEFT = 0.25
+"""A new cell that keeps less than this part of itself beside locked ones is dropped."""
+
+SAME = 0.5
+"""A new cell is an old one if they share more than this part of their union."""
+
+
+def burnt_in(
+    membranes: NDArray[np.uint8], corrections: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return membranes `(y, x)` with the corrections in them: hand beats network."""
+    out = np.where(corrections == MEMBRANE, np.uint8(1), membranes)
+    return np.where(corrections >= INSIDE, np.uint8(0), out).astype(np.uint8)
+
+
+def parted(
+    cells: NDArray[np.uint32], drawn: NDArray[np.bool_], next_id: int
+) -> tuple[NDArray[np.uint32], int]:
+    """Return new cells `(y, x)` without those pixels where membrane was drawn by hand.
+
+    Cells that fall apart there are several; also returns the next free id.
+    """
+    touched = np.unique(cells[drawn])
+    out = np.where(drawn, np.uint32(0), cells)
+    for cell in touched[touched > 0]:
+        pieces, n = ndi.label(out == cell)
+        sizes = np.bincount(pieces.ravel(), minlength=n + 1)[1:]
+        for piece in np.argsort(-sizes)[1:] + 1:
+            out[pieces == piece] = next_id
+            next_id += 1
+    return out, next_id
+
+
+def keep_locked(
+    old: NDArray[np.uint32],
+    new: NDArray[np.uint32],
+    locked: Iterable[int],
+    *,
+    shift: int,
+) -> NDArray[np.uint32]:
+    """Return new cells `(y, x)` and, in their place, the locked ones of the old cells.
+
+    Locked cells keep id and shape. Of new cells remains what doesn't touch them, and
+    nothing of those that keep a small part only.
+
+    Parameters
+    ----------
+    shift
+        Added to the ids of new cells, so that none is an old one's.
+    """
+    out = np.where(new > 0, new + np.uint32(shift), np.uint32(0)).astype(np.uint32)
+    kept = np.isin(old, np.fromiter(locked, np.int64))
+    if not kept.any():
+        return out
+    ids, index, whole = _counted(out)
+    out[ndi.binary_dilation(kept)] = 0
+    left = np.bincount(index[out > 0], minlength=ids.size)
+    out[(left < LEFT * whole)[index]] = 0
+    out[kept] = old[kept]
+    return out
+
+
+class Matching:
+    """Tells which new cell is which old one, from sections that are shown to it.
+
+    Parameters
+    ----------
+    last_id
+        New cells have larger ids; cells that were not there before get ids from here.
+    locked
+        Old cells whose ids are taken.
+    """
+
+    def __init__(self, last_id: int, locked: frozenset[int] = frozenset()) -> None:
+        self._last_id = last_id
+        self._locked = locked
+        self._both: dict[tuple[int, int], int] = {}
+        self._old: dict[int, int] = {}
+        self._new: dict[int, int] = {}
+
+    def count(self, old: NDArray[np.uint32], new: NDArray[np.uint32]) -> None:
+        """Look at a section `(y, x)` before and after."""
+        ids, index, n = _counted(old)
+        new_ids, new_index, m = _counted(new)
+        _add(self._old, ids, n)
+        _add(self._new, new_ids, m)
+        both = np.bincount((index * new_ids.size + new_index).ravel())
+        for pair in np.flatnonzero(both):
+            a, b = ids[pair // new_ids.size], new_ids[pair % new_ids.size]
+            if a > 0 and b > self._last_id:
+                key = int(a), int(b)
+                self._both[key] = self._both.get(key, 0) + int(both[pair])
+
+    def ids(self) -> dict[int, int]:
+        """Return the id of each new cell: of the old one that it is, or a fresh one."""
+        chosen: dict[int, int] = {}
+        for (a, b), n in self._both.items():
+            if n > SAME * (self._old[a] + self._new[b] - n) and a not in self._locked:
+                chosen[b] = a
+        fresh = [b for b in sorted(self._new) if b > self._last_id and b not in chosen]
+        following = range(self._last_id + 1, self._last_id + 1 + len(fresh))
+        return chosen | dict(zip(fresh, following, strict=True))
+
+
+def renumbered(cells: NDArray[np.uint32], ids: dict[int, int]) -> NDArray[np.uint32]:
+    """Return cells `(y, x)` with other ids."""
+    known, index, _ = _counted(cells)
+    given = np.array([ids.get(int(i), int(i)) for i in known], np.uint32)
+    out: NDArray[np.uint32] = given[index]
+    return out
+
+
+def _add(counts: dict[int, int], ids: NDArray[np.int64], n: NDArray[np.int64]) -> None:
+    for i, k in zip(ids.tolist(), n.tolist(), strict=True):
+        counts[i] = counts.get(i, 0) + k
+
+
+def _counted(
+    cells: NDArray[np.uint32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids that occur, which of them each pixel is, and how many are.
+
+    As `numpy.unique`, without sorting where ids are small numbers, as they mostly are.
+    """
+    top = int(cells.max(initial=0))
+    if top < SMALL:
+        n = np.bincount(cells.ravel(), minlength=top + 1)
+        ids = np.flatnonzero(n)
+        place = np.zeros(top + 1, np.int64)
+        place[ids] = np.arange(ids.size)
+        return ids, place[cells], n[ids]
+    known, index, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    return known.astype(np.int64), index.reshape(cells.shape), counts
+
+
+class Rerun:
+    """Puts the cells that a new run finds in the place of the old ones.
+
+    Sections come in any order, whole or in part. In between, new cells have ids above
+    all old ones; `finish` gives those that were there before their old ids again.
+
+    Parameters
+    ----------
+    cells
+        `(z, y, x)`, written to.
+    last_id
+        Largest id of an old cell.
+    locked
+        Old cells that keep id and shape.
+    """
+
+    def __init__(
+        self, cells: LabelArray, *, last_id: int, locked: frozenset[int] = frozenset()
+    ) -> None:
+        self._cells = cells
+        self._last_id = last_id
+        self._locked = locked
+        self._before: dict[int, Packed] = {}
+        self._next = FREE
+
+    def put(
+        self,
+        z: int,
+        area: Area,
+        new: NDArray[np.uint32],
+        corrections: NDArray[np.uint8],
+    ) -> None:
+        """Store new cells `(y, x)` of an area of section `z`, corrected by hand."""
+        drawn = corrections == MEMBRANE
+        if drawn.any():
+            new, self._next = parted(new, drawn, self._next)
+        section = np.array(self._cells[z])
+        if z not in self._before:
+            self._before[z] = Packed.of(section.ravel())
+        old = self._old(z)[area]
+        self._cells[(z, *area)] = keep_locked(
+            old, new, self._locked, shift=self._last_id
+        )
+
+    def finish(self) -> Edit:
+        """Give cells that are known their ids; return what the run changed."""
+        matching = Matching(self._last_id, self._locked)
+        for z in self._before:
+            matching.count(self._old(z), np.array(self._cells[z]))
+        ids = matching.ids()
+        changes = []
+        for z in self._before:
+            after = renumbered(np.array(self._cells[z]), ids)
+            self._cells[z] = after
+            _, y, x = self._cells.shape
+            whole = slice(0, int(y)), slice(0, int(x))
+            changes.append(Change.between("cells", z, whole, self._old(z), after))
+        real = tuple(change for change in changes if change is not None)
+        words = f"cells of {len(real)} section{'s' * (len(real) != 1)} found again"
+        last = max((i for i in ids.values() if i > self._last_id), default=0)
+        return Edit("run", words, changes=real, last_id=last)
+
+    def _old(self, z: int) -> NDArray[np.uint32]:
+        _, y, x = self._cells.shape
+        before = np.broadcast_to(self._before[z].values(), int(y) * int(x))
+        return before.reshape(int(y), int(x))

@@ -1,0 +1,214 @@
+"""Membrane probabilities → fragments: pieces of cells that are never cut further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from napari_emseg.core.bioimage import (
+    distance_transform,
+    gaussian_smoothing,
+    label,
+    relabel_sequential,
+)
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.boundary_pixels import BoundaryPixels, boundary_pixels
+from napari_emseg.segmentation.graph_partition import partition
+from napari_emseg.segmentation.rag import (
+    EdgeFeatures,
+    RegionGraph,
+    depths_of,
+    drop_small,
+    join_small,
+    regions_of,
+)
+from napari_emseg.segmentation.tree import MergeTree
+
+SEED_SIGMA = 2.0
+"""Seeds are maxima of the distance to membranes smoothed by this much, px."""
+
+RIDGE_SIGMA = 1.0
+"""Fragments meet on the ridge of probabilities smoothed by this much, px."""
+
+BROAD = 6
+"""Membrane farther from the next place inside tells nothing about a boundary, px."""
+
+FARTHEST = 255
+"""Distances to the next place inside are kept up to here, px."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragments:
+    """The fragments of a section and all that it takes to make cells of them.
+
+    Made once from probabilities and a threshold. Every other setting only chooses which
+    fragments are one cell and how far it reaches: `cells` takes a few milliseconds, so
+    that a slider can be followed live. Takes 6 bytes for each pixel.
+
+    Parameters
+    ----------
+    labels
+        `(y, x)` ids 1 … n, 0 where there is no picture.
+    reach
+        `(y, x)` uint8, distance to the next place inside, px, rounded up; 0 inside.
+    regions
+        The fragments' sizes, neighbours and boundaries; their `strength` is on the
+        scale of `CellSettings.join`.
+    tree
+        The order in which agglomeration joins them.
+    seams
+        Pixels that part two fragments if they are different cells.
+    """
+
+    labels: NDArray[np.uint32]
+    reach: NDArray[np.uint8]
+    regions: RegionGraph
+    tree: MergeTree
+    seams: BoundaryPixels
+
+    def cells(self, settings: CellSettings) -> NDArray[np.uint32]:
+        """Return cells `(y, x)`: ids 1, 2, …, 0 between them; none touch by an edge."""
+        ids = self.joined(settings)
+        found = np.take(ids.astype(np.uint32), self.labels)
+        found[self.reach > settings.grow] = 0
+        found.ravel()[self.seams.between(ids)] = 0
+        cells: NDArray[np.uint32] = relabel_sequential(found)[0]
+        return cells
+
+    def joined(self, settings: CellSettings) -> NDArray[np.int64]:
+        """Map `(n + 1,)` from fragments to cells; 0 for what is no cell."""
+        return joined(self.regions, settings, self.tree)
+
+
+def joined(
+    regions: RegionGraph, settings: CellSettings, tree: MergeTree | None = None
+) -> NDArray[np.int64]:
+    """Map `(n + 1,)` from fragments to cells; 0 for what is no cell.
+
+    Parameters
+    ----------
+    tree
+        Of the regions, if it is known already.
+    """
+    if settings.method == "agglomeration":
+        into = (tree or MergeTree.of(regions)).cut(settings.join)
+    else:
+        into = partition(regions, settings.method, settings.join)
+    join = join_small if settings.small == "merge" else drop_small
+    return join(regions.merged(into), settings.minimum_size)[into]
+
+
+def find_fragments(
+    membrane: NDArray[np.float32],
+    threshold: float,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+) -> Fragments:
+    """Find the fragments of a section.
+
+    Parameters
+    ----------
+    membrane
+        Probabilities `(y, x)` in [0, 1], float32, no NaN.
+    threshold
+        Above it a pixel is membrane. Fragments are the basins around the places that
+        are farthest from membranes.
+    exclude
+        Where there is no picture: no fragments there.
+    """
+    inside = membrane <= threshold
+    if exclude is not None:
+        inside &= ~exclude
+        membrane = np.where(exclude, np.float32(0), membrane)
+    strength = strength_of(membrane, threshold)
+    depth = distance_transform(inside)
+    labels = flood(strength, seeds(depth), exclude)
+    reach = reach_of(inside)
+    seams = boundary_pixels(labels, strength)
+    sizes = np.bincount(labels[inside], minlength=int(labels.max()) + 1)
+    strengths = EdgeFeatures.along(seams, strength, reach <= BROAD, depth)
+    regions = regions_of(sizes, depths_of(labels, depth), seams.ends, strengths)
+    return Fragments(labels, reach, regions, MergeTree.of(regions), seams)
+
+
+def strength_of(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Put probabilities on a scale where the threshold is 1/2, by their odds.
+
+    Networks differ in how sure of their membranes they are, and the threshold of a card
+    says how much. On this scale, one setting fits them all.
+    """
+    for_it = membrane * np.float32(1 - threshold)
+    against = (np.float32(1) - membrane) * np.float32(threshold)
+    return (for_it / (for_it + against)).astype(np.float32)
+
+
+def seeds(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Return a seed for each place `(y, x)` that is deeper than what is around it.
+
+    Every 4-connected area inside has at least one: areas beside a deeper one, whose own
+    maximum is drowned in smoothing, are a seed as a whole.
+
+    Parameters
+    ----------
+    depth
+        Distance to the nearest membrane `(y, x)`, px; 0 on membranes.
+    """
+    return seeds_of(peaks_of(depth), label(depth > 0, connectivity=1))
+
+
+def peaks_of(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where the smoothed distance to membranes is largest."""
+    smooth = gaussian_smoothing(depth, SEED_SIGMA)
+    peaks: NDArray[np.bool_] = (smooth == maximum_filter(smooth, 5)) & (depth > 0)
+    return peaks
+
+
+def seeds_of(
+    peaks: NDArray[np.bool_],
+    areas: NDArray[np.uint64],
+    seeded: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint32]:
+    """Return peaks, and areas without any, as seeds that are numbered row by row.
+
+    Parameters
+    ----------
+    areas
+        4-connected areas inside, 0 between them.
+    seeded
+        Which of them have a peak; those with one in `peaks` if not given.
+    """
+    if seeded is None:
+        seeded = np.zeros(int(areas.max()) + 1, bool)
+        seeded[areas[peaks]] = True
+    drowned = (areas > 0) & ~seeded[areas]
+    found: NDArray[np.uint32] = label(peaks | drowned, connectivity=1).astype(np.uint32)
+    return found
+
+
+def flood(
+    membrane: NDArray[np.float32],
+    markers: NDArray[np.uint32],
+    exclude: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint32]:
+    """Grow markers `(y, x)` over the whole section until they meet on membranes.
+
+    Fragments are 0 where `exclude` is true, and all 0 without markers.
+    """
+    if not markers.any():
+        return np.zeros(membrane.shape, np.uint32)
+    from napari_emseg.segmentation.watershed import quantise, seeded_watershed
+
+    ridges = quantise(gaussian_smoothing(membrane, RIDGE_SIGMA))
+    closed = np.zeros(membrane.shape, bool) if exclude is None else exclude
+    return seeded_watershed(ridges, markers, closed)
+
+
+def reach_of(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return the distance to the next place inside `(y, x)`, px, rounded up."""
+    if not inside.any():
+        return np.full(inside.shape, FARTHEST, np.uint8)
+    distance: NDArray[np.float32] = distance_transform(~inside)
+    return np.ceil(np.minimum(distance, FARTHEST)).astype(np.uint8)

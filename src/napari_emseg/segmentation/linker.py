@@ -1,0 +1,194 @@
+"""Sections of cells, one after the other → which of them are one cell throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.branches import ContainedEnds, cells_of
+from napari_emseg.segmentation.matching import assign
+from napari_emseg.segmentation.overlap import Overlap, Shift, best_overlap, overlap_of
+
+BRIDGE = 2
+"""A cell that is lost may be found again after so many sections with cells."""
+
+CONTAINED = 0.8
+"""A profile with this share of its pixels in one other is a branch of it."""
+
+NOTHING = ContainedEnds(np.zeros(0, np.int64), *np.zeros((3, 0), np.uint32))
+
+
+@dataclass(slots=True, eq=False)
+class _Section:
+    """Profiles 1 … n of one section; `first + k` is profile k + 1 of all.
+
+    `open` tells which profiles (0 is none) nothing was found for in later sections,
+    `chains` which chain each belongs to. `labels` `(y, x)` are there if they are
+    compared here; `moved` is the shift that lays them on the newest section's grid.
+    """
+
+    sizes: NDArray[np.int64]
+    first: int
+    open: NDArray[np.bool_]
+    chains: NDArray[np.uint32]
+    labels: NDArray[np.uint32]
+    moved: Shift = (0, 0)
+
+
+class Linker:
+    """Links profiles; sections are shown to it one after the other.
+
+    A profile goes on in the one that it overlaps most: the assignment with the largest
+    sum of intersections over unions, shifts between sections allowed for. What finds no
+    partner waits for another `BRIDGE` sections. Sections without cells are passed over,
+    so blank ones are bridged.
+
+    A profile without a partner that lies within another is a branch of it. Cells drawn
+    together in one section would become one for good that way, so by default branches
+    count only if they leave a cell and come back to it, or are a short bit that joins
+    no two longer cells.
+
+    Only `BRIDGE + 1` sections are held at a time, and of all others 4 bytes for each
+    profile and some 50 for each chain of them.
+    """
+
+    def __init__(self, settings: CellSettings) -> None:
+        self._settings = settings
+        self._recent: list[_Section] = []
+        self._starts: list[ContainedEnds] = []
+        self._ends: list[ContainedEnds] = []
+        self._chains: list[NDArray[np.uint32]] = []
+        self._profiles = self._begun = 0
+
+    def add(self, labels: NDArray[np.uint32]) -> None:
+        """Take the next section `(y, x)` with profiles 1 … n, 0 between them."""
+        n = int(labels.max(initial=0))
+        sizes = np.bincount(labels.ravel(), minlength=n + 1)
+        self._take(sizes, self._compared(labels) if n else [], labels)
+
+    def add_counted(
+        self, sizes: NDArray[np.int64], overlaps: Sequence[Overlap]
+    ) -> None:
+        """Take the next section, whose profiles were compared elsewhere.
+
+        Parameters
+        ----------
+        sizes
+            `(n + 1,)` pixels of each profile, and of what is none.
+        overlaps
+            With up to `BRIDGE + 1` sections before that have profiles, the last first.
+        """
+        self._take(sizes, overlaps, np.zeros((0, 0), np.uint32))
+
+    def finish(self) -> list[NDArray[np.uint32]]:
+        """Return for each section the ids `(n + 1,)` of its profiles, that of 0 is 0.
+
+        Ids are 1, 2, … by the first profile of each cell.
+        """
+        cell = self._cells() + 1
+        zero = np.zeros(1, np.uint32)
+        return [
+            np.concatenate([zero, cell[chains].astype(np.uint32)])
+            for chains in self._chains
+        ]
+
+    def _cells(self) -> NDArray[np.int64]:
+        """Return the cell of each chain, from 0."""
+        lengths, last = np.zeros((2, self._begun), np.int64)
+        first = 0
+        for chains in self._chains:
+            lengths[chains] += 1
+            last[chains] = np.arange(first, first + len(chains))
+            first += len(chains)
+        starts, ends = (
+            ContainedEnds.together([NOTHING, *some])
+            for some in (self._starts, self._ends)
+        )
+        # what seemed to end may have been found again behind a section without it
+        ends = ends.only(last[ends.chains] == ends.profiles)
+        return cells_of(lengths, starts, ends, self._settings.branches)
+
+    def _take(
+        self,
+        sizes: NDArray[np.int64],
+        overlaps: Sequence[Overlap],
+        labels: NDArray[np.uint32],
+    ) -> None:
+        first, n = self._profiles, len(sizes) - 1
+        self._profiles += n
+        chains = np.zeros(n + 1, np.uint32)
+        self._chains.append(chains[1:])
+        if n == 0:
+            return
+        free = np.ones(n + 1, bool)
+        free[0] = False
+        now = _Section(sizes, first, free.copy(), chains, labels)
+        for before, overlap in zip(reversed(self._recent), overlaps, strict=True):
+            self._match(before, now, overlap, free)
+        new = int(np.count_nonzero(free))
+        chains[free] = np.arange(self._begun, self._begun + new)
+        self._begun += new
+        if overlaps:
+            self._note_branches(self._recent[-1], now, overlaps[0], free)
+        self._recent = [*self._recent[-BRIDGE:], now]
+
+    def _compared(self, labels: NDArray[np.uint32]) -> list[Overlap]:
+        """Return overlaps with the sections before, the last one first."""
+        overlaps: list[Overlap] = []
+        for before in reversed(self._recent):
+            if not overlaps:
+                overlap = best_overlap(before.labels, labels, self._settings.shift)
+                self._move(overlap.shift)
+            else:
+                overlap = overlap_of(before.labels, labels, before.moved)
+            overlaps.append(overlap)
+        return overlaps
+
+    def _move(self, shift: Shift) -> None:
+        for before in self._recent:
+            y, x = before.moved
+            before.moved = (y + shift[0], x + shift[1])
+
+    def _match(
+        self, before: _Section, now: _Section, overlap: Overlap, free: NDArray[np.bool_]
+    ) -> None:
+        a, b, shared = overlap.before, overlap.after, overlap.shared
+        union = before.sizes[a] + now.sizes[b] - shared
+        able = (shared >= self._settings.overlap * union) & before.open[a] & free[b]
+        a, b, weight = a[able], b[able], (shared / union)[able]
+        chosen = assign(a, b, weight)
+        a, b = a[chosen], b[chosen]
+        free[b] = False
+        before.open[a] = False
+        now.chains[b] = before.chains[a]
+
+    def _note_branches(
+        self, before: _Section, now: _Section, overlap: Overlap, free: NDArray[np.bool_]
+    ) -> None:
+        """Remember what begins or ends within a profile of the other section."""
+        a, b, shared = overlap.before, overlap.after, overlap.shared
+        begins = free[b] & (shared >= CONTAINED * now.sizes[b])
+        self._starts.append(_hosted(now, b, before, a, shared, begins))
+        ends = before.open[a] & (shared >= CONTAINED * before.sizes[a])
+        self._ends.append(_hosted(before, a, now, b, shared, ends))
+
+
+def _hosted(
+    inner: _Section,
+    some: NDArray[np.int64],
+    outer: _Section,
+    within: NDArray[np.int64],
+    shared: NDArray[np.int64],
+    which: NDArray[np.bool_],
+) -> ContainedEnds:
+    some, within = some[which], within[which]
+    return ContainedEnds(
+        inner.first + some - 1,
+        inner.chains[some],
+        outer.chains[within],
+        shared[which].astype(np.uint32),
+    )

@@ -1,0 +1,165 @@
+"""Surfaces of cells in nm, one cell after the other, as PLY, OBJ or STL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Generator
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import marching_cubes
+
+from napari_emseg.core.atomic import atomic_folder
+from napari_emseg.core.lock import Claim
+from napari_emseg.core.records import Note, Progress, Record
+from napari_emseg.core.stack import Stack
+from napari_emseg.segmentation.boxes import Box, finding_boxes
+
+MeshFormat = Literal["ply", "obj", "stl"]
+
+LARGEST_BOX = 2**27
+"""Voxels of a box that are looked at; of larger ones rows and columns are left out."""
+
+Points = NDArray[np.float64]
+Faces = NDArray[np.int64]
+
+
+def saving_meshes(
+    cells: Stack,
+    folder: str | PathLike[str],
+    *,
+    ids: Collection[int] = (),
+    largest: int = 100,
+    format: MeshFormat = "ply",  # noqa: A002 - the word for it
+) -> Generator[Record, None, Path]:
+    """Write the surface of each cell into a folder; yields Progress and Notes.
+
+    Coordinates are x, y, z in nm; the middle of the first voxel is 0. The surface lies
+    half-way between voxels of the cell and others (marching cubes, Lorensen 1987), and
+    is closed where the stack ends. The folder gets its name when it is whole.
+
+    Parameters
+    ----------
+    cells
+        Ids `(z, y, x)` with their voxel size, linked through the stack.
+    ids
+        Which; by default the `largest` ones.
+
+    Raises
+    ------
+    ValueError
+        If the voxel size or a cell is unknown, or trimesh isn't installed.
+    FileExistsError
+        If there is such a folder already.
+    OSError
+        If a section can't be read, or the folder not be written.
+    """
+    size = _checked_size(cells)
+    place = Path(folder).expanduser()
+    if place.exists():
+        msg = f"{place} exists already; remove it, or choose another name"
+        raise FileExistsError(msg)
+    boxes = yield from finding_boxes(cells.data)
+    wanted = _wanted(boxes, ids, largest)
+    with Claim(place), atomic_folder(place) as part:
+        faces = {}
+        for done, i in enumerate(wanted, start=1):
+            step = _step(boxes[i])
+            if step > 1:
+                yield Note(f"cell {i} is large: one row and column in {step} is used")
+            points, triangles = _surface(cells, i, boxes[i], step, size)
+            _write(part / f"cell_{i}.{format}", points, triangles)
+            faces[i] = len(triangles)
+            yield Progress("meshes", done, len(wanted))
+        _describe(part, cells, faces, format)
+    return place
+
+
+def _checked_size(cells: Stack) -> tuple[float, float, float]:
+    if find_spec("trimesh") is None:
+        msg = "meshes need trimesh: pip install napari-emseg[meshes]"
+        raise ValueError(msg)
+    size = cells.voxel_size_nm
+    if size is None or size[0] is None:
+        msg = (
+            f"{cells.name}: meshes are in nm, and the voxel size (or its z) is "
+            "unknown; give it, on the command line with --voxel-size Z,Y,X"
+        )
+        raise ValueError(msg)
+    return size[0], size[1], size[2]
+
+
+def _wanted(boxes: dict[int, Box], ids: Collection[int], largest: int) -> list[int]:
+    missing = sorted(set(ids) - set(boxes))
+    if missing:
+        msg = f"there is no cell {missing[0]}; the cells have {len(boxes):,} ids"
+        raise ValueError(msg)
+    if not boxes:
+        msg = "there are no cells to make meshes of"
+        raise ValueError(msg)
+    by_size = sorted(boxes, key=lambda i: (-boxes[i].voxels, i))
+    return sorted(ids) or by_size[:largest]
+
+
+def _step(box: Box) -> int:
+    """Return how many rows and columns become one, so that the box fits."""
+    return max(1, int(np.ceil((box.size / LARGEST_BOX) ** 0.5)))
+
+
+def _surface(
+    cells: Stack, cell: int, box: Box, step: int, size: tuple[float, float, float]
+) -> tuple[Points, Faces]:
+    """Return corners `(n, 3)` x, y, z in nm, and triangles `(m, 3)` seen from outside.
+
+    Reads the cell's box, section by section.
+    """
+    rows, columns = slice(*_ends(box.y), step), slice(*_ends(box.x), step)
+    inside = [
+        np.asarray(cells.data[z, rows, columns]) == cell
+        for z in range(box.z.start, box.z.stop)
+    ]
+    solid = np.pad(np.stack(inside), 1).astype(np.float32)
+    spacing = (size[0], size[1] * step, size[2] * step)
+    corners, triangles, _, _ = marching_cubes(solid, 0.5, spacing=spacing)
+    first = np.array([box.z.start, box.y.start, box.x.start]) * size
+    points = (corners + first - np.array(spacing))[:, ::-1]
+    return _outward(
+        np.ascontiguousarray(points, np.float64), triangles.astype(np.int64)
+    )
+
+
+def _ends(part: slice) -> tuple[int, int]:
+    return part.start, part.stop
+
+
+def _outward(points: Points, triangles: Faces) -> tuple[Points, Faces]:
+    """Turn triangles so that the volume that they enclose is above 0."""
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    enclosed = float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum())
+    return points, triangles if enclosed >= 0 else triangles[:, ::-1]
+
+
+def _write(path: Path, points: Points, triangles: Faces) -> None:
+    import trimesh
+
+    mesh = trimesh.Trimesh(points, triangles, process=False)
+    content: Any = mesh.export(file_type=path.suffix[1:])  # by a name it stays open
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _describe(part: Path, cells: Stack, faces: dict[int, int], format: str) -> None:  # noqa: A002
+    facts = {
+        "source": cells.source or cells.name,
+        "unit": "nanometer",
+        "axes": "xyz",
+        "voxel_size_nm": cells.voxel_size_nm,
+        "cells": {
+            f"cell_{i}.{format}": {"id": i, "faces": n} for i, n in faces.items()
+        },
+    }
+    text = json.dumps(facts, indent=2) + "\n"
+    (part / "meshes.json").write_text(text, encoding="utf-8")

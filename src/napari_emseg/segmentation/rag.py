@@ -1,0 +1,251 @@
+"""Fragments → a graph of regions, and regions merged along its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from napari_emseg.segmentation.boundary_pixels import BoundaryPixels
+
+Depths = NDArray[np.float32]
+
+FAR = 1e-3
+"""How much a pixel counts that is not near what its seam parts."""
+
+FINE = 2**30
+"""Membrane is summed in such parts, as whole numbers, so that order doesn't matter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionGraph:
+    """Regions 0 … n - 1 of a section and their common boundaries.
+
+    Region 0 is what belongs to no fragment; no edge touches it.
+
+    Parameters
+    ----------
+    sizes
+        `(n,)` pixels inside.
+    depths
+        `(n,)` distance to membranes where a region is widest, px, at least 1.
+    edges
+        `(m, 2)` neighbours, the smaller number first, each pair once.
+    membrane
+        `(m,)` mean strength of the common boundary, from 0 to 1.
+    length
+        `(m,)` pixels of it.
+    openings
+        `(m,)` distance to membranes where it is widest open, px; 0 if it is closed.
+    """
+
+    sizes: NDArray[np.int64]
+    depths: NDArray[np.float64]
+    edges: NDArray[np.int64]
+    membrane: NDArray[np.float64]
+    length: NDArray[np.float64]
+    openings: NDArray[np.float64]
+
+    @property
+    def strength(self) -> NDArray[np.float64]:
+        """How much each boundary speaks against one cell `(m,)`, from 0 to 1.
+
+        That is its membrane; less so the wider it stands open, as a part of the width
+        of the narrower region: a gap in a membrane is narrow, but a process goes on
+        through an opening that is as wide as itself.
+        """
+        a, b = self.depths[self.edges].T
+        return against(self.membrane, self.openings, np.minimum(a, b))
+
+    def merged(self, into: NDArray[np.int64]) -> RegionGraph:
+        """Return the graph after region k became a part of region `into[k]`."""
+        ends = np.sort(into[self.edges], axis=1)
+        left = ends[:, 0] != ends[:, 1]
+        n = int(into.max()) + 1
+        # one number for each pair, since pairs take several times the memory to sort
+        key, which = np.unique(ends[left] @ [n, 1], return_inverse=True)
+        edges, m = np.stack(np.divmod(key, n), axis=1), len(key)
+        length = np.bincount(which, self.length[left], m).astype(np.float64)
+        total = np.bincount(which, (self.membrane * self.length)[left], m)
+        mean = total / length
+        sizes = np.bincount(into, self.sizes, n).astype(np.int64)
+        depths, openings = np.ones(n), np.zeros(m)
+        np.maximum.at(depths, into, self.depths)
+        np.maximum.at(openings, which, self.openings[left])
+        return RegionGraph(sizes, depths, edges, mean, length, openings)
+
+
+T = TypeVar("T", float, NDArray[np.float64])
+
+
+def against(membrane: T, opening: T, depth: T) -> T:
+    """Return the strength of a boundary, see `RegionGraph.strength`.
+
+    Parameters
+    ----------
+    depth
+        Of the narrower region, px, at least 1; no opening in its boundary is wider.
+    """
+    return membrane * (1 - opening / depth)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EdgeFeatures:
+    """What is found along seams, exact: parts of a section add up to the whole.
+
+    Parameters
+    ----------
+    near, all
+        `(m,)` pixels near what the seam parts, and all of them.
+    membrane_near, membrane
+        `(m,)` their membrane in units of 1 / `FINE`.
+    opening
+        `(m,)` largest distance to membranes of what meets there, px.
+    """
+
+    near: NDArray[np.int64]
+    all: NDArray[np.int64]
+    membrane_near: NDArray[np.int64]
+    membrane: NDArray[np.int64]
+    opening: NDArray[np.float32]
+
+    @classmethod
+    def along(
+        cls,
+        seams: BoundaryPixels,
+        membrane: NDArray[np.float32],
+        near: NDArray[np.bool_],
+        depth: NDArray[np.float32],
+    ) -> EdgeFeatures:
+        """Measure seams on membranes `(y, x)`.
+
+        Of each two pixels that part fragments the one of more membrane counts, so that
+        a membrane of one pixel is as strong as a broad one. `near` `(y, x)` is where a
+        pixel tells something about the boundary; `depth` `(y, x)` the distance to
+        membranes, 0 on them.
+        """
+        return cls.of_pixels(
+            seams.edges,
+            len(seams.ends),
+            membrane.ravel()[seams.pixels],
+            near.ravel()[seams.pixels],
+            np.minimum(depth.ravel()[seams.pixels], depth.ravel()[seams.beside]),
+        )
+
+    @classmethod
+    def of_pixels(
+        cls,
+        edges: NDArray[Any],
+        m: int,
+        membrane: NDArray[np.float32],
+        near: NDArray[np.bool_],
+        opening: NDArray[np.float32],
+    ) -> EdgeFeatures:
+        """Add up pixels `(k,)` of which each belongs to one of `m` seams."""
+        fine = np.rint(membrane.astype(np.float64) * FINE)
+        near_, all_, membrane_near, membrane_all = (
+            np.bincount(edges, weights, m).astype(np.int64)
+            for weights in (near, None, fine * near, fine)
+        )
+        widest = np.zeros(m, np.float32)
+        np.maximum.at(widest, edges, opening)
+        return cls(near_, all_, membrane_near, membrane_all, widest)
+
+    @classmethod
+    def added(
+        cls, parts: Sequence[EdgeFeatures], edges: NDArray[np.intp], m: int
+    ) -> EdgeFeatures:
+        """Return sums of what the seams of `parts`, one after the other, belong to."""
+        names = ("near", "all", "membrane_near", "membrane")
+        sums = []
+        for name in names:
+            total = np.zeros(m, np.int64)
+            values = [np.asarray(getattr(part, name)) for part in parts]
+            np.add.at(total, edges, np.concatenate([np.zeros(0, np.int64), *values]))
+            sums.append(total)
+        widest = np.zeros(m, np.float32)
+        openings = [np.zeros(0, np.float32), *(part.opening for part in parts)]
+        np.maximum.at(widest, edges, np.concatenate(openings))
+        near, all_, membrane_near, membrane = sums
+        return cls(near, all_, membrane_near, membrane, widest)
+
+
+def regions_of(
+    sizes: NDArray[np.int64],
+    depths: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    strengths: EdgeFeatures,
+) -> RegionGraph:
+    """Return fragments of given sizes, depths `(n,)` with what is known of their seams.
+
+    Seams that go on through broad membrane count where they are near what they part, if
+    they are anywhere.
+    """
+    length = strengths.near + FAR * strengths.all
+    total = (strengths.membrane_near + FAR * strengths.membrane) / FINE
+    return RegionGraph(
+        sizes,
+        depths.astype(np.float64),
+        ends,
+        total / length,
+        length,
+        strengths.opening.astype(np.float64),
+    )
+
+
+def depths_of(labels: NDArray[np.uint32], depth: NDArray[np.float32]) -> Depths:
+    """Return the largest depth `(n + 1,)` in each of fragments 1 … n `(y, x)`."""
+    found = np.ones(int(labels.max(initial=0)) + 1, np.float32)
+    np.maximum.at(found, labels.ravel().astype(np.intp), depth.ravel())
+    return found
+
+
+def drop_small(regions: RegionGraph, minimum_size: int) -> NDArray[np.int64]:
+    """Map `(n,)` that makes regions below a size a part of region 0."""
+    into = np.arange(len(regions.sizes))
+    into[regions.sizes < minimum_size] = 0
+    return into
+
+
+def join_small(regions: RegionGraph, minimum_size: int) -> NDArray[np.int64]:
+    """Map `(n,)` that joins regions below a size to their likeliest neighbours.
+
+    Likeliest is where the boundary between is weakest. Small regions that join each
+    other may become large enough together. Those without neighbours join region 0.
+    """
+    into = np.arange(len(regions.sizes))
+    while True:
+        small = regions.sizes < minimum_size
+        small[0] = False
+        chosen = _weakest(regions, small)
+        if len(chosen) == 0:
+            break
+        step = components(regions.edges[chosen], len(small))
+        regions, into = regions.merged(step), step[into]
+    into[small[into]] = 0
+    return np.unique(into, return_inverse=True)[1].astype(np.int64)
+
+
+def _weakest(regions: RegionGraph, small: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each small region with neighbours, its edge that is the weakest."""
+    ends = regions.edges.ravel()
+    edge = np.repeat(np.arange(len(regions.edges)), 2)
+    touched = small[ends]
+    ends, edge = ends[touched], edge[touched]
+    order = np.lexsort((edge, regions.strength[edge], ends))
+    _, first = np.unique(ends[order], return_index=True)
+    return np.unique(edge[order[first]])
+
+
+def components(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return the connected part of each of n nodes, numbered by first node."""
+    ones = np.ones(len(edges), bool)
+    graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(n, n))
+    part = connected_components(graph, directed=False)[1]
+    _, first, which = np.unique(part, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which].astype(np.int64)

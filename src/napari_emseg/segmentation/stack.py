@@ -1,0 +1,220 @@
+"""Membrane probabilities of a stack → its cells, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg import __version__
+from napari_emseg.core.intensity import padding
+from napari_emseg.core.records import Note, Progress, Provenance, Record, SectionDone
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.sinks import ArraySink, SectionSink
+from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
+from napari_emseg.io.fingerprint import check_sources_after
+from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
+from napari_emseg.segmentation.section import nothing_predicted, segment_section
+
+LARGEST_ID = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellsResult:
+    """What a run gave.
+
+    Parameters
+    ----------
+    cells
+        `(z, y, x)` uint32, 0 on membranes; None if they went to a sink.
+    sections
+        Sections along z, ascending; a sink's index counts these.
+    counts
+        Number of profiles of each section that was done.
+    damaged
+        Sections that couldn't be read, with the reason; they have no cells.
+    linked
+        Number of cells through all sections; None if they weren't linked.
+    """
+
+    cells: NDArray[np.uint32] | None = field(repr=False)
+    sections: tuple[int, ...]
+    counts: dict[int, int]
+    damaged: dict[int, str]
+    linked: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of ids: of cells if sections were linked, else of profiles."""
+        return sum(self.counts.values()) if self.linked is None else self.linked
+
+
+def segment_stack(
+    membrane: Stack | LazyArray,
+    *,
+    settings: CellSettings | None = None,
+    sections: Sequence[int] | None = None,
+    excluded: Sequence[int] = (),
+    source: Stack | None = None,
+    sink: SectionSink | None = None,
+    first_id: int = 1,
+) -> Generator[Record, None, CellsResult]:
+    """Find the cells of each section; ids are unique over the stack.
+
+    With `settings.link` profiles of one cell in several sections share an id, see
+    `link_stack`. Until then sections are kept on disk, and Progress tells of them.
+
+    Yields SectionDone when a section is in the sink, after a Note where one can't be
+    read. Stopping keeps what is finished; the sink remains the caller's to close.
+
+    Parameters
+    ----------
+    membrane
+        Probabilities `(z, y, x)`, see `segment_section`.
+    sections
+        Which, in the order of work; all by default. Results are stored ascending.
+    excluded
+        Of these, which have no cells and are not read; links bridge them.
+    source
+        The EM that the probabilities were made from, of the same shape: its alignment
+        padding has no cells. Without it, padding is where probabilities are exactly 0
+        in a broad area at the border.
+    sink
+        Gets each section `(y, x)` uint32 by its place among the ascending `sections`.
+    first_id
+        Where ids start.
+
+    Raises
+    ------
+    ValueError
+        At once, if a section isn't there or `source` has another shape; when reached,
+        if a section holds no probabilities.
+    SourceChangedError
+        At the end, if files of a stack changed or went away meanwhile.
+    """
+    stack = as_stack(membrane, name="probabilities")
+    if source is not None and source.shape != stack.shape:
+        msg = f"probabilities are {stack.shape} (z, y, x), but source is {source.shape}"
+        raise ValueError(msg)
+    order = sections_asked(sections, stack)
+    sections_asked(excluded or order, stack)
+    settings = settings or CellSettings()
+    job = _Work(stack, order, frozenset(excluded), settings, source)
+    work = _linked(job, sink, first_id) if settings.link else job.run(sink, first_id)
+    return check_sources_after(work, stack, source, unread=lambda found: found.damaged)
+
+
+def cells_provenance(
+    settings: CellSettings, membrane: Provenance | None = None
+) -> Provenance:
+    """Say how cells came to be, from how their probabilities did, if that is known."""
+    before = membrane or Provenance(kind="membrane")
+    made = {"predict": before.settings} if before.settings else {}
+    return before.model_copy(
+        update={
+            "kind": "cells",
+            "threshold": settings.threshold,
+            "scale": 1.0,
+            "settings": made | {"cells": settings.model_dump(mode="json")},
+            "version": __version__,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """Which sections to read, in which order, and how to cut them up."""
+
+    stack: Stack
+    order: tuple[int, ...]
+    excluded: frozenset[int]
+    settings: CellSettings
+    source: Stack | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(z, y, x)` of the result."""
+        return (len(self.order), *self.stack.shape[1:])
+
+    def run(
+        self, sink: SectionSink | None, first_id: int
+    ) -> Generator[Record, None, CellsResult]:
+        """Find the cells of each section."""
+        ascending = tuple(sorted(self.order))
+        own = None
+        if sink is None:
+            sink = own = ArraySink(self.shape, np.dtype(np.uint32))
+        counts: dict[int, int] = {}
+        damaged: dict[int, str] = {}
+        for done, z in enumerate(self.order, start=1):
+            try:
+                values, exclude = self._read(z)
+            except (OSError, ValueError) as e:
+                damaged[z] = str(e)
+                yield Note(f"section {z} can't be read and gets no cells: {e}")
+            else:
+                cells = segment_section(values, self.settings, exclude=exclude)
+                counts[z] = int(cells.max())
+                sink.write(ascending.index(z), _offset(cells, first_id - 1))
+                first_id += counts[z]
+            yield SectionDone(z, done, len(self.order))
+        result = None if own is None else own.data
+        return CellsResult(result, ascending, counts, damaged)
+
+    def _read(self, z: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return probabilities of section `z`, and where there is no picture."""
+        if z in self.excluded:
+            return np.full(self.stack.shape[1:], np.nan, np.float32), None
+        values = self.stack.section(z)
+        if self.source is None:
+            return values, nothing_predicted(values)
+        return values, padding(self.source.section(z))
+
+
+def _linked(
+    work: _Work, sink: SectionSink | None, first_id: int
+) -> Generator[Record, None, CellsResult]:
+    """Find the cells of each section, then link them on their way to the sink."""
+    where = ArraySink(work.shape, np.dtype(np.uint32))
+    if sink is not None:
+        where.data = scratch(work.shape)
+    found = yield from _as_progress(work.run(where, first_id))
+    linking = link_stack(
+        where.data, settings=work.settings, sink=sink or where, first_id=first_id
+    )
+    while True:
+        try:
+            record = next(linking)
+        except StopIteration as stop:
+            result: LinkResult = stop.value
+            cells = where.data if sink is None else None
+            return replace(found, cells=cells, linked=result.count)
+        if isinstance(record, SectionDone):
+            record = replace(record, z=found.sections[record.z])
+        yield record
+
+
+def _as_progress(
+    work: Generator[Record, None, CellsResult],
+) -> Generator[Record, None, CellsResult]:
+    """Tell of sections that are not in the sink yet."""
+    while True:
+        try:
+            record = next(work)
+        except StopIteration as stop:
+            result: CellsResult = stop.value
+            return result
+        if isinstance(record, SectionDone):
+            record = Progress("cells", record.done, record.total)
+        yield record
+
+
+def _offset(cells: NDArray[np.uint32], offset: int) -> NDArray[np.uint32]:
+    last = offset + int(cells.max())
+    if last > LARGEST_ID:
+        msg = f"more cells than ids: {last} is above {LARGEST_ID}"
+        raise ValueError(msg)
+    return np.where(cells > 0, cells + np.uint32(offset), np.uint32(0))

@@ -1,0 +1,390 @@
+"""What a person did to the results of a stack: it outlives runs, and can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from getpass import getuser
+from threading import RLock
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.regions import Region
+from napari_emseg.core.stack import LazyArray
+from napari_emseg.proofreading import (
+    Edit,
+    History,
+    LinkedLabels,
+    SectionView,
+    clear_section,
+    joined,
+    mark_reviewed,
+    mark_to_do,
+    paint,
+    replace_values,
+)
+from napari_emseg.proofreading.edits import LabelArray, Name
+from napari_emseg.session.brush import Stroke
+from napari_emseg.session.probability_views import MaskedProbabilities
+from napari_emseg.session.resegmentation import Resegmentation
+from napari_emseg.session.run_scope import Area
+
+if TYPE_CHECKING:
+    from napari_emseg.session.results import FoundCells, Results
+
+Step = Literal["made", "undone", "redone"]
+"""What was done with an edit."""
+
+
+def check_labels(values: LazyArray, name: Name, wanted: LabelArray) -> None:
+    """Check that values could be labels of a picture; reads all of them.
+
+    Raises
+    ------
+    ValueError
+        If their shape is another one, or they are no whole numbers that fit.
+    """
+    shape = tuple(values.shape)
+    if shape != tuple(wanted.shape):
+        msg = f"{name} have {wanted.shape} voxels (z, y, x), got {shape}"
+        raise ValueError(msg)
+    if np.dtype(values.dtype).kind not in "biu":
+        msg = f"{name} are whole numbers, got {values.dtype}"
+        raise ValueError(msg)
+    most = int(np.iinfo(wanted.dtype).max)
+    for z in range(shape[0]):
+        section = np.asarray(values[z])
+        low, high = int(section.min()), int(section.max())
+        if low < 0 or high > most:
+            msg = f"{name} are numbers from 0 to {most}, got {low} to {high}"
+            raise ValueError(msg)
+
+
+def login_name() -> str:
+    """Return who is at work; empty where the system can't tell."""
+    try:
+        return getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
+class AnnotationEditor:
+    """Corrections of the results of one stack.
+
+    Only the GUI thread edits. Runs put what they find in place by `burn` and
+    `put_cells`, which keep what was done by hand.
+
+    Signals: `changed` with the sections that look different now; `edited` with a `Step`
+    and its `Edit`, for whoever keeps a copy: every step of the history in its order,
+    those of runs, too. It comes in the thread that took the step, and no other step is
+    taken meanwhile.
+    """
+
+    changed = Signal(frozenset)
+    edited = Signal(str, Edit)
+
+    def __init__(
+        self,
+        results: Results,
+        corrections: NDArray[np.uint8],
+        settings: CorrectSettings | None = None,
+    ) -> None:
+        self.settings = settings or CorrectSettings()
+        self.author = login_name()
+        self.given: LazyArray | None = None
+        """Probabilities in [0, 1] that were opened and not predicted."""
+        self.reviewed: frozenset[int] = frozenset()
+        self.refusal = ""
+        """Why a person may not edit; empty if they may."""
+        self.corrections = corrections
+        self._results = results
+        self.linked = LinkedLabels(
+            results.membranes, results.cells, corrections, last_id=results.last_id
+        )
+        self.history = History(self.linked, self.settings)
+        self._renewal = Resegmentation(results, self.linked, corrections)
+        # a run that starts may take cells away while a person edits
+        self._lock = RLock()
+
+    @property
+    def probabilities(self) -> LazyArray | None:
+        """Of membrane by section, NaN where unknown; None where there are none."""
+        if self.given is not None:
+            return self.given
+        predicted = bool(self._results.predicted)
+        return MaskedProbabilities(self._results) if predicted else None
+
+    def sheet(self, z: int) -> SectionView:
+        """Return a section for the tools to read.
+
+        Raises
+        ------
+        ValueError
+            If there is no such section, or cells are being found.
+        """
+        self._refuse_while_running()
+        predicted = z in self._results.predicted
+        own: LazyArray | None = self._results.probabilities if predicted else None
+        self.linked.probabilities = own if self.given is None else self.given
+        return self.linked.sheet(z)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Reviewed parts of sections, in the order in which they were reviewed."""
+        return self.linked.regions
+
+    def review(self, region: Region) -> Edit:
+        """Mark a region as reviewed: all that is shown in it is right.
+
+        Raises
+        ------
+        ValueError
+            If it is so already, nothing is shown there, or cells are being found.
+        """
+        predicted = region.z in self._results.predicted
+        unknown = self._results.unknown(region.z) if predicted else None
+        if unknown is not None and unknown[region.area].any():
+            msg = f"{region.words} is not predicted to its end; run 2 Membranes"
+            raise ValueError(msg)
+        edit = mark_reviewed(self.sheet(region.z), region, self.regions)
+        self.do(edit)
+        return edit
+
+    def unreview(self, region: Region) -> Edit:
+        """Mark a reviewed region as to do again.
+
+        Raises
+        ------
+        ValueError
+            If it isn't reviewed, or cells are being found.
+        """
+        if region not in self.regions:
+            msg = f"{region.words} is no reviewed region"
+            raise ValueError(msg)
+        sheet, regions = self.sheet(region.z), self.regions
+        edit = mark_to_do(sheet, region, regions, self.history.undoable)
+        self.do(edit)
+        return edit
+
+    def do(self, edit: Edit) -> None:
+        """Make an edit.
+
+        Raises
+        ------
+        ValueError
+            While cells are being found, or if nobody may edit.
+        """
+        self._refuse()
+        with self._lock:
+            edit = edit.by(self.author)
+            self.history.do(edit)
+            self.edited.emit("made", edit)
+        self._tell(edit)
+
+    def undo(self) -> Edit:
+        """Take the latest edit back.
+
+        Raises
+        ------
+        ValueError
+            If there is none, while cells are being found, or if nobody may edit.
+        """
+        return self._step("undone", self.history.undo)
+
+    def redo(self) -> Edit:
+        """Make the edit again that was undone last.
+
+        Raises
+        ------
+        ValueError
+            If there is none, while cells are being found, or if nobody may edit.
+        """
+        return self._step("redone", self.history.redo)
+
+    def _step(self, step: Step, take: Callable[[], Edit]) -> Edit:
+        self._refuse()
+        with self._lock:
+            edit = take()
+            self._renewal.follow(edit, undone=step == "undone")
+            self.edited.emit(step, edit)
+        self._tell(edit)
+        return edit
+
+    def repaint(self, name: Name, strokes: Sequence[Stroke]) -> Edit:
+        """Make one edit of strokes of another program's brush; see `take_back`.
+
+        Raises
+        ------
+        ValueError
+            If all of it was refused; then it is as if nothing had been painted.
+        """
+        self._refuse()
+        with self._lock:
+            edits = self._painted(name, strokes)
+            edit = joined(edits[0].tool, edits).by(self.author)
+            self.history.note(edit)
+            self.edited.emit("made", edit)
+        self._tell(edit)
+        return edit
+
+    def take_over(self, name: Name, values: LazyArray) -> Edit | None:
+        """Make one edit of what another program has put in place of a picture.
+
+        Locked cells keep their pixels. None if nothing is different.
+
+        Parameters
+        ----------
+        values
+            Labels `(z, y, x)`.
+
+        Raises
+        ------
+        ValueError
+            If they can't be labels of that picture, all of it is refused, or nobody may
+            edit now; then nothing has changed.
+        """
+        self._refuse()
+        check_labels(values, name, self.linked.arrays[name])
+        with self._lock:
+            edits, refusals = self._replaced(name, values)
+            if not edits:
+                if refusals:
+                    raise refusals[0]
+                return None
+            pixels = sum(c.count for edit in edits for c in edit.of(name))
+            words = f"{name} replaced by another program: {pixels} px"
+            edit = joined("replace", edits, words).by(self.author)
+            self.history.note(edit)
+            self.edited.emit("made", edit)
+        self._tell(edit)
+        return edit
+
+    def _replaced(
+        self, name: Name, values: LazyArray
+    ) -> tuple[list[Edit], list[ValueError]]:
+        """Make the edits that give a picture other values; return what was refused."""
+        edits: list[Edit] = []
+        refusals: list[ValueError] = []
+        for z in range(self.linked.shape[0]):
+            section = np.asarray(values[z])
+            making = replace_values(
+                self.sheet(z), name, section, settings=self.settings
+            )
+            try:
+                for edit in making:
+                    self.linked.apply(edit)
+                    edits.append(edit)
+            except ValueError as refusal:
+                refusals.append(refusal)
+        return edits, refusals
+
+    def settle(self, z: int) -> None:
+        """Bring the ids of a section up to date, before it is shown."""
+        if not self._renewal.running and self.linked.settle(z):
+            self.changed.emit(frozenset({z}))
+
+    @contextmanager
+    def held(self, why: str) -> Iterator[None]:
+        """Let nothing change meanwhile: a person is refused, a run waits.
+
+        Raises
+        ------
+        ValueError
+            While cells are being found.
+        """
+        with self._lock:
+            self._refuse_while_running()
+            before, self.refusal = self.refusal, why
+            try:
+                yield
+            finally:
+                self.refusal = before
+
+    def burn(self, z: int, area: Area, threshold: float) -> None:
+        """Put corrections into membranes that were just made by a threshold."""
+        self._renewal.burn(z, area, threshold)
+
+    def clear(self, sections: Iterable[int], before: FoundCells) -> None:
+        """Take membranes and cells of sections away, in one step.
+
+        Locked cells stay, and membranes that were drawn by hand.
+
+        Parameters
+        ----------
+        before
+            Where runs had found cells, which undo brings back.
+        """
+        with self._lock:
+            changes = [c for z in sections for c in clear_section(self.linked, z)]
+            if changes:
+                n = len({change.z for change in changes})
+                words = f"{n} excluded section{'s' * (n != 1)} cleared"
+                edit = Edit("run", words, changes=tuple(changes))
+                self.history.do(edit)
+                self._renewal.note(edit, before, self._kept)
+                self.edited.emit("made", edit)
+
+    def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+        """Store cells `(y, x)` that a run found; see `finish_run`."""
+        with self._lock:
+            self._renewal.put(z, area, cells)
+
+    def finish_run(self) -> None:
+        """Give cells that were there before their ids; keep the run as a step."""
+        with self._lock:
+            edit = self._renewal.finish(self._kept)
+            if edit is None:
+                return
+            if edit.changes:
+                self.history.note(edit)
+                self.edited.emit("made", edit)
+            self._results.last_id = self.linked.last_id
+
+    @property
+    def _kept(self) -> tuple[Edit, ...]:
+        """What can be undone or redone."""
+        return (*self.history.undoable, *self.history.redoable)
+
+    def _painted(self, name: Name, strokes: Sequence[Stroke]) -> list[Edit]:
+        """Paint again, with what follows in the other pictures.
+
+        Raises
+        ------
+        ValueError
+            If all of it is refused.
+        """
+        edits, refusals = [], []
+        for stroke in strokes:
+            where, area, value = stroke.where, stroke.area, stroke.value
+            try:
+                sheet = self.sheet(stroke.z)
+                edit = paint(sheet, name, where, area, value, settings=self.settings)
+            except ValueError as refusal:
+                refusals.append(refusal)
+                continue
+            self.linked.apply(edit)
+            edits.append(edit)
+        if not edits:
+            raise refusals[0]
+        return edits
+
+    def _refuse(self) -> None:
+        self._refuse_while_running()
+        if self.refusal:
+            raise ValueError(self.refusal)
+
+    def _refuse_while_running(self) -> None:
+        if self._renewal.running:
+            msg = "cells are being found; wait for the end of the run, or cancel it"
+            raise ValueError(msg)
+
+    def _tell(self, edit: Edit) -> None:
+        marked = (region.z for region in (*edit.review, *edit.unreview))
+        sections = edit.sections.union(marked)
+        if edit.ids or edit.lock or edit.unlock:
+            sections = frozenset(range(self.linked.shape[0]))
+        self.changed.emit(sections)

@@ -1,0 +1,257 @@
+"""What a person did to a stack, and labels drawn elsewhere → sets to learn from.
+
+What is asked for in the window is a snapshot of what there is; pixels are read later,
+in the thread that learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.core.labels import is_drawn
+from napari_emseg.core.records import Note, Progress, Record
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import Invert
+from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION
+
+if TYPE_CHECKING:
+    from napari_emseg.session.results import Results
+    from napari_emseg.session.stack_state import StackState
+    from napari_emseg.training.corrections import LabelMeaning, TrainingSet
+
+WALL = 2
+"""Membrane this close to a locked cell is as right as the cell, px."""
+
+BY_ITSELF = ("run", "review")
+"""What the history names so is no correction."""
+
+
+class AnnotationSource(Protocol):
+    """Something that weights can learn from."""
+
+    @property
+    def stack(self) -> Stack:
+        """The EM."""
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Sections that nothing is learnt from."""
+
+    def regions(self) -> tuple[Region, ...]:
+        """Return where everything counts; may read, so not for the window."""
+
+    def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
+        """Read what is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ManualCorrections:
+    """What was done by hand to one stack, up to a moment.
+
+    A stroke that is made while sections are read is learnt now or in the next round.
+
+    Parameters
+    ----------
+    corrections
+        How many there are.
+    """
+
+    source: StackState
+    reviewed: tuple[Region, ...]
+    locked: frozenset[int]
+    corrections: int
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def of(cls, source: StackState) -> ManualCorrections:
+        """Look at a stack; takes no longer for a large one."""
+        begun = source.results.begun
+        locked = source.results.hand.linked.locked if begun else frozenset()
+        return cls(source, source.reviewed_regions, locked, corrected(source))
+
+    @property
+    def stack(self) -> Stack:
+        """The EM."""
+        return self.source.stack
+
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Sections that nothing is learnt from."""
+        return self.source.excluded
+
+    def regions(self) -> tuple[Region, ...]:
+        """Return what is reviewed."""
+        return self.reviewed
+
+    def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
+        """Read corrections, locked cells, and what is shown where it was reviewed."""
+        from napari_emseg.training.corrections import TrainingSet, should_invert
+        from napari_emseg.training.sparse_labels import SparseLabels
+
+        z, y, x = self.stack.shape
+        opinions = SparseLabels((z, y, x))
+        for k in range(z):
+            codes = None if k in self.excluded else self._codes(k)
+            if codes is not None and codes.any():
+                opinions.put(Region.whole(k, (y, x)), codes)
+            yield Progress("reading corrections", k + 1, z)
+        bright = should_invert(self.stack, invert)
+        return TrainingSet(self.stack, opinions, self.reviewed, self.excluded, bright)
+
+    def _codes(self, z: int) -> NDArray[np.uint8]:
+        """Return what is known of a section `(y, x)`."""
+        results = self.source.results
+        if not results.begun:
+            return np.zeros(results.shape[1:], np.uint8)
+        codes = np.array(results.corrections[z])
+        if self.locked:
+            _add_locked(codes, results.cells[z], results.membranes[z], self.locked)
+        for region in self.reviewed:
+            if region.z == z:
+                _add_shown(codes, region, results)
+        return codes
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedLabels:
+    """Labels of a stack that were drawn elsewhere.
+
+    Parameters
+    ----------
+    key, of
+        Which they are among all, e.g. the id of their layer, and of which source.
+    """
+
+    key: str
+    of: str
+    stack: Stack
+    labels: Stack
+    meaning: LabelMeaning
+    excluded: frozenset[int] = frozenset()
+
+    def regions(self) -> tuple[Region, ...]:
+        """Return sections with any label; of corrections none is drawn to its end."""
+        if self.meaning == "corrections":
+            return ()
+        n, y, x = self.labels.shape
+        meaning = self.meaning
+        drawn = (z for z in range(n) if is_drawn(self.labels.section(z), meaning))
+        return tuple(Region.whole(z, (y, x)) for z in drawn)
+
+    def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
+        """Read the labels.
+
+        Raises
+        ------
+        ValueError
+            If they don't have the shape of the stack, or are empty.
+        """
+        from napari_emseg.training.corrections import training_set
+
+        yield Progress("reading labels", 0, 1)
+        known = training_set(self.stack, self.labels.data, self.meaning, invert=invert)
+        for note in known.notes:
+            yield Note(f"{self.labels.name}: {note}")
+        yield Progress("reading labels", 1, 1)
+        return known
+
+
+def corrected(source: StackState, since: datetime | None = None) -> int:
+    """Count corrections by hand; `since` a moment, or all."""
+    if not source.results.begun:
+        return 0
+    made = source.results.hand.history.corrections()
+    return sum(
+        bool(c.areas) and c.what not in BY_ITSELF and (since is None or c.time > since)
+        for c in made
+    )
+
+
+class CorrectionCounter:
+    """How many pixels of each section a person has an opinion of.
+
+    Sections are counted again when they changed; `count` may run in any thread.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self._dirty = set(range(results.shape[0]))
+        self._counts: dict[int, int] = {}
+        results.hand.changed.connect(self._on_changed)
+
+    def _on_changed(self, sections: frozenset[int]) -> None:
+        self._dirty |= sections
+
+    def count(self) -> dict[int, int]:
+        """Return pixels by section, of those that have any."""
+        for z in _emptied(self._dirty):
+            self._counts[z] = int(np.count_nonzero(self.results.corrections[z]))
+        return {z: n for z, n in self._counts.items() if n}
+
+
+def _emptied(waiting: set[int]) -> Iterator[int]:
+    """Take elements out one by one; others may be put in meanwhile."""
+    while waiting:
+        yield waiting.pop()
+
+
+def _add_shown(codes: NDArray[np.uint8], region: Region, results: Results) -> None:
+    """Take what is shown in a region for right where nobody corrected it."""
+    membranes = results.membranes[region.z][region.area] > 0
+    known: NDArray[np.bool_] = np.ones(region.shape, bool)
+    if region.z in results.predicted:
+        unknown = results.unknown(region.z)
+        known = known if unknown is None else ~unknown[region.area]
+    elif not membranes.any():
+        cells = results.cells[region.z][region.area]
+        membranes, known = cells == 0, np.full(region.shape, cells.any())
+    part = codes[region.area]
+    shown = np.where(membranes, MEMBRANE, INSIDE)
+    part[...] = np.where((part == NO_OPINION) & known, shown, part)
+
+
+def _add_locked(
+    codes: NDArray[np.uint8],
+    cells: NDArray[np.uint32],
+    membranes: NDArray[np.uint8],
+    locked: Sequence[int] | frozenset[int],
+) -> None:
+    """Take locked cells for inside, and membrane around them for membrane."""
+    cell = np.isin(cells, np.fromiter(locked, cells.dtype))
+    if not cell.any():
+        return
+    near = ndi.binary_dilation(cell, iterations=WALL) & ~cell
+    free = codes == NO_OPINION
+    codes[cell & free] = INSIDE
+    codes[near & free & (membranes > 0)] = MEMBRANE
+
+
+class InsideOf:
+    """Whole sections of a set as masks of inside `(z, y, x)`, for `train_weights`.
+
+    1 is inside, 0 membrane, -1 where nothing is known.
+    """
+
+    def __init__(self, known: TrainingSet) -> None:
+        self._known = known
+        self.shape = known.stack.shape
+        self.dtype = np.dtype(np.int8)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.int8]:
+        codes = self._known.opinions.window(Region.whole(int(key), self.shape[1:]))
+        inside = np.where(codes == MEMBRANE, 0, 1)
+        return np.where(codes == NO_OPINION, -1, inside).astype(np.int8)
+
+
+def as_labels(known: TrainingSet) -> Stack:
+    """Return a set as a stack of masks of inside."""
+    labels: LazyArray = InsideOf(known)
+    return Stack(labels, name=f"labels of {known.stack.name}")

@@ -1,0 +1,194 @@
+"""Work on a stack and its project in step: what is done is saved, without waiting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.models.weights import Weights
+from napari_emseg.project import Project
+from napari_emseg.project.state import corners
+from napari_emseg.project.weights_folder import FOLDER
+from napari_emseg.project.writer import SECONDS
+from napari_emseg.proofreading import Edit, LinkedLabels
+from napari_emseg.proofreading.review import status_of
+from napari_emseg.session.annotation_editor import Step
+from napari_emseg.session.results import Results
+from napari_emseg.session.save_status import SaveState, SaveStatus
+from napari_emseg.session.saved_settings import settings_of
+from napari_emseg.session.session import Session
+from napari_emseg.session.stack_state import StackState
+
+CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings")
+"""Of a session: what is saved beside the edits."""
+
+
+class Settled:
+    """Cells `(z, y, x)`, whose ids are brought up to date when they are read."""
+
+    def __init__(self, linked: LinkedLabels) -> None:
+        self._linked = linked
+
+    def __getitem__(self, z: int, /) -> NDArray[np.uint32]:
+        self._linked.settle(z)
+        return np.asarray(self._linked.arrays["cells"][z])
+
+
+class ProjectSync:
+    """Saves what is done to one stack in its project.
+
+    From the beginning it takes all edits; what is said of sections and what is chosen
+    from `follow` on.
+
+    Parameters
+    ----------
+    project
+        Open; this closes it.
+    saves
+        What the project tells.
+    notes
+        What the user should know of the project, in words.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        results: Results,
+        saves: SaveStatus,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.project = project
+        self.notes = notes
+        self._results = results
+        self._hand = results.hand
+        self._saves = saves
+        self._session: Session | None = None
+        self._key = ""
+        if not project.read_only:
+            self._hand.edited.connect(self._on_edited)
+
+    @property
+    def path(self) -> Path:
+        """The project's folder."""
+        return self.project.path
+
+    @property
+    def name(self) -> str:
+        """The project's."""
+        return self.path.stem
+
+    @property
+    def read_only(self) -> bool:
+        """True if nothing is saved, and nobody may edit."""
+        return self.project.read_only
+
+    @property
+    def state(self) -> SaveState:
+        """Whether all is saved."""
+        return self._saves.state(self.project)
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where the project's weights are; candidates may be written into it."""
+        return self.path / FOLDER
+
+    def keep(self, weights: Weights | str | Path) -> Weights:
+        """Copy weights into the project, and return them from there.
+
+        Raises
+        ------
+        ValueError, OSError
+            If the project is read-only, or they can't be copied.
+        """
+        return self.project.keep_weights(weights)
+
+    def lineage(self) -> tuple[Weights, ...]:
+        """Return the project's weights, parents before their children."""
+        return self.project.lineage()
+
+    def follow(self, session: Session, key: str) -> None:
+        """Save from now on what a session says of the stack, and what is chosen."""
+        self._session, self._key = session, key
+        self._hand.refusal = ""
+        if self.read_only:
+            self._hand.refusal = f"{self.state.words}; save a copy to go on"
+            return
+        session.events.source.connect(self._on_source)
+        for name in CHOSEN:
+            session.events[name].connect(self._on_chosen)
+        self._on_source(session.source)
+
+    def flush(self, timeout: float = SECONDS) -> None:
+        """Wait until everything is saved.
+
+        Raises
+        ------
+        OSError
+            If it can't be saved; it will be tried again.
+        """
+        self.project.flush(timeout)
+
+    def close(self) -> None:
+        """Save what is left, and let others write; a second time does nothing.
+
+        Raises
+        ------
+        OSError
+            If it can't be saved; then it is lost.
+        """
+        self._hand.edited.disconnect(self._on_edited)
+        session, self._session = self._session, None
+        if session is not None:
+            session.events.source.disconnect(self._on_source)
+            for name in CHOSEN:
+                session.events[name].disconnect(self._on_chosen)
+        self.project.close()
+
+    def _on_edited(self, step: Step, edit: Edit) -> None:
+        """Save a step; may be called in the thread of a run."""
+        if step != "undone":
+            self.project.do(edit)
+        else:
+            self.project.undo(edit, Settled(self._hand.linked))
+        if edit.tool == "run":
+            self.tell_runs()
+
+    def tell_runs(self) -> None:
+        """Save where runs have found cells."""
+        results = self._results
+        self.project.tell(
+            segmented={
+                z: tuple(corners(area) for area in areas)
+                for z, areas in results.segmented.items()
+            },
+            linked=tuple(sorted(results.linked_sections)),
+        )
+
+    def _on_source(self, source: StackState | None) -> None:
+        """Save which sections are reviewed and excluded, and the voxel size."""
+        if source is None or source.key != self._key:
+            return
+        known = self.project.review.sections
+        for z in range(source.stack.shape[0]):
+            status = status_of(z, source.reviewed, source.excluded)
+            if known.get(z, "to do") != status:
+                self.project.mark([z], status)
+        if source.stack.voxel_size_nm != self.project.info.source.voxel_size_nm:
+            self.project.tell_voxel_size(source.stack.voxel_size_nm)
+        self._on_chosen()
+
+    def _on_chosen(self) -> None:
+        """Save weights and settings that were chosen while this stack is at work."""
+        session = self._session
+        if session is None or session.source is None or session.source.key != self._key:
+            return
+        info = self.project.info
+        told = settings_of(session, self._hand)
+        if told != info.settings:
+            invert = session.predict_settings.invert
+            self.project.tell(settings=told, invert=invert)
+        weights = session.weights
+        if weights is not None and weights.sha256 != info.weights_sha256:
+            self.project.tell(weights=weights, classes=weights.card.classes)

@@ -1,0 +1,177 @@
+"""What a round would learn from, and what would judge it: said before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.regions import Region
+from napari_emseg.core.stack import Stack
+from napari_emseg.core.zoom import zoom_of
+from napari_emseg.session.annotations import (
+    AnnotationSource,
+    ImportedLabels,
+    ManualCorrections,
+)
+from napari_emseg.training.holdout import (
+    HoldoutSplit,
+    Spacing,
+    rounds_of,
+    split_regions,
+)
+
+NOTHING = (
+    "Nothing to learn from yet: correct something or review a section in 4 Correct, "
+    "or choose labels that were drawn elsewhere."
+)
+NO_JUDGE = (
+    "Nothing is left to judge by: it will be measured only where you corrected. Review "
+    "another section or region, away from the others."
+)
+NO_WHOLE = (
+    "New weights learn from whole sections: review some in 4 Correct, or choose labels "
+    "that were drawn elsewhere."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPreview:
+    """What a round would do, in words.
+
+    Parameters
+    ----------
+    judges
+        What would judge it; empty where that can't be told.
+    ready
+        False if there is nothing to learn from.
+    """
+
+    learns: str
+    judges: str = ""
+    ready: bool = True
+
+
+def preview_round(
+    teachers: Sequence[AnnotationSource],
+    pixels: Mapping[int, int],
+    card: Card | None,
+    *,
+    new: bool = False,
+) -> RoundPreview:
+    """Say what a round would learn from; may read labels, so not for the window.
+
+    Parameters
+    ----------
+    pixels
+        That have an opinion, by number of the teacher; of those that are counted.
+    card
+        Of the weights to begin with.
+    new
+        New weights are trained, from whole sections only.
+    """
+    parts = [_in_words(t, pixels.get(n, 0), new=new) for n, t in enumerate(teachers)]
+    said = [words for words in parts if words]
+    if not said:
+        return RoundPreview(NO_WHOLE if new else NOTHING, ready=False)
+    learns = f"Learns from {'; '.join(said)}."
+    if new:
+        return RoundPreview(learns)
+    if card is None or card.geometry is None:
+        return RoundPreview(learns)
+    names = [_judging(stack, regions, card) for stack, regions in by_stack(teachers)]
+    judges = "; ".join(name for name in names if name)
+    return RoundPreview(learns, f"Held out to judge: {judges}." if judges else NO_JUDGE)
+
+
+def by_stack(
+    teachers: Sequence[AnnotationSource],
+) -> list[tuple[Stack, tuple[Region, ...]]]:
+    """Return stacks with all their regions that may be learnt from."""
+    found: dict[int, tuple[Stack, list[Region]]] = {}
+    for teacher in teachers:
+        _, regions = found.setdefault(id(teacher.stack.data), (teacher.stack, []))
+        regions += [r for r in teacher.regions() if r.z not in teacher.excluded]
+    return [(stack, united(regions)) for stack, regions in found.values()]
+
+
+def united(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Return regions without those that overlap an earlier one."""
+    kept: list[Region] = []
+    for region in regions:
+        if not any(region.overlap(other) for other in kept):
+            kept.append(region)
+    return tuple(kept)
+
+
+def divided(stack: Stack, regions: Sequence[Region], card: Card) -> HoldoutSplit:
+    """Return what a round with these weights would learn from, and what judges it.
+
+    Raises
+    ------
+    ValueError
+        If the card doesn't say how far the network looks.
+    """
+    if card.geometry is None:
+        msg = f"the card of {card.name} doesn't say how far the network looks"
+        raise ValueError(msg)
+    spacing = Spacing.of(stack, card.geometry, zoom_of(stack, card)[0])
+    seen, held_out = rounds_of(card, stack.name)
+    return split_regions(regions, spacing, seen=seen, held_out=held_out)
+
+
+def _judging(stack: Stack, regions: Sequence[Region], card: Card) -> str:
+    held_out = divided(stack, regions, card).held_out
+    return f"{_parts_in_words(held_out, stack)} of {stack.name}" if held_out else ""
+
+
+def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
+    regions = [r for r in teacher.regions() if r.z not in teacher.excluded]
+    if new:
+        whole = [r for r in regions if r.shape == teacher.stack.shape[1:]]
+        return f"{_count(len(whole), 'section')} of {teacher.stack.name}" * bool(whole)
+    said = []
+    if isinstance(teacher, ManualCorrections):
+        said += _hand_made(teacher, pixels)
+    if regions:
+        drawn = " drawn elsewhere" if isinstance(teacher, ImportedLabels) else ""
+        said.append(_counted(regions, teacher.stack) + drawn)
+    elif isinstance(teacher, ImportedLabels) and teacher.meaning == "corrections":
+        said.append(f"corrections in {teacher.labels.name}")
+    return f"{' and '.join(said)} of {teacher.stack.name}" if said else ""
+
+
+def _hand_made(teacher: ManualCorrections, pixels: int) -> list[str]:
+    said = []
+    if teacher.corrections:
+        said.append(_count(teacher.corrections, "correction"))
+    elif pixels and not teacher.reviewed:
+        said.append(f"{pixels:,} corrected px")
+    if teacher.locked:
+        said.append(_count(len(teacher.locked), "locked cell"))
+    return said
+
+
+def _counted(regions: Sequence[Region], stack: Stack) -> str:
+    """Return e.g. `3 reviewed sections and 1 region`."""
+    whole = sum(region.shape == stack.shape[1:] for region in regions)
+    rest = len(regions) - whole
+    said = [f"{_count(whole, 'reviewed section')}"] if whole else []
+    said += [f"{_count(rest, 'reviewed region')}"] if rest else []
+    return " and ".join(said)
+
+
+def _parts_in_words(regions: Sequence[Region], stack: Stack) -> str:
+    """Return e.g. `section 5 and 2 regions`."""
+    whole = [r.z for r in regions if r.shape == stack.shape[1:]]
+    said = []
+    if whole:
+        names = ", ".join(map(str, sorted(whole)))
+        said.append(f"section{'s' * (len(whole) > 1)} {names}")
+    if len(regions) > len(whole):
+        said.append(_count(len(regions) - len(whole), "region"))
+    return " and ".join(said)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"

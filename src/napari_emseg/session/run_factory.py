@@ -1,0 +1,183 @@
+"""The runs over the stack at work: what each is of, and which sections it touches."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_emseg.session.run_scope import RunScope
+from napari_emseg.session.stack_state import Run, StackState
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import Predictor, RunEstimate
+    from napari_emseg.session.session import Session
+    from napari_emseg.session.threshold_preview import AgglomerationPreview
+
+
+class RunFactory:
+    """What can be run on the stack at work, with what is chosen at that moment.
+
+    Excluded sections are left out of every run; reviewed ones, too, unless the session
+    says otherwise.
+
+    Parameters
+    ----------
+    session
+        Whose stack, weights and settings are taken.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._predictor: Predictor | None = None
+        self._recuts: AgglomerationPreview | None = None
+
+    def check(self) -> Run:
+        """Return a look at every section; its result is a list of findings.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        from napari_emseg.check import check_stack
+
+        source, settings = self._session.at_work, self._session.check_settings
+        work = check_stack(source.stack, settings=settings)
+        region = RunScope(tuple(range(source.stack.shape[0])))
+        return Run(f"Check of {source.name}", source, region, settings, work)
+
+    def estimate(self, region: RunScope) -> RunEstimate | None:
+        """Say what `predict` would take, in a millisecond and without torch.
+
+        None if there is no stack or no weights, or if the card is too old to tell.
+
+        Raises
+        ------
+        ValueError
+            If `predict` would, too.
+        """
+        from napari_emseg.inference import estimate
+
+        weights = self._session.weights
+        if self._session.source is None or weights is None:
+            return None
+        if weights.card.geometry is None and "torch" not in sys.modules:
+            return None
+        source = self._em()
+        region = self._to_run(source, region)
+        return estimate(
+            source.stack,
+            weights,
+            settings=self._session.predict_settings,
+            sections=region.sections,
+            roi=region.roi,
+            classes=("membrane", *weights.card.further_classes),
+            keep=True,
+        )
+
+    def predict(self, region: RunScope) -> Run:
+        """Return a run of the network over a region.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack or no weights, nothing is left of the region, or the
+            voxel size is absurd.
+        """
+        from napari_emseg.inference import Predictor
+        from napari_emseg.session.runs import iter_predict
+
+        source, weights = self._em(), self._session.weights
+        if weights is None:
+            msg = "no weights are chosen; choose some in 2 Membranes"
+            raise ValueError(msg)
+        if self._predictor is None or self._predictor.weights != weights:
+            self._predictor = Predictor(weights)
+        region = self._to_run(source, region)
+        settings = self._session.predict_settings
+        work = iter_predict(
+            self._predictor,
+            source,
+            region,
+            settings=settings,
+            threshold=self._session.cell_settings.threshold,
+        )
+        title, further = f"Membranes of {source.name}", weights.card.further_classes
+        return Run(title, source, region, settings, work, further)
+
+    def segment(self, region: RunScope) -> Run:
+        """Return a run that finds the cells of a region.
+
+        Raises
+        ------
+        ValueError
+            If there are no probabilities in the region.
+        """
+        from napari_emseg.session.runs import iter_segment
+
+        source, settings = self._session.at_work, self._session.cell_settings
+        region = self._to_run(source, region)
+        if not source.is_probabilities:
+            there = set(source.results.predicted)
+            region = replace(
+                region, sections=tuple(z for z in region.sections if z in there)
+            )
+        if not region.sections:
+            msg = "there are no membranes here yet; run 2 Membranes first"
+            raise ValueError(msg)
+        work = iter_segment(source, region, settings)
+        return Run(f"Cells of {source.name}", source, region, settings, work)
+
+    def cut(self) -> Run:
+        """Return a run that makes membranes anew by the threshold of the settings.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        from napari_emseg.session.runs import iter_recut
+
+        source, settings = self._session.at_work, self._session.cell_settings
+        region = RunScope(source.results.predicted)
+        work = iter_recut(source.results, settings.threshold)
+        return Run(f"Threshold of {source.name}", source, region, settings, work)
+
+    def recuts(self) -> AgglomerationPreview:
+        """Return a way to try cell settings on a section of the stack at work.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack.
+        """
+        from napari_emseg.session.threshold_preview import AgglomerationPreview
+
+        source = self._session.at_work
+        if self._recuts is None or self._recuts.source is not source:
+            if self._recuts is not None:
+                self._recuts.keep()
+            self._recuts = AgglomerationPreview(source)
+        return self._recuts
+
+    def _to_run(self, source: StackState, region: RunScope) -> RunScope:
+        """Leave out what is excluded, and what is reviewed unless the user says so."""
+        region = region.without(source.excluded)
+        if self._session.redo_reviewed or not source.reviewed:
+            return region
+        kept = tuple(z for z in region.sections if z not in source.reviewed)
+        if not kept:
+            msg = (
+                "every section of this run is reviewed, and left as it is; mark one as "
+                "to do in 4 Correct, or allow runs over reviewed sections there"
+            )
+            raise ValueError(msg)
+        return replace(region, sections=kept)
+
+    def _em(self) -> StackState:
+        source = self._session.at_work
+        if source.is_probabilities:
+            msg = f"{source.name} holds probabilities already; go on with 3 Cells"
+            raise ValueError(msg)
+        return source

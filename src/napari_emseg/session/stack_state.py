@@ -1,0 +1,89 @@
+"""A stack at work with all that is known of it, and a run over it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_emseg.core import regions
+from napari_emseg.core.records import Provenance, Record
+from napari_emseg.core.settings import Settings
+from napari_emseg.core.stack import Stack
+from napari_emseg.session.results import Results
+from napari_emseg.session.run_scope import RunScope
+
+if TYPE_CHECKING:
+    from napari_emseg.check import SectionCheck
+    from napari_emseg.session.project_sync import ProjectSync
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StackState:
+    """A stack at work, and what the user said of it.
+
+    Parameters
+    ----------
+    key
+        Which one it is among all that were at work, e.g. the id of its layer.
+    stack
+        With the voxel size that counts.
+    excluded
+        Sections that no run touches.
+    findings
+        What is worth a look; None as long as sections weren't checked.
+    reviewed
+        Sections that a person is done with; runs leave them alone.
+    keeping
+        Saves what is done to it in a project; None as long as there is none.
+    """
+
+    key: str
+    stack: Stack
+    results: Results = field(repr=False)
+    excluded: frozenset[int] = frozenset()
+    findings: tuple[SectionCheck, ...] | None = None
+    reviewed: frozenset[int] = frozenset()
+    keeping: ProjectSync | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The stack's."""
+        return self.stack.name
+
+    @property
+    def reviewed_regions(self) -> tuple[regions.Region, ...]:
+        """Where everything counts: whole sections, and regions of the others.
+
+        Regions come in the order in which they were reviewed, after the sections.
+        """
+        _, y, x = self.stack.shape
+        whole = (regions.Region.whole(z, (y, x)) for z in sorted(self.reviewed))
+        parts = self.results.hand.regions if self.results.begun else ()
+        return (*whole, *(part for part in parts if part.z not in self.reviewed))
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """How it came to be, if it is a result itself, such as probabilities."""
+        made = self.stack.metadata.get("emseg")
+        return None if made is None else Provenance.model_validate(made)
+
+    @property
+    def is_probabilities(self) -> bool:
+        """True if this is no EM but probabilities of membrane."""
+        return self.provenance is not None and self.provenance.kind == "membrane"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A run that is ready to start: `work` yields records and fills the results.
+
+    `classes` are those that it gives beside membrane and inside.
+    """
+
+    title: str
+    source: StackState
+    region: RunScope
+    settings: Settings
+    work: Generator[Record, None, Any] = field(repr=False)
+    classes: tuple[str, ...] = ()

@@ -1,0 +1,269 @@
+"""The long part of a round: what is known is read, learnt and compared.
+
+Everything that needs PyTorch is imported when the work has begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
+from napari_emseg.core.records import Record
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import Invert
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.weights import Weights, replace_card
+from napari_emseg.session.annotations import AnnotationSource, as_labels
+from napari_emseg.session.round_preview import NO_WHOLE, NOTHING, united
+from napari_emseg.session.rounds import lesson_of
+from napari_emseg.session.training_data_file import write_training_data
+from napari_emseg.training.holdout import HoldoutSplit, Spacing, split_regions
+
+if TYPE_CHECKING:
+    from napari_emseg.training.corrections import TrainingSet
+    from napari_emseg.training.model_comparison import Comparison
+
+Settings = FinetuneSettings | NewWeightsSettings
+
+CLASSES = ("membrane", "inside")
+"""Of all weights, at least; codes of corrections are one more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What a round gave; no comparison where there was nothing to compare with."""
+
+    weights: Weights
+    comparison: Comparison | None
+
+
+@dataclass(eq=False)
+class TrainingRequest:
+    """What a round is to do.
+
+    Parameters
+    ----------
+    parent
+        Weights to begin with, or to compare new ones with.
+    names
+        Of all classes, by code less one.
+    sets
+        What was read of the teachers; a round that goes on takes them as they are.
+    """
+
+    parent: Weights | None
+    teachers: Sequence[AnnotationSource]
+    output: Path
+    invert: Invert
+    names: tuple[str, ...] = CLASSES
+    stop: Callable[[], bool] = bool
+    sets: list[TrainingSet] = field(default_factory=list)
+
+    def read(self, settings: Settings) -> Generator[Record, None, None]:
+        """Read what is known, one set for each stack, and keep it for another sitting.
+
+        Raises
+        ------
+        ValueError
+            If nothing is.
+        OSError
+            If it can't be read or written.
+        """
+        if self.sets:
+            return
+        found: dict[int, TrainingSet] = {}
+        for teacher in self.teachers:
+            known = yield from teacher.read(self.invert)
+            key = id(known.stack.data)
+            found[key] = _together(found[key], known) if key in found else known
+        self.sets += [s for s in found.values() if s.reviewed or s.usable.pixels]
+        if not self.sets:
+            raise ValueError(NOTHING)
+        write_training_data(lesson_of(self.output), self.sets, settings, self.names)
+
+
+def learning(
+    lesson: TrainingRequest, settings: Settings
+) -> Generator[Record, None, Learnt]:
+    """Do what a round is to do; errors as of `fine_tuning` and `training_anew`."""
+    if isinstance(settings, NewWeightsSettings):
+        return (yield from training_anew(lesson, settings))
+    return (yield from fine_tuning(lesson, settings))
+
+
+def fine_tuning(
+    lesson: TrainingRequest, settings: FinetuneSettings
+) -> Generator[Record, None, Learnt]:
+    """Let the parent learn.
+
+    Raises
+    ------
+    ValueError
+        If there is no parent, nothing is known, or a class has no name.
+    OSError
+        If a file can't be read or written.
+    """
+    if lesson.parent is None:
+        msg = "no weights to begin with; choose some in 2 Membranes, or train new ones"
+        raise ValueError(msg)
+    from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.training.finetune import finetune_weights
+
+    yield from lesson.read(settings)
+    classes = new_classes(lesson.parent.card, lesson.names, lesson.sets)
+    found = yield from finetune_weights(
+        lesson.parent,
+        lesson.sets,
+        lesson.output,
+        settings=settings,
+        device=choose_device(settings.device),
+        new_classes=classes,
+        stop=lesson.stop,
+    )
+    return Learnt(found.weights, found.comparison)
+
+
+def new_classes(
+    card: Card, names: Sequence[str], sets: Sequence[TrainingSet]
+) -> tuple[str, ...]:
+    """Return names of classes that were drawn and that the weights don't have.
+
+    Raises
+    ------
+    ValueError
+        If a code means another class in the weights.
+    """
+    for code, (name, own) in enumerate(zip(names, card.classes, strict=False), start=1):
+        if name != own:
+            msg = (
+                f"code {code} is {name} here, but {own} in {card.name}; choose other "
+                f"weights, or draw {name} with another code"
+            )
+            raise ValueError(msg)
+    drawn = max((known.opinions.largest for known in sets), default=0)
+    return tuple(names[len(card.classes) : drawn])
+
+
+def training_anew(
+    lesson: TrainingRequest, settings: NewWeightsSettings
+) -> Generator[Record, None, Learnt]:
+    """Train new weights from whole sections of one stack.
+
+    Raises
+    ------
+    ValueError
+        If no section is known as a whole, or holds no membrane.
+    OSError
+        If a file can't be read or written.
+    """
+    from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.training.card import Split
+    from napari_emseg.training.run import train_weights
+
+    yield from lesson.read(settings)
+    known = max(lesson.sets, key=lambda s: len(_whole(s)))
+    if not _whole(known):
+        raise ValueError(NO_WHOLE)
+    division = _division(known)
+    learnt = [region.z for region in division.training]
+    n_validation = max(1, len(learnt) // 6) if len(learnt) > 1 else 0
+    split = Split(
+        tuple(learnt[: len(learnt) - n_validation]),
+        tuple(learnt[len(learnt) - n_validation :]),
+    )
+    device = choose_device(settings.device)
+    weights = yield from train_weights(
+        known.stack,
+        as_labels(known),
+        lesson.output,
+        meaning="inside",
+        split=split,
+        architecture=settings.architecture,
+        config=settings.config,
+        settings=settings.training,
+        device=device,
+        invert=known.invert,
+        stop=lesson.stop,
+    )
+    return (yield from _compared(lesson, weights, known, division, device.type))
+
+
+def _compared(
+    lesson: TrainingRequest,
+    weights: Weights,
+    known: TrainingSet,
+    division: HoldoutSplit,
+    device: str,
+) -> Generator[Record, None, Learnt]:
+    """Measure new weights beside those in use, and write that into their card."""
+    from napari_emseg.training.model_comparison import compare_weights
+
+    comparison = None
+    if lesson.parent is not None:
+        comparison = yield from compare_weights(
+            lesson.parent,
+            weights,
+            [known],
+            held_out=[division.held_out],
+            device=device,
+        )
+    card = _card(weights.card, known, division, comparison)
+    return Learnt(replace_card(weights, card), comparison)
+
+
+def _card(
+    card: Card,
+    known: TrainingSet,
+    division: HoldoutSplit,
+    comparison: Comparison | None,
+) -> Card:
+    """Say what was learnt and what judged, so that later rounds keep them apart."""
+    parts = {"learnt": division.training, "held_out": division.held_out}
+    regions = {key: [list(r.as_tuple()) for r in rs] for key, rs in parts.items()}
+    settings = {**card.training.settings, "corrections": {known.stack.name: regions}}
+    scores = {} if comparison is None else comparison.scores
+    judged = ", ".join(str(region.z) for region in division.held_out)
+    notes = () if comparison is None else (comparison.words,)
+    return card.model_copy(
+        update={
+            "summary": f"trained on {known.stack.name}",
+            "held_out_data": (DataSet(name=known.stack.name, sections=judged),)
+            if judged
+            else (),
+            "scores": {**card.scores, **scores},
+            "notes": (*card.notes, *notes),
+            "training": card.training.model_copy(update={"settings": settings}),
+        }
+    )
+
+
+def _whole(known: TrainingSet) -> tuple[Region, ...]:
+    """Return sections of which everything is known that has a label."""
+    shape = known.stack.shape[1:]
+    return tuple(
+        region
+        for region in known.reviewed
+        if region.z not in known.excluded
+        and region.shape == shape
+        and (region in known.partly or known.opinions.window(region).all())
+    )
+
+
+def _division(known: TrainingSet) -> HoldoutSplit:
+    """Hold sections out; those that show the same tissue stay together."""
+    next_to = Geometry(stride=1, context=1)
+    return split_regions(_whole(known), Spacing.of(known.stack, next_to, (1.0, 1.0)))
+
+
+def _together(first: TrainingSet, second: TrainingSet) -> TrainingSet:
+    """Unite what is known of one stack; what was made by hand, the first, counts."""
+    opinions = second.opinions.copy()
+    for block in first.opinions.blocks:
+        opinions.put(block, first.opinions.window(block))
+    regions = united((*first.reviewed, *second.reviewed))
+    partly = first.partly | second.partly
+    return replace(first, opinions=opinions, reviewed=regions, partly=partly)

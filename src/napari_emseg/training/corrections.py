@@ -1,0 +1,276 @@
+"""Corrections, reviewed regions or labels drawn elsewhere → what training may use.
+
+Unlabelled is unknown and counts for nothing. Inside a reviewed region everything
+counts: what nobody corrected there is right as it was shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    inside_mask,
+    is_drawn,
+    unlabelled,
+)
+from napari_emseg.core.polarity import polarity
+from napari_emseg.core.regions import Region, check_inside
+from napari_emseg.core.settings import Invert
+from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.training.sparse_labels import (
+    INSIDE,
+    MEMBRANE,
+    NO_OPINION,
+    SparseLabels,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """One stack and what is known of its pixels.
+
+    Parameters
+    ----------
+    opinions
+        0 no opinion, 1 membrane, 2 inside, k + 1 = class k of the weights.
+    reviewed
+        Regions in which everything counts, in the order in which they were reviewed.
+    excluded
+        Sections that nothing is learnt from, whatever is known of them.
+    invert
+        Swap dark and bright, as the predictions were made.
+    partly
+        Reviewed regions in which some pixels have no label: those stay unknown, where
+        else nobody corrected anything because it was right.
+    notes
+        What was left out of labels, in words.
+    """
+
+    stack: Stack
+    opinions: SparseLabels
+    reviewed: tuple[Region, ...] = ()
+    excluded: frozenset[int] = frozenset()
+    invert: bool = False
+    partly: frozenset[Region] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_corrections(
+        cls,
+        stack: Stack,
+        corrections: LazyArray,
+        *,
+        reviewed: Sequence[Region] = (),
+        result: LazyArray | None = None,
+        result_is: Meaning = "cells",
+        excluded: Iterable[int] = (),
+        invert: bool = False,
+    ) -> TrainingSet:
+        """Take what was corrected by hand.
+
+        Parameters
+        ----------
+        corrections
+            `(z, y, x)` of the stack's shape: 0 no opinion, 1 membrane, 2 inside, k + 1
+            is class k.
+        reviewed
+            Regions in which everything counts.
+        result
+            What was shown in them; `complete` takes it later if it isn't at hand.
+        result_is
+            What that is.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, a region is outside, or codes are out of range.
+        """
+        _check_shape(stack, corrections, "corrections")
+        check_inside(reviewed, stack.shape)
+        found = cls(
+            stack,
+            SparseLabels.read(corrections),
+            tuple(reviewed),
+            frozenset(excluded),
+            invert,
+        )
+        return found if result is None else found.complete(result, result_is)
+
+    @classmethod
+    def from_labels(
+        cls,
+        stack: Stack,
+        labels: LazyArray,
+        labels_are: Meaning,
+        *,
+        regions: Sequence[Region] | None = None,
+        excluded: Iterable[int] = (),
+        invert: bool = False,
+    ) -> TrainingSet:
+        """Take labels that were drawn elsewhere.
+
+        Parameters
+        ----------
+        labels
+            `(z, y, x)` of the stack's shape.
+        labels_are
+            `membrane` and `inside` are masks (> 0); `cells` are ids.
+        regions
+            Where they are drawn to the end, so that everything counts; by default all
+            of each section with any label.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, a region is outside, or there is no label at all.
+        """
+        _check_shape(stack, labels, "labels")
+        notes: tuple[str, ...] = ()
+        if regions is None:
+            regions = drawn_regions(labels, labels_are)
+            notes = _left_out(regions, stack.shape[0])
+        if not regions:
+            msg = (
+                f"{stack.name}: the labels are empty, with no value above 0 when read "
+                f"as {labels_are!r}; there is nothing to learn from"
+            )
+            raise ValueError(msg)
+        check_inside(regions, stack.shape)
+        empty = cls(
+            stack,
+            SparseLabels(stack.shape),
+            tuple(regions),
+            frozenset(excluded),
+            invert,
+        )
+        found = empty.complete(labels, labels_are)
+        partly = frozenset(found.incomplete)
+        if partly:
+            known = sum(np.count_nonzero(found.opinions.window(r)) for r in partly)
+            n = sum(r.pixels for r in partly) - known
+            notes += (f"{n:,} px without a label left out: they are unknown",)
+        return replace(found, partly=partly, notes=notes)
+
+    def complete(self, result: LazyArray, result_is: Meaning) -> TrainingSet:
+        """Return it with what nobody corrected in reviewed regions taken as shown.
+
+        Raises
+        ------
+        ValueError
+            If the result has another shape than the stack.
+        """
+        _check_shape(self.stack, result, "the result")
+        opinions = self.opinions.copy()
+        for region in self.incomplete:
+            rows, columns = region.area
+            values = np.asarray(result[region.z, rows, columns])
+            shown = inside_mask(values, result_is)
+            codes = np.where(shown, INSIDE, MEMBRANE).astype(np.uint8)
+            unknown = unlabelled(values, result_is)
+            if unknown is not None:
+                codes[unknown] = NO_OPINION
+            by_hand = self.opinions.window(region)
+            opinions.put(region, np.where(by_hand > 0, by_hand, codes))
+        return replace(self, opinions=opinions)
+
+    @property
+    def incomplete(self) -> tuple[Region, ...]:
+        """Reviewed regions in which not all is known yet that can be."""
+        return tuple(
+            r
+            for r in self.reviewed
+            if r not in self.partly and not self.opinions.window(r).all()
+        )
+
+    @property
+    def usable(self) -> SparseLabels:
+        """What may be learnt: nothing of excluded sections."""
+        if not self.excluded:
+            return self.opinions
+        y, x = self.stack.shape[1:]
+        return self.opinions.without(Region.whole(z, (y, x)) for z in self.excluded)
+
+    @property
+    def words(self) -> str:
+        """For people: `4,210 px in 3 sections, 2 reviewed regions`."""
+        usable = self.usable
+        sections = len({block.z for block in usable.blocks})
+        regions = sum(r.z not in self.excluded for r in self.reviewed)
+        return (
+            f"{usable.pixels:,} px in {_counted(sections, 'section')}, "
+            f"{_counted(regions, 'reviewed region')}"
+        )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def drawn_regions(labels: LazyArray, labels_are: Meaning) -> list[Region]:
+    """Return all of each section in which anything is labelled."""
+    n, y, x = labels.shape
+    return [
+        Region.whole(z, (y, x))
+        for z in range(n)
+        if is_drawn(np.asarray(labels[z]), labels_are)
+    ]
+
+
+def _left_out(regions: Sequence[Region], n: int) -> tuple[str, ...]:
+    """Name the sections of `n` that have no label."""
+    empty = sorted(set(range(n)) - {region.z for region in regions})
+    if not empty or not regions:
+        return ()
+    words = format_sections(empty)
+    return (f"{words} left out: nothing is labelled there, so all of it is unknown",)
+
+
+def _check_shape(stack: Stack, array: LazyArray, what: str) -> None:
+    if tuple(array.shape) != stack.shape:
+        msg = (
+            f"{what} must have the shape of {stack.name}, {stack.shape} (z, y, x), "
+            f"got {tuple(array.shape)}"
+        )
+        raise ValueError(msg)
+
+
+LabelMeaning = Literal["corrections", "membrane", "inside", "cells"]
+
+
+def training_set(
+    stack: Stack,
+    labels: LazyArray,
+    labels_are: LabelMeaning,
+    *,
+    reviewed: Sequence[Region] = (),
+    invert: Invert = "auto",
+) -> TrainingSet:
+    """Take corrections, or labels drawn elsewhere, by what they are said to be.
+
+    Raises
+    ------
+    ValueError
+        As `TrainingSet.from_corrections` and `from_labels`.
+    """
+    bright = should_invert(stack, invert)
+    if labels_are == "corrections":
+        return TrainingSet.from_corrections(
+            stack, labels, reviewed=reviewed, invert=bright
+        )
+    regions = reviewed or None
+    return TrainingSet.from_labels(
+        stack, labels, labels_are, regions=regions, invert=bright
+    )
+
+
+def should_invert(stack: Stack, invert: Invert) -> bool:
+    """Tell if dark and bright are to be swapped: as asked, or as the stack looks."""
+    if invert == "auto":
+        return polarity(stack).inverted is True
+    return invert == "yes"

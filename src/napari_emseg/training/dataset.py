@@ -1,0 +1,267 @@
+"""Images and labels → patches: what a step of training sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    inside_mask,
+    is_drawn,
+    unlabelled,
+)
+from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.stack import Stack
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.core.training import TrainSettings
+from napari_emseg.training.augment import (
+    add_artefacts,
+    change_grey,
+    draw_warp,
+    positions,
+    sample,
+)
+from napari_emseg.training.weightmap import (
+    IGNORE,
+    INSIDE,
+    MEMBRANE,
+    border_weight,
+    class_weights,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One section: normalised grey values and uint8 class numbers, both `(y, x)`.
+
+    `section` is its number in the stack that it was read from, if it was.
+    """
+
+    image: NDArray[np.float32]
+    target: NDArray[np.uint8]
+    section: int | None = None
+
+
+def read_examples(
+    images: Stack,
+    labels: Stack,
+    meaning: Meaning,
+    *,
+    sections: Iterable[int] | None = None,
+    rule: Normalisation | None = None,
+    invert: bool = False,
+) -> list[Example]:
+    """Read pairs of sections.
+
+    Alignment padding and pixels without a label are ignored; blank sections, and those
+    in which nothing is labelled, are left out.
+
+    Raises
+    ------
+    ValueError
+        If images and labels don't match, or no section has anything to learn from.
+    """
+    check_shapes(images, labels)
+    rule = rule or Normalisation()
+    whole = stack_range(images, rule) if rule.scope == "stack" else None
+    examples = []
+    for z in range(images.shape[0]) if sections is None else sections:
+        section = images.section(z)
+        mask = padding(section)
+        grey = whole or section_range(section, rule, mask)
+        if grey.blank:
+            continue
+        target = target_of(labels.section(z), meaning)
+        if mask is not None:
+            target[mask] = IGNORE
+        if (target == IGNORE).all():
+            continue
+        examples.append(Example(normalise(section, grey, invert=invert), target, z))
+    if not examples:
+        msg = (
+            f"{images.name}: all sections are blank or without labels; there is "
+            "nothing to learn from"
+        )
+        raise ValueError(msg)
+    if not any((e.target == MEMBRANE).any() for e in examples):
+        msg = (
+            f"{labels.name}: no membrane in the labels when they are read as "
+            f"{meaning!r}; say what they are"
+        )
+        raise ValueError(msg)
+    return examples
+
+
+def target_of(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.uint8]:
+    """Return class numbers `(y, x)` of a section, `IGNORE` where nothing is known.
+
+    In a section in which nothing is drawn that is everywhere: an empty section says
+    that nobody labelled it, not that it is all membrane, or all inside.
+    """
+    inside = inside_mask(labels, meaning)
+    if not is_drawn(labels, meaning):
+        return np.full(labels.shape, IGNORE, np.uint8)
+    target = np.where(inside, INSIDE, MEMBRANE).astype(np.uint8)
+    unknown = unlabelled(labels, meaning)
+    if unknown is not None:
+        target[unknown] = IGNORE
+    return target
+
+
+def labelled_sections(
+    labels: Stack, meaning: Meaning, sections: Iterable[int] | None = None
+) -> tuple[int, ...]:
+    """Return the sections in which anything is drawn, of some or all.
+
+    Raises
+    ------
+    ValueError
+        If nothing is drawn in any of them; what the labels hold is said.
+    """
+    wanted = list(range(labels.shape[0]) if sections is None else sections)
+    found = tuple(z for z in wanted if is_drawn(labels.section(z), meaning))
+    if wanted and not found:
+        msg = (
+            f"{labels.name}: nothing is labelled in {format_sections(wanted)}: no "
+            f"value above 0 when they are read as {meaning!r}; say what they are"
+        )
+        raise ValueError(msg)
+    return found
+
+
+def check_shapes(images: Stack, labels: Stack) -> None:
+    """Check that labels have the shape of the images.
+
+    Raises
+    ------
+    ValueError
+        If they don't.
+    """
+    if images.shape != labels.shape:
+        msg = f"images are {images.shape} (z, y, x), but labels are {labels.shape}"
+        raise ValueError(msg)
+
+
+class Patches(Protocol):
+    """What a trainer learns from."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`.
+
+        The same for the same step.
+        """
+
+
+class PatchSource:
+    """Draws augmented patches; the same seed and step give the same patches.
+
+    Everything stays on `device`: per section the grey values, the classes and the
+    weight map, which is warped with them.
+
+    Parameters
+    ----------
+    n_classes
+        Of the network; more than the labels have is no harm.
+    trim
+        Pixels that the network's output is shorter than a patch, on each side. Patches
+        reach that far beyond the section, so that its border is learnt from too.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        settings: TrainSettings,
+        *,
+        n_classes: int,
+        device: torch.device,
+        trim: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._trim = trim
+        balance = np.ones(n_classes, np.float32)
+        if settings.balance:
+            balance = class_weights([e.target for e in examples], n_classes)
+        self._sections = [
+            torch.from_numpy(_channels(e, balance, settings)).to(device)
+            for e in examples
+        ]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
+        patches = [self.patch(rng) for _ in range(self._settings.batch)]
+        image, target, weight = zip(*patches, strict=True)
+        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+
+    def patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw image, target and weight, each `(y, x)`."""
+        which = int(torch.randint(len(self._sections), (), generator=rng))
+        section = self._sections[which]
+        seen = self._settings.patch - 2 * self._trim
+        y, x = (
+            (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
+            for n in section.shape[1:]
+        )
+        return draw_patch(section, (y, x), self._settings, rng)
+
+
+def draw_patch(
+    section: Tensor,
+    centre: tuple[float, float],
+    settings: TrainSettings,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut an augmented patch around `centre` `(y, x)` out of `(3, y, x)`.
+
+    Returns image, target and weight, each `(side, side)`.
+    """
+    side, augment = settings.patch, settings.augment
+    where = positions(draw_warp(augment, rng), centre, side).to(section.device)
+    image = sample(section[:1], where, "bicubic")[0]
+    target, weight = sample(section[1:], where, "nearest")
+    target = target.round().long()
+    image = change_grey(image, augment, rng)
+    image, target = add_artefacts(image, target, augment, rng)
+    return image, target, weight
+
+
+def check_patch(geometry: Geometry, side: int) -> None:
+    """Check that a network takes patches of this size without losing its grid.
+
+    Raises
+    ------
+    ValueError
+        With the nearest sizes that it takes.
+    """
+    stride, least = geometry.stride, max(geometry.stride, geometry.smallest)
+    if geometry.padding == "valid":
+        least = 2 * geometry.context + geometry.remainder
+        least += 0 if geometry.remainder else stride
+    if side < least or (side - least) % stride:
+        below = least + max(0, side - least) // stride * stride
+        msg = (
+            f"patch must be {least} px or a multiple of {stride} px more for this "
+            f"network, got {side}; the nearest are {below} and {below + stride}"
+        )
+        raise ValueError(msg)
+
+
+def _channels(
+    example: Example, balance: NDArray[np.float32], settings: TrainSettings
+) -> NDArray[np.float32]:
+    """Image, target and weight as one `(3, y, x)` array."""
+    weight = border_weight(
+        example.target, w0=settings.border_weight, sigma=settings.border_sigma
+    )
+    known = example.target != IGNORE
+    weight[known] += balance[example.target[known]]
+    return np.stack([example.image, example.target.astype(np.float32), weight])

@@ -1,0 +1,267 @@
+"""Weights and corrections in, better weights with their lineage out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.records import Note, Record
+from napari_emseg.models.parts import (
+    part_of,
+    set_prior_bias,
+    untrained_layers,
+    with_classes,
+)
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import Network
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.lineage import card_of_candidate
+from napari_emseg.training.losses import LOSSES
+from napari_emseg.training.model_comparison import Comparison, compare_weights
+from napari_emseg.training.new_classes import fit_new_class_head
+from napari_emseg.training.patches import CorrectionPatches
+from napari_emseg.training.rehearsal import RehearsingLoss
+from napari_emseg.training.threshold import choose_threshold
+from napari_emseg.training.trainer import Trainer, TrainResult
+from napari_emseg.training.training_data import TrainingData, prepare
+from napari_emseg.training.validation import Validation, crop_validation
+
+
+@dataclass(frozen=True, slots=True)
+class Finetuned:
+    """What a round of learning gave.
+
+    `comparison` says whether the candidate is better than what it was made from.
+    """
+
+    weights: Weights
+    comparison: Comparison
+
+
+def finetune_weights(
+    parent: Weights,
+    sets: Sequence[TrainingSet],
+    output: Path,
+    *,
+    settings: FinetuneSettings | None = None,
+    device: torch.device | str = "cpu",
+    new_classes: Sequence[str] = (),
+    stop: Callable[[], bool] = bool,
+) -> Generator[Record, None, Finetuned]:
+    """Learn from corrections; yields what the trainer yields, and `Progress` before.
+
+    A checkpoint lies beside `output` until the end. When the generator is closed, the
+    best weights so far are written to `output`, and the checkpoint stays: the same call
+    goes on from it. After new corrections it begins anew.
+
+    Parameters
+    ----------
+    parent
+        Weights to begin with, of any architecture.
+    sets
+        What is known of one or more stacks.
+    output
+        The weights file to write. Its card names the parent, the data and the scores.
+    device
+        Where to train; `settings.device` has been resolved by the caller.
+    new_classes
+        Names of classes that the parent doesn't have, in the order of their codes.
+    stop
+        Asked after every step: if True, training ends there, and the best so far is
+        compared. The checkpoint stays in that case, too.
+
+    Raises
+    ------
+    ValueError
+        If nothing is corrected, corrections have a class without a name, a name is
+        taken, or the loss stops being a number.
+    OSError
+        If a file can't be read or written.
+    """
+    settings = settings or FinetuneSettings()
+    run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
+    lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
+    trainer = yield from run.begin(lesson, stop)
+    try:
+        result = yield from trainer.run()
+        threshold = yield from run.threshold(result, lesson)
+    except GeneratorExit:
+        if trainer.best.step > 0:
+            run.save(trainer.best, lesson)
+        raise
+    if settings.steps and result.step == 0:
+        yield Note("no step was better on held-out corrections: weights stay as is")
+    weights = run.save(result, lesson, threshold)
+    comparison = yield from compare_weights(
+        parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device
+    )
+    weights = run.save(result, lesson, threshold, comparison)
+    if not trainer.stopped:
+        run.checkpoint.unlink(missing_ok=True)
+    return Finetuned(weights, comparison)
+
+
+@dataclass
+class _Run:
+    """What stays the same during a round."""
+
+    parent: Weights
+    output: Path
+    settings: FinetuneSettings
+    device: torch.device
+    new_classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(init=False)
+    network: nn.Module = field(init=False)
+    validation: Validation | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        card = self.parent.card
+        taken = [name for name in self.new_classes if name in card.classes]
+        if taken or len(set(self.new_classes)) < len(self.new_classes):
+            name = (taken or list(self.new_classes))[0]
+            msg = f"{card.name} has a class {name!r} already; choose another name"
+            raise ValueError(msg)
+        self.classes = (*card.classes, *self.new_classes)
+        network = self.parent.network()
+        if self.new_classes:
+            network = with_classes(
+                network, card.architecture, card.config, len(self.classes)
+            )
+        self.network = network.to(self.device)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished round is kept."""
+        return self.output.with_name(f"{self.output.stem}.checkpoint")
+
+    @property
+    def config(self) -> dict[str, object]:
+        """That rebuilds the candidate's network."""
+        config = self.parent.card.config
+        if not self.new_classes:
+            return config
+        return {**config, "n_classes": len(self.classes)}
+
+    def patches(self, lesson: TrainingData) -> CorrectionPatches:
+        """Return what the network sees."""
+        return CorrectionPatches(
+            lesson.crops,
+            lesson.settings,
+            device=self.device,
+            rehearsal=lesson.rehearsal,
+            trim=cast("Network", self.network).geometry.trim,
+        )
+
+    def meet_new_classes(self, lesson: TrainingData) -> Generator[Record, None, None]:
+        """Let the head find new classes by what the network sees already."""
+        n_old, settings = len(self.parent.card.classes), lesson.settings
+        layers = untrained_layers(self.network, n_old)
+        set_prior_bias(layers, n_old, lesson.usual_logits[n_old:])
+        yield from fit_new_class_head(
+            self.network, layers, self.patches(lesson), settings, n_old
+        )
+
+    def trainer(self, lesson: TrainingData, stop: Callable[[], bool]) -> Trainer:
+        """Return what trains the network on what is known."""
+        settings, patches = lesson.settings, self.patches(lesson)
+        loss = LOSSES[settings.loss]
+        threshold = self.parent.card.threshold
+        self.validation = crop_validation(lesson.validation, threshold)
+        return Trainer(
+            self.network,
+            patches,
+            settings,
+            validation=self.validation,
+            loss=RehearsingLoss(
+                loss,
+                patches.rehearsed,
+                len(self.parent.card.classes),
+                settings.rehearsal,
+            ),
+            frozen=freeze(self.network, settings),
+            patience=settings.patience or None,
+            of=f"{self.parent.sha256} {lesson.fingerprint} {self.new_classes}",
+            checkpoint=self.checkpoint,
+            stop=stop,
+        )
+
+    def begin(
+        self, lesson: TrainingData, stop: Callable[[], bool]
+    ) -> Generator[Record, None, Trainer]:
+        """Return a trainer that begins, or goes on from a checkpoint of this round."""
+        trainer = self.trainer(lesson, stop)
+        resumed = yield from self.resume(trainer)
+        if self.new_classes and lesson.settings.steps and not resumed:
+            yield from self.meet_new_classes(lesson)
+            trainer = self.trainer(lesson, stop)
+        if self.validation is None:
+            yield Note("too few corrections to hold some out: the last step is taken")
+        elif not trainer.best.scores:
+            trainer.best.scores = self.validation(self.network)
+        return trainer
+
+    def resume(self, trainer: Trainer) -> Generator[Note, None, bool]:
+        """Go on from the checkpoint; tell if it was there, whole and of this round."""
+        try:
+            yield from trainer.resume()
+        except ValueError:
+            self.checkpoint.unlink()
+            yield Note("corrections, weights or settings changed: training begins anew")
+        return self.checkpoint.is_file()
+
+    def threshold(
+        self, result: TrainResult, lesson: TrainingData
+    ) -> Generator[Record, None, float]:
+        """Choose that of what was learnt; it stays if nothing was."""
+        before = self.parent.card.threshold
+        if result.step == 0:
+            return before
+        self.network.load_state_dict(result.state)
+        known = (*lesson.crops, *lesson.validation)
+        return (yield from choose_threshold(self.network, known, before))
+
+    def save(
+        self,
+        result: TrainResult,
+        lesson: TrainingData,
+        threshold: float | None = None,
+        comparison: Comparison | None = None,
+    ) -> Weights:
+        """Write the weights with their card; by default the threshold stays."""
+        about = self.parent.card.model_copy(
+            update={
+                "name": self.output.stem,
+                "config": self.config,
+                "classes": self.classes,
+                "parent_sha256": self.parent.sha256,
+                "threshold": threshold or self.parent.card.threshold,
+            }
+        )
+        card: Card = card_of_candidate(
+            about, result, lesson, self.device, comparison, parent=self.parent.card
+        )
+        return save_weights(self.output, result.state, card, half=False)
+
+
+def freeze(network: nn.Module, settings: FinetuneSettings) -> list[nn.Module]:
+    """Let only the wanted parts learn; return modules whose statistics stay."""
+    wanted = {
+        "all": ("encoder", "decoder", "head"),
+        "decoder": ("decoder", "head"),
+        "head": ("head",),
+    }[settings.trained]
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) in wanted)
+    return [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        and (settings.freeze_statistics or part_of(name) not in wanted)
+    ]

@@ -1,0 +1,114 @@
+"""Which reviewed regions stay apart from training, so that they can judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.regions import Region
+from napari_emseg.core.stack import Stack
+from napari_emseg.core.tiles import Geometry
+
+SHARE = 0.25
+"""Of the reviewed pixels, about so many are held out."""
+
+SAME_TISSUE_NM = 100.0
+"""Sections closer than this show the same membranes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """How far apart what is learnt and what is judged by must be.
+
+    Parameters
+    ----------
+    halo
+        Pixels in the plane that a network looks beyond a pixel.
+    sections
+        Neighbours on each side that show the same tissue, at least one.
+    """
+
+    halo: int
+    sections: int
+
+    @classmethod
+    def of(cls, stack: Stack, geometry: Geometry, zoom: tuple[float, float]) -> Spacing:
+        """Return the spacing that a network and a stack ask for."""
+        halo = ceil(geometry.margin / min(zoom))
+        depth = None if stack.voxel_size_nm is None else stack.voxel_size_nm[0]
+        near = 1 if not depth else ceil(SAME_TISSUE_NM / depth) - 1
+        return cls(halo, max(1, near))
+
+    def near(self, a: Region, b: Region) -> bool:
+        """Tell if one says something of the other: at hand in the plane and along z."""
+        return abs(a.z - b.z) <= self.sections and a.gap(b) < self.halo
+
+    def zone(self, region: Region, shape: tuple[int, int, int]) -> list[Region]:
+        """Return all that is near a region, in a stack of `(z, y, x)`."""
+        wide = region.grown(self.halo, (shape[1], shape[2]))
+        first = max(0, region.z - self.sections)
+        last = min(shape[0] - 1, region.z + self.sections)
+        return [Region.of(z, wide.area) for z in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutSplit:
+    """Reviewed regions to learn from, and those that judge."""
+
+    training: tuple[Region, ...]
+    held_out: tuple[Region, ...]
+
+
+def split_regions(
+    reviewed: Sequence[Region],
+    spacing: Spacing,
+    *,
+    seen: Sequence[Region] = (),
+    held_out: Sequence[Region] = (),
+    share: float = SHARE,
+) -> HoldoutSplit:
+    """Hold out about a quarter of the reviewed pixels, whole regions only.
+
+    Regions are dealt out in the order in which they were reviewed, and those that are
+    near each other go together. So a region stays where it is when others follow:
+    what judged one round is not learnt in the next.
+
+    Parameters
+    ----------
+    seen
+        What earlier rounds learnt from; nothing near it can judge.
+    held_out
+        What judged earlier rounds, and does so again.
+    """
+    training: list[Region] = []
+    apart: list[Region] = [region for region in reviewed if region in set(held_out)]
+    total = sum(region.pixels for region in apart)
+    for region in reviewed:
+        if region in apart:
+            continue
+        total += region.pixels
+        held = sum(other.pixels for other in apart)
+        if any(spacing.near(region, other) for other in (*seen, *training)):
+            training.append(region)
+        elif (
+            any(spacing.near(region, other) for other in apart)
+            or held + region.pixels / 2 <= share * total
+        ):
+            apart.append(region)
+        else:
+            training.append(region)
+    return HoldoutSplit(tuple(training), tuple(apart))
+
+
+def rounds_of(card: Card, stack: str) -> tuple[list[Region], list[Region]]:
+    """Return what earlier rounds learnt of a stack, and what judged them."""
+    rounds: dict[str, Any] = card.training.settings.get("corrections", {})
+    found = rounds.get(stack, {})
+    learnt, held_out = (
+        [Region(*numbers) for numbers in found.get(key, ())]
+        for key in ("learnt", "held_out")
+    )
+    return learnt, held_out

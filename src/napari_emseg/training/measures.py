@@ -1,0 +1,203 @@
+"""Membranes and cells of a region against the truth, square by square.
+
+Scores are ratios of sums over squares, so that a bootstrap only draws squares: what is
+next to each other is alike, and single pixels would feign certainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from napari_emseg.training.weightmap import IGNORE, MEMBRANE
+
+SQUARE = 64
+"""Side of what is drawn, px."""
+
+DRAWS = 2000
+
+Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Sums `(…, k)` → scores `(…)`."""
+
+LEAST_SHARED = 0.1
+"""A part of a cell counts as a split or a merger if it is at least so much of it."""
+
+SMALLEST = 30
+"""Smaller cells, px, are neither split nor merged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A difference and its 95 % interval by paired bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def words(self) -> str:
+        """For people: `+0.040, 95 % from +0.021 to +0.058`."""
+        return f"{self.value:+.3f}, 95 % from {self.low:+.3f} to {self.high:+.3f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Sums over squares.
+
+    Parameters
+    ----------
+    counts
+        `(n, 3)` pixels of membrane: right, predicted only, true only.
+    information
+        `(n, 2)` bits lost by splits and mergers times pixels, and pixels; None if cells
+        were not compared.
+    """
+
+    counts: NDArray[np.float64]
+    information: NDArray[np.float64] | None
+    pixels: int
+    splits: int = 0
+    mergers: int = 0
+
+    @classmethod
+    def together(cls, parts: Sequence[Measured]) -> Measured:
+        """Join what was measured in several regions."""
+        if not parts:
+            return cls(np.zeros((0, 3)), None, 0)
+        cells = [p.information for p in parts if p.information is not None]
+        return cls(
+            np.concatenate([p.counts for p in parts]),
+            np.concatenate(cells) if len(cells) == len(parts) else None,
+            sum(p.pixels for p in parts),
+            sum(p.splits for p in parts),
+            sum(p.mergers for p in parts),
+        )
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """By name."""
+        found = {"pixel_f": float(_f(self.counts.sum(axis=0)))}
+        if self.information is not None:
+            found["vi"] = float(_mean(self.information.sum(axis=0)))
+            found |= {"splits": float(self.splits), "mergers": float(self.mergers)}
+        return found
+
+
+def measure(
+    membrane: NDArray[np.bool_],
+    cells: NDArray[np.uint32] | None,
+    truth: NDArray[np.uint8],
+    *,
+    squares: bool = True,
+) -> Measured:
+    """Measure one region.
+
+    Parameters
+    ----------
+    membrane, cells
+        Predicted, `(y, x)`; None for cells leaves them out.
+    truth
+        Class numbers, `IGNORE` where nothing is known. True cells are the connected
+        parts of what is not membrane.
+    squares
+        Cut the region into squares; else it is one.
+    """
+    known = truth != IGNORE
+    square = _squares(truth.shape, SQUARE if squares else max(truth.shape))
+    n = int(square.max()) + 1
+    wall = (truth == MEMBRANE) & known
+    kinds = (membrane & wall, membrane & ~wall & known, ~membrane & wall)
+    counts = np.stack([np.bincount(square[k], minlength=n) for k in kinds], axis=1)
+    pixels = int(np.count_nonzero(known))
+    if cells is None:
+        return Measured(counts.astype(float), None, pixels)
+    true = ndi.label(known & ~wall)[0]
+    information, splits, mergers = _cells(cells, true, square, n)
+    return Measured(counts.astype(float), information, pixels, splits, mergers)
+
+
+def difference(
+    current: Measured, candidate: Measured, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """Return candidate less current, drawing the same squares of both."""
+    n = len(current.counts)
+    if n == 0:
+        return {}
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+    found = {"pixel_f": _interval(times, current.counts, candidate.counts, _f)}
+    a, b = current.information, candidate.information
+    if a is not None and b is not None:
+        found["vi"] = _interval(times, a, b, _mean)
+    return found
+
+
+def _interval(
+    times: NDArray[np.float64],
+    current: NDArray[np.float64],
+    candidate: NDArray[np.float64],
+    score: Score,
+) -> Interval:
+    drawn = score(times @ candidate) - score(times @ current)
+    value = score(candidate.sum(axis=0)) - score(current.sum(axis=0))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
+def _f(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F of pixels from the last axis: right, predicted only, true only."""
+    both, predicted, true = np.moveaxis(counts, -1, 0)
+    sizes = 2 * both + predicted + true
+    return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1), 1.0)
+
+
+def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    total, n = np.moveaxis(sums, -1, 0)
+    found: NDArray[np.float64] = total / np.maximum(n, 1)
+    return found
+
+
+def _squares(shape: tuple[int, ...], side: int) -> NDArray[np.intp]:
+    """Return which square each pixel is in, `(y, x)`; the last ones may be smaller."""
+    rows, columns = (np.arange(n) // side for n in shape)
+    return rows[:, None] * (int(columns[-1]) + 1) + columns[None]
+
+
+def _cells(
+    predicted: NDArray[np.uint32],
+    true: NDArray[np.int32],
+    square: NDArray[np.intp],
+    n: int,
+) -> tuple[NDArray[np.float64], int, int]:
+    """Bits lost in each square times pixels, and pixels; splits; mergers.
+
+    Variation of information as a sum over pixels of true cells:
+    -log2 p(predicted | true) - log2 p(true | predicted).
+    """
+    keep = true > 0
+    if not keep.any():
+        return np.zeros((n, 2)), 0, 0
+    t, p = true[keep].astype(np.int64), predicted[keep].astype(np.int64)
+    pairs, which, shared = np.unique(
+        t * (int(p.max()) + 1) + p, return_inverse=True, return_counts=True
+    )
+    t_of, p_of = np.divmod(pairs, int(p.max()) + 1)
+    t_size = np.bincount(t_of, shared)[t_of]
+    p_size = np.bincount(p_of, shared)[p_of]
+    bits = -np.log2(shared / t_size) - np.log2(shared / p_size)
+    where = square[keep]
+    lost = np.bincount(where, bits[which], minlength=n)
+    sums = np.stack([lost, np.bincount(where, minlength=n)], axis=1).astype(float)
+    real = (p_of > 0) & (shared >= SMALLEST)
+    splits = _more_than_one(t_of[real & (shared >= LEAST_SHARED * t_size)])
+    mergers = _more_than_one(p_of[real & (shared >= LEAST_SHARED * p_size)])
+    return sums, splits, mergers
+
+
+def _more_than_one(ids: NDArray[np.int64]) -> int:
+    """Count how many more parts there are than cells."""
+    return int(len(ids) - len(np.unique(ids)))

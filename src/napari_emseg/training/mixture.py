@@ -1,0 +1,233 @@
+"""Several stacks with labels in, one weights file that has learnt from all of them out.
+
+All are resampled to one pixel size. How often patches come from each is chosen, so that
+a large stack doesn't drown a small one, and the best weights are those that are best in
+the mean over stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.records import Note, Record
+from napari_emseg.core.training import TrainSettings
+from napari_emseg.models.pretrained import load_encoder
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import Network, build
+from napari_emseg.training.card import fill_in
+from napari_emseg.training.dataset import Example, PatchSource
+from napari_emseg.training.labelled_stack import LabelledStack, examples_of
+from napari_emseg.training.run import (
+    check_split,
+    checkpoint_of,
+    facts_of,
+    labelled_split,
+    scorable,
+)
+from napari_emseg.training.trainer import Trainer
+from napari_emseg.training.validation import Validation, inside_of, truth_of
+
+
+class MixedPatches:
+    """Draws each patch from one of several sources, by their shares."""
+
+    def __init__(
+        self,
+        sources: Sequence[PatchSource],
+        shares: Sequence[float],
+        settings: TrainSettings,
+    ) -> None:
+        self._sources = sources
+        self._shares = torch.tensor(shares)
+        self._settings = settings
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
+        drawn = torch.multinomial(
+            self._shares, self._settings.batch, replacement=True, generator=rng
+        )
+        patches = [self._sources[int(which)].patch(rng) for which in drawn]
+        image, target, weight = zip(*patches, strict=True)
+        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+
+
+def mixed_validation(sets: Mapping[str, Sequence[Example]]) -> Validation:
+    """Validate by V_Rand and V_Info of each set, and their means over sets.
+
+    The threshold is the one with the best mean V_Rand; each set's scores are at its
+    own best.
+    """
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        from napari_emseg.metrics import v_rand_v_info
+
+        network.eval()
+        found = {
+            name: v_rand_v_info(inside_of(network, examples), truth_of(examples))
+            for name, examples in sets.items()
+        }
+        curves = np.mean([scores.rand.curve for scores in found.values()], axis=0)
+        thresholds = next(iter(found.values())).rand.thresholds
+        v_rand = float(curves.max())
+        v_info = float(np.mean([scores.v_info for scores in found.values()]))
+        each = {f"{name}_v_rand": scores.v_rand for name, scores in found.items()}
+        each |= {f"{name}_v_info": scores.v_info for name, scores in found.items()}
+        return {
+            "score": (v_rand + v_info) / 2,
+            "v_rand": v_rand,
+            "v_info": v_info,
+            "threshold": 1 - thresholds[int(curves.argmax())],
+            **each,
+        }
+
+    return validate
+
+
+def train_mixture(
+    sources: Sequence[LabelledStack],
+    output: Path,
+    *,
+    about: Card,
+    settings: TrainSettings | None = None,
+    begin: Weights | None = None,
+    encoder_weights: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Generator[Record, None, Weights]:
+    """Train one network on several sources; yields what the trainer yields.
+
+    Goes on from its checkpoint as `train_weights` does. Held-out sections are not
+    looked at.
+
+    Parameters
+    ----------
+    output
+        The weights file that is written at the end, with a card.
+    about
+        The card to begin with: architecture, configuration, `pixel_size_nm`, data sets,
+        licences. Scores on the validation sections and the rest are filled in.
+    begin
+        Weights of the same architecture to go on from; the card names them as parent.
+    device
+        Where to train; `settings.device` has been resolved by the caller.
+
+    Raises
+    ------
+    ValueError
+        If a source's images and labels don't match or its voxel size isn't known, no
+        source has sections to validate on, the card has no pixel size, `begin` is of
+        another network, or the checkpoint is of another run.
+    """
+    settings = settings or TrainSettings()
+    pixel_size_nm = _checked(sources, about)
+    sources, notes = _labelled(sources)
+    yield from map(Note, notes)
+    torch.manual_seed(settings.seed)
+    network = build(about.architecture, about.config).to(device)
+    if begin is not None:
+        about = _continue(network, begin, about)
+    if encoder_weights is not None:
+        load_encoder(network, encoder_weights)
+    read = [_Read.of(source, pixel_size_nm) for source in sources]
+    sets = {part.source.name: part.validation for part in read if part.validation}
+    trainer = Trainer(
+        network,
+        _patches(read, network, settings),
+        settings,
+        validation=mixed_validation(sets),
+        checkpoint=checkpoint_of(output),
+        facts={
+            "network": f"{about.architecture} {about.config}",
+            "beginning": str(begin and begin.sha256),
+            "pixel size": str(pixel_size_nm),
+            "sources": ", ".join(f"{s.name} {s.share:g}" for s in sources),
+            **{k: v for part in read for k, v in part.facts.items()},
+        },
+    )
+    result = yield from trainer.run()
+    network.load_state_dict(result.state)
+    first = sources[0]
+    card = fill_in(about, network, result, first.images, first.split, settings)
+    weights = save_weights(output, result.state, card)
+    checkpoint_of(output).unlink(missing_ok=True)
+    return weights
+
+
+def _continue(network: nn.Module, begin: Weights, about: Card) -> Card:
+    """Load the weights to go on from; return the card that names them."""
+    try:
+        network.load_state_dict(begin.network().state_dict())
+    except RuntimeError as e:
+        msg = (
+            f"{begin.card.name} is a {begin.card.architecture} {begin.card.config}, "
+            f"not a {about.architecture} {about.config}; training can't go on from it"
+        )
+        raise ValueError(msg) from e
+    return about.model_copy(update={"parent_sha256": begin.sha256})
+
+
+def _checked(sources: Sequence[LabelledStack], about: Card) -> tuple[float, float]:
+    if about.pixel_size_nm is None:
+        msg = "the card must say the pixel size to which all sources are resampled"
+        raise ValueError(msg)
+    if not any(source.split.validation for source in sources):
+        msg = "no source has sections to validate on"
+        raise ValueError(msg)
+    for source in sources:
+        check_split(source.split, source.images.shape[0])
+    return about.pixel_size_nm
+
+
+def _labelled(
+    sources: Sequence[LabelledStack],
+) -> tuple[list[LabelledStack], list[str]]:
+    """Leave out sections in which nothing is labelled; say which."""
+    kept, notes = [], []
+    for source in sources:
+        split, said = labelled_split(source.split, source.labels, source.meaning)
+        kept.append(replace(source, split=split))
+        notes += [f"{source.name}: {words}" for words in said]
+    return kept, notes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A source, and what was read of it."""
+
+    source: LabelledStack
+    training: list[Example]
+    validation: list[Example]
+
+    @classmethod
+    def of(cls, source: LabelledStack, pixel_size_nm: tuple[float, float]) -> _Read:
+        training, validation = (
+            examples_of(source, sections, pixel_size_nm)
+            for sections in (source.split.training, source.split.validation)
+        )
+        return cls(source, training, scorable(validation))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint must be of."""
+        facts = facts_of(self.source.split, self.training, self.validation)
+        return {f"{self.source.name}: {name}": fact for name, fact in facts.items()}
+
+
+def _patches(
+    read: Sequence[_Read], network: nn.Module, settings: TrainSettings
+) -> MixedPatches:
+    options: dict[str, Any] = {
+        "n_classes": 2,
+        "device": next(network.parameters()).device,
+        "trim": cast("Network", network).geometry.trim,
+    }
+    drawn = [PatchSource(part.training, settings, **options) for part in read]
+    return MixedPatches(drawn, [part.source.share for part in read], settings)

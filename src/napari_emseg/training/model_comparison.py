@@ -1,0 +1,258 @@
+"""Candidate against current weights, where neither of them has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.records import Progress
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.zoom import zoom_of
+from napari_emseg.models.roi import region_probabilities
+from napari_emseg.models.weights import Weights
+from napari_emseg.segmentation import segment_section
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.measures import Interval, Measured, difference, measure
+from napari_emseg.training.training_data import completed
+from napari_emseg.training.weightmap import IGNORE, MEMBRANE
+
+Verdict = Literal["better", "worse", "mixed", "no difference", "too little data"]
+Basis = Literal["held-out regions", "corrections"]
+
+LEAST_PIXELS = 8_000
+"""With fewer pixels, or fewer squares, nothing is said of which is better."""
+
+LEAST_SQUARES = 4
+
+CELLS_GROW = 5
+"""Cells reach so far into membranes, px, so that VI doesn't measure their width."""
+
+SAME, GAINED, LOST, OTHER = 0, 1, 2, 3
+"""Where candidate and current agree on membrane; only the candidate is right; only the
+current one is; they differ where nothing is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A region of set number `of`, and what changed in it `(y, x)`: `SAME` …."""
+
+    of: int
+    region: Region
+    map: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is known of candidate and current weights.
+
+    Parameters
+    ----------
+    basis
+        `held-out regions`, or `corrections`: then both were measured on what the
+        candidate learnt from, which flatters it.
+    current, candidate
+        By name: `pixel_f` (of membrane), `vi` (bits), `splits`, `mergers`.
+    differences
+        Candidate less current, with 95 % intervals by paired bootstrap.
+    pixels
+        On which they were measured.
+    """
+
+    verdict: Verdict
+    basis: Basis
+    pixels: int
+    regions: tuple[Region, ...]
+    current: dict[str, float]
+    candidate: dict[str, float]
+    differences: dict[str, Interval]
+    changed: tuple[Changed, ...] = field(repr=False, default=())
+
+    @property
+    def words(self) -> str:
+        """The outcome as a sentence or two."""
+        if self.pixels == 0:
+            return "nothing to measure on: review a region away from what was corrected"
+        f = self.differences["pixel_f"]
+        measured = (
+            f"pixel F {self.candidate['pixel_f']:.3f} against "
+            f"{self.current['pixel_f']:.3f} ({f.words})"
+        )
+        if "vi" in self.differences:
+            vi = self.differences["vi"]
+            measured += (
+                f", VI {self.candidate['vi']:.3f} against {self.current['vi']:.3f} "
+                f"bits ({vi.words})"
+            )
+        where = (
+            f"on {self.pixels:,} held-out px"
+            if self.basis == "held-out regions"
+            else f"measured only where you corrected, {self.pixels:,} px"
+        )
+        return f"{_SAID[self.verdict]}: {measured}, {where}"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """For a card."""
+        if self.basis != "held-out regions" or not self.pixels:
+            return {}
+        return {
+            **{f"held_out_{name}": value for name, value in self.candidate.items()},
+            **{f"parent_{name}": value for name, value in self.current.items()},
+            "held_out_pixels": float(self.pixels),
+        }
+
+
+_SAID: dict[Verdict, str] = {
+    "better": "the candidate is better",
+    "worse": "the candidate is worse",
+    "mixed": "better in pixels or in cells, worse in the other",
+    "no difference": "no difference can be shown",
+    "too little data": "too little data to tell",
+}
+
+
+def compare_weights(
+    current: Weights,
+    candidate: Weights,
+    sets: Sequence[TrainingSet],
+    *,
+    held_out: Sequence[Sequence[Region]],
+    device: torch.device | str = "cpu",
+) -> Generator[Progress, None, Comparison]:
+    """Measure two weights on whole reviewed regions that were held out of training.
+
+    Parameters
+    ----------
+    sets
+        What is known of the stacks.
+    held_out
+        Regions of each set. If there is none at all, both are measured where something
+        is known, and the result says so.
+    """
+    pair = tuple(_Judged(w, torch.device(device)) for w in (current, candidate))
+    complete: list[TrainingSet] = []
+    for known in sets:
+        whole = yield from completed(known, pair[0].network, pair[0].card)
+        complete.append(whole)
+    basis: Basis = "held-out regions" if any(held_out) else "corrections"
+    places = [
+        (number, region)
+        for number, known in enumerate(complete)
+        for region in (held_out[number] if any(held_out) else known.usable.blocks)
+    ]
+    measured: tuple[list[Measured], list[Measured]] = [], []
+    changed: list[Changed] = []
+    for done, (number, region) in enumerate(places, start=1):
+        truth = _truth(complete[number], region, pair[0])
+        if truth is not None:
+            shown = [judged.shown(complete[number], region) for judged in pair]
+            for found, (membrane, cells) in zip(measured, shown, strict=True):
+                found.append(
+                    measure(
+                        membrane,
+                        None if basis == "corrections" else cells,
+                        truth,
+                        squares=basis == "held-out regions",
+                    )
+                )
+            marks = _changed(shown[0][0], shown[1][0], truth)
+            changed.append(Changed(number, region, marks))
+        yield Progress("comparing", done, len(places))
+    return _comparison(basis, measured, [r for _, r in places], changed)
+
+
+class _Judged:
+    """Weights, and what they show of a region."""
+
+    def __init__(self, weights: Weights, device: torch.device) -> None:
+        self.card: Card = weights.card
+        self.network = weights.network().to(device).eval()
+        self._sections: dict[int, NormalisedStack] = {}
+
+    def sections(self, known: TrainingSet) -> NormalisedStack:
+        """Return a set's sections as these weights see them."""
+        key = id(known)
+        if key not in self._sections:
+            self._sections[key] = NormalisedStack(
+                known.stack, self.card.normalisation, invert=known.invert
+            )
+        return self._sections[key]
+
+    def shown(
+        self, known: TrainingSet, region: Region
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
+        """Return membrane and cells of a region `(y, x)`, at the card's threshold."""
+        section = self.sections(known).section(region.z)
+        if section is None:
+            return np.zeros(region.shape, bool), np.zeros(region.shape, np.uint32)
+        zoom, _ = zoom_of(known.stack, self.card)
+        p = region_probabilities(self.network, section.image, region.area, zoom)
+        threshold = self.card.threshold
+        cells = segment_section(
+            p[0], CellSettings(threshold=threshold, grow=CELLS_GROW)
+        )
+        return p[0] > threshold, cells
+
+
+def _truth(
+    known: TrainingSet, region: Region, judged: _Judged
+) -> NDArray[np.uint8] | None:
+    """Return class numbers `(y, x)`, `IGNORE` where nothing is known."""
+    section = judged.sections(known).section(region.z)
+    codes = known.opinions.window(region)
+    if section is not None and section.padding is not None:
+        codes[section.padding[region.area]] = 0
+    target: NDArray[np.uint8] = codes - np.uint8(1)
+    return None if section is None or (target == IGNORE).all() else target
+
+
+def _changed(
+    current: NDArray[np.bool_], candidate: NDArray[np.bool_], truth: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return `SAME`, `GAINED`, `LOST` or `OTHER` for each pixel `(y, x)`."""
+    out = np.where(candidate == (truth == MEMBRANE), GAINED, LOST)
+    out = np.where(truth == IGNORE, OTHER, out)
+    return np.where(current == candidate, SAME, out).astype(np.uint8)
+
+
+def _comparison(
+    basis: Basis,
+    measured: tuple[list[Measured], list[Measured]],
+    regions: list[Region],
+    changed: list[Changed],
+) -> Comparison:
+    current, candidate = (Measured.together(part) for part in measured)
+    differences = difference(current, candidate)
+    return Comparison(
+        verdict=_verdict(basis, current, differences),
+        basis=basis,
+        pixels=current.pixels,
+        regions=tuple(regions) if basis == "held-out regions" else (),
+        current=current.scores,
+        candidate=candidate.scores,
+        differences=differences,
+        changed=tuple(changed),
+    )
+
+
+def _verdict(
+    basis: Basis, measured: Measured, differences: dict[str, Interval]
+) -> Verdict:
+    small = measured.pixels < LEAST_PIXELS or len(measured.counts) < LEAST_SQUARES
+    if basis == "corrections" or small:
+        return "too little data"
+    f, vi = differences["pixel_f"], differences["vi"]
+    better, worse = f.low > 0 or vi.high < 0, f.high < 0 or vi.low > 0
+    if better and worse:
+        return "mixed"
+    if better or worse:
+        return "better" if better else "worse"
+    return "no difference"

@@ -1,0 +1,181 @@
+"""What is known of a stack's pixels, kept only where something is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg.core.labels import as_labels
+from napari_emseg.core.regions import Region
+from napari_emseg.core.stack import LazyArray
+
+BLOCK = 64
+"""Pixels are kept in squares of this side."""
+
+NO_OPINION, MEMBRANE, INSIDE = 0, 1, 2
+"""Codes of corrections; k + 1 is class k of the weights."""
+
+Block = tuple[int, int, int]
+"""Section, row and column of a square, counted in squares."""
+
+
+class SparseLabels:
+    """Codes `(z, y, x)` uint8, 0 where nobody has an opinion.
+
+    Memory follows what is known: squares without an opinion are not kept.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._blocks: dict[Block, NDArray[np.uint8]] = {}
+
+    @classmethod
+    def read(
+        cls, codes: LazyArray, sections: Iterable[int] | None = None
+    ) -> SparseLabels:
+        """Read an array of corrections, one section at a time.
+
+        Raises
+        ------
+        ValueError
+            If it isn't a `(z, y, x)` array of whole numbers from 0 to 255.
+        """
+        if len(codes.shape) != 3:
+            msg = f"corrections must be (z, y, x), got shape {tuple(codes.shape)}"
+            raise ValueError(msg)
+        z, y, x = (int(n) for n in codes.shape)
+        found = cls((z, y, x))
+        for k in range(z) if sections is None else sections:
+            section = np.asarray(codes[k])
+            if section.any():
+                found.put(Region.whole(k, (y, x)), as_codes(section))
+        return found
+
+    def put(self, region: Region, codes: NDArray[np.uint8]) -> None:
+        """Write the opinions of a region; 0 leaves what is there."""
+        for block, here, there in self._pieces(region):
+            part = codes[here]
+            if not part.any():
+                continue
+            stored = self._blocks.setdefault(block, np.zeros((BLOCK, BLOCK), np.uint8))
+            np.copyto(stored[there], part, where=part != NO_OPINION)
+
+    def window(self, region: Region) -> NDArray[np.uint8]:
+        """Return the codes of a region `(y, x)`."""
+        out = np.zeros(region.shape, np.uint8)
+        for block, here, there in self._pieces(region):
+            if block in self._blocks:
+                out[here] = self._blocks[block][there]
+        return out
+
+    def without(self, regions: Iterable[Region]) -> SparseLabels:
+        """Return a copy that knows nothing of some regions."""
+        copy = self.copy()
+        for region in regions:
+            for block, _, there in self._pieces(region):
+                if block in copy._blocks:
+                    copy._blocks[block][there] = NO_OPINION
+                    if not copy._blocks[block].any():
+                        del copy._blocks[block]
+        return copy
+
+    def copy(self) -> SparseLabels:
+        """Return one that can be changed by itself."""
+        other = SparseLabels(self.shape)
+        other._blocks = {block: codes.copy() for block, codes in self._blocks.items()}
+        return other
+
+    @property
+    def blocks(self) -> tuple[Region, ...]:
+        """The squares in which something is known, in order."""
+        _, height, width = self.shape
+        return tuple(
+            Region(
+                z,
+                BLOCK * row,
+                BLOCK * column,
+                min(height, BLOCK * (row + 1)),
+                min(width, BLOCK * (column + 1)),
+            )
+            for z, row, column in sorted(self._blocks)
+        )
+
+    @property
+    def pixels(self) -> int:
+        """How many have an opinion."""
+        return sum(int(np.count_nonzero(codes)) for codes in self._blocks.values())
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many pixels have each code, `(256,)`; none is counted as code 0."""
+        total = np.zeros(256, np.int64)
+        for codes in self._blocks.values():
+            total += np.bincount(codes.ravel(), minlength=256)
+        total[NO_OPINION] = 0
+        return total
+
+    @property
+    def largest(self) -> int:
+        """The highest code; 0 without any."""
+        return max((int(codes.max()) for codes in self._blocks.values()), default=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the opinions take."""
+        return BLOCK * BLOCK * len(self._blocks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum: the same for the same opinions."""
+        digest = sha256(repr(self.shape).encode())
+        for block in sorted(self._blocks):
+            digest.update(repr(block).encode() + self._blocks[block].tobytes())
+        return digest.hexdigest()
+
+    def _pieces(
+        self, region: Region
+    ) -> Iterator[tuple[Block, tuple[slice, slice], tuple[slice, slice]]]:
+        """Yield squares with where each lies in the region, and in itself."""
+        rows, columns = (
+            range(part.start // BLOCK, -(-part.stop // BLOCK)) for part in region.area
+        )
+        for row, column in product(rows, columns):
+            parts = [
+                _shared(part, BLOCK * k)
+                for part, k in zip(region.area, (row, column), strict=True)
+            ]
+            (here_y, there_y), (here_x, there_x) = parts
+            yield (region.z, row, column), (here_y, here_x), (there_y, there_x)
+
+
+def as_codes(section: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return codes as uint8; 0, no opinion, where there is no label.
+
+    Raises
+    ------
+    ValueError
+        If they are not whole numbers from 0 to 255.
+    """
+    if section.dtype.kind not in "biuf":
+        msg = f"corrections are whole numbers, not {section.dtype}"
+        raise ValueError(msg)
+    try:
+        section = as_labels(section, "cells")
+    except ValueError as e:
+        msg = f"corrections are whole numbers, not {section.dtype} with fractions"
+        raise ValueError(msg) from e
+    low, high = int(section.min()), int(section.max())
+    if low < 0 or high > 255:
+        msg = f"corrections are 0 to 255 (k + 1 is class k), got {low} to {high}"
+        raise ValueError(msg)
+    return section.astype(np.uint8)
+
+
+def _shared(part: slice, start: int) -> tuple[slice, slice]:
+    """Return what a span shares with a square from `start`: in the span, in itself."""
+    low, high = max(part.start, start), min(part.stop, start + BLOCK)
+    return slice(low - part.start, high - part.start), slice(low - start, high - start)

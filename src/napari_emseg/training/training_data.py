@@ -1,0 +1,214 @@
+"""What is known of some stacks → all that a round of learning needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import log
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_emseg.core.card import Card
+from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.records import Note, Progress, Record
+from napari_emseg.core.regions import Region
+from napari_emseg.core.tiles import Geometry
+from napari_emseg.core.zoom import zoom_of
+from napari_emseg.models.roi import region_probabilities
+from napari_emseg.models.weights import Weights
+from napari_emseg.models.zoo import Network
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.crops import Border, Crop, cut_crops
+from napari_emseg.training.early_stopping_split import split_validation, stroke_weights
+from napari_emseg.training.holdout import (
+    HoldoutSplit,
+    Spacing,
+    rounds_of,
+    split_regions,
+)
+from napari_emseg.training.rehearsal import rehearsal_crops
+from napari_emseg.training.sparse_labels import INSIDE, MEMBRANE
+from napari_emseg.training.weightmap import IGNORE
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """All that is learnt, and judged by, in one round.
+
+    Parameters
+    ----------
+    sets
+        Complete: in reviewed regions everything is known.
+    learnt
+        Where each set is learnt from.
+    held_out
+        Reviewed regions of each set that judge the candidate.
+    settings
+        With a patch that fits the network.
+    """
+
+    sets: tuple[TrainingSet, ...]
+    crops: list[Crop]
+    rehearsal: list[Crop]
+    validation: list[Crop]
+    learnt: tuple[tuple[Region, ...], ...]
+    held_out: tuple[tuple[Region, ...], ...]
+    settings: FinetuneSettings
+    n_classes: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum of what is known."""
+        parts = [(s.opinions.fingerprint, s.reviewed, s.excluded) for s in self.sets]
+        return sha256(repr(parts).encode()).hexdigest()
+
+    @property
+    def usual_logits(self) -> list[float]:
+        """Of each class, by how often it is among what is learnt."""
+        counts = np.ones(self.n_classes)
+        for crop in self.crops:
+            known = crop.target[crop.target != IGNORE]
+            counts += np.bincount(known, minlength=self.n_classes)
+        share = counts / counts.sum()
+        return [log(p / (1 - p)) for p in share]
+
+
+def prepare(
+    parent: Weights,
+    sets: Sequence[TrainingSet],
+    settings: FinetuneSettings,
+    device: torch.device,
+    classes: Sequence[str],
+) -> Generator[Record, None, TrainingData]:
+    """Hold out, cut out, and predict what is to be rehearsed.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left to learn from, or a class has no name.
+    """
+    card, network = parent.card, parent.network().to(device)
+    geometry = cast("Network", network).geometry
+    settings, note = _with_fitting_patch(settings, geometry)
+    if note:
+        yield Note(note)
+    complete: list[TrainingSet] = []
+    parts: list[_Part] = []
+    for known in sets:
+        _check_classes(known, classes)
+        complete.append((yield from completed(known, network, card)))
+        parts.append(_part_of(complete[-1], card, geometry, settings))
+    rehearsal: list[Crop] = []
+    for known in complete if settings.rehearsal and settings.steps else ():
+        rehearsal += yield from rehearsal_crops(
+            network,
+            card,
+            known,
+            side=settings.patch,
+            confidence=settings.confidence,
+            seed=settings.seed,
+        )
+    return TrainingData(
+        sets=tuple(complete),
+        crops=[crop for part in parts for crop in part.crops],
+        rehearsal=rehearsal,
+        validation=[crop for part in parts for crop in part.validation],
+        learnt=tuple(tuple(c.region for c in part.crops) for part in parts),
+        held_out=tuple(part.division.held_out for part in parts),
+        settings=settings,
+        n_classes=len(classes),
+    )
+
+
+def completed(
+    known: TrainingSet, network: nn.Module, card: Card
+) -> Generator[Progress, None, TrainingSet]:
+    """Take what weights show in reviewed regions for right where nobody corrected it.
+
+    For sets whose result isn't at hand; the weights are those that were corrected.
+    """
+    missing = known.incomplete
+    if not missing:
+        return known
+    zoom, _ = zoom_of(known.stack, card)
+    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    opinions = known.opinions.copy()
+    for done, region in enumerate(missing, start=1):
+        section = sections.section(region.z)
+        if section is not None:
+            p = region_probabilities(network, section.image, region.area, zoom)
+            shown = np.where(p[0] > card.threshold, MEMBRANE, INSIDE).astype(np.uint8)
+            by_hand = known.opinions.window(region)
+            opinions.put(region, np.where(by_hand > 0, by_hand, shown))
+        yield Progress("reviewed regions", done, len(missing))
+    return replace(known, opinions=opinions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one set gives."""
+
+    crops: list[Crop]
+    validation: list[Crop]
+    division: HoldoutSplit
+
+
+def _part_of(
+    known: TrainingSet, card: Card, geometry: Geometry, settings: FinetuneSettings
+) -> _Part:
+    zoom, _ = zoom_of(known.stack, card)
+    spacing = Spacing.of(known.stack, geometry, zoom)
+    seen, judged = rounds_of(card, known.stack.name)
+    reviewed = [r for r in known.reviewed if r.z not in known.excluded]
+    division = split_regions(reviewed, spacing, seen=seen, held_out=judged)
+    apart = (
+        near
+        for region in division.held_out
+        for near in spacing.zone(region, known.stack.shape)
+    )
+    learnt, checked = split_validation(known.usable.without(apart), settings.seed)
+    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    border = Border(settings.border_weight, settings.border_sigma)
+    margin = settings.patch * 3 // 4
+    crops = cut_crops(
+        sections,
+        learnt,
+        zoom=zoom,
+        margin=margin,
+        reviewed=division.training,
+        border=border,
+        stroke_weights=stroke_weights(learnt.without(division.training)),
+    )
+    validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
+    return _Part(list(crops), list(validation), division)
+
+
+def _check_classes(known: TrainingSet, classes: Sequence[str]) -> None:
+    if known.opinions.largest > len(classes):
+        msg = (
+            f"corrections of {known.stack.name} hold code {known.opinions.largest}, "
+            f"class {known.opinions.largest - 1}, but the classes are "
+            f"{', '.join(classes)}; name the new class"
+        )
+        raise ValueError(msg)
+
+
+def _with_fitting_patch(
+    settings: FinetuneSettings, geometry: Geometry
+) -> tuple[FinetuneSettings, str]:
+    """Return settings whose patch a network takes, and what to say of it.
+
+    Networks whose output is smaller than their input get so much more.
+    """
+    step, trim = geometry.stride, 2 * geometry.trim
+    wanted = max(settings.patch, geometry.smallest, step) - geometry.remainder
+    patch = -(-wanted // step) * step + geometry.remainder + trim
+    if patch == settings.patch:
+        return settings, ""
+    note = f"this network takes patches of {patch} px instead of {settings.patch} px"
+    return settings.model_copy(update={"patch": patch}), note

@@ -1,0 +1,139 @@
+"""Loading what a run needs, in the run's own thread and without stopping the window.
+
+Python's import of a compiled library holds the interpreter's lock while the system
+links it, for most of a second in the case of PyTorch: the window would stand still.
+Linking it beforehand, by a call that lets go of the lock, leaves little to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event, get_native_id
+from typing import TypeVar
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_emseg.core.records import Progress, Record
+from napari_emseg.widgets.gc_pause import full_collections_are_seldom, no_collection
+
+R = TypeVar("R")
+
+NICENESS = 10
+"""Of a run: a tenth of a core while the window wants it, all of it otherwise."""
+
+RTLD_NOW = 2  # of Linux and macOS alike
+
+_LIBRARIES = ("libtorch_cpu", "libtorch_cuda", "libtorch_python")
+
+
+PATIENCE = 10.0
+"""Seconds that a run waits for its layers; they may never come, if the window went."""
+
+
+def warmed_up(
+    work: Generator[Record, None, R], layers_are_there: Event, *, torch: bool
+) -> Generator[Record, None, R]:
+    """Load what `work` and its layers need; the GUI adds these after the first record.
+
+    Adding a layer takes a good part of a quarter of a second of the window's time, and
+    twice that while another thread imports PyTorch. So one waits for the other.
+    """
+    with closing(work), full_collections_are_seldom:
+        _stand_back()
+        with no_collection():
+            for kind in (np.uint8, np.uint32):
+                Labels(np.zeros((2, 2), kind))  # has napari load what colours them
+        yield Progress("loading", 0, 1)
+        layers_are_there.wait(PATIENCE)
+        if torch:
+            load_torch()
+            yield Progress("loading", 1, 1)
+        return (yield from work)
+
+
+def run_niced(work: Generator[Record, None, R]) -> Generator[Record, None, R]:
+    """Do work that lets the window go first."""
+    with closing(work), full_collections_are_seldom:
+        _stand_back()
+        return (yield from work)
+
+
+def with_torch(
+    work: Generator[Record, None, R],
+) -> Generator[Record, None, R]:
+    """Do work that needs PyTorch, which is loaded with the window alive."""
+    with closing(work), full_collections_are_seldom:
+        _stand_back()
+        load_torch()
+        yield Progress("loading", 1, 1)
+        return (yield from work)
+
+
+def with_training(
+    work: Generator[Record, None, R],
+) -> Generator[Record, None, R]:
+    """Do work that learns, and load what that needs, and the panel that shows it."""
+    with closing(work), full_collections_are_seldom:
+        _stand_back()
+        load_torch()
+        yield Progress("loading", 1, 3)
+        load_training()
+        yield Progress("loading", 2, 3)
+        with no_collection():
+            import_module("pyqtgraph")
+        yield Progress("loading", 3, 3)
+        return (yield from work)
+
+
+def _stand_back() -> None:
+    """Let the window go first where there are too few cores for both.
+
+    Threads that this one starts, such as PyTorch's, stand back as well. Only Linux
+    has priorities for threads that anybody may lower.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+
+
+def load_torch() -> None:
+    """Import PyTorch from a thread with the window alive."""
+    if "torch" in sys.modules:
+        return
+    found = find_spec("torch")
+    if found is not None and found.origin is not None and sys.platform != "win32":
+        _link(Path(found.origin).with_name("lib"))
+    with no_collection():
+        import_module("torch")
+
+
+def load_training() -> None:
+    """Have PyTorch import what it needs for training: with the first optimiser.
+
+    That is its compiler, with SymPy and others: as many objects as PyTorch itself.
+    """
+    with no_collection():
+        optim, tensor = import_module("torch.optim"), import_module("torch").zeros(1)
+        optim.AdamW([tensor.requires_grad_()])
+        import_module("napari_emseg.training.finetune")
+
+
+def _link(folder: Path) -> None:
+    """Link PyTorch's libraries; what fails here fails again, and louder, on import."""
+    try:
+        link = ctypes.CDLL(None).dlopen
+    except (AttributeError, OSError):
+        return
+    link.restype, link.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    for name in _LIBRARIES:
+        library = folder / f"{name}{suffix}"
+        if library.exists():
+            link(str(library).encode(), ctypes.RTLD_LOCAL | RTLD_NOW)

@@ -1,0 +1,295 @@
+"""What the panels of one viewer share: its session, its job, its result layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from napari import Viewer
+from napari.layers import Image, Layer
+from napari.utils.notifications import show_error
+from psygnal import Signal
+
+from napari_emseg._napari import layer_of, set_voxel_size, stack_of
+from napari_emseg._napari.layers import LIVE
+from napari_emseg.core.records import Record
+from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.session import Results, Run, Session, StackState
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
+from napari_emseg.widgets.layers import ResultLayers
+from napari_emseg.widgets.preferences import preference
+from napari_emseg.widgets.replaced_data import take_over_data
+from napari_emseg.widgets.run_presenter import RunPresenter, Stage
+from napari_emseg.widgets.training import TrainingController
+
+T = TypeVar("T")
+
+_controllers: WeakKeyDictionary[Viewer, ViewerController] = WeakKeyDictionary()
+
+
+def controller_for(viewer: Viewer) -> ViewerController:
+    """Return the controller of a viewer, the same one for all its panels."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # plugins are handed a proxy
+    if viewer not in _controllers:
+        _controllers[viewer] = ViewerController(viewer)
+    return _controllers[viewer]
+
+
+class ViewerController:
+    """Keeps session and viewer in step. Lives as long as the viewer.
+
+    Signals: `sources_changed` when there are other layers to choose from; `noted` with
+    what a run tells; `failed` with an error in words.
+    """
+
+    sources_changed = Signal()
+    noted = Signal(str)
+    failed = Signal(str)
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer: ReferenceType[Viewer] = ref(viewer)
+        device = preference("runs", "device") or "auto"
+        self.session = Session(predict_settings=PredictSettings(device=device))
+        self.changes = LayerChanges(viewer)
+        self._overlays: dict[str, OverlayLayer] = {}
+        self._shared: dict[Callable[[ViewerController], Any], Any] = {}
+        self.job = BackgroundJob()
+        self.training = TrainingController(lambda: self.session.learning)
+        self._running: RunPresenter | None = None
+        self._results: dict[str, ResultLayers] = {}
+        self._filled: dict[str, Results] = {}
+        self._opened_with: dict[str, VoxelSize | None] = {}
+        self._followed: ReferenceType[Layer] | None = None
+        self.job.recorded.connect(self._on_recorded)
+        self.job.ended.connect(self._on_ended)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.renamed.connect(self._on_renamed)
+        viewer.layers.events.reordered.connect(self._on_reordered)
+        for layer in self.sources():
+            if self.session.source is None:
+                self.choose(layer)
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer.
+
+        Raises
+        ------
+        RuntimeError
+            If it is gone.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            msg = "the viewer is closed"
+            raise RuntimeError(msg)
+        return viewer
+
+    @property
+    def stage(self) -> Stage | None:
+        """Of the run that is on, or was the last one."""
+        return None if self._running is None else self._running.stage
+
+    def overlay(self, name: str) -> OverlayLayer:
+        """Return the layer of our own for something, the same one for all panels."""
+        if name not in self._overlays:
+            self._overlays[name] = OverlayLayer(self.viewer, self.changes)
+        return self._overlays[name]
+
+    def shared(self, kind: Callable[[ViewerController], T]) -> T:
+        """Return what there is one of in a viewer, whichever panels come and go."""
+        if kind not in self._shared:
+            self._shared[kind] = kind(self)
+        found: T = self._shared[kind]
+        return found
+
+    def sources(self) -> list[Layer]:
+        """Return image layers that could be put to work; no results of our own."""
+        return [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Image)
+            and LIVE not in layer.metadata
+            and not any(results.owns(layer) for results in self._results.values())
+        ]
+
+    @property
+    def source_layer(self) -> Layer | None:
+        """The layer at work; None if there is none, or if it was removed."""
+        source = self.session.source
+        if source is None:
+            return None
+        layers = self.viewer.layers
+        return next((x for x in layers if str(x.unique_id) == source.key), None)
+
+    def results(self, key: str) -> ResultLayers | None:
+        """Return the result layers of a source."""
+        return self._results.get(key)
+
+    @property
+    def all_results(self) -> list[ResultLayers]:
+        """The result layers of every source."""
+        return list(self._results.values())
+
+    def results_with(self, layer: Layer) -> Results | None:
+        """Return the results that a layer shows; None if it is none of ours."""
+        for key, layers in self._results.items():
+            if layers.owns(layer):
+                return self._filled[key]
+        return None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Put a layer to work, or say why it can't be."""
+        self._follow(layer)
+        if layer is None:
+            self.session.deselect()
+            return
+        try:
+            stack = stack_of(layer)
+        except ValueError as e:
+            self.session.deselect(str(e))
+            return
+        key = str(layer.unique_id)
+        self._opened_with.setdefault(key, stack.voxel_size_nm)
+        source = self.session.select(key, stack)
+        if key in self._filled and self._filled[key] is not source.results:
+            # pictures of another shape: what was made from those before is theirs
+            self._results.pop(key, None)
+            self._filled.pop(key)
+            self.sources_changed.emit()
+
+    def add(self, stack: Stack) -> None:
+        """Show an opened stack in a layer, and put it to work if it is an image."""
+        layer = Layer.create(*layer_of(stack))
+        self.viewer.add_layer(layer)
+        if isinstance(layer, Image):
+            self.choose(layer)
+
+    def set_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
+        """Give the stack at work another voxel size; None: what it was opened with.
+
+        Raises
+        ------
+        ValueError
+            If it is not three numbers above 0.
+        """
+        layer = self.source_layer
+        if layer is None:
+            return
+        key = str(layer.unique_id)
+        set_voxel_size(layer, voxel_size_nm or self._opened_with.get(key))
+        if key in self._results:
+            self._results[key].align(layer)
+
+    def start(self, run: Run, stage: Stage) -> None:
+        """Run a stage; its results are shown while they are made.
+
+        Raises
+        ------
+        ValueError
+            If the stack's layer was removed.
+        RuntimeError
+            If a run is on already.
+        """
+        layer = self.source_layer
+        if layer is None:
+            msg = "the layer of the stack is gone; choose another one in 1 Data"
+            raise ValueError(msg)
+        if self.job.busy:
+            msg = f"{self.job.title} is still running; cancel it or wait for its end"
+            raise RuntimeError(msg)
+        layers = self._layers_of(run.source, layer)
+        layers.align(layer)
+        self._running = RunPresenter(run, stage, layers, self.job)
+        self.job.start(self._running.work, run.title)
+
+    def show_results(self) -> None:
+        """Have layers for what is known of the stack at work, such as by a project."""
+        source, layer = self.session.source, self.source_layer
+        if source is None or layer is None:
+            return
+        results = source.results
+        if results.segmented or results.hand.history.corrections():
+            kept = ("membranes", "corrections", "cells")
+            arrays = {kind: getattr(results, kind) for kind in kept}
+            self._layers_of(source, layer).show_now(arrays)
+
+    def _layers_of(self, source: StackState, layer: Layer) -> ResultLayers:
+        """Return the result layers of a source, made if there are none."""
+        if source.key not in self._results:
+            layers = ResultLayers(self.viewer, layer, self.changes)
+            layers.replaced.connect(partial(self._on_replaced, source.key))
+            self._results[source.key] = layers
+        self._filled[source.key] = source.results
+        return self._results[source.key]
+
+    def _on_replaced(self, key: str, kind: str) -> None:
+        """Take over what another program has put in a layer; the layer stays ours."""
+        layers, results = self._results.get(key), self._filled.get(key)
+        if layers is not None and results is not None:
+            take_over_data(layers, results, kind)
+
+    def _on_recorded(self, records: list[Record]) -> None:
+        if self._running is not None:
+            for note in self._running.on_records(records):
+                self.noted.emit(note)
+
+    def _on_ended(self, outcome: JobResult) -> None:
+        """Tell of an error, and forget results whose source was removed meanwhile."""
+        if self._running is None:
+            return
+        message = self._running.on_end(outcome)
+        if message:
+            self.failed.emit(message)
+        there = {str(layer.unique_id) for layer in self.viewer.layers}
+        if self._running.run.source.key not in there:
+            self._results.pop(self._running.run.source.key, None)
+            self.sources_changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        if self.session.source is None and event.value in self.sources():
+            self.choose(event.value)
+        self.sources_changed.emit()
+
+    def _on_removed(self, event: Any) -> None:
+        source = self.session.source
+        key = str(event.value.unique_id)
+        try:
+            self.session.forget(key)
+        except OSError as e:
+            show_error(f"the project of {event.value.name} was not saved: {e}")
+        running = self._running if self.job.busy else None
+        if running is None or running.run.source.key != key:
+            self._results.pop(key, None)
+        if source is not None and source.key == key:
+            self.choose(next(iter(self.sources()), None))
+        self.sources_changed.emit()
+
+    def _on_reordered(self) -> None:
+        self.changes.wait()
+        self.sources_changed.emit()
+
+    def _on_renamed(self) -> None:
+        self.changes.wait()
+        self._on_source_changed()
+        self.sources_changed.emit()
+
+    def _follow(self, layer: Layer | None) -> None:
+        """Listen to the layer at work, and no more to the one before."""
+        before = self._followed() if self._followed is not None else None
+        if before is not None:
+            for name in ("data", "scale", "units"):
+                before.events[name].disconnect(self._on_source_changed)
+        self._followed = None if layer is None else ref(layer)
+        if layer is not None:
+            for name in ("data", "scale", "units"):
+                layer.events[name].connect(self._on_source_changed)
+
+    def _on_source_changed(self) -> None:
+        layer = self._followed() if self._followed is not None else None
+        if layer is not None and layer in self.viewer.layers:
+            self.choose(layer)

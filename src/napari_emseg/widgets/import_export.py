@@ -1,0 +1,198 @@
+"""Weights of others in, packages for others out: two buttons, and what they ask."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+
+from napari_emseg.core.records import Progress, Record
+from napari_emseg.io.errors import AmbiguousNetworkError
+from napari_emseg.models.weights import SUFFIX, Weights
+from napari_emseg.models.zoo import architectures, network_class
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.run_presenter import format_record
+from napari_emseg.widgets.theme import (
+    button,
+    combo_box,
+    form_layout,
+    row_label,
+    set_role,
+    text_label,
+)
+
+OTHERS = "Weights of others (*.zip *.pt *.pth *.safetensors)"
+PACKAGE = "BioImage.IO package (*.zip)"
+OURS = f"Weights (*{SUFFIX})"
+
+
+class ImportExport(QWidget):
+    """Imports and exports weights. `imported` carries the new ones."""
+
+    imported = Signal(object)
+
+    def __init__(self, controller: ViewerController) -> None:
+        super().__init__()
+        self._controller = controller
+        self._job = BackgroundJob(in_activity_dock=False)
+        self._asked: tuple[Path, Path] | None = None
+        self.import_ = button(
+            "Import…",
+            tooltip="A BioImage.IO package (.zip), or a state dict of PyTorch (.pt).",
+        )
+        self.export = button(
+            "Export…", tooltip="Write a BioImage.IO package that others can run."
+        )
+        self.message = text_label()
+        self.question = NetworkQuestion()
+        self._lay_out()
+        self.import_.clicked.connect(self._on_import)
+        self.export.clicked.connect(self._on_export)
+        self.question.answer.clicked.connect(self._on_answer)
+        self._job.ended.connect(self._on_ended)
+
+    def _lay_out(self) -> None:
+        row = QHBoxLayout()
+        row.addWidget(self.import_)
+        row.addWidget(self.export)
+        row.addStretch()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.message)
+        layout.addWidget(self.question)
+        self.message.hide()
+        self.question.hide()
+
+    def import_file(self, path: Path, output: Path) -> None:
+        """Import weights into a file; asks for the network if they don't say it."""
+        self._asked = path, output
+        self.question.hide()
+        self._start(_importing(path, output), f"importing {path.name} …")
+
+    def export_file(self, path: Path) -> None:
+        """Write the chosen weights, at the chosen depth, as a package."""
+        session = self._controller.session
+        if session.weights is None:
+            self._say("choose weights first", "error")
+            return
+        settings = session.predict_settings
+        part = session.weights.at(settings.depth, settings.heads)
+        self._start(_exporting(part, path), f"exporting {part.card.name} …")
+
+    def _on_import(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Import weights", "", OTHERS)
+        if not name:
+            return
+        proposed = str(
+            Path(name).with_suffix(SUFFIX).with_stem(f"{Path(name).stem}-in")
+        )
+        output, _ = QFileDialog.getSaveFileName(self, "Save as", proposed, OURS)
+        if output:
+            self.import_file(Path(name), Path(output).with_suffix(SUFFIX))
+
+    def _on_export(self) -> None:
+        weights = self._controller.session.weights
+        proposed = "weights.zip" if weights is None else f"{weights.card.name}.zip"
+        name, _ = QFileDialog.getSaveFileName(self, "Export weights", proposed, PACKAGE)
+        if name:
+            self.export_file(Path(name).with_suffix(".zip"))
+
+    def _on_answer(self) -> None:
+        if self._asked is not None:
+            path, output = self._asked
+            architecture, config = self.question.answered()
+            work = _importing(path, output, architecture, config)
+            self._start(work, f"importing {path.name} …")
+
+    def _start(self, work: Generator[Record, None, object], words: str) -> None:
+        if self._job.busy:
+            return
+        self._say(words, "hint")
+        self._allow(False)
+        self._job.start(with_torch(work), words)
+
+    def _on_ended(self, outcome: JobResult) -> None:
+        self._allow(True)
+        result, cause = outcome.result, outcome.cause
+        if isinstance(cause, AmbiguousNetworkError):
+            self.question.ask()
+            self._say(f"{cause}: which is it?", "note")
+        elif cause is not None:
+            self._say(format_record(cause), "error")
+        elif isinstance(result, Weights):
+            self.question.hide()
+            self._say(f"saved as {result.path.name}", "hint")
+            self.imported.emit(result)
+        elif isinstance(result, Path):
+            self._say(f"saved as {result.name}", "hint")
+
+    def _allow(self, allowed: bool) -> None:
+        for widget in (self.import_, self.export, self.question):
+            widget.setEnabled(allowed)
+
+    def _say(self, message: str, role: str) -> None:
+        self.message.setText(message)
+        set_role(self.message, role)
+        self.message.show()
+
+
+class NetworkQuestion(QWidget):
+    """Asks for a network and its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.architecture = combo_box()
+        self.architecture.addItems(architectures())
+        self.answer = button("Import", "primary")
+        self.shape: SettingsForm | None = None
+        form = form_layout()
+        form.addRow(row_label("Network"), self.architecture)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.addLayout(form)
+        self._layout.addWidget(self.answer)
+        self.architecture.currentTextChanged.connect(self._on_architecture)
+
+    def ask(self) -> None:
+        """Show the question; PyTorch is loaded by then."""
+        if self.shape is None:
+            self._on_architecture(self.architecture.currentText())
+        self.show()
+
+    def answered(self) -> tuple[str, dict[str, object]]:
+        """Return the architecture and its configuration."""
+        config = {} if self.shape is None else self.shape.settings.model_dump()
+        return self.architecture.currentText(), config
+
+    def _on_architecture(self, name: str) -> None:
+        if self.shape is not None:
+            self._layout.removeWidget(self.shape)
+            self.shape.hide()
+            self.shape.deleteLater()
+        self.shape = SettingsForm(network_class(name).Config())
+        self._layout.insertWidget(1, self.shape)
+
+
+def _importing(
+    path: Path,
+    output: Path,
+    architecture: str | None = None,
+    config: dict[str, object] | None = None,
+) -> Generator[Record, None, Weights]:
+    from napari_emseg.models.importing import import_weights
+
+    yield Progress("importing", 0, 1)
+    return import_weights(path, output, architecture=architecture, config=config)
+
+
+def _exporting(weights: Weights, path: Path) -> Generator[Record, None, Path]:
+    from napari_emseg.models.exporting import export_weights
+
+    yield Progress("exporting", 0, 1)
+    return export_weights(weights, path)

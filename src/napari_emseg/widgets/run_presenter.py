@@ -1,0 +1,117 @@
+"""One run on its way: its layers are added, kept up to date, and told of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from threading import Event
+from typing import Any, Literal
+
+from napari.utils.notifications import show_error, show_info
+from numpy.typing import NDArray
+
+from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation import cells_provenance
+from napari_emseg.session import Run
+from napari_emseg.widgets.background import warmed_up
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.layers import Kind, ResultLayers, likelihood
+
+Stage = Literal["membranes", "cells"]
+
+SHOWN: dict[Stage, tuple[Kind, ...]] = {
+    "membranes": ("membranes", "membrane probability"),
+    "cells": ("membranes", "cells"),
+}
+"""Result layers of each stage, lowest first."""
+
+ANNOUNCED = 3
+"""Notes of one run that napari announces; the panel has them all."""
+
+_log = logging.getLogger(__name__)
+
+
+class RunPresenter:
+    """What is shown of a run; `work` is what its job has to do.
+
+    It keeps the layers that it was started with, whatever is chosen meanwhile.
+    """
+
+    def __init__(
+        self, run: Run, stage: Stage, layers: ResultLayers, job: BackgroundJob
+    ) -> None:
+        self.run = run
+        self.stage = stage
+        self._layers = layers
+        self._job = job
+        self._of_class = {likelihood(name): name for name in run.classes}
+        self._kinds = (*SHOWN[stage], *self._of_class)
+        self._announced = 0
+        self._layers_are_there = Event()
+
+    @property
+    def work(self) -> Generator[Record, None, Any]:
+        """The run's, after what has to be loaded for it."""
+        torch = self.stage == "membranes"
+        return warmed_up(self.run.work, self._layers_are_there, torch=torch)
+
+    def on_records(self, records: Sequence[Record]) -> list[str]:
+        """Show what is new; return what there is to tell."""
+        self._add_layers()
+        sections = {r.z for r in records if isinstance(r, (TileDone, SectionDone))}
+        self._layers.refresh(set(self._kinds), sections)
+        notes = [r.message for r in records if isinstance(r, Note)]
+        for note in notes:
+            self._announced += 1
+            if self._announced <= ANNOUNCED:
+                show_info(f"{self.run.title}: {note}")
+        return notes
+
+    def on_end(self, outcome: JobResult) -> str:
+        """Show all there is, and write down how it came; return an error in words."""
+        self._layers.refresh_all()
+        for kind in self._kinds:
+            self._layers.describe(kind, self._provenance(kind))
+        if outcome.cause is None:
+            return ""
+        message = format_record(outcome.cause)
+        show_error(f"{self.run.title}: {message}")
+        return message
+
+    def _add_layers(self) -> None:
+        """Add the layers that the run waits for."""
+        if not self._layers_are_there.is_set():
+            self._layers.show(
+                {kind: self._array(kind) for kind in self._kinds},
+                while_=lambda: self._job.busy and not self._job.stopping,
+                then=self._layers_are_there.set,
+            )
+
+    def _array(self, kind: Kind) -> NDArray[Any]:
+        results = self.run.source.results
+        if kind in self._of_class:
+            return results.of_class(self._of_class[kind])
+        if kind == "cells":
+            return results.cells
+        return results.membranes if kind == "membranes" else results.probabilities
+
+    def _provenance(self, kind: Kind) -> Provenance | None:
+        source, settings = self.run.source, self.run.settings
+        if kind in self._of_class:
+            return source.results.class_provenance.get(self._of_class[kind])
+        made = source.provenance or source.results.membrane_provenance
+        if kind == "cells" and isinstance(settings, CellSettings):
+            return cells_provenance(settings, made)
+        return made
+
+
+def format_record(error: BaseException) -> str:
+    """Say an error for the panel; those that nobody foresaw are logged in full."""
+    text = str(error).strip()
+    if isinstance(error, (ValueError, OSError)) and text:
+        return text
+    if isinstance(error, MemoryError):
+        return text or "not enough memory; choose a smaller region or a smaller tile"
+    _log.error("a run failed", exc_info=error)
+    return f"{type(error).__name__}: {text or 'no message'} (details are in the log)"

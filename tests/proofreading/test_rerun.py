@@ -1,0 +1,155 @@
+"""Runs after hand work: what was done by hand stays, and ids stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawings import Drawn, cells_from, drawn
+
+from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.proofreading import Rerun, burn_in, burnt_in, cut, lock, paint
+
+THIN = CorrectSettings(width=1, sliver=2)
+THREE = """
+    #############
+    #111#222#333#
+    #111#222#333#
+    #111#222#333#
+    #111#222#333#
+    #############
+"""
+# the same place as another network sees it: 1 and 2 are one, 3 is 1
+OTHERS = """
+    #############
+    #2222222#111#
+    #2222222#111#
+    #2222222#111#
+    #2222222#111#
+    #############
+"""
+ALL = (slice(0, 6), slice(0, 13))
+
+
+def run(stack: Drawn, found: dict[int, str]) -> None:
+    """Put other cells into sections, as a run does, and keep it as a step."""
+    rerun = Rerun(
+        stack.linked.arrays["cells"],
+        last_id=stack.linked.last_id,
+        locked=stack.linked.locked,
+    )
+    for z, picture in found.items():
+        rerun.put(z, ALL, cells_from(picture), stack.array("corrections", z))
+    stack.history.note(rerun.finish())
+
+
+def test_cells_that_are_found_again_keep_their_ids() -> None:
+    stack = drawn(THREE)
+    run(stack, {0: THREE.translate(str.maketrans("123", "312"))})
+    np.testing.assert_array_equal(stack.array("cells"), cells_from(THREE))
+
+
+def test_a_cell_that_became_another_gets_a_new_id() -> None:
+    stack = drawn(THREE)
+    run(stack, {0: OTHERS})
+    cells = stack.array("cells")
+    assert set(np.unique(cells[:, 9:])) == {0, 3}
+    assert set(np.unique(cells[:, :8])) == {0, 4}
+    assert stack.linked.last_id == 4
+
+
+def test_ids_go_by_the_whole_stack() -> None:
+    stack = drawn(THREE, THREE)
+    part = THREE.replace("222", "22#").replace("1", "5")
+    run(stack, {1: part, 0: THREE.replace("1", "5")})
+    assert set(np.unique(stack.array("cells", 1))) == {0, 1, 2, 3}
+
+
+def test_a_locked_cell_keeps_id_and_shape() -> None:
+    stack = drawn(THREE)
+    stack.do(lock(stack.linked.sheet(0), (2, 2)))
+    run(stack, {0: OTHERS})
+    cells = stack.array("cells")
+    before = cells_from(THREE)
+    np.testing.assert_array_equal(cells == 1, before == 1)
+    # a line stays between the locked cell and what is left of the new one
+    assert not cells[:, 4].any()
+    # and that is cell 2 as it was
+    np.testing.assert_array_equal(cells == 2, before == 2)
+
+
+def test_what_a_locked_cell_leaves_little_of_is_given_up() -> None:
+    stack = drawn(THREE)
+    stack.do(lock(stack.linked.sheet(0), (2, 6)))
+    run(stack, {0: THREE.replace("#222#", "77777")})
+    cells = stack.array("cells")
+    np.testing.assert_array_equal(cells == 2, cells_from(THREE) == 2)
+    assert set(np.unique(cells)) == {0, 1, 2, 3}
+
+
+def test_a_run_over_a_part_leaves_the_rest() -> None:
+    stack = drawn(THREE)
+    rerun = Rerun(stack.linked.arrays["cells"], last_id=3)
+    area = (slice(0, 6), slice(8, 13))
+    nothing = np.zeros((6, 5), np.uint32)
+    rerun.put(0, area, nothing, nothing.astype(np.uint8))
+    edit = rerun.finish()
+    assert set(np.unique(stack.array("cells"))) == {0, 1, 2}
+    assert "1 section found again" in edit.words
+
+
+def test_predict_edit_predict_undo() -> None:
+    """Corrections outlive a new prediction, and every step can be taken back."""
+    stack = drawn(THREE)
+    first = stack.state()
+    run(stack, {0: THREE})
+    across = np.array([[3, 4], [3, 8]])
+    stack.do(cut(stack.linked.sheet(0), across, settings=THIN))
+    edited = stack.state()
+
+    probabilities = np.where(cells_from(OTHERS) == 0, np.float32(0.8), np.float32(0))
+    hand = burn_in(probabilities, stack.array("corrections"))
+    assert (hand[3, 5:8] == 1).all()
+    membranes = burnt_in(
+        (probabilities > 0.5).astype(np.uint8), stack.array("corrections")
+    )
+    assert (membranes[3, 5:8] == 1).all()
+
+    run(stack, {0: OTHERS})
+    rerun = stack.state()
+    assert not np.array_equal(rerun["cells"], edited["cells"])
+    np.testing.assert_array_equal(rerun["corrections"], edited["corrections"])
+
+    stack.history.undo()
+    np.testing.assert_equal(stack.state(), edited)
+    stack.history.undo()
+    stack.history.undo()
+    np.testing.assert_equal(stack.state(), first)
+    for _ in range(3):
+        stack.history.redo()
+    np.testing.assert_equal(stack.state(), rerun)
+
+
+def test_a_cut_outlives_a_run_that_does_not_see_it() -> None:
+    stack = drawn(THREE)
+    across = np.array([[3, 4], [3, 8]])
+    stack.do(cut(stack.linked.sheet(0), across, settings=THIN))
+    by_hand = stack.array("cells")
+    run(stack, {0: THREE})
+    np.testing.assert_array_equal(stack.array("cells"), by_hand)
+
+
+def test_hand_beats_network() -> None:
+    section = drawn(THREE)
+    one = np.ones((1, 1), bool)
+    for value, place in ((1, (2, 2)), (2, (0, 0)), (3, (2, 4))):
+        area = tuple(slice(i, i + 1) for i in place)
+        section.do(paint(section.linked.sheet(0), "corrections", one, area, value))
+    corrections = section.array("corrections")
+    grey = np.full(corrections.shape, np.float32(0.3))
+    burnt = burn_in(grey, corrections)
+    assert burnt[2, 2] == 1
+    assert burnt[0, 0] == burnt[2, 4] == 0
+    assert burnt[1, 1] == pytest.approx(0.3)
+    network = np.ones(corrections.shape, np.uint8)
+    assert burnt_in(network, corrections)[0, 0] == 0
+    assert burnt_in(network * 0, corrections)[2, 2] == 1

@@ -1,0 +1,306 @@
+"""A session and a project in step: what is done is on the disk, and there again."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+import pytest
+from thin import thin_weights
+
+from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Region as Part
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, save_stack
+from napari_emseg.project import Project, StackNotFoundError
+from napari_emseg.project import journal as journals
+from napari_emseg.project.store import ProjectStore
+from napari_emseg.proofreading import cut, lock, merge_through, paint
+from napari_emseg.session import RunScope, Session
+from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.brush import Stroke, take_back
+from napari_emseg.session.projects import open_project, save_project
+
+FAST = PredictSettings(runtime="torch", tile=64)
+WHOLE = slice(0, 96), slice(0, 112)
+
+
+@pytest.fixture
+def session(drawn_stack, tmp_path) -> Session:
+    """Cells of all sections, of a stack in a file."""
+    (tmp_path / "data").mkdir()
+    stack, cells = drawn_stack
+    path = save_stack(tmp_path / "data" / "em.tif", stack)
+    session = Session(predict_settings=FAST)
+    session.select("a", open_stack(path, voxel_size_nm=(50, 4, 4)))
+    session.choose_weights(thin_weights(tmp_path, threshold=0.4))
+    session.cell_settings = CellSettings(threshold=0.4)
+    results = session.source.results
+    for z in range(4):
+        results.put_cells(z, WHOLE, cells[z])
+        results.membranes[z] = cells[z] == 0
+    results.note_links(range(4), linked=True)
+    results.hand.finish_run()
+    return session
+
+
+def kept(session: Session) -> dict[str, np.ndarray]:
+    hand = session.correcting()
+    hand.linked.settle_all()
+    arrays = hand.linked.arrays
+    return {name: np.array(arrays[name]) for name in ("cells", "corrections")}
+
+
+def on_disk(folder: Path) -> dict[str, np.ndarray]:
+    with Project(folder, read_only=True) as project:
+        depth = project.info.source.shape[0]
+        return {
+            name: np.stack([project.section(name, z) for z in range(depth)])
+            for name in ("cells", "corrections")
+        }
+
+
+def draw(hand: AnnotationEditor, z: int, at: int = 10, value: int = 1) -> None:
+    where, area = np.ones((6, 6), bool), (slice(at, at + 6), slice(at, at + 6))
+    hand.do(paint(hand.sheet(z), "membranes", where, area, value))
+
+
+def cells_by_size(hand: AnnotationEditor, z: int) -> list[np.ndarray]:
+    """Pixels of each cell of a section, the largest first."""
+    cells = np.asarray(hand.linked.arrays["cells"][z])
+    found = [np.argwhere(cells == cell) for cell in np.unique(cells[cells > 0])]
+    return sorted(found, key=len, reverse=True)
+
+
+def test_every_step_is_told_in_order(session) -> None:
+    hand = session.correcting()
+    told: list[tuple[str, str]] = []
+    hand.edited.connect(lambda step, edit: told.append((step, edit.tool)))
+    draw(hand, 0)
+    area = slice(40, 44), slice(40, 44)
+    stroke = Stroke(1, area, np.ones((4, 4), bool), np.zeros(16, np.uint8), 1)
+    take_back(hand.corrections, [stroke])
+    hand.repaint("corrections", [stroke])
+    hand.undo()
+    hand.redo()
+    session.exclude(2)
+    drain(session.stages.predict(RunScope((3,))).work)
+    drain(session.stages.segment(RunScope((3,))).work)
+    assert [step for step, _ in told] == [
+        "made", "made", "undone", "redone", "made", "made",
+    ]  # fmt: skip
+    assert [tool for _, tool in told][-2:] == ["run", "run"]
+    assert [edit.tool for edit in hand.history.undoable][:2] == ["run", "run"]
+
+
+def test_a_project_has_what_was_there_and_what_is_done_since(session, tmp_path) -> None:
+    hand = session.correcting()
+    draw(hand, 0)
+    session.review(3)
+    keeping = save_project(session, tmp_path / "a", author="Ada")
+    assert keeping.path == tmp_path / "a.emseg"
+    assert session.source.keeping is keeping
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+
+    pixels = cells_by_size(hand, 1)[0]
+    row = int(np.median(pixels[:, 0]))
+    hand.do(
+        cut(hand.sheet(1), np.array([[row, 0], [row, 111]]), settings=hand.settings)
+    )
+    hand.do(lock(hand.sheet(2), cells_by_size(hand, 2)[-1][0]))
+    hand.review(Part(0, 8, 8, 40, 40))
+    session.exclude(1)
+    drain(session.stages.predict(RunScope((0,))).work)
+    keeping.flush()
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+    left = np.unique(kept(session)["cells"][1])
+    assert set(left.tolist()) <= {0, *hand.linked.locked}
+    with Project(keeping.path, read_only=True) as project:
+        assert project.review.sections == {3: "reviewed", 1: "excluded"}
+        assert project.locked == hand.linked.locked != frozenset()
+        assert project.regions == hand.regions != ()
+        assert [line.author for line in project.edits()][-1] == "Ada"
+    keeping.close()
+
+
+def test_open_again_as_it_was_left(session, tmp_path) -> None:
+    hand = session.correcting()
+    draw(hand, 0)
+    save_project(session, tmp_path / "a.emseg", author="Ada")
+    draw(hand, 2)
+    draw(hand, 2, at=30)
+    hand.undo()
+    session.review(3)
+    session.exclude(1)
+    session.cell_settings = CellSettings(threshold=0.4, minimum_size=77)
+    hand.do(lock(hand.sheet(0), cells_by_size(hand, 0)[-1][0]))
+    before, last = kept(session), hand.linked.last_id
+    linked = session.source.results.linked
+    session.forget("a")
+
+    again = Session()
+    source = open_project(again, tmp_path / "a.emseg", author="Ada")
+    work = again.correcting()
+    assert source is again.source
+    np.testing.assert_equal(kept(again), before)
+    assert work.linked.locked == hand.linked.locked
+    assert work.linked.last_id == last
+    assert source.reviewed == {3} == work.reviewed
+    assert source.excluded == {1}
+    assert source.stack.voxel_size_nm == (50, 4, 4)
+    assert source.results.linked == linked
+    assert again.weights.sha256 == session.weights.sha256
+    assert again.weights.path.parent == source.keeping.weights_folder
+    assert again.cell_settings == session.cell_settings
+    assert again.predict_settings == PredictSettings()  # of the machine, not the stack
+    words = [correction.words for correction in work.history.corrections()]
+    assert len(words) == 2
+    assert not work.history.undoable
+    # where there are no cells there is membrane, and what was drawn
+    membranes = np.asarray(work.linked.arrays["membranes"])
+    assert membranes[0, 10:16, 10:16].all()
+    assert (membranes[3] == (before["cells"][3] == 0)).all()
+    draw(work, 0, at=50)
+    work.undo()
+    source.keeping.flush()
+    np.testing.assert_equal(on_disk(tmp_path / "a.emseg"), before)
+    again.forget(source.key)
+
+
+def test_saved_soon_without_waiting(session, tmp_path) -> None:
+    keeping = save_project(session, tmp_path / "a")
+    begun = monotonic()
+    draw(session.correcting(), 0)
+    assert monotonic() - begun < 0.5
+    assert keeping.state.kind == "saving"
+    while keeping.state.kind != "saved" and monotonic() - begun < 10:
+        sleep(0.02)
+    assert monotonic() - begun < 2
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+    assert keeping.state.words.startswith("saved ")
+    keeping.close()
+
+
+def test_changes_of_ids_that_are_older_than_the_project(session, tmp_path) -> None:
+    hand = session.correcting()
+    first, second, *_ = cells_by_size(hand, 0)
+    hand.do(merge_through(hand.linked, (0, first[0]), (0, second[0])))
+    hand.settle(0)
+    keeping = save_project(session, tmp_path / "a")
+    draw(hand, 1)
+    for _ in range(2):
+        hand.undo()
+    keeping.flush()
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+    hand.redo()
+    hand.redo()
+    hand.undo()
+    keeping.flush()
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+    keeping.close()
+
+
+def test_the_second_window_shows_and_refuses(session, tmp_path) -> None:
+    keeping = save_project(session, tmp_path / "a", author="Ada")
+    second = Session()
+    source = open_project(second, keeping.path)
+    assert source.keeping.read_only
+    assert "Ada" in source.keeping.state.words
+    np.testing.assert_equal(kept(second), kept(session))
+    hand = second.correcting()
+    with pytest.raises(ValueError, match=r"read-only.*Ada"):
+        draw(hand, 0)
+    with pytest.raises(ValueError, match="read-only"):
+        hand.undo()
+    for mark in (second.review, second.exclude):
+        with pytest.raises(ValueError, match="read-only"):
+            mark(0)
+    # a copy of one's own can be edited
+    own = save_project(second, tmp_path / "b")
+    draw(hand, 0)
+    own.flush()
+    np.testing.assert_equal(on_disk(own.path), kept(second))
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+    own.close()
+    keeping.close()
+
+
+def test_a_stack_that_was_moved_or_changed(session, tmp_path) -> None:
+    save_project(session, tmp_path / "a")
+    session.forget("a")
+    data = tmp_path / "data"
+    (tmp_path / "elsewhere").mkdir()
+    moved = (data / "em.tif").rename(tmp_path / "elsewhere" / "other.tif")
+    with pytest.raises(
+        StackNotFoundError, match=r"4 sections of 96 × 112.*SHA-256"
+    ) as asked:
+        open_project(Session(), tmp_path / "a.emseg")
+    assert asked.value.reference.name == "em"
+    again = Session()
+    source = open_project(again, tmp_path / "a.emseg", source=moved)
+    assert not source.keeping.read_only  # nothing was left locked by the failure
+    assert source.keeping.notes == ()
+    again.forget(source.key)
+    stack = Stack(np.zeros((4, 96, 112), np.uint8), name="black")
+    source = open_project(again, tmp_path / "a.emseg", stack=stack)
+    assert "has changed since" in source.keeping.notes[0]
+    again.forget(source.key)
+
+
+def test_a_full_disk_is_said_and_nothing_lost(session, tmp_path, monkeypatch) -> None:
+    keeping = save_project(session, tmp_path / "a")
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        keeping.flush()
+        patch.setattr(journals, "write", full)
+        draw(session.correcting(), 0)
+        with pytest.raises(OSError, match="No space"):
+            keeping.flush()
+        assert keeping.state.words == (
+            "saving failed: No space left on device; 1 change waits, it is tried again"
+        )
+    keeping.close()
+    np.testing.assert_equal(on_disk(keeping.path), kept(session))
+
+
+def test_saving_that_has_ended_is_said(session, tmp_path, monkeypatch) -> None:
+    """By a fault of the program, which must not look as if all were saved soon."""
+    keeping = save_project(session, tmp_path / "a")
+    keeping.flush()
+
+    def fault(disk: ProjectStore) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(ProjectStore, "save", fault)
+    draw(session.correcting(), 0)
+    with pytest.raises(OSError, match="saving has ended"):
+        keeping.flush()
+    assert "1 changes are not saved" in keeping.state.words
+    with pytest.raises(OSError, match="saving has ended"):
+        keeping.close()
+
+
+def test_nothing_changes_while_a_project_is_made(session) -> None:
+    hand = session.correcting()
+    with hand.held("not now"):
+        with pytest.raises(ValueError, match="not now"):
+            draw(hand, 0)
+        hand.sheet(0)
+    draw(hand, 0)
+
+
+def test_candidates_are_kept_beside_their_parents(session, tmp_path) -> None:
+    keeping = save_project(session, tmp_path / "a")
+    (tmp_path / "new").mkdir()
+    kept_one = keeping.keep(thin_weights(tmp_path / "new", "candidate", threshold=0.3))
+    keeping.flush()
+    assert kept_one.path.parent == keeping.weights_folder == keeping.path / "weights"
+    assert {w.card.name for w in keeping.lineage()} == {"thin", "candidate"}
+    keeping.close()

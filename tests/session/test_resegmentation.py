@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from napari_emseg.core.records import drain
+from napari_emseg.session import RunScope, Session
+
+ALL = RunScope((0, 1, 2, 3))
+
+
+def find_cells(session: Session, threshold: float) -> None:
+    update = {"link": True, "threshold": threshold}
+    session.cell_settings = session.cell_settings.model_copy(update=update)
+    drain(session.stages.segment(ALL).work)
+
+
+def test_of_runs_that_cannot_be_undone_nothing_is_remembered(session: Session) -> None:
+    drain(session.stages.predict(ALL).work)
+    hand = session.correcting()
+    for threshold in (0.2, 0.8, 0.2):
+        find_cells(session, threshold)
+    steps = len(hand.history.undoable)
+    assert len(hand._renewal._found) == steps > 1
+    hand.history.clear()
+    find_cells(session, 0.8)
+    assert len(hand.history.undoable) == len(hand._renewal._found) == 1
+
+
+def test_undo_of_a_run_gives_back_where_cells_were_found(session: Session) -> None:
+    drain(session.stages.predict(ALL).work)
+    source = session.source
+    assert source is not None
+    results = source.results
+    find_cells(session, 0.2)
+    found = results.found_cells
+    assert sorted(found.segmented) == [0, 1, 2, 3]
+    session.correcting().undo()
+    assert results.segmented == {}
+    session.correcting().redo()
+    assert results.found_cells == found
+
+
+def test_undo_of_clearing_gives_back_where_cells_were_found(session: Session) -> None:
+    drain(session.stages.predict(ALL).work)
+    source = session.source
+    assert source is not None
+    results = source.results
+    find_cells(session, 0.2)
+    found, cells = results.found_cells, results.cells.copy()
+    results.clear([1, 2])
+    assert sorted(results.segmented) == [0, 3]
+    session.correcting().undo()
+    assert results.found_cells == found
+    assert (results.cells == cells).all()

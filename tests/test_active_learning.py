@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from finetuning import drawn, untaught
+
+from napari_emseg.active_learning import Suggestion, suggest_places
+from napari_emseg.core.finetuning import SuggestSettings
+from napari_emseg.core.records import Progress, Record, drain
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.models.forward import predict_picture
+from napari_emseg.models.uncertainty import has_heads, membrane_and_uncertainty
+from napari_emseg.models.weights import Weights
+from napari_emseg.models.zoo import build
+from napari_emseg.segmentation import segment_section
+from napari_emseg.training.corrections import TrainingSet
+
+SETTINGS = SuggestSettings(places=8, side=32)
+
+
+def nothing(stack: Stack, **how: object) -> TrainingSet:
+    return TrainingSet.from_corrections(stack, np.zeros(stack.shape, np.uint8), **how)
+
+
+def suggest(
+    weights: Weights, known: TrainingSet, settings: SuggestSettings = SETTINGS
+) -> tuple[Suggestion, ...]:
+    return drain(suggest_places(weights, known, settings=settings))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return untaught(tmp_path_factory.mktemp("w") / "w.safetensors", "unetpp")
+
+
+def test_heads_are_asked_in_one_pass_and_mirrors_in_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = np.random.default_rng(0).random((64, 80)).astype(np.float32)
+    area = (slice(0, 64), slice(0, 80))
+    torch.manual_seed(0)
+    nested = build("unetpp", {"base": 2, "depth": 2}).eval()
+    plain = build("unet", {"base": 2, "levels": 2}).eval()
+    assert has_heads(nested)
+    assert not has_heads(plain)
+    passes = []
+    for network in (nested, plain):
+        network.register_forward_hook(lambda *_: passes.append("forward"))
+    p, spread = membrane_and_uncertainty(nested, picture, area)
+    assert passes == []
+    heads = [
+        predict_picture(nested.pruned(d).eval(), picture)[0] for d in nested.depths
+    ]
+    np.testing.assert_allclose(p, heads[-1], atol=1e-5)
+    np.testing.assert_allclose(spread, np.std(heads, axis=0), atol=1e-5)
+    p, spread = membrane_and_uncertainty(plain, picture, area)
+    np.testing.assert_allclose(p, predict_picture(plain, picture)[0], atol=1e-5)
+    other = predict_picture(plain, picture[:, ::-1].copy())[0][:, ::-1]
+    np.testing.assert_allclose(spread, np.abs(p - other) / 2, atol=0.02)
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
+    """Let the network see grey values as probabilities of membrane."""
+
+    def look(
+        network: object, section: np.ndarray, area: object, zoom: object
+    ) -> tuple[np.ndarray, np.ndarray]:
+        p = np.clip(1 - section, 0.02, 0.98).astype(np.float32)
+        return p, np.zeros_like(p)
+
+    monkeypatch.setattr("napari_emseg.active_learning.membrane_and_doubt", look)
+
+
+def test_a_wall_that_is_neither_there_nor_not_comes_first(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two halves of a section, parted by a wall; in section 1 it is weak at x = 30."""
+    grey = np.full((3, 96, 128), 250, np.uint8)
+    grey[:, 88:92] = 0  # a strong wall everywhere, so that black is black
+    grey[:, :, 62:66] = 0
+    grey[1, :, 62:66] = 80
+    seen(monkeypatch, Stack(grey))
+    best = suggest(weights, nothing(Stack(grey)))[0]
+    assert best.region.z == 1
+    assert abs(best.x - 63) < 5
+    assert "weak wall between" in best.reason or "joined pieces" in best.reason
+    assert best.region.left <= best.x < best.region.right
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_the_wall_at_which_cells_are_joined_comes_first_at_any_threshold(
+    threshold: float, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of walls that get stronger from left to right; probability alone misleads."""
+    cells = CellSettings(threshold=threshold, join=0.62)
+    p = np.full((96, 400), 0.02, np.float32)
+    walls = range(40, 400, 40)
+    for n, x in enumerate(walls, start=1):
+        odds = n / (10 - n) * threshold / (1 - threshold)  # strength n / 10
+        p[:, x : x + 3] = odds / (1 + odds)
+    monkeypatch.setattr(
+        "napari_emseg.active_learning.membrane_and_doubt",
+        lambda *_: (p, np.zeros_like(p)),
+    )
+    grey = np.random.default_rng(0).integers(1, 255, (1, 96, 400), dtype=np.uint8)
+    known, wide = nothing(Stack(grey)), SuggestSettings(places=2, side=32)
+    work = suggest_places(weights, known, settings=wide, cells=cells)
+    first, second = drain(work)
+    assert [round((s.x - 1) / 40) for s in (first, second)] == [6, 7]
+    assert first.reason.startswith("one cell or two? joined pieces of")
+    assert first.reason.endswith("wall of strength 0.60, joined below 0.62")
+    assert second.reason.startswith("two cells or one? weak wall between")
+    made = segment_section(p, cells)
+    apart = [made[48, x - 5] != made[48, x + 8] for x in walls]
+    assert apart == [False] * 6 + [True] * 3
+
+
+def test_places_lie_apart_and_best_first(weights: Weights) -> None:
+    stack, _ = drawn()
+    records: list[Record] = []
+    found = drain(
+        suggest_places(weights, nothing(stack), settings=SETTINGS), records.append
+    )
+    assert len(found) == 8
+    for a, b in combinations(found, 2):
+        if abs(a.region.z - b.region.z) <= 1:
+            assert max(abs(a.y - b.y), abs(a.x - b.x)) >= 32
+    assert len({s.region.z for s in found}) > 1
+    assert found[0].gain == max(s.gain for s in found)
+    assert all(s.reason for s in found)
+    assert all(s.region.shape == (32, 32) for s in found)
+    assert [r.done for r in records if isinstance(r, Progress)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_is_reviewed_corrected_or_excluded_is_left_out(weights: Weights) -> None:
+    stack, codes = drawn()
+    kept = np.zeros_like(codes)
+    kept[0, :64] = codes[0, :64]
+    regions = [Region(1, 0, 0, 128, 128), Region(2, 0, 0, 64, 128)]
+    known = TrainingSet.from_corrections(
+        stack, kept, reviewed=regions, excluded=[3, 4, 5]
+    )
+    found = suggest(weights, known)
+    assert found
+    assert {s.region.z for s in found} <= {0, 2}
+    assert all(s.y >= 64 for s in found)
+
+
+def test_blank_sections_and_padding_are_never_suggested(weights: Weights) -> None:
+    stack, _ = drawn(2)
+    grey = np.array(stack.data)
+    grey[0] = 9
+    grey[1, :, :60] = 0
+    padded = Stack(grey, voxel_size_nm=stack.voxel_size_nm)
+    found = suggest(weights, nothing(padded))
+    assert found
+    assert all(s.region.z == 1 and s.x > 40 for s in found)
+
+
+def test_few_sections_are_spread_over_the_stack(weights: Weights) -> None:
+    stack, _ = drawn(6)
+    settings = SETTINGS.model_copy(update={"sections": 2})
+    found = suggest(weights, nothing(stack), settings)
+    assert {s.region.z for s in found} == {0, 5}
+
+
+def test_only_the_sections_that_are_asked_for(weights: Weights) -> None:
+    stack, _ = drawn(6)
+    found = drain(
+        suggest_places(
+            weights,
+            nothing(stack, excluded=[4]),
+            settings=SETTINGS,
+            sections=[3, 4],
+        )
+    )
+    assert {s.region.z for s in found} == {3}
+
+
+def test_everything_done_gives_an_empty_list(weights: Weights) -> None:
+    stack, _ = drawn(2)
+    assert suggest(weights, nothing(stack, excluded=[0, 1])) == ()

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.labels import inside_mask
+from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import AugmentSettings
+from napari_emseg.models.zoo import build
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.crops import Border, cut_crops
+from napari_emseg.training.early_stopping_split import stroke_weights
+from napari_emseg.training.losses import LOSSES
+from napari_emseg.training.patches import CorrectionPatches
+from napari_emseg.training.weightmap import IGNORE, border_weight
+
+Drawn = tuple[Stack, NDArray[np.uint32]]
+CPU = torch.device("cpu")
+RULE = Normalisation()
+
+
+def strokes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    codes = np.zeros(shape, np.uint8)
+    codes[1, 10:14, 20:40] = 1
+    codes[1, 60:64, 20:40] = 2
+    return codes
+
+
+def test_inside_a_reviewed_region_everything_counts(drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    region = Region(1, 0, 0, 70, 50)
+    corrections = strokes(stack.shape)
+    corrections[1, 0, 0] = 3
+    known = TrainingSet.from_corrections(
+        stack, corrections, reviewed=[region], result=cells
+    )
+    codes = known.opinions.window(Region.whole(1, stack.shape[1:]))
+    by_hand = corrections[1] > 0
+    assert (codes[:70, :50] > 0).all()
+    assert (codes[by_hand] == corrections[1][by_hand]).all(), "hand beats what is shown"
+    outside = np.ones(codes.shape, bool)
+    outside[:70, :50] = False
+    assert (codes[outside & ~by_hand] == 0).all(), "elsewhere unlabelled is unknown"
+    shown = np.where(inside_mask(cells[1], "cells"), 2, 1)[:70, :50]
+    untouched = ~by_hand[:70, :50]
+    assert (codes[:70, :50][untouched] == shown[untouched]).all()
+    assert known.incomplete == ()
+    assert known.words == "3,500 px in 1 section, 1 reviewed region"
+
+
+def test_what_was_shown_can_come_later(drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    region = Region(2, 0, 0, 10, 10)
+    known = TrainingSet.from_corrections(
+        stack, np.zeros(stack.shape, np.uint8), reviewed=[region]
+    )
+    assert known.incomplete == (region,)
+    assert known.complete(cells, "cells").incomplete == ()
+
+
+@pytest.mark.parametrize("labels_are", ["cells", "inside", "membrane"])
+def test_labels_drawn_elsewhere(labels_are: str, drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    labels = cells == 0 if labels_are == "membrane" else cells
+    labels = labels * np.array([1, 0, 1, 0])[:, None, None]
+    known = TrainingSet.from_labels(stack, labels, labels_are)
+    assert [r.z for r in known.reviewed] == [0, 2], (
+        "a section without labels is unknown"
+    )
+    codes = known.opinions.window(Region.whole(2, stack.shape[1:]))
+    np.testing.assert_array_equal(codes, np.where(cells[2] > 0, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(np.uint64, 2**64 - 1), (np.int16, -1), (np.float32, np.nan)],
+)
+def test_pixels_without_a_label_stay_unknown(
+    kind: type, value: float, drawn_stack: Drawn
+) -> None:
+    """Also to what takes for right in reviewed regions what nobody corrected."""
+    stack, cells = drawn_stack
+    labels = cells.astype(kind)
+    labels[:, :30] = kind(value)
+    labels[1] = kind(value)
+    known = TrainingSet.from_labels(stack, labels, "cells")
+    assert [r.z for r in known.reviewed] == [0, 2, 3]
+    codes = known.opinions.window(Region.whole(0, stack.shape[1:]))
+    assert not codes[:30].any()
+    np.testing.assert_array_equal(codes[31:], np.where(cells[0] > 0, 2, 1)[31:])
+    assert known.incomplete == ()
+    assert known.notes == (
+        "section 1 left out: nothing is labelled there, so all of it is unknown",
+        f"{3 * 30 * 112:,} px without a label left out: they are unknown",
+    )
+
+
+def test_labels_count_in_the_given_regions_only(drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    region = Region(1, 8, 8, 40, 72)
+    known = TrainingSet.from_labels(stack, cells, "cells", regions=[region])
+    assert known.opinions.pixels == region.pixels
+
+
+def test_excluded_sections_teach_nothing(drawn_stack: Drawn) -> None:
+    stack, _ = drawn_stack
+    known = TrainingSet.from_corrections(stack, strokes(stack.shape), excluded=[1])
+    assert known.opinions.pixels > 0
+    assert known.usable.pixels == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"corrections": np.zeros((4, 9, 9), np.uint8)}, "must have the shape of"),
+        ({"reviewed": [Region(9, 0, 0, 5, 5)]}, r"z 9, .* is outside of a stack"),
+        ({"result": np.zeros((1, 2, 2))}, "the result must have the shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    how: dict[str, object], said: str, drawn_stack: Drawn
+) -> None:
+    stack, _ = drawn_stack
+    given = {"corrections": strokes(stack.shape), **how}
+    with pytest.raises(ValueError, match=said):
+        TrainingSet.from_corrections(stack, **given)
+
+
+def test_empty_labels_are_refused(drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    with pytest.raises(ValueError, match="labels are empty"):
+        TrainingSet.from_labels(stack, cells * 0, "cells")
+
+
+def test_crops_hold_image_and_classes_of_the_same_place(drawn_stack: Drawn) -> None:
+    stack, _ = drawn_stack
+    codes = strokes(stack.shape)
+    sections = NormalisedStack(stack, RULE)
+    known = TrainingSet.from_corrections(stack, codes)
+    (crop,) = cut_crops(sections, known.opinions, margin=16)
+    # squares of 64 px: rows 0..64 and columns 0..64, and 16 px around them
+    np.testing.assert_array_equal(crop.image, sections.section(1).image[:80, :80])
+    np.testing.assert_array_equal(crop.target, codes[1, :80, :80] - np.uint8(1))
+    np.testing.assert_array_equal(crop.weight, codes[1, :80, :80] > 0)
+
+
+def test_crops_are_resampled_as_a_run_would(drawn_stack: Drawn) -> None:
+    stack, _ = drawn_stack
+    codes = strokes(stack.shape)
+    known = TrainingSet.from_corrections(stack, codes)
+    sections = NormalisedStack(stack, RULE)
+    (crop,) = cut_crops(sections, known.opinions, margin=500, zoom=(2.0, 2.0))
+    np.testing.assert_array_equal(crop.target[::2, 1::2], codes[1] - np.uint8(1))
+    image = sections.section(1).image
+    assert np.abs(crop.image[::2, ::2] - image).mean() < 0.05
+    assert crop.image.shape == tuple(2 * n for n in image.shape)
+
+
+@given(st.floats(0.3, 3), st.integers(0, 600), st.integers(0, 600))
+def test_any_zoom_keeps_image_and_classes_together(zoom: float, y: int, x: int) -> None:
+    """The picture is a ramp; what is known of a pixel lies where its grey value is."""
+    ramp = np.add.outer(np.arange(640.0), np.arange(700.0) * 2).astype(np.float32)
+    codes = np.zeros((1, 640, 700), np.uint8)
+    codes[0, y : y + 20, x : x + 20] = 1
+    stack = Stack(ramp[None])
+    known = TrainingSet.from_corrections(stack, codes)
+    sections = NormalisedStack(stack, RULE)
+    crops = list(cut_crops(sections, known.opinions, zoom=(zoom, zoom), margin=30))
+    normalised = sections.section(0).image
+    there = normalised[codes[0] > 0]
+    here = np.concatenate([c.image[c.target == 0] for c in crops])
+    step = (normalised[-1, -1] - normalised[0, 0]) / 1000 / zoom
+    assert here.size > 0
+    assert abs(here.mean() - there.mean()) < 10 * max(step, 1e-3)
+    assert all(c.image.shape == c.target.shape == c.weight.shape for c in crops)
+
+
+def test_far_corrections_are_cut_out_one_by_one() -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (1, 1000, 1000), np.uint8)
+    codes = np.zeros(grey.shape, np.uint8)
+    codes[0, 10, 10] = codes[0, 900, 900] = 1
+    known = TrainingSet.from_corrections(Stack(grey), codes)
+    crops = list(
+        cut_crops(NormalisedStack(Stack(grey), RULE), known.opinions, margin=64)
+    )
+    assert [crop.image.shape for crop in crops] == [(128, 128), (168, 168)]
+    assert sum(np.count_nonzero(c.target != IGNORE) for c in crops) == 2
+
+
+def test_padding_is_unknown_and_blank_sections_give_nothing() -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(50, 200, (2, 96, 96)).astype(np.uint8)
+    grey[0, :, :20] = 0
+    grey[1] = 7
+    known = TrainingSet.from_labels(
+        Stack(grey), np.ones(grey.shape, np.uint8), "inside"
+    )
+    (crop,) = cut_crops(NormalisedStack(Stack(grey), RULE), known.opinions, margin=8)
+    assert (crop.target[:, :20] == IGNORE).all()
+    assert (crop.target[:, 20:] == 1).all()
+
+
+def test_the_weight_map_is_only_inside_reviewed_regions(drawn_stack: Drawn) -> None:
+    stack, cells = drawn_stack
+    region = Region(1, 20, 30, 90, 100)
+    codes = np.where(cells > 0, 2, 1).astype(np.uint8)
+    everywhere = TrainingSet.from_corrections(stack, codes, reviewed=[region])
+    (crop,) = cut_crops(
+        NormalisedStack(stack, RULE),
+        everywhere.opinions.without(
+            Region.whole(z, stack.shape[1:]) for z in (0, 2, 3)
+        ),
+        margin=8,
+        reviewed=everywhere.reviewed,
+        border=Border(10.0, 5.0),
+    )
+    target = (codes[1] - 1)[region.area]
+    expected = np.ones(crop.weight.shape, np.float32)
+    expected[region.area] += border_weight(target, w0=10, sigma=5)
+    assert expected.max() > 2
+    np.testing.assert_array_equal(crop.weight, expected)
+
+
+def test_strokes_of_each_class_count_alike_but_reviewed_pixels_as_they_are(
+    drawn_stack: Drawn,
+) -> None:
+    stack, cells = drawn_stack
+    region = Region(2, 0, 0, 64, 64)
+    codes = np.zeros(stack.shape, np.uint8)
+    codes[2, 80:90, 80:90] = 1  # 100 px
+    codes[2, 80:90, 90:110] = 2  # 200 px
+    known = TrainingSet.from_corrections(stack, codes, reviewed=[region], result=cells)
+    weights = stroke_weights(known.opinions.without([region]))
+    np.testing.assert_allclose(weights[:2], [1.5, 0.75])
+    (crop,) = cut_crops(
+        NormalisedStack(stack, RULE),
+        known.opinions,
+        margin=64,
+        reviewed=[region],
+        stroke_weights=weights,
+    )
+    assert (crop.weight[:64, :64] == 1).all()
+    assert (crop.weight[80:90, 80:90] == 1.5).all()
+    assert (crop.weight[80:90, 90:110] == 0.75).all()
+    assert crop.weight.sum() == 64 * 64 + 300
+
+
+SETTINGS = FinetuneSettings(patch=32, batch=4, rehearsal=0)
+PLAIN = AugmentSettings(warp=0, artefacts=0)
+
+
+def test_patches_are_drawn_where_there_is_something_to_learn(
+    drawn_stack: Drawn,
+) -> None:
+    stack, _ = drawn_stack
+    known = TrainingSet.from_corrections(stack, strokes(stack.shape))
+    crops = list(cut_crops(NormalisedStack(stack, RULE), known.opinions, margin=24))
+    plain = SETTINGS.model_copy(update={"augment": PLAIN})
+    patches = CorrectionPatches(crops, plain, device=CPU)
+    for step in range(20):
+        _, target, weight = patches.batch(step)
+        known_here = (target != IGNORE).flatten(1).any(dim=1)
+        assert known_here.all()
+        assert ((weight > 0) == (target != IGNORE)).all()
+    again = CorrectionPatches(crops, plain, device=CPU).batch(7)
+    assert all(torch.equal(a, b) for a, b in zip(again, patches.batch(7), strict=True))
+
+
+def test_without_corrections_there_is_nothing_to_learn() -> None:
+    with pytest.raises(ValueError, match="nothing is corrected yet"):
+        CorrectionPatches([], SETTINGS, device=CPU)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("architecture", ["unet", "unetpp", "cenet"])
+def test_unlabelled_pixels_have_no_gradient_at_all(
+    loss: str, architecture: str, drawn_stack: Drawn
+) -> None:
+    stack, _ = drawn_stack
+    known = TrainingSet.from_corrections(stack, strokes(stack.shape))
+    crops = list(cut_crops(NormalisedStack(stack, RULE), known.opinions, margin=24))
+    image, target, weight = CorrectionPatches(crops, SETTINGS, device=CPU).batch(0)
+    small = {"unet": {"base": 2, "levels": 2}, "unetpp": {"base": 2, "depth": 2}}
+    torch.manual_seed(0)
+    network = build(architecture, small.get(architecture, {"base": 4}))
+    image = torch.nn.functional.interpolate(image, (192, 192))
+    wide = torch.nn.functional.interpolate
+    target = wide(target[:, None].float(), (192, 192))[:, 0].long()
+    weight = wide(weight[:, None], (192, 192))[:, 0]
+    for logits in network.supervised(image):
+        leaf = logits.detach().requires_grad_()
+        LOSSES[loss](leaf, target, weight, network.activation).backward()
+        unknown = (target == IGNORE)[:, None].expand_as(leaf)
+        assert unknown.any()
+        assert (leaf.grad[unknown] == 0).all()
+        assert (leaf.grad[~unknown] != 0).any()

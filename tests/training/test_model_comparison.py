@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finetuning import drawn, reviewed, untaught
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+from skimage.metrics import variation_of_information
+
+from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Region
+from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
+from napari_emseg.training import model_comparison
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.measures import Measured, difference, measure
+from napari_emseg.training.model_comparison import (
+    GAINED,
+    LOST,
+    OTHER,
+    SAME,
+    Comparison,
+    compare_weights,
+)
+from napari_emseg.training.weightmap import IGNORE
+
+
+@given(
+    hnp.arrays(np.uint8, (20, 24), elements=st.sampled_from([0, 1, IGNORE])),
+    hnp.arrays(np.uint32, (20, 24), elements=st.integers(0, 5)),
+)
+def test_sums_over_squares_give_the_scores_of_the_whole(
+    truth: NDArray[np.uint8], cells: NDArray[np.uint32]
+) -> None:
+    membrane = cells == 0
+    found = measure(membrane, cells, truth)
+    known, wall = truth != IGNORE, truth == 0
+    both = np.count_nonzero(membrane & wall)
+    sizes = np.count_nonzero(membrane & known) + np.count_nonzero(wall)
+    f = 2 * both / sizes if sizes else 1.0
+    assert found.scores["pixel_f"] == pytest.approx(f)
+    assert found.pixels == np.count_nonzero(known)
+    true = ndi.label(known & ~wall)[0]
+    keep = true > 0
+    if keep.any():
+        vi = sum(variation_of_information(true[keep], cells[keep]))
+        assert found.scores["vi"] == pytest.approx(vi, abs=1e-9)
+
+
+def test_splits_and_mergers_are_counted() -> None:
+    truth = np.ones((64, 120), np.uint8)
+    truth[:, 39:41] = truth[:, 79:81] = 0
+    cells = np.zeros((64, 120), np.uint32)
+    cells[:30, :39] = 1
+    cells[31:, :39] = 2  # the first of three true cells is split
+    cells[:, 41:] = 3  # the other two are merged
+    found = measure(cells == 0, cells, truth)
+    assert (found.splits, found.mergers) == (1, 1)
+    perfect = ndi.label(truth)[0].astype(np.uint32)
+    found = measure(truth == 0, perfect, truth)
+    assert found.scores == {"pixel_f": 1, "vi": 0, "splits": 0, "mergers": 0}
+
+
+def test_the_interval_is_that_of_paired_squares() -> None:
+    """Squares differ much from each other, but the gain is the same in each."""
+    rng = np.random.default_rng(0)
+    hits = rng.integers(100, 900, 40).astype(float)
+    base = np.stack([hits, 1000 - hits, 1000 - hits], axis=1)
+    better = np.stack([hits + 50, 950 - hits, 950 - hits], axis=1)
+    a, b = (Measured(counts, None, 40_000) for counts in (base, better))
+    interval = difference(a, b)["pixel_f"]
+    assert interval.value == pytest.approx(0.05)
+    assert 0.04 < interval.low <= interval.value <= interval.high < 0.06
+    assert difference(a, a)["pixel_f"].high == 0
+    assert difference(a, b) == difference(a, b), "the same draws each time"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Weights, Weights]:
+    return (
+        untaught(tmp_path / "current.safetensors"),
+        untaught(tmp_path / "candidate.safetensors"),
+    )
+
+
+def compare(
+    pair: tuple[Weights, Weights],
+    known: TrainingSet,
+    held_out: list[Region],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    wrong: dict[str, float],
+) -> Comparison:
+    """Compare two that see the truth, but for a share of wrong pixels."""
+
+    def shown(
+        judged: object, known: TrainingSet, region: Region
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
+        rng = np.random.default_rng(region.z)
+        codes = known.opinions.window(region)
+        flip = rng.random(codes.shape) < wrong[judged.card.name]
+        membrane = (codes == 1) ^ flip
+        return membrane, ndi.label(~membrane)[0].astype(np.uint32)
+
+    monkeypatch.setattr(model_comparison._Judged, "shown", shown)
+    return drain(compare_weights(*pair, [known], held_out=[held_out]))
+
+
+@pytest.mark.parametrize(
+    ("current", "candidate", "verdict"),
+    [(0.1, 0.0, "better"), (0.0, 0.1, "worse"), (0.1, 0.1, "no difference")],
+)
+def test_which_is_better(
+    current: float,
+    candidate: float,
+    verdict: str,
+    pair: tuple[Weights, Weights],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = reviewed(*drawn(), 3)
+    wrong = {"current": current, "candidate": candidate}
+    found = compare(pair, known, list(known.reviewed), monkeypatch, wrong=wrong)
+    assert found.verdict == verdict
+    assert found.pixels == 128 * 128
+    assert "on 16,384 held-out px" in found.words
+    assert set(found.scores) >= {"held_out_vi", "parent_pixel_f"}
+    (changed,) = found.changed
+    assert changed.region == known.reviewed[0]
+    kinds = set(np.unique(changed.map))
+    assert (
+        kinds
+        == {
+            "better": {SAME, GAINED},
+            "worse": {SAME, LOST},
+            "no difference": {SAME},
+        }[verdict]
+    )
+
+
+def test_small_regions_are_too_little_to_tell(
+    pair: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, codes = drawn()
+    region = Region(3, 0, 0, 80, 80)
+    known = TrainingSet.from_corrections(stack, codes, reviewed=[region])
+    wrong = {"current": 0.1, "candidate": 0.0}
+    found = compare(pair, known, [region], monkeypatch, wrong=wrong)
+    assert found.verdict == "too little data"
+    assert found.words.startswith("too little data to tell: pixel F 1.000 against")
+
+
+def test_without_regions_only_corrections_are_measured(
+    pair: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, codes = drawn()
+    codes[:, 20:] = 0
+    known = TrainingSet.from_corrections(stack, codes)
+    wrong = {"current": 0.1, "candidate": 0.0}
+    found = compare(pair, known, [], monkeypatch, wrong=wrong)
+    assert found.basis == "corrections"
+    assert found.verdict == "too little data"
+    assert "measured only where you corrected, 15,360 px" in found.words
+    assert found.scores == {}
+    assert "vi" not in found.candidate
+    assert any((changed.map == OTHER).any() for changed in found.changed)
+
+
+def test_with_nothing_to_measure_on_it_says_so(pair: tuple[Weights, Weights]) -> None:
+    stack, codes = drawn()
+    known = TrainingSet.from_corrections(stack, np.zeros_like(codes))
+    found = drain(compare_weights(*pair, [known], held_out=[[]]))
+    assert found.verdict == "too little data"
+    assert found.words.startswith("nothing to measure on")
+
+
+def test_padding_is_not_measured(
+    pair: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, codes = drawn()
+    grey = np.array(stack.data)
+    grey[3, :, :28] = 0
+    known = reviewed(Stack(grey, voxel_size_nm=(50, 4, 4)), codes, 3)
+    wrong = {"current": 0.0, "candidate": 0.0}
+    found = compare(pair, known, list(known.reviewed), monkeypatch, wrong=wrong)
+    assert found.pixels == 128 * 100

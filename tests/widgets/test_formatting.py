@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.stack import Stack
+from napari_emseg.widgets.formatting import (
+    format_card,
+    format_rescaling,
+    format_stack,
+    format_time_left,
+    format_voxel_size,
+    parse_voxel_size,
+)
+
+
+def stack(size=None, shape=(20, 64, 64)) -> Stack:
+    return Stack(np.zeros(shape, np.uint8), voxel_size_nm=size)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (stack((50, 4.6, 4.6)), "20 sections 64² · 50 × 4.6 × 4.6 nm"),
+        (stack(shape=(1, 8, 9)), "1 section 8 × 9 · voxel size unknown"),
+        (stack((None, 4, 5)), "20 sections 64² · ? × 4 × 5 nm"),
+    ],
+)
+def test_stack(given, words) -> None:
+    assert format_stack(given) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("50 × 4.6 × 4.6", (50, 4.6, 4.6)),
+        ("50x4,4 nm", (50, 4, 4)),
+        ("8", (8, 8, 8)),
+        ("? 4 4", (None, 4, 4)),
+        ("  ", None),
+    ],
+)
+def test_size_that_is_typed(text, size) -> None:
+    assert parse_voxel_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["1 2", "a b c", "1 2 3 4", "4 ? 4"])
+def test_size_that_is_none(text) -> None:
+    with pytest.raises(ValueError, match="is no voxel size"):
+        parse_voxel_size(text)
+
+
+def test_size_survives_its_words() -> None:
+    for size in ((50.0, 4.6, 4.6), (None, 4.0, 4.0), (10.0, 10.0, 10.0)):
+        assert parse_voxel_size(format_voxel_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "rescale", "words"),
+    [
+        ((50, 4.6, 4.6), (4, 4), True, "4.6 → 4 nm/px (1.15×)"),
+        ((50, 4, 8), (8, 8), True, "4 × 8 → 8 nm/px (0.5 × 1×)"),
+        ((50, 4, 4), (4, 4), True, "4 nm/px, as the weights"),
+        ((50, 8, 8), (4, 4), False, "8 nm/px, not rescaled to 4"),
+        (None, (4, 4), True, "no voxel size given, used as it is (weights: 4 nm/px)"),
+        ((50, 8, 8), None, True, "the weights take any voxel size"),
+    ],
+)
+def test_rescaling(size, wanted, rescale, words) -> None:
+    card = Card(name="w", architecture="unet", pixel_size_nm=wanted)
+    assert format_rescaling(stack(size), card, rescale=rescale) == words
+
+
+def test_card() -> None:
+    card = Card(
+        name="w",
+        summary="U-Net <small>",
+        architecture="unet",
+        parameters=1_940_000,
+        pixel_size_nm=(4, 4),
+        scores={"v_rand": 0.9712, "v_info": 0.98},
+        training_data=(DataSet(name="ISBI", sections="9-21"),),
+        held_out_data=(DataSet(name="ISBI", sections="0-2"),),
+        licence="BSD-3-Clause",
+    )
+    lines = format_card(card).split("<br>")
+    assert lines == [
+        "U-Net &lt;small&gt;",
+        "unet · 1.9 M parameters · 4 nm/px",
+        "<b>V_Rand 0.971 · V_Info 0.980</b> on held-out ISBI, sections 0-2",
+        "learnt from ISBI, sections 9-21",
+        "licence: BSD-3-Clause",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (0.2, "1 s left"),
+        (14.4, "14 s left"),
+        (125, "2 min left"),
+        (7300, "2.0 h left"),
+    ],
+)
+def test_time_left(seconds, words) -> None:
+    assert format_time_left(seconds) == words
