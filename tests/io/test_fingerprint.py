@@ -15,7 +15,7 @@ import zarr
 
 from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import iter_save, open_stack, save_stack
+from napari_emseg.io import describe, iter_save, open_stack, save_stack
 from napari_emseg.io.fingerprint import (
     SourceChangedError,
     describe_sections,
@@ -206,3 +206,27 @@ def test_a_part_of_a_virtual_dataset_that_is_gone_is_unreadable(
     again = open_stack(tmp_path / "all.h5")
     with pytest.raises(OSError, match=r"s3\.h5, which is not there"):
         again.section(3)
+
+
+@pytest.mark.parametrize("source", ["s.h5", "through.h5", "."])
+def test_a_virtual_dataset_without_its_source_dataset_is_unreadable(
+    tmp_path, stack, source
+) -> None:
+    def mapped(file, name):
+        layout = h5py.VirtualLayout(stack.shape, stack.dtype)
+        for z in range(2):
+            layout[z] = h5py.VirtualSource(name, "gone", stack.shape)[z]
+        layout[2:] = h5py.VirtualSource("s.h5", "d", stack.shape)[2:]
+        file.create_virtual_dataset("gone" if name == "s.h5" else "raw", layout)
+
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["d"] = stack
+    with h5py.File(tmp_path / "through.h5", "w") as file:
+        mapped(file, "s.h5")
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        mapped(file, source)
+    (key,) = (item.key for item in describe(tmp_path / "all.h5").items)
+    opened = open_stack(tmp_path / "all.h5", dataset=key)
+    np.testing.assert_array_equal(opened.section(4), stack[4])
+    with pytest.raises(OSError, match=r"section 1: .*dataset gone of .* has none such"):
+        opened.section(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 import mrcfile
 import numpy as np
@@ -11,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from napari_emseg.batch.inputs import find_inputs
-from napari_emseg.io import open_stack
+from napari_emseg.io import UnreadableError, open_stack
 
 NAMES = ["s1", "s2", "s10", "s11", "s100"]
 """In the order of their numbers, which isn't that of their letters."""
@@ -239,6 +240,57 @@ def spread_ome(folder: Path, stack: np.ndarray, *, pointers: bool = False) -> No
             description=f"{notes}</OME>",
             metadata=None,
         )
+
+
+@pytest.mark.parametrize("pointers", [False, True])
+def test_ome_tiff_whose_parts_swapped_names_is_refused(
+    tmp_path: Path, stack: np.ndarray, pointers: bool
+) -> None:
+    spread_ome(tmp_path, stack, pointers=pointers)
+    (tmp_path / "z0.ome.tif").rename(tmp_path / "x")
+    (tmp_path / "z1.ome.tif").rename(tmp_path / "z0.ome.tif")
+    (tmp_path / "x").rename(tmp_path / "z1.ome.tif")
+    for path in (tmp_path, f"{tmp_path}/*.tif", tmp_path / "z4.ome.tif"):
+        with pytest.raises(UnreadableError, match=r"z0\.ome\.tif .*is z1\.ome\.tif"):
+            open_stack(path)
+
+
+def test_ome_tiff_with_a_part_overwritten_is_refused(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    spread_ome(tmp_path, stack)
+    copyfile(tmp_path / "z0.ome.tif", tmp_path / "z2.ome.tif")
+    with pytest.raises(UnreadableError, match=r"z2\.ome\.tif .*is z0\.ome\.tif"):
+        open_stack(tmp_path)
+    for z in (1, 2, 3, 4):
+        copyfile(tmp_path / "z0.ome.tif", tmp_path / f"z{z}.ome.tif")
+    with pytest.raises(UnreadableError, match=r"z1\.ome\.tif .*is z0\.ome\.tif"):
+        open_stack(tmp_path)
+
+
+def test_ome_tiff_whose_parts_share_a_uuid_goes_by_names(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    spread_ome(tmp_path, stack)
+    for path in tmp_path.iterdir():
+        own = b'" UUID="urn:uuid:00000000-0000-0000-0000-00000000000'
+        before, _, after = path.read_bytes().partition(own)
+        path.write_bytes(before + own + b"0" + after[1:])
+    np.testing.assert_array_equal(open_stack(tmp_path).data[:], stack)
+
+
+def test_ome_tiff_whose_parts_were_renamed_names_the_missing(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    spread_ome(tmp_path, stack)
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"new_{path.name}")
+    with pytest.raises(UnreadableError, match=r": new_z0\.ome\.tif is more than one"):
+        open_stack(tmp_path)
+    alone = open_stack(tmp_path / "new_z1.ome.tif")
+    np.testing.assert_array_equal(alone.section(1), stack[1])
+    with pytest.raises(UnreadableError, match=r"it is in z3\.ome\.tif, which .*name"):
+        alone.section(3)
 
 
 @pytest.mark.parametrize("pointers", [False, True])

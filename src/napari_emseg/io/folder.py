@@ -230,7 +230,7 @@ def _section(path: Path) -> Volume:
     volume = found.volumes[found.default or 0]
     lead = len(volume.axes.partition("Y")[0])
     if found.default is None or max(volume.shape[:lead], default=1) > 1:
-        msg = f"is more than one section ({volume.summary}); open it alone"
+        msg = f"{path.name} is more than one section ({volume.summary}); open it alone"
         raise UnreadableError(msg)
 
     def read(index: Index) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.hdf5_links import Walk
+from napari_emseg.io.hdf5_links import DEEPEST, Walk
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
     FileContents,
@@ -175,7 +175,7 @@ def _volume(key: str, dataset: h5py.Dataset) -> Volume:
 
 
 class _Mapped:
-    """A virtual dataset; where the file of a part is gone, HDF5 itself gives zeros."""
+    """A virtual dataset; where a part of it is gone, HDF5 itself gives zeros."""
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self.shape = dataset.shape
@@ -183,28 +183,68 @@ class _Mapped:
         self._dataset = dataset
         own = Path(dataset.file.filename)
         self._parts = [
-            (_find_source(own, source.file_name), source.vspace.get_select_bounds())
+            (_find_source(own, source.file_name), source)
             for source in dataset.virtual_sources()
-            if source.file_name != "." and "%" not in source.file_name
+            if "%" not in source.file_name + source.dset_name
         ]
+        self._whole: set[tuple[Path, str]] = set()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Those that its parts lie in."""
-        return tuple(dict.fromkeys(path for path, _ in self._parts))
+        own = Path(self._dataset.file.filename)
+        return tuple(dict.fromkeys(path for path, _ in self._parts if path != own))
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         values: NDArray[Any] = self._dataset[key]
-        for path, (first, last) in self._parts:
+        for path, source in self._parts:
+            first, last = source.vspace.get_select_bounds()
             wanted = zip(key, first, last, self.shape, strict=False)
-            if not path.is_file() and all(_meet(*each) for each in wanted):
-                msg = f"a part of it lies in {path}, which is not there"
-                raise UnreadableError(msg)
+            if all(_meet(*each) for each in wanted):
+                self._check(path, source.dset_name)
         return values
+
+    def _check(self, path: Path, name: str) -> None:
+        """Refuse a part that isn't there; looked for once in a file that is."""
+        if not path.is_file():
+            msg = f"a part of it lies in {path}, which is not there"
+            raise UnreadableError(msg)
+        if (path, name) in self._whole:
+            return
+        _check_source(path, name)
+        self._whole.add((path, name))
+
+
+def _check_source(path: Path, name: str, hops: int = 0) -> None:
+    """Refuse a dataset that a virtual one maps, or one that this maps, if it's gone.
+
+    Raises
+    ------
+    UnreadableError
+        If its file can't be opened, or has no such dataset.
+    """
+    within: list[Any] | None = None
+    try:
+        with h5py.File(path, "r") as file:
+            node = file.get(name)
+            if isinstance(node, h5py.Dataset):
+                within = node.virtual_sources() if node.is_virtual else []
+    except OSError as e:
+        msg = f"a part of it lies in {path}, which can't be opened ({e})"
+        raise UnreadableError(msg) from e
+    if within is None:
+        msg = f"a part of it is the dataset {name} of {path}, which has none such"
+        raise UnreadableError(msg)
+    for source in within:
+        if hops < DEEPEST and "%" not in source.file_name + source.dset_name:
+            place = _find_source(path, source.file_name)
+            _check_source(place, source.dset_name, hops + 1)
 
 
 def _find_source(own: Path, name: str) -> Path:
-    """Return where HDF5 finds a file that a virtual dataset names."""
+    """Return where HDF5 finds a file that a virtual dataset names; `.` is its own."""
+    if name == ".":
+        return own
     beside = own.parent / name
     return beside if beside.is_file() or not Path(name).is_file() else Path(name)
 

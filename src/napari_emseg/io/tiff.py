@@ -20,6 +20,7 @@ from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.tiff_notes import (
     check_ome,
+    check_parts,
     files_of_ome,
     provenance,
     voxel_size_nm,
@@ -75,6 +76,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries], tuple[Path, ...]]
             # finds circles among pages, which going on would not
             check_ome(tif, len(tif.pages))
             files = files_of_ome(tif, path)
+            check_parts(tif, path)
             series = _series(tif)
             for one in series:
                 check_shape(tuple(one.shape))

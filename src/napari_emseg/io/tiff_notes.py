@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from filecmp import cmp
 from math import prod
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from pydantic import ValidationError
 from tifffile import TiffFile, TiffPage
 
@@ -22,6 +25,9 @@ LARGEST_PIXEL_NM = 2000.0
 
 _GATAN_UNITS, _GATAN_SCALES = (65003, 65004, 65005), (65009, 65010, 65011)
 """Tags of x, y and z."""
+
+_OWN_UUID, _OME_HEAD = re.compile(r"<(?:\w+:)?OME\b[^>]*\bUUID=[\"']([^\"']+)"), 2**16
+"""Where a file gives its own UUID, and in how many letters of its notes."""
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
 
@@ -91,6 +97,92 @@ def files_of_ome(tif: TiffFile, path: Path) -> tuple[Path, ...]:
         if e.tag.rpartition("}")[2] in ("UUID", "BinaryOnly")
     }
     return _beside(path, {name for name in names if name})
+
+
+def check_parts(tif: TiffFile, path: Path) -> None:
+    """Refuse an OME-TIFF with a part that isn't the file that its notes mean.
+
+    They list parts by name and UUID, and each part has its own; by name alone, parts
+    that were renamed or overwritten would be taken for one another. Where all have one
+    and the same, though not the same content, their program didn't tell them apart.
+
+    Raises
+    ------
+    UnreadableError
+        If a part has another UUID than is listed for its name.
+    """
+    listed = _listed_parts(tif)
+    if len(listed) < 2:
+        return
+    folder = path.resolve().parent
+    own = {name: _own_uuid(folder / name) for name in listed}
+    here = {name: uuid for name, uuid in own.items() if uuid}
+    if len(set(here.values())) == 1 < len(here):
+        first, *others = (folder / name for name in here)
+        if not any(cmp(first, other, shallow=False) for other in others):
+            return
+    wrong = {name: uuid for name, uuid in here.items() if uuid != listed[name]}
+    if not wrong:
+        return
+    name, uuid = next(iter(wrong.items()))
+    meant = next((n for n, u in listed.items() if u == uuid), "")
+    what = f"{meant} of this stack" if meant else "no part of this stack"
+    msg = (
+        f"has a part {name} that was renamed or overwritten: by its UUID it is {what}; "
+        "put the files back as they were saved"
+    )
+    raise UnreadableError(msg)
+
+
+def _listed_parts(tif: TiffFile) -> dict[str, str]:
+    """Return the UUID of each file that an OME-TIFF lists as a part, by name."""
+    try:
+        root = ElementTree.fromstring((tif.is_ome and tif.ome_metadata) or "")
+    except ElementTree.ParseError:
+        return {}
+    return {
+        e.get("FileName", ""): _bare(e.text)
+        for e in root.iter()
+        if e.tag.rpartition("}")[2] == "UUID" and e.get("FileName") and e.text
+    }
+
+
+def _own_uuid(path: Path) -> str:
+    """Return the UUID that an OME-TIFF gives itself; empty if none can be read."""
+    try:
+        with TiffFile(path) as tif:
+            head = (tif.ome_metadata or "")[:_OME_HEAD]
+    except (OSError, ValueError):
+        return ""
+    found = _OWN_UUID.search(head)
+    return _bare(found[1]) if found else ""
+
+
+def _bare(uuid: str) -> str:
+    return uuid.strip().lower().removeprefix("urn:uuid:")
+
+
+def missing_part(tif: TiffFile, nth: int) -> str:
+    """Return the name of the file that plane `nth` of an OME-TIFF should be in.
+
+    Empty where that can't be told, such as in files of several pictures.
+    """
+    try:
+        root = ElementTree.fromstring((tif.is_ome and tif.ome_metadata) or "")
+        (pixels,) = (e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels")
+        axes = pixels.attrib["DimensionOrder"][:1:-1]
+        over = [int(pixels.attrib[f"Size{axis}"]) for axis in axes]
+        for data in pixels.iter():
+            uuid = next((e for e in data if e.tag.rpartition("}")[2] == "UUID"), None)
+            if data.tag.rpartition("}")[2] != "TiffData" or uuid is None:
+                continue
+            index = [int(data.get(f"First{axis}", 0)) for axis in axes]
+            first = int(np.ravel_multi_index(index, over))
+            if first <= nth < first + int(data.get("PlaneCount", 1)):
+                return uuid.get("FileName", "")
+    except (ElementTree.ParseError, KeyError, ValueError):
+        pass
+    return ""
 
 
 def _beside(path: Path, names: set[str]) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ from napari_emseg.io.claims import DEFLATE, check_packed
 from napari_emseg.io.claims import JPEG as JPEG_RATIO
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.planes import ROWS, RawPlanes
+from napari_emseg.io.tiff_notes import missing_part
 
 JPEG = (6, 7, 33007, 34892)
 """Compressions whose tables may stand in the page's notes."""
@@ -100,7 +101,10 @@ class Pages:
     def _page(self, series: TiffPageSeries, nth: int) -> TiffPage | TiffFrame:
         page = series[nth]
         if page is None:
-            msg = f"page {nth} is missing; the file says it is in another one"
+            part = missing_part(self.tif, nth) or "another one"
+            msg = f"page {nth} is missing; the file says it is in {part}"
+            if part != "another one":
+                msg += ", which can't be read or isn't there under this name"
             raise UnreadableError(msg)
         return page
 
