@@ -76,12 +76,12 @@ def test_a_batch_says_how_to_go_on(emseg, em_file, tiny_weights, monkeypatch) ->
         os.kill(os.getpid(), signal.SIGTERM)
         return (yield from work)
 
-    monkeypatch.setattr(batch, "run_batch", terminated)
     words = ["batch", em_file, "--out", "b", "--weights", tiny_weights]
-    done = emseg(*words)
+    with monkeypatch.context() as context:
+        context.setattr(batch, "run_batch", terminated)
+        done = emseg(*words)
     assert done.code == 143
     assert "by SIGTERM; what is finished is kept, go on with --resume" in done.err
-    monkeypatch.undo()
     assert emseg(*words, "--resume").code == 0
 
 
