@@ -62,6 +62,9 @@ def test_it_can_be_asked_for_later(make_job, em, tmp_path) -> None:
     third = run(make_job(str(em), str(bad), resume=True, table=True))
     assert third.tasks == 0
     assert third.rows[0].outputs == outputs
+    outputs[2].unlink()
+    run(make_job(str(em), str(bad), resume=True, table=True))
+    assert lines(outputs[2]) == expected
 
 
 def test_without_cells_there_is_no_table(make_job) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from napari_emseg.batch.cluster import Cluster, Done
-from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, checksum
+from napari_emseg.batch.completion_log import CompletionLog
 from napari_emseg.batch.course import InputPipeline
 from napari_emseg.batch.errors import (
     FULL,
@@ -26,7 +26,7 @@ from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.progress import Clock
 from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
 from napari_emseg.batch.report import pages_of, write_report
-from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult
+from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult, is_whole
 from napari_emseg.batch.way import iter_stages
 from napari_emseg.core.records import Note, Record
 
@@ -206,7 +206,7 @@ class _Run:
                 known = self._ledger.facts(task.stamp)
                 if known is not None and not known.get("failed"):
                     yield BatchWaiting()  # looking takes time, and may be cancelled
-                    if not _is_whole(task, known):
+                    if not is_whole(task, known):
                         self._ready.append((running, task))
                         continue
                     self._reused += 1
@@ -287,13 +287,3 @@ class _Run:
             seconds_left=running.clock.left,
         )
         return RowChanged(running.nth, self._rows[running.nth])
-
-
-def _is_whole(task: Task, known: Facts) -> bool:
-    """Tell if the files of a part are what they were when it was done."""
-    if SUM not in known:  # of an older version
-        return True
-    try:
-        return bool(known[SUM] == checksum(task.work.files()))
-    except OSError:
-        return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from napari_emseg.batch.completion_log import CompletionLog, Facts, stamp
+from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, checksum, stamp
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.grid import Part, parts
 from napari_emseg.batch.worker import TaskBody
@@ -28,6 +29,19 @@ class Failure:
     """A task that failed for good, and why."""
 
     why: str
+
+
+def is_whole(task: Task, known: Facts) -> bool:
+    """Tell if the files of a task are what they were when it was done."""
+    # what people may edit needs only be there
+    if "path" in known and not Path(known["path"]).exists():
+        return False
+    if SUM not in known:  # of an older version
+        return True
+    try:
+        return bool(known[SUM] == checksum(task.work.files()))
+    except OSError:
+        return False
 
 
 TaskResult = Facts | Failure
@@ -93,6 +107,11 @@ class TaskBuilder:
             for part in parts(len(c.sections), c.shape, c.settings)
             if not all(p in c.excluded for p in range(part.first, part.stop))
         ]
+
+    def is_done(self, task: Task) -> bool:
+        """Tell if a task was done before, and its files are still there."""
+        known = self.ledger.facts(task.stamp)
+        return known is not None and not known.get("failed") and is_whole(task, known)
 
     def warn(self, what: str, why: str) -> None:
         """Note what is left empty."""
