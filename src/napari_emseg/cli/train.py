@@ -25,6 +25,7 @@ from napari_emseg.cli.scope import pick_sections
 from napari_emseg.cli.weights import refuse_output
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
+from napari_emseg.io.fingerprint import require_unchanged
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
 
@@ -96,12 +97,14 @@ def train(
     from napari_emseg.training.run import checkpoint_of, split_sections, train_weights
 
     check_shapes(stack, truth)
+    with require_unchanged(stack, truth):
+        labelled = labelled_sections(truth, labels_are)
     split = split_sections(
         stack.shape[0],
         training=_spanned(sections, stack),
         validation=_spanned(validation, stack),
         held_out=_spanned(held_out, stack) or (),
-        labelled=labelled_sections(truth, labels_are),
+        labelled=labelled,
     )
     work = train_weights(
         stack,
