@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_emseg.core.atomic import DiskFullError, atomic_write
@@ -22,12 +23,15 @@ every = pytest.mark.parametrize("name", [kind.name for kind in OUTPUT_KINDS])
 WAYS = ("a disk", "a limit")
 SHAPE = (12, 512, 512)
 ROOM = 2**20
+DISK = "emseg-test-"
 
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """Mount a disk of a megabyte."""
-    words = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder)]
+    """Mount a disk of a megabyte, named by this process."""
+    unmount_stale()
+    name = f"{DISK}{os.getpid()}"
+    words = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", name, str(folder)]
     try:
         done = subprocess.run(words, check=False, capture_output=True, text=True)
     except FileNotFoundError:
@@ -37,7 +41,22 @@ def mounted(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        unmount(str(folder))
+
+
+def unmount(folder: str) -> None:
+    """Unmount a disk, also if a test that failed has a file open there."""
+    if subprocess.run(["umount", folder], check=False, capture_output=True).returncode:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def unmount_stale() -> None:
+    """Unmount disks of test runs that were killed."""
+    mounts = Path("/proc/self/mounts")
+    for line in mounts.read_text().splitlines() if mounts.exists() else ():
+        name, folder = line.split()[:2]
+        if name.startswith(DISK) and not psutil.pid_exists(int(name[len(DISK) :])):
+            unmount(folder)
 
 
 @contextmanager
