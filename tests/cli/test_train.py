@@ -4,13 +4,15 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_emseg.cli import progress
+from napari_emseg.cli.stopping import StopRequest
 from napari_emseg.core.records import Progress
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
@@ -109,9 +111,8 @@ def test_going_on_with_other_sections_is_refused(emseg, em_file, cells_file, tmp
         *("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells"),
         *SMALL,
     )
-    work = progress.stop_asked_by_ctrl_c
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(progress, "stop_asked_by_ctrl_c", stopping(work, after=3))
+        context.setattr(progress, "stop_on_signals", stopping_after(3))
         assert emseg(*words, "--sections", "0:2").code == 130
     before = Path("mine.checkpoint").read_bytes()
     done = emseg(*words, "--sections", "2:4", "--held-out", "0", "--validation", "1")
@@ -122,16 +123,16 @@ def test_going_on_with_other_sections_is_refused(emseg, em_file, cells_file, tmp
     assert Path("mine.checkpoint").read_bytes() == before
 
 
-def stopping(work, after):
-    """Return what asks for a stop after some records."""
+def stopping_after(records):
+    """Return what asks for a stop after some records, as Ctrl-C would."""
 
-    @contextmanager
-    def stop_asked():
-        with work():
-            counted = iter(range(1, 1_000_000))
-            yield lambda: next(counted) > after
+    class Asked(StopRequest):
+        def __call__(self):
+            self.signal = signal.SIGINT if next(counted) > records else None
+            return super().__call__()
 
-    return stop_asked
+    counted = count(1)
+    return lambda: nullcontext(Asked())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from napari_emseg.core.atomic import DiskFullError
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.models.weights import (
     CARD,
@@ -127,7 +128,7 @@ def test_an_interrupted_save_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no space is left"):
         save_weights(saved.path, network.state_dict(), saved.card)
     assert saved.path.read_bytes() == before
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_emseg.core.atomic import DiskFullError
 from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, TrainSettings
@@ -320,7 +321,7 @@ def test_a_checkpoint_is_replaced_only_when_whole(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.save", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match="no space is left"):
         drain(trainer(examples, checkpoint=checkpoint).run())
     assert checkpoint.read_bytes() == before
 
