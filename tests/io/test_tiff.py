@@ -144,6 +144,57 @@ def test_ome_series_are_asked_for(tmp_path: Path, stack: np.ndarray) -> None:
     assert [item.words for item in describe(path).items] == ["raw", "small"]
 
 
+def _append(path: Path, sections: np.ndarray) -> None:
+    for section in sections:
+        tifffile.imwrite(path, section, append=True, photometric="minisblack")
+
+
+def _in_a_loop(path: Path, sections: np.ndarray) -> None:
+    with tifffile.TiffWriter(path) as tif:
+        for section in sections:
+            tif.write(section, photometric="minisblack", compression="zlib")
+
+
+@pytest.mark.parametrize("write", [_append, _in_a_loop])
+def test_pictures_alike_that_were_saved_one_by_one_are_the_sections(
+    tmp_path: Path, stack: np.ndarray, write: Callable[[Path, np.ndarray], None]
+) -> None:
+    path = tmp_path / "a.tif"
+    write(path, stack)
+    for series in (None, "z"):
+        np.testing.assert_array_equal(open_stack(path, series=series).data[:], stack)
+    np.testing.assert_array_equal(
+        open_stack(path).data[3, 4:9, 5:30], stack[3, 4:9, 5:30]
+    )
+    np.testing.assert_array_equal(open_stack(path, series=3).data[:], stack[3:4])
+
+
+def test_two_pictures_alike_and_those_of_ome_are_asked_for(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        for section in stack:
+            tif.write(section, photometric="minisblack")
+    _append(tmp_path / "two.tif", stack[:2])
+    for name in ("a.ome.tif", "two.tif"):
+        with pytest.raises(AmbiguousFileError, match=r": 'z' \(they are the sections"):
+            open_stack(tmp_path / name)
+        opened = open_stack(tmp_path / name, series="z").data[:]
+        np.testing.assert_array_equal(opened, stack[: len(opened)])
+    assert len(opened) == 2
+
+
+def test_stacks_and_grey_saved_one_by_one(tmp_path: Path, stack: np.ndarray) -> None:
+    _append(tmp_path / "stacks.tif", np.stack([stack] * 3))
+    with pytest.raises(AmbiguousFileError, match="several pictures") as info:
+        open_stack(tmp_path / "stacks.tif")
+    assert [key for key, _ in info.value.choices] == [0, 1, 2]
+    for section in stack:
+        colour = np.stack([section] * 3, -1)
+        tifffile.imwrite(tmp_path / "c.tif", colour, append=True, photometric="rgb")
+    np.testing.assert_array_equal(open_stack(tmp_path / "c.tif").data[:], stack)
+
+
 def test_ome_pyramid_has_levels(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (3, 64, 48), dtype=np.uint8)
     path = tmp_path / "a.ome.tif"

@@ -186,7 +186,8 @@ class InputOptions:
         str | None, Parameter(help="Path of the array in an HDF5 or Zarr file.")
     ] = None
     series: Annotated[
-        int | None, Parameter(help="Which picture of a file with several, from 0.")
+        Along,
+        Parameter(help="Which of several pictures, from 0; z: they are the sections."),
     ] = None
     level: Annotated[
         int | None, Parameter(help="Scale level; 0 is the full resolution.")

@@ -19,7 +19,7 @@ from napari_emseg.io.sections import SectionArray
 from napari_emseg.io.volumes import FileContents, Index, Volume
 
 Along = int | Literal["z"]
-"""A frame or channel, or `z`: they are the sections."""
+"""A picture, frame or channel, or `z`: they are the sections."""
 
 _COLOURS = {
     3: ("red", "green", "blue"),
@@ -34,7 +34,7 @@ LOSSY_SPREAD = 2
 class AxisSelection:
     """What the user said about a file; None where nothing was said."""
 
-    series: int | None = None
+    series: Along | None = None
     dataset: str | None = None
     level: int | None = None
     channel: Along | None = None

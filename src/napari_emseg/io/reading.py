@@ -148,7 +148,7 @@ def open_stack(
     *,
     voxel_size_nm: VoxelSize | None = None,
     dataset: str | None = None,
-    series: int | None = None,
+    series: Along | None = None,
     level: int | None = None,
     channel: Along | None = None,
     time: Along | None = None,
@@ -169,7 +169,8 @@ def open_stack(
     dataset
         Path of the array in an HDF5 or Zarr file.
     series
-        Number of the picture in a file with several.
+        Number of the picture in a file with several; `"z"` says that they are the
+        sections.
     level
         Scale level, 0 is the full resolution and the default.
     channel, time

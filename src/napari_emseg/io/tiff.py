@@ -28,6 +28,9 @@ from napari_emseg.io.tiff_notes import (
 from napari_emseg.io.tiff_pages import JPEG, Pages, check_page, chunk_of
 from napari_emseg.io.volumes import FileContents, Index, Volume, array_volume
 
+_PAIR = 2
+"""Pictures, of which one may be the labels of the other: that is asked."""
+
 _MIN_IS_WHITE = 0
 _PALETTE = 3
 _INKS = 5
@@ -41,12 +44,50 @@ def contents(path: Path) -> FileContents:
     volumes = tuple(
         _volume(pages, one, nth) for nth, one in enumerate(series) if _is_whole(one)
     )
+    default = 0 if len(volumes) == 1 else None
+    if _are_sections(volumes):
+        kinds = {one.kind for one in series}
+        if len(volumes) > _PAIR and kinds <= {"shaped", "generic", "uniform"}:
+            default = 0
+        volumes = (_as_sections(volumes), *volumes)
     return FileContents(
         volumes,
-        default=0 if len(volumes) == 1 else None,
+        default=default,
         question=_question(series),
         provenance=provenance(tif),
         files=tuple(file for file in files if file.resolve() != path.resolve()),
+    )
+
+
+def _are_sections(volumes: tuple[Volume, ...]) -> bool:
+    """Tell if pictures can be the sections of a stack that was saved one by one."""
+    alike = {(v.axes, v.shape, v.dtype, v.voxel_size_nm) for v in volumes}
+    return len(volumes) > 1 == len(alike) and volumes[0].axes in ("YX", "YXS")
+
+
+def _as_sections(volumes: tuple[Volume, ...]) -> Volume:
+    """Return pictures that are alike as one stack."""
+    first = volumes[0]
+    chunks = {volume.chunk for volume in volumes}
+
+    def read(index: Index) -> NDArray[Any]:
+        return volumes[index[0]].read(())
+
+    def part(index: Index, rows: slice, columns: slice) -> NDArray[Any]:
+        one = volumes[index[0]].part
+        return read(index)[rows, columns] if one is None else one((), rows, columns)
+
+    return replace(
+        first,
+        axes=f"Z{first.axes}",
+        shape=(len(volumes), *first.shape),
+        read=read,
+        part=part,
+        chunk=first.chunk if len(chunks) == 1 else None,
+        key="z",
+        words="they are the sections",
+        levels=(),
+        lossy=any(volume.lossy for volume in volumes),
     )
 
 
