@@ -154,6 +154,20 @@ def test_layers_survive_saving_and_reading(tmp_path: Path, ending: str) -> None:
     assert Provenance(**again.metadata["emseg"]) == provenance
 
 
+def test_a_file_that_a_layer_reads_is_not_replaced(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "em.tif"
+    tifffile.imwrite(path, np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9))
+    ((data, options, _),) = _napari.read_layers(str(path))
+    viewer = ViewerModel()
+    viewer.add_image(data, **options)
+    monkeypatch.setattr("napari.current_viewer", lambda: viewer)
+    before = path.read_bytes()
+    labels, plain, _ = Labels(np.ones((2, 8, 9), np.uint8)).as_layer_data_tuple()
+    with pytest.raises(OSError, match=r"em\.tif is the input"):
+        _napari.write_labels(str(path), labels, plain)
+    assert path.read_bytes() == before
+
+
 def test_saving_an_image_keeps_its_voxel_size_in_any_unit(tmp_path: Path) -> None:
     path = tmp_path / "em.tif"
     layer = Image(np.ones((2, 8, 9), np.uint8), scale=(0.05, 0.004, 0.004))

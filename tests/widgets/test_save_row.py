@@ -64,6 +64,31 @@ def test_classes_of_ones_own_are_shown_and_saved(open_window, em, tmp_path) -> N
         np.testing.assert_array_equal(mrc.data[:, ::-1], layer.data)
 
 
+@pytest.mark.parametrize("replaced", ["em.tif", "truth.tif", "sections/1.tif"])
+def test_what_the_window_reads_is_not_replaced(
+    open_window, drawn_stack, tmp_path, replaced
+) -> None:
+    stack, truth = drawn_stack
+    em = np.asarray(stack.data[:2])
+    tifffile.imwrite(tmp_path / "em.tif", em)
+    tifffile.imwrite(tmp_path / "truth.tif", np.asarray(truth.data[:2]))
+    (tmp_path / "sections").mkdir()
+    for z, section in enumerate(em):
+        tifffile.imwrite(tmp_path / "sections" / f"{z}.tif", section)
+    window = open_window()
+    for name in ("em.tif", "truth.tif", "sections"):
+        window.controller.add(open_stack(tmp_path / name))
+    assert window.run(window.membranes).error is None
+    before = (tmp_path / replaced).read_bytes()
+    row, path = window.membranes.saving, tmp_path / replaced
+    row.save_as(path, picture_choices()[0])
+    assert not row.job.busy
+    assert "is the input" in row.message.text()
+    assert path.read_bytes() == before
+    said = _save(window, row, tmp_path / "other.tif", picture_choices()[0])
+    assert said == "saved as other.tif"
+
+
 def test_membranes_and_cells(window, tmp_path) -> None:
     row, choices = window.membranes.saving, picture_choices()
     probability = window.layer("em membrane probability").data

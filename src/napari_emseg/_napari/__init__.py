@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import napari
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_warning
@@ -24,13 +25,15 @@ from napari_emseg._napari.layers import (
     placement_of,
     set_voxel_size,
     stack_of,
+    stacks_of,
     voxel_size_of,
 )
-from napari_emseg._napari.shown import Storable
+from napari_emseg._napari.shown import Shown, Storable
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
+from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.io.reading import SUFFIXES
 from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
@@ -136,6 +139,10 @@ def _write(path: str, layer: Layer) -> list[str]:
         )
         raise ValueError(msg)
     stack = stack_of(layer)
+    viewer = napari.current_viewer()
+    others = () if viewer is None else viewer.layers
+    lazy = [x for x in (layer, *others) if isinstance(x.data, Shown)]
+    refuse_to_replace(Path(path), stacks_of(lazy))
     about = stack.metadata.get(KEY)
     # napari's dialog has asked whether to replace an existing file
     written = save_stack(

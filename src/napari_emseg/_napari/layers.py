@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
@@ -125,6 +126,15 @@ def stack_of(layer: Layer) -> Stack:
         | {k: layer.metadata[k] for k in (KEY,) if k in layer.metadata},
         origin_nm=origin_of(layer),
     )
+
+
+def stacks_of(layers: Iterable[Layer]) -> list[Stack]:
+    """Return those layers that are stacks."""
+    found: list[Stack] = []
+    for layer in layers:
+        with suppress(ValueError):
+            found.append(stack_of(layer))
+    return found
 
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:

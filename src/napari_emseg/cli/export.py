@@ -16,12 +16,12 @@ from napari_emseg.cli.options import (
     Overwrite,
     Stored,
 )
-from napari_emseg.cli.outputs import refuse_to_replace
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.io import iter_save, open_stack, output_format, output_kind
 from napari_emseg.io.labelled import iter_save_labelled
+from napari_emseg.io.output import refuse_to_replace
 
 
 def export(
@@ -53,7 +53,7 @@ def export(
         What to write: .tif, .zarr, .mrc, .h5 or .precomputed; --format has more.
     """
     stack = source.open(input)
-    refuse_to_replace(output, stack)
+    refuse_to_replace(output, [stack])
     kind = output_kind(format or output_format(output))
     made = provenance_of(stack)
     if image is None:

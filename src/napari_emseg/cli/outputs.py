@@ -15,8 +15,8 @@ from napari_emseg.cli.printing import say
 from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import PassingSink, SectionSink
-from napari_emseg.core.stack import Stack
 from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
+from napari_emseg.io.output import refuse_to_replace
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class OutputTarget:
         ValueError, OSError
             As `open_sink`; also if it is the file that is being read.
         """
-        refuse_to_replace(self.path, scope.stack)
+        refuse_to_replace(self.path, [scope.stack])
         return open_sink(
             self.path,
             scope.shape,
@@ -56,13 +56,6 @@ class OutputTarget:
                 scope.sections[0], *(part.start for part in scope.region)
             ),
         )
-
-
-def refuse_to_replace(output: Path, stack: Stack) -> None:
-    """Raise a ValueError if the output is the file that is being read."""
-    if stack.source and Path(stack.source).resolve() == output.resolve():
-        msg = f"{output} is the input; give the output another name"
-        raise ValueError(msg)
 
 
 class CountingSink(PassingSink):

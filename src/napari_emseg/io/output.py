@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from napari_emseg.core.atomic import (
     remove_tree,
 )
 from napari_emseg.core.lock import Claim
+from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import OutputExistsError
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -132,6 +133,30 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
             f"{bytes_needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are left"
         )
         raise DiskFullError(errno.ENOSPC, msg)
+
+
+def refuse_to_replace(output: Path, inputs: Iterable[Stack]) -> None:
+    """Raise a ValueError if an output would replace what a stack is read from.
+
+    Sections are read when they are needed: what took their place would be read as EM.
+    A folder counts with all that lies in it.
+    """
+    wanted = output.resolve()
+    if not wanted.exists():
+        return
+    for stack in inputs:
+        for path in _read_from(stack):
+            if path.is_relative_to(wanted) or wanted.is_relative_to(path):
+                msg = f"{output} is the input; give the output another name"
+                raise ValueError(msg)
+
+
+def _read_from(stack: Stack) -> Iterator[Path]:
+    if stack.source:
+        yield Path(stack.source).resolve()
+    for further in map(Path, stack.metadata.get("files", ())):
+        if further.is_absolute():
+            yield further.resolve()
 
 
 def _check_existing(path: Path, *, overwrite: bool) -> None:

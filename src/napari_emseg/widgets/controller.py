@@ -13,7 +13,7 @@ from napari.utils.notifications import show_error
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
-from napari_emseg._napari.layers import LIVE
+from napari_emseg._napari.layers import LIVE, stacks_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -116,6 +116,15 @@ class ViewerController:
             and LIVE not in layer.metadata
             and not any(results.owns(layer) for results in self._results.values())
         ]
+
+    def stacks(self) -> list[Stack]:
+        """Return what layers show, at work or not; none of our own results."""
+        layers = [
+            layer
+            for layer in self.viewer.layers
+            if not any(results.owns(layer) for results in self._results.values())
+        ]
+        return [*stacks_of(layers), *(s.stack for s in self.session.sources)]
 
     @property
     def source_layer(self) -> Layer | None:

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.records import Note, Record
 from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind
 from napari_emseg.io.errors import IdsDontFitError
+from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.formatting import format_time_left
@@ -183,6 +184,7 @@ class SaveRow(QWidget):
         if isinstance(target, Target):
             target = replace(target, path=path)
         try:
+            refuse_to_replace(path, self._controller.stacks())
             work = self._work(target, path)
         except (OSError, ValueError) as e:
             self._say(str(e), "error")
