@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_emseg.api import predict
 from napari_emseg.cli import outputs
@@ -207,6 +208,50 @@ def test_a_damaged_input_fails(emseg, em_file, tiny_weights):
     assert done.code == 1
     assert "cut.tif" in done.err
     assert not list(Path().glob("out*"))
+
+
+@pytest.mark.parametrize("command", ["predict", "segment"])
+def test_a_section_that_cannot_be_read_makes_the_result_incomplete(
+    emseg, em_file, tiny_weights, command
+):
+    folder = Path("sections")
+    folder.mkdir()
+    for z, section in enumerate(open_stack(em_file).data[:]):
+        tifffile.imwrite(folder / f"{z}.tif", section, photometric="minisblack")
+    whole = (folder / "2.tif").read_bytes()
+    (folder / "2.tif").write_bytes(whole[:-500])
+    options = ["--weights", tiny_weights]
+    options += ["--input-is", "em"] if command == "segment" else []
+    done = emseg(command, folder, "out.tif", *options)
+    assert done.code == 1
+    assert "; incomplete: section 2 can't be read" in done.out
+    assert not open_stack("out.tif").section(2).any()
+
+    done = emseg(command, folder, "out.tif", *options, "--overwrite", "--json")
+    assert done.code == 1
+    record = json.loads(done.out)
+    assert record["state"] == "incomplete"
+    assert list(record["damaged"]) == ["2"]
+
+    if command == "segment":  # one that nobody asked for is no loss
+        done = emseg(command, folder, "b.tif", *options, "--exclude", "2")
+        assert done.code == 0
+        assert "incomplete" not in done.out
+
+
+def test_probabilities_that_cannot_be_read_make_cells_incomplete(
+    emseg, em_file, tiny_weights
+):
+    emseg("predict", em_file, "p.tif", "--weights", tiny_weights)
+    folder = Path("sections")
+    folder.mkdir()
+    for z, section in enumerate(open_stack("p.tif").data[:]):
+        tifffile.imwrite(folder / f"{z}.tif", section, photometric="minisblack")
+    (folder / "1.tif").write_bytes((folder / "1.tif").read_bytes()[:-500])
+    done = emseg("segment", folder, "c.tif", "--input-is", "probabilities")
+    assert done.code == 1
+    assert "; incomplete: section 1 can't be read" in done.out
+    assert open_stack("c.tif").section(2).any()
 
 
 def test_a_damaged_weights_file_fails(emseg, em_file):

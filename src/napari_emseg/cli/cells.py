@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.outputs import CountingSink, OutputTarget, writing
-from napari_emseg.cli.predict import facts, refuse_if_unreadable, run_words, size_words
+from napari_emseg.cli.predict import (
+    facts,
+    refuse_if_unreadable,
+    run_words,
+    size_words,
+    unread_words,
+)
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.table import Probabilities, Table
@@ -156,9 +162,7 @@ def cells_from_probabilities(
     if table is not None:
         known = Probabilities(membrane, scope.sections)
         table.write(known, linked=settings.link)
-    damaged = {str(z): reason for z, reason in result.damaged.items()}
-    outcome = _outcome(scope, place, settings, result.count)
-    return replace(outcome, record=outcome.record | {"damaged": damaged})
+    return _outcome(scope, place, settings, result.count, damaged=result.damaged)
 
 
 class _Scratch(ArraySink):
@@ -214,8 +218,12 @@ def _outcome(
     cells: int,
     *,
     run: PredictionResult | None = None,
+    damaged: Mapping[int, str] | None = None,
 ) -> SegmentSummary:
+    unread = damaged or {}
     record = {
+        "state": "incomplete" if unread else "done",
+        "damaged": {str(z): reason for z, reason in unread.items()},
         "output": str(place.path),
         "shape": scope.shape,
         "sections": list(scope.sections),
@@ -225,7 +233,7 @@ def _outcome(
         "linked": settings.link,
         "cells": cells,
     }
-    by = "" if run is None else f", {run_words(run)}"
+    by = unread_words(unread) if run is None else f", {run_words(run)}"
     words = (
         f"{place.path}: {cells} cells in {size_words(scope.shape)}, "
         f"threshold {settings.threshold:g}{by}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.io.fingerprint import describe_sections
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 
 if TYPE_CHECKING:
@@ -51,11 +53,12 @@ def predict(
         PredictSettings, Parameter(name="*", group=RUN)
     ] = PredictSettings(),  # noqa: B008 - frozen
     source: InputOptions = InputOptions(),  # noqa: B008
-) -> None:
+) -> int:
     """Predict the probability of membrane, in [0, 1].
 
     Reads section by section and writes section by section. A run that is stopped leaves
-    its finished sections in a part beside OUTPUT.
+    its finished sections in a part beside OUTPUT. Sections that can't be read are 0 in
+    it: the result is incomplete, and the exit code 1.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ def predict(
         print_json({"output": str(output), "shape": scope.shape, **facts(result)})
     else:
         print_line(f"{output}: {size_words(scope.shape)}, {run_words(result)}")
+    return int(bool(result.damaged))
 
 
 def predict_to_file(
@@ -117,6 +121,7 @@ def facts(result: PredictionResult) -> dict[str, Any]:
     made = result.provenance
     return {
         "sections": list(result.sections),
+        "state": "incomplete" if result.damaged else "done",
         "damaged": {str(z): reason for z, reason in result.damaged.items()},
         "blank": list(result.blank),
         "weights": made.weights,
@@ -140,8 +145,13 @@ def run_words(result: PredictionResult) -> str:
     """Say by what and how fast."""
     way = way_words(result.provenance.settings)
     made = f"{result.provenance.weights}{way} on {result.device} ({result.runtime})"
-    left_out = f", {len(result.damaged)} damaged left out" if result.damaged else ""
-    return f"{made}, {result.seconds:.1f} s{left_out}"
+    return f"{made}, {result.seconds:.1f} s{unread_words(result.damaged)}"
+
+
+def unread_words(damaged: Iterable[int]) -> str:
+    """Say which sections a result lacks; nothing if it has all."""
+    missing = describe_sections(damaged)
+    return f"; incomplete: {missing} can't be read" if missing else ""
 
 
 def way_words(settings: dict[str, Any]) -> str:

@@ -57,12 +57,13 @@ def segment(
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen
     run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008
     source: InputOptions = InputOptions(),  # noqa: B008
-) -> None:
+) -> int:
     """Make cells, uint32 ids, from an EM stack or from probabilities of membrane.
 
     0 is membrane. No id is in two sections, unless --link finds which profiles are one
     cell. The threshold is that of the weights unless --threshold is given. From
-    probabilities the weights and the options of the run are not used.
+    probabilities the weights and the options of the run are not used. Sections that
+    can't be read have no cells: the result is incomplete, and the exit code 1.
 
     Parameters
     ----------
@@ -87,6 +88,7 @@ def segment(
         print_json(found.record)
     else:
         print_line(found.words)
+    return int(found.record["state"] == "incomplete")
 
 
 def _input_is(stack: Stack, said: InputIs | None) -> InputIs:
