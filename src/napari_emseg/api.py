@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.core.regions import Region
@@ -255,7 +256,7 @@ def finetune(
     ValueError
         If shapes differ, nothing is corrected, or a class has no name.
     OSError
-        If a file can't be read or written.
+        If a file can't be read or written, or another run is writing the output.
     """
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.training.corrections import training_set
@@ -276,15 +277,18 @@ def finetune(
     if output is None:
         stem = file_stem(parent.card.name, "weights")
         output = Path(mkdtemp(prefix="emseg-")) / f"{stem}-tuned.safetensors"
+    output = Path(output)
     work = finetune_weights(
         parent,
         [known],
-        Path(output),
+        output,
         settings=settings,
         device=choose_device(settings.device),
         new_classes=new_classes,
     )
-    return drain(work, on_record).weights
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with Claim(output):
+        return drain(work, on_record).weights
 
 
 def _array(data: Stack | LazyArray) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_text
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.io.errors import OutputExistsError
@@ -106,20 +106,22 @@ def demo(
     files = Files(out)
     loaded = find_weights(weights)
     files.prepare(overwrite=overwrite)
-    _write_sample(files)
-    if not json:
-        print_line(CREDIT)
-        print_line(f"{size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z × y × x)")
-    run, cells = _run(files, loaded, device)
-    _draw(files)
-    scores = _score(files)
-    record = {
-        "out": str(out),
-        "cells": cells.record["cells"],
-        "scores": scores,
-        "run": facts(run),
-    }
-    write_whole(files["scores.json"], json_text.dumps(record, indent=2) + "\n")
+    with Claim(files["scores.json"]):  # stands for all of them
+        files.prepare(overwrite=overwrite)  # a run may have ended in between
+        if not json:
+            print_line(CREDIT)
+            print_line(f"{size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z × y × x)")
+        _write_sample(files)
+        run, cells = _run(files, loaded, device)
+        _draw(files)
+        scores = _score(files)
+        record = {
+            "out": str(out),
+            "cells": cells.record["cells"],
+            "scores": scores,
+            "run": facts(run),
+        }
+        write_whole(files["scores.json"], json_text.dumps(record, indent=2) + "\n")
     if json:
         print_json(record)
     else:
@@ -139,7 +141,7 @@ def refuse_without_window() -> None:
 def _write_sample(files: Files) -> None:
     save_stack(files["em.tif"], bundled.vnc(), overwrite=True)
     save_stack(files["truth.tif"], bundled.vnc_membranes(), overwrite=True)
-    shutil.copyfile(bundled.path("LICENCE.md"), files["LICENCE.md"])
+    write_whole(files["LICENCE.md"], bundled.path("LICENCE.md").read_bytes())
 
 
 def _run(

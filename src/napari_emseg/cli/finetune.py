@@ -19,7 +19,7 @@ from napari_emseg.cli.options import (
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_region, pick_sections
-from napari_emseg.cli.weights import refuse_output
+from napari_emseg.cli.weights import claimed_weights
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
@@ -85,12 +85,14 @@ def finetune(
     stack, drawn = source.open(images), labels_source.open(labels, prefix="labels")
     parent = load_weights(weights)
     regions = _regions(reviewed, roi, stack)
-    refuse_output(output, overwrite=overwrite)
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.training.corrections import training_set
     from napari_emseg.training.finetune import finetune_weights
 
-    with require_unchanged(stack, drawn):
+    with (
+        claimed_weights(output, overwrite=overwrite),
+        require_unchanged(stack, drawn),
+    ):
         known = training_set(
             stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
         )

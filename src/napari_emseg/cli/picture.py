@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_emseg.core.atomic import atomic_write
+
 CAPTION_HEIGHT = 26
 GAP = 6
 CELL_OPACITY = 0.35
@@ -53,7 +55,8 @@ def save_picture(
         picture.paste(Image.fromarray(panel), (x, CAPTION_HEIGHT))
     small = ImageFont.load_default(size=13)
     draw.text((2, height + CAPTION_HEIGHT + 5), credit, "black", small)
-    picture.save(path)
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")
 
 
 def outlines(cells: NDArray[np.uint32]) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from napari_emseg.cli.options import (
 from napari_emseg.cli.printing import print_json, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_sections
-from napari_emseg.cli.weights import refuse_output
+from napari_emseg.cli.weights import claimed_weights
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import require_unchanged
@@ -91,41 +91,45 @@ def train(
         The weights file to write: .safetensors.
     """
     stack, truth = source.open(images), labels_source.open(labels, prefix="labels")
-    refuse_output(output, overwrite=overwrite)
-    from napari_emseg.inference.torch_runtime import choose_device
-    from napari_emseg.training.dataset import check_shapes, labelled_sections
-    from napari_emseg.training.run import checkpoint_of, split_sections, train_weights
+    with claimed_weights(output, overwrite=overwrite):
+        from napari_emseg.inference.torch_runtime import choose_device
+        from napari_emseg.training.dataset import check_shapes, labelled_sections
+        from napari_emseg.training.run import (
+            checkpoint_of,
+            split_sections,
+            train_weights,
+        )
 
-    check_shapes(stack, truth)
-    with require_unchanged(stack, truth):
-        labelled = labelled_sections(truth, labels_are)
-    split = split_sections(
-        stack.shape[0],
-        training=_spanned(sections, stack),
-        validation=_spanned(validation, stack),
-        held_out=_spanned(held_out, stack) or (),
-        labelled=labelled,
-    )
-    work = train_weights(
-        stack,
-        truth,
-        output,
-        meaning=labels_are,
-        split=split,
-        architecture=arch,
-        config=network_config(network),
-        settings=settings,
-        encoder_weights=encoder_weights,
-        device=choose_device(settings.device),
-    )
-    checkpoint = checkpoint_of(output)
-    if checkpoint.is_file():
-        say(f"going on from {checkpoint}")
-    try:
-        weights = run_with_progress(work)
-    except KeyboardInterrupt as e:
-        msg = f"the same command goes on from {checkpoint}"
-        raise KeyboardInterrupt(msg) from e
+        check_shapes(stack, truth)
+        with require_unchanged(stack, truth):
+            labelled = labelled_sections(truth, labels_are)
+        split = split_sections(
+            stack.shape[0],
+            training=_spanned(sections, stack),
+            validation=_spanned(validation, stack),
+            held_out=_spanned(held_out, stack) or (),
+            labelled=labelled,
+        )
+        work = train_weights(
+            stack,
+            truth,
+            output,
+            meaning=labels_are,
+            split=split,
+            architecture=arch,
+            config=network_config(network),
+            settings=settings,
+            encoder_weights=encoder_weights,
+            device=choose_device(settings.device),
+        )
+        checkpoint = checkpoint_of(output)
+        if checkpoint.is_file():
+            say(f"going on from {checkpoint}")
+        try:
+            weights = run_with_progress(work)
+        except KeyboardInterrupt as e:
+            msg = f"the same command goes on from {checkpoint}"
+            raise KeyboardInterrupt(msg) from e
     if json:
         print_json(
             {"output": str(output), "card": weights.card.model_dump(mode="json")}

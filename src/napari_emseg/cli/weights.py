@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -87,8 +88,8 @@ def prune(
         The weights file to write: .safetensors.
     """
     part = find_weights(weights).at(depth, heads)
-    refuse_output(output, overwrite=overwrite)
-    written = save_part(output, part)
+    with claimed_weights(output, overwrite=overwrite):
+        written = save_part(output, part)
     if json:
         print_json(card_record(written))
     else:
@@ -119,8 +120,8 @@ def export(
     from napari_emseg.models.exporting import export_weights
 
     part = find_weights(weights).at(depth, heads)
-    refuse_output(output, overwrite=overwrite, suffix=".zip")
-    export_weights(part, output)
+    with claimed_weights(output, overwrite=overwrite, suffix=".zip"):
+        export_weights(part, output)
     if json:
         print_json({"output": str(output), "weights": card_record(part)})
     else:
@@ -159,29 +160,34 @@ def import_(
     """
     from napari_emseg.models.importing import import_weights
 
-    refuse_output(output, overwrite=overwrite)
     config = network_config(network)
-    written = import_weights(file, output, architecture=arch, config=config)
+    with claimed_weights(output, overwrite=overwrite):
+        written = import_weights(file, output, architecture=arch, config=config)
     if json:
         print_json(card_record(written))
     else:
         print_card(written)
 
 
-def refuse_output(output: Path, *, overwrite: bool, suffix: str = SUFFIX) -> None:
+def claimed_weights(
+    output: Path, *, overwrite: bool, suffix: str = SUFFIX
+) -> AbstractContextManager[None]:
     """Check that a weights file may be written there, before hours are spent.
+
+    No other run writes it within the block.
 
     Raises
     ------
     ValueError, OSError
-        If its name won't do, it exists, or its folder is missing or not writable.
+        If its name won't do, it exists, another run is writing it, or its folder is
+        missing or not writable.
     """
-    from napari_emseg.io.output import check_output
+    from napari_emseg.io.output import claimed_output
 
     if output.suffix != suffix:
         msg = f"the output must end in {suffix}, got {output}"
         raise ValueError(msg)
-    check_output(output, overwrite=overwrite)
+    return claimed_output(output, overwrite=overwrite)
 
 
 def find_weights(weights: str, run: PredictSettings | None = None) -> Weights:

@@ -103,6 +103,23 @@ class Output:
         self._claim.release()
 
 
+@contextmanager
+def claimed_output(path: Path, *, overwrite: bool) -> Iterator[None]:
+    """Keep others from writing an output while it is made.
+
+    Raises
+    ------
+    OutputBusyError
+        If another run is writing it.
+    OSError
+        As `check_output`.
+    """
+    check_output(path, overwrite=overwrite)
+    with Claim(path):
+        check_output(path, overwrite=overwrite)  # a run may have ended in between
+        yield
+
+
 def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
     """Check that an output may be written there.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
@@ -89,10 +90,18 @@ class TrainingRequest:
 def learning(
     lesson: TrainingRequest, settings: Settings
 ) -> Generator[Record, None, Learnt]:
-    """Do what a round is to do; errors as of `fine_tuning` and `training_anew`."""
-    if isinstance(settings, NewWeightsSettings):
-        return (yield from training_anew(lesson, settings))
-    return (yield from fine_tuning(lesson, settings))
+    """Do what a round is to do; errors as of `fine_tuning` and `training_anew`.
+
+    Raises
+    ------
+    OutputBusyError
+        If another window or command is writing the same weights.
+    """
+    lesson.output.parent.mkdir(parents=True, exist_ok=True)
+    with Claim(lesson.output):
+        if isinstance(settings, NewWeightsSettings):
+            return (yield from training_anew(lesson, settings))
+        return (yield from fine_tuning(lesson, settings))
 
 
 def fine_tuning(

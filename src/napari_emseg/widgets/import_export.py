@@ -8,6 +8,7 @@ from pathlib import Path
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.io.errors import AmbiguousNetworkError
 from napari_emseg.models.weights import SUFFIX, Weights
@@ -188,11 +189,14 @@ def _importing(
     from napari_emseg.models.importing import import_weights
 
     yield Progress("importing", 0, 1)
-    return import_weights(path, output, architecture=architecture, config=config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with Claim(output):
+        return import_weights(path, output, architecture=architecture, config=config)
 
 
 def _exporting(weights: Weights, path: Path) -> Generator[Record, None, Path]:
     from napari_emseg.models.exporting import export_weights
 
     yield Progress("exporting", 0, 1)
-    return export_weights(weights, path)
+    with Claim(path):
+        return export_weights(weights, path)
