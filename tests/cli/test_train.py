@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from napari_emseg.cli import progress
 from napari_emseg.cli.stopping import StopRequest
@@ -72,6 +73,29 @@ def test_sections_that_nobody_drew_are_named_by_their_numbers(
     )
     assert done.code == 2
     assert "nothing is labelled in sections 0-3: no value above 0" in done.err
+
+
+@pytest.mark.parametrize("torch_file", [False, True])
+def test_files_that_are_called_like_a_checkpoint_stay(
+    emseg, em_file, cells_file, torch_file
+):
+    """One that is in the way of the next, too."""
+    mine = Path("mine.checkpoint")
+    if torch_file:
+        torch.save({"state_dict": {}}, mine)
+    else:
+        mine.write_text("my notes")
+    before = mine.read_bytes()
+    Path("mine.checkpoint.not-used").write_text("older")
+    done = emseg(
+        *("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells"),
+        *SMALL,
+    )
+    assert done.code == 0
+    assert "it was renamed mine.checkpoint.not-used1" in " ".join(done.err.split())
+    assert Path("mine.checkpoint.not-used1").read_bytes() == before
+    assert Path("mine.checkpoint.not-used").read_text() == "older"
+    assert not mine.exists()
 
 
 @pytest.mark.slow

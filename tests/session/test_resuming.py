@@ -150,7 +150,7 @@ def test_a_killed_program_goes_on_from_its_last_checkpoint(
     [
         ("lesson gone", "not there any more"),
         ("lesson damaged", "is damaged"),
-        ("checkpoint damaged", "the checkpoint is damaged"),
+        ("checkpoint damaged", ".checkpoint is damaged"),
         ("checkpoint of another", "settings changed"),
         ("stack changed", "is not open, or has changed"),
     ],

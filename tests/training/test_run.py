@@ -128,7 +128,12 @@ def test_with_a_damaged_checkpoint_training_begins_anew(pair, tmp_path):
     records = []
     again = drain(start(pair, output), records.append)
     (note,) = _notes(records)
-    assert note.message == "the checkpoint is damaged: training begins anew"
+    kept = tmp_path / "again.checkpoint.not-used"
+    assert note.message == (
+        "again.checkpoint is damaged, or no checkpoint: it was renamed "
+        f"{kept.name}, and training begins anew"
+    )
+    assert kept.read_bytes() == b"half of i"
     a, b = whole.network().state_dict(), again.network().state_dict()
     for key, value in a.items():
         np.testing.assert_array_equal(value, b[key], err_msg=key)

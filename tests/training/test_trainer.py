@@ -371,9 +371,14 @@ def test_with_a_damaged_checkpoint_training_begins_anew(
                 "pickle": pickle.dumps(Trap(trace), protocol=2),
             }[damage]
         )
+    harmed = checkpoint.read_bytes()
     records: list[Record] = []
     result = drain(trainer(examples, checkpoint=checkpoint).run(), records.append)
-    assert records[0] == Note("the checkpoint is damaged: training begins anew")
+    assert records[0] == Note(
+        "run.checkpoint is damaged, or no checkpoint: it was renamed "
+        "run.checkpoint.not-used, and training begins anew"
+    )
+    assert (tmp_path / "run.checkpoint.not-used").read_bytes() == harmed
     assert same(result.state, whole_run.state)
     assert not trace.exists()
 

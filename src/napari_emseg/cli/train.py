@@ -124,7 +124,7 @@ def train(
         )
         checkpoint = checkpoint_of(output)
         if checkpoint.is_file():
-            say(f"going on from {checkpoint}")
+            say(f"going on from {checkpoint}, if it is of this run")
         try:
             weights = run_with_progress(work)
         except KeyboardInterrupt as e:

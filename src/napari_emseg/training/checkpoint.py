@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -9,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from napari_emseg.core.atomic import atomic_write, clear_leftovers
+from napari_emseg.core.atomic import atomic_write, clear_leftovers, move, short_name
 
 PARTS = ("step", "settings", "network", "optimiser", "schedule", "average", "best")
 """What every checkpoint holds."""
@@ -34,6 +36,22 @@ def write_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     clear_leftovers(path)
     with atomic_write(path) as file:
         _save(contents, file)
+
+
+def set_aside(path: Path) -> Path:
+    """Give what is no checkpoint another name, which is returned.
+
+    It is never deleted: any file may be called like a checkpoint.
+
+    Raises
+    ------
+    OSError
+        If it can't be renamed.
+    """
+    names = (f"{short_name(path)}.not-used{n or ''}" for n in count())
+    free = next(p for p in map(path.with_name, names) if not os.path.lexists(p))
+    move(path, free)
+    return free
 
 
 def _save(contents: dict[str, Any], file: BinaryIO) -> None:

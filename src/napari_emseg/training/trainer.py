@@ -21,6 +21,7 @@ from napari_emseg.models.zoo import Network
 from napari_emseg.training.checkpoint import (
     DamagedError,
     read_checkpoint,
+    set_aside,
     write_checkpoint,
 )
 from napari_emseg.training.dataset import Patches, check_patch
@@ -283,7 +284,7 @@ class Trainer:
     def resume(self) -> Generator[Note, None, None]:
         """Go on from the checkpoint, if there is one.
 
-        A damaged one is deleted, and a Note says that training begins anew.
+        A damaged one gets another name, and a Note says that training begins anew.
 
         Raises
         ------
@@ -295,8 +296,11 @@ class Trainer:
         try:
             saved = read_checkpoint(self._checkpoint, self._device)
         except DamagedError:
-            self._checkpoint.unlink()
-            yield Note("the checkpoint is damaged: training begins anew")
+            kept = set_aside(self._checkpoint)
+            yield Note(
+                f"{self._checkpoint.name} is damaged, or no checkpoint: it was renamed "
+                f"{kept.name}, and training begins anew"
+            )
             return
         self._check_run(saved)
         try:
