@@ -17,7 +17,9 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 
+from napari_emseg._napari import placement_of, stack_of
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.regions import Region
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.linked_layers import LINKED
 from napari_emseg.widgets.tools import TOOLS
@@ -168,6 +170,40 @@ def test_cut_and_undo_on_pictures_and_stacks(open_sitting, stack) -> None:
     np.testing.assert_array_equal(sitting.cells(z), before)
     sitting.window.click(sitting.panel.redo)
     np.testing.assert_array_equal(sitting.cells(z), after)
+
+
+TURNED = [[0.8, -0.6, 5], [0.6, 0.8, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("translate", (0, 500)), ("affine", TURNED), ("scale", (3, 3)), ("rotate", 30)],
+)
+def test_what_was_made_follows_its_stack_when_that_is_moved(
+    open_sitting, name, value
+) -> None:
+    sitting = open_sitting()
+    viewer = sitting.window.viewer
+    viewer.window.show()
+    sitting.choose("Cut")
+    sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
+    sitting.work.review(Region(0, 10, 10, 20, 20))
+    setattr(sitting.hand.layer, name, value)
+    sitting.window.settle()
+    source = sitting.hand.layer
+    names = [layer.name for layer in viewer.layers]
+    assert {"p cells", "p membranes", "p corrections", "correction preview"} < {*names}
+    for layer in viewer.layers:
+        for which, placed in placement_of(source).items():
+            at = np.asarray(getattr(layer, which))
+            np.testing.assert_array_equal(at, np.asarray(placed), layer.name)
+    stack = sitting.window.controller.session.source.stack
+    assert stack.origin_nm == stack_of(source).origin_nm
+    cells = sitting.cells()
+    sitting.choose("Lock")
+    over = Hand(sitting.window, sitting.panel.layers.layer("cells"))
+    over.click(0, 6, 46)
+    assert sitting.work.linked.locked == {cells[6, 46]}
 
 
 def test_merge_by_two_clicks(open_sitting) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, TypeAlias
@@ -212,14 +212,20 @@ def set_voxel_size(layer: Layer, size: VoxelSize | None) -> None:
     layer.scale = np.divide(options["scale"][-layer.ndim :], by_affine)
 
 
+PLACEMENT = (
+    *("scale", "translate", "rotate", "shear", "affine"),
+    *("units", "axis_labels"),
+)
+"""Of a layer, and of its events: what says where its pixels lie in the window."""
+
+
 def placement_of(layer: Layer) -> dict[str, Any]:
     """Return what lays another layer of the same shape exactly over this one."""
-    return {
-        "scale": layer.scale,
-        "translate": layer.translate,
-        "rotate": layer.rotate,
-        "shear": layer.shear,
-        "affine": layer.affine,
-        "units": layer.units,
-        "axis_labels": layer.axis_labels,
-    }
+    return {name: getattr(layer, name) for name in PLACEMENT}
+
+
+def place(layer: Layer, placement: Mapping[str, Any]) -> None:
+    """Lay a layer where another one lies; nothing happens if it is there already."""
+    for name, value in placement.items():
+        if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+            setattr(layer, name, value)

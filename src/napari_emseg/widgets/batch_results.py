@@ -8,6 +8,7 @@ from napari import Viewer
 from napari.layers import Image, Layer
 
 from napari_emseg._napari import layer_of, placement_of, stack_of
+from napari_emseg._napari.layers import place
 from napari_emseg.batch.project_overlay import open_input
 from napari_emseg.batch.queue import Entry
 from napari_emseg.io import open_stack
@@ -63,8 +64,7 @@ def _result_layer(viewer: Viewer, path: str, source: Layer) -> Layer:
     layer = there[0] if there else viewer.add_layer(_made(open_stack(path)))
     layer.visible = True
     if layer.data.shape == _shape(source):
-        for name, value in placement_of(source).items():
-            setattr(layer, name, value)
+        place(layer, placement_of(source))
     if isinstance(layer, Image):
         layer.blending, layer.opacity = "additive", 0.5
     return layer

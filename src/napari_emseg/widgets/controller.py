@@ -13,7 +13,7 @@ from napari.utils.notifications import show_error
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
-from napari_emseg._napari.layers import LIVE, stacks_of
+from napari_emseg._napari.layers import LIVE, PLACEMENT, stacks_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -291,11 +291,11 @@ class ViewerController:
         """Listen to the layer at work, and no more to the one before."""
         before = self._followed() if self._followed is not None else None
         if before is not None:
-            for name in ("data", "scale", "units"):
+            for name in ("data", *PLACEMENT):
                 before.events[name].disconnect(self._on_source_changed)
         self._followed = None if layer is None else ref(layer)
         if layer is not None:
-            for name in ("data", "scale", "units"):
+            for name in ("data", *PLACEMENT):
                 layer.events[name].connect(self._on_source_changed)
 
     def _on_source_changed(self) -> None:

@@ -123,7 +123,7 @@ class Differences(QObject):
             layer.data = shown
             layer.name = self._name(name)
             return
-        self._layers[name].show(partial(self._made, name, shown, source))
+        self._layers[name].show(partial(self._made, name, shown, source), source)
 
     def _made(self, name: str, shown: NDArray[np.uint8], source: Layer) -> Labels:
         colours = _colours(CANDIDATE if self.shows_candidate else CURRENT)

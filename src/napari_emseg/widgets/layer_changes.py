@@ -11,10 +11,13 @@ from napari import Viewer
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer
 
+from napari_emseg._napari.layers import PLACEMENT, place, placement_of
+
 EVENTS = ("inserting", "inserted", "removing", "removed", "moving", "moved")
 """Of a list of layers while somebody changes it."""
 
 Change = Callable[[], None]
+Placing = Callable[[Layer], dict[str, Any]]
 
 
 class LayerChanges(QObject):
@@ -99,6 +102,8 @@ class OverlayLayer:
         self._changes = changes
         self._layer: ReferenceType[Layer] | None = None
         self._make: Callable[[], Layer] | None = None
+        self._source: ReferenceType[Layer] | None = None
+        self._place: Placing = placement_of
 
     @property
     def layer(self) -> Any:
@@ -112,10 +117,34 @@ class OverlayLayer:
         """Tell if this is the layer, also after somebody has removed it."""
         return self._layer is not None and self._layer() is layer
 
-    def show(self, make: Callable[[], Layer]) -> None:
-        """Have what `make` returns in the list, in the place of what is there."""
+    def show(self, make: Callable[[], Layer], over: Layer) -> None:
+        """Have what `make` returns in the list, in the place of what is there.
+
+        It stays over another layer, wherever that is moved.
+        """
         self._make = make
+        self.stay_over(over)
         self._changes.do(self._renew)
+
+    def stay_over(self, source: Layer, placing: Placing = placement_of) -> None:
+        """Follow another layer, from now on where `placing` says it lies."""
+        before = None if self._source is None else self._source()
+        self._place = placing
+        if before is not source:
+            for name in PLACEMENT:
+                if before is not None:
+                    before.events[name].disconnect(self._on_placed)
+                source.events[name].connect(self._on_placed)
+            self._source = ref(source)
+        self._follow(source)
+
+    def _on_placed(self, event: Any) -> None:
+        self._follow(event.source)
+
+    def _follow(self, source: Layer) -> None:
+        layer = self.layer
+        if layer is not None and layer.ndim == source.ndim:
+            place(layer, self._place(source))
 
     def remove(self) -> None:
         """Take the layer away."""

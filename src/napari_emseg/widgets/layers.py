@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 from weakref import ReferenceType, ref
 
-import numpy as np
 from napari import Viewer
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, CyclicLabelColormap
@@ -17,6 +16,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import KEY, placement_of
+from napari_emseg._napari.layers import PLACEMENT, place
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.camera import is_on_screen
 from napari_emseg.widgets.layer_changes import LayerChanges
@@ -69,6 +69,8 @@ class ResultLayers(QObject):
         self._placement = placement_of(source)
         self._flat = source.ndim == 2
         self._name = source.name
+        for name in PLACEMENT:
+            source.events[name].connect(self._on_placed)
         self._free_at = 0.0
         self._waiting: set[Kind] = set()
         self._timer = QTimer(self)
@@ -99,9 +101,10 @@ class ResultLayers(QObject):
         for kind in self._layers:
             layer = self.get(kind)
             if layer is not None:
-                for name, value in placement_of(layer).items():
-                    if not _equal(value, self._placement[name]):
-                        setattr(layer, name, self._placement[name])
+                place(layer, self._placement)
+
+    def _on_placed(self, event: Any) -> None:
+        self.align(event.source)
 
     def show(
         self,
@@ -217,10 +220,6 @@ class ResultLayers(QObject):
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return bool(np.array_equal(np.asarray(a), np.asarray(b)))
 
 
 def _same_memory(a: Any, b: NDArray[Any]) -> bool:

@@ -11,7 +11,7 @@ from napari.utils.colormaps import Colormap
 from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
-from napari_emseg._napari.layers import LIVE
+from napari_emseg._napari.layers import LIVE, place
 from napari_emseg.session.run_scope import Area
 from napari_emseg.widgets.layer_changes import OverlayLayer
 
@@ -43,16 +43,15 @@ class LiveLayer:
     ) -> None:
         """Show probabilities `(y, x)` of an area of section z of a source."""
         corner = (z, area[0].start, area[1].start)[-source.ndim :]
-        placement = placement_of(source) | {"translate": _moved(source, corner)}
+        placement = _begun_at(corner, source)
         data = values if source.ndim == 2 else values[None]
         layer = self.layer
         if layer is None or layer.ndim != source.ndim:
-            self._overlay.show(partial(_made, data, placement))
-            return
-        layer.data = data
-        for name, value in placement.items():
-            if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
-                setattr(layer, name, value)
+            self._overlay.show(partial(_made, data, placement), source)
+        else:
+            layer.data = data
+            place(layer, placement)
+        self._overlay.stay_over(source, partial(_begun_at, corner))
 
     def clear(self) -> None:
         """Show nothing, without taking the layer away."""
@@ -76,6 +75,10 @@ def _made(data: NDArray[np.float32], placement: dict[str, Any]) -> Image:
         metadata={LIVE: True},
         **placement,
     )
+
+
+def _begun_at(corner: tuple[int, ...], source: Layer) -> dict[str, Any]:
+    return placement_of(source) | {"translate": _moved(source, corner)}
 
 
 def _moved(layer: Layer, corner: tuple[int, ...]) -> NDArray[np.float64]:

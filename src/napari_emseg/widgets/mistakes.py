@@ -97,7 +97,7 @@ class MistakeList(QWidget):
         viewer, source = self._viewer(), self._source and self._source()
         there = viewer is not None and source is not None and source in viewer.layers
         if self._places and there:
-            self._overlay.show(partial(rings, self._places, source))
+            self._overlay.show(partial(rings, self._places, source), source)
         else:
             self._overlay.remove()
 

@@ -57,7 +57,7 @@ class Outlines:
             return
         colours = [REVIEWED] * len(reviewed)
         colours += [CURRENT if r == current else TO_DO for r in to_do]
-        self._overlay.show(partial(_made, source, regions, colours))
+        self._overlay.show(partial(_made, source, regions, colours), source)
 
     def remove(self) -> None:
         """Take the layer away, until something is shown again."""

@@ -34,8 +34,9 @@ class Preview:
             line = np.column_stack([np.full(len(line), z), line])
         layer = self._overlay.layer
         if layer is None or layer.ndim != source.ndim:
-            self._overlay.show(partial(_made, source, line))
+            self._overlay.show(partial(_made, source, line), source)
             return
+        self._overlay.stay_over(source)
         layer.data = []
         _draw(layer, line)
 
