@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from napari_emseg.cli import run_with_progress as module
+from napari_emseg.cli import progress as module
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.records import EpochDone, Note, Progress, SectionDone
 
