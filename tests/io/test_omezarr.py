@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import zarr
 from yaozarrs import v05
 from yaozarrs.write.v05 import write_image
 
-from napari_emseg.io import AmbiguousFileError, describe, open_stack
+from napari_emseg.io import AmbiguousFileError, UnreadableError, describe, open_stack
 
 
 def _v04(
@@ -203,3 +204,94 @@ def test_damaged_notes(tmp_path: Path, stack: np.ndarray, notes: str) -> None:
     (path / "0" / ".zarray").write_text("{")
     with pytest.raises(OSError, match=r"a\.zarr"):
         open_stack(path)
+
+
+def test_no_voxel_size_without_a_scale(tmp_path: Path, stack: np.ndarray) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack, stack[:, ::2, ::2]])
+    notes = json.loads((path / ".zattrs").read_text())
+    for level in notes["multiscales"][0]["datasets"]:
+        del level["coordinateTransformations"]
+    (path / ".zattrs").write_text(json.dumps(notes))
+    assert open_stack(path).voxel_size_nm is None
+    assert open_stack(path, level=1).voxel_size_nm is None
+    shift = [{"type": "translation", "translation": [1, 2, 3]}]
+    notes["multiscales"][0]["datasets"][0]["coordinateTransformations"] = shift
+    (path / ".zattrs").write_text(json.dumps(notes))
+    assert open_stack(path).voxel_size_nm is None
+
+
+_AXES = [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"]
+_SCALED = [{"type": "scale", "scale": [50, 5]}]
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ({"axes": _AXES, "datasets": []}, "doesn't name its arrays"),
+        ({"axes": _AXES}, "doesn't name its arrays"),
+        ({"axes": _AXES, "datasets": [0]}, "doesn't name its arrays"),
+        ([], "doesn't name its arrays"),
+        ({"axes": _AXES, "datasets": [{"path": "../b"}]}, "names an array outside it"),
+        ({"axes": _AXES[:2], "datasets": [{"path": "0"}]}, "2 axes, .* array has 3"),
+        ({"axes": 3, "datasets": [{"path": "0"}]}, "has 3 axes, but its array has 3"),
+        (
+            {"datasets": [{"path": "0", "coordinateTransformations": _SCALED}]},
+            r"has the scale \[50, 5\], not 3 numbers",
+        ),
+    ],
+)
+def test_odd_notes_of_an_image(
+    tmp_path: Path, stack: np.ndarray, image: Any, words: str
+) -> None:
+    path = tmp_path / "a.zarr"
+    _v04(path, [stack])
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [image]}))
+    with pytest.raises(UnreadableError, match=rf"a\.zarr: its OME-Zarr .*{words}"):
+        open_stack(path)
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"),
+    [
+        (None, r"has none of zarr\.json, \.zarray, \.zgroup"),
+        ("{", "is damaged: it is no JSON"),
+        ("[]", "is damaged: it is no JSON object"),
+        ("{}", "has zarr_format None instead of"),
+        ('{"zarr_format": 7}', "has zarr_format 7 instead of"),
+        ('{"zarr_format": 2}', "lacks 'shape', 'chunks'"),
+        ('{"zarr_format": 3}', "has node_type None, which is neither"),
+        ('{"zarr_format": 3, "node_type": "array"}', "lacks 'shape', 'data_type'"),
+    ],
+)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_damaged_notes_of_an_array(
+    tmp_path: Path, stack: np.ndarray, zarr_format: Any, notes: str | None, words: str
+) -> None:
+    other = notes is not None and f'"zarr_format": {5 - zarr_format}' in notes
+    if other:  # each of the two has its own
+        words = f"has zarr_format {5 - zarr_format} instead of {zarr_format}"
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=stack, zarr_format=zarr_format)
+    own = path / (".zarray" if zarr_format == 2 else "zarr.json")
+    own.unlink() if notes is None else own.write_text(notes)
+    with pytest.raises(UnreadableError, match=rf"a\.zarr: .*{words}"):
+        open_stack(path)
+
+
+@pytest.mark.parametrize("name", ["shape", "chunks", "dtype", "compressor", "order"])
+@pytest.mark.parametrize("value", [None, -1, "odd", [0, -1], {"id": "unheard of"}])
+def test_odd_values_end_in_one_line(
+    tmp_path: Path, stack: np.ndarray, name: str, value: Any
+) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=stack, zarr_format=2)
+    notes = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps({**notes, name: value}))
+    words = "a.zarr, fine"
+    try:
+        open_stack(path).section(0)
+    except UnreadableError as e:
+        words = str(e)
+    assert words.startswith("a.zarr")
+    assert "\n" not in words

@@ -95,7 +95,7 @@ class UnreadableError(OSError):
 MOST_CAUSE = 300
 """Characters of what a library says that are told on."""
 
-_DAMAGE = (
+DAMAGE = (
     ArithmeticError,
     BadZipFile,
     BufferError,
@@ -118,6 +118,13 @@ _DAMAGE = (
 """What libraries were seen to raise on damaged files: nearly anything."""
 
 
+def short_cause(error: Exception) -> str:
+    """Return what a library says, in one line that isn't too long."""
+    cause = " ".join(str(error).split()) or type(error).__name__
+    # such as bytes of the file
+    return cause if len(cause) <= MOST_CAUSE else f"{cause[:MOST_CAUSE]}…"
+
+
 @contextmanager
 def clear_errors(where: str) -> Iterator[None]:
     """Turn a library's complaint about a damaged file into one that names it.
@@ -135,9 +142,6 @@ def clear_errors(where: str) -> Iterator[None]:
     except UnreadableError as e:
         msg = f"{where}: {e}"
         raise UnreadableError(msg) from e
-    except _DAMAGE as e:
-        cause = " ".join(str(e).split()) or type(e).__name__
-        if len(cause) > MOST_CAUSE:  # such as bytes of the file
-            cause = f"{cause[:MOST_CAUSE]}…"
-        msg = f"{where}: is damaged or cut short ({cause})"
+    except DAMAGE as e:
+        msg = f"{where}: is damaged or cut short ({short_cause(e)})"
         raise UnreadableError(msg) from e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -19,7 +20,7 @@ from zarr.storage import LocalStore, ZipStore
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
 from napari_emseg.io.claims import check_regular
-from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.errors import DAMAGE, UnreadableError, short_cause
 from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
     FileContents,
@@ -31,11 +32,17 @@ from napari_emseg.io.volumes import (
 
 Notes: TypeAlias = dict[str, Any]
 
-MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 """Files that make a folder a Zarr."""
 
 MOST_PACKED, SMALL = 1000, 2**24
 """Larger files in a zip may unpack to so many times their size at most."""
+
+_NEEDED = {
+    2: ("shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters"),
+    3: ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs"),
+}
+"""What the notes of an array must have, by version of Zarr."""
 
 _DEEPEST = 4
 """Groups in groups that are looked into: plates have row, well and field."""
@@ -61,7 +68,29 @@ def contents(path: Path | str) -> FileContents:
     ----------
     path
         Of a folder, a zipped one, or a URL that fsspec knows.
+
+    Raises
+    ------
+    UnreadableError
+        If what its notes say makes no sense; the library has words of its own for each
+        of the ways in which that can be.
+    OSError
+        If it can't be reached.
     """
+    try:
+        return _contents(path)
+    except (UnreadableError, MemoryError):
+        raise
+    except OSError as e:
+        gone = isinstance(e, FileNotFoundError) and isinstance(path, Path)
+        if not gone:
+            raise
+        raise UnreadableError(_explain(path, e)) from e
+    except (*DAMAGE, zarr.errors.BaseZarrError) as e:
+        raise UnreadableError(_explain(path, e)) from e
+
+
+def _contents(path: Path | str) -> FileContents:
     if isinstance(path, Path) and path.is_file():
         root = zarr.open(ZipStore(path, mode="r"), path=_root_in_zip(path), mode="r")
     else:
@@ -72,7 +101,8 @@ def contents(path: Path | str) -> FileContents:
         return FileContents((_array(root, ""),), provenance=_provenance(root))
     volumes = tuple(_walk(root, ""))
     if not volumes:
-        msg = "is a Zarr group without an image in it"
+        damage = _find_fault(Path(path)) if isinstance(path, Path) else ""
+        msg = damage or "is a Zarr group without an image in it"
         raise UnreadableError(msg)
     only = len(volumes) == 1 or volumes[0].key == ""
     return FileContents(
@@ -82,6 +112,52 @@ def contents(path: Path | str) -> FileContents:
         question="holds several images",
         provenance=_provenance(root),
     )
+
+
+def _explain(path: Path | str, error: Exception) -> str:
+    """Return what is wrong with the notes of a store, in words."""
+    known = _find_fault(path) if isinstance(path, Path) else ""
+    return known or f"its Zarr metadata can't be used ({short_cause(error)})"
+
+
+def _find_fault(folder: Path) -> str:
+    """Return what is wrong with the notes in a folder; empty if nothing is seen."""
+    if not folder.is_dir():
+        return ""
+    nested = [*folder.glob("*/*"), *folder.glob("*/*/*")]
+    found = [p for p in (*folder.iterdir(), *nested) if p.name in MARKS]
+    for notes in found:
+        if why := _fault(notes):
+            return f"its {notes.relative_to(folder)} {why}"
+    if any((folder / mark).is_file() for mark in MARKS if mark != ".zattrs"):
+        return ""
+    inner = next((p.parent for p in found if p.parent != folder), None)
+    hint = "" if inner is None else f"; {inner.relative_to(folder)} in it has"
+    return f"has none of {', '.join(MARKS[:3])}, the metadata of a Zarr{hint}"
+
+
+def _fault(place: Path) -> str:
+    """Return what is wrong with a file of notes; empty if nothing is seen."""
+    try:
+        check_regular(place)
+        notes = json.loads(place.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return "is damaged: it is no JSON"
+    if not isinstance(notes, dict):
+        return "is damaged: it is no JSON object"
+    if place.name == ".zattrs":
+        return ""
+    version = 3 if place.name == "zarr.json" else 2
+    if notes.get("zarr_format") != version:
+        return f"has zarr_format {notes.get('zarr_format')!r} instead of {version}"
+    kind = notes.get("node_type")
+    if version == 3 and kind not in ("array", "group"):
+        return f"has node_type {kind!r}, which is neither array nor group"
+    needed = _NEEDED[2 if place.name == ".zarray" else 3]
+    if place.name == ".zarray" or kind == "array":
+        lacks = [repr(name) for name in needed if name not in notes]
+        return f"is damaged: it lacks {', '.join(lacks)}" if lacks else ""
+    return ""
 
 
 def _root_in_zip(path: Path) -> str:
@@ -111,7 +187,7 @@ def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
     notes = _notes(group)
     images = notes.get("multiscales") or []
     if images:
-        yield _image(group, images[0], key)
+        yield _image(group, _checked(images), key)
     if key.count("/") >= _DEEPEST:
         return
     for name, node in sorted(group.members()):
@@ -122,9 +198,34 @@ def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
             yield _array(node, inner)
 
 
+def _checked(images: object) -> Notes:
+    """Return the first image of `multiscales`, if it names the arrays of its levels.
+
+    Raises
+    ------
+    UnreadableError
+        If not.
+    """
+    image = images[0] if isinstance(images, list) else None
+    listed = image.get("datasets") if isinstance(image, dict) else None
+    named = isinstance(listed, list) and all(
+        isinstance(level, dict) and isinstance(level.get("path"), str)
+        for level in listed
+    )
+    if not isinstance(image, dict) or not listed or not named:
+        msg = "its OME-Zarr metadata doesn't name its arrays ('datasets' with 'path')"
+        raise UnreadableError(msg)
+    for level in listed:
+        if ".." in PurePosixPath(level["path"]).parts:
+            msg = f"its OME-Zarr metadata names an array outside it, {level['path']}"
+            raise UnreadableError(msg)
+    return image
+
+
 def _notes(node: zarr.Group | zarr.Array[Any]) -> Notes:
-    notes = dict(node.attrs)
-    return dict(notes.get("ome", notes))  # type: ignore[arg-type]
+    notes: Notes = dict(node.attrs)
+    found = notes.get("ome", notes)
+    return found if isinstance(found, dict) else {}
 
 
 def _provenance(node: zarr.Group | zarr.Array[Any]) -> Provenance | None:
@@ -209,26 +310,55 @@ def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
 def _axes(notes: Notes, ndim: int) -> str:
     """Return a letter for each axis; before 0.4 they had only names, or none."""
     listed = notes.get("axes") or list("tczyx"[-ndim:])
+    if not isinstance(listed, list) or len(listed) != ndim:
+        n = len(listed) if isinstance(listed, list) else repr(listed)
+        msg = f"its OME-Zarr metadata has {n} axes, but its array has {ndim}"
+        raise UnreadableError(msg)
     letters = ""
     for axis in listed:
-        name = axis if isinstance(axis, str) else str(axis.get("name", ""))
-        kind = "" if isinstance(axis, str) else axis.get("type")
+        said = axis if isinstance(axis, dict) else {"name": axis}
+        name, kind = str(said.get("name", "")), said.get("type")
         letter = {"time": "T", "channel": "C"}.get(str(kind), name[:1].upper())
         letters += letter if letter in "TCZYX" else "Q"
     return letters
 
 
-def _placed(notes: Notes, dataset: Notes, ndim: int) -> tuple[list[float], list[float]]:
-    """Return a voxel's length and the first one's place, in the units of the axes."""
+def _placed(
+    notes: Notes, dataset: Notes, ndim: int
+) -> tuple[list[float] | None, list[float]]:
+    """Return a voxel's length and the first one's place, in the units of the axes.
+
+    None of the lengths is known where no scale is given; before 0.4 there was none.
+    """
     scale, shift = np.ones(ndim), np.zeros(ndim)
+    scaled = False
     for holder in (dataset, notes):
         for move in holder.get("coordinateTransformations") or ():
-            if move.get("type") == "scale":
-                factor = np.asarray(move["scale"], float)
-                scale, shift = scale * factor, shift * factor
-            elif move.get("type") == "translation" and "translation" in move:
-                shift = shift + np.asarray(move["translation"], float)
-    return scale.tolist(), shift.tolist()
+            kind = move.get("type") if isinstance(move, dict) else repr(move)
+            if kind not in ("scale", "translation") or kind not in move:
+                continue
+            values = _numbers(move[kind], kind, ndim)
+            if kind == "scale":
+                scale, shift, scaled = scale * values, shift * values, True
+            else:
+                shift = shift + values
+    return (scale.tolist() if scaled else None), shift.tolist()
+
+
+def _numbers(values: object, what: str, ndim: int) -> NDArray[np.float64]:
+    """Return a number for each axis.
+
+    Raises
+    ------
+    UnreadableError
+        If there are more or fewer, or something else.
+    """
+    good = isinstance(values, list) and len(values) == ndim
+    if not good or not all(type(value) in (int, float) for value in values):  # type: ignore[attr-defined]
+        shown = repr(values)[:60]
+        msg = f"its OME-Zarr metadata has the {what} {shown}, not {ndim} numbers"
+        raise UnreadableError(msg)
+    return np.asarray(values, float)
 
 
 def _origin(notes: Notes, axes: str, shift: list[float]) -> Origin:
@@ -242,9 +372,11 @@ def _origin(notes: Notes, axes: str, shift: list[float]) -> Origin:
     return found["Z"], found["Y"], found["X"]
 
 
-def _voxel_size(notes: Notes, axes: str, lengths: list[float]) -> VoxelSize | None:
+def _voxel_size(
+    notes: Notes, axes: str, lengths: list[float] | None
+) -> VoxelSize | None:
     units = [a.get("unit") for a in notes.get("axes") or () if isinstance(a, dict)]
-    if len(units) != len(axes):
+    if lengths is None or len(units) != len(axes):
         return None
     known = {
         axis: to_nm(length, unit)

@@ -99,7 +99,8 @@ def recognise(path: Path) -> Format:
     check_regular(path)
     if path.is_dir():
         marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
-        if any((path / mark).exists() for mark in marks):
+        marked = any((path / mark).exists() for mark in marks)
+        if marked or path.suffix.lower() in ZARR.suffixes:
             return ZARR
         _refuse_n5(path)
         return FOLDER
