@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,14 @@ def test_functions_that_the_page_for_python_lists_are_all_that_are_public() -> N
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     listed = {name.rsplit(".", 1)[1] for name in re.findall(r"^::: (\S+)", text, re.M)}
     assert set(napari_emseg.__all__) - {"__version__"} <= listed
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: p.name)
+def test_what_a_page_imports_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for module, names in re.findall(
+        r"^from (napari_emseg\S*) import (.+)$", text, re.M
+    ):
+        for name in names.split(", "):
+            found = hasattr(import_module(module), name)
+            assert found or import_module(f"{module}.{name}"), f"{module}.{name}"
