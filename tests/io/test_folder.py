@@ -213,6 +213,22 @@ def test_missing_numbers(
     assert open_stack(f"{tmp_path}/*.png").metadata.get("remarks", []) == expected
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["s-2", "s-1", "s0", "s1", "s2"],
+        ["-2", "-1", "0", "1", "10"],
+        ["s-1", "s-2", "s-3", "s-10", "s-11"],
+    ],
+)
+def test_numbers_below_zero(
+    tmp_path: Path, stack: np.ndarray, names: list[str]
+) -> None:
+    for name, section in zip(names, stack, strict=True):
+        Image.fromarray(section).save(tmp_path / f"{name}.png")
+    np.testing.assert_array_equal(open_stack(tmp_path).data[:], stack)
+
+
 def spread_ome(folder: Path, stack: np.ndarray, *, pointers: bool = False) -> None:
     """Write an OME-TIFF with a file for each section; the last one may have the notes.
 

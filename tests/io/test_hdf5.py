@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -286,3 +287,44 @@ def test_cut_short(tmp_path: Path, stack: np.ndarray, part: float) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
     with pytest.raises(OSError, match=r"a\.h5"):
         open_stack(path)
+
+
+@pytest.mark.parametrize("name", ["resolution", "voxel_size"])
+@pytest.mark.parametrize(
+    ("attribute", "unit", "factor"),
+    [
+        ("unit", "um", 1e3),
+        ("units", "micron", 1e3),
+        ("{}_unit", "A", 0.1),
+        ("{}_units", b"nm", 1),
+        ("units", ["angstrom"] * 3, 0.1),
+        ("unit", "pixel", None),
+        ("units", ["nm", "nm"], None),
+    ],
+)
+def test_unit_beside_a_voxel_size(
+    tmp_path: Path, stack: np.ndarray, name: str, attribute: str, unit: Any, factor: Any
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = stack
+        file["raw"].attrs[name] = (400, 40, 40)
+        file["raw"].attrs[attribute.format(name)] = unit
+    opened = open_stack(tmp_path / "a.h5")
+    if factor is None:
+        assert opened.voxel_size_nm is None
+        assert "which is no known unit of length" in opened.metadata["remarks"][0]
+    else:
+        assert opened.voxel_size_nm == pytest.approx((400 * factor, *[40 * factor] * 2))
+        assert "remarks" not in opened.metadata
+
+
+def test_links_back_to_a_group_around_them_are_no_more_datasets(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["g/d"] = stack
+        file["g/self"] = h5py.SoftLink("/g")
+        file["g/root"] = h5py.SoftLink("/")
+        file["g/file"] = h5py.ExternalLink("a.h5", "/")
+    assert [item.key for item in describe(tmp_path / "a.h5").items] == ["g/d"]
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.h5").data[:], stack)

@@ -73,7 +73,7 @@ def contents_of_files(files: list[Path], name: str) -> FileContents:
     UnreadableError
         If there are several kinds of files, or sections of unlike size or type.
     """
-    files = sorted(files, key=natural)
+    files = _in_order(files)
     _one_kind(files, name)
     if len(files) == 1:
         return recognise(files[0]).contents(files[0])
@@ -96,6 +96,17 @@ def contents_of_files(files: list[Path], name: str) -> FileContents:
         notes={"files": [p.name for p in files]},
         remarks=(missing,) if missing else (),
     )
+
+
+def _in_order(files: list[Path]) -> list[Path]:
+    """Return files in natural order; a hyphen is a minus where others have none."""
+    found = [re.fullmatch(r"(\D*?)(-?\d+)(\D*)", path.name) for path in files]
+    ends = {(name[1], name[3]) for name in found if name}
+    if len(ends) == 1 and all(found):
+        numbers = [name[2] for name in found if name]
+        if 0 < sum(n.startswith("-") for n in numbers) < len(files):
+            return sorted(files, key=lambda p: int(numbers[files.index(p)]))
+    return sorted(files, key=natural)
 
 
 def spread_over(files: list[Path]) -> list[Path] | None:

@@ -75,6 +75,7 @@ def _contents(file: h5py.File) -> FileContents:
         provenance=None if default is None else _provenance(found[default][1]),
         refused=walk.refused,
         files=(*sorted(walk.files), *mapped),
+        remarks=_remarks(found),
     )
 
 
@@ -275,7 +276,10 @@ def _axes(key: str, dataset: h5py.Dataset) -> str:
 
 
 def _voxel_size(key: str, dataset: h5py.Dataset) -> VoxelSize | None:
-    """Return `(z, y, x)`: CREMI's `resolution` is in nm, Fiji has `element_size_um`."""
+    """Return `(z, y, x)`: CREMI's `resolution` is in nm, Fiji has `element_size_um`.
+
+    A unit beside one of them counts; where it is no length, the size is unknown.
+    """
     if _VELOX.fullmatch(key):
         return _voxel_size_of_velox(dataset)
     for name, unit in (
@@ -285,13 +289,50 @@ def _voxel_size(key: str, dataset: h5py.Dataset) -> VoxelSize | None:
     ):
         values = np.atleast_1d(dataset.attrs.get(name, ()))
         if values.shape == (3,) and values.dtype.kind in "iuf":
-            z, y, x = (to_nm(float(value), unit) for value in values)
-            return voxel_size(z, y, x)
+            units = _units(dataset, name) or (unit,) * 3
+            if len(units) != 3:
+                continue
+            z, y, x = (
+                to_nm(float(value), each)
+                for value, each in zip(values, units, strict=True)
+            )
+            if (size := voxel_size(z, y, x)) is not None:
+                return size
     pixel = np.atleast_1d(dataset.attrs.get("pixel_size_nm", ()))
     if pixel.shape == (2,):  # ours, where the distance of sections is unknown
         y, x = (to_nm(float(value), "nm") for value in pixel)
         return voxel_size(None, y, x)
     return None
+
+
+def _units(dataset: h5py.Dataset, name: str) -> tuple[str, ...]:
+    """Return the units that stand beside a voxel size, for z, y, x; none if none do."""
+    if name == "element_size_um":
+        return ()
+    for key in (f"{name}_unit", f"{name}_units", "unit", "units"):
+        said = np.atleast_1d(dataset.attrs.get(key, ()))
+        words = [
+            u.decode(errors="replace") if isinstance(u, bytes) else u for u in said
+        ]
+        if words and all(isinstance(word, str) for word in words):
+            return tuple(map(str, words * 3 if len(words) == 1 else words))
+    return ()
+
+
+def _remarks(found: list[tuple[str, h5py.Dataset]]) -> tuple[str, ...]:
+    """Say which voxel sizes have a unit that isn't known."""
+    remarks = []
+    for key, dataset in found:
+        for name in ("resolution", "voxel_size"):
+            units = _units(dataset, name) if name in dataset.attrs else ()
+            odd = [unit for unit in units if to_nm(1.0, unit) is None]
+            if odd or len(units) not in (0, 3):
+                unit = ", ".join(dict.fromkeys(odd or units))
+                words = (
+                    f"the voxel size of {key} is in {unit!r}, which is no known unit"
+                )
+                remarks.append(f"{words} of length; it isn't used")
+    return tuple(remarks[:3])
 
 
 def _voxel_size_of_velox(dataset: h5py.Dataset) -> VoxelSize | None:

@@ -50,11 +50,18 @@ class Walk:
         OSError, KeyError, RuntimeError
             From h5py, if the file is damaged.
         """
-        yield from self._below(self.file, "", through_link=False)
+        yield from self._below(self.file, "", (), through_link=False)
 
     def _below(
-        self, group: h5py.Group, path: str, *, through_link: bool
+        self,
+        group: h5py.Group,
+        path: str,
+        above: tuple[h5py.h5g.GroupID, ...],
+        *,
+        through_link: bool,
     ) -> Iterator[tuple[str, h5py.Dataset]]:
+        if group.id in above:  # a link back to a group that it is in
+            return
         if not through_link:  # as often as it has hard links, but once is enough
             if group.id in self._seen:
                 return
@@ -73,7 +80,9 @@ class Walk:
                 yield key, node
             elif isinstance(node, h5py.Group):
                 link = not isinstance(group.get(name, getlink=True), h5py.HardLink)
-                yield from self._below(node, key, through_link=through_link or link)
+                inside = (*above, group.id)
+                linked = through_link or link
+                yield from self._below(node, key, inside, through_link=linked)
 
     def _child(self, group: h5py.Group, name: str, hops: int) -> Node:
         """Return what a name in a group stands for.
