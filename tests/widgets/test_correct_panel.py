@@ -243,6 +243,45 @@ def test_delete_fill_and_lock(open_sitting) -> None:
     assert "has no holes" in sitting.message
 
 
+def test_hints_and_refusals_stay_where_napari_writes(open_sitting) -> None:
+    sitting = open_sitting()
+    viewer, panel = sitting.window.viewer, sitting.panel
+    viewer.window.show()
+    bar = viewer.window._qt_window.statusBar()._help
+
+    def move(x: float) -> str:
+        """Move the pointer as napari does; return what stands in the bar."""
+        viewer.cursor.position = (5.0, x)
+        viewer.window._qt_window.set_status_and_tooltip(("p [5 5]", ""))
+        return bar.text()
+
+    of_napari = move(1)
+    sitting.choose("Cut")
+    hint = "Cut: drag across a cell, from membrane to membrane"
+    assert move(2) == hint
+    assert panel.hint.text() == hint
+    sitting.hand.drag(0, (28, 5), (28, 6), (28, 7))
+    assert "doesn't cut" in sitting.message
+    assert move(3) == sitting.message
+    assert panel.hint.text() == hint
+    mouse_press_callbacks(viewer, sitting.hand.event("mouse_press", 0, 28, 5))
+    assert move(4) == hint
+    mouse_release_callbacks(viewer, sitting.hand.event("mouse_release", 0, 28, 5))
+    sitting.choose("Lock")
+    sitting.hand.click(0, 30, 10)
+    sitting.window.click(panel.undo)
+    assert move(5) == sitting.message
+    assert "undone" in sitting.message
+    viewer.layers.selection.active = viewer.layers["p"]
+    assert move(6) == sitting.message
+    sitting.choose("Lock")
+    viewer.layers.selection.active = viewer.layers["p cells"]
+    viewer.layers.selection.active = viewer.layers["p"]
+    assert panel.pointer.tool is None
+    assert not panel.hint.isVisibleTo(panel)
+    assert move(7) == of_napari
+
+
 def test_live_wire_by_clicks_and_enter(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     wiring = sitting.panel.pointer.wiring

@@ -66,6 +66,7 @@ class CorrectPanel(QWidget):
         self.where_next = CollapsiblePanel("Where next", self.places, role="link")
         self.cells = CellsTable(self._controller, self.layers)
         self.pairs = ExportTrainingRow(self._controller)
+        self.hint = text_label(role="plain")
         self.message = text_label()
         self._lay_out()
         self._acts = self._key_acts()
@@ -80,6 +81,7 @@ class CorrectPanel(QWidget):
         steps.addWidget(self.undo)
         steps.addWidget(self.redo)
         layout.addLayout(steps)
+        layout.addWidget(self.hint)
         layout.addWidget(self.message)
         layout.addWidget(self.classes)
         layout.addWidget(self.main)
@@ -151,8 +153,8 @@ class CorrectPanel(QWidget):
         try:
             self.pointer.choose(chosen)
         except ValueError as e:
+            self._on_tool_changed(self.pointer.tool)
             self._on_refused(str(e))
-        self._on_tool_changed(self.pointer.tool)
 
     def _on_escape(self) -> bool:
         """Drop what was begun; False if nothing was, so that layers get the key."""
@@ -175,8 +177,9 @@ class CorrectPanel(QWidget):
     def _on_tool_changed(self, active: Tool | None) -> None:
         for name, made in self.tools.items():
             made.setChecked(active is not None and active.name == name)
-        if active is not None:
-            self._on_said(active.hint)
+        self.hint.setText("" if active is None else f"{active.name}: {active.hint}")
+        self.hint.setVisible(active is not None)
+        self._show("", "hint")
 
     def _on_edited(self, settings: CorrectSettings) -> None:
         self.main.show_settings(settings)
@@ -200,8 +203,9 @@ class CorrectPanel(QWidget):
 
     def _on_refused(self, words: str) -> None:
         self._show(words, "note")
-        self._controller.viewer.help = words
+        self.pointer.help.say(words)
 
     def _show(self, words: str, role: str) -> None:
         self.message.setText(words)
+        self.message.setVisible(bool(words))
         set_role(self.message, role)

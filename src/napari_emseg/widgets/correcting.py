@@ -44,6 +44,9 @@ class Correcting(QObject):
         self.keys = controller.shared(Keys)
         self.outlines = Outlines(controller.overlay("places"))
         controller.session.events.source.connect(self._on_source)
+        for source in (self.layers, self.pointer):
+            source.said.connect(self.pointer.help.say)
+            source.refused.connect(self.pointer.help.say)
         self.layers.changed.connect(self._on_edited)
         controller.job.started.connect(self.pointer.drop)
 

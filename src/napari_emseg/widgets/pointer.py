@@ -18,6 +18,7 @@ from napari_emseg.widgets.gap_look import GapLook
 from napari_emseg.widgets.linked_layers import LINKED, LinkedLayers
 from napari_emseg.widgets.live_wire import LiveWireTool
 from napari_emseg.widgets.preview import Preview
+from napari_emseg.widgets.status_help import StatusHelp
 from napari_emseg.widgets.tools import CanvasPoint, Tool
 
 STILL = 3.0
@@ -40,6 +41,7 @@ class Pointer(QObject):
         self._controller = controller
         self._layers = layers
         self.tool: Tool | None = None
+        self.help = controller.shared(StatusHelp)
         self.wiring = LiveWireTool()
         self._gaps = GapLook(layers)
         self._preview = Preview(controller.overlay("preview"))
@@ -69,6 +71,7 @@ class Pointer(QObject):
         self.tool = tool
         camera = self._controller.viewer.scene.camera
         camera.mouse_pan = tool is None or "stroke" not in tool.gesture
+        self.help.hint("" if tool is None else f"{tool.name}: {tool.hint}")
         if tool is None:
             self._preview.remove()
         else:
@@ -76,7 +79,6 @@ class Pointer(QObject):
                 layer = self._layers.layer(name)
                 if layer is not None:
                     layer.mode = "pan_zoom"
-            self._hint()
         self.changed.emit(tool)
 
     @property
@@ -96,11 +98,6 @@ class Pointer(QObject):
         if self.wiring.active and not self.wiring.finish():
             self._attempt(lambda: self.wiring.edit(self._layers.hand))
             self._preview.hide()
-
-    def _hint(self) -> None:
-        """Say in the status bar how the tool works; napari says other things there."""
-        if self.tool is not None:
-            self._controller.viewer.help = f"{self.tool.name}: {self.tool.hint}"
 
     def _listen(self, on: bool) -> None:
         viewer = self._controller.viewer
@@ -146,6 +143,7 @@ class Pointer(QObject):
         tool = self.tool
         if tool is None or event.button != 1 or self._painting():
             return
+        self.help.begin()
         start = np.asarray(event.pos, float)
         try:
             places = [self._place(event)]
@@ -200,10 +198,8 @@ class Pointer(QObject):
         if self.tool is not None and self.tool.gesture == "click after a look":
             self._gaps.at(self._at)
             return
-        self._hint()
-        if not self.wiring.active:
-            return
-        self._show_wire()
+        if self.wiring.active:
+            self._show_wire()
 
     def _show_wire(self) -> None:
         if self._at is not None:
@@ -213,11 +209,11 @@ class Pointer(QObject):
 
     def _on_gap(self, path: NDArray[np.int64], z: int, words: str) -> None:
         self._show(path, z)
-        self._controller.viewer.help = words
+        self.help.say(words)
 
     def _on_no_gap(self, words: str) -> None:
         self._preview.hide()
-        self._controller.viewer.help = words
+        self.help.say(words)
 
     def _show(self, path: Any, z: int) -> None:
         layer = self._controller.source_layer
