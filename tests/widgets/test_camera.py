@@ -11,6 +11,9 @@ from napari_emseg.widgets.camera import (
     area_in_view,
     drawn_box,
     is_on_screen,
+    nearest_section,
+    no_section,
+    section_here,
     section_on_screen,
 )
 
@@ -118,3 +121,30 @@ def test_a_pyramid_is_measured_at_full_resolution() -> None:
     layer.data_level = 1
     layer.corner_pixels = np.array([[0, 4, 6], [0, 19, 31]])
     assert area_in_view(viewer, layer) == (slice(8, 40), slice(12, 64))
+
+
+def test_beyond_its_sections_a_layer_has_none_on_screen(viewer) -> None:
+    layer = viewer.layers["em"]
+    viewer.add_image(np.zeros((7, 40, 60), np.uint8), scale=(50, 4, 4), name="more")
+    viewer.dims.set_current_step(0, 5)
+    assert section_on_screen(viewer, layer) is None
+    assert nearest_section(viewer, layer) == 4
+    assert not is_on_screen(viewer, layer, {4})
+    with pytest.raises(ValueError, match="em has no section here; move the slider to "):
+        section_here(viewer, layer)
+    assert no_section(viewer, layer).endswith("the slider to 0-4")
+    layer.translate = (100, 0, 0)
+    assert section_on_screen(viewer, layer) == 3
+    viewer.dims.set_current_step(0, 1)
+    assert section_on_screen(viewer, layer) is None
+    assert no_section(viewer, layer).endswith("the slider to 2-6")
+    viewer.dims.set_current_step(0, 6)
+    assert section_here(viewer, layer) == 4
+
+
+def test_a_box_beyond_the_sections_is_refused(viewer) -> None:
+    layer = viewer.layers["em"]
+    corners = np.array([[9, 2, 2], [9, 2, 12], [9, 12, 12], [9, 12, 2]])
+    viewer.add_shapes([corners], ndim=3, scale=(50, 4, 4), name="box")
+    with pytest.raises(ValueError, match="in no section of em"):
+        drawn_box(viewer, layer)

@@ -16,6 +16,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
+from napari_emseg.widgets.tools import TOOLS
 
 NAME = "EM segmentation"
 
@@ -265,3 +266,52 @@ def test_shapes_are_still_shapes(window) -> None:
     shapes._finish_drawing = lambda *_: finished.append(True)
     press(window, Qt.Key.Key_Escape)
     assert finished
+
+
+def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
+    """The slider goes as far as the largest stack, which needn't be that at work."""
+    window = open_window(em("st"), show=True)
+    for panel in (window.membranes, window.cells):
+        window.choose_scope(panel, "all sections")
+        assert window.run(panel).error is None
+    more = em("st2")
+    more.data = np.concatenate([more.data, more.data[:2]])
+    window.viewer.add_layer(more)
+    source = window.controller.session.source
+    assert source.name == "st"
+    n = source.stack.shape[0]
+    why = f"st has no section here; move the slider to 0-{n - 1}"
+    window.dock.folds["Correct"].expand(animate=False)
+    panel, checks = window.dock.panel("Correct"), window.data.checks
+    panel.pointer.choose(next(t for t in TOOLS if t.name == "Lock"))
+    window.viewer.dims.set_current_step(0, n)
+    window.choose_scope(window.membranes, "this section")
+    hand = source.results.hand
+    done = len(hand.history.undoable)
+
+    assert checks.exclude.text() == why
+    assert not checks.exclude.isEnabled()
+    checks._on_exclude(checked=True)  # whatever else may call it
+    assert panel.review.label.text().startswith(why)
+    assert not panel.review.status.isEnabled()
+    press(window, Qt.Key.Key_R)
+    assert panel.message.text() == why
+    assert window.membranes.estimate.text() == why
+    assert not window.membranes.run.button.isEnabled()
+    panel.places.regions.view.click()
+    panel.places.regions.back.click()
+    panel.pointer.choose(None)
+    press(window, Qt.Key.Key_K)
+    assert panel.message.text() == why
+    assert panel.pointer.tool is None
+    now = window.controller.session.source
+    assert not now.reviewed
+    assert not now.excluded
+    assert not hand.regions
+    assert len(hand.history.undoable) == done
+
+    window.viewer.dims.set_current_step(0, n - 1)
+    assert panel.review.label.text().startswith(f"Section {n - 1} of {n}")
+    assert checks.exclude.isEnabled()
+    press(window, Qt.Key.Key_R)
+    assert window.controller.session.source.reviewed == {n - 1}

@@ -181,3 +181,15 @@ def test_places_are_found_by_the_network(open_window, em, tmp_path) -> None:
     row = find(window)
     assert row.table.rowCount() > 0
     assert all(texts(row, 2))
+
+
+def test_a_place_is_not_done_where_no_section_is_seen(window) -> None:
+    row = find(window)
+    n = window.controller.session.source.stack.shape[0]
+    more = np.zeros((n + 2, 8, 8), np.uint8)
+    window.viewer.add_image(more, scale=(50, 4, 4), units=("nm",) * 3)
+    window.viewer.dims.set_current_step(0, n + 1)
+    press(window, "J")
+    assert said(window) == f"em has no section here; move the slider to 0-{n - 1}"
+    assert not window.controller.session.source.results.hand.regions
+    assert row.left == len(REGIONS)

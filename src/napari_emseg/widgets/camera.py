@@ -21,13 +21,51 @@ NEAR = 2.0
 """Pixels of the screen for one of the picture, at which a small place is seen."""
 
 
-def section_on_screen(viewer: Viewer, layer: Layer) -> int:
-    """Return the section at the sliders' position, also when z is not on a slider."""
+def section_on_screen(viewer: Viewer, layer: Layer) -> int | None:
+    """Return the section at the sliders' position, also when z is not on a slider.
+
+    None where the layer has none: sliders go as far as the largest of all layers.
+    """
+    if layer.ndim < 3:
+        return 0
+    z = round(float(layer.world_to_data(viewer.dims.point)[-3]))
+    return z if 0 <= z < _shape(layer)[-3] else None
+
+
+def section_here(viewer: Viewer, layer: Layer) -> int:
+    """Return the section on screen, for what is done to it.
+
+    Raises
+    ------
+    ValueError
+        If the layer has none there.
+    """
+    z = section_on_screen(viewer, layer)
+    if z is None:
+        raise ValueError(no_section(viewer, layer))
+    return z
+
+
+def nearest_section(viewer: Viewer, layer: Layer) -> int:
+    """Return the section on screen or the nearest to it, to begin with or go on from.
+
+    Nothing may be done to it as the one that is seen; see `section_here`.
+    """
     if layer.ndim < 3:
         return 0
     z = layer.world_to_data(viewer.dims.point)[-3]
-    n = _shape(layer)[-3]
-    return int(np.clip(round(float(z)), 0, n - 1))
+    return int(np.clip(round(float(z)), 0, _shape(layer)[-3] - 1))
+
+
+def no_section(viewer: Viewer, layer: Layer) -> str:
+    """Say that a layer has no section at the sliders' position, and where it has."""
+    axis = viewer.dims.ndim - 3
+    start, _, step = viewer.dims.range[axis]
+    ends = ((z, *np.zeros(layer.ndim - 1)) for z in (0, _shape(layer)[-3] - 1))
+    world = (float(layer.data_to_world(end)[-3]) for end in ends)
+    first, last = sorted(round((at - start) / step) for at in world)
+    slider = f"{first}-{last}" if last > first else f"{first}"
+    return f"{layer.name} has no section here; move the slider to {slider}"
 
 
 def go_to_section(viewer: Viewer, layer: Layer, z: int) -> None:
@@ -109,9 +147,13 @@ def drawn_box(viewer: Viewer, layer: Layer) -> RunScope:
     if rows.start >= rows.stop or columns.start >= columns.stop:
         msg = f"the box in {shapes.name} lies outside of {layer.name}; draw another one"
         raise ValueError(msg)
-    z = section_on_screen(viewer, layer)
     if layer.ndim > 2 and shapes.ndim > 2:
-        z = int(np.clip(round(points[0, -3]), 0, _shape(layer)[-3] - 1))
+        z = round(float(points[0, -3]))
+        if not 0 <= z < _shape(layer)[-3]:
+            msg = f"the box in {shapes.name} is in no section of {layer.name}"
+            raise ValueError(f"{msg}; draw another one")
+    else:
+        z = section_here(viewer, layer)
     return RunScope((z,), (rows, columns))
 
 

@@ -12,7 +12,7 @@ from napari_emseg.session.learning import Learning
 from napari_emseg.session.model_difference import PredictionDiff, iter_predict_both
 from napari_emseg.session.rounds import Round
 from napari_emseg.widgets.background import with_torch
-from napari_emseg.widgets.camera import area_in_view, section_on_screen
+from napari_emseg.widgets.camera import area_in_view, section_here
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.differences import Differences
 from napari_emseg.widgets.job_row import JobRow
@@ -155,7 +155,7 @@ class CandidateBox(QWidget):
         work = iter_predict_both(
             source.stack,
             (current, candidate.weights),
-            section_on_screen(viewer, layer),
+            section_here(viewer, layer),
             area,
             self._controller.session.predict_settings,
         )

@@ -141,9 +141,10 @@ class CellsPanel(QWidget):
         if layers is None or membranes is None:
             return
         z = section_on_screen(self._controller.viewer, layer)
-        source.results.cut(z, self._session.cell_settings.threshold)
-        membranes.visible = True
-        layers.refresh({"membranes"}, {z})
+        if z is not None:
+            source.results.cut(z, self._session.cell_settings.threshold)
+            membranes.visible = True
+            layers.refresh({"membranes"}, {z})
         self._timer.start()
 
     def _recut(self) -> None:
@@ -159,7 +160,7 @@ class CellsPanel(QWidget):
             return
         recuts, settings = self._session.stages.recuts(), self._session.cell_settings
         z = section_on_screen(self._controller.viewer, layer)
-        if not recuts.able(z):
+        if z is None or not recuts.able(z):
             return
         if not recuts.knows(z, settings):
             self._fragments.start(recuts.find(z, settings), "Fragments")

@@ -18,7 +18,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.widgets.camera import go_to_section, section_on_screen
+from napari_emseg.widgets.camera import (
+    go_to_section,
+    no_section,
+    section_here,
+    section_on_screen,
+)
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
@@ -171,15 +176,24 @@ class Checks(QWidget):
         many = source is not None and source.stack.shape[0] > 1
         self.exclude.setVisible(many)
         if source is not None and layer is not None and many:
-            z = section_on_screen(self._controller.viewer, layer)
-            self.exclude.setText(f"Exclude section {z}, the one on screen")
+            viewer = self._controller.viewer
+            z = section_on_screen(viewer, layer)
+            seen = f"Exclude section {z}, the one on screen"
+            self.exclude.setText(no_section(viewer, layer) if z is None else seen)
+            self.exclude.setEnabled(z is not None)
             self.exclude.setChecked(z in source.excluded)
 
     def _on_exclude(self, checked: bool) -> None:
         layer = self._controller.source_layer
-        if layer is not None:
-            z = section_on_screen(self._controller.viewer, layer)
-            self._set_excluded(z, checked)
+        if layer is None:
+            return
+        try:
+            z = section_here(self._controller.viewer, layer)
+        except ValueError as e:
+            show_warning(str(e))
+            self._on_view()
+            return
+        self._set_excluded(z, checked)
 
     def _set_excluded(self, z: int, excluded: bool) -> None:
         try:

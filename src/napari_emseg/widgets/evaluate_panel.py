@@ -20,7 +20,7 @@ from napari_emseg.session.comparison import (
     meaning_said,
     says_linked,
 )
-from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.camera import section_here
 from napari_emseg.widgets.collapsible import panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.formatting import format_sections
@@ -125,7 +125,7 @@ class EvaluatePanel(QWidget):
         self._layer = layer
         sections = list(range(prediction.stack.shape[0]))
         if self.scope.currentText() == SECTION:
-            sections = [section_on_screen(self._controller.viewer, layer)]
+            sections = [section_here(self._controller.viewer, layer)]
         work = iter_compare(
             prediction,
             truth,

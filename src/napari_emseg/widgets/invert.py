@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_emseg.core.settings import Invert
 from napari_emseg.session.polarity_preview import PolarityPreview, iter_polarity_preview
-from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.camera import nearest_section
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.theme import (
@@ -108,7 +108,7 @@ class InvertBox(QWidget):
         if self._looked_at is source.stack.data or self._job.busy:
             return
         self._looked_at = source.stack.data
-        z = section_on_screen(self._controller.viewer, layer)
+        z = nearest_section(self._controller.viewer, layer)
         self._job.start(
             iter_polarity_preview(source.stack, z), f"Look at {source.name}"
         )

@@ -14,6 +14,7 @@ from napari_emseg.session.annotation_editor import AnnotationEditor, login_name
 from napari_emseg.session.brush import Stroke, take_back
 from napari_emseg.widgets.camera import (
     go_to_section,
+    nearest_section,
     section_on_screen,
     shows_sections,
 )
@@ -114,7 +115,7 @@ class LinkedLayers(QObject):
         """Bring ids of the section on screen up to date."""
         layer = self._controller.source_layer
         if self._hand is not None and layer is not None:
-            self._hand.settle(section_on_screen(self._controller.viewer, layer))
+            self._hand.settle(nearest_section(self._controller.viewer, layer))
 
     def _on_step(self, *_: Any) -> None:
         self.settle()
@@ -135,9 +136,9 @@ class LinkedLayers(QObject):
         viewer, layer = self._controller.viewer, self._controller.source_layer
         if layer is None or not sections or not shows_sections(viewer, layer):
             return ""
-        here = section_on_screen(viewer, layer)
-        if here in sections:
+        if section_on_screen(viewer, layer) in sections:
             return ""
+        here = nearest_section(viewer, layer)
         there = min(sections, key=lambda z: abs(z - here))
         go_to_section(viewer, layer, there)
         words = f", in section {there}"
@@ -247,7 +248,7 @@ class LinkedLayers(QObject):
         """Write waiting ids into the section on screen, without telling."""
         layer = self._controller.source_layer
         if self._hand is not None and layer is not None:
-            self._hand.linked.settle(section_on_screen(self._controller.viewer, layer))
+            self._hand.linked.settle(nearest_section(self._controller.viewer, layer))
 
 
 def _alone(act: Callable[[], None]) -> Callable[..., None]:

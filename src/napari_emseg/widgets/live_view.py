@@ -26,7 +26,7 @@ from napari_emseg.session.live import (
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import (
     area_in_view,
-    section_on_screen,
+    section_here,
     shows_sections,
 )
 from napari_emseg.widgets.controller import ViewerController
@@ -175,7 +175,7 @@ class LiveView(QWidget):
             if not shows_sections(viewer, layer):
                 msg = "no preview: it is for sections seen from the front, in 2-D"
                 raise ValueError(msg)
-            z = section_on_screen(viewer, layer)
+            z = section_here(viewer, layer)
             area = area_in_view(viewer, layer)
             view = view_of(self._controller.session, z, area, self.settings)
         except ValueError as e:

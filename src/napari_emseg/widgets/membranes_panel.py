@@ -188,7 +188,7 @@ class MembranesPanel(QWidget):
         weights, words = self._session.weights, ""
         if source is not None and layer is not None and weights is not None:
             z = section_on_screen(self._controller.viewer, layer)
-            made = source.results.made.get(z)
+            made = None if z is None else source.results.made.get(z)
             name, depths = weights.card.name, weights.card.depths
             settings = self._session.predict_settings.model_dump()
             chosen = format_variant(name, settings, depths)

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.session.review_queue import finding, next_place, sections_to_do
 from napari_emseg.widgets.background import with_torch
-from napari_emseg.widgets.camera import go_to_place, section_on_screen
+from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.job_row import JobRow, Work
@@ -134,6 +134,13 @@ class PlacesRow(QWidget):
         if self._here is None or self._here >= len(self.places):
             self.refused.emit("go to a place first (N)")
             return
+        layer = self._controller.source_layer
+        try:
+            if layer is not None:
+                section_here(self._controller.viewer, layer)
+        except ValueError as e:
+            self.refused.emit(str(e))
+            return
         if self.regions.review(self.places[self._here].region) and self.left:
             self.go_next()
 
@@ -142,7 +149,7 @@ class PlacesRow(QWidget):
         if session.source is None or layer is None:
             msg = "no stack is chosen; choose one in 1 Data"
             raise ValueError(msg)
-        here = section_on_screen(self._controller.viewer, layer)
+        here = nearest_section(self._controller.viewer, layer)
         whole = self.where.currentText() == "whole stack"
         where = "whole stack" if whole else "near this section"
         sections = sections_to_do(session.source, here, where)

@@ -12,7 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_emseg.proofreading import Edit
-from napari_emseg.widgets.camera import shows_sections
+from napari_emseg.widgets.camera import section_here, shows_sections
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.gap_look import GapLook
 from napari_emseg.widgets.linked_layers import LINKED, LinkedLayers
@@ -118,7 +118,7 @@ class Pointer(QObject):
         Raises
         ------
         ValueError
-            If not.
+            If not, or if it has no section there.
         """
         layer = self._controller.source_layer
         if layer is None:
@@ -130,6 +130,7 @@ class Pointer(QObject):
                 "; roll the dimensions back (Ctrl+E) or leave 3-D (Ctrl+Y)"
             )
             raise ValueError(msg)
+        section_here(self._controller.viewer, layer)
         return layer
 
     def _place(self, event: Any) -> CanvasPoint:
@@ -229,6 +230,7 @@ class Pointer(QObject):
 
     def _attempt(self, make: Any) -> None:
         try:
+            self._source()
             edit: Edit = make()
             self._layers.hand.do(edit)
         except ValueError as e:

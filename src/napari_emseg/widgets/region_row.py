@@ -9,7 +9,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.session import StackState
 from napari_emseg.widgets.camera import (
     area_in_view,
-    section_on_screen,
+    section_here,
     shows_sections,
 )
 from napari_emseg.widgets.controller import ViewerController
@@ -89,7 +89,11 @@ class RegionRow(QWidget):
         if not shows_sections(self._controller.viewer, layer):
             self.refused.emit("sections are reviewed seen from the front, in 2-D")
             return None
-        z = section_on_screen(self._controller.viewer, layer)
+        try:
+            z = section_here(self._controller.viewer, layer)
+        except ValueError as e:
+            self.refused.emit(str(e))
+            return None
         area = area_in_view(self._controller.viewer, layer)
         return _whole(source, z) if area is None else Region.of(z, area)
 

@@ -8,7 +8,13 @@ from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_emseg.proofreading.review import next_section, status_of
-from napari_emseg.widgets.camera import go_to_section, section_on_screen
+from napari_emseg.widgets.camera import (
+    go_to_section,
+    nearest_section,
+    no_section,
+    section_here,
+    section_on_screen,
+)
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow
 
@@ -58,7 +64,7 @@ class ReviewRow(QWidget):
 
     def toggle(self, *_: Any) -> None:
         """Mark the section as reviewed, or as to do."""
-        now = self.status.currentText()
+        now = self.status.currentText()  # `_set` refuses where no section is seen
         self._set("to do" if now == "reviewed" else "reviewed")
 
     def _go(self, step: Literal[1, -1]) -> None:
@@ -66,7 +72,7 @@ class ReviewRow(QWidget):
         if source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
-        here = section_on_screen(self._controller.viewer, layer)
+        here = nearest_section(self._controller.viewer, layer)
         n = source.stack.shape[0]
         try:
             z = next_section(here, n, source.reviewed, source.excluded, step=step)
@@ -83,8 +89,8 @@ class ReviewRow(QWidget):
         if session.source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
-        z = section_on_screen(self._controller.viewer, layer)
         try:
+            z = section_here(self._controller.viewer, layer)
             session.exclude(z, excluded=status == "excluded")
             session.review(z, reviewed=status == "reviewed")
         except ValueError as e:
@@ -99,7 +105,11 @@ class ReviewRow(QWidget):
         if source is None or layer is None:
             self.label.setText("no stack")
             return
-        z, n = section_on_screen(self._controller.viewer, layer), source.stack.shape[0]
-        done = len(source.reviewed)
+        viewer, n = self._controller.viewer, source.stack.shape[0]
+        z, done = section_on_screen(viewer, layer), len(source.reviewed)
+        self.status.setEnabled(z is not None)
+        if z is None:
+            self.label.setText(f"{no_section(viewer, layer)} · {done} reviewed")
+            return
         self.label.setText(f"Section {z} of {n} · {done} reviewed")
         self.status.setCurrentText(status_of(z, source.reviewed, source.excluded))

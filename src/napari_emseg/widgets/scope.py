@@ -13,7 +13,8 @@ from napari_emseg.widgets.camera import (
     add_box_layer,
     area_in_view,
     drawn_box,
-    section_on_screen,
+    nearest_section,
+    section_here,
 )
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.theme import button, combo_box, follow
@@ -89,7 +90,8 @@ class ScopeRow(QWidget):
         Raises
         ------
         ValueError
-            If there is no stack, or no box where one is asked for.
+            If there is no stack, no section of it on screen, or no box where one is
+            asked for.
         """
         layer = self._controller.source_layer
         source = self._controller.session.source
@@ -100,7 +102,7 @@ class ScopeRow(QWidget):
 
     def _region(self, layer: Layer, n: int) -> RunScope:
         viewer = self._controller.viewer
-        here = section_on_screen(viewer, layer)
+        here = nearest_section(viewer, layer)
         chosen = self.choice.currentText()
         if chosen == BOX:
             return drawn_box(viewer, layer)
@@ -109,7 +111,7 @@ class ScopeRow(QWidget):
             return RunScope(from_here(sections, here))
         if chosen == ALL:
             return RunScope(from_here(range(n), here))
-        region = RunScope((here,))
+        region = RunScope((section_here(viewer, layer),))
         if chosen == VIEW:
             region = replace(region, roi=area_in_view(viewer, layer))
         return region
