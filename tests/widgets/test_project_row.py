@@ -38,12 +38,17 @@ def file(drawn_stack, tmp_path) -> Path:
 
 @pytest.fixture
 def open_work(open_window, drawn_stack, file) -> Callable[[], Any]:
-    """Open a window on the stack's file, with cells of all sections."""
+    """Open a window on the stack's file, with cells of all sections.
 
-    def open_work() -> Any:
+    Layers of results take half of a second; `cells=False` leaves them out.
+    """
+
+    def open_work(*, cells: bool = True) -> Any:
         window = open_window()
         window.data.open_path(str(file), voxel_size_nm=(50, 4, 4))
         window.qtbot.waitUntil(lambda: len(window.viewer.layers) == 1, timeout=120_000)
+        if not cells:
+            return window
         source = window.controller.session.source
         for z in range(4):
             source.results.put_cells(z, WHOLE, drawn_stack[1][z])
@@ -129,7 +134,7 @@ def test_what_is_painted_is_saved_within_two_seconds(open_work, tmp_path) -> Non
 def test_projects_are_offered_again_while_they_are_there(
     open_work, open_window, tmp_path
 ) -> None:
-    window = open_work()
+    window = open_work(cells=False)
     assert not row(window).recent.isVisibleTo(row(window))
     for name in ("first", "second"):
         saved(window, tmp_path / name)
@@ -194,14 +199,11 @@ def test_the_second_window_says_that_it_only_reads(
     assert arrays(second)["corrections"].any()
 
 
-def test_a_stack_that_was_moved_is_asked_for(
-    open_work, open_window, file, tmp_path
-) -> None:
-    window = open_work()
+def test_a_stack_that_was_moved_is_asked_for(open_work, file, tmp_path) -> None:
+    window = open_work(cells=False)
     saved(window, tmp_path / "work.emseg")
     window.viewer.layers.clear()
     moved = file.rename(tmp_path / "moved.tif")
-    window = open_window()
     row(window).open_path(tmp_path / "work.emseg")
     asked = row(window).moved
     window.qtbot.waitUntil(lambda: asked.isVisibleTo(window.dock), timeout=120_000)
