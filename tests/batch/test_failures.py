@@ -175,6 +175,17 @@ def test_inputs_that_cannot_be_used_are_said(make_job, em, tmp_path) -> None:
         run(make_job(str(tmp_path / "bad.tif"), out="other"))
 
 
+def test_a_result_in_the_place_of_an_input_is_refused(make_job, em, tmp_path) -> None:
+    """The membranes of `s.tif` would be `s-membranes.tif`, which is to be read, too."""
+    words = [str(tmp_path / name) for name in ("s.tif", "s-membranes.tif")]
+    for word in words:
+        Path(word).write_bytes(em.read_bytes())
+    job = make_job(*words, out=".", overwrite=True, output="tiff")
+    with pytest.raises(ValueError, match=r"s-membranes\.tif is the input"):
+        run(job)
+    assert Path(words[1]).read_bytes() == em.read_bytes()
+
+
 def test_words_become_inputs(tmp_path) -> None:
     for name in ("a2.tif", "a10.tif", "a1.tif"):
         (tmp_path / name).touch()

@@ -9,7 +9,7 @@ import tifffile
 
 from napari_emseg.api import predict
 from napari_emseg.cli import outputs
-from napari_emseg.io import open_stack, read_provenance
+from napari_emseg.io import open_stack, read_provenance, save_stack
 
 
 def test_writes_what_the_python_call_returns(emseg, em_file, tiny_weights):
@@ -273,3 +273,22 @@ def test_a_file_with_several_arrays_asks_for_the_option(emseg, tiny_weights, tmp
     assert "--dataset" in done.err
     assert "raw" in done.err
     assert emseg(*words, "--dataset", "raw").code == 0
+
+
+@pytest.mark.parametrize("name", ["in/out.tif", "in.zarr/out.tif", "in.zarr/sub.zarr"])
+def test_an_output_within_the_input_is_refused_before_the_run(
+    emseg, drawn_stack, tiny_weights, tmp_path, name
+):
+    given = tmp_path / Path(name).parts[0]
+    if given.suffix == ".zarr":
+        save_stack(given, drawn_stack[0])
+    else:
+        given.mkdir()
+        for z in range(4):
+            section = drawn_stack[0].section(z)[np.newaxis]
+            save_stack(given / f"s{z}.tif", section)
+    before = sorted(tmp_path.rglob("*"))
+    done = emseg("predict", given, name, "--weights", tiny_weights)
+    assert done.code == 2
+    assert f"{name} lies in the input" in done.err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -163,3 +163,42 @@ def test_an_excluded_section_that_is_not_there(emseg, ours):
     assert done.code == 2
     assert "--exclude 9" in done.err
     assert emseg("segment", ours, "c.tif", "--exclude", "x").code == 2
+
+
+@pytest.mark.parametrize("table", ["p.csv", "./c.csv", "tiny.csv", "link.csv"])
+def test_a_table_replaces_neither_input_nor_weights_nor_cells(
+    emseg, ours, tiny_weights, tmp_path, table
+):
+    """Under a name that a table may have, so that only the rule stands against it."""
+    given = {"p.csv": ours, "tiny.csv": tiny_weights}
+    for name, path in given.items():
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "link.csv").symlink_to("p.csv")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    words = ("segment", "p.csv", "c.csv", "--format", "tiff", "--weights", "tiny.csv")
+    done = emseg(*words, "--table", table, "--overwrite")
+    assert done.code == 2
+    assert str(Path(table)) in done.err
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
+
+
+@pytest.mark.parametrize("table", ["p.tif", "c.zarr", "t.xlsx", "table"])
+def test_a_table_is_a_csv(emseg, ours, table):
+    before = ours.read_bytes()
+    done = emseg("segment", ours, "c.zarr", "--table", table, "--overwrite")
+    assert done.code == 2
+    assert f"the table must end in .csv, got {table}" in done.err
+    assert ours.read_bytes() == before
+    assert not Path("c.zarr").exists()
+
+
+def test_a_table_that_exists_is_refused_before_the_run(emseg, ours):
+    Path("t.csv").write_text("mine")
+    done = emseg("segment", ours, "c.tif", "--table", "t.csv")
+    assert done.code == 2
+    assert "t.csv exists already; overwrite it with --overwrite" in done.err
+    assert Path("t.csv").read_text() == "mine"
+    assert not Path("c.tif").exists()
+    done = emseg("segment", ours, "c.tif", "--table", "t.csv", "--overwrite")
+    assert done.code == 0
+    assert Path("t.csv").read_text().startswith("cell,")

@@ -89,6 +89,35 @@ def test_labels_that_are_added_to_an_image_change_nothing(tmp_path, stack) -> No
         zarr.open_group(tmp_path / "a.zarr" / "labels", mode="w")
 
 
+@pytest.mark.parametrize("foreign", ["notes.txt", ".DS_Store", "Thumbs.db"])
+@pytest.mark.parametrize("kind", ["sections", "glob", "a.zarr"])
+def test_a_foreign_file_that_comes_beside_sections_changes_nothing(
+    tmp_path, stack, kind, foreign
+) -> None:
+    folder = tmp_path / "made"
+    if kind == "a.zarr":
+        save_stack(folder, stack, format="zarr")
+    else:
+        folder_of(folder, stack)
+    opened = open_stack(folder / "s*.*" if kind == "glob" else folder)
+    before = fingerprint(str(folder), opened)
+    with require_unchanged(opened):
+        (folder / foreign).write_text("of somebody else")
+    assert fingerprint(str(folder), opened) == before
+    named = (p for p in folder.rglob("*") if p.name in ("s1.tif", "0"))
+    read = next(p for p in named if p.is_file())
+    with pytest.raises(SourceChangedError), require_unchanged(opened):
+        touch(read)
+
+
+def test_a_section_that_comes_in_mid_run_is_not_one_of_those_read(
+    tmp_path, stack
+) -> None:
+    opened = open_stack(folder_of(tmp_path / "made", stack))
+    with require_unchanged(opened):
+        tifffile.imwrite(tmp_path / "made" / "s9.tif", stack[0])
+
+
 def test_arrays_come_from_no_file(stack) -> None:
     assert source_state(Stack(stack)) is None
     assert source_state(Stack(stack, source="/no/such/file.tif")) is None

@@ -16,6 +16,8 @@ from napari_emseg.batch.job import (
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row
 from napari_emseg.core.paths import is_link, remove_inside
+from napari_emseg.io.formats import output_kind
+from napari_emseg.io.output import check_distinct, input_paths
 
 
 def check(plan: Plan) -> dict[int, FinishedInput]:
@@ -26,7 +28,8 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
     Raises
     ------
     ValueError
-        If no input can be used, or a batch that is gone on with was another one.
+        If no input can be used, a result would replace or change one, or a batch that
+        is gone on with was another one.
     FileExistsError
         If there are results, or an unfinished batch, and neither `resume` nor
         `overwrite` is set.
@@ -39,6 +42,7 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
         why = "; ".join(_named(row) for row in plan.rows)
         msg = f"none of the inputs can be used: {why}"
         raise ValueError(msg)
+    _spare_inputs(plan)
     if job.overwrite:
         return {}
     before = remembered(job)
@@ -54,6 +58,23 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
         )
         raise ValueError(msg)
     return {} if before is not None else _finished(plan)
+
+
+def _spare_inputs(plan: Plan) -> None:
+    """Refuse results in the place of an input, of other results, or of the weights."""
+    job = plan.job
+    read = [] if job.weights is None else [job.weights.path]
+    written = []
+    for planned in filter(None, plan.planned):
+        given = Path(planned.context.given.path)
+        read += [*input_paths(planned.stack), *([given] if given.exists() else [])]
+        for final in planned.finals(job.out):
+            written.append(final)
+            for name in job.settings.export:
+                kind = output_kind(name)
+                stem = f"{final.stem}-{name}"
+                written.append(final.with_name(f"{stem}{kind.suffixes[0]}"))
+    check_distinct(written, read)
 
 
 def _finished(plan: Plan) -> dict[int, FinishedInput]:

@@ -16,12 +16,12 @@ from napari_emseg.cli.options import (
     Overwrite,
     Stored,
 )
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.io import iter_save, open_stack, output_format, output_kind
 from napari_emseg.io.labelled import iter_save_labelled
-from napari_emseg.io.output import refuse_to_replace
 
 
 def export(
@@ -53,10 +53,13 @@ def export(
         What to write: .tif, .zarr, .mrc, .h5 or .precomputed; --format has more.
     """
     stack = source.open(input)
-    refuse_to_replace(output, [stack])
+    picture = None
+    if image is not None:
+        picture = open_stack(image).with_voxel_size(source.voxel_size)
+    check_outputs(output, stacks=[stack] if picture is None else [stack, picture])
     kind = output_kind(format or output_format(output))
     made = provenance_of(stack)
-    if image is None:
+    if picture is None:
         run_with_progress(
             iter_save(
                 output,
@@ -69,7 +72,6 @@ def export(
             )
         )
     else:
-        picture = open_stack(image).with_voxel_size(source.voxel_size)
         work = iter_save_labelled(
             output,
             picture,

@@ -16,6 +16,7 @@ from napari_emseg.cli.options import (
     Region,
     Sections,
 )
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_region, pick_sections
@@ -85,6 +86,8 @@ def finetune(
     stack, drawn = source.open(images), labels_source.open(labels, prefix="labels")
     parent = load_weights(weights)
     regions = _regions(reviewed, roi, stack)
+    checkpoint = output.with_name(f"{output.stem}.checkpoint")
+    check_outputs(output, checkpoint, stacks=[stack, drawn], files=[parent.path])
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.training.corrections import training_set
     from napari_emseg.training.finetune import finetune_weights

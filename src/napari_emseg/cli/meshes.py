@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from napari_emseg.cli.options import InputOptions, Json, numbers
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.table import WholeNumbers
@@ -41,6 +42,7 @@ def meshes(
         The folder to make.
     """
     cells = source.open(input)
+    check_outputs(output, stacks=[cells])
     whole = replace(cells, data=WholeNumbers(cells))
     work = saving_meshes(whole, output, ids=ids, largest=largest, format=format)
     written = run_with_progress(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from napari_emseg.cli.printing import say
 from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import PassingSink, SectionSink
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
-from napari_emseg.io.output import refuse_to_replace
+from napari_emseg.io.output import check_distinct, input_paths
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class OutputTarget:
         ValueError, OSError
             As `open_sink`; also if it is the file that is being read.
         """
-        refuse_to_replace(self.path, [scope.stack])
+        check_outputs(self.path, stacks=[scope.stack])
         return open_sink(
             self.path,
             scope.shape,
@@ -56,6 +57,27 @@ class OutputTarget:
                 scope.sections[0], *(part.start for part in scope.region)
             ),
         )
+
+
+def check_outputs(
+    *outputs: Path | None, stacks: Sequence[Stack] = (), files: Sequence[Path] = ()
+) -> None:
+    """Check before any work that a command replaces neither its inputs nor a result.
+
+    Parameters
+    ----------
+    outputs
+        All that it writes.
+    stacks, files
+        All that it reads: stacks, and weights or projects.
+
+    Raises
+    ------
+    ValueError
+        As `check_distinct`.
+    """
+    read = [path for stack in stacks for path in input_paths(stack)]
+    check_distinct([p for p in outputs if p is not None], [*read, *files])
 
 
 class CountingSink(PassingSink):

@@ -19,7 +19,7 @@ from napari_emseg.cli.options import (
     Sections,
     Stored,
 )
-from napari_emseg.cli.outputs import OutputTarget, writing
+from napari_emseg.cli.outputs import OutputTarget, check_outputs, writing
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import ScopeOptions
@@ -69,7 +69,9 @@ def predict(
     """
     scope = ScopeOptions.of(source.open(input), sections, roi)
     place = OutputTarget(output, format, overwrite, stored=stored)
-    result = predict_to_file(scope, place, find_weights(weights, settings), settings)
+    chosen = find_weights(weights, settings)
+    check_outputs(output, stacks=[scope.stack], files=[chosen.path])
+    result = predict_to_file(scope, place, chosen, settings)
     if json:
         print_json({"output": str(output), "shape": scope.shape, **facts(result)})
     else:

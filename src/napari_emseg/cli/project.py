@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from napari_emseg.cli.options import InputOptions, Json
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.project.merge_projects import Conflict, Prefer
@@ -54,6 +55,7 @@ def new(
         The project to make: NAME.emseg; the ending may be left out.
     """
     stack = source.open(input)
+    check_outputs(output, stacks=[stack])
     with Project.create(output, stack, author=author) as made:
         facts = _facts(made)
     if json:
@@ -105,6 +107,7 @@ def merge(
     output
         The project to make: NAME.emseg.
     """
+    check_outputs(output, files=[first, second])
     with Project(first, read_only=True) as a, Project(second, read_only=True) as b:
         merged = run_with_progress(merging(a, b, output, prefer=prefer))
     if json:

@@ -21,7 +21,7 @@ from napari_emseg.cli.options import (
     Region,
     Sections,
 )
-from napari_emseg.cli.outputs import OutputTarget
+from napari_emseg.cli.outputs import OutputTarget, check_outputs
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.table import Table, TablePath
@@ -75,8 +75,11 @@ def segment(
     scope = ScopeOptions.of(source.open(input), sections, roi)
     place = OutputTarget(output, format, overwrite, ids)
     asked = None if table is None else Table(table, place)
-    if _input_is(scope.stack, input_is) == "em":
-        chosen = find_weights(weights, run)
+    is_em = _input_is(scope.stack, input_is) == "em"
+    chosen = find_weights(weights, run) if is_em else None
+    used = _files_of(weights) if chosen is None else [chosen.path]
+    check_outputs(output, table, stacks=[scope.stack], files=used)
+    if chosen is not None:
         found = cells_from_em(
             scope, place, chosen, run, cells, exclude=exclude, table=asked
         )
@@ -89,6 +92,12 @@ def segment(
     else:
         print_line(found.words)
     return int(found.record["state"] == "incomplete")
+
+
+def _files_of(weights: str) -> list[Path]:
+    """Return the file that was named as weights, also where they aren't used."""
+    path = Path(weights)
+    return [path] if path.is_file() else []
 
 
 def _input_is(stack: Stack, said: InputIs | None) -> InputIs:

@@ -47,6 +47,9 @@ class Table:
         if kind == "neuroglancer":
             msg = "--table needs an output that can be read again; neuroglancer can't"
             raise ValueError(msg)
+        if self.path.suffix.lower() != ".csv":
+            msg = f"the table must end in .csv, got {self.path}"
+            raise ValueError(msg)
         check_output(self.path, overwrite=self.place.overwrite)
 
     def write(self, membrane: LazyArray | None, *, linked: bool) -> None:

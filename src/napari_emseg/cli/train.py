@@ -19,6 +19,7 @@ from napari_emseg.cli.options import (
     Sections,
     network_config,
 )
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.scope import pick_sections
@@ -100,6 +101,9 @@ def train(
             train_weights,
         )
 
+        checkpoint = checkpoint_of(output)
+        begun = [] if encoder_weights is None else [encoder_weights]
+        check_outputs(output, checkpoint, stacks=[stack, truth], files=begun)
         check_shapes(stack, truth)
         with require_unchanged(stack, truth):
             labelled = labelled_sections(truth, labels_are)
@@ -122,7 +126,6 @@ def train(
             encoder_weights=encoder_weights,
             device=choose_device(settings.device),
         )
-        checkpoint = checkpoint_of(output)
         if checkpoint.is_file():
             say(f"going on from {checkpoint}, if it is of this run")
         try:

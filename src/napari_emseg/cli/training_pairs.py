@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.cli.options import Json
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.regions import Region
@@ -34,6 +35,7 @@ def export_training(project: Path, output: Path, /, *, json: Json = False) -> No
 
     with Project(project, read_only=True) as opened:
         stack = opened.open_source().stack
+        check_outputs(output, stacks=[stack], files=[project])
         review = opened.review
         whole = sorted(review.named("reviewed"))
         regions = [Region.whole(z, stack.shape[1:]) for z in whole]

@@ -16,6 +16,7 @@ from napari_emseg.cli.options import (
     Overwrite,
     network_config,
 )
+from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.models.weights import (
@@ -88,6 +89,7 @@ def prune(
         The weights file to write: .safetensors.
     """
     part = find_weights(weights).at(depth, heads)
+    check_outputs(output, files=[part.path])
     with claimed_weights(output, overwrite=overwrite):
         written = save_part(output, part)
     if json:
@@ -120,6 +122,7 @@ def export(
     from napari_emseg.models.exporting import export_weights
 
     part = find_weights(weights).at(depth, heads)
+    check_outputs(output, files=[part.path])
     with claimed_weights(output, overwrite=overwrite, suffix=".zip"):
         export_weights(part, output)
     if json:
@@ -161,6 +164,7 @@ def import_(
     from napari_emseg.models.importing import import_weights
 
     config = network_config(network)
+    check_outputs(output, files=[file])
     with claimed_weights(output, overwrite=overwrite):
         written = import_weights(file, output, architecture=arch, config=config)
     if json:

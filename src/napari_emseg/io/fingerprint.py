@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.folder import describe_runs, find_files
+from napari_emseg.io.output import may_be_section
 from napari_emseg.io.reading import ZARR, open_stack, recognise
 from napari_emseg.io.sections import SectionArray
 
@@ -34,6 +36,9 @@ MOST_FILES = 100_000
 
 FEW_FILES = 256
 """Of one source that are looked at where it is done often."""
+
+_OF_ZARR = re.compile(r"zarr\.json|\.z(array|group|attrs|metadata)|c|(c\.)?\d+(\.\d+)*")
+"""Names of the notes and chunks of a Zarr; whatever else lies there isn't read."""
 
 FileFacts = tuple[str, int, int]
 """Name, bytes, and time of change in ns."""
@@ -236,6 +241,8 @@ def _facts_for_digest(path: Path, *, zarr: bool) -> list[FileFacts]:
     files = sorted(files_of(path))
     if path.is_dir() and zarr:
         files = [p for p in files if p.name == "zarr.json"]
+    elif path.is_dir():
+        files = [p for p in files if may_be_section(p)]
     stats = [(file.name, file.stat()) for file in files]
     return [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
 
@@ -253,13 +260,21 @@ def _facts_of_url(stack: Stack) -> tuple[FileFacts, ...]:
 
 
 def _all_files(path: Path, stack: Stack) -> list[Path]:
-    """Return all files that a stack is read from, in a fixed order."""
-    further = [Path(p) for p in stack.metadata.get("files", ())]
-    if not path.is_dir():
-        return [*sorted(files_of(path)), *further]
-    if not _is_zarr(path):
-        return [*sorted(files_of(path)), *further]
-    return [*_files_of_zarr(path, stack.metadata.get("choice", {})), *further]
+    """Return all files that a stack is read from, in a fixed order.
+
+    Others that lie or come beside them in a folder don't matter.
+    """
+    listed = _listed_files(stack)
+    if path.is_file():
+        return list(dict.fromkeys([path, *listed]))
+    if path.is_dir() and _is_zarr(path):
+        return [*_files_of_zarr(path, stack.metadata.get("choice", {})), *listed]
+    return listed or sorted(files_of(path))
+
+
+def _listed_files(stack: Stack) -> list[Path]:
+    """Return the files that were found when the stack was opened."""
+    return [Path(p) for p in stack.metadata.get("files", ())]
 
 
 def _is_zarr(path: Path) -> bool:
@@ -277,7 +292,7 @@ def _files_of_zarr(path: Path, choice: dict[str, Any]) -> list[Path]:
         if "labels" not in own.split("/"):
             folders[:] = [name for name in folders if name != "labels"]
         folders.sort()
-        found += [Path(folder, name) for name in sorted(names)]
+        found += [Path(folder, n) for n in sorted(names) if _OF_ZARR.fullmatch(n)]
         if len(found) >= MOST_FILES:
             break
     return found[:MOST_FILES]

@@ -15,7 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_emseg.io.errors import UnreadableError, clear_errors
-from napari_emseg.io.reading import FORMATS, recognise
+from napari_emseg.io.output import may_be_section
+from napari_emseg.io.reading import FORMATS, SECTION_SUFFIXES, recognise
 from napari_emseg.io.volumes import FileContents, Index, Volume
 
 LOOKED_AT = 256
@@ -50,14 +51,9 @@ def find_files(pattern: str) -> list[Path]:
 
 def contents(path: Path) -> FileContents:
     """Return the sections of a folder as one volume."""
-    known = {s for f in FORMATS if f.module != "omezarr" for s in f.suffixes}
-    files = [
-        p
-        for p in path.iterdir()
-        if p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
-    ]
+    files = [p for p in path.iterdir() if may_be_section(p) and p.is_file()]
     if not files:
-        msg = f"has no sections in it ({', '.join(sorted(known))})"
+        msg = f"has no sections in it ({', '.join(sorted(SECTION_SUFFIXES))})"
         raise UnreadableError(msg)
     return contents_of_files(files, path.name)
 
@@ -75,10 +71,10 @@ def contents_of_files(files: list[Path], name: str) -> FileContents:
     """
     files = _in_order(files)
     _one_kind(files, name)
-    if len(files) == 1:
-        return recognise(files[0]).contents(files[0])
-    if (parts := spread_over(files)) is not None:
-        return recognise(parts[0]).contents(parts[0])
+    parts = files if len(files) == 1 else spread_over(files)
+    if parts is not None:
+        found = recognise(parts[0]).contents(parts[0])
+        return replace(found, files=(parts[0], *found.files))
     first, like = _compare(files)
 
     def read(index: Index) -> NDArray[Any]:
@@ -94,6 +90,7 @@ def contents_of_files(files: list[Path], name: str) -> FileContents:
     return FileContents(
         (volume,),
         notes={"files": [p.name for p in files]},
+        files=tuple(files),
         remarks=(missing,) if missing else (),
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from napari_emseg.core.atomic import (
     DiskFullError,
@@ -158,22 +160,16 @@ def refuse_to_replace(output: Path, inputs: Iterable[Stack]) -> None:
     Sections are read when they are needed: what took their place would be read as EM.
     A folder counts with all that lies in it.
     """
-    wanted = output.resolve()
-    if not wanted.exists():
-        return
-    for stack in inputs:
-        for path in _read_from(stack):
-            if path.is_relative_to(wanted) or wanted.is_relative_to(path):
-                msg = f"{output} is the input; give the output another name"
-                raise ValueError(msg)
+    check_distinct([output], [p for stack in inputs for p in input_paths(stack)])
 
 
-def _read_from(stack: Stack) -> Iterator[Path]:
-    if stack.source:
-        yield Path(stack.source).resolve()
-    for further in map(Path, stack.metadata.get("files", ())):
-        if further.is_absolute():
-            yield further.resolve()
+def input_paths(stack: Stack) -> list[Path]:
+    """Return the files and folders that a stack is read from; none of a URL."""
+    further = [Path(file) for file in stack.metadata.get("files", ())]
+    if not stack.source or "://" in stack.source:
+        return further
+    source = Path(stack.source)
+    return [source, *further] if source.exists() else further
 
 
 def _check_existing(path: Path, *, overwrite: bool) -> None:
@@ -182,6 +178,96 @@ def _check_existing(path: Path, *, overwrite: bool) -> None:
     if path.is_dir() and not is_volume(path):
         msg = f"{path} is a folder of something else and won't be replaced"
         raise FileExistsError(msg)
+
+
+def check_distinct(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Check that no output would replace or change an input or another output.
+
+    That is so if they are the same file, also by a link or another spelling, or if one
+    lies in the other. In a folder of sections only a file that would be read as one of
+    them is refused.
+
+    Raises
+    ------
+    ValueError
+        It names the output.
+    """
+    written = _Places()
+    for output in outputs:
+        found = written.same(output) or written.around(output) or written.in_(output)
+        if found:
+            msg = (
+                f"{output} and {found[0]} are both to be written, and would replace "
+                "each other; give each output a place of its own"
+            )
+            raise ValueError(msg)
+        written.add(output)
+    for path in inputs:
+        if found := written.same(path):
+            msg = f"{found[0]} is the input; give the output another name"
+        elif found := [p for p in written.in_(path) if _takes(path, p)]:
+            msg = f"{found[0]} lies in the input {path}; write it elsewhere"
+        elif found := written.around(path):
+            msg = f"{found[0]} holds the input {path}; give the output another name"
+        else:
+            continue
+        raise ValueError(msg)
+
+
+class _Places:
+    """Paths by where they lead; looking one up takes no longer the more there are."""
+
+    def __init__(self) -> None:
+        self._at: dict[Path | tuple[int, int], Path] = {}
+        self._below: defaultdict[Path, list[Path]] = defaultdict(list)
+
+    def add(self, path: Path) -> None:
+        resolved, *keys = _keys(path)
+        self._at |= dict.fromkeys((resolved, *keys), path)
+        for folder in cast("Path", resolved).parents:
+            self._below[folder].append(path)
+
+    def same(self, path: Path) -> list[Path]:
+        """Return what leads to the same file or folder, whether it exists or not."""
+        return [self._at[key] for key in _keys(path) if key in self._at]
+
+    def around(self, path: Path) -> list[Path]:
+        """Return the folders, also future ones, that a path lies in."""
+        folders = _resolved(path).parents
+        return [self._at[folder] for folder in folders if folder in self._at]
+
+    def in_(self, folder: Path) -> list[Path]:
+        """Return what lies in a folder."""
+        return self._below.get(_resolved(folder), [])
+
+
+def _resolved(path: Path) -> Path:
+    return path.expanduser().resolve()
+
+
+def _keys(path: Path) -> list[Path | tuple[int, int]]:
+    """Return by what a place is known: its full path, and what exists there."""
+    resolved = _resolved(path)
+    try:
+        found = resolved.stat()
+    except OSError:
+        return [resolved]
+    return [resolved, (found.st_dev, found.st_ino)]
+
+
+def _takes(folder: Path, output: Path) -> bool:
+    """Tell if an output in the folder of an input would become a part of it."""
+    if is_volume(folder) or not any(map(may_be_section, folder.iterdir())):
+        return True
+    beside = _resolved(folder) == _resolved(output).parent
+    return beside and may_be_section(output)
+
+
+def may_be_section(path: Path) -> bool:
+    """Tell if a folder of sections takes a file of this name for one of them."""
+    from napari_emseg.io.reading import SECTION_SUFFIXES
+
+    return path.suffix.lower() in SECTION_SUFFIXES and not path.name.startswith(".")
 
 
 def is_zarr(path: Path) -> bool:

@@ -84,6 +84,10 @@ ZARR = Format("OME-Zarr", (".zarr",), lambda head: False, "omezarr")
 FOLDER = Format("folder", (), lambda head: False, "folder")
 
 KINDS = ("TIFF", "PNG", "JPEG", "MRC", "DM3/DM4", "HDF5", "OME-Zarr", "npy")
+SECTION_SUFFIXES = frozenset(
+    s for f in FORMATS if f.module != "omezarr" for s in f.suffixes
+)
+"""Names of files that a folder of sections takes for sections."""
 SUFFIXES = tuple(s for f in (*FORMATS, ZARR) for s in f.suffixes)
 """Names of files that `open_stack` reads, as a hint; the content decides."""
 
