@@ -418,3 +418,60 @@ def test_nothing_is_taken_over_where_nobody_may_edit(session) -> None:
     hand.refusal = "read-only"
     with pytest.raises(ValueError, match="read-only"):
         hand.take_over("cells", np.ones((4, 96, 112), np.uint8))
+
+
+def test_marking_a_section_is_a_step_among_the_others(session) -> None:
+    """Undo takes back the latest of all, and nothing else, in both directions."""
+    hand = session.correcting()
+    cell, mask = large_cell(hand)
+    told = []
+    session.events.source.connect(lambda source: told.append(source.reviewed))
+    done = len(hand.history.undoable)
+    session.review(3)
+    hand.do(lock(hand.sheet(1), np.argwhere(mask)[0]))
+    session.review(0)
+    session.review(0)  # is reviewed already: no step
+    session.review(3, reviewed=False)
+    expected = [
+        (frozenset(), False),
+        (frozenset({3}), False),
+        (frozenset({3}), True),
+        (frozenset({0, 3}), True),
+        (frozenset({0}), True),
+    ]
+
+    def now() -> tuple[frozenset[int], bool]:
+        assert hand.reviewed == session.source.reviewed
+        return session.source.reviewed, cell in hand.linked.locked
+
+    assert now() == expected[-1]
+    for wanted in expected[-2::-1]:
+        hand.undo()
+        assert now() == wanted
+    for wanted in expected[1:]:
+        hand.redo()
+        assert now() == wanted
+    assert len(hand.history.undoable) == done + 4
+    assert told[:3] == [{3}, {0, 3}, {0}]
+
+
+def test_a_section_can_be_marked_while_cells_are_found(session) -> None:
+    hand, results = session.correcting(), session.source.results
+    before = state(hand)
+    area = (slice(0, 96), slice(0, 112))
+    results.put_cells(0, area, np.array(results.cells[0]))
+    session.review(2)
+    assert session.source.reviewed == {2}
+    hand.finish_run()
+    hand.undo()
+    assert session.source.reviewed == frozenset()
+    np.testing.assert_array_equal(state(hand)["cells"], before["cells"])
+
+
+def test_nobody_marks_a_section_while_all_is_held(session) -> None:
+    hand = session.correcting()
+    done = hand.history.undoable
+    with hand.held("being copied"), pytest.raises(ValueError, match="being copied"):
+        session.review(2)
+    assert not session.source.reviewed
+    assert hand.history.undoable == done

@@ -155,8 +155,8 @@ def test_open_again_as_it_was_left(session, tmp_path) -> None:
     assert again.weights.path.parent == source.keeping.weights_folder
     assert again.cell_settings == session.cell_settings
     assert again.predict_settings == PredictSettings()  # of the machine, not the stack
-    words = [correction.words for correction in work.history.corrections()]
-    assert len(words) == 2
+    made = [correction.what for correction in work.history.corrections()]
+    assert made == ["paint", "review", "lock"]
     assert not work.history.undoable
     # where there are no cells there is membrane, and what was drawn
     membranes = np.asarray(work.linked.arrays["membranes"])
@@ -308,3 +308,42 @@ def test_candidates_are_kept_beside_their_parents(session, tmp_path) -> None:
     assert kept_one.path.parent == keeping.weights_folder == keeping.path / "weights"
     assert {w.card.name for w in keeping.lineage()} == {"thin", "candidate"}
     keeping.close()
+
+
+def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> None:
+    hand = session.correcting()
+    session.review(2)  # older than the project
+    keeping = save_project(session, tmp_path / "a.emseg", author="Ada")
+    session.review(3)
+    session.exclude(1)
+    session.review(1)
+    draw(hand, 0)
+
+    def saved() -> dict[int, str]:
+        keeping.flush()
+        with Project(keeping.path, read_only=True) as project:
+            np.testing.assert_equal(on_disk(keeping.path), kept(session))
+            return dict(project.review.sections)
+
+    everything = {1: "excluded", 2: "reviewed", 3: "reviewed"}
+    assert saved() == everything
+    for wanted in (
+        everything,
+        everything,
+        {1: "excluded", 2: "reviewed"},
+        {1: "excluded"},
+    ):
+        hand.undo()
+        assert saved() == wanted
+    for _ in range(4):
+        hand.redo()
+    assert saved() == everything
+    with Project(keeping.path, read_only=True) as project:
+        lines = [line for line in project.edits() if line.what == "review"]
+    assert [line.words for line in lines if line.undone][-1] == "section 2 is reviewed"
+    keeping.close()
+    other = Session()
+    again = open_project(other, keeping.path)
+    assert other.source.reviewed == {2, 3}
+    assert other.source.results.hand.reviewed == {2, 3}
+    again.keeping.close()

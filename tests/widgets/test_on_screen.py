@@ -315,3 +315,26 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert checks.exclude.isEnabled()
     press(window, Qt.Key.Key_R)
     assert window.controller.session.source.reviewed == {n - 1}
+
+
+def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
+    viewer = window.viewer
+    panel = panel_of(open_dock(viewer))
+    session = window.controller.session
+    hand = session.source.results.hand
+    before, done = np.array(hand.corrections), len(hand.history.undoable)
+    viewer.dims.set_current_step(0, 3)
+    press(window, Qt.Key.Key_R)
+    assert panel.review.status.currentText() == "reviewed"
+    viewer.dims.set_current_step(0, 1)
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert viewer.dims.current_step[0] == 3, "it is seen what is taken back"
+    assert panel.message.text() == "undone: section 3 is reviewed, in section 3"
+    assert panel.review.status.currentText() == "to do"
+    assert session.source.reviewed == frozenset()
+    assert len(hand.history.undoable) == done
+    np.testing.assert_array_equal(hand.corrections, before)
+    both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    press(window, Qt.Key.Key_Z, both)
+    assert session.source.reviewed == {3}
+    assert panel.review.status.currentText() == "reviewed"

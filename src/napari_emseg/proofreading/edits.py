@@ -170,6 +170,8 @@ class Edit:
         Cells that become locked or unlocked.
     review, unreview
         Regions that become reviewed, or are to do again.
+    finish, reopen
+        Sections that become reviewed as a whole, or are to do again.
     reviewed_before
         All reviewed regions in their order, which tells which of them judge; given by
         what has regions to do again, so that undo puts each back in its place.
@@ -187,6 +189,8 @@ class Edit:
     unlock: frozenset[int] = frozenset()
     review: tuple[Region, ...] = ()
     unreview: tuple[Region, ...] = ()
+    finish: frozenset[int] = frozenset()
+    reopen: frozenset[int] = frozenset()
     reviewed_before: tuple[Region, ...] | None = None
     last_id: int = 0
     author: str = ""
@@ -196,6 +200,7 @@ class Edit:
     def nbytes(self) -> int:
         """Memory that it holds."""
         locks = 32 * (len(self.lock) + len(self.unlock))
+        locks += 32 * (len(self.finish) + len(self.reopen))
         ids = 64 * (len(self.ids) + len(self.review) + len(self.unreview))
         return 300 + locks + ids + sum(change.nbytes for change in self.changes)
 
@@ -203,6 +208,12 @@ class Edit:
     def sections(self) -> frozenset[int]:
         """Sections in which it changes pixels."""
         return frozenset(change.z for change in self.changes)
+
+    @property
+    def marked(self) -> frozenset[int]:
+        """Sections of which it says whether they, or parts of them, are reviewed."""
+        regions = frozenset(region.z for region in (*self.review, *self.unreview))
+        return regions | self.finish | self.reopen
 
     def of(self, name: Name) -> tuple[Change, ...]:
         """Return the changes of one array."""
@@ -225,6 +236,8 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         unlock=frozenset().union(*(edit.unlock for edit in edits)),
         review=tuple(region for edit in edits for region in edit.review),
         unreview=tuple(region for edit in edits for region in edit.unreview),
+        finish=frozenset().union(*(edit.finish for edit in edits)),
+        reopen=frozenset().union(*(edit.reopen for edit in edits)),
         reviewed_before=next(
             (e.reviewed_before for e in edits if e.review or e.unreview), None
         ),

@@ -81,11 +81,12 @@ class AnnotationEditor:
     Signals: `changed` with the sections that look different now; `edited` with a `Step`
     and its `Edit`, for whoever keeps a copy: every step of the history in its order,
     those of runs, too. It comes in the thread that took the step, and no other step is
-    taken meanwhile.
+    taken meanwhile. `marked` when other whole sections are reviewed than before.
     """
 
     changed = Signal(frozenset)
     edited = Signal(str, Edit)
+    marked = Signal()
 
     def __init__(
         self,
@@ -170,6 +171,37 @@ class AnnotationEditor:
         self.do(edit)
         return edit
 
+    def finish(self, z: int) -> None:
+        """Mark a whole section as reviewed; nothing happens if it is.
+
+        Cells may be found meanwhile: no pixel changes.
+
+        Raises
+        ------
+        ValueError
+            If nobody may edit.
+        """
+        if z not in self.reviewed:
+            words = f"section {z} is reviewed"
+            self._mark(Edit("review", words, finish=frozenset({z})))
+
+    def reopen(self, z: int) -> None:
+        """Mark a whole section as to do again; nothing happens if it is.
+
+        Raises
+        ------
+        ValueError
+            If nobody may edit.
+        """
+        if z in self.reviewed:
+            words = f"section {z} is to do again"
+            self._mark(Edit("review", words, reopen=frozenset({z})))
+
+    def _mark(self, edit: Edit) -> None:
+        if self.refusal:
+            raise ValueError(self.refusal)
+        self._make(edit)
+
     def do(self, edit: Edit) -> None:
         """Make an edit.
 
@@ -179,9 +211,13 @@ class AnnotationEditor:
             While cells are being found, or if nobody may edit.
         """
         self._refuse()
+        self._make(edit)
+
+    def _make(self, edit: Edit) -> None:
         with self._lock:
             edit = edit.by(self.author)
             self.history.do(edit)
+            self.reviewed = (self.reviewed | edit.finish) - edit.reopen
             self.edited.emit("made", edit)
         self._tell(edit)
 
@@ -209,7 +245,11 @@ class AnnotationEditor:
         self._refuse()
         with self._lock:
             edit = take()
-            self._renewal.follow(edit, undone=step == "undone")
+            undone = step == "undone"
+            more, fewer = edit.finish, edit.reopen
+            more, fewer = (fewer, more) if undone else (more, fewer)
+            self.reviewed = (self.reviewed | more) - fewer
+            self._renewal.follow(edit, undone=undone)
             self.edited.emit(step, edit)
         self._tell(edit)
         return edit
@@ -383,8 +423,9 @@ class AnnotationEditor:
             raise ValueError(msg)
 
     def _tell(self, edit: Edit) -> None:
-        marked = (region.z for region in (*edit.review, *edit.unreview))
-        sections = edit.sections.union(marked)
+        sections = edit.sections | edit.marked
         if edit.ids or edit.lock or edit.unlock:
             sections = frozenset(range(self.linked.shape[0]))
         self.changed.emit(sections)
+        if edit.finish or edit.reopen:
+            self.marked.emit()

@@ -152,8 +152,15 @@ class ProjectSync:
             self.project.do(edit)
         else:
             self.project.undo(edit, Settled(self._hand.linked))
+        self._save_marks(edit)
         if edit.tool == "run":
             self.tell_runs()
+
+    def _save_marks(self, edit: Edit) -> None:
+        """Save which whole sections are reviewed now; those excluded stay so."""
+        excluded = self.project.review.named("excluded")
+        for z in (edit.finish | edit.reopen) - excluded:
+            self.project.mark([z], status_of(z, self._hand.reviewed, ()))
 
     def tell_runs(self) -> None:
         """Save where runs have found cells."""

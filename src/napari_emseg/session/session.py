@@ -120,18 +120,26 @@ class Session:
         self._put(replace(source, excluded=frozenset(change({z}))))
 
     def review(self, z: int, *, reviewed: bool = True) -> None:
-        """Mark a section as reviewed, or as to do again.
+        """Mark a section as reviewed, or as to do again: a step that can be undone.
 
         Raises
         ------
         ValueError
-            If there is no stack, or its project is read-only.
+            If there is no stack, or nobody may edit now, as in a read-only project.
         """
-        source = self._writable()
-        change = source.reviewed.union if reviewed else source.reviewed.difference
-        source = replace(source, reviewed=frozenset(change({z})))
-        source.results.hand.reviewed = source.reviewed
-        self._put(source)
+        hand = self._writable().results.hand
+        hand.marked.connect(self._on_marked, unique=True)
+        if reviewed:
+            hand.finish(z)
+        else:
+            hand.reopen(z)
+
+    def _on_marked(self) -> None:
+        """Know which sections are reviewed, after a step or its undo."""
+        for source in self.sources:
+            hand = source.results.hand if source.results.begun else None
+            if hand is not None and hand.reviewed != source.reviewed:
+                self._renew(replace(source, reviewed=hand.reviewed))
 
     def correcting(self) -> AnnotationEditor:
         """Return the hand work on the stack at work.

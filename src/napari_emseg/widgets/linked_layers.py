@@ -128,8 +128,10 @@ class LinkedLayers(QObject):
         else:
             run = edit.tool == "run"
             stays = "; probabilities stay" if run and what == "undo" else ""
-            where = self._go_where(edit.sections)
-            self.said.emit(f"{done}: {edit.words if run else edit.tool}{stays}{where}")
+            where = self._go_where(edit.sections | edit.marked)
+            whole = run or edit.finish or edit.reopen
+            words = edit.words if whole else edit.tool
+            self.said.emit(f"{done}: {words}{stays}{where}")
 
     def _go_where(self, sections: frozenset[int]) -> str:
         """Bring a section that has changed on screen, if none is; say which it is."""
