@@ -154,6 +154,40 @@ def test_layers_survive_saving_and_reading(tmp_path: Path, ending: str) -> None:
     assert Provenance(**again.metadata["emseg"]) == provenance
 
 
+@pytest.mark.parametrize("kind", ["cells", "em"])
+def test_labels_of_a_file_are_painted_in_memory(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cells.tif"
+    drawn = np.arange(2 * 8 * 9, dtype=np.uint32).reshape(2, 8, 9)
+    made = Provenance(kind="cells") if kind == "cells" else None
+    save_stack(path, Stack(drawn), provenance=made)
+    ((data, options, _),) = _napari.read_layers(str(path))
+    options.pop("contrast_limits", None)
+    layer = Labels(data, **options)
+    layer.brush_size = 1
+    layer.paint((1, 2, 3), 500)
+    expected = drawn.copy()
+    expected[1, 2, 3] = 500
+    np.testing.assert_array_equal(layer.data[:], expected)
+    layer.fill((0, 0, 1), 7)
+    layer.undo()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data[:], drawn)
+    layer.redo()
+    data, options, _ = layer.as_layer_data_tuple()
+    _napari.write_labels(str(tmp_path / "painted.tif"), data, options)
+    np.testing.assert_array_equal(
+        open_stack(tmp_path / "painted.tif").data[:], expected
+    )
+    np.testing.assert_array_equal(open_stack(path).data[:], drawn)
+
+
+def test_labels_too_large_for_memory_are_not_painted(monkeypatch) -> None:
+    monkeypatch.setattr(shown, "free_ram", lambda: 100)
+    layer = Labels(shown.Shown(Stack(np.zeros((2, 8, 9), np.uint8), name="cells")))
+    with pytest.raises(MemoryError, match="cells can't be painted on"):
+        layer.paint((1, 2, 3), 5)
+
+
 def test_a_file_that_a_layer_reads_is_not_replaced(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "em.tif"
     tifffile.imwrite(path, np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9))

@@ -141,8 +141,7 @@ def _write(path: str, layer: Layer) -> list[str]:
     stack = stack_of(layer)
     viewer = napari.current_viewer()
     others = () if viewer is None else viewer.layers
-    lazy = [x for x in (layer, *others) if isinstance(x.data, Shown)]
-    refuse_to_replace(Path(path), stacks_of(lazy))
+    refuse_to_replace(Path(path), stacks_of(filter(_is_lazy, (layer, *others))))
     about = stack.metadata.get(KEY)
     # napari's dialog has asked whether to replace an existing file
     written = save_stack(
@@ -152,6 +151,10 @@ def _write(path: str, layer: Layer) -> list[str]:
         overwrite=True,
     )
     return [str(written)]
+
+
+def _is_lazy(layer: Layer) -> bool:
+    return isinstance(layer.data, Shown) and layer.data.painted is None
 
 
 def sample_vnc() -> list[LayerData]:

@@ -104,7 +104,9 @@ def stack_of(layer: Layer) -> Stack:
         raise ValueError(msg)
     data = layer.data[0] if layer.multiscale else layer.data
     source, metadata = layer.source.path, {}
-    if isinstance(data, Shown):
+    if isinstance(data, Shown) and data.painted is not None:
+        data = data.painted
+    elif isinstance(data, Shown):
         source = data.stack.source or source
         known = data.stack.metadata
         metadata = {"choice": {}} | {

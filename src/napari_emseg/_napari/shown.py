@@ -6,9 +6,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.stack import LazyArray, Stack
 
 
@@ -16,6 +17,7 @@ class Shown:
     """A stack for the screen: a section that can't be read is black, and told of once.
 
     Without this, one damaged file would keep a folder of good ones from being opened.
+    What napari's brush is used on is read into memory first; the file stays as it is.
     """
 
     ndim = 3
@@ -26,6 +28,8 @@ class Shown:
         self.dtype = stack.dtype
         self.size = prod(stack.shape)
         self.nbytes = self.size * stack.dtype.itemsize
+        self.painted: NDArray[Any] | None = None
+        """All of it, once something was painted."""
         self._told: set[int] = set()
 
     def __len__(self) -> int:
@@ -41,10 +45,32 @@ class Shown:
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         """Index by `(z, y, x)`."""
+        if self.painted is not None:
+            return np.asarray(self.painted[key])
         try:
             return np.asarray(self.stack.data[key])
         except (OSError, ValueError):
             return self._one_by_one(key if isinstance(key, tuple) else (key,))
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        """Paint by `(z, y, x)`, in memory.
+
+        Raises
+        ------
+        MemoryError
+            If all of it takes more than is free.
+        """
+        if self.painted is None:
+            name, needed, free = self.stack.name, self.nbytes, free_ram()
+            if needed > free:
+                msg = (
+                    f"{name} can't be painted on: it takes {needed / 1e9:.2g} GB of "
+                    f"memory, {free / 1e9:.2g} GB are free; crop it first"
+                )
+                raise MemoryError(msg)
+            self.painted = np.array(self[:])
+            show_info(f"{name} was read into memory to paint on; save it to keep that")
+        self.painted[key] = value
 
     def _one_by_one(self, key: tuple[Any, ...]) -> NDArray[Any]:
         which = np.arange(self.shape[0])[key[0]]
