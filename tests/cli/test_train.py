@@ -75,6 +75,45 @@ def test_sections_that_nobody_drew_are_named_by_their_numbers(
     assert "nothing is labelled in sections 0-3: no value above 0" in done.err
 
 
+def test_sections_of_one_class_are_taken_for_undrawn(
+    emseg, em_file, cells_file, tmp_path
+):
+    """Black membranes on white, as ISBI has them: undrawn sections are all white."""
+    cells = open_stack(cells_file)
+    some = np.stack([(cells.section(z) > 0) * np.uint8(255) for z in range(4)])
+    some[1] = 255
+    save_stack(tmp_path / "some.tif", Stack(some))
+    done = emseg(
+        *("train", em_file, "some.tif", "mine.safetensors", "--labels-are", "inside"),
+        *SMALL,
+    )
+    assert done.code == 0
+    assert "section 1 of some left out: one class from edge to edge" in done.err
+    assert "trained on   em, sections 0, 2\n" in done.out
+    assert "(fixed on the validation set)" in done.out
+    save_stack(tmp_path / "full.tif", Stack(some | 1))
+    done = emseg(
+        *("train", em_file, "full.tif", "none.safetensors", "--labels-are", "membrane"),
+        *SMALL,
+    )
+    assert done.code == 2
+    assert "full: nothing but membrane in sections 0-3" in done.err
+
+
+def test_a_threshold_without_validation_is_not_called_fixed(
+    emseg, em_file, cells_file, tmp_path
+):
+    one = np.stack([open_stack(cells_file).section(z) for z in range(4)])
+    one[1:] = 0
+    save_stack(tmp_path / "one.tif", Stack(one))
+    done = emseg(
+        *("train", em_file, "one.tif", "mine.safetensors", "--labels-are", "cells"),
+        *SMALL,
+    )
+    assert done.code == 0
+    assert "threshold    0.5 (not fixed: no validation set)" in done.out
+
+
 @pytest.mark.parametrize("torch_file", [False, True])
 def test_files_that_are_called_like_a_checkpoint_stay(
     emseg, em_file, cells_file, torch_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_emseg.cli.printing import print_line, print_table
-from napari_emseg.core.card import DataSet, Variant
+from napari_emseg.core.card import Card, DataSet, Variant
 from napari_emseg.models.weights import Weights
 
 WAYS = ("way", "parameters", "V_Rand", "V_Info", "threshold", "ms/Mpx on CPU")
@@ -21,7 +21,7 @@ def card_lines(weights: Weights) -> list[str]:
         ("network", f"{card.architecture}, {card.parameters:,} parameters"),
         ("classes", ", ".join(card.classes)),
         ("trained at", _pixel_size(weights)),
-        ("threshold", f"{card.threshold:g} (fixed on the validation set)"),
+        ("threshold", f"{card.threshold:g} ({_threshold_words(card)})"),
         *(("trained on", _data(each)) for each in card.training_data),
         *(("validated on", _data(each)) for each in card.validation_data),
         *(("held out", _data(each)) for each in card.held_out_data),
@@ -33,6 +33,13 @@ def card_lines(weights: Weights) -> list[str]:
         *(("cite", each) for each in _citations(weights)),
     ]
     return [f"{key:<13}{value}" for key, value in pairs if value]
+
+
+def _threshold_words(card: Card) -> str:
+    """Say where a threshold comes from; one that isn't as at first was chosen."""
+    at_first = Card.model_fields["threshold"].default
+    chosen = card.validation_data or card.threshold != at_first
+    return "fixed on the validation set" if chosen else "not fixed: no validation set"
 
 
 def print_card(weights: Weights) -> None:

@@ -122,20 +122,47 @@ def labelled_sections(
 ) -> tuple[int, ...]:
     """Return the sections in which anything is drawn, of some or all.
 
+    Those that are one class from edge to edge are not among them: a section that nobody
+    drew is filled with one value, which isn't 0 in all programs.
+
     Raises
     ------
     ValueError
         If nothing is drawn in any of them; what the labels hold is said.
     """
     wanted = list(range(labels.shape[0]) if sections is None else sections)
-    found = tuple(z for z in wanted if is_drawn(labels.section(z), meaning))
+    classes = {z: only_class(labels.section(z), meaning) for z in wanted}
+    found = tuple(z for z in wanted if classes[z] == "")
     if wanted and not found:
+        full = sorted({name for name in classes.values() if name})
+        what = "nothing is labelled"
+        why = "no value above 0"
+        if full:
+            what, why = (
+                f"nothing but {' or '.join(full)}",
+                "no boundary between classes",
+            )
         msg = (
-            f"{labels.name}: nothing is labelled in {format_sections(wanted)}: no "
-            f"value above 0 when they are read as {meaning!r}; say what they are"
+            f"{labels.name}: {what} in {format_sections(wanted)}: {why} when they are "
+            f"read as {meaning!r}; say what they are"
         )
         raise ValueError(msg)
     return found
+
+
+def only_class(section: NDArray[Any], meaning: Meaning) -> str | None:
+    """Return the class that a whole section `(y, x)` is; empty if it has several.
+
+    None if nothing is drawn in it. With pixels that have no label it isn't one class.
+    """
+    if not is_drawn(section, meaning):
+        return None
+    if unlabelled(section, meaning) is not None:
+        return ""
+    inside = inside_mask(section, meaning)
+    if inside.all():
+        return "inside"
+    return "" if inside.any() else "membrane"
 
 
 def check_shapes(images: Stack, labels: Stack) -> None:

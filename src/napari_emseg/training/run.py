@@ -27,6 +27,7 @@ from napari_emseg.training.dataset import (
     PatchSource,
     check_shapes,
     labelled_sections,
+    only_class,
     read_examples,
 )
 from napari_emseg.training.scoring import with_scores
@@ -111,6 +112,13 @@ def labelled_split(
         pixels += sum(_unlabelled(labels.section(z), meaning) for z in known)
         kept.append(known)
     notes = []
+    full = {z for z in empty if only_class(labels.section(z), meaning)}
+    empty -= full
+    if full:
+        notes.append(
+            f"{format_sections(sorted(full))} of {labels.name} left out: one class "
+            "from edge to edge, as where nobody drew"
+        )
     if empty:
         notes.append(
             f"{format_sections(sorted(empty))} of {labels.name} left out: nothing is "
