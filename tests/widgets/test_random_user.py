@@ -60,9 +60,9 @@ def walk_on(seed: int, acts: int, folder: Path) -> None:
     """Take acts; once more, otherwise, if drawing ended the process."""
     code, said = walk(seed, acts, folder / "walk")
     if crashed_in_drawing(code, said):
-        words = f"GL ended the walk of seed {seed} as it drew; seed {seed + 1000} walks"
+        words = f"GL ended the walk of seed {seed} as it drew; seed {seed + 1} walks"
         warnings.warn_explicit(words, RuntimeWarning, "GL", 1, module="vispy.gloo.gl")
-        code, said = walk(seed + 1000, acts, folder / "again")
+        code, said = walk(seed + 1, acts, folder / "again")
     assert code == 0, said
 
 
