@@ -338,3 +338,23 @@ def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
     press(window, Qt.Key.Key_Z, both)
     assert session.source.reviewed == {3}
     assert panel.review.status.currentText() == "reviewed"
+
+
+def test_a_stroke_with_no_class_is_refused_and_put_back(window) -> None:
+    viewer = window.viewer
+    panel = panel_of(open_dock(viewer))
+    layer = viewer.layers["em corrections"]
+    hand = window.controller.session.source.results.hand
+    before, done = np.array(hand.corrections), len(hand.history.undoable)
+    at = (np.array([1]), np.array([50]), np.array([50]))
+    layer.data_setitem(at, 200)
+    window.qtbot.waitUntil(lambda: panel.message.text().startswith("200 is no class"))
+    words = panel.message.text()
+    assert "1 membrane, 2 inside, or 0" in words
+    assert "New…" in words
+    np.testing.assert_array_equal(hand.corrections, before)
+    assert len(hand.history.undoable) == done
+    code = window.controller.session.learning.material.add_class("mitochondria")
+    layer.data_setitem(at, code)
+    window.qtbot.waitUntil(lambda: len(hand.history.undoable) == done + 1)
+    assert hand.corrections[1, 50, 50] == code

@@ -51,6 +51,22 @@ class TrainingInputs:
         own = CLASSES if weights is None else weights.card.classes
         return (*self._names, *own[len(self._names) :])
 
+    def check_code(self, code: int) -> None:
+        """Check that corrections may be painted with a code.
+
+        Raises
+        ------
+        ValueError
+            If it is none of a class, nor 0.
+        """
+        if code > len(self.classes):
+            known = ", ".join(f"{k} {name}" for k, name in enumerate(self.classes, 1))
+            msg = (
+                f"{code} is no class: paint {known}, or 0 to erase; name another class "
+                f"with New… in 4 Correct"
+            )
+            raise ValueError(msg)
+
     def add_class(self, name: str) -> int:
         """Name a class; return the code by which it is drawn.
 

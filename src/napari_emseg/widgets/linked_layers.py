@@ -222,6 +222,9 @@ class LinkedLayers(QObject):
     ) -> None:
         hand.author = preference("annotation", "author") or login_name()
         try:
+            if name == "corrections":
+                classes = self._controller.session.learning.material
+                classes.check_code(max(stroke.value for stroke in strokes))
             edit = hand.repaint(name, strokes)
         except ValueError as e:
             self.refused.emit(str(e))
