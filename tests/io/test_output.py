@@ -71,4 +71,6 @@ def test_a_folder_of_sections_gets_no_further_section(
     else:
         check_distinct([Path("in") / name], given)
     with pytest.raises(ValueError, match="is the input"):
+        check_distinct([Path("in/s1.tif")], given)
+    with pytest.raises(ValueError, match="is the input"):
         check_distinct([Path("in/s1.tif")], input_paths(open_stack("in/*.tif")))

@@ -202,10 +202,13 @@ def check_distinct(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
             )
             raise ValueError(msg)
         written.add(output)
-    for path in inputs:
+    read = list(inputs)
+    for path in read:  # first, since it says more than that it lies in a folder
         if found := written.same(path):
             msg = f"{found[0]} is the input; give the output another name"
-        elif found := [p for p in written.in_(path) if _takes(path, p)]:
+            raise ValueError(msg)
+    for path in read:
+        if found := [p for p in written.in_(path) if _takes(path, p)]:
             msg = f"{found[0]} lies in the input {path}; write it elsewhere"
         elif found := written.around(path):
             msg = f"{found[0]} holds the input {path}; give the output another name"
