@@ -11,6 +11,7 @@ import pytest
 
 from napari_emseg.io import save_stack
 from napari_emseg.io.sections import SectionArray
+from napari_emseg.training import finetune
 
 
 @pytest.fixture
@@ -120,3 +121,29 @@ def test_finetuning(
     done = emseg("finetune", *files, "--weights", tiny_weights, *what)
     assert done.code == 1, done.err
     assert "em.tif was changed or replaced" in done.err
+    assert "the result may be wrong; run it again" in done.err
+    assert not list(tmp_path.glob("w.safetensors*"))
+
+
+@pytest.mark.parametrize("which", ["images", "labels"])
+def test_finetuning_whose_inputs_change_at_its_end(
+    emseg, em_file, cells_file, tiny_weights, tmp_path, monkeypatch, which
+) -> None:
+    """What was there before stays, although it was to be replaced."""
+    kept = tmp_path / "w.safetensors"
+    kept.write_bytes(b"older weights")
+    compare = finetune.compare_weights
+
+    def compare_late(*words, **options):
+        found = yield from compare(*words, **options)
+        touch(em_file if which == "images" else cells_file)
+        return found
+
+    monkeypatch.setattr(finetune, "compare_weights", compare_late)
+    what = ("--labels-are", "cells", "--steps", "1", "--device", "cpu", "--overwrite")
+    files = (em_file, cells_file, kept)
+    done = emseg("finetune", *files, "--weights", tiny_weights, *what)
+    assert done.code == 1, done.err
+    assert "was changed or replaced" in done.err
+    assert kept.read_bytes() == b"older weights"
+    assert not list(tmp_path.glob("*.part"))

@@ -174,6 +174,27 @@ def test_no_space_is_told_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_an_ended_run_left_counts_as_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes when the same output is written again, so it mustn't prevent that."""
+    shape = (4, 300, 300)
+    sink = open_sink(tmp_path / "a.tif", shape, np.uint8)
+    for z in range(4):
+        sink.write(z, np.full(shape[1:], z, np.uint8))
+    kept = sink.abort(keep=True)
+    assert kept is not None
+    usage = type("Usage", (), {"free": 100_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match="not enough space"):
+        open_sink(tmp_path / "b.tif", shape, np.uint8)
+    with pytest.raises(OSError, match="not enough space"):
+        open_sink(tmp_path / "a.tif", (40, 300, 300), np.uint8)
+    assert kept.is_file()
+    open_sink(tmp_path / "a.tif", shape, np.uint8).abort()
+    assert not kept.exists()
+
+
 IMAGEJ = ["uint8", "uint16", "int16", "float32"]
 
 

@@ -24,7 +24,7 @@ from napari_emseg.cli.weights import claimed_weights
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
-from napari_emseg.io.fingerprint import require_unchanged
+from napari_emseg.io.fingerprint import require_unchanged, source_states
 from napari_emseg.models.weights import load_weights
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
@@ -96,6 +96,7 @@ def finetune(
         claimed_weights(output, overwrite=overwrite),
         require_unchanged(stack, drawn),
     ):
+        sources = source_states(stack, drawn)
         known = training_set(
             stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
         )
@@ -109,6 +110,7 @@ def finetune(
             settings=settings,
             device=choose_device(settings.device),
             new_classes=new_class,
+            sources=sources,
         )
         try:
             found = run_with_progress(work)

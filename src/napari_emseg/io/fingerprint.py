@@ -40,6 +40,8 @@ FEW_FILES = 256
 _OF_ZARR = re.compile(r"zarr\.json|\.z(array|group|attrs|metadata)|c|(c\.)?\d+(\.\d+)*")
 """Names of the notes and chunks of a Zarr; whatever else lies there isn't read."""
 
+_GONE = "no longer there"
+
 FileFacts = tuple[str, int, int]
 """Name, bytes, and time of change in ns."""
 
@@ -139,14 +141,14 @@ def describe_change(
         return ""
     name = before.source.rstrip("/").rpartition("/")[2]
     if not now.files:
-        return f"{name} is no longer there"
+        return f"{name} is {_GONE}"
     then, files = ({f[0]: f[1:] for f in s.files} for s in (before, now))
     gone = [n for n in then if n not in files]
     other = [n for n in {**then, **files} if then.get(n) != files.get(n)]
     if gone and len(gone) == len(other):
         few = ", ".join(Path(n).name for n in gone[:3])
         more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-        return f"{name}: {few}{more} {'are' if gone[1:] else 'is'} no longer there"
+        return f"{name}: {few}{more} {'are' if gone[1:] else 'is'} {_GONE}"
     return f"{name} was changed or replaced while it was read"
 
 
@@ -215,7 +217,8 @@ def raise_if_changed(
     if words:
         missing = describe_sections(unread)
         without = f", without {missing}" if missing else ""
-        msg = f"{words}: the result is incomplete{without}"
+        wrong = "is incomplete" if missing or _GONE in words else "may be wrong"
+        msg = f"{words}: the result {wrong}{without}; run it again"
         raise SourceChangedError(msg)
 
 

@@ -15,6 +15,7 @@ from napari_emseg.core.atomic import (
     DiskFullError,
     clear_leftovers,
     exchange,
+    leftovers,
     naming_full_disk,
     private_part,
     publish,
@@ -53,9 +54,11 @@ class Output:
     """
 
     def __init__(self, path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
-        check_output(path, overwrite=overwrite, bytes_needed=bytes_needed)
-        self._claim = Claim(path)
+        check_output(path, overwrite=overwrite)
+        with naming_full_disk(path):
+            self._claim = Claim(path)
         try:
+            _check_space(path, bytes_needed)
             clear_leftovers(path)
         except OSError:
             self._claim.release()
@@ -122,7 +125,7 @@ def claimed_output(path: Path, *, overwrite: bool) -> Iterator[None]:
         yield
 
 
-def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
+def check_output(path: Path, *, overwrite: bool) -> None:
     """Check that an output may be written there.
 
     Raises
@@ -133,8 +136,6 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
         If it is a folder of something else.
     FileNotFoundError, PermissionError
         If the folder is missing or can't be written to.
-    DiskFullError
-        If there isn't enough space left.
     """
     if path.exists():
         _check_existing(path, overwrite=overwrite)
@@ -145,7 +146,18 @@ def check_output(path: Path, *, overwrite: bool, bytes_needed: int = 0) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"the folder {folder} can't be written to"
         raise PermissionError(msg)
-    free = shutil.disk_usage(folder).free
+
+
+def _check_space(path: Path, bytes_needed: int) -> None:
+    """Check that there is room; what ended runs left goes, so it counts as free.
+
+    Raises
+    ------
+    DiskFullError
+        If there isn't.
+    """
+    folder = path.absolute().parent
+    free = shutil.disk_usage(folder).free + sum(map(_disk_bytes, leftovers(path)))
     if bytes_needed > free:
         msg = (
             f"not enough space in {folder}: {path.name} needs "
@@ -170,6 +182,14 @@ def input_paths(stack: Stack) -> list[Path]:
         return further
     source = Path(stack.source)
     return [source, *further] if source.exists() else further
+
+
+def _disk_bytes(path: Path) -> int:
+    """Return what removing a file or folder would free; a hole takes nothing."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_disk_bytes(each) for each in path.iterdir())
+    known = path.lstat()
+    return getattr(known, "st_blocks", known.st_size // 512) * 512
 
 
 def _check_existing(path: Path, *, overwrite: bool) -> None:

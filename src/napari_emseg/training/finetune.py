@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -10,9 +10,12 @@ from typing import cast
 import torch
 from torch import nn
 
+from napari_emseg.core.atomic import private_part, release
 from napari_emseg.core.card import Card
 from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Note, Record
+from napari_emseg.core.stack import Stack
+from napari_emseg.io.fingerprint import SourceState, raise_if_changed, source_states
 from napari_emseg.models.parts import (
     part_of,
     set_prior_bias,
@@ -53,6 +56,7 @@ def finetune_weights(
     settings: FinetuneSettings | None = None,
     device: torch.device | str = "cpu",
     new_classes: Sequence[str] = (),
+    sources: Iterable[tuple[Stack, SourceState]] | None = None,
     stop: Callable[[], bool] = bool,
 ) -> Generator[Record, None, Finetuned]:
     """Learn from corrections; yields what the trainer yields, and `Progress` before.
@@ -73,6 +77,9 @@ def finetune_weights(
         Where to train; `settings.device` has been resolved by the caller.
     new_classes
         Names of classes that the parent doesn't have, in the order of their codes.
+    sources
+        What the files of images and labels were like before they were read, see
+        `io.fingerprint.source_states`; by default those of images now.
     stop
         Asked after every step: if True, training ends there, and the best so far is
         compared. The checkpoint stays in that case, too.
@@ -82,26 +89,29 @@ def finetune_weights(
     ValueError
         If nothing is corrected, corrections have a class without a name, a name is
         taken, or the loss stops being a number.
+    SourceChangedError
+        If files that were read changed meanwhile; no weights are written then.
     OSError
         If a file can't be read or written.
     """
     settings = settings or FinetuneSettings()
+    if sources is None:
+        sources = source_states(*(known.stack for known in sets))
     run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
     lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
     trainer = yield from run.begin(lesson, stop)
+    threshold: float | None = None
     try:
         result = yield from trainer.run()
         threshold = yield from run.threshold(result, lesson)
+        if settings.steps and result.step == 0:
+            yield Note("no step was better on held-out corrections: weights stay as is")
+        comparison = yield from run.compare(result, lesson, threshold)
     except GeneratorExit:
         if trainer.best.step > 0:
-            run.save(trainer.best, lesson)
+            run.save(trainer.best, lesson, threshold)
         raise
-    if settings.steps and result.step == 0:
-        yield Note("no step was better on held-out corrections: weights stay as is")
-    weights = run.save(result, lesson, threshold)
-    comparison = yield from compare_weights(
-        parent, weights, lesson.sets, held_out=lesson.held_out, device=run.device
-    )
+    raise_if_changed(sources)
     weights = run.save(result, lesson, threshold, comparison)
     if not trainer.stopped:
         run.checkpoint.unlink(missing_ok=True)
@@ -227,12 +237,34 @@ class _Run:
         known = (*lesson.crops, *lesson.validation)
         return (yield from choose_threshold(self.network, known, before))
 
+    def compare(
+        self, result: TrainResult, lesson: TrainingData, threshold: float
+    ) -> Generator[Record, None, Comparison]:
+        """Compare the candidate, under a private name, with what it was made from."""
+        part = private_part(self.output)
+        try:
+            weights = self.save(result, lesson, threshold, path=part)
+            return (
+                yield from compare_weights(
+                    self.parent,
+                    weights,
+                    lesson.sets,
+                    held_out=lesson.held_out,
+                    device=self.device,
+                )
+            )
+        finally:
+            part.unlink(missing_ok=True)
+            release(part)
+
     def save(
         self,
         result: TrainResult,
         lesson: TrainingData,
         threshold: float | None = None,
         comparison: Comparison | None = None,
+        *,
+        path: Path | None = None,
     ) -> Weights:
         """Write the weights with their card; by default the threshold stays."""
         about = self.parent.card.model_copy(
@@ -247,7 +279,7 @@ class _Run:
         card: Card = card_of_candidate(
             about, result, lesson, self.device, comparison, parent=self.parent.card
         )
-        return save_weights(self.output, result.state, card, half=False)
+        return save_weights(path or self.output, result.state, card, half=False)
 
 
 def freeze(network: nn.Module, settings: FinetuneSettings) -> list[nn.Module]:
