@@ -208,3 +208,34 @@ assert "torch" not in sys.modules
 viewer.close()
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_what_is_said_of_a_stack_goes_with_it(open_window, em) -> None:
+    window = open_window(em(), show=True)
+    session = window.controller.session
+    panels = window.membranes, window.cells
+    for panel in panels:
+        assert window.run(panel).error is None
+        assert "section" in panel.run.message.text()
+    window.cells.saving._say("saved as cells.tif", "hint")
+    window.viewer.layers.clear()
+    assert session.source is None
+    for panel in panels:
+        assert panel.run.message.text() == ""
+    assert window.cells.saving.message.text() == ""
+    assert "no stack is chosen" in window.membranes.estimate.text()
+    assert window.membranes.rescaling.text() == ""
+    window.viewer.add_layer(em("other"))
+    for panel in panels:
+        assert panel.run.message.text() == ""
+
+
+def test_a_run_whose_stack_is_deleted_says_nothing_of_the_next(open_window, em) -> None:
+    window = open_window(em(), em("other"))
+    panel = window.membranes
+    window.choose_weights("slow")
+    window.start(panel)
+    window.viewer.layers.remove("em")
+    window.finish()
+    assert panel.run.message.text() == ""
+    assert "section" in panel.estimate.text()

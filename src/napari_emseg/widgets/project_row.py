@@ -32,6 +32,7 @@ from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.save_status_label import SaveStatusLabel
 from napari_emseg.widgets.theme import (
     button,
+    follow_stack,
     form_layout,
     row_label,
     set_role,
@@ -66,6 +67,7 @@ class ProjectRow(QWidget):
         self._job.recorded.connect(self._on_recorded)
         self._job.ended.connect(self._on_ended)
         follow_signal(self, controller.session.events.source, self._on_source)
+        follow_stack(self, controller.session, self._on_stack)
         self._on_source()
 
     def _lay_out(self) -> None:
@@ -234,6 +236,10 @@ class ProjectRow(QWidget):
             if isinstance(record, SectionDone):
                 words = f"section {record.done} of {record.total}"
                 self.state.setText(f"{self._path.stem}: {words}")
+
+    def _on_stack(self) -> None:
+        if not self._job.busy:
+            self._say("")
 
     def _on_source(self) -> None:
         busy, source = self._job.busy, self._controller.session.source

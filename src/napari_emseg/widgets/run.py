@@ -11,7 +11,14 @@ from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.formatting import format_result, format_time_left
 from napari_emseg.widgets.jobs import Advance, JobResult
 from napari_emseg.widgets.run_presenter import Stage
-from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.theme import (
+    SPACING,
+    button,
+    follow,
+    follow_stack,
+    set_role,
+    text_label,
+)
 
 SHOWN_NOTES = 6
 """The latest ones; the rest is counted."""
@@ -37,6 +44,8 @@ class RunRow(QWidget):
         self._prepare = prepare
         self._notes: list[str] = []
         self._ready = True
+        self._told = True
+        """False once another stack is at work than the one that a run is over."""
         self.button = button("Run", "primary")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -67,11 +76,19 @@ class RunRow(QWidget):
             signal.connect(slot)
         follow(self, self._controller.noted, self._on_noted)
         follow(self, self._controller.failed, self._on_failed)
+        follow_stack(self, self._controller.session, self._forget)
 
     @property
     def running(self) -> bool:
         """True while a run of this stage is on."""
         return self._controller.job.busy and self._controller.stage == self._stage
+
+    def _forget(self) -> None:
+        """Say no more of another stack, or of one that is gone."""
+        self._told = not self.running
+        if self._told:
+            self._notes = []
+            self._say([], "hint")
 
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Allow Run or not; `why` not is its tooltip."""
@@ -88,6 +105,7 @@ class RunRow(QWidget):
             self._controller.job.cancel()
             return
         self._notes = []
+        self._told = True
         self._say([], "hint")
         try:
             self._controller.start(self._prepare(), self._stage)
@@ -115,6 +133,9 @@ class RunRow(QWidget):
     def _on_ended(self, outcome: JobResult) -> None:
         self._on_state()
         if self._controller.stage != self._stage:
+            return
+        if not self._told:
+            self._forget()
             return
         if outcome.cancelled:
             self._add_note("cancelled; what was finished is kept")

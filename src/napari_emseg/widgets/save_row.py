@@ -26,7 +26,7 @@ from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.formatting import format_time_left
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.theme import button, set_role, text_label
+from napari_emseg.widgets.theme import button, follow_stack, set_role, text_label
 
 if TYPE_CHECKING:
     from napari_emseg.segmentation.meshes import MeshFormat
@@ -153,6 +153,7 @@ class SaveRow(QWidget):
         self.job.advanced.connect(self._on_advanced)
         self.job.cancelling.connect(self._on_cancelling)
         self.job.ended.connect(self._on_ended)
+        follow_stack(self, controller.session, self._on_stack)
 
     def _lay_out(self) -> None:
         row = QHBoxLayout()
@@ -215,6 +216,10 @@ class SaveRow(QWidget):
         if name:
             nth = filters.index(chosen) if chosen in filters else 0
             self.save_as(Path(name), self._choices[nth])
+
+    def _on_stack(self) -> None:
+        if not self.job.busy:
+            self._say("", "hint")
 
     def _on_recorded(self, records: Sequence[Record]) -> None:
         self._notes += [r.message for r in records if isinstance(r, Note)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
+
+if TYPE_CHECKING:
+    from napari_emseg.session import Session
 
 SPACING = 6
 MARGIN = 8
@@ -88,6 +94,19 @@ def follow(owner: QWidget, signal: object, slot: object) -> None:
     """Connect a signal of napari's or psygnal's until `owner` is destroyed."""
     signal.connect(slot)  # type: ignore[attr-defined]
     owner.destroyed.connect(lambda: signal.disconnect(slot))  # type: ignore[attr-defined]
+
+
+def follow_stack(owner: QWidget, session: Session, slot: Callable[[], None]) -> None:
+    """Call `slot` when another stack is put to work, or none, until `owner` is gone."""
+    known = [session.source and session.source.key]
+
+    def on_source() -> None:
+        key = session.source and session.source.key
+        if key != known[0]:
+            known[0] = key
+            slot()
+
+    follow(owner, session.events.source, on_source)
 
 
 def set_role(widget: QWidget, role: str) -> None:
