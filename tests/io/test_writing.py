@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_sink, open_stack, output_format, save_stack
 
@@ -130,3 +131,12 @@ def test_from_file_to_file(tmp_path: Path, stack: np.ndarray, name: str) -> None
     np.save(tmp_path / "raw.npy", stack)
     path = save_stack(tmp_path / name, open_stack(tmp_path / "raw.npy"))
     np.testing.assert_array_equal(open_stack(path).data[:], stack)
+
+
+def test_values_that_are_refused_leave_nothing_behind(tmp_path: Path) -> None:
+    values = np.zeros((3, 8, 8), np.float32)
+    values[1] = 2
+    made = Provenance(kind="membrane")
+    with pytest.raises(ValueError, match="section 1 has values from 2 to 2"):
+        save_stack(tmp_path / "a.tif", values, provenance=made)
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.zoo import build
 from napari_emseg.training import trainer as trainer_module
+from napari_emseg.training.checkpoint import DamagedError, read_checkpoint
 from napari_emseg.training.dataset import Example, PatchSource, read_examples
 from napari_emseg.training.trainer import Trainer, TrainResult, _other_settings
 
@@ -472,3 +473,16 @@ def test_a_checkpoint_older_than_a_setting_is_gone_on_with() -> None:
         "other settings (averaging 0.0, now 0.9)"
     ]
     assert _other_settings(json.dumps({"gone": 1}), SETTINGS, "")
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.99])
+def test_a_checkpoint_that_is_cut_anywhere_is_damaged(
+    share: float, examples: list[Example], tmp_path: Path
+) -> None:
+    """Cut at some places, the reader seeks before the beginning of the file."""
+    checkpoint = tmp_path / "run.checkpoint"
+    stop_after(trainer(examples, checkpoint=checkpoint), 1)
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DamagedError, match=r"run\.checkpoint is damaged"):
+        read_checkpoint(checkpoint, torch.device("cpu"))

@@ -191,7 +191,13 @@ def iter_save(
     depth = stack.shape[0]
     with sink, require_unchanged(stack):
         for z in range(depth):
-            sink.write(z, plan.convert(z, stack.section(z)))
+            section = stack.section(z)
+            try:
+                values = plan.convert(z, section)
+            except ValueError:
+                sink.abort()  # a part of what can't be written is of no use
+                raise
+            sink.write(z, values)
             yield SectionDone(z, z + 1, depth)
     return Path(path).expanduser()
 

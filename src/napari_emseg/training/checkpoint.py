@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from itertools import count
 from pathlib import Path
@@ -88,7 +89,9 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         return found | {key: saved.get(key, default) for key, default in LATER.items()}
     except (
         *(AttributeError, EOFError, LookupError, RuntimeError, TypeError),
-        *(UnpicklingError, ValueError),
+        *(UnpicklingError, ValueError, OSError),
     ) as e:
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # not of its content
+            raise
         msg = f"{path} is damaged, or no checkpoint; delete it to start anew"
         raise DamagedError(msg) from e
