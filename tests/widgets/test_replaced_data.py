@@ -131,3 +131,12 @@ def test_a_run_shows_its_results_after(window: Any) -> None:
     layer.data = np.where(layer.data > 0, layer.data + 100, 0)
     assert window.run(window.cells).error is None
     np.testing.assert_array_equal(layer.data, recorded(window, "cells"))
+
+
+def test_corrections_that_are_no_class_are_not_taken_over(window: Any) -> None:
+    before = recorded(window, "corrections")
+    layer = layer_of(window, "corrections")
+    layer.data = np.full(layer.data.shape, 200, np.uint8)
+    assert "200 is no class" in said()
+    np.testing.assert_array_equal(recorded(window, "corrections"), before)
+    np.testing.assert_array_equal(np.asarray(layer.data), before)

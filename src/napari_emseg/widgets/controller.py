@@ -240,7 +240,8 @@ class ViewerController:
         """Take over what another program has put in a layer; the layer stays ours."""
         layers, results = self._results.get(key), self._filled.get(key)
         if layers is not None and results is not None:
-            take_over_data(layers, results, kind)
+            check = self.session.learning.material.check_code
+            take_over_data(layers, results, kind, check)
 
     def _on_recorded(self, records: list[Record]) -> None:
         if self._running is not None:

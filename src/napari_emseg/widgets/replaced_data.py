@@ -9,6 +9,8 @@ from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_emseg.proofreading.edits import Name
     from napari_emseg.session import Results
     from napari_emseg.widgets.layers import ResultLayers
@@ -28,10 +30,13 @@ class Flat:
         return np.asarray(self._data)[None][key]
 
 
-def take_over_data(layers: ResultLayers, results: Results, kind: str) -> None:
+def take_over_data(
+    layers: ResultLayers, results: Results, kind: str, check: Callable[[int], None]
+) -> None:
     """Make an edit of how replaced data differs; the layer shows the results again.
 
     Strokes would be painted on the other data else, and neither recorded nor saved.
+    `check` is called with the largest number in corrections, to refuse it.
     """
     layer = layers.get(kind)
     name: Name | None = next((n for n in LINKED if n == kind), None)
@@ -41,6 +46,10 @@ def take_over_data(layers: ResultLayers, results: Results, kind: str) -> None:
     wanted = results.hand.linked.arrays[name]
     flat = wanted.shape[0] == 1 and len(given.shape) == 2
     try:
+        if name == "corrections":
+            largest = max(int(np.max(np.asarray(section))) for section in given)
+            if largest <= np.iinfo(wanted.dtype).max:  # else it says so below
+                check(largest)
         edit = results.hand.take_over(name, Flat(given) if flat else given)
     except (OSError, ValueError) as refusal:
         layers.restore(kind)
