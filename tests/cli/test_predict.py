@@ -9,6 +9,7 @@ import tifffile
 
 from napari_emseg.api import predict
 from napari_emseg.cli import outputs
+from napari_emseg.core.records import Provenance
 from napari_emseg.io import open_stack, read_provenance, save_stack
 
 
@@ -292,3 +293,22 @@ def test_an_output_within_the_input_is_refused_before_the_run(
     assert done.code == 2
     assert f"{name} lies in the input" in done.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["membrane", "inside", "cells", "class vesicle"])
+def test_the_network_is_not_run_on_results(
+    emseg, drawn_stack, em_file, tiny_weights, kind
+):
+    made = Provenance(kind=kind)
+    ids = drawn_stack[1].astype(np.uint32 if kind == "cells" else np.float32)
+    values = ids if kind == "cells" else ids / max(1, ids.max())
+    save_stack("result.tif", values, provenance=made)
+    done = emseg("predict", "result.tif", "again.tif", "--weights", tiny_weights)
+    assert done.code == 2
+    assert "result holds" in done.err
+    assert kind in done.err
+    assert not Path("again.tif").exists()
+    options = ("--out", "out", "--weights", tiny_weights, "--json")
+    done = emseg("batch", "result.tif", em_file, *options)
+    states = {row["name"]: row["state"] for row in json.loads(done.out)["inputs"]}
+    assert states == {"result": "failed", "em": "done"}

@@ -22,7 +22,7 @@ from napari_emseg.inference.inverting import Inverting
 from napari_emseg.inference.limits import Limits, choose_limits
 from napari_emseg.inference.prefetch import prefetch
 from napari_emseg.inference.runtime import Runtime, load_runtime
-from napari_emseg.inference.scope import PredictionScope, scope_of
+from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
 from napari_emseg.inference.sections import SectionReader
 from napari_emseg.inference.tta import TTARuntime
 from napari_emseg.io.fingerprint import check_sources_after
@@ -287,8 +287,10 @@ def provenance(
     Raises
     ------
     ValueError
-        If the weights have no such depth as the settings say.
+        If the stack is a result itself, or the weights have no such depth as the
+        settings say.
     """
+    refuse_results(stack)
     part = weights.at(settings.depth, settings.heads)
     way = {"depth": part.depth, "heads": part.heads}
     return Provenance(

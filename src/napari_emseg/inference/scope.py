@@ -65,6 +65,18 @@ def scope_of(
     )
 
 
+def refuse_results(stack: Stack) -> None:
+    """Raise a ValueError if a stack says that it is a result, such as membranes."""
+    made = stack.metadata.get("emseg")
+    if made is None or made["kind"] == "em":
+        return
+    kind = made["kind"]
+    if kind in ("membrane", "inside") or kind.startswith("class "):
+        kind = f"probabilities of {kind}"
+    msg = f"{stack.name} holds {kind}, which is a result; a network needs EM"
+    raise ValueError(msg)
+
+
 def _checked_roi(roi: tuple[slice, slice] | None, stack: Stack) -> tuple[slice, slice]:
     whole = tuple(slice(0, size) for size in stack.shape[1:])
     if roi is None:
