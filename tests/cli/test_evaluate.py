@@ -99,3 +99,20 @@ def test_a_choice_about_the_truth_names_its_own_option(emseg, blurred, truth):
     assert done.code == 2
     assert "--truth.dataset" in done.err
     assert emseg(*words, "--truth.dataset", "b").code == 0
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_id_65535_is_a_cell_in_a_file_of_ours_and_no_label_in_others(emseg, ours):
+    cells = np.zeros((2, 40, 40), np.uint16)
+    cells[:, 2:19, 2:38], cells[:, 21:38, 2:38] = 7, 65535
+    made = Provenance(kind="cells") if ours else None
+    save_stack("c16.tif", Stack(cells), provenance=made, format="fiji")
+    save_stack("c32.tif", Stack(cells.astype(np.uint32)), provenance=made)
+    words = ("--prediction-is", "cells", "--truth-is", "cells", "--json")
+    done = emseg("evaluate", "c16.tif", "c32.tif", *words)
+    assert done.code == 0
+    assert ("has no label" in done.err) != ours
+    scores = json.loads(done.out)["overlap"]
+    assert (scores["iou"] == 1) == ours
+    back = emseg("evaluate", "c32.tif", "c16.tif", *words)
+    assert ("has no label" in back.err) != ours

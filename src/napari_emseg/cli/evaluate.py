@@ -15,6 +15,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import require_unchanged
+from napari_emseg.io.ids import own_ids
 
 if TYPE_CHECKING:
     from napari_emseg.metrics.evaluation import Evaluation
@@ -72,8 +73,8 @@ def evaluate(
     """
     from napari_emseg.metrics.evaluation import evaluate_steps
 
-    given = source.open(prediction)
-    right = truth_source.open(truth, prefix="truth")
+    given = own_ids(source.open(prediction))
+    right = own_ids(truth_source.open(truth, prefix="truth"))
     made = provenance_of(given)
     with require_unchanged(given, right):
         predicted, drawn = (_sections_of(s, sections) for s in (given, right))

@@ -25,6 +25,7 @@ from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import require_unchanged, source_states
+from napari_emseg.io.ids import own_ids
 from napari_emseg.models.weights import load_weights
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
@@ -83,7 +84,8 @@ def finetune(
     output
         The weights file to write: .safetensors.
     """
-    stack, drawn = source.open(images), labels_source.open(labels, prefix="labels")
+    stack = source.open(images)
+    drawn = own_ids(labels_source.open(labels, prefix="labels"))
     parent = load_weights(weights)
     regions = _regions(reviewed, roi, stack)
     checkpoint = output.with_name(f"{output.stem}.checkpoint")

@@ -27,6 +27,7 @@ from napari_emseg.cli.weights import claimed_weights
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import require_unchanged
+from napari_emseg.io.ids import own_ids
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
 
@@ -91,7 +92,8 @@ def train(
     output
         The weights file to write: .safetensors.
     """
-    stack, truth = source.open(images), labels_source.open(labels, prefix="labels")
+    stack = source.open(images)
+    truth = own_ids(labels_source.open(labels, prefix="labels"))
     with claimed_weights(output, overwrite=overwrite):
         from napari_emseg.inference.torch_runtime import choose_device
         from napari_emseg.training.dataset import check_shapes, labelled_sections

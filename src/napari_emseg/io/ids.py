@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Progress, Record
-from napari_emseg.core.stack import LazyArray
+from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.formats import NO_LIMIT, OutputKind
+from napari_emseg.io.sections import SectionArray
 
 Ids = Literal["keep", "renumber", "float"]
 """How ids are stored where they may be too large: as they are or not at all; counted
@@ -20,6 +21,20 @@ anew from 1; as 32-bit float."""
 
 FLOAT_IDS = 2**24
 """Whole numbers up to here are exact in a 32-bit float."""
+
+
+def own_ids(stack: Stack) -> Stack:
+    """Return a stack in which each id of cells is an id, where that is sure.
+
+    In a file of ours 65,535 is a cell like any other, and means "no label" only in
+    files of others: as 32 bit it can't be mistaken, see `core.labels.unlabelled`.
+    """
+    made = stack.metadata.get("emseg")
+    if made is None or made.get("kind") != "cells" or stack.dtype != np.uint16:
+        return stack
+    if not isinstance(stack.data, SectionArray):
+        return stack
+    return replace(stack, data=stack.data.as_type(np.dtype(np.uint32)))
 
 
 @dataclass(frozen=True, slots=True)

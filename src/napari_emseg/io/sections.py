@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from math import prod
 from threading import Lock
 from typing import Any, SupportsIndex
@@ -73,6 +74,14 @@ class SectionArray:
         """Read parts of sections without the rest, in chunks of `(y, x)` px."""
         self._part = part
         self._chunk = chunk
+
+    def as_type(self, dtype: np.dtype[Any]) -> SectionArray:
+        """Return the same sections, handed out as another type that holds them."""
+        other = copy(self)
+        other.dtype = plain_dtype(dtype)
+        other.nbytes = other.size * other.dtype.itemsize
+        other._lock, other._slab = Lock(), None
+        return other
 
     @property
     def chunks(self) -> tuple[int, int, int]:
