@@ -73,7 +73,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
         p = np.clip(1 - section, 0.02, 0.98).astype(np.float32)
         return p, np.zeros_like(p)
 
-    monkeypatch.setattr("napari_emseg.active_learning.membrane_and_doubt", look)
+    monkeypatch.setattr("napari_emseg.active_learning.membrane_and_uncertainty", look)
 
 
 def test_a_wall_that_is_neither_there_nor_not_comes_first(
@@ -104,7 +104,7 @@ def test_the_wall_at_which_cells_are_joined_comes_first_at_any_threshold(
         odds = n / (10 - n) * threshold / (1 - threshold)  # strength n / 10
         p[:, x : x + 3] = odds / (1 + odds)
     monkeypatch.setattr(
-        "napari_emseg.active_learning.membrane_and_doubt",
+        "napari_emseg.active_learning.membrane_and_uncertainty",
         lambda *_: (p, np.zeros_like(p)),
     )
     grey = np.random.default_rng(0).integers(1, 255, (1, 96, 400), dtype=np.uint8)

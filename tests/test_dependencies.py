@@ -102,8 +102,12 @@ def test_packages_that_may_change_are_imported_in_one_place(package, home):
 @pytest.mark.parametrize(
     ("gone", "module", "package"),
     [
-        ("bioimage_cpp.graph.UndirectedGraph", "cells", "bioimage-cpp"),
-        ("bioimage_cpp.distance.dijkstra_distance_field", "edit.gap", "bioimage-cpp"),
+        ("bioimage_cpp.graph.UndirectedGraph", "segmentation", "bioimage-cpp"),
+        (
+            "bioimage_cpp.distance.dijkstra_distance_field",
+            "proofreading.gap",
+            "bioimage-cpp",
+        ),
         ("yaozarrs.write.v05.prepare_image", "io.zarr_sink", "yaozarrs"),
         ("yaozarrs.v05.Image", "io.labelled", "yaozarrs"),
     ],

@@ -40,7 +40,7 @@ class Sitting:
         self.hand.edited.connect(self._on_edited)
         self._tries: list[Callable[[], object]] = [
             self._paint, self._paint, self._brush, self._lock, self._merge, self._split,
-            self._review, self._unreview, self._run, self._clear,
+            self._review, self._unreview, self._section, self._run, self._clear,
             self._undo, self._undo, self._redo,
         ]  # fmt: skip
 
@@ -140,6 +140,10 @@ class Sitting:
         if regions:
             self.hand.unreview(regions[int(self.rng.integers(len(regions)))])
 
+    def _section(self) -> None:
+        z, _ = self._place()
+        self.session.review(z, reviewed=z not in self.session.source.reviewed)
+
     def _run(self) -> None:
         """Find cells anew that are much like those that are there."""
         results = self.session.source.results
@@ -163,9 +167,7 @@ class Sitting:
 
     def _mark(self) -> None:
         z, _ = self._place()
-        if self.rng.random() < 0.2:
-            self.session.review(z, reviewed=z not in self.session.source.reviewed)
-        elif self.rng.random() < 0.1:
+        if self.rng.random() < 0.1:
             self.session.exclude(z, excluded=z not in self.session.source.excluded)
 
 

@@ -228,12 +228,12 @@ import sys
 import numpy as np
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import read_weights
-from napari_emseg.session import Region, Session
+from napari_emseg.session import RunScope, Session
 from pathlib import Path
 session = Session()
 session.select("a", Stack(np.zeros((2, 64, 64), np.uint8)))
 session.choose_weights(read_weights(Path({str(tmp_path / "thin.safetensors")!r})))
-assert session.stages.estimate(Region((0, 1))).sections == 2
+assert session.stages.estimate(RunScope((0, 1))).sections == 2
 assert not {{"torch", "qtpy", "napari"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

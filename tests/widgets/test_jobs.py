@@ -179,7 +179,7 @@ import time
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from napari_emseg.core.records import Progress
-from napari_emseg.widgets.jobs import Job
+from napari_emseg.widgets.jobs import BackgroundJob
 
 def work():
     for k in range(4):
@@ -187,7 +187,7 @@ def work():
         yield Progress("count", k, 4)
 
 app = QApplication([])
-job = Job(in_activity_dock=False)
+job = BackgroundJob(in_activity_dock=False)
 job.start(work(), "counting")
 QTimer.singleShot(300, app.quit)
 app.exec()
