@@ -16,8 +16,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from finetuning import QUICK
@@ -113,6 +115,7 @@ class RandomUser:
         self.docks: dict[str, Any] = {}
         self.made = 0
         self.kept: dict[Path, Known] = {}
+        self.followed: WeakSet[Any] = WeakSet()
         self.bare = self._attached()
         self.open_dock("all")
         self.controller.session.predict_settings = PredictSettings(
@@ -140,6 +143,7 @@ class RandomUser:
         """Take one act, let the window come to rest, and compare."""
         self.log.append(name)
         self._write()
+        self._follow()
         with self.trouble.watched(self.qtbot):
             ACTS[name][1](self)
             self.rest()
@@ -147,6 +151,23 @@ class RandomUser:
         assert not self.trouble.seen, self._story(self.trouble.seen)
         wrong = list(self.differences())
         assert not wrong, self._story(wrong)
+
+    def _follow(self) -> None:
+        """Hear of steps that are undone and redone, of marks among them."""
+        for each in self.controller.session.sources:
+            hand = each.results.hand if each.results.begun else None
+            if hand is not None and hand not in self.followed:
+                self.followed.add(hand)
+                hand.edited.connect(partial(self._on_step, each.key))
+
+    def _on_step(self, key: str, step: str, edit: Any) -> None:
+        if step == "made" or not edit.finish | edit.reopen:
+            return  # marks that are made are acts of their own
+        undone = step == "undone"
+        more, fewer = edit.finish, edit.reopen
+        more, fewer = (fewer, more) if undone else (more, fewer)
+        known = self.known.setdefault(key, Known())
+        known.reviewed = (known.reviewed | more) - fewer
 
     def note(self, words: object) -> None:
         """Write into the log what an act was about."""

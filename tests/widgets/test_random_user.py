@@ -72,6 +72,8 @@ def walk(seed: int, acts: int, folder: Path) -> tuple[int, str]:
     limit = ("-o", "timeout=0")
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     env |= {"EMSEG_RANDOM_SEED": str(seed), "EMSEG_RANDOM_ACTS": str(acts)}
+    # napari writes its icons anew as it starts, also under a process that reads them
+    env["XDG_CACHE_HOME"] = str(folder.with_name("cache"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, *limit, str(WALK)],
         env=env,
