@@ -92,7 +92,7 @@ def round_():
 
 full = []
 gc.callbacks.append(lambda phase, about: full.append(about["generation"] == 2))
-list(background.learning_at_leisure(round_()))
+list(background.with_training(round_()))
 late = set(sys.modules) - set(loaded)
 print(len(late), sum(full), *sorted(late)[:9])
 """
