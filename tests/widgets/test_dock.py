@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QWidget
 
 import napari_emseg
 from napari_emseg.widgets import commands
-from napari_emseg.widgets.collapsible import PREFERRED_WIDTH, CollapsiblePanel
+from napari_emseg.widgets.collapsible import PREFERRED_WIDTH, CollapsibleBox
 from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
 
@@ -48,7 +48,7 @@ def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
 @pytest.mark.xdist_group("shown")
 def test_nothing_is_cut_off_in_a_narrow_dock(open_window, em) -> None:
     window = open_window(em("a stack with a very long name " * 3), show=True)
-    for fold in window.dock.findChildren(CollapsiblePanel):
+    for fold in window.dock.findChildren(CollapsibleBox):
         fold.expand(animate=False)
     window.membranes.run.refuse("something that is wrong " * 10)
     for scope in (VIEW, BOX, SECTION, RANGE, ALL):

@@ -19,7 +19,7 @@ from napari_emseg.widgets.batch_foot import BatchFoot
 from napari_emseg.widgets.batch_form import BatchForm
 from napari_emseg.widgets.batch_results import show_results
 from napari_emseg.widgets.batch_table import BatchTable, format_row
-from napari_emseg.widgets.collapsible import ScrollPanel, panel_layout
+from napari_emseg.widgets.collapsible import ScrollBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.theme import (
     SPACING,
@@ -232,7 +232,7 @@ def image_of(layer: Layer) -> Stack:
     return stack_of(layer)
 
 
-class BatchDock(ScrollPanel):
+class BatchDock(ScrollBox):
     """The dock Batch."""
 
     def __init__(self, napari_viewer: Viewer) -> None:

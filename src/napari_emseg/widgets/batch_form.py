@@ -22,7 +22,7 @@ from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
 from napari_emseg.widgets.batch_controller import BatchController
 from napari_emseg.widgets.check_box_row import CheckBoxRow
-from napari_emseg.widgets.collapsible import CollapsiblePanel
+from napari_emseg.widgets.collapsible import CollapsibleBox
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_variant
 from napari_emseg.widgets.theme import (
@@ -97,7 +97,7 @@ class BatchForm(QWidget):
         layout.addWidget(self.main)
         layout.addWidget(self.replace)
         layout.addWidget(self.panels)
-        layout.addWidget(CollapsiblePanel("Advanced", more, role="link"))
+        layout.addWidget(CollapsibleBox("Advanced", more, role="link"))
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._on_browse)

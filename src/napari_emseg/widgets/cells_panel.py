@@ -18,7 +18,7 @@ from napari_emseg.session.exports import (
     saving_table,
 )
 from napari_emseg.widgets.camera import section_on_screen
-from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_sections
@@ -88,7 +88,7 @@ class CellsPanel(QWidget):
         layout.addWidget(self.state)
         layout.addWidget(self.run)
         layout.addWidget(self.saving)
-        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
 
     def _connect(self) -> None:
         self.main.edited.connect(self._on_edited)

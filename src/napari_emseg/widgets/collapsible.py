@@ -21,7 +21,7 @@ UNLIMITED = 16_777_215
 """What Qt calls no maximum height."""
 
 
-class CollapsiblePanel(QCollapsible):
+class CollapsibleBox(QCollapsible):
     """Something that folds away under a button; grows with what is in it.
 
     Parameters
@@ -67,7 +67,7 @@ class CollapsiblePanel(QCollapsible):
         self.content().setMaximumHeight(UNLIMITED if expanded else 0)
 
 
-class ScrollPanel(QScrollArea):
+class ScrollBox(QScrollArea):
     """Widgets one below the other, scrolled when the dock is low.
 
     napari holds a dock down to its size hint unless it expands.

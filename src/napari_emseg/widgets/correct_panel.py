@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.widgets.cells_table import CellsTable
 from napari_emseg.widgets.class_row import ClassRow
-from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.export_training_row import ExportTrainingRow
@@ -63,7 +63,7 @@ class CorrectPanel(QWidget):
         self.review = ReviewRow(self._controller)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
         self.places = PlacesRow(self._controller)
-        self.where_next = CollapsiblePanel("Where next", self.places, role="link")
+        self.where_next = CollapsibleBox("Where next", self.places, role="link")
         self.cells = CellsTable(self._controller, self.layers)
         self.pairs = ExportTrainingRow(self._controller)
         self.hint = text_label(role="plain")
@@ -88,8 +88,8 @@ class CorrectPanel(QWidget):
         layout.addWidget(self.review)
         layout.addWidget(self.runs)
         layout.addWidget(self.where_next)
-        layout.addWidget(CollapsiblePanel("Cells", self.cells, role="link"))
-        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsibleBox("Cells", self.cells, role="link"))
+        layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
         layout.addWidget(text_label(UNKNOWN))
         layout.addWidget(self.pairs)
 

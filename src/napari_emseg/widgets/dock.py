@@ -8,7 +8,7 @@ from napari import Viewer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.widgets.cells_panel import CellsPanel
-from napari_emseg.widgets.collapsible import CollapsiblePanel, ScrollPanel
+from napari_emseg.widgets.collapsible import CollapsibleBox, ScrollBox
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.correcting import Correcting
@@ -43,12 +43,12 @@ FOLDED = ("Correct", "Train", "Evaluate")
 """At first: what comes after the main job."""
 
 
-class EmSegmentation(ScrollPanel):
+class EmSegmentation(ScrollBox):
     """All panels, numbered, each in a section that folds."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.folds = {
-            name: CollapsiblePanel(
+            name: CollapsibleBox(
                 f"{STEPS[name]}  {name}", panel(napari_viewer), role="section"
             )
             for name, panel in PANELS.items()
@@ -90,7 +90,7 @@ class EmSegmentation(ScrollPanel):
         )
 
 
-class _Alone(ScrollPanel):
+class _Alone(ScrollBox):
     """One panel in a dock of its own."""
 
     panel_class: ClassVar[type[QWidget]]

@@ -12,7 +12,7 @@ from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.session import Run, RunScope
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.class_save import ClassSave
-from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.depth import DepthDial
 from napari_emseg.widgets.form import SettingsForm
@@ -96,9 +96,9 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.run)
         layout.addWidget(self.saving)
         layout.addWidget(self.live)
-        layout.addWidget(CollapsiblePanel("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
         layout.addWidget(
-            CollapsiblePanel("Import and export weights", self.exchange, role="link")
+            CollapsibleBox("Import and export weights", self.exchange, role="link")
         )
 
     def _connect(self) -> None:

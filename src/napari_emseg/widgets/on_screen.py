@@ -8,7 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QWidget
 
-from napari_emseg.widgets.collapsible import CollapsiblePanel
+from napari_emseg.widgets.collapsible import CollapsibleBox
 from napari_emseg.widgets.jobs import any_job_is_busy
 
 LATER_MS = 200
@@ -33,7 +33,7 @@ class OnScreen(QObject):
     """
 
     def __init__(
-        self, widget: QWidget, panels: dict[QWidget, CollapsiblePanel | None]
+        self, widget: QWidget, panels: dict[QWidget, CollapsibleBox | None]
     ) -> None:
         super().__init__(widget)
         self._widget = widget

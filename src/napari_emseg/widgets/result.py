@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.metrics.report import Row
 from napari_emseg.session.comparison import Compared
-from napari_emseg.widgets.collapsible import CollapsiblePanel
+from napari_emseg.widgets.collapsible import CollapsibleBox
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.curve_plot import CurvePlot
 from napari_emseg.widgets.formatting import format_score_name, format_sections
@@ -55,7 +55,7 @@ class Result(QWidget):
         for widget in (self.words, self.about, self.mistakes, self.plot):
             layout.addWidget(widget)
         layout.addWidget(
-            CollapsiblePanel("All scores", in_a_box(self.scores), role="link")
+            CollapsibleBox("All scores", in_a_box(self.scores), role="link")
         )
         layout.addWidget(self.export, 0, Qt.AlignmentFlag.AlignLeft)
         layout.addWidget(self.message)

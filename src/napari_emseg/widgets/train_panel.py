@@ -15,7 +15,7 @@ from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.round_preview import RoundPreview
 from napari_emseg.widgets.candidate import CandidateBox
-from napari_emseg.widgets.collapsible import CollapsiblePanel, panel_layout
+from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.latest_only import LatestOnlyWorker
@@ -120,11 +120,9 @@ class TrainPanel(QWidget):
             layout.addWidget(widget)
         layout.addWidget(self.since)
         layout.addWidget(self.candidate)
-        layout.addWidget(
-            CollapsiblePanel("Learn from more", self.material, role="link")
-        )
-        layout.addWidget(CollapsiblePanel("Settings", self._new_fold, role="link"))
-        layout.addWidget(CollapsiblePanel("Rounds", self.rounds, role="link"))
+        layout.addWidget(CollapsibleBox("Learn from more", self.material, role="link"))
+        layout.addWidget(CollapsibleBox("Settings", self._new_fold, role="link"))
+        layout.addWidget(CollapsibleBox("Rounds", self.rounds, role="link"))
         layout.addWidget(text_label(UNKNOWN))
 
     def _connect(self) -> None:
