@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari import Viewer
 from napari.utils.theme import get_theme
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton, QWidget
 
@@ -90,10 +93,23 @@ def follow_theme(widget: QWidget, viewer: Viewer) -> None:
     follow(widget, viewer.events.theme, restyle)
 
 
-def follow(owner: QWidget, signal: object, slot: object) -> None:
-    """Connect a signal of napari's or psygnal's until `owner` is destroyed."""
-    signal.connect(slot)  # type: ignore[attr-defined]
-    owner.destroyed.connect(lambda: signal.disconnect(slot))  # type: ignore[attr-defined]
+def follow(owner: QWidget, signal: Any, slot: Callable[..., object]) -> None:
+    """Connect a signal of napari's or psygnal's for as long as `owner` exists.
+
+    Nothing is connected to `owner.destroyed`: Qt sends that in the middle of Python's
+    garbage collection too, when sender and slot may be half emptied.
+    """
+    receiver = weakref.ref(owner)
+    kept = weakref.WeakMethod(slot) if inspect.ismethod(slot) else lambda: slot
+
+    def call(*arguments: object) -> None:
+        widget, current = receiver(), kept()
+        if current is not None and widget is not None and isalive(widget):
+            current(*arguments)
+
+    # Senders read it to learn how many values they may pass.
+    call.__signature__ = inspect.signature(slot)  # type: ignore[attr-defined]
+    signal.connect(call)
 
 
 def follow_stack(owner: QWidget, session: Session, slot: Callable[[], None]) -> None:
