@@ -13,10 +13,9 @@ VENV ?= .venv
 export PYTHON TORCH_INDEX VENV
 
 BIN := $(VENV)/bin
-# Panels are tested in a screen of their own where there is a virtual one (Linux).
-SCREEN := $(if $(filter Linux,$(shell uname -s)),xvfb-run -a -s "-screen 0 1600x1000x24")
-# Tests run side by side; those that show a window share the screen and stay together.
-PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadgroup
+# Tests run side by side, each process on a virtual screen of its own (Linux); one that
+# has nothing left takes half of what another still has to do.
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 
 # What touches each of the required packages, and a panel that is opened and closed.
 TESTS_LOWEST ?= tests/io tests/segmentation tests/models tests/project tests/test_dependencies.py \
@@ -43,12 +42,12 @@ test: export PYTHONDONTWRITEBYTECODE =
 test:
 	@scripts/system_packages.sh test
 	@scripts/environment.sh dev
-	@$(SCREEN) $(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 test-lowest:
 	@scripts/system_packages.sh test
 	@scripts/lowest_versions.sh
-	@$(SCREEN) .venv-lowest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_LOWEST)
+	@.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_LOWEST)
 
 lint:
 	@scripts/environment.sh dev

@@ -11,14 +11,14 @@ gui=(
 )
 case ${1:?gui, test or names of packages} in
 gui) wanted=("${gui[@]}") ;;
-test) wanted=("${gui[@]}" xauth xvfb) ;;
+test) wanted=("${gui[@]}" xvfb) ;;
 *) wanted=("$@") ;;
 esac
 
 [[ $(uname -s) == Linux ]] || exit 0
 if ! command -v dpkg-query >/dev/null; then
-    [[ $1 != test ]] || command -v xvfb-run >/dev/null || {
-        echo "error: xvfb-run is needed for the tests of the panels; install Xvfb" >&2
+    [[ $1 != test ]] || command -v Xvfb >/dev/null || {
+        echo "error: Xvfb is needed for the tests of the panels; please install it" >&2
         exit 1
     }
     exit 0

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from npe2 import PluginManifest
 from qtpy.QtWidgets import QWidget
 
@@ -45,7 +44,6 @@ def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
     assert fold.content().maximumHeight() > 10_000
 
 
-@pytest.mark.xdist_group("shown")
 def test_nothing_is_cut_off_in_a_narrow_dock(open_window, em) -> None:
     window = open_window(em("a stack with a very long name " * 3), show=True)
     for fold in window.dock.findChildren(CollapsibleBox):

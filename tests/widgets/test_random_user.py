@@ -23,7 +23,6 @@ SEED = int(os.environ.get("EMSEG_RANDOM_SEED", "2"))
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}
 
 
-@pytest.mark.xdist_group("shown")
 @pytest.mark.timeout(900)
 def test_a_random_user(tmp_path) -> None:
     walk_on(1, SHORT, tmp_path)

@@ -214,7 +214,6 @@ def test_a_theme_restyles_the_panels(open_window) -> None:
     assert window.dock.styleSheet() == dark
 
 
-@pytest.mark.xdist_group("shown")
 def test_this_view_follows_the_zoom(open_window, em) -> None:
     window = open_window(em(), show=True)
     window.choose_scope(window.membranes, "this view")
