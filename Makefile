@@ -60,8 +60,7 @@ typecheck:
 	@$(BIN)/mypy
 
 check: lint typecheck
-	@$(BIN)/validate-pyproject pyproject.toml
-	@$(BIN)/npe2 validate --imports napari-emseg
+	@PATH="$(abspath $(BIN)):$$PATH" scripts/check_public_files.sh
 
 docs:
 	@scripts/environment.sh dev

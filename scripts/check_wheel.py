@@ -7,6 +7,7 @@ from zipfile import ZipFile
 
 NEEDED = {
     "napari_emseg/napari.yaml": "the manifest for napari",
+    "napari_emseg/icon.png": "the icon that the manifest names",
     "napari_emseg/py.typed": "the mark of a typed package",
     "napari_emseg/models/bundled/isbi2012-unet.safetensors": "the bundled weights",
     "napari_emseg/sample/vnc_raw.tif": "the bundled EM sample",

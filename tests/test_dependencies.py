@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from test_layers import imported
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "napari_emseg"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 NOT_IMPORTED = {"cryptography": "distributed makes its temporary certificates with it"}
@@ -29,16 +31,31 @@ def names(requirements: list[str]) -> set[str]:
     return {normalised(match[0]) for match in found if match}
 
 
+@cache
+def imports() -> dict[str, set[str]]:
+    """Return the top-level modules that each file of the source imports."""
+    return {
+        path.relative_to(SOURCE).as_posix(): {
+            name.partition(".")[0] for name in imported(ast.parse(path.read_bytes()))
+        }
+        for path in SOURCE.rglob("*.py")
+    }
+
+
 @pytest.fixture(scope="module")
 def modules() -> set[str]:
     """Top-level modules, not of Python itself, that the source imports."""
-    trees = (ast.parse(p.read_text("utf-8")) for p in (ROOT / "src").rglob("*.py"))
-    found = {name.partition(".")[0] for tree in trees for name in imported(tree)}
-    return found - sys.stdlib_module_names - {"napari_emseg"}
+    return set().union(*imports().values()) - sys.stdlib_module_names - {"napari_emseg"}
+
+
+@cache
+def sources() -> dict[str, list[str]]:
+    """Return the distributions that each installed module comes from."""
+    return dict(packages_distributions())
 
 
 def distributions(modules: set[str]) -> set[str]:
-    known = packages_distributions()
+    known = sources()
     return {normalised(name) for module in modules for name in known.get(module, ())}
 
 
@@ -58,20 +75,19 @@ def test_no_extra_brings_what_nothing_imports(modules, extra):
 
 
 def test_everything_imported_is_asked_for(modules):
-    allowed = {
-        module: packages_distributions().get(module, [module]) for module in modules
-    }
+    allowed = {module: sources().get(module, [module]) for module in modules}
     missing = {
         module
-        for module, sources in allowed.items()
-        if not {normalised(name) for name in sources} & (REQUIRED | OPTIONAL)
+        for module, found in allowed.items()
+        if not {normalised(name) for name in found} & (REQUIRED | OPTIONAL)
     }
     assert missing == set()
 
 
 def test_every_requirement_is_argued_for():
     page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
-    rows = re.findall(r"^\| ([\w-]+) \|", page, re.MULTILINE)
+    table = page.partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w-]+) \|", table, re.MULTILINE)
     assert {normalised(row) for row in rows} - {"package"} == REQUIRED
 
 
@@ -89,14 +105,7 @@ def test_every_requirement_has_a_lower_bound_only():
     ],
 )
 def test_packages_that_may_change_are_imported_in_one_place(package, home):
-    source = ROOT / "src" / "napari_emseg"
-    found = {
-        path.relative_to(source).as_posix()
-        for path in source.rglob("*.py")
-        for name in imported(ast.parse(path.read_text("utf-8")))
-        if name.partition(".")[0] == package
-    }
-    assert found == {home}
+    assert {file for file, names in imports().items() if package in names} == {home}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -295,3 +297,44 @@ def test_odd_values_end_in_one_line(
         words = str(e)
     assert words.startswith("a.zarr")
     assert "\n" not in words
+
+
+class Trap:
+    """Makes a folder if it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+PICKLE = {"id": "pickle", "protocol": 4}
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        {"compressor": PICKLE},
+        {"filters": [PICKLE]},
+        {"filters": [{"id": "zlib", "level": 1}], "compressor": PICKLE},
+        {"filters": [PICKLE], "dtype": "|O"},
+    ],
+)
+def test_pickled_chunks_are_refused_and_not_run(
+    tmp_path: Path, stack: np.ndarray, codecs: dict[str, Any]
+) -> None:
+    path, trace = tmp_path / "a.zarr", tmp_path / "trace"
+    _v04(path, [stack])
+    notes = path / "0" / ".zarray"
+    notes.write_text(json.dumps(json.loads(notes.read_text()) | codecs))
+    for chunk in (path / "0").glob("[0-9]*"):
+        chunk.write_bytes(pickle.dumps(Trap(trace)))
+    with pytest.raises(UnreadableError, match=r"a\.zarr: its Zarr metadata can't"):
+        open_stack(path).section(0)
+    assert not trace.exists()
+
+
+def test_pickled_chunks_would_leave_a_trace(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(tmp_path / "trace")))
+    assert (tmp_path / "trace").is_dir()
