@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import shutil
+from threading import Event
 
 import numpy as np
 import pytest
 from finetuning import QUICK, drawn, untaught
 from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
 
-from napari_emseg.core.records import Progress
+from napari_emseg.core.records import EpochDone, Note, Progress
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.proofreading import paint as painted
+from napari_emseg.session.projects import save_project
 from napari_emseg.session.round_preview import NO_JUDGE, NOTHING
+from napari_emseg.session.training_request import Learnt
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -227,6 +231,65 @@ def test_removing_the_layer_in_mid_training_harms_nothing(window, panel) -> None
     window.click(panel.candidate.accept)
     assert window.controller.session.weights.card.name == "parent-round1"
     assert told(window, panel) == NOTHING
+
+
+@pytest.fixture
+def staged(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Event:
+    """Have rounds measure once, wait for the event that is returned, and end."""
+    ready = Event()
+
+    def learn(request, _):
+        yield Progress("training", 1, 2)
+        yield EpochDone(1, 2, 0.5, {}, best=True, ms_per_step=1.0)
+        while not ready.wait(0.01):
+            yield Progress("training", 1, 2)
+        yield Note("a word on the way")
+        return Learnt(untaught(request.output), None)
+
+    monkeypatch.setattr("napari_emseg.session.learning.learning", learn)
+    monkeypatch.setattr("napari_emseg.widgets.training.with_training", lambda x: x)
+    return ready
+
+
+def test_a_round_that_ends_under_another_stack_is_announced(
+    window, panel, em, staged
+) -> None:
+    window.controller.session.review(0)
+    start(window, panel)
+    window.qtbot.waitUntil(lambda: panel.plot.isVisibleTo(panel))
+    window.controller.choose(window.viewer.add_layer(em("other")))
+    assert not panel.plot.isVisibleTo(panel)
+    assert panel.run.progress.text().startswith("parent-round1: step 1/2")
+    notification_manager.records.clear()
+    staged.set()
+    end(window)
+    assert str(notification_manager.records[-1].message) == (
+        "a new candidate: parent-round1, learnt from em: choose em in 1 Data "
+        f"({window.controller.session.learning.rounds[-1].output})"
+    )
+    assert not panel.plot.isVisibleTo(panel)
+    assert not panel.run.message.text()
+    window.controller.choose(window.layer("em"))
+    assert panel.plot.isVisibleTo(panel)
+    assert panel.run.message.text() == "a word on the way"
+
+
+def test_a_round_of_a_closed_project_says_which_one_to_open(
+    window, panel, em, tmp_path, staged
+) -> None:
+    session = window.controller.session
+    session.learning.folder = None
+    save_project(session, tmp_path / "p", author="Ada")
+    session.review(0)
+    start(window, panel)
+    window.viewer.add_layer(em("other"))
+    window.viewer.layers.remove("em")
+    notification_manager.records.clear()
+    staged.set()
+    end(window)
+    message = str(notification_manager.records[-1].message)
+    assert "learnt from em: open the project p.emseg again" in message
+    assert not panel.candidate.accept.isVisibleTo(panel)
 
 
 def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> None:

@@ -38,6 +38,10 @@ class AnnotationSource(Protocol):
     """Something that weights can learn from."""
 
     @property
+    def source_key(self) -> str:
+        """By which its stack is known in the window."""
+
+    @property
     def stack(self) -> Stack:
         """The EM."""
 
@@ -76,6 +80,11 @@ class ManualCorrections:
         begun = source.results.begun
         locked = source.results.hand.linked.locked if begun else frozenset()
         return cls(source, source.reviewed_regions, locked, corrected(source))
+
+    @property
+    def source_key(self) -> str:
+        """By which the stack is known in the window."""
+        return self.source.key
 
     @property
     def stack(self) -> Stack:
@@ -136,6 +145,11 @@ class ImportedLabels:
     labels: Stack
     meaning: LabelMeaning
     excluded: frozenset[int] = frozenset()
+
+    @property
+    def source_key(self) -> str:
+        """By which the stack is known in the window."""
+        return self.of
 
     def regions(self) -> tuple[Region, ...]:
         """Return sections with any label; of corrections none is drawn to its end."""

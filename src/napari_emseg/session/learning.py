@@ -20,6 +20,7 @@ from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.paths import file_stem, path_inside
 from napari_emseg.core.records import Record
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
+from napari_emseg.project.folder import SUFFIX as PROJECT_SUFFIX
 from napari_emseg.session.resuming import going_on
 from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NOTHING
@@ -38,11 +39,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
-    """A round on its way: `work` is for a thread, `stop` keeps the best so far."""
+    """A round on its way: `work` is for a thread, `stop` keeps the best so far.
+
+    `sources` are the keys of the stacks that it learns from.
+    """
 
     name: str
     work: Generator[Record, None, Learnt]
     stop: Callable[[], None]
+    sources: frozenset[str] = frozenset()
 
 
 class Learning:
@@ -142,7 +147,8 @@ class Learning:
             parent, teachers, output, invert, self.material.classes
         )
         self.ledger.add(round_)
-        return self._begin(round_, lesson, learning(lesson, settings))
+        keys = frozenset(t.source_key for t in teachers)
+        return self._begin(round_, lesson, learning(lesson, settings), keys)
 
     def _own_settings(self, *, new: bool) -> Settings:
         """Return the settings of a round, on the device and as bright as runs are."""
@@ -185,19 +191,48 @@ class Learning:
             self.material.classes,
         )
         settings = self._own_settings(new=not round_.parent)
-        stacks = [source.stack for source in self._session.sources]
-        return self._begin(round_, lesson, going_on(lesson, settings, stacks))
+        sources = self._session.sources
+        names = round_.learnt_from.split(", ")
+        keys = frozenset(s.key for s in sources if s.name in names)
+        work = going_on(lesson, settings, [source.stack for source in sources])
+        return self._begin(round_, lesson, work, keys)
 
     def _begin(
         self,
         round_: Round,
         lesson: TrainingRequest,
         work: Generator[Record, None, Learnt],
+        sources: frozenset[str],
     ) -> Attempt:
         stopping = Event()
         lesson.stop = stopping.is_set
         self.ledger.change(round_.name, state="learning")
-        return Attempt(round_.name, work, stopping.set)
+        return Attempt(round_.name, work, stopping.set, sources)
+
+    def is_about(self, sources: frozenset[str]) -> bool:
+        """Tell if the stack at work is one of these."""
+        source = self._session.source
+        return source is not None and source.key in sources
+
+    def describe_whereabouts(self, name: str, sources: frozenset[str]) -> str:
+        """Say what a round learnt from, and where it is found while that isn't shown.
+
+        Raises
+        ------
+        ValueError
+            If there is no such round.
+        """
+        round_ = self.ledger.known(name)
+        project = next(
+            (x for x in round_.output.parents if x.suffix == PROJECT_SUFFIX), None
+        )
+        if any(source.key in sources for source in self._session.sources):
+            there = f"choose {round_.learnt_from} in 1 Data"
+        elif project is not None:
+            there = f"open the project {project.name} again"
+        else:
+            there = "see Rounds in 5 Train"
+        return f"{name}, learnt from {round_.learnt_from}: {there} ({round_.output})"
 
     def finish(self, name: str, learnt: Learnt) -> None:
         """Keep what a round gave, as a candidate."""

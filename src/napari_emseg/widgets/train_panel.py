@@ -137,6 +137,7 @@ class TrainPanel(QWidget):
         session = self._controller.session
         follow(self, self._learning.changed, self._on_state)
         follow(self, session.events.source, self._on_state)
+        follow(self, session.events.source, self._on_training)
         follow(self, session.events.weights, self._on_state)
         follow(self, self._controller.training.changed, self._on_training)
         follow(self, self._controller.sources_changed, self._on_corrected)
@@ -203,7 +204,8 @@ class TrainPanel(QWidget):
         self.since.setVisible(n > 0)
 
     def _on_training(self) -> None:
-        self.plot.show_curve(self._controller.training.curve)
+        training = self._controller.training
+        self.plot.show_curve(training.curve if training.shown else ())
 
     def _on_settings(self, settings: FinetuneSettings) -> None:
         self._learning.settings = settings

@@ -92,18 +92,19 @@ class TrainRow(QWidget):
         self.resume.setVisible(stopped is not None)
         self.bar.setVisible(busy)
         self.progress.setVisible(busy)
-        self.progress.setText(training.words)
+        elsewhere = "" if training.shown else f"{training.job.title}: "
+        self.progress.setText(f"{elsewhere}{training.words}")
         at = training.progress
         self.bar.setRange(0, 1 if at is None else max(1, at.total))
         self.bar.setValue(0 if at is None else at.done)
-        if training.error:
+        if training.error and training.shown:
             self.say(training.error)
         elif stopped is not None and stopped.outcome == BROKEN_OFF:
             self.say(
                 f"{stopped.name} was {BROKEN_OFF}; Resume goes on with it.", "note"
             )
         else:
-            self.say("\n".join(training.notes), "note")
+            self.say("\n".join(training.notes if training.shown else ()), "note")
 
     @property
     def _gives_up(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
@@ -37,6 +37,7 @@ class TrainingController(QObject):
         super().__init__()
         self._learning = learning
         self._attempt: Attempt | None = None
+        self._sources: frozenset[str] = frozenset()
         self._pace = _Pace()
         self.job = BackgroundJob()
         self.notes: list[str] = []
@@ -51,6 +52,14 @@ class TrainingController(QObject):
     def busy(self) -> bool:
         """True while a round is on."""
         return self.job.busy
+
+    @property
+    def shown(self) -> bool:
+        """True while the stack at work is one that the latest round learns from.
+
+        Under another stack its curve and words would be taken for that one's.
+        """
+        return self._learning().is_about(self._sources)
 
     def start(self, *, new: bool = False) -> None:
         """Begin a round.
@@ -77,6 +86,7 @@ class TrainingController(QObject):
             msg = f"{self.job.title} is on; wait for its end, or stop it"
             raise ValueError(msg)
         self._attempt = begin()
+        self._sources = self._attempt.sources
         self.notes, self.error, self.stopping = [], "", False
         self.progress, self._pace = None, _Pace()
         if not again:
@@ -132,13 +142,21 @@ class TrainingController(QObject):
         learning = self._learning()
         if isinstance(outcome.result, Learnt):
             learning.finish(attempt.name, outcome.result)
+            self._announce(attempt, "a new candidate")
         elif outcome.cause is not None:
             self.error = format_record(outcome.cause)
             learning.fail(attempt.name, self.error)
             show_error(f"{attempt.name}: {self.error}")
         else:
             learning.break_off(attempt.name)
+            self._announce(attempt, "stopped")
         self.changed.emit()
+
+    def _announce(self, attempt: Attempt, what: str) -> None:
+        """Tell how a round ended whose stack isn't at work, so that no panel does."""
+        if not self.shown:
+            there = self._learning().describe_whereabouts(attempt.name, attempt.sources)
+            show_info(f"{what}: {there}")
 
 
 class _Pace:
