@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Generator
 
 import numpy as np
@@ -104,6 +105,30 @@ def test_cancel_closes_the_generator_in_its_own_thread(qtbot, job) -> None:
     assert ended.args[0].cancelled
     assert len(closed) == 1
     assert closed[0] != threading.get_ident()
+
+
+def test_only_the_warnings_of_its_own_thread_are_told_as_its(
+    qtbot, job, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, warned = threading.Event(), threading.Event()
+    others: list[str] = []
+
+    def work() -> Generator[Record, None, None]:
+        warnings.warn("of the work", UserWarning, stacklevel=1)
+        begun.set()
+        warned.wait(60)
+        yield Note("after")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *warning: others.append(str(warning[0]))
+        with qtbot.waitSignal(job.ended, timeout=60_000):
+            job.start(work(), "training")
+            qtbot.waitUntil(begun.is_set)
+            warnings.warn("of another", UserWarning, stacklevel=1)
+            warned.set()
+    assert others == ["of another"]
+    assert [r.getMessage() for r in caplog.records] == ["training: of the work"]
 
 
 def test_a_second_start_is_refused_while_busy(qtbot, job) -> None:

@@ -8,10 +8,13 @@ second cost no more than ten.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +22,7 @@ from napari.qt.threading import create_worker
 from napari.utils import progress
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import GeneratorWorker
+from superqt.utils import FunctionWorker, GeneratorWorker, WorkerBase
 
 from napari_emseg.core.records import (
     EpochDone,
@@ -62,16 +65,38 @@ class Advance:
     seconds_left: float | None
 
 
-class _Worker(GeneratorWorker):
-    """Lets no error pass in silence, and closes the generator in its own thread."""
+class _OwnWarnings(WorkerBase):
+    """Tells warnings of its own thread; superqt's `run` takes those of all threads."""
 
     def run(self) -> None:
         """Work; where the program ended meanwhile nobody is left to be told."""
         try:
-            super().run()
+            self._run()
         except RuntimeError:  # which in a thread would have Qt abort the program
             if isalive(self.signals):
                 raise
+
+    def _run(self) -> None:
+        self.started.emit()
+        self._running = True
+        try:
+            with warnings_told_to(self.warned.emit):
+                result = self.work()
+            if not self.abort_requested:
+                self.returned.emit(result)
+        except Exception as e:  # noqa: BLE001 - whatever it is, the window is told
+            self.errored.emit(e)
+        self._running = False
+        self.finished.emit()
+        self._finished.emit(self)
+
+
+class QuestionWorker(_OwnWarnings, FunctionWorker):
+    """Answers one question."""
+
+
+class _Worker(_OwnWarnings, GeneratorWorker):
+    """Lets no error pass in silence, and closes the generator in its own thread."""
 
     def work(self) -> Any:
         try:
@@ -81,6 +106,36 @@ class _Worker(GeneratorWorker):
         if isinstance(result, RuntimeError):
             raise JobError(str(result)) from result
         return result
+
+
+_listeners: dict[int, Callable[[tuple[Any, ...]], object]] = {}
+"""Who is told of a thread's warnings, by the thread's identity."""
+
+
+def _show_warning(before: Callable[..., object], *warning: Any) -> None:
+    """Tell the listener of this thread; all other threads have who was there before."""
+    listener = _listeners.get(get_ident())
+    if listener is None:
+        before(*warning)
+    else:
+        listener(warning)
+
+
+@contextmanager
+def warnings_told_to(listener: Callable[[tuple[Any, ...]], object]) -> Iterator[None]:
+    """Tell `listener` of warnings of this thread, and of no other.
+
+    `warnings.catch_warnings` is for the whole program. The hook stays when it is left:
+    it does nothing without a listener, and others may have put theirs on top.
+    """
+    hook = warnings.showwarning
+    if not (isinstance(hook, partial) and hook.func is _show_warning):
+        warnings.showwarning = partial(_show_warning, hook)
+    _listeners[get_ident()] = listener
+    try:
+        yield
+    finally:
+        del _listeners[get_ident()]
 
 
 class _Titled(partial):  # type: ignore[type-arg]

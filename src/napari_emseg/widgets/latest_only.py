@@ -8,6 +8,8 @@ from napari.qt.threading import create_worker
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
+from napari_emseg.widgets.jobs import QuestionWorker
+
 Question = Callable[[], object]
 
 
@@ -43,7 +45,12 @@ class LatestOnlyWorker(QObject):
 
     def _start(self, question: Question) -> None:
         self._at_work = question
-        worker = create_worker(question, _start_thread=False, _ignore_errors=True)
+        worker = create_worker(
+            question,
+            _start_thread=False,
+            _worker_class=QuestionWorker,
+            _ignore_errors=True,
+        )
         worker.returned.connect(self._on_found)
         worker.errored.connect(self._on_failed)
         worker.start()
