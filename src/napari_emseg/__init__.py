@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-__version__ = version("napari-emseg")
+from napari_emseg._version import __version__
 
 _HOME = {
     "Stack": "core.stack",

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.where import ClusterSettings, here
 from napari_emseg.batch.worker import TaskBody, run_task

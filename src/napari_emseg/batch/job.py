@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.batch.completion_log import first_fault
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink

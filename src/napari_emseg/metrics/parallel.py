@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-R = TypeVar("R")
+Result = TypeVar("Result")
 
 
 def cores() -> int:
@@ -19,8 +19,8 @@ def cores() -> int:
 
 
 def in_threads(
-    calls: Iterable[Callable[[], R]], *, threads: int | None = None
-) -> Iterator[R]:
+    calls: Iterable[Callable[[], Result]], *, threads: int | None = None
+) -> Iterator[Result]:
     """Run `calls` on `threads` (none: all cores) and yield their results in order.
 
     Calls are asked for only shortly before they run, so that they may hold much memory.
@@ -30,7 +30,7 @@ def in_threads(
     if threads < 1:
         msg = f"threads must be at least 1, got {threads}"
         raise ValueError(msg)
-    pending: deque[Future[R]] = deque()
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for call in calls:

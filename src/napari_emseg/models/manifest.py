@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.core.card import Card
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.zoo import network_class

@@ -20,7 +20,7 @@ from napari_emseg.proofreading.edits import Name
 
 M = TypeVar("M", bound=BaseModel)
 
-SUFFIX = ".emseg"
+PROJECT_SUFFIX = ".emseg"
 INFO, REVIEW, EDITS = "project.json", "review.json", "edits.jsonl"
 ARRAYS: dict[Name, tuple[str, str]] = {
     "cells": ("cells.zarr", "uint32"),
@@ -47,9 +47,9 @@ BLOCK = 2**16
 def named(path: Path | str) -> Path:
     """Return the folder of a project: the name ends in `.emseg`."""
     path = Path(path)
-    if path.suffix == SUFFIX:
+    if path.suffix == PROJECT_SUFFIX:
         return path
-    return path.with_name(f"{path.name}{SUFFIX}")
+    return path.with_name(f"{path.name}{PROJECT_SUFFIX}")
 
 
 def create_folder(path: Path, info: ProjectInfo) -> None:
@@ -62,7 +62,7 @@ def create_folder(path: Path, info: ProjectInfo) -> None:
     FileExistsError, FileNotFoundError, PermissionError
         If there is something already, or the folder around can't be written to.
     """
-    if path.suffix != SUFFIX:
+    if path.suffix != PROJECT_SUFFIX:
         msg = f"the name of a project ends in .emseg, got {path.name}"
         raise ValueError(msg)
     if path.exists():

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert

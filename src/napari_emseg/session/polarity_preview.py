@@ -15,7 +15,7 @@ from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import Invert, Normalisation
 from napari_emseg.core.stack import Stack
 
-SIDE = 1024
+MIDDLE_SIDE = 1024
 """Of the middle of the section, whose grey values the pictures are made with, px."""
 
 THUMBNAIL = 88
@@ -57,7 +57,7 @@ def iter_polarity_preview(
         If the section can't be read.
     """
     yield Progress("looking", 0, 1)
-    section = _middle(stack.section(z), SIDE)
+    section = _middle(stack.section(z), MIDDLE_SIDE)
     grey = section_range(section, Normalisation(), padding(section))
     part = _middle(section, 2 * THUMBNAIL)[::2, ::2]
     as_it_is = np.clip(normalise(part, grey), 0, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_emseg import __version__
+from napari_emseg._version import __version__
 from napari_emseg.core.card import Card, DataSet, TrainingRecord
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
