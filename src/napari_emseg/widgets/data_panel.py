@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import AmbiguousFileError
-from napari_emseg.project.folder import SUFFIX
+from napari_emseg.project.folder import PROJECT_SUFFIX
 from napari_emseg.widgets.checks import Checks
 from napari_emseg.widgets.collapsible import panel_layout
 from napari_emseg.widgets.controller import controller_for
@@ -108,7 +108,7 @@ class DataPanel(QWidget):
         """Open a file or folder in the background; asks back if it must."""
         if self._opening.busy:
             return
-        if Path(path).suffix == SUFFIX:
+        if Path(path).suffix == PROJECT_SUFFIX:
             self.project.open_path(path)
             return
         self.choice.hide()
