@@ -27,9 +27,9 @@ from machine import describe
 from retention import retained
 
 from napari_emseg.active_learning import suggest_places
-from napari_emseg.core.finetuning import FinetuneSettings, SuggestSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
+from napari_emseg.core.training import FinetuneSettings, SuggestSettings
 from napari_emseg.models.weights import Weights, load_weights, read_weights
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.finetune import finetune_weights

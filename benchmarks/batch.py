@@ -37,7 +37,7 @@ from napari_emseg.batch import (
     find_inputs,
     run_batch,
 )
-from napari_emseg.batch.allocator import share_arenas
+from napari_emseg.batch.where import share_arenas
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings

@@ -15,7 +15,7 @@ from napari_emseg.core.card import DataSet
 from napari_emseg.core.labels import Meaning
 from napari_emseg.io import open_stack
 from napari_emseg.training.card import Split
-from napari_emseg.training.labelled_stack import LabelledStack
+from napari_emseg.training.mixture import LabelledStack
 
 ROOT = Path(__file__).resolve().parents[1]
 

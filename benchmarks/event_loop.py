@@ -284,9 +284,9 @@ class Loop:
 def learn_in_process(name: str, options: argparse.Namespace) -> None:
     """Run a round of the same kind without a window, with the priority of a run."""
     os.nice(10)
-    from napari_emseg.core.finetuning import FinetuneSettings
     from napari_emseg.core.records import drain
     from napari_emseg.core.regions import Region
+    from napari_emseg.core.training import FinetuneSettings
     from napari_emseg.models.weights import load_weights
     from napari_emseg.training.corrections import TrainingSet
     from napari_emseg.training.finetune import finetune_weights

@@ -25,10 +25,10 @@ import numpy as np
 from event_loop import em
 from machine import describe
 
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.weights import load_weights
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.widgets import background

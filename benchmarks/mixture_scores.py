@@ -14,11 +14,11 @@ from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.metrics import overlap_scores, v_rand_v_info
-from napari_emseg.metrics.meanings import cells_of_inside
+from napari_emseg.metrics.inputs import cells_of_inside
 from napari_emseg.models.variants import with_facts
 from napari_emseg.models.weights import Weights, replace_card
-from napari_emseg.training.labelled_stack import LabelledStack
-from napari_emseg.training.scoring import with_times
+from napari_emseg.training.mixture import LabelledStack
+from napari_emseg.training.validation import with_times
 
 MEASURES = ("v_rand", "v_info", "cells", "vi")
 """Of probabilities, at the best threshold; of cells at the card's, bits for `vi`."""

@@ -27,8 +27,12 @@ from napari_emseg.io import open_stack
 from napari_emseg.metrics import v_rand_v_info
 from napari_emseg.models.weights import Weights, load_weights, replace_card
 from napari_emseg.training.dataset import Example, read_examples
-from napari_emseg.training.scoring import with_scores, with_times
-from napari_emseg.training.validation import inside_of, truth_of
+from napari_emseg.training.validation import (
+    inside_of,
+    truth_of,
+    with_scores,
+    with_times,
+)
 
 FOLDERS = {"ISBI 2012 training stack": ("isbi2012", "inside")}
 """Name of a data set in cards: its folder, and what its labels are."""

@@ -23,8 +23,7 @@ from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights, bundled_folder, read_weights
-from napari_emseg.training.labelled_stack import LabelledStack
-from napari_emseg.training.mixture import train_mixture
+from napari_emseg.training.mixture import LabelledStack, train_mixture
 from napari_emseg.training.run import train_weights
 
 

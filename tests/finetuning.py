@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.training import TrainSettings
+from napari_emseg.core.training import FinetuneSettings, TrainSettings
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import build
 from napari_emseg.sample import synthetic

@@ -8,13 +8,13 @@ import torch
 from finetuning import drawn, untaught
 
 from napari_emseg.active_learning import Suggestion, suggest_places
-from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import SuggestSettings
 from napari_emseg.models.forward import predict_picture
-from napari_emseg.models.uncertainty import has_heads, membrane_and_uncertainty
+from napari_emseg.models.roi import has_heads, membrane_and_uncertainty
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
 from napari_emseg.segmentation import segment_section

@@ -6,10 +6,10 @@ import torch
 
 import napari_emseg as emseg
 from napari_emseg.core.card import Card
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.weights import save_weights
 from napari_emseg.models.zoo import build
 

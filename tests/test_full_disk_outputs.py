@@ -15,8 +15,7 @@ from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import save_weights
-from napari_emseg.proofreading.table import CellRow, cells_table
-from napari_emseg.proofreading.table_file import write_table
+from napari_emseg.proofreading.table import CellRow, cells_table, write_table
 from napari_emseg.segmentation.meshes import saving_meshes
 from napari_emseg.training.checkpoint import write_checkpoint
 from tests.io.test_full_disk import ROOM, full  # noqa: F401 - a fixture

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 import napari_emseg as emseg
 from napari_emseg.active_learning import suggest_places
-from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import SuggestSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.finetune import finetune_weights

@@ -14,7 +14,7 @@ from npe2 import PluginManifest
 
 import napari_emseg
 from napari_emseg import _napari
-from napari_emseg._napari import shown
+from napari_emseg._napari import layers
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
@@ -91,7 +91,7 @@ def test_a_damaged_section_is_black_and_told_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(shown, "show_warning", told.append)
+    monkeypatch.setattr(layers, "show_warning", told.append)
     for z in range(5):
         tifffile.imwrite(tmp_path / f"{z}.tif", np.full((8, 9), z + 1, np.uint8))
     (tmp_path / "2.tif").write_bytes(b"II*\0 no more")
@@ -182,8 +182,8 @@ def test_labels_of_a_file_are_painted_in_memory(tmp_path: Path, kind: str) -> No
 
 
 def test_labels_too_large_for_memory_are_not_painted(monkeypatch) -> None:
-    monkeypatch.setattr(shown, "free_ram", lambda: 100)
-    layer = Labels(shown.Shown(Stack(np.zeros((2, 8, 9), np.uint8), name="cells")))
+    monkeypatch.setattr(layers, "free_ram", lambda: 100)
+    layer = Labels(layers.Shown(Stack(np.zeros((2, 8, 9), np.uint8), name="cells")))
     with pytest.raises(MemoryError, match="cells can't be painted on"):
         layer.paint((1, 2, 3), 5)
 

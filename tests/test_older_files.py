@@ -19,8 +19,8 @@ from napari_emseg.batch import (
     BatchConfig,
     BatchSettings,
     ClusterSettings,
+    context,
     find_inputs,
-    grid,
     run_batch,
 )
 from napari_emseg.core.records import drain
@@ -88,7 +88,7 @@ def test_a_project_with_its_hand_work_and_rounds(files: Path) -> None:
 def test_a_batch_that_was_broken_off_goes_on(
     files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
     settings = BatchSettings(
         predict=PredictSettings(device="cpu", runtime="torch", threads=1, invert="no"),
         cells=CellSettings(minimum_size=5),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from make_screenshots import IMAGES, open_window, settle, wait_for
 
-from napari_emseg.core.viewing import LiveSettings
+from napari_emseg.core.settings import LiveSettings
 from napari_emseg.models.weights import list_weights
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.finetuning import SuggestSettings
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.core.zoom import zoom_of
-from napari_emseg.models.uncertainty import has_heads, membrane_and_uncertainty
+from napari_emseg.core.training import SuggestSettings
+from napari_emseg.models.roi import has_heads, membrane_and_uncertainty
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import section_fragments
 from napari_emseg.training.corrections import TrainingSet

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference import predict_stack
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import Weights, load_weights

@@ -12,7 +12,7 @@ from napari_emseg.core.records import Record, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io import open_stack
 from napari_emseg.proofreading import cells_table
-from napari_emseg.proofreading.table_file import write_table
+from napari_emseg.proofreading.table import write_table
 
 CPU = PredictSettings(device="cpu", runtime="torch", threads=1, invert="no")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from napari_emseg.batch import grid
+from napari_emseg.batch import context
 from napari_emseg.cli import main
 
 if __name__ == "__main__":
-    grid.DEEPEST = 2
+    context.DEEPEST = 2
     raise SystemExit(main(["batch", *sys.argv[1:]]))

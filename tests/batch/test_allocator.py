@@ -10,7 +10,7 @@ import pytest
 THREADS = """
 import ctypes, sys
 from threading import Barrier, Thread
-from napari_emseg.batch.allocator import share_arenas
+from napari_emseg.batch.where import share_arenas
 
 if sys.argv[1] == "shared":
     assert share_arenas()

@@ -22,8 +22,8 @@ from napari_emseg.batch import (
     ClusterSettings,
     RowChanged,
     cluster,
+    context,
     engine,
-    grid,
     run_batch,
 )
 from napari_emseg.io import save_stack
@@ -57,7 +57,7 @@ def program(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Scheduler and two workers on loopback."""
-    monkeypatch.setattr(grid, "DEEPEST", 1)
+    monkeypatch.setattr(context, "DEEPEST", 1)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     loopback = ("--host", "127.0.0.1", "--no-dashboard")
@@ -193,7 +193,7 @@ def test_a_task_that_kills_its_workers_is_listed_as_failed(
 ) -> None:
     import deadly
 
-    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
     monkeypatch.setattr("napari_emseg.batch.course.Membranes", deadly.Deadly)
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     summary = run(make_job(where=ClusterSettings(workers=2), steps=("membranes",)))

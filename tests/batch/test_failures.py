@@ -14,12 +14,12 @@ from batching import run, values
 
 from napari_emseg.batch import (
     Input,
+    context,
     engine,
+    estimate,
     estimate_batch,
     find_inputs,
-    grid,
     plan_batch,
-    timing,
 )
 from napari_emseg.batch import membranes as step
 from napari_emseg.batch.estimate import BatchEstimate, refuse_if_full
@@ -32,7 +32,7 @@ from napari_emseg.sample import synthetic
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
 
 
 @pytest.fixture
@@ -291,12 +291,12 @@ def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
     linking = ("membranes", "cells", "link")
     seconds = {"_cells": 0.02, "_link": 0.05, "_table": 0.2}
     for name, takes in seconds.items():
-        monkeypatch.setattr(timing, name, lambda *_, takes=takes: time.sleep(takes))
+        monkeypatch.setattr(estimate, name, lambda *_, takes=takes: time.sleep(takes))
     plain, linked, table = (
         estimate_batch(plan_batch(make_job(**chosen)), timed=True).seconds
         for chosen in ({}, {"steps": linking}, {"table": True})
     )
-    pixels = 6 * 200 * 180 / timing.SIDE**2
+    pixels = 6 * 200 * 180 / estimate.SIDE**2
     assert linked - plain > 0.03 * pixels
     assert table - plain > 0.15 * pixels
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from batching import lines, run, values
 
-from napari_emseg.batch import RowChanged, engine, find_inputs, grid, run_batch
+from napari_emseg.batch import RowChanged, context, engine, find_inputs, run_batch
 from napari_emseg.cli import main
 from napari_emseg.core.paths import UnsafePathError
 from napari_emseg.core.records import Note
@@ -23,7 +23,7 @@ from napari_emseg.sample import synthetic
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
 
 
 def break_off(job, step_name: str, state: str = "") -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from batching import run, values
 
-from napari_emseg.batch import RowChanged, grid, plan_batch, planning, run_batch
+from napari_emseg.batch import RowChanged, context, plan_batch, planning, run_batch
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
 from napari_emseg.sample import synthetic
@@ -23,7 +23,7 @@ STEPS = ("membranes", "cells", "link")
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "DEEPEST", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
 
 
 def results(summary) -> list[np.ndarray]:

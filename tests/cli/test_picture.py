@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from napari_emseg.cli.picture import outlines, save_picture
+from napari_emseg.cli.demo import outlines, save_picture
 
 
 def test_outlines_are_the_rims_of_cells():

@@ -11,8 +11,7 @@ import pytest
 
 from napari_emseg.api import predict
 from napari_emseg.cli import batch, outputs
-from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.stopping import Terminated, exit_code
+from napari_emseg.cli.progress import Terminated, exit_code, run_with_progress
 from napari_emseg.core.records import Progress
 from napari_emseg.io import open_stack
 from tests.cli.test_stopping import EMSEG

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from napari_emseg.cli import progress
-from napari_emseg.cli.stopping import StopRequest
+from napari_emseg.cli.progress import StopRequest
 from napari_emseg.core.records import Progress
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack

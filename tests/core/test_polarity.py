@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.core.polarity import Polarity, polarity
+from napari_emseg.core.intensity import Polarity, polarity
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.sample import synthetic, vnc

@@ -14,9 +14,9 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.inference import (
     PredictionResult,
     Predictor,
-    inverting,
     predict_stack,
 )
+from napari_emseg.inference import predictor as predictor_module
 from napari_emseg.models.weights import Weights
 from napari_emseg.sample import vnc
 
@@ -465,9 +465,9 @@ def test_a_stack_is_looked_at_once(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    found = inverting.polarity
+    found = predictor_module.polarity
     monkeypatch.setattr(
-        inverting, "polarity", lambda stack: looked.append(stack) or found(stack)
+        predictor_module, "polarity", lambda stack: looked.append(stack) or found(stack)
     )
     predictor = Predictor(weights)
     stack, other = Stack(255 - np.asarray(vnc().data[:1])), Stack(grey((1, 40, 40)))

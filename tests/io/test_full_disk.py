@@ -16,7 +16,7 @@ from napari_emseg.core.atomic import DiskFullError, atomic_write
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import OUTPUT_KINDS, OutputFormat, open_sink
-from napari_emseg.io.labelled import iter_save_labelled
+from napari_emseg.io.writing import iter_save_labelled
 from tests.io.write_and_die import sections
 
 every = pytest.mark.parametrize("name", [kind.name for kind in OUTPUT_KINDS])

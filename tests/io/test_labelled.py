@@ -16,7 +16,7 @@ from yaozarrs import v04, v05
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import OutputFormat, describe, open_stack
-from napari_emseg.io.labelled import iter_save_labelled
+from napari_emseg.io.writing import iter_save_labelled
 
 both = pytest.mark.parametrize("format", ["zarr", "zarr-0.4"])
 SIZE = (50.0, 5.0, 4.0)

@@ -16,7 +16,7 @@ from napari_emseg._napari import layer_of, stack_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import NOWHERE, Stack
 from napari_emseg.io import open_stack, save_stack
-from napari_emseg.io.labelled import iter_save_labelled
+from napari_emseg.io.writing import iter_save_labelled
 
 SIZE, AT = (50.0, 4.0, 4.0), (150.0, -32.0, 1024.5)
 

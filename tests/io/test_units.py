@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_emseg.io.units import to_nm, voxel_size
+from napari_emseg.io.volumes import to_nm, voxel_size
 
 
 @pytest.mark.parametrize(

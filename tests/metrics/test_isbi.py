@@ -10,7 +10,7 @@ from synthetic_pairs import PAIRS, REFERENCE
 
 from napari_emseg import metrics
 from napari_emseg.core.records import Progress
-from napari_emseg.metrics.warping import simple_points
+from napari_emseg.metrics.isbi import simple_points
 
 KINDS = {
     "mergers": "merge",

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from napari_emseg import metrics
+from napari_emseg.metrics.isbi import KINDS
 from napari_emseg.metrics.merge_split_errors import (
     SegmentationError,
     format_errors,
     merge_split_errors,
 )
-from napari_emseg.metrics.warping import KINDS
 
 MERGER, SPLIT, HOLE = (
     KINDS.index(kind) + 1 for kind in ("mergers", "splits", "hole_additions")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_emseg import metrics
-from napari_emseg.metrics.warping import KINDS
+from napari_emseg.metrics.isbi import KINDS
 
 
 @pytest.fixture

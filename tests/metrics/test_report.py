@@ -9,8 +9,7 @@ import pytest
 
 from napari_emseg import metrics
 from napari_emseg.core.records import Progress, drain
-from napari_emseg.metrics.curve import Curve
-from napari_emseg.metrics.report import report_steps
+from napari_emseg.metrics.report import Curve, report_steps
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import label
 
 from napari_emseg import metrics
-from napari_emseg.metrics.warping import KINDS, simple_points, warped_counts
+from napari_emseg.metrics.isbi import KINDS, simple_points, warped_counts
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 MASKS = arrays(bool, SHAPES)

@@ -19,9 +19,8 @@ import yaml
 from safetensors.torch import save_file
 
 from napari_emseg.core.card import Card
-from napari_emseg.models.exporting import export_weights
+from napari_emseg.models.exporting import MANIFEST, export_weights
 from napari_emseg.models.importing import import_weights
-from napari_emseg.models.manifest import MANIFEST
 from napari_emseg.models.weights import Weights, load_weights, save_weights
 from napari_emseg.models.zoo import build
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
-from napari_emseg.models.encoders import ResNet34Encoder
-from napari_emseg.models.pretrained import load_encoder
+from napari_emseg.models.encoders import ResNet34Encoder, load_encoder
 from napari_emseg.models.zoo import build
 from napari_emseg.training.card import Split
 from napari_emseg.training.run import train_weights

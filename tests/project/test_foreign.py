@@ -15,7 +15,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project import Project
-from napari_emseg.project.weights_folder import keep_weights
+from napari_emseg.project.folder import keep_weights
 from napari_emseg.proofreading import Change, Edit
 
 WHOLE = slice(0, 40), slice(0, 50)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from scipy import ndimage as ndi
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading import (
     INSIDE,
     MEMBRANE,

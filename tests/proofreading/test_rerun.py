@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawings import Drawn, cells_from, drawn
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading import Rerun, burn_in, burnt_in, cut, lock, paint
 
 THIN = CorrectSettings(width=1, sliver=2)

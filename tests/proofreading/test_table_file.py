@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_emseg.proofreading.table import CellRow
-from napari_emseg.proofreading.table_file import COLUMNS, write_table
+from napari_emseg.proofreading.table import COLUMNS, CellRow, write_table
 
 ROW = CellRow(7, 40, 2, 3, 4, 0.5, float("nan"), (3, 5, 6), "tiny, weak membrane")
 

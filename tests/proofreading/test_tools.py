@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawings import Drawn, drawn
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading import (
     INSIDE,
     MEMBRANE,

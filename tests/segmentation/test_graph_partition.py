@@ -10,9 +10,8 @@ from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_emseg.segmentation.graph_partition import partition
-from napari_emseg.segmentation.rag import RegionGraph
-from napari_emseg.segmentation.tree import MergeTree
+from napari_emseg.segmentation.fragments import partition
+from napari_emseg.segmentation.rag import MergeTree, RegionGraph
 
 
 def graph(n: int, *edges: tuple[int, int, float, float]) -> RegionGraph:

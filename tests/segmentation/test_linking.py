@@ -16,9 +16,8 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.segmentation import link_stack, segment_stack
-from napari_emseg.segmentation.linker import Linker
+from napari_emseg.segmentation.linker import Linker, assign
 from napari_emseg.segmentation.linking import scratch
-from napari_emseg.segmentation.matching import assign
 from napari_emseg.segmentation.overlap import Overlap, best_overlap
 
 

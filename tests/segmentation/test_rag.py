@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from napari_emseg.segmentation.boundary_pixels import boundary_pixels
 from napari_emseg.segmentation.rag import (
     EdgeFeatures,
     RegionGraph,
+    boundary_pixels,
     depths_of,
     drop_small,
     join_small,

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_emseg.segmentation.rag import RegionGraph
-from napari_emseg.segmentation.tree import MergeTree
+from napari_emseg.segmentation.rag import MergeTree, RegionGraph
 
 
 def graph(seed: int, n: int) -> RegionGraph:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from finetuning import QUICK, drawn, untaught
 
-from napari_emseg.core.finetuning import NewWeightsSettings
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.training import TrainSettings
+from napari_emseg.core.training import NewWeightsSettings, TrainSettings
 from napari_emseg.models.weights import load_weights
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Attempt, Learning

@@ -8,9 +8,8 @@ from nested import nested_weights
 from thin import thin_weights
 
 from napari_emseg.core.records import Progress, drain
-from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.settings import LiveSettings, PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.viewing import LiveSettings
 from napari_emseg.inference import estimate, throughput
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.live import (

@@ -6,10 +6,10 @@ import pytest
 from napari_emseg.core.records import Note, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.inference.inverting import Inverting
+from napari_emseg.inference.predictor import Inverting
 from napari_emseg.sample import vnc
 from napari_emseg.session import RunScope, Session
-from napari_emseg.session.polarity_preview import THUMBNAIL, iter_polarity_preview
+from napari_emseg.session.live import THUMBNAIL, iter_polarity_preview
 
 
 def inverted(stack: Stack) -> Stack:

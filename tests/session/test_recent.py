@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from napari_emseg.session import recent
-from napari_emseg.session.recent import RECENT_KEPT, recent_projects, remember_project
+from napari_emseg.session import projects
+from napari_emseg.session.projects import RECENT_KEPT, recent_projects, remember_project
 
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "deep" / "recent.json"
-    monkeypatch.setattr(recent, "memory", lambda: file)
+    monkeypatch.setattr(projects, "memory", lambda: file)
     return file
 
 

@@ -13,9 +13,9 @@ import torch
 from finetuning import drawn, untaught
 from learner import STEPS, sitting
 
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.project import Project
 from napari_emseg.proofreading import paint as painted
 from napari_emseg.session import Session

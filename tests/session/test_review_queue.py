@@ -6,10 +6,10 @@ import pytest
 from nested import nested_weights
 
 from napari_emseg.active_learning import Suggestion
-from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.training import SuggestSettings
 from napari_emseg.session import RunScope as Run
 from napari_emseg.session import Session
 from napari_emseg.session.review_queue import (

@@ -11,7 +11,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_scope import RunScope
-from napari_emseg.session.threshold_preview import AgglomerationPreview
+from napari_emseg.session.runs import AgglomerationPreview
 
 LOOSE = CellSettings(minimum_size=20, join=0.95)
 

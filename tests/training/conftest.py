@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from napari_emseg.training import scoring
+from napari_emseg.training import validation
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -21,4 +21,4 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _small_picture_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "SIDE", 64)
+    monkeypatch.setattr(validation, "SIDE", 64)

@@ -15,7 +15,7 @@ from napari_emseg.training.augment import (
     positions,
     sample,
 )
-from napari_emseg.training.weightmap import IGNORE
+from napari_emseg.training.losses import IGNORE
 
 SIDE = 33
 CENTRE = ((SIDE - 1) / 2, (SIDE - 1) / 2)

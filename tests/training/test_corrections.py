@@ -7,20 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.training import AugmentSettings
+from napari_emseg.core.training import AugmentSettings, FinetuneSettings
 from napari_emseg.models.zoo import build
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, cut_crops
-from napari_emseg.training.early_stopping_split import stroke_weights
-from napari_emseg.training.losses import LOSSES
-from napari_emseg.training.patches import CorrectionPatches
-from napari_emseg.training.weightmap import IGNORE, border_weight
+from napari_emseg.training.dataset import CorrectionPatches
+from napari_emseg.training.losses import IGNORE, LOSSES, border_weight
+from napari_emseg.training.training_data import stroke_weights
 
 Drawn = tuple[Stack, NDArray[np.uint32]]
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from napari_emseg.training.dataset import (
     labelled_sections,
     read_examples,
 )
-from napari_emseg.training.weightmap import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
 
 STILL = AugmentSettings(warp=0, contrast=0, noise=0, artefacts=0)
 

@@ -10,17 +10,17 @@ from finetuning import QUICK, drawn, other_tissue, reviewed, taught, untaught
 
 import napari_emseg as emseg
 from napari_emseg.core.card import Card, Variant
-from napari_emseg.core.finetuning import FinetuneSettings
 from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.parts import part_of
 from napari_emseg.models.weights import Weights, read_weights, save_weights
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.dataset import rehearsed
 from napari_emseg.training.finetune import Finetuned, finetune_weights
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.losses import cross_entropy
-from napari_emseg.training.patches import rehearsed
 from napari_emseg.training.rehearsal import RehearsingLoss
 
 State = dict[str, torch.Tensor]

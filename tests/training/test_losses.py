@@ -7,8 +7,7 @@ import torch
 
 from napari_emseg.core.training import LossName
 from napari_emseg.models.zoo import Activation
-from napari_emseg.training.losses import LOSSES, bce_dice, cross_entropy, dice
-from napari_emseg.training.weightmap import IGNORE
+from napari_emseg.training.losses import IGNORE, LOSSES, bce_dice, cross_entropy, dice
 
 # one row of three pixels; probability of class 1 is 3/4, 1/2, 9/10 by either ending
 TARGET = torch.tensor([[[1, 0, 1]]])

@@ -18,11 +18,17 @@ from napari_emseg.models.zoo import build
 from napari_emseg.training.augment import change_grey
 from napari_emseg.training.card import Split
 from napari_emseg.training.dataset import Example, PatchSource
-from napari_emseg.training.labelled_stack import LabelledStack, examples_of, resampled
-from napari_emseg.training.mixture import MixedPatches, mixed_validation, train_mixture
+from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.mixture import (
+    LabelledStack,
+    MixedPatches,
+    examples_of,
+    mixed_validation,
+    resampled,
+    train_mixture,
+)
 from napari_emseg.training.run import checkpoint_of
 from napari_emseg.training.validation import isbi_validation
-from napari_emseg.training.weightmap import IGNORE, INSIDE, MEMBRANE
 
 SETTINGS = TrainSettings(steps=4, patch=32, batch=2, validate_every=2, seed=3)
 ABOUT = Card(

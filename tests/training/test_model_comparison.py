@@ -18,6 +18,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
 from napari_emseg.training import model_comparison
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.losses import IGNORE
 from napari_emseg.training.measures import Measured, difference, measure
 from napari_emseg.training.model_comparison import (
     GAINED,
@@ -27,7 +28,6 @@ from napari_emseg.training.model_comparison import (
     Comparison,
     compare_weights,
 )
-from napari_emseg.training.weightmap import IGNORE
 
 
 @given(

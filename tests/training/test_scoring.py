@@ -13,11 +13,10 @@ from napari_emseg.metrics import isbi_scores, v_rand_v_info
 from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import read_weights, replace_card, save_weights
 from napari_emseg.models.zoo import build
-from napari_emseg.training import scoring
+from napari_emseg.training import validation
 from napari_emseg.training.dataset import Example, read_examples
-from napari_emseg.training.scoring import with_scores, with_times
-from napari_emseg.training.validation import isbi_validation
-from napari_emseg.training.weightmap import IGNORE
+from napari_emseg.training.losses import IGNORE
+from napari_emseg.training.validation import isbi_validation, with_scores, with_times
 
 CONFIG = {"base": 2, "depth": 2}
 
@@ -110,7 +109,7 @@ def test_a_new_card_leaves_the_numbers_as_they_are(network, tmp_path):
 
 def test_times_are_measured_anew_and_scores_stay(network, examples, monkeypatch):
     card = drain(with_scores(card_of(), network, examples[:1], examples[3:]))
-    monkeypatch.setattr(scoring, "_time", lambda part: float(part.config.depth))
+    monkeypatch.setattr(validation, "_time", lambda part: float(part.config.depth))
 
     again = with_times(card, network)
 

@@ -7,10 +7,10 @@ from torch import nn
 
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
-from napari_emseg.training import threshold
+from napari_emseg.training import validation
 from napari_emseg.training.crops import Crop
-from napari_emseg.training.threshold import choose_threshold
-from napari_emseg.training.weightmap import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.validation import choose_threshold
 
 SIDE, EVERY = 96, 16
 
@@ -22,7 +22,7 @@ def _pictures_are_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     def shown(network: nn.Module, image: NDArray[np.float32], area: object) -> object:
         return np.stack([image, 1 - image])
 
-    monkeypatch.setattr(threshold, "region_probabilities", shown)
+    monkeypatch.setattr(validation, "region_probabilities", shown)
 
 
 def walls(strength: float, *, ground: float = 0.05) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage as ndi
 
-from napari_emseg.training.weightmap import (
+from napari_emseg.training.losses import (
     IGNORE,
     INSIDE,
     MEMBRANE,

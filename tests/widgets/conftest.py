@@ -18,7 +18,7 @@ from thin import thin_weights
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
-from napari_emseg.session import recent
+from napari_emseg.session import projects
 from napari_emseg.widgets import live_view, weights_box
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.controller import ViewerController, controller_for
@@ -128,7 +128,7 @@ OpenWindow = Callable[..., Window]
 @pytest.fixture(autouse=True)
 def no_memory_of_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remember no projects of whoever runs the tests, and none for them."""
-    monkeypatch.setattr(recent, "memory", lambda: tmp_path / "state" / "recent.json")
+    monkeypatch.setattr(projects, "memory", lambda: tmp_path / "state" / "recent.json")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.widgets import background
-from napari_emseg.widgets.gc_pause import SELDOM, no_collection
+from napari_emseg.widgets.background import SELDOM, no_collection
 
 
 def work(closed: list[bool]) -> Generator[Record, None, int]:

@@ -8,9 +8,9 @@ from qtpy.QtWidgets import QWidget
 
 import napari_emseg
 from napari_emseg.widgets import commands
-from napari_emseg.widgets.collapsible import PREFERRED_WIDTH, CollapsibleBox
 from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
+from napari_emseg.widgets.theme import PREFERRED_WIDTH, CollapsibleBox
 
 PACKAGE = Path(napari_emseg.__file__).parent
 SCROLL_BAR = 24

@@ -10,7 +10,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.metrics import isbi_scores
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.evaluate_panel import ALL, SECTION
-from napari_emseg.widgets.mistakes import COLOURS
+from napari_emseg.widgets.result import COLOURS
 
 SCALE = {"scale": (50, 4, 4), "units": ("nm",) * 3, "translate": (0, 100, 40)}
 

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from napari_emseg.widgets.latest_only import LatestOnlyWorker
+from napari_emseg.widgets.background import LatestOnlyWorker
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from napari.layers import Image
 from nested import nested_weights
 from thin import thin_weights
 
-from napari_emseg.core.settings import PredictSettings
-from napari_emseg.core.viewing import LiveSettings
+from napari_emseg.core.settings import LiveSettings, PredictSettings
 from napari_emseg.session import live
 from napari_emseg.widgets import live_view
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
-from napari_emseg.widgets.live_layer import NAME, LiveLayer
+from napari_emseg.widgets.live_view import NAME, LiveLayer
 
 FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
 

@@ -275,7 +275,7 @@ def test_a_full_disk_is_announced_once_and_keeps_the_window_open(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(save_status_label, "show_warning", said.append)
-    monkeypatch.setattr("napari_emseg.widgets.closing.show_error", said.append)
+    monkeypatch.setattr("napari_emseg.widgets.project_row.show_error", said.append)
     window = open_work()
     keeping = saved(window, tmp_path / "work.emseg")
     keeping.flush()

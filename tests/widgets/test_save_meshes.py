@@ -9,7 +9,7 @@ import meshio
 import pytest
 
 from napari_emseg.core.records import drain
-from napari_emseg.segmentation.boxes import finding_boxes
+from napari_emseg.segmentation.meshes import finding_boxes
 from napari_emseg.widgets.save_row import cells_choices
 
 

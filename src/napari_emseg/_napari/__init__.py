@@ -20,6 +20,8 @@ from napari_emseg._napari.dropped import SUFFIX, open_project
 from napari_emseg._napari.layers import (
     KEY,
     LayerData,
+    Shown,
+    Storable,
     is_turned,
     layer_of,
     placement_of,
@@ -28,7 +30,6 @@ from napari_emseg._napari.layers import (
     stacks_of,
     voxel_size_of,
 )
-from napari_emseg._napari.shown import Shown, Storable
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack

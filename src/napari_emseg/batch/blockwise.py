@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import tables
-from napari_emseg.batch.cells import Missing, as_float, probabilities
+from napari_emseg.batch import stores
 from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import EMPTY, PLACES, PROFILES, TABLES, Context
-from napari_emseg.batch.grid import Area, Part, blocks
+from napari_emseg.batch.context import (
+    EMPTY,
+    PLACES,
+    PROFILES,
+    TABLES,
+    Area,
+    Context,
+    Part,
+    blocks,
+)
+from napari_emseg.batch.membranes import Missing, as_float, probabilities
 from napari_emseg.segmentation.blocks import (
     BlockFragments,
     Joined,
@@ -48,7 +56,7 @@ class ExtractFragments:
 
         found = find_block(read, c.shape, area, c.settings.cell_settings)
         c.array(PLACES)[(place, *area)] = found.places
-        tables.keep(_fragments_table(c, place, area), _to_table(found))
+        stores.keep(_fragments_table(c, place, area), _to_table(found))
         return {"unsure": found.unsure}
 
     def files(self) -> list[Path]:
@@ -71,12 +79,12 @@ class Agglomerate:
         c = self.context
         areas = blocks(c.shape, c.settings.block)
         found = [
-            _from_table(area, tables.read(_fragments_table(c, self.place, area)))
+            _from_table(area, stores.read(_fragments_table(c, self.place, area)))
             for area in areas
         ]
         cells = join_blocks(found, c.settings.cell_settings)
-        table: tables.Table = {"fragments": cells.fragments, "ids": cells.ids}
-        tables.keep(c.table(f"joined-{self.place}"), table)
+        table: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
+        stores.keep(c.table(f"joined-{self.place}"), table)
         return {}
 
     def files(self) -> list[Path]:
@@ -96,7 +104,7 @@ class WriteProfiles:
     def run(self) -> Facts:
         """Paint and store."""
         c, area, place = self.context, _area(self.part), self.part.first
-        joined = tables.read(c.table(f"joined-{place}"))
+        joined = stores.read(c.table(f"joined-{place}"))
         around = tuple(
             slice(max(0, a.start - 1), min(n, a.stop + 1))
             for a, n in zip(area, c.shape, strict=True)
@@ -116,7 +124,7 @@ class WriteProfiles:
         )
         c.array(PROFILES)[(place, *area)] = cells
         there = np.unique(cells)
-        tables.keep(_present_table(c, place, area), {"there": there[there > 0]})
+        stores.keep(_present_table(c, place, area), {"there": there[there > 0]})
         return {}
 
     def files(self) -> list[Path]:
@@ -141,9 +149,9 @@ class RelabelSequential:
         """Do it and store the numbers."""
         c = self.context
         areas = blocks(c.shape, c.settings.block)
-        found = [tables.read(_present_table(c, self.place, a))["there"] for a in areas]
+        found = [stores.read(_present_table(c, self.place, a))["there"] for a in areas]
         there = np.unique(np.concatenate(found))
-        tables.keep(c.table(f"ranks-{self.place}"), {"there": there})
+        stores.keep(c.table(f"ranks-{self.place}"), {"there": there})
         return {"counts": {str(self.place): len(there)}}
 
     def files(self) -> list[Path]:
@@ -185,7 +193,7 @@ def _present_table(c: Context, place: int, area: Area) -> Any:
     return c.path(TABLES) / f"present-{place}-{area[0].start}-{area[1].start}.npz"
 
 
-def _to_table(found: BlockFragments) -> tables.Table:
+def _to_table(found: BlockFragments) -> stores.Table:
     table = {
         "fragments": found.fragments,
         "sizes": found.sizes,
@@ -199,7 +207,7 @@ def _to_table(found: BlockFragments) -> tables.Table:
     return table
 
 
-def _from_table(area: Area, table: tables.Table) -> BlockFragments:
+def _from_table(area: Area, table: stores.Table) -> BlockFragments:
     top, left, bottom, right = (
         Rim(*(table[f"{s}_{name}"] for name in ("places", "strength", "near", "depth")))
         for s in SIDES

@@ -2,33 +2,113 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
 from napari_emseg.batch.cluster import Cluster, Done
-from napari_emseg.batch.completion_log import CompletionLog
+from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.course import InputPipeline
-from napari_emseg.batch.errors import (
-    FULL,
-    describe_error,
-    is_worker_killed,
-    stop_if_hopeless,
-)
 from napari_emseg.batch.estimate import estimate_batch, refuse_if_full
-from napari_emseg.batch.finished import FinishedInput, finished_input
 from napari_emseg.batch.job import LEDGER, BatchConfig, clear_folder, lock_output
-from napari_emseg.batch.output_folder import check, clear, note
+from napari_emseg.batch.measuring import tabulated
+from napari_emseg.batch.output_folder import (
+    FinishedInput,
+    check,
+    clear,
+    finished_input,
+    note,
+)
 from napari_emseg.batch.planning import Plan, plan_batch
-from napari_emseg.batch.progress import Clock
-from napari_emseg.batch.records import BatchWaiting, RowChanged, State, Summary
+from napari_emseg.batch.publishing import (
+    export_tasks,
+    note_published,
+    publish_all,
+    were_published,
+)
+from napari_emseg.batch.records import BatchWaiting, Clock, RowChanged, State, Summary
 from napari_emseg.batch.report import pages_of, write_report
 from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult, is_whole
-from napari_emseg.batch.way import iter_stages
+from napari_emseg.batch.worker import VersionMismatchError
 from napari_emseg.core.records import Note, Record
+
+
+def iter_stages(
+    course: InputPipeline,
+    job: BatchConfig,
+    ledger: CompletionLog,
+    describe_change: Callable[[], str],
+) -> Stages:
+    """Yield the stages of an input, and then those of what is made of its results.
+
+    Parameters
+    ----------
+    describe_change
+        Says what has become of the input's files; empty if nothing.
+    """
+    found = course.found
+    places = were_published(course, job, ledger)
+    if places is None:
+        yield from course.stages()
+        if change := describe_change():
+            found.failures.append(f"{change}: the result is incomplete")
+            if Path(course.context.given.path).exists():
+                ledger.record(stamp(course.base, "changed"), {})
+        places = publish_all(course, job)
+    table = yield from tabulated(course, places, job)
+    tasks = export_tasks(course, places, job)
+    outcomes = yield tasks
+    found.results = [*(str(p) for p in places if p.parent == job.out), *table]
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            found.failures.append(f"{task.words}: {outcome.why}")
+        else:
+            found.results.append(outcome["path"])
+    if not found.failures:
+        note_published(course, ledger, job.out)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class OutputFullError(OSError):
+    """The folder of results takes no more; the message says what to do."""
+
+
+def stop_if_hopeless(error: BaseException | None) -> None:
+    """Raise what no other task would survive: a full disk, another version."""
+    if isinstance(error, OutputFullError):
+        raise error
+    if isinstance(error, OSError) and error.errno in FULL:
+        msg = (
+            f"{error.strerror or error}: the folder of results takes no more; what is "
+            "finished is kept, go on with --resume when there is room"
+        )
+        raise OutputFullError(error.errno, msg) from error
+    if isinstance(error, VersionMismatchError):
+        raise error
+
+
+def is_worker_killed(error: BaseException | None) -> bool:
+    """Tell if a task took its workers with it, several times."""
+    return type(error).__name__ == "KilledWorker"
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return an error in words."""
+    if is_worker_killed(error):
+        return "its worker died each time it was tried (out of memory?)"
+    text = " ".join(str(error).split())
+    return (
+        text
+        if isinstance(error, OSError | ValueError)
+        else (f"{type(error).__name__}: {text}")
+    )
+
 
 BEAT = 0.5
 """Seconds after which a batch lets its caller know that it still runs."""

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
-from napari_emseg.batch.cells import ranked
 from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import CELLS, Context
-from napari_emseg.batch.grid import Part
+from napari_emseg.batch.context import CELLS, Context, Part
 from napari_emseg.batch.links import IDS
+from napari_emseg.batch.membranes import ranked
 from napari_emseg.core.records import drain
 from napari_emseg.io import open_stack
 from napari_emseg.io.formats import OutputFormat

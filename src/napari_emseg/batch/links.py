@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import tables
-from napari_emseg.batch.cells import ranked
+from napari_emseg.batch import stores
 from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import TABLES, Context
-from napari_emseg.batch.grid import Area, blocks
+from napari_emseg.batch.context import TABLES, Area, Context, blocks
+from napari_emseg.batch.membranes import ranked
 from napari_emseg.core.atomic import atomic_write
 from napari_emseg.segmentation.linker import BRIDGE, Linker
 from napari_emseg.segmentation.overlap import (
@@ -245,10 +244,10 @@ def _keep(c: Context, before: int, after: int, overlap: Overlap) -> None:
         "shared": overlap.shared,
         "shift": np.array(overlap.shift, np.int64),
     }
-    tables.keep(_name(c, before, after), table)
+    stores.keep(_name(c, before, after), table)
 
 
 def _stored(c: Context, before: int, after: int) -> Overlap:
-    table = tables.read(_name(c, before, after))
+    table = stores.read(_name(c, before, after))
     y, x = table["shift"].tolist()
     return Overlap(table["before"], table["after"], table["shared"], (y, x))

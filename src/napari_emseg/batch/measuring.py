@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import tables, worker
+from napari_emseg.batch import stores, worker
 from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import CELLS, MEMBRANES, TABLES, Context
+from napari_emseg.batch.context import (
+    CELLS,
+    MEMBRANES,
+    TABLES,
+    Area,
+    Context,
+    Part,
+    blocks,
+    parts,
+)
 from napari_emseg.batch.course import InputPipeline
-from napari_emseg.batch.grid import Area, Part, blocks, parts
 from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.publishing import final_name
 from napari_emseg.batch.tasks import Failure, Task, TaskResult
@@ -30,8 +38,7 @@ from napari_emseg.proofreading.measurements import (
     ProfileTable,
     joined,
 )
-from napari_emseg.proofreading.table import CellRow, measured, rows_of
-from napari_emseg.proofreading.table_file import write_rows
+from napari_emseg.proofreading.table import CellRow, measured, rows_of, write_rows
 
 RANGE = 2**20
 """Cells that are added up at once; each takes about 120 bytes."""
@@ -57,11 +64,11 @@ class Measure:
     def run(self) -> Facts:
         """Measure and store, by section."""
         ids = open_stack(self.cells)
-        table: tables.Table = {}
+        table: stores.Table = {}
         for place in range(self.part.first, self.part.stop):
             seen = joined([self._seen(ids, place, area) for area in self._areas()])
             table |= {f"{place}-{name}": getattr(seen, name) for name in COLUMNS}
-        tables.keep(_table(self.context, self.part), table)
+        stores.keep(_table(self.context, self.part), table)
         return {}
 
     def files(self) -> list[Path]:
@@ -181,7 +188,7 @@ class Tabulate:
         for part in wanted:
             by_place.setdefault(part.first, []).append(part)
         for together in by_place.values():
-            found = [tables.read(_table(self.context, part)) for part in together]
+            found = [stores.read(_table(self.context, part)) for part in together]
             for place in range(together[0].first, together[0].stop):
                 columns = (
                     {name: table[f"{place}-{name}"] for name in COLUMNS}

@@ -2,22 +2,213 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast, get_args
 
-from napari_emseg.batch.finished import FinishedInput, is_finished, read_finished
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from napari_emseg.batch.completion_log import first_fault, sum_of
 from napari_emseg.batch.job import (
     LEDGER,
     BatchConfig,
+    Memory,
     refuse_links,
     remember,
     remembered,
 )
 from napari_emseg.batch.planning import Plan
-from napari_emseg.batch.records import Row
-from napari_emseg.core.paths import is_link, remove_inside
+from napari_emseg.batch.records import Row, State
+from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.formats import output_kind
 from napari_emseg.io.output import check_distinct, input_paths
+
+NAME, CSV = "summary.json", "summary.csv"
+
+MOST_BYTES = 2**28
+"""Of a summary; an input takes about 2,000."""
+
+
+class FinishedInput(BaseModel):
+    """An input of a batch that has ended: its row, and by what results are known.
+
+    Parameters
+    ----------
+    outputs
+        Names in the folder of results.
+    made
+        With which settings and weights, of which input; None of older batches.
+    sections
+        First and last that were asked for.
+    sum
+        Of names and sizes of all files of the results.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    path: str
+    state: State
+    shape: tuple[int, int, int] | None = None
+    cells: int | None = None
+    seconds: float = 0.0
+    outputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    made: Memory | None = None
+    sections: tuple[int, int] | None = None
+    sum: str = ""
+
+    @field_validator("outputs")
+    @classmethod
+    def _beside(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse what isn't in the folder of results itself."""
+        for name in names:
+            if name in ("", ".", "..") or set(name) & set("/\\"):
+                msg = f"{name!r} is no name in the folder of results"
+                raise ValueError(msg)
+        return names
+
+    def row(self, out: Path) -> Row:
+        """As the table shows it."""
+        return Row(
+            self.name,
+            self.path,
+            state=self.state,
+            share=1.0 if self.state == "done" else 0.0,
+            seconds=self.seconds,
+            sections=None if self.shape is None else self.shape[0],
+            shape=None if self.shape is None else self.shape[1:],
+            cells=self.cells,
+            outputs=tuple(out / name for name in self.outputs),
+            warnings=self.warnings,
+        )
+
+
+class _Summary(BaseModel):
+    inputs: tuple[FinishedInput, ...] = ()
+
+
+def finished_input(
+    row: Row, made: Memory | None, sections: range | None
+) -> FinishedInput:
+    """Return what is remembered of a row when a batch ends."""
+    return FinishedInput(
+        name=row.name,
+        path=row.path,
+        state=row.state,
+        shape=None
+        if row.sections is None or row.shape is None
+        else (row.sections, *row.shape),
+        cells=row.cells,
+        seconds=round(row.seconds, 3),
+        outputs=tuple(path.name for path in row.outputs),
+        warnings=row.warnings,
+        made=made,
+        sections=None if sections is None else (sections[0], sections[-1]),
+        sum=sum_of(row.outputs),
+    )
+
+
+def read_finished(out: Path) -> dict[str, FinishedInput]:
+    """Return what batches before finished in a folder of results, by name.
+
+    Raises
+    ------
+    ValueError
+        If the file holds what no summary does.
+    OSError
+        If it can't be read.
+    """
+    path = out / NAME
+    if not os.path.lexists(path):
+        return {row.name: row for row in _rows_of_csv(out / CSV)}
+    try:
+        found = _Summary.model_validate_json(read_bounded(path, MOST_BYTES))
+    except ValidationError as e:
+        msg = f"{path} is damaged ({first_fault(e)}); remove it to begin a new one"
+        raise ValueError(msg) from e
+    return {each.name: each for each in found.inputs}
+
+
+def write_finished(out: Path, inputs: Iterable[FinishedInput]) -> Path:
+    """Write what is finished by now.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    text = _Summary(inputs=tuple(inputs)).model_dump_json(indent=1)
+    write_whole(out / NAME, f"{text}\n")
+    return out / NAME
+
+
+def merge_finished(
+    before: dict[str, FinishedInput], now: Sequence[FinishedInput], out: Path
+) -> list[FinishedInput]:
+    """Return rows of batches before whose results are still there, then new ones."""
+    names = {each.name for each in now}
+    earlier = [each for each in before.values() if each.name not in names]
+    kept = [e for e in earlier if all((out / name).exists() for name in e.outputs)]
+    return [*kept, *now]
+
+
+def is_finished(
+    known: FinishedInput, job: BatchConfig, made: Memory, sections: range
+) -> bool:
+    """Tell if results are there as they were finished, and made as is wanted now.
+
+    Raises
+    ------
+    ValueError
+        If they were made of another input, or otherwise.
+    """
+    if known.state != "done" or known.made is None:
+        return False
+    # what is finished stays what it is, whichever version looks at it
+    then = known.made.model_copy(update={"version": made.version})
+    other = then.differences(made)
+    if known.sections != (sections[0], sections[-1]):
+        other.append("other sections are asked for")
+    if other:
+        msg = (
+            f"{known.name} in {job.out} was another one ({'; '.join(other)}); begin "
+            "anew with --overwrite, or in another folder"
+        )
+        raise ValueError(msg)
+    paths = [job.out / name for name in known.outputs]
+    return all(p.exists() for p in paths) and sum_of(paths) == known.sum
+
+
+def _rows_of_csv(path: Path) -> list[FinishedInput]:
+    """Return rows of a summary that was written before there was one as JSON."""
+    try:
+        text = read_bounded(path, MOST_BYTES).decode()
+        return [_row_of_csv(line) for line in csv.DictReader(text.splitlines())]
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError):
+        return []  # somebody else's table
+
+
+def _row_of_csv(line: dict[str, str]) -> FinishedInput:
+    if line["state"] not in get_args(State):
+        raise ValueError(line["state"])
+    size = [line[name] for name in ("sections", "height_px", "width_px")]
+    z, y, x = (int(n) for n in size) if all(size) else (0, 0, 0)
+    return FinishedInput(
+        name=line["name"],
+        path=line["source"],
+        state=cast("State", line["state"]),
+        shape=(z, y, x) if z else None,
+        cells=int(line["cells"]) if line["cells"] else None,
+        seconds=float(line["seconds"]),
+        outputs=tuple(filter(None, line["results"].split("; "))),
+        warnings=tuple(filter(None, line["warnings"].split("; "))),
+    )
 
 
 def check(plan: Plan) -> dict[int, FinishedInput]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_emseg.batch.finished import (
+from napari_emseg.batch.output_folder import (
     FinishedInput,
     merge_finished,
     read_finished,

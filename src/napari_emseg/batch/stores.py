@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import (
@@ -16,7 +18,7 @@ from napari_emseg.batch.context import (
     PROFILES,
     Context,
 )
-from napari_emseg.core.atomic import remove_tree
+from napari_emseg.core.atomic import atomic_write, remove_tree
 from napari_emseg.core.records import Provenance
 from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, pyramid
 
@@ -99,3 +101,31 @@ def _opens(context: Context, name: str) -> bool:
 
 def _chunks(context: Context) -> tuple[int, int, int]:
     return 1, min(CHUNK, context.shape[0]), min(CHUNK, context.shape[1])
+
+
+Table = dict[str, NDArray[Any]]
+
+
+def keep(path: Path, table: Table) -> None:
+    """Write a table, instead of what may be there.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **table)
+
+
+def read(path: Path) -> Table:
+    """Read a table.
+
+    Raises
+    ------
+    OSError
+        If it isn't there.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

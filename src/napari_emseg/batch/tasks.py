@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, checksum, stamp
-from napari_emseg.batch.context import Context
-from napari_emseg.batch.grid import Part, parts
+from napari_emseg.batch.context import Context, Part, parts
 from napari_emseg.batch.worker import TaskBody
 from napari_emseg.core.records import Provenance
 

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import psutil
+from pydantic import Field
 
-from napari_emseg.batch.allocator import ARENAS, VARIABLE
+from napari_emseg.core.settings import Settings
+
+ARENAS = 2
+"""Enough for threads not to wait: they ask for a few large arrays."""
+
+VARIABLE = "MALLOC_ARENA_MAX"
+"""That glibc reads when a process begins."""
+
+_M_ARENA_MAX = -8
+"""Number of the option in glibc's malloc.h."""
+
+
+def share_arenas() -> bool:
+    """Let all threads of this process share a few arenas; tell if that was possible.
+
+    Only what threads that begin later take is shared, so it is for the beginning of a
+    program. Elsewhere than on Linux with glibc nothing is done.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_ARENA_MAX, ARENAS))
+
 
 LOCAL = "127.0.0.1"
 
@@ -88,3 +116,31 @@ def here(workers: int | None) -> Any:
             security=security,
             silence_logs=logging.CRITICAL,
         )
+
+
+class PlaceSettings(Settings):
+    """Threads of this window, processes of this machine, or a cluster."""
+
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        title="Workers",
+        description="So many processes on this machine; auto: threads of this window.",
+    )
+    scheduler: str = Field(
+        "",
+        title="Scheduler",
+        description="Address of a Dask scheduler, tcp://… or tls://…, instead.",
+    )
+
+    @property
+    def where(self) -> ClusterSettings:
+        """As a batch takes it.
+
+        Raises
+        ------
+        ValueError
+            If both are given.
+        """
+        return ClusterSettings(self.workers, self.scheduler.strip() or None)

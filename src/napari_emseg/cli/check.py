@@ -10,8 +10,7 @@ from napari_emseg.check import SectionCheck, check_stack
 from napari_emseg.cli.options import InputOptions, Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.core.intensity import stack_range
-from napari_emseg.core.polarity import polarity
+from napari_emseg.core.intensity import polarity, stack_range
 from napari_emseg.core.settings import CheckSettings, Normalisation
 from napari_emseg.core.stack import Stack, VoxelSize
 

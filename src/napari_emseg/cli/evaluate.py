@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 import numpy as np
 from cyclopts import Group, Parameter
 
-from napari_emseg.cli.options import InputOptions, Json, Meaning, Sections
+from napari_emseg.cli.options import (
+    InputOptions,
+    Json,
+    Meaning,
+    Sections,
+    pick_sections,
+)
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.scope import pick_sections
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack

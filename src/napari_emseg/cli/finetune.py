@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from napari_emseg.cli.cards import print_card
 from napari_emseg.cli.options import (
     RUN,
     InputOptions,
@@ -15,15 +14,16 @@ from napari_emseg.cli.options import (
     Overwrite,
     Region,
     Sections,
+    pick_region,
+    pick_sections,
 )
 from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.scope import pick_region, pick_sections
-from napari_emseg.cli.weights import claimed_weights
-from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.cli.weights import claimed_weights, print_card
 from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.io.fingerprint import require_unchanged, source_states
 from napari_emseg.io.ids import own_ids
 from napari_emseg.models.weights import load_weights

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.cli.options import ScopeOptions
 from napari_emseg.cli.printing import say
-from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import PassingSink, SectionSink
 from napari_emseg.core.stack import Stack

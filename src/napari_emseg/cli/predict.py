@@ -16,13 +16,13 @@ from napari_emseg.cli.options import (
     OutputFormat,
     Overwrite,
     Region,
+    ScopeOptions,
     Sections,
     Stored,
 )
 from napari_emseg.cli.outputs import OutputTarget, check_outputs, writing
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.scope import ScopeOptions
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
 from napari_emseg.core.settings import PredictSettings

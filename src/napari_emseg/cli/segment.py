@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from cyclopts import Parameter
+from numpy.typing import NDArray
 
-from napari_emseg.cli.cells import cells_from_em, cells_from_probabilities
 from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.options import (
     CELLS,
@@ -19,16 +22,240 @@ from napari_emseg.cli.options import (
     OutputFormat,
     Overwrite,
     Region,
+    ScopeOptions,
     Sections,
 )
-from napari_emseg.cli.outputs import OutputTarget, check_outputs
+from napari_emseg.cli.outputs import CountingSink, OutputTarget, check_outputs, writing
+from napari_emseg.cli.predict import (
+    facts,
+    refuse_if_unreadable,
+    run_words,
+    size_words,
+    unread_words,
+)
 from napari_emseg.cli.printing import print_json, print_line
-from napari_emseg.cli.scope import ScopeOptions
-from napari_emseg.cli.table import Table, TablePath
+from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.cli.table import Probabilities, Table, TablePath
 from napari_emseg.cli.weights import WeightsName, find_weights
+from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import Stack
-from napari_emseg.models.weights import DEFAULT_WEIGHTS
+from napari_emseg.io.fingerprint import check_sources_after
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
+from napari_emseg.segmentation import (
+    cells_provenance,
+    link_stack,
+    scratch,
+    segment_stack,
+)
+
+if TYPE_CHECKING:
+    from napari_emseg.inference import PredictionResult
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    """What a run gave, for JSON and for people."""
+
+    record: dict[str, Any]
+    words: str
+
+
+class CellsSink(CountingSink):
+    """Takes probabilities of some sections and passes their cells on.
+
+    Parameters
+    ----------
+    places
+        Where each section that comes belongs in the sink.
+    kept
+        Takes the probabilities too, each section at its place.
+    """
+
+    def __init__(
+        self,
+        sink: SectionSink,
+        places: Sequence[int],
+        settings: CellSettings,
+        kept: NDArray[np.float32] | None = None,
+    ) -> None:
+        super().__init__(sink)
+        self.shape = (len(places), *sink.shape[1:])
+        self._places = places
+        self._settings = settings
+        self._kept = kept
+        self.cells = 0
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Find the cells of section `z` and store them; ids go on counting."""
+        alone = self._settings.model_copy(update={"link": False})
+        work = segment_stack(
+            section[np.newaxis], settings=alone, first_id=self.cells + 1
+        )
+        found = drain(work)
+        if found.cells is None or found.damaged:
+            msg = f"section {z} gave no cells: {found.damaged.get(0)}"
+            raise RuntimeError(msg)
+        super().write(self._places[z], found.cells[0])
+        if self._kept is not None:
+            self._kept[self._places[z]] = section
+        self.cells += found.counts[0]
+
+
+def cells_from_em(
+    scope: ScopeOptions,
+    place: OutputTarget,
+    weights: Weights,
+    run: PredictSettings,
+    settings: CellSettings,
+    *,
+    exclude: Sequence[int] = (),
+    table: Table | None = None,
+) -> SegmentSummary:
+    """Predict, find cells and write them, section by section."""
+    from napari_emseg.inference import predict_stack, provenance
+
+    settings = _with_threshold(settings, weights.card.threshold)
+    made = cells_provenance(settings, provenance(scope.stack, weights, run))
+    kept = _without(scope, exclude)
+    membrane = None if table is None else scratch(scope.shape).view(np.float32)
+    with writing(place.open(scope, np.uint32, made)) as counted:
+        apart = _Scratch(counted.shape) if settings.link else counted
+        places = [scope.sections.index(z) for z in kept]
+        sink = CellsSink(apart, places, settings, membrane)
+        result = run_with_progress(
+            predict_stack(
+                scope.stack,
+                weights,
+                settings=run,
+                sections=kept,
+                roi=scope.region,
+                sink=sink,
+            )
+        )
+        refuse_if_unreadable(result)
+        cells = sink.cells
+        if isinstance(apart, _Scratch):
+            linking = link_stack(apart.data, settings=settings, sink=counted)
+            cells = run_with_progress(linking).count
+    if table is not None:
+        table.write(membrane, linked=settings.link)
+    return _outcome(scope, place, settings, cells, run=result)
+
+
+def cells_from_probabilities(
+    scope: ScopeOptions,
+    place: OutputTarget,
+    settings: CellSettings,
+    *,
+    exclude: Sequence[int] = (),
+    table: Table | None = None,
+) -> SegmentSummary:
+    """Find the cells of probabilities and write them, section by section."""
+    before = provenance_of(scope.stack)
+    if before is not None and before.threshold is not None:
+        settings = _with_threshold(settings, before.threshold)
+    made = cells_provenance(settings, before)
+    _without(scope, exclude)
+    membrane = _cropped(scope.stack, scope.region)
+    with writing(place.open(scope, np.uint32, made)) as sink:
+        work = segment_stack(
+            membrane,
+            settings=settings,
+            sections=scope.sections,
+            excluded=exclude,
+            sink=sink,
+        )
+        # a part of a stack doesn't know the files
+        whole = () if membrane is scope.stack else (scope.stack,)
+        result = run_with_progress(
+            check_sources_after(work, *whole, unread=lambda found: found.damaged)
+        )
+        if not result.counts:
+            msg = f"no section gave cells: {next(iter(result.damaged.values()))}"
+            raise OSError(msg)
+    if table is not None:
+        known = Probabilities(membrane, scope.sections)
+        table.write(known, linked=settings.link)
+    return _outcome(scope, place, settings, result.count, damaged=result.damaged)
+
+
+class _Scratch(ArraySink):
+    """Keeps sections on disk until they are linked."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(np.uint32)
+        self.data = scratch(shape)
+
+
+def _without(scope: ScopeOptions, exclude: Sequence[int]) -> tuple[int, ...]:
+    """Return the sections of the scope that are not excluded.
+
+    Raises
+    ------
+    ValueError
+        If an excluded one isn't in it, or none is left.
+    """
+    outside = [z for z in exclude if z not in scope.sections]
+    if outside:
+        msg = f"--exclude {outside[0]}: there is no such section in what is asked for"
+        raise ValueError(msg)
+    kept = tuple(z for z in scope.sections if z not in exclude)
+    if not kept:
+        msg = "--exclude leaves no section"
+        raise ValueError(msg)
+    return kept
+
+
+def _with_threshold(settings: CellSettings, known: float) -> CellSettings:
+    """Take the threshold that the weights bring, unless the user gave one."""
+    if "threshold" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"threshold": known})
+
+
+def _cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
+    if region == (slice(0, stack.shape[1]), slice(0, stack.shape[2])):
+        return stack
+    import dask.array as da
+
+    data = da.from_array(  # type: ignore[no-untyped-call]
+        stack.data, chunks=(1, *stack.shape[1:]), asarray=False, name=False
+    )
+    return replace(stack, data=data[:, region[0], region[1]])
+
+
+def _outcome(
+    scope: ScopeOptions,
+    place: OutputTarget,
+    settings: CellSettings,
+    cells: int,
+    *,
+    run: PredictionResult | None = None,
+    damaged: Mapping[int, str] | None = None,
+) -> SegmentSummary:
+    unread = damaged or {}
+    record = {
+        "state": "incomplete" if unread else "done",
+        "damaged": {str(z): reason for z, reason in unread.items()},
+        "output": str(place.path),
+        "shape": scope.shape,
+        "sections": list(scope.sections),
+        **({} if run is None else facts(run)),
+        "threshold": settings.threshold,
+        "method": settings.method,
+        "linked": settings.link,
+        "cells": cells,
+    }
+    by = unread_words(unread) if run is None else f", {run_words(run)}"
+    words = (
+        f"{place.path}: {cells} cells in {size_words(scope.shape)}, "
+        f"threshold {settings.threshold:g}{by}"
+    )
+    return SegmentSummary(record, words)
+
 
 InputIs = Literal["em", "probabilities"]
 

@@ -16,8 +16,7 @@ from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io import open_stack, output_format
 from napari_emseg.io.output import check_output
-from napari_emseg.proofreading.table import cells_table
-from napari_emseg.proofreading.table_file import write_table
+from napari_emseg.proofreading.table import cells_table, write_table
 
 TablePath = Annotated[
     Path | None,

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from napari_emseg.cli.cards import print_card
 from napari_emseg.cli.options import (
     NETWORK,
     RUN,
@@ -18,12 +17,12 @@ from napari_emseg.cli.options import (
     Overwrite,
     Sections,
     network_config,
+    pick_sections,
 )
 from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, say
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.scope import pick_sections
-from napari_emseg.cli.weights import claimed_weights
+from napari_emseg.cli.weights import claimed_weights, print_card
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import require_unchanged

@@ -1,9 +1,4 @@
-"""Every tunable number once, with its bounds, default, unit and a line of help.
-
-The same models are the form in a panel, the options on the command line, the JSON in a
-project and the provenance of a result. Here are those of runs and checks; the others
-are in `training`, `finetuning`, `correcting` and `viewing`.
-"""
+"""Settings of runs, checks, cells, tools and the preview, with their bounds."""
 
 from __future__ import annotations
 
@@ -237,4 +232,101 @@ class CheckSettings(Settings):
         title="Jump of",
         description="Shift against the section before.",
         json_schema_extra={"unit": "px"},
+    )
+
+
+class LiveSettings(Settings):
+    """How the field of view is predicted while one moves."""
+
+    rest_ms: int = Field(
+        80,
+        ge=0,
+        le=5000,
+        title="Rest",
+        description="The view must rest for so long before it is predicted.",
+        json_schema_extra={"unit": "ms"},
+    )
+    first_s: float = Field(
+        0.3,
+        gt=0,
+        le=60,
+        title="First picture",
+        description="Off by default if 512² px take longer at the lowest depth.",
+        json_schema_extra={"unit": "s"},
+    )
+    refined_s: float = Field(
+        1.0,
+        gt=0,
+        le=600,
+        title="Refined picture",
+        description="A depth that takes longer than this for the view is left out.",
+        json_schema_extra={"unit": "s"},
+    )
+    tile: int = Field(
+        640,
+        ge=128,
+        le=4096,
+        title="Tile",
+        description="Largest tile side; a view that is outdated stops between two.",
+        json_schema_extra={"unit": "px"},
+    )
+    most_megapixels: float = Field(
+        4.2,
+        gt=0,
+        le=1000,
+        title="Largest view",
+        description="Of larger views there is no preview, whatever the speed.",
+        json_schema_extra={"unit": "Mpx"},
+    )
+
+
+class CorrectSettings(Settings):
+    """How the tools draw, and how far they look."""
+
+    width: int = Field(
+        3,
+        ge=1,
+        le=51,
+        title="Width",
+        description="Of membranes that are drawn.",
+        json_schema_extra={"unit": "px"},
+    )
+    reach: int = Field(
+        48,
+        ge=4,
+        le=512,
+        title="Reach",
+        description="How far from a click the ends of a gap, or cells, are looked for.",
+        json_schema_extra={"unit": "px"},
+    )
+    window: int = Field(
+        256,
+        ge=32,
+        le=2048,
+        title="Live-wire reach",
+        description="How far from its last point the live-wire follows the pointer.",
+        json_schema_extra={"unit": "px"},
+    )
+    sliver: int = Field(
+        16,
+        ge=0,
+        le=10_000,
+        title="Slivers",
+        description="Smaller pieces that an edit cuts off become no cells.",
+        json_schema_extra={"unit": "px"},
+    )
+    steps: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        title="Steps to undo",
+        description="How many edits are kept to be undone.",
+    )
+    memory: int = Field(
+        256,
+        ge=16,
+        le=65_536,
+        title="Memory to undo",
+        description="Oldest edits are forgotten when all of them take more than this.",
+        json_schema_extra={"unit": "MB"},
     )

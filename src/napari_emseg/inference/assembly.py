@@ -13,11 +13,50 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
-from napari_emseg.inference.blend import Blend
-from napari_emseg.inference.engine import Engine
-from napari_emseg.inference.prefetch import AsyncSectionWriter
+from napari_emseg.inference.engine import Engine, Piece, Skipped
 from napari_emseg.inference.scope import PredictionScope
-from napari_emseg.inference.tasks import Piece, Skipped
+from napari_emseg.inference.sections import AsyncSectionWriter
+
+
+class Blend:
+    """The mean of what tiles say of each pixel, by their weights, tile after tile.
+
+    Where tiles are missing yet, it is the mean of those that are there.
+
+    Parameters
+    ----------
+    channels, shape
+        Of the section's result.
+    values
+        `(channels, y, x)`, to be filled in place; an array of its own if None.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shape: tuple[int, int],
+        values: NDArray[np.float32] | None = None,
+    ) -> None:
+        if values is None:
+            values = np.empty((channels, *shape), np.float32)
+        values[:] = 0
+        self._values = values
+        self._weight = np.zeros(shape, np.float32)
+
+    def add(
+        self,
+        area: tuple[slice, slice],
+        values: NDArray[np.float32],
+        weights: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Add a tile's values `(c, y, x)`; return a copy of the mean in its area."""
+        total = self._weight[area]
+        total += weights
+        mean = self._values[:, area[0], area[1]]
+        # the first tile of a pixel is taken as it is: the quotient is 1
+        mean += (values - mean) * (weights / total)
+        return mean.copy()
+
 
 LARGE = 2**28
 """Bytes of a section's result; larger ones don't wait in memory to be written."""

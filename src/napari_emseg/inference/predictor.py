@@ -6,27 +6,53 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._version import __version__
+from napari_emseg.core.intensity import polarity
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.inference import throughput
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
-from napari_emseg.inference.inverting import Inverting
-from napari_emseg.inference.limits import Limits, choose_limits
-from napari_emseg.inference.prefetch import prefetch
-from napari_emseg.inference.runtime import Runtime, load_runtime
+from napari_emseg.inference.estimate import Limits, choose_limits
+from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
-from napari_emseg.inference.sections import SectionReader
-from napari_emseg.inference.tta import TTARuntime
+from napari_emseg.inference.sections import SectionReader, prefetch
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
+
+
+class Inverting:
+    """Looks at each stack once: that takes as long as a small section's network."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[ref[LazyArray], bool] | None = None
+
+    def decide(self, stack: Stack, settings: PredictSettings) -> tuple[bool, str]:
+        """Return whether to invert, and words for the user if so."""
+        if settings.invert == "yes":
+            return True, "inverted, as asked: bright membranes are taken as dark ones"
+        if settings.invert == "auto" and self._looks_inverted(stack):
+            return (
+                True,
+                "inverted, since membranes look bright; set Invert to no if not",
+            )
+        return False, ""
+
+    def _looks_inverted(self, stack: Stack) -> bool:
+        if self._seen is None or self._seen[0]() is not stack.data:
+            found = polarity(stack).inverted is True
+            try:
+                self._seen = ref(stack.data), found
+            except TypeError:  # an array that can't be watched is looked at again
+                return found
+        return self._seen[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.settings import Normalisation, PredictSettings
 from napari_emseg.core.stack import Stack, sections_asked
-from napari_emseg.core.zoom import zoom_of
 
 
 @dataclass(frozen=True, slots=True)

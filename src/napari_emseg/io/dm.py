@@ -18,9 +18,15 @@ from rsciio.exceptions import (
 
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.planes import RawPlanes
-from napari_emseg.io.units import to_nm, voxel_size
-from napari_emseg.io.volumes import FileContents, Index, Volume, name_axes
+from napari_emseg.io.volumes import (
+    FileContents,
+    Index,
+    RawPlanes,
+    Volume,
+    name_axes,
+    to_nm,
+    voxel_size,
+)
 
 _TYPES = {
     1: "i2",

@@ -151,7 +151,7 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = (
         "IMOD",
         (".mrc", ".rec", ".st", ".map"),
         ("int8", "uint8", "int16", "uint16", "float32"),
-        "mrc_sink:MrcSink",
+        "mrc:MrcSink",
         whole_ids=2**16 - 1,
     ),
     OutputKind(

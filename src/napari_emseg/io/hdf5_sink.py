@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
-from napari_emseg.io.file_sink import FileSink
-from napari_emseg.io.output import Output
+from napari_emseg.io.output import FileSink, Output
 
 CHUNK = 256
 """Side of a chunk in px; one section deep, so that any order will do."""

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
-from napari_emseg.io.file_sink import FileSink
-from napari_emseg.io.output import Output
+from napari_emseg.io.output import FileSink, Output
 
 SLAB_BYTES = 64 * 2**20
 """Sections that share chunks are kept until they are together, up to this size."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.planes import RawPlanes
 from napari_emseg.io.volumes import (
     FileContents,
+    RawPlanes,
     Volume,
     array_volume,
     name_axes,

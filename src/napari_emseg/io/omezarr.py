@@ -21,13 +21,14 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Origin, VoxelSize
 from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import DAMAGE, UnreadableError, short_cause
-from napari_emseg.io.units import to_nm, voxel_size
 from napari_emseg.io.volumes import (
     FileContents,
     Volume,
     array_volume,
     chunked,
+    to_nm,
     unnamed_axes,
+    voxel_size,
 )
 
 Notes: TypeAlias = dict[str, Any]

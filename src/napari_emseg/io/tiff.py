@@ -17,16 +17,18 @@ from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_emseg.io.claims import check_shape
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.planes import RawPlanes
-from napari_emseg.io.tiff_notes import (
+from napari_emseg.io.tiff_pages import (
+    JPEG,
+    Pages,
     check_ome,
+    check_page,
     check_parts,
+    chunk_of,
     files_of_ome,
     provenance,
     voxel_size_nm,
 )
-from napari_emseg.io.tiff_pages import JPEG, Pages, check_page, chunk_of
-from napari_emseg.io.volumes import FileContents, Index, Volume, array_volume
+from napari_emseg.io.volumes import FileContents, Index, RawPlanes, Volume, array_volume
 
 _PAIR = 2
 """Pictures, of which one may be the labels of the other: that is asked."""

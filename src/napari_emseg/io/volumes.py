@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, LazyArray, Origin, VoxelSize
-from napari_emseg.io.claims import check_memory
+from napari_emseg.io.claims import check_memory, check_shape
 from napari_emseg.io.errors import UnreadableError, Value
 
 Index = tuple[Any, ...]
@@ -186,3 +186,119 @@ def chunked(
     section = prod(volume.shape[volume.axes.index("Y") :]) * volume.dtype.itemsize
     deep = min(chunks[axes.index("Z")], volume.sizes["Z"], SLAB_BYTES // section)
     return replace(volume, depth=max(1, deep))
+
+
+_NM: dict[str, float] = {
+    "pm": 1e-3,
+    "picometer": 1e-3,
+    "a": 0.1,
+    "å": 0.1,
+    "angstrom": 0.1,
+    "angstroem": 0.1,
+    "ångström": 0.1,
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "um": 1e3,
+    "µm": 1e3,
+    "micron": 1e3,
+    "micrometer": 1e3,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "cm": 1e7,
+    "centimeter": 1e7,
+    "inch": 2.54e7,
+    "in": 2.54e7,
+    "m": 1e9,
+    "meter": 1e9,
+}
+
+
+def to_nm(value: object, unit: object) -> float | None:
+    """Return a length in nm; None if value or unit says nothing about it."""
+    if not isinstance(value, (int, float)) or not isinstance(unit, str):
+        return None
+    name = unit.strip().replace("\\u00B5", "µ").lower()
+    name = name.replace("μ", "µ").replace("metre", "meter")
+    factor = _NM.get(name) or _NM.get(name.removesuffix("s"))
+    size = float(value) * factor if factor else 0.0
+    return size if isfinite(size) and size > 0 else None
+
+
+def voxel_size(z: float | None, y: float | None, x: float | None) -> VoxelSize | None:
+    """Return `(z, y, x)` in nm, or None unless y and x are both known."""
+    return None if y is None or x is None else (z, y, x)
+
+
+ROWS = 64
+"""A chunk of raw values: a seek costs about as much as reading so many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawPlanes:
+    """Reads planes, or rows of them, without a memory map.
+
+    Pages of a map count as memory of the process, and a map of a file that is cut short
+    kills it.
+
+    Parameters
+    ----------
+    path, offset
+        Where the first value lies, in bytes.
+    dtype
+        As stored, with its byte order.
+    shape
+        Of the whole array.
+    tail
+        How many of the last axes make a plane.
+
+    Raises
+    ------
+    UnreadableError
+        If the file is too short for the shape.
+    """
+
+    path: Path
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    tail: int
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
+        needed = self.offset + prod(self.shape) * self.dtype.itemsize
+        size = self.path.stat().st_size
+        if size < needed:
+            msg = (
+                f"is cut short: {self.shape} {self.dtype} needs {needed:,} bytes, "
+                f"the file has {size:,}"
+            )
+            raise UnreadableError(msg)
+
+    @property
+    def plane(self) -> tuple[int, ...]:
+        """Shape of a plane."""
+        return self.shape[len(self.shape) - self.tail :]
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """`(y, x)` of what is read at once of planes `(y, x)`."""
+        return min(ROWS, self.plane[0]), self.plane[1]
+
+    def __call__(self, index: Index) -> NDArray[Any]:
+        """Read a plane."""
+        return self.rows(index, slice(None))
+
+    def part(self, index: Index, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read rows and columns of a plane `(y, x)`, no rows beside them."""
+        return self.rows(index, rows)[:, columns]
+
+    def rows(self, index: Index, rows: slice) -> NDArray[Any]:
+        """Read rows of a plane."""
+        lead = self.shape[: len(self.shape) - self.tail]
+        nth = int(np.ravel_multi_index(index, lead)) if lead else 0
+        first, stop, _ = rows.indices(self.plane[0])
+        row = prod(self.plane[1:])
+        begin = (nth * self.plane[0] + first) * row * self.dtype.itemsize
+        count = max(0, stop - first) * row
+        values = np.fromfile(self.path, self.dtype, count, offset=self.offset + begin)
+        return values.reshape(-1, *self.plane[1:])

@@ -11,10 +11,34 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.requirements import incompatible
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
-from napari_emseg.io.file_sink import FileSink
-from napari_emseg.io.ome_models import prepare_image, v04, v05
-from napari_emseg.io.output import Output
+from napari_emseg.io.output import FileSink, Output
+
+TESTED = "0.3.4"
+
+try:
+    from yaozarrs import v04, v05
+    from yaozarrs.write.v05 import prepare_image
+
+    MODELS = (
+        v04.Image,
+        v04.LabelImage,
+        v04.LabelsGroup,
+        v05.Dataset,
+        v05.Image,
+        v05.LabelImage,
+        v05.LabelsGroup,
+        v05.Multiscale,
+        v05.ScaleTransformation,
+        v05.SpaceAxis,
+        v05.TranslationTransformation,
+    )
+except (ImportError, AttributeError) as e:
+    raise incompatible("yaozarrs", TESTED, e) from e
+
+__all__ = ["MODELS", "prepare_image", "v04", "v05"]
+
 
 CHUNK = 1024
 """Side of a chunk in px; a chunk is one section deep, so that any order will do."""

@@ -3,15 +3,15 @@
 The order of arguments is (prediction, truth) everywhere.
 """
 
+from napari_emseg.metrics.agreement import PixelCounts
 from napari_emseg.metrics.evaluation import Evaluation, evaluate, evaluate_steps
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores, isbi_scores_steps
-from napari_emseg.metrics.mistakes import Mistakes, find_mistakes
+from napari_emseg.metrics.merge_split_errors import Mistakes, find_mistakes
 from napari_emseg.metrics.overlap import (
     OverlapScores,
     overlap_by_section,
     overlap_scores,
 )
-from napari_emseg.metrics.pixels import PixelCounts
 from napari_emseg.metrics.rand_info import (
     RandInfoScores,
     agreement_at,

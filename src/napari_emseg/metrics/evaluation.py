@@ -5,20 +5,64 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress, drain
-from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
-from napari_emseg.metrics.meanings import (
+from napari_emseg.metrics.agreement import PixelCounts
+from napari_emseg.metrics.inputs import (
     cells_of_inside,
     check_meaning,
     comparable,
 )
+from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
 from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
-from napari_emseg.metrics.pixels import PixelCounts
 from napari_emseg.metrics.rand_info import thin
-from napari_emseg.metrics.sanity_checks import find_doubts
+
+USUAL = 0.5
+"""EM of tissue has 10 to 35 % membrane; more than this looks inverted."""
+
+
+def find_doubts(
+    prediction: NDArray[np.generic],
+    *,
+    membrane: NDArray[np.bool_],
+    true_membrane: NDArray[np.bool_],
+    prediction_is: Meaning,
+    truth_is: Meaning,
+) -> tuple[str, ...]:
+    """Name what a person should look at before believing the scores.
+
+    Parameters
+    ----------
+    prediction
+        As it was given.
+    membrane, true_membrane
+        Masks of what was taken for membrane, where the truth is known.
+    prediction_is, truth_is
+        What the two were said to be.
+    """
+    found = []
+    highest = int(prediction.max()) if prediction.dtype == np.uint8 else 255
+    if prediction_is != "cells" and highest <= 1:
+        found.append(
+            f"the prediction's 8-bit values end at {highest} and were divided by 255; "
+            "if it is a mask, give it as bool"
+        )
+    for name, mask, meaning in (
+        ("prediction", membrane, prediction_is),
+        ("truth", true_membrane, truth_is),
+    ):
+        share = float(mask.mean())
+        if meaning != "cells" and share > USUAL:
+            other = "inside" if meaning == "membrane" else "membrane"
+            found.append(
+                f"{share:.0%} of the {name} is membrane, usual are 10 to 35 %: "
+                f"is it {other} rather than {meaning}?"
+            )
+    return tuple(found)
+
 
 Scores = dict[str, float | None]
 

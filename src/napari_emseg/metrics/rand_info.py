@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import Agreement, TableSums, v_info, v_rand
-from napari_emseg.metrics.inputs import as_pair
-from napari_emseg.metrics.parallel import in_threads
-from napari_emseg.metrics.thresholds import THRESHOLDS, at_thresholds
+from napari_emseg.metrics.inputs import THRESHOLDS, as_pair, at_thresholds, in_threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.blocks import initialise
 from napari_emseg.models.encoders import ResNet34Encoder
+from napari_emseg.models.unet import initialise
 from napari_emseg.models.zoo import Activation, NetworkConfig, register
 
 POOLING = (2, 3, 5, 6)

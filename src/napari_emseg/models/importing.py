@@ -7,11 +7,16 @@ by itself (`.pt`, `.pth`, `.safetensors` without card) the user names the archit
 
 from __future__ import annotations
 
+import io
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,13 +26,6 @@ from safetensors import SafetensorError
 from napari_emseg.core.card import Card
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.io.errors import AmbiguousNetworkError
-from napari_emseg.models.statedicts import (
-    MOST_STATE,
-    format_names,
-    read_state_dict,
-    renamed,
-)
-from napari_emseg.models.unpacking import member_of, opened
 from napari_emseg.models.weights import (
     CARD,
     Weights,
@@ -40,6 +38,217 @@ from napari_emseg.models.zoo import build
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MOST_STATE = 2**31
+"""Bytes; the largest of our networks takes a twentieth of that."""
+
+UNREADABLE = (
+    *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
+    *(OverflowError, RuntimeError, TypeError, UnpicklingError, ValueError, StructError),
+)
+"""What torch raises when it is given anything but tensors."""
+
+NESTED = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
+"""Where checkpoints of common trainers keep the state dict, the likeliest first."""
+
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts into names, wherever it was used."""
+
+COUNTER = "num_batches_tracked"
+"""Ends the names of steps that batch normalisations have counted; training alone uses
+them, and older files have none."""
+
+DEEPEST = 20
+"""So many names, with dots between them, are looked at of a parameter's."""
+
+SHOWN = 4
+"""So many names of a file that doesn't fit are shown."""
+
+
+def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
+    """Read what `torch.save` wrote, if it is nothing but tensors by name."""
+    import torch
+
+    if data.startswith(b"PK"):
+        with opened(io.BytesIO(data), name) as inner:
+            refuse_bomb(inner.infolist(), MOST_STATE, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that it may not understand
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UNREADABLE as e:
+        msg = (
+            f"{name} is damaged, or holds more than numbers (a whole module, an "
+            "optimiser), which is never run; save its state_dict() by itself"
+        )
+        raise ValueError(msg) from e
+    return _checked(_unnested(loaded, name), name)
+
+
+def _unnested(loaded: object, name: str) -> Mapping[Any, Any]:
+    """Find the state dict in a checkpoint: under a usual name, or the only one."""
+    while isinstance(loaded, Mapping) and loaded and not _has_tensors(loaded):
+        inner = {k: v for k, v in loaded.items() if isinstance(v, Mapping) and v}
+        usual = [key for key in NESTED if key in inner]
+        states = usual or [k for k, v in inner.items() if _has_tensors(v)]
+        if not usual and len(states) > 1:
+            msg = f"{name} holds several state dicts: {', '.join(map(str, states))}"
+            raise ValueError(f"{msg}; save the one to import by itself")
+        loaded = inner[states[0]] if states else None
+    if not isinstance(loaded, Mapping) or not loaded:
+        msg = f"{name} holds no state dict"
+        raise ValueError(msg)
+    return loaded
+
+
+def _has_tensors(values: Mapping[Any, Any]) -> bool:
+    import torch
+
+    return any(isinstance(value, torch.Tensor) for value in values.values())
+
+
+def _checked(loaded: Mapping[Any, Any], name: str) -> dict[str, Tensor]:
+    """Return tensors by name."""
+    import torch
+
+    for key, value in loaded.items():
+        dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+        if not isinstance(key, str) or not dense or value.is_quantized:
+            plain = isinstance(key, str | int)
+            what = repr(key) if plain else f"a {type(key).__name__}"
+            msg = f"{name} holds no state dict: {what} is no tensor of plain numbers"
+            raise ValueError(msg)
+        if value.nbytes > value.untyped_storage().nbytes():
+            msg = f"{name}: {key} says it has {value.numel():,} values, and holds fewer"
+            raise ValueError(msg)
+    return dict(loaded)
+
+
+def renamed(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """Return a state dict by the names of a network, which others put prefixes before.
+
+    Such as `module.` of parallel training, `model.` of Lightning, `_orig_mod.` of
+    compiled networks, and several of them. What isn't under the prefix, a loss's own
+    parameters for instance, is left out. Counters of batch normalisation that the file
+    lacks are taken from `wanted`.
+
+    Parameters
+    ----------
+    wanted
+        The network's own state dict.
+
+    Raises
+    ------
+    ValueError
+        If several networks of the kind are in the file.
+    """
+    plain = {key.replace(COMPILED, ""): value for key, value in state.items()}
+    needed = [key for key in wanted if not key.endswith(COUNTER)]
+    prefix = _prefix(plain, needed, name)
+    found = {
+        key.removeprefix(prefix): value
+        for key, value in plain.items()
+        if key.startswith(prefix)
+    }
+    for key, value in wanted.items():
+        if key.endswith(COUNTER):
+            found.setdefault(key, value)
+    return found
+
+
+def _prefix(state: Mapping[str, Tensor], needed: list[str], name: str) -> str:
+    """Return what stands before all names that a network needs, or before most."""
+    starts, names = {"": 0}, set(needed)
+    for key in state:
+        parts = key.split(".", DEEPEST)
+        for k in range(min(len(parts), DEEPEST)):
+            if ".".join(parts[k:]) in names:
+                start = "".join(f"{part}." for part in parts[:k])
+                starts[start] = starts.get(start, 0) + 1
+    whole = [start for start, n in starts.items() if n == len(needed)]
+    if len(whole) > 1 and "" not in whole:
+        msg = (
+            f"{name} holds {len(whole)} such networks, under {', '.join(whole)}; save "
+            "the one to import by itself"
+        )
+        raise ValueError(msg)
+    if "" in whole:
+        return ""
+    return whole[0] if whole else max(starts, key=starts.__getitem__)
+
+
+def format_names(state: Mapping[str, Tensor]) -> str:
+    """Return the first names of a state dict, for a message."""
+    names = [f"{key} {tuple(value.shape)}" for key, value in state.items()]
+    more = ", …" * (len(names) > SHOWN)
+    return f"{len(names)} names in the file: {', '.join(names[:SHOWN])}{more}"
+
+
+MOST_RATIO = 100
+"""Times that a file may grow when it is unpacked; trained weights hardly do."""
+
+UNPACKING = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError),
+    *(OSError, RuntimeError, ValueError),
+)
+"""What unpacking raises when a zip file is damaged."""
+
+
+def opened(file: Path | io.BytesIO, name: str) -> zipfile.ZipFile:
+    """Open a zip file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+        msg = f"{name} is a damaged zip file: {e}"
+        raise ValueError(msg) from e
+
+
+def member_of(package: zipfile.ZipFile, member: str, most: int, name: str) -> bytes:
+    """Read one file of a zip into memory.
+
+    Raises
+    ------
+    ValueError
+        If it isn't there, is damaged, or has more than `most` bytes.
+    """
+    try:
+        info = package.getinfo(member)
+    except KeyError as e:
+        msg = f"{name} lacks {member}, which its manifest names"
+        raise ValueError(msg) from e
+    refuse_bomb([info], most, f"{member} in {name}")
+    try:
+        with package.open(info) as file:
+            data = file.read(most + 1)
+    except UNPACKING as e:
+        msg = f"{member} in {name} is damaged, encrypted or oddly packed: {e}"
+        raise ValueError(msg) from e
+    if len(data) > most:
+        msg = f"{member} in {name} is larger than {most / 2**20:g} MiB"
+        raise ValueError(msg)
+    return data
+
+
+def refuse_bomb(members: list[zipfile.ZipInfo], most: int, name: str) -> None:
+    """Raise a ValueError if members are too large, or grow too much when unpacked."""
+    size = sum(info.file_size for info in members)
+    packed = sum(info.compress_size for info in members)
+    if size > most:
+        msg = f"{name} is larger than {most / 2**20:g} MiB"
+        raise ValueError(msg)
+    if size > MOST_RATIO * packed + 2**20:
+        msg = f"{name} would grow {size / max(packed, 1):.0f} times: it is not unpacked"
+        raise ValueError(msg)
+
 
 MANIFESTS = ("rdf.yaml", "bioimageio.yaml", "rdf.yml", "bioimageio.yml")
 

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from napari_emseg.core.settings import Heads
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.blocks import BlockNormalisation, Convolutions, initialise
 from napari_emseg.models.encoders import EncoderName, build_encoder
+from napari_emseg.models.unet import BlockNormalisation, Convolutions, initialise
 from napari_emseg.models.zoo import Activation, NetworkConfig, register
 
 

@@ -4,9 +4,14 @@ from napari_emseg.project.folder import read_edits, read_info
 from napari_emseg.project.merge_projects import Conflict
 from napari_emseg.project.merging import Merged, merging
 from napari_emseg.project.project import Project
-from napari_emseg.project.records import Saved, SaveFailed
 from napari_emseg.project.source import OpenedSource, StackNotFoundError
-from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
+from napari_emseg.project.state import (
+    EditLine,
+    ProjectInfo,
+    ReviewState,
+    Saved,
+    SaveFailed,
+)
 
 __all__ = [
     "Conflict",

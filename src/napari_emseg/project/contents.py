@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
-from napari_emseg.project.folder import read_edits
+from napari_emseg.project.folder import read_edits, shelved
 from napari_emseg.project.source import OpenedSource, compare_source
 from napari_emseg.project.state import EditLine, ProjectInfo, ReviewState
 from napari_emseg.project.store import ProjectStore
-from napari_emseg.project.weights_folder import shelved
 from napari_emseg.proofreading.edits import Name
 
 

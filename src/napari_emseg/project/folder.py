@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from napari_emseg.core.atomic import atomic_folder, clear_leftovers
-from napari_emseg.core.paths import read_bounded, size_of_regular
+from napari_emseg.core.atomic import atomic_folder, atomic_write, clear_leftovers
+from napari_emseg.core.paths import path_inside, read_bounded, size_of_regular
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.models.weights import (
+    SUFFIX,
+    Weights,
+    check_numbers,
+    load_weights,
+    read_weights,
+)
 from napari_emseg.project.chunks import create_array
 from napari_emseg.project.journal import write
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
@@ -183,3 +191,60 @@ def _valid(model: type[M], content: bytes, path: Path) -> M:
         why = " ".join(first["msg"].removeprefix("Value error, ").split())
         msg = f"{path} is damaged: {where + ': ' if where else ''}{why}"
         raise UnreadableError(msg[:500]) from e
+
+
+FOLDER = "weights"
+
+
+def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
+    """Copy weights into a project's folder, and return them from there.
+
+    The same weights are kept once; others of the same name get a number.
+
+    Raises
+    ------
+    OSError
+        If they can't be copied.
+    ValueError
+        If they hold NaN.
+    """
+    given = load_weights(weights)
+    check_numbers(given.path)
+    folder = path_inside(project, FOLDER)
+    for known in shelved(project):
+        if known.sha256 == given.sha256:
+            return known
+    stem, nth = given.path.stem, 1
+    target = folder / f"{stem}{SUFFIX}"
+    while target.exists():
+        nth += 1
+        target = folder / f"{stem}-{nth}{SUFFIX}"
+    folder.mkdir(exist_ok=True)
+    with given.path.open("rb") as source, atomic_write(target) as file:
+        shutil.copyfileobj(source, file)
+    return read_weights(target)
+
+
+def shelved(project: Path) -> tuple[Weights, ...]:
+    """Return all weights of a project, parents before their children.
+
+    Files that are damaged are left out.
+    """
+    found: dict[str, Weights] = {}
+    for path in sorted((project / FOLDER).glob(f"*{SUFFIX}")):
+        try:
+            weights = read_weights(path)
+        except (UnreadableError, ValueError):
+            continue
+        found[weights.sha256] = weights
+    ordered: dict[str, Weights] = {}
+
+    def place(weights: Weights) -> None:
+        parent = found.get(weights.card.parent_sha256 or "")
+        if parent is not None and parent.sha256 not in ordered and parent != weights:
+            place(parent)
+        ordered[weights.sha256] = weights
+
+    for weights in found.values():
+        place(weights)
+    return tuple(ordered.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Region, check_inside
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import VoxelSize, check_voxel_size
@@ -259,3 +261,30 @@ def corners(area: Area) -> Corners:
     """Return `(y0, y1, x0, x1)` of rows and columns."""
     rows, columns = area
     return rows.start, rows.stop, columns.start, columns.stop
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Record):
+    """Changes are on the disk: how many, and the seconds that writing took."""
+
+    changes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed(Record):
+    """Changes could not be saved; they stay in memory and are tried again.
+
+    Parameters
+    ----------
+    message
+        Why, in words.
+    waiting
+        How many changes are not on the disk.
+    again_in
+        Seconds until the next try.
+    """
+
+    message: str
+    waiting: int
+    again_in: float

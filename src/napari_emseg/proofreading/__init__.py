@@ -1,7 +1,5 @@
 """Correcting by hand: each tool returns an Edit over linked pictures; no Qt."""
 
-from napari_emseg.proofreading.across_sections import merge_through, split_through
-from napari_emseg.proofreading.clearing import clear_section
 from napari_emseg.proofreading.cut import cut
 from napari_emseg.proofreading.delete_fill_lock import delete_membrane, fill, lock
 from napari_emseg.proofreading.edits import (
@@ -14,12 +12,17 @@ from napari_emseg.proofreading.edits import (
 )
 from napari_emseg.proofreading.gap import close_gap, find_gap
 from napari_emseg.proofreading.history import Correction, History
-from napari_emseg.proofreading.linked import LinkedLabels
-from napari_emseg.proofreading.marking import mark_reviewed, mark_to_do
+from napari_emseg.proofreading.linked import LinkedLabels, merge_through, split_through
+from napari_emseg.proofreading.marking import (
+    Status,
+    clear_section,
+    mark_reviewed,
+    mark_to_do,
+    next_section,
+)
 from napari_emseg.proofreading.merge import merge
 from napari_emseg.proofreading.painted import paint, replace_values
 from napari_emseg.proofreading.rerun import Rerun, burnt_in
-from napari_emseg.proofreading.review import Status, next_section
 from napari_emseg.proofreading.section_view import SectionView, burn_in
 from napari_emseg.proofreading.table import CellRow, cells_table
 from napari_emseg.proofreading.wire import WireField, draw_wire, wire_field

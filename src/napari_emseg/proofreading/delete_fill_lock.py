@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import (
     Area,
     area_of,
@@ -18,13 +18,13 @@ from napari_emseg.proofreading.area import (
     corner,
     grown,
 )
-from napari_emseg.proofreading.draw_inside import draw_inside
+from napari_emseg.proofreading.draw_membrane import draw_inside
 from napari_emseg.proofreading.edits import INSIDE, Edit
 from napari_emseg.proofreading.merge import format_merge
 from napari_emseg.proofreading.pending_edit import PendingEdit
-from napari_emseg.proofreading.section_view import SectionView
-from napari_emseg.proofreading.walls import (
+from napari_emseg.proofreading.section_view import (
     BAND,
+    SectionView,
     piece_near,
     spur_in,
     wall_between,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.proofreading.area import Area, grown, union
-from napari_emseg.proofreading.edits import MEMBRANE
+from napari_emseg.proofreading.area import Area, grown, union, within
+from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
 from napari_emseg.proofreading.pending_edit import Mask, PendingEdit, placed
 from napari_emseg.proofreading.section_view import SectionView
 
@@ -97,3 +100,114 @@ def _fall_apart(draft: PendingEdit, cell: int, taken: Mask, sliver: int) -> list
             if not small:
                 new.append(draft.next_id - 1)
     return new
+
+
+def draw_inside(
+    sheet: SectionView,
+    where: Mask,
+    area: Area,
+    *,
+    join: tuple[int, ...] = (),
+) -> tuple[PendingEdit, dict[int, list[int]]]:
+    """Take membrane away; cells that meet there become one, within this section.
+
+    Pixels beside locked cells are spared.
+
+    Parameters
+    ----------
+    where
+        Mask `(y, x)` of the pixels in `area`.
+    join
+        Cells that become one in any case.
+
+    Returns
+    -------
+    draft
+    merged
+        For each cell that remains, those that it took in.
+
+    Raises
+    ------
+    ValueError
+        If a cell to join is locked, or locked cells leave nothing to do.
+    """
+    sheet.refuse_locked(join)
+    close = grown(area, 1, sheet.shape)
+    cells = sheet.window("cells", close)
+    locked = ndi.binary_dilation(sheet.is_locked(cells))
+    there = placed(where, area, close) & ~locked
+    if where.any() and not there.any():
+        sheet.refuse_locked(np.unique(cells))
+    spots, _ = ndi.label(there)
+    groups = _beside(cells, spots)
+    families = _families([*groups, set(join)])
+    everyone = {i for family in families if len(family) > 1 for i in family}
+    wide = union(close, *(sheet.pieces(i, close) for i in everyone))
+    draft = PendingEdit(sheet, wide)
+    merged = _merge(draft, families, close)
+    _give_spots(draft, placed(spots, close, wide), groups, merged)
+    return draft, merged
+
+
+def _beside(cells: NDArray[Any], spots: NDArray[Any]) -> list[set[int]]:
+    """Return for each spot the cells on it, or with a 4-neighbour on it."""
+    groups = []
+    for spot, found in enumerate(ndi.find_objects(spots), start=1):
+        close = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found)
+        mask = ndi.binary_dilation(spots[close] == spot)
+        groups.append({int(i) for i in np.unique(cells[close][mask]) if i > 0})
+    return groups
+
+
+def _families(groups: list[set[int]]) -> list[set[int]]:
+    """Join groups that share a member."""
+    families: list[set[int]] = []
+    for group in groups:
+        if not group:
+            continue
+        apart = [f for f in families if not f & group]
+        families = [*apart, group.union(*(f for f in families if f & group))]
+    return families
+
+
+def _merge(
+    draft: PendingEdit, families: list[set[int]], area: Area
+) -> dict[int, list[int]]:
+    """Give all pieces that reach into an area the id of their family's largest."""
+    merged: dict[int, list[int]] = {}
+    cells = draft.after["cells"]
+    for family in families:
+        if len(family) < 2:
+            continue
+        masks = {i: _reaching(cells == i, within(area, draft.area)) for i in family}
+        largest = max(sorted(family), key=lambda i: int(masks[i].sum()))
+        others = sorted(family - {largest})
+        for i in others:
+            cells[masks[i]] = largest
+        merged[largest] = others
+    return merged
+
+
+def _reaching(mask: Mask, area: Area) -> Mask:
+    """Return the pieces of a mask that reach into an area of it."""
+    pieces, _ = ndi.label(mask)
+    hit = np.unique(pieces[area])
+    return np.isin(pieces, hit[hit > 0])
+
+
+def _give_spots(
+    draft: PendingEdit,
+    spots: NDArray[Any],
+    groups: list[set[int]],
+    merged: dict[int, list[int]],
+) -> None:
+    """Make each spot inside, and part of the cell beside it if there is one."""
+    draft.set(spots > 0, INSIDE)
+    owner = {i: kept for kept, others in merged.items() for i in others}
+    ids = np.zeros(len(groups) + 1, draft.after["cells"].dtype)
+    for spot, group in enumerate(groups, start=1):
+        if group:
+            first = min(group)
+            ids[spot] = owner.get(first, first)
+    found = spots > 0
+    draft.after["cells"][found] = ids[spots[found]]

@@ -6,12 +6,16 @@ So what was right when somebody looked stays so, whatever a later run finds ther
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.regions import Region
+from napari_emseg.proofreading.area import Area
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit
+from napari_emseg.proofreading.linked import LinkedLabels
+from napari_emseg.proofreading.rerun import burnt_in
 from napari_emseg.proofreading.section_view import SectionView
 
 
@@ -108,3 +112,64 @@ def _back(sheet: SectionView, change: Change) -> Change | None:
     became[change.where] = change.new.values()
     after = np.where(change.where & (now == became), np.uint8(NO_OPINION), now)
     return Change.between("corrections", change.z, change.area, now, after)
+
+
+def clear_section(linked: LinkedLabels, z: int) -> list[Change]:
+    """Return what changes when a section loses its membranes and cells.
+
+    Locked cells stay, and membranes that were drawn by hand.
+    """
+    linked.settle(z)
+    _, height, width = linked.shape
+    whole: Area = (slice(0, height), slice(0, width))
+    membranes, cells, corrections = (
+        np.asarray(linked.arrays[name][z])
+        for name in ("membranes", "cells", "corrections")
+    )
+    locked = np.isin(cells, np.fromiter(linked.locked, np.int64))
+    drawn = burnt_in(np.zeros_like(membranes), corrections)
+    changes = (
+        Change.between("membranes", z, whole, membranes, drawn),
+        Change.between("cells", z, whole, cells, np.where(locked, cells, 0)),
+    )
+    return [change for change in changes if change is not None]
+
+
+Status = Literal["to do", "reviewed", "excluded"]
+
+
+def status_of(z: int, reviewed: Collection[int], excluded: Collection[int]) -> Status:
+    """Return the status of a section; excluded counts first."""
+    if z in excluded:
+        return "excluded"
+    return "reviewed" if z in reviewed else "to do"
+
+
+def next_section(
+    here: int,
+    n: int,
+    reviewed: Collection[int],
+    excluded: Collection[int],
+    *,
+    step: Literal[1, -1] = 1,
+) -> int:
+    """Return the next of `n` sections that is to do, once around the stack.
+
+    Parameters
+    ----------
+    here
+        The section to go on from.
+    step
+        -1 goes backwards.
+
+    Raises
+    ------
+    ValueError
+        If none other is to do.
+    """
+    for away in range(1, n):
+        z = (here + step * away) % n
+        if status_of(z, reviewed, excluded) == "to do":
+            return z
+    msg = "no other section is to do"
+    raise ValueError(msg)

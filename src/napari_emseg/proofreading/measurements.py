@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.proofreading.walls import BAND
+from napari_emseg.proofreading.section_view import BAND
 
 DEEP = BAND + 4
 """Inside is farther than this from the outline, px: beyond the membrane around a cell

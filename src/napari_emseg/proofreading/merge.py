@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import around, corner, grown, shape_of, union
-from napari_emseg.proofreading.draw_inside import draw_inside
+from napari_emseg.proofreading.draw_membrane import draw_inside
 from napari_emseg.proofreading.edits import Edit
-from napari_emseg.proofreading.section_view import SectionView
-from napari_emseg.proofreading.stroke import line_through
-from napari_emseg.proofreading.walls import (
+from napari_emseg.proofreading.section_view import (
+    SectionView,
     piece_near,
     touching_between,
     wall_between,
     with_band,
 )
+from napari_emseg.proofreading.stroke import line_through
 
 
 def merge(

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.correcting import CorrectSettings
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import Area
-from napari_emseg.proofreading.draw_inside import draw_inside
-from napari_emseg.proofreading.draw_membrane import draw_membrane
+from napari_emseg.proofreading.draw_membrane import draw_inside, draw_membrane
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Edit, Name
 from napari_emseg.proofreading.merge import format_merge
 from napari_emseg.proofreading.pending_edit import PendingEdit

@@ -3,9 +3,14 @@
 from napari_emseg.segmentation.fragments import Fragments
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
 from napari_emseg.segmentation.overlap import overlap_of
-from napari_emseg.segmentation.section import section_fragments, segment_section
-from napari_emseg.segmentation.stack import CellsResult, cells_provenance, segment_stack
-from napari_emseg.segmentation.tree import MergeTree
+from napari_emseg.segmentation.rag import MergeTree
+from napari_emseg.segmentation.stack import (
+    CellsResult,
+    cells_provenance,
+    section_fragments,
+    segment_section,
+    segment_stack,
+)
 
 __all__ = [
     "CellsResult",

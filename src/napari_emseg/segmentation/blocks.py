@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation.boundary_pixels import boundary_pixels
 from napari_emseg.segmentation.fragments import BROAD, joined, reach_of, strength_of
 from napari_emseg.segmentation.rag import (
     EdgeFeatures,
     RegionGraph,
+    boundary_pixels,
     depths_of,
     regions_of,
 )

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.bioimage import relabel_sequential
 from napari_emseg.core.records import Progress, Record, SectionDone
+from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, as_stack

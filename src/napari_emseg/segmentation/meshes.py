@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Generator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -11,13 +12,60 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
 from napari_emseg.core.atomic import atomic_folder
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Note, Progress, Record
-from napari_emseg.core.stack import Stack
-from napari_emseg.segmentation.boxes import Box, finding_boxes
+from napari_emseg.core.stack import LazyArray, Stack
+
+
+@dataclass(slots=True)
+class Box:
+    """Rows, columns and sections that a cell is in, and how many voxels it has."""
+
+    z: slice
+    y: slice
+    x: slice
+    voxels: int
+
+    def add(self, z: int, y: slice, x: slice, voxels: int) -> None:
+        """Grow around the cell's profile in section `z`."""
+        self.z = _around(self.z, slice(z, z + 1))
+        self.y, self.x = _around(self.y, y), _around(self.x, x)
+        self.voxels += voxels
+
+    @property
+    def size(self) -> int:
+        """Voxels of the whole box."""
+        z, y, x = (part.stop - part.start for part in (self.z, self.y, self.x))
+        return int(z * y * x)
+
+
+def _around(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
+
+
+def finding_boxes(cells: LazyArray) -> Generator[Record, None, dict[int, Box]]:
+    """Return the box of each cell of `(z, y, x)`, by id; yields Progress."""
+    boxes: dict[int, Box] = {}
+    n = int(cells.shape[0])
+    for z in range(n):
+        section = np.asarray(cells[z])
+        ids, index, counts = np.unique(section, return_inverse=True, return_counts=True)
+        places = ndi.find_objects(index.reshape(section.shape) + 1)
+        for i, place, count in zip(ids.tolist(), places, counts.tolist(), strict=True):
+            if i == 0 or place is None:
+                continue
+            y, x = place
+            if i in boxes:
+                boxes[i].add(z, y, x, count)
+            else:
+                boxes[i] = Box(slice(z, z + 1), y, x, count)
+        yield Progress("looking for cells", z + 1, n)
+    return boxes
+
 
 MeshFormat = Literal["ply", "obj", "stl"]
 

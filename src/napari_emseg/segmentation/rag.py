@@ -11,7 +11,54 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from napari_emseg.segmentation.boundary_pixels import BoundaryPixels
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundaryPixels:
+    """Of each two 4-neighbours in different fragments, the pixel of more membrane.
+
+    Parameters
+    ----------
+    pixels, beside
+        `(k,)` positions in the flattened section, of that pixel and of the other one.
+    edges
+        `(k,)` which of `ends` the two fragments are.
+    ends
+        `(m, 2)` fragments with a common boundary.
+    """
+
+    pixels: NDArray[np.int32]
+    beside: NDArray[np.int32]
+    edges: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+    def between(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Pixels that part two cells, if fragment k belongs to cell `ids[k]`."""
+        a, b = ids[self.ends].T
+        apart: NDArray[np.bool_] = (a != b) & (a > 0) & (b > 0)
+        return self.pixels[apart[self.edges]]
+
+
+def boundary_pixels(
+    labels: NDArray[np.uint32], membrane: NDArray[np.float32]
+) -> BoundaryPixels:
+    """Find the seams of fragments `(y, x)`; `ends` ascend."""
+    place = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
+    pixels, others, pairs = [], [], []
+    n = int(labels.max()) + 1
+    for axis in (0, 1):
+        label, value, at = (np.moveaxis(a, axis, 0) for a in (labels, membrane, place))
+        meet = (label[:-1] != label[1:]) & (label[:-1] > 0) & (label[1:] > 0)
+        a, b = (part[meet].astype(np.int64) for part in (label[:-1], label[1:]))
+        first = value[:-1][meet] > value[1:][meet]
+        one, other = at[:-1][meet], at[1:][meet]
+        pixels.append(np.where(first, one, other))
+        others.append(np.where(first, other, one))
+        pairs.append(np.minimum(a, b) * n + np.maximum(a, b))
+    found, edges = np.unique(np.concatenate(pairs), return_inverse=True)
+    ends = np.stack(np.divmod(found, n), axis=1)
+    chosen, beside = np.concatenate(pixels), np.concatenate(others)
+    return BoundaryPixels(chosen, beside, edges.astype(np.int32), ends)
+
 
 Depths = NDArray[np.float32]
 
@@ -249,3 +296,53 @@ def components(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     part = connected_components(graph, directed=False)[1]
     _, first, which = np.unique(part, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[which].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MergeTree:
+    """All steps of an agglomeration, computed once; a threshold cuts it anywhere.
+
+    Two regions are joined whose common boundary is the weakest of all; then those of
+    the joined region are measured anew: see `RegionGraph.strength`. Most grow stronger
+    that
+    way. Those that don't are joined next, and the step counts as high as the one
+    before, so that the cut at t is what agglomeration that stops at t would give.
+
+    Parameters
+    ----------
+    n
+        Number of regions, region 0 among them.
+    steps
+        `(k, 2)` a region of each of the two parts that are joined.
+    heights
+        `(k,)` strength of the boundary between them, ascending.
+    """
+
+    n: int
+    steps: NDArray[np.int64]
+    heights: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, regions: RegionGraph) -> MergeTree:
+        """Join regions until no two that are left have a common boundary."""
+        # numba takes a second to load
+        from napari_emseg.segmentation.agglomeration import agglomerate
+
+        steps, heights = agglomerate(
+            regions.edges.astype(np.int32),
+            regions.membrane * regions.length,
+            regions.length.copy(),
+            regions.openings.copy(),
+            regions.depths.copy(),
+        )
+        ascending = np.maximum.accumulate(heights) if len(heights) else heights
+        return cls(len(regions.sizes), steps.astype(np.int64), ascending)
+
+    def cut(self, threshold: float) -> NDArray[np.int64]:
+        """Map `(n,)` of regions to numbers of what they are part of, 0 to itself.
+
+        Regions are joined where less than `threshold` is between them. Numbers ascend
+        with the first region of each part.
+        """
+        last = int(np.searchsorted(self.heights, threshold))
+        return components(self.steps[:last], self.n)

@@ -1,4 +1,4 @@
-"""Membrane probabilities of a stack → its cells, section by section."""
+"""Cells of a section, and of a stack."""
 
 from __future__ import annotations
 
@@ -16,8 +16,119 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
 from napari_emseg.io.fingerprint import check_sources_after
+from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
-from napari_emseg.segmentation.section import nothing_predicted, segment_section
+
+
+def segment_section(
+    membrane: NDArray[Any],
+    settings: CellSettings | None = None,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint32]:
+    """Return cells `(y, x)`: ids 1, 2, … by place, 0 between them and where excluded.
+
+    No two cells touch by an edge. To try several settings on one section, keep its
+    `section_fragments`.
+
+    Parameters
+    ----------
+    membrane
+        Probabilities of membrane `(y, x)`: floats in [0, 1], uint8 from 0 to 255, or
+        bool. NaN counts as excluded.
+    exclude
+        Where there is no picture, e.g. alignment padding: no cells there.
+
+    Raises
+    ------
+    ValueError
+        If it isn't a picture of probabilities, or `exclude` has another shape.
+    """
+    settings = settings or CellSettings()
+    found = section_fragments(membrane, settings.threshold, exclude=exclude)
+    return found.cells(settings)
+
+
+def section_fragments(
+    membrane: NDArray[Any],
+    threshold: float = 0.5,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+) -> Fragments:
+    """Return the fragments of a section, from which cells are made in milliseconds.
+
+    Blank sections have none. Parameters and errors as in `segment_section`.
+    """
+    values, missing = _probabilities(membrane)
+    exclude = _either(exclude, missing, values.shape)
+    if _blank(values, exclude):
+        exclude = np.ones(values.shape, bool)
+    return find_fragments(values, threshold, exclude=exclude)
+
+
+def nothing_predicted(membrane: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Mask `(y, x)` of probabilities that were set to 0 for want of a picture.
+
+    They are exactly 0 in a broad area at the border. None where there are none, and
+    for probabilities that were once stored in 8 bits, whose 0 is also a small one.
+    """
+    if membrane.dtype.kind != "f" or _from_8_bits(membrane):
+        return None
+    return padding(membrane)
+
+
+def _from_8_bits(membrane: NDArray[Any]) -> bool:
+    sample = membrane[::8, ::8].astype(np.float32) * 255
+    return bool((np.abs(sample - sample.round()) < 1e-3).all())
+
+
+def _probabilities(
+    membrane: NDArray[Any],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Return float32 probabilities and where they are NaN (None: nowhere)."""
+    if membrane.ndim != 2 or membrane.size == 0:
+        msg = f"a section needs (y, x) probabilities, got shape {membrane.shape}"
+        raise ValueError(msg)
+    if membrane.dtype == np.uint8:
+        return membrane.astype(np.float32) / np.float32(255), None
+    if membrane.dtype.kind not in "bf":
+        msg = (
+            f"probabilities of membrane are floats from 0 to 1, uint8 or bool, "
+            f"not {membrane.dtype}"
+        )
+        raise ValueError(msg)
+    values = np.ascontiguousarray(membrane, np.float32)
+    missing = np.isnan(values)
+    if missing.any():
+        values = np.where(missing, np.float32(0), values)
+    if values.min() < -1e-3 or values.max() > 1 + 1e-3:
+        msg = (
+            f"probabilities of membrane go from 0 to 1, "
+            f"got {values.min():g} to {values.max():g}; is this a grey picture?"
+        )
+        raise ValueError(msg)
+    return values, missing if missing.any() else None
+
+
+def _either(
+    exclude: NDArray[np.bool_] | None,
+    missing: NDArray[np.bool_] | None,
+    shape: tuple[int, ...],
+) -> NDArray[np.bool_] | None:
+    if exclude is None:
+        return missing
+    if exclude.shape != shape:
+        msg = f"exclude is {exclude.shape} px (y, x), but the section is {shape}"
+        raise ValueError(msg)
+    exclude = np.asarray(exclude, bool)
+    return exclude if missing is None else exclude | missing
+
+
+def _blank(values: NDArray[np.float32], exclude: NDArray[np.bool_] | None) -> bool:
+    """Tell if all that counts has one value: nothing was seen, so nothing is cut."""
+    seen = values if exclude is None else values[~exclude]
+    return seen.size == 0 or bool(seen.min() == seen.max())
+
 
 LARGEST_ID = 2**32 - 1
 

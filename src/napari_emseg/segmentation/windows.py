@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.bioimage import distance_transform, label, relabel_sequential
+from napari_emseg.core.requirements import distance_transform, label, relabel_sequential
 from napari_emseg.segmentation.fragments import flood, peaks_of, seeds_of, strength_of
 
 Area = tuple[slice, slice]

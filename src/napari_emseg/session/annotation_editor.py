@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_emseg.core.correcting import CorrectSettings
 from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.proofreading import (
     Edit,
@@ -29,8 +29,7 @@ from napari_emseg.proofreading import (
 )
 from napari_emseg.proofreading.edits import LabelArray, Name
 from napari_emseg.session.brush import Stroke
-from napari_emseg.session.probability_views import MaskedProbabilities
-from napari_emseg.session.resegmentation import Resegmentation
+from napari_emseg.session.results import MaskedProbabilities, Resegmentation
 from napari_emseg.session.run_scope import Area
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import Ids, OutputFormat, Stored, iter_save
-from napari_emseg.proofreading.table import cells_table
-from napari_emseg.proofreading.table_file import write_table
+from napari_emseg.proofreading.table import cells_table, write_table
 from napari_emseg.segmentation import cells_provenance
 from napari_emseg.session.stack_state import StackState
 
@@ -108,7 +107,7 @@ def saving_cells(
     cells = _cells(source)
     made = cells_provenance(settings, source.results.membrane_provenance)
     if target.with_image:
-        from napari_emseg.io.labelled import iter_save_labelled
+        from napari_emseg.io.writing import iter_save_labelled
 
         return iter_save_labelled(
             target.path,

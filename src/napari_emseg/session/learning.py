@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.paths import file_stem, path_inside
 from napari_emseg.core.records import Record
+from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
-from napari_emseg.project.folder import SUFFIX as PROJECT_SUFFIX
-from napari_emseg.session.resuming import going_on
+from napari_emseg.project.folder import PROJECT_SUFFIX
 from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NOTHING
 from napari_emseg.session.rounds import CANDIDATES, Round
@@ -30,6 +29,7 @@ from napari_emseg.session.training_request import (
     Learnt,
     Settings,
     TrainingRequest,
+    going_on,
     learning,
 )
 

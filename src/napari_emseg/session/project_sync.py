@@ -2,24 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from napari_emseg.models.weights import Weights
-from napari_emseg.project import Project
+from napari_emseg.core.records import Record
+from napari_emseg.core.settings import Settings
+from napari_emseg.models.weights import Weights, list_weights, own_folder
+from napari_emseg.project import EditLine, Project, ProjectInfo, Saved
+from napari_emseg.project.autosave import SECONDS
+from napari_emseg.project.folder import FOLDER
 from napari_emseg.project.state import corners
-from napari_emseg.project.weights_folder import FOLDER
-from napari_emseg.project.writer import SECONDS
-from napari_emseg.proofreading import Edit, LinkedLabels
-from napari_emseg.proofreading.review import status_of
-from napari_emseg.session.annotation_editor import Step
+from napari_emseg.proofreading import Correction, Edit, LinkedLabels
+from napari_emseg.proofreading.marking import status_of
+from napari_emseg.session.annotation_editor import AnnotationEditor, Step
 from napari_emseg.session.results import Results
-from napari_emseg.session.save_status import SaveState, SaveStatus
-from napari_emseg.session.saved_settings import settings_of
 from napari_emseg.session.session import Session
 from napari_emseg.session.stack_state import StackState
+
+S = TypeVar("S", bound=Settings)
+
+MACHINE = ("device", "runtime", "tile", "batch", "half_precision", "threads")
+"""Settings that suit a machine, and not a stack."""
+
+
+def settings_of(session: Session, hand: AnnotationEditor) -> dict[str, dict[str, Any]]:
+    """Return the settings of each stage, as a project keeps them."""
+    return {
+        "predict": session.predict_settings.model_dump(
+            mode="json", exclude=set(MACHINE)
+        ),
+        "cells": session.cell_settings.model_dump(mode="json"),
+        "check": session.check_settings.model_dump(mode="json"),
+        "correct": hand.settings.model_dump(mode="json"),
+    }
+
+
+def restore(
+    session: Session, hand: AnnotationEditor, project: Project
+) -> tuple[str, ...]:
+    """Choose what was chosen when a project was closed; return what can't be."""
+    info = project.info
+    notes = []
+    if info.weights is not None:
+        weights = chosen_weights(info, project.lineage())
+        if weights is None:
+            notes.append(
+                f"the weights {info.weights} that were used are not here; choose "
+                f"others in 2 Membranes"
+            )
+        else:
+            session.choose_weights(weights)
+    known = info.settings
+    session.choose_settings(_with(session.predict_settings, known.get("predict", {})))
+    session.cell_settings = _with(session.cell_settings, known.get("cells", {}))
+    session.check_settings = _with(session.check_settings, known.get("check", {}))
+    hand.settings = _with(hand.settings, known.get("correct", {}))
+    return tuple(notes)
+
+
+def chosen_weights(info: ProjectInfo, shelf: Iterable[Weights]) -> Weights | None:
+    """Return the weights that a project names: its own, or those of the program."""
+    known = [*shelf, *list_weights(own_folder()).values()]
+    same = (w for w in known if w.card.name == info.weights)
+    return next((w for w in same if w.sha256 == info.weights_sha256), None)
+
+
+def _with(settings: S, values: Mapping[str, Any]) -> S:
+    """Return settings with other values; those that aren't known any more stay out."""
+    for name, value in values.items():
+        if name not in type(settings).model_fields:
+            continue
+        try:
+            settings = type(settings).model_validate(
+                settings.model_dump() | {name: value}
+            )
+        except ValidationError:
+            continue
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Where saving stands.
+
+    Parameters
+    ----------
+    waiting
+        How many changes are not on the disk.
+    saved
+        When the latest save ended, by the local clock; None before the first.
+    why
+        The latest save failed, or why the project is read-only.
+    """
+
+    kind: Literal["saved", "saving", "failing", "read-only"]
+    waiting: int = 0
+    saved: datetime | None = None
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """For the user, e.g. `saved 14:02:31`."""
+        if self.kind == "read-only":
+            return f"read-only: {self.why}"
+        if self.kind == "failing":
+            changes = f"{self.waiting} change{'s' * (self.waiting != 1)}"
+            wait = "waits" if self.waiting == 1 else "wait"
+            return f"saving failed: {self.why}; {changes} {wait}, it is tried again"
+        if self.kind == "saving":
+            return "saving …"
+        return "saved" if self.saved is None else f"saved {self.saved:%H:%M:%S}"
+
+
+class SaveStatus:
+    """Listens to a project; its thread calls, anybody may ask."""
+
+    def __init__(self) -> None:
+        self._saved: datetime | None = None
+
+    def __call__(self, record: Record) -> None:
+        """Take what a project tells."""
+        if isinstance(record, Saved):
+            self._saved = datetime.now().astimezone()
+
+    def state(self, project: Project) -> SaveState:
+        """Return where saving stands now."""
+        if project.read_only:
+            return SaveState("read-only", why=project.why_read_only)
+        waiting, error = project.waiting, project.error
+        if waiting and error is not None:
+            why = error.strerror or str(error)
+            return SaveState("failing", waiting, self._saved, why)
+        return SaveState("saving" if waiting else "saved", waiting, self._saved)
+
 
 CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings")
 """Of a session: what is saved beside the edits."""
@@ -199,3 +321,28 @@ class ProjectSync:
         weights = session.weights
         if weights is not None and weights.sha256 != info.weights_sha256:
             self.project.tell(weights=weights, classes=weights.card.classes)
+
+
+def corrections_in(lines: Iterable[EditLine]) -> tuple[Correction, ...]:
+    """Return what was done and not taken back, oldest first."""
+    standing: list[EditLine] = []
+    for line in lines:
+        if not line.undone:
+            standing.append(line)
+            continue
+        same = (i for i, other in enumerate(standing) if _is_one(line, other))
+        latest = max(same, default=None)
+        if latest is not None:
+            del standing[latest]
+    return tuple(_correction(line) for line in standing)
+
+
+def _is_one(line: EditLine, other: EditLine) -> bool:
+    return (line.what, line.words, line.areas) == (other.what, other.words, other.areas)
+
+
+def _correction(line: EditLine) -> Correction:
+    areas = {
+        z: (slice(y0, y1), slice(x0, x1)) for z, (y0, y1, x0, x1) in line.areas.items()
+    }
+    return Correction(line.what, line.words, areas, line.author, line.time)

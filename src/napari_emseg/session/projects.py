@@ -6,25 +6,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+from platformdirs import user_state_path
 
+from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import OpenedSource, Project
 from napari_emseg.proofreading.edits import Name
 from napari_emseg.proofreading.rerun import burnt_in
-from napari_emseg.session.edit_log import corrections_in
-from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.session.project_sync import (
+    ProjectSync,
+    SaveStatus,
+    corrections_in,
+    restore,
+)
 from napari_emseg.session.results import Results
 from napari_emseg.session.run_scope import Area
-from napari_emseg.session.save_status import SaveStatus
-from napari_emseg.session.saved_settings import restore
 from napari_emseg.session.session import Session
 from napari_emseg.session.stack_state import StackState
 
@@ -228,3 +233,34 @@ def _reading(project: Project, results: Results) -> Generator[Record, None, None
 def _area(corners: tuple[int, int, int, int]) -> Area:
     y0, y1, x0, x1 = corners
     return slice(y0, y1), slice(x0, x1)
+
+
+RECENT_KEPT = 8
+"""So many are remembered."""
+
+
+def memory() -> Path:
+    """Return the file that remembers them."""
+    return user_state_path("napari-emseg", appauthor=False) / "recent.json"
+
+
+def recent_projects() -> tuple[Path, ...]:
+    """Return folders of projects, the latest first; some may be gone by now."""
+    try:
+        listed = json.loads(memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or not ours
+        return ()
+    if not isinstance(listed, list):
+        return ()
+    return tuple(Path(path) for path in listed if isinstance(path, str))
+
+
+def remember_project(path: Path) -> None:
+    """Put a project first; where that can't be written, nothing is remembered."""
+    path = path.absolute()
+    others = [known for known in recent_projects() if known != path]
+    text = json.dumps([str(known) for known in (path, *others)][:RECENT_KEPT], indent=1)
+    file = memory()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
@@ -15,11 +16,15 @@ import psutil
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import LazyArray
+from napari_emseg.proofreading import Edit, LinkedLabels, Rerun, burnt_in
 from napari_emseg.session.run_scope import Area
 
 if TYPE_CHECKING:
     from napari_emseg.session.annotation_editor import AnnotationEditor
+
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
@@ -244,3 +249,147 @@ def _covers(area: Area, shape: tuple[int, ...]) -> bool:
     return all(
         part.start == 0 and part.stop == n for part, n in zip(area, shape, strict=True)
     )
+
+
+class OpenedProbabilities:
+    """Opened probabilities `(z, y, x)` as float32 in [0, 1], whatever they are."""
+
+    def __init__(self, data: LazyArray) -> None:
+        self._data = data
+        self.shape = data.shape
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        values = np.asarray(self._data[key])
+        full = np.float32(255 if values.dtype == np.uint8 else 1)
+        scaled: NDArray[np.float32] = values.astype(np.float32) / full
+        return scaled
+
+
+class PredictedProbabilities:
+    """Predicted probabilities by section; NaN where there are none."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self.shape = results.shape
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        z = int(key)
+        section: NDArray[np.float32] = self._results.probabilities[z]
+        return _known(section, self._results.unknown(z))
+
+
+class MaskedProbabilities(PredictedProbabilities):
+    """Predicted probabilities by section; NaN where there are none, or no picture."""
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        section = self._results.probabilities[int(key)]
+        return _known(super().__getitem__(key), padding(section))
+
+
+def _known(
+    section: NDArray[np.float32], outside: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """Return a section with NaN outside."""
+    return (
+        section if outside is None else np.where(outside, np.float32(np.nan), section)
+    )
+
+
+class Resegmentation:
+    """Membranes and cells that runs find, and what they replace.
+
+    Not safe for threads by itself; `HandWork` takes one step at a time.
+
+    Parameters
+    ----------
+    results
+        Where membranes and probabilities are, and which sections are linked.
+    linked
+        The cells, and all else that is edited with them.
+    corrections
+        Codes `(z, y, x)` of what was said by hand; they are burnt into membranes.
+    """
+
+    def __init__(
+        self, results: Results, linked: LinkedLabels, corrections: NDArray[np.uint8]
+    ) -> None:
+        self._results = results
+        self._linked = linked
+        self._corrections = corrections
+        self._rerun: Rerun | None = None
+        self._before = results.found_cells
+        self._found: dict[datetime, tuple[FoundCells, FoundCells]] = {}
+        """Before and after a run, by the time of its edit."""
+        self._cut: dict[int, tuple[datetime, float]] = {}
+
+    @property
+    def running(self) -> bool:
+        """True while cells are being found."""
+        return self._rerun is not None
+
+    def burn(self, z: int, area: Area, threshold: float) -> None:
+        """Put corrections into membranes that were just made by a threshold."""
+        self._cut[z] = datetime.now(UTC), threshold
+        corrections = self._corrections[z][area]
+        if corrections.any():
+            membranes = self._results.membranes[z][area]
+            membranes[...] = burnt_in(membranes, corrections)
+
+    def put(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+        """Store cells `(y, x)` that a run found; see `finish`."""
+        if self._rerun is None:
+            self._linked.settle_all()
+            self._before = self._results.found_cells
+            self._rerun = Rerun(
+                self._linked.arrays["cells"],
+                last_id=self._linked.last_id,
+                locked=self._linked.locked,
+            )
+        self._rerun.put(z, area, cells, self._corrections[z][area])
+
+    def finish(self, kept: Iterable[Edit]) -> Edit | None:
+        """Give cells that were there before their ids; return what the run changed.
+
+        None if no run put cells anywhere.
+
+        Parameters
+        ----------
+        kept
+            What can still be undone or redone; of other runs nothing is remembered.
+        """
+        if self._rerun is None:
+            return None
+        try:
+            edit = self._rerun.finish()
+        finally:  # from now on a person may edit again
+            self._rerun = None
+        if edit.changes:
+            self.note(edit, self._before, (*kept, edit))
+        return edit
+
+    def note(self, edit: Edit, before: FoundCells, kept: Iterable[Edit]) -> None:
+        """Remember where cells were found before an edit of a run, and after it."""
+        times = {one.time for one in kept}
+        self._found = {t: found for t, found in self._found.items() if t in times}
+        self._found[edit.time] = before, self._results.found_cells
+
+    def follow(self, edit: Edit, *, undone: bool) -> None:
+        """Follow an edit that was undone or redone, where runs came in between."""
+        if edit.time in self._found:
+            before, after = self._found[edit.time]
+            if undone:
+                self._results.bring_back(before, after)
+            else:
+                self._results.bring_back(after, before)
+        for change in edit.of("corrections"):
+            at, threshold = self._cut.get(change.z, (edit.time, 0.0))
+            if at > edit.time and change.z in self._results.predicted:
+                self._cut_anew(change.z, change.area, threshold)
+
+    def _cut_anew(self, z: int, area: Area, threshold: float) -> None:
+        likely = self._results.probabilities[z][area]
+        found = (likely > threshold).astype(np.uint8)
+        membranes = self._results.membranes[z][area]
+        membranes[...] = burnt_in(found, self._corrections[z][area])

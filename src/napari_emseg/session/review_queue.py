@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from napari_emseg.core.finetuning import SuggestSettings
 from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.training import SuggestSettings
 from napari_emseg.session.annotations import ManualCorrections
 
 if TYPE_CHECKING:

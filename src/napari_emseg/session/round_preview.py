@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.zoom import zoom_of
 from napari_emseg.session.annotations import (
     AnnotationSource,
     ImportedLabels,

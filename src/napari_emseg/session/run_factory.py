@@ -11,8 +11,8 @@ from napari_emseg.session.stack_state import Run, StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
+    from napari_emseg.session.runs import AgglomerationPreview
     from napari_emseg.session.session import Session
-    from napari_emseg.session.threshold_preview import AgglomerationPreview
 
 
 class RunFactory:
@@ -152,7 +152,7 @@ class RunFactory:
         ValueError
             If there is no stack.
         """
-        from napari_emseg.session.threshold_preview import AgglomerationPreview
+        from napari_emseg.session.runs import AgglomerationPreview
 
         source = self._session.at_work
         if self._recuts is None or self._recuts.source is not source:

@@ -14,8 +14,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.session.probability_views import OpenedProbabilities
-from napari_emseg.session.results import Results
+from napari_emseg.session.results import OpenedProbabilities, Results
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.stack_state import StackState
 

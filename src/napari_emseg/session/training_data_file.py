@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from napari_emseg.core.atomic import atomic_write, clear_leftovers
-from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.project.source import compare_source, refer_to
 from napari_emseg.project.state import SourceReference
 from napari_emseg.training.corrections import TrainingSet

@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_emseg.core.card import Card, DataSet
-from napari_emseg.core.finetuning import FinetuneSettings, NewWeightsSettings
 from napari_emseg.core.lock import Claim
-from napari_emseg.core.records import Record
+from napari_emseg.core.records import Note, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
+from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
+from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.session.annotations import AnnotationSource, as_labels
 from napari_emseg.session.round_preview import NO_WHOLE, NOTHING, united
-from napari_emseg.session.rounds import lesson_of
-from napari_emseg.session.training_data_file import write_training_data
+from napari_emseg.session.rounds import checkpoint_of, lesson_of
+from napari_emseg.session.training_data_file import (
+    read_training_data,
+    write_training_data,
+)
 from napari_emseg.training.holdout import HoldoutSplit, Spacing, split_regions
 
 if TYPE_CHECKING:
     from napari_emseg.training.corrections import TrainingSet
     from napari_emseg.training.model_comparison import Comparison
+
 
 Settings = FinetuneSettings | NewWeightsSettings
 
@@ -276,3 +281,27 @@ def _together(first: TrainingSet, second: TrainingSet) -> TrainingSet:
     regions = united((*first.reviewed, *second.reviewed))
     partly = first.partly | second.partly
     return replace(first, opinions=opinions, reviewed=regions, partly=partly)
+
+
+def going_on(
+    lesson: TrainingRequest, settings: Settings, stacks: Sequence[Stack]
+) -> Generator[Record, None, Learnt]:
+    """Go on with a round that was stopped, with what it learnt from.
+
+    Where that is gone or damaged, this is said, and it begins anew.
+
+    Parameters
+    ----------
+    lesson, settings
+        What is learnt if it begins anew.
+    stacks
+        That are open; among them are those that it learnt from.
+    """
+    try:
+        sets, settings, names = read_training_data(lesson_of(lesson.output), stacks)
+    except (OSError, ValueError) as e:
+        yield Note(f"{e}: the round begins anew, with what is corrected now")
+        checkpoint_of(lesson.output).unlink(missing_ok=True)
+    else:
+        lesson.sets, lesson.names = sets, names
+    return (yield from learning(lesson, settings))

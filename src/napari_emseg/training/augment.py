@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_emseg.core.training import AugmentSettings
-from napari_emseg.training.weightmap import IGNORE
+from napari_emseg.training.losses import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_emseg.core.intensity import polarity
 from napari_emseg.core.labels import (
     Meaning,
     format_sections,
@@ -19,7 +20,6 @@ from napari_emseg.core.labels import (
     is_drawn,
     unlabelled,
 )
-from napari_emseg.core.polarity import polarity
 from napari_emseg.core.regions import Region, check_inside
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack

@@ -13,8 +13,8 @@ from scipy import ndimage as ndi
 from napari_emseg.core.axis import Axis
 from napari_emseg.core.normalised import NormalisedSection, NormalisedStack
 from napari_emseg.core.regions import Region
+from napari_emseg.training.losses import IGNORE, border_weight
 from napari_emseg.training.sparse_labels import BLOCK, SparseLabels
-from napari_emseg.training.weightmap import IGNORE, border_weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)

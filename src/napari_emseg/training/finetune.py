@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_emseg.core.atomic import private_part, release
 from napari_emseg.core.card import Card
-from napari_emseg.core.finetuning import FinetuneSettings
-from napari_emseg.core.records import Note, Record
+from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.io.fingerprint import SourceState, raise_if_changed, source_states
 from napari_emseg.models.parts import (
     part_of,
@@ -24,17 +24,73 @@ from napari_emseg.models.parts import (
 )
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network
+from napari_emseg.training.card import card_of_candidate
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.lineage import card_of_candidate
+from napari_emseg.training.dataset import CorrectionPatches, Patches, rehearsed
 from napari_emseg.training.losses import LOSSES
 from napari_emseg.training.model_comparison import Comparison, compare_weights
-from napari_emseg.training.new_classes import fit_new_class_head
-from napari_emseg.training.patches import CorrectionPatches
 from napari_emseg.training.rehearsal import RehearsingLoss
-from napari_emseg.training.threshold import choose_threshold
-from napari_emseg.training.trainer import Trainer, TrainResult
+from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
-from napari_emseg.training.validation import Validation, crop_validation
+from napari_emseg.training.validation import (
+    Validation,
+    choose_threshold,
+    crop_validation,
+)
+
+STEPS = 60
+
+RATE = 0.05
+
+
+def fit_new_class_head(
+    network: nn.Module,
+    layers: Iterable[nn.Module],
+    patches: Patches,
+    settings: FinetuneSettings,
+    n_old: int,
+) -> Generator[Progress, None, None]:
+    """Train the rows from `n_old` of some layers; all else stays as it is.
+
+    Parameters
+    ----------
+    layers
+        Those that give the logits.
+    patches
+        The last ones of a batch may be rehearsal, of which new classes learn nothing.
+    """
+    kind = cast("Network", network)
+    network.eval()
+    network.requires_grad_(False)
+    rows = [p for layer in layers for p in layer.parameters()]
+    hook = _only_new(n_old)
+    hooks = [p.requires_grad_().register_hook(hook) for p in rows]  # type: ignore[no-untyped-call]
+    optimiser = torch.optim.Adam(rows, lr=RATE)
+    for step in range(STEPS):
+        image, target, weight = patches.batch(step)
+        n = len(image) - rehearsed(settings)
+        outputs = kind.supervised(image[:n])
+        target, weight = (middle(t[:n], outputs[0]) for t in (target, weight))
+        losses = [
+            LOSSES[settings.loss](logits, target, weight, kind.activation)
+            for logits in outputs
+        ]
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        yield Progress("new classes", step + 1, STEPS)
+    for each in hooks:
+        each.remove()
+
+
+def _only_new(n_old: int) -> Callable[[Tensor], Tensor]:
+    """Return what sets the gradient of old rows to 0."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        new = torch.arange(len(gradient), device=gradient.device) >= n_old
+        return gradient * new.view(-1, *[1] * (gradient.ndim - 1))
+
+    return hook
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.training.weightmap import IGNORE, MEMBRANE
+from napari_emseg.training.losses import IGNORE, MEMBRANE
 
 SQUARE = 64
 """Side of what is drawn, px."""

@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.core.zoom import zoom_of
 from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import segment_section
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.losses import IGNORE, MEMBRANE
 from napari_emseg.training.measures import Interval, Measured, difference, measure
 from napari_emseg.training.training_data import completed
-from napari_emseg.training.weightmap import IGNORE, MEMBRANE
 
 Verdict = Literal["better", "worse", "mixed", "no difference", "too little data"]
 Basis = Literal["held-out regions", "corrections"]

@@ -16,10 +16,10 @@ from scipy import ndimage as ndi
 from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
-from napari_emseg.core.zoom import zoom_of
 from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.zoo import Activation
 from napari_emseg.training.corrections import TrainingSet

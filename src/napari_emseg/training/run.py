@@ -18,7 +18,7 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import raise_if_changed, source_states
-from napari_emseg.models.pretrained import load_encoder
+from napari_emseg.models.encoders import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, build
 from napari_emseg.training.card import Split, fill_in
@@ -30,10 +30,9 @@ from napari_emseg.training.dataset import (
     only_class,
     read_examples,
 )
-from napari_emseg.training.scoring import with_scores
+from napari_emseg.training.losses import INSIDE
 from napari_emseg.training.trainer import Trainer
-from napari_emseg.training.validation import isbi_validation
-from napari_emseg.training.weightmap import INSIDE
+from napari_emseg.training.validation import isbi_validation, with_scores
 
 
 def split_sections(

@@ -10,30 +10,72 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.finetuning import FinetuneSettings
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.core.zoom import zoom_of
+from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, Crop, cut_crops
-from napari_emseg.training.early_stopping_split import split_validation, stroke_weights
 from napari_emseg.training.holdout import (
     HoldoutSplit,
     Spacing,
     rounds_of,
     split_regions,
 )
+from napari_emseg.training.losses import IGNORE
 from napari_emseg.training.rehearsal import rehearsal_crops
-from napari_emseg.training.sparse_labels import INSIDE, MEMBRANE
-from napari_emseg.training.weightmap import IGNORE
+from napari_emseg.training.sparse_labels import BLOCK, INSIDE, MEMBRANE, SparseLabels
+
+VALIDATION_SHARE = 6
+"""One of so many corrected places is held out to stop training early."""
+
+FEWEST_PLACES = 24
+"""With fewer corrected places none is held out: one or two tell more of themselves than
+of the weights, and are worth more when they are learnt."""
+
+MOST_UNEVEN = 4.0
+"""Factor by which strokes of a class count more or less than others at most."""
+
+PLACE = 2 * BLOCK
+"""Side of such a place, px."""
+
+
+def stroke_weights(strokes: SparseLabels) -> NDArray[np.float32]:
+    """Return what a pixel of each class counts: classes alike, within bounds.
+
+    How much of a class was drawn by hand says what the weights got wrong, and nothing
+    of how common it is. Reviewed regions do say that.
+    """
+    counts = strokes.counts[1:].astype(float)
+    drawn = counts > 0
+    weights = np.ones(len(counts), np.float32)
+    weights[drawn] = counts.sum() / (drawn.sum() * counts[drawn])
+    return np.clip(weights, 1 / MOST_UNEVEN, MOST_UNEVEN)
+
+
+def split_validation(
+    opinions: SparseLabels, seed: int
+) -> tuple[SparseLabels, SparseLabels]:
+    """Divide opinions into what is learnt and what tells when to stop."""
+    blocks = opinions.blocks
+    places = sorted({(b.z, b.top // PLACE, b.left // PLACE) for b in blocks})
+    if len(places) < FEWEST_PLACES:
+        return opinions, SparseLabels(opinions.shape)
+    n = max(1, len(places) // VALIDATION_SHARE)
+    order = np.random.default_rng(seed).permutation(len(places))
+    chosen = {places[k] for k in order[:n]}
+    apart = [b for b in blocks if (b.z, b.top // PLACE, b.left // PLACE) in chosen]
+    rest = [b for b in blocks if b not in set(apart)]
+    return opinions.without(apart), opinions.without(rest)
 
 
 @dataclass(frozen=True, eq=False)

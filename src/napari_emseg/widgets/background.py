@@ -8,21 +8,74 @@ Linking it beforehand, by a call that lets go of the lock, leaves little to do.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Event, get_native_id
+from threading import Event, Lock, get_native_id
 from typing import TypeVar
 
 import numpy as np
 from napari.layers import Labels
+from napari.qt.threading import create_worker
+from psygnal import Signal
+from qtpy.QtCore import QObject
 
 from napari_emseg.core.records import Progress, Record
-from napari_emseg.widgets.gc_pause import full_collections_are_seldom, no_collection
+from napari_emseg.widgets.jobs import QuestionWorker
+
+SELDOM = 1000
+"""Collections of younger objects between two of all, while work is on; else 10."""
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Put garbage collection off while hundreds of thousands of objects are made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        # calls all of them old, as they are; else it would soon look through everything
+        gc.freeze()
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
+
+
+class RareFullGC:
+    """Collects all objects seldom as long as any work is on; young ones as ever.
+
+    What lives long and is garbage at last waits a little longer; a batch that runs for
+    hours is collected all the same.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._at_work = 0
+        self._before = gc.get_threshold()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._at_work == 0:
+                self._before = gc.get_threshold()
+                gc.set_threshold(*self._before[:2], SELDOM)
+            self._at_work += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._at_work -= 1
+            if self._at_work == 0:
+                gc.set_threshold(*self._before)
+
+
+full_collections_are_seldom = RareFullGC()
+"""Of the whole program, as the collector is."""
+
 
 R = TypeVar("R")
 
@@ -137,3 +190,67 @@ def _link(folder: Path) -> None:
         library = folder / f"{name}{suffix}"
         if library.exists():
             link(str(library).encode(), ctypes.RTLD_LOCAL | RTLD_NOW)
+
+
+Question = Callable[[], object]
+
+
+class LatestOnlyWorker(QObject):
+    """Answers one question at a time; a newer one takes the place of those before.
+
+    Signals: `found` with the answer to the latest question; `failed` with its error.
+    Nothing is told of questions that were replaced or dropped.
+    """
+
+    found = Signal(object)
+    failed = Signal(Exception)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: Question | None = None
+        self._at_work: Question | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """True from `ask` until `found`, `failed` or `drop`."""
+        return self._asked is not None
+
+    def ask(self, question: Question) -> None:
+        """Have a question answered as soon as the one at work is done."""
+        self._asked = question
+        if self._at_work is None:
+            self._start(question)
+
+    def drop(self) -> None:
+        """Want no answer any more."""
+        self._asked = None
+
+    def _start(self, question: Question) -> None:
+        self._at_work = question
+        worker = create_worker(
+            question,
+            _start_thread=False,
+            _worker_class=QuestionWorker,
+            _ignore_errors=True,
+        )
+        worker.returned.connect(self._on_found)
+        worker.errored.connect(self._on_failed)
+        worker.start()
+
+    def _on_found(self, answer: object) -> None:
+        if self._done():
+            self.found.emit(answer)
+
+    def _on_failed(self, error: Exception) -> None:
+        if self._done():
+            self.failed.emit(error)
+
+    def _done(self) -> bool:
+        """Go on with what was asked meanwhile; tell if the answer is still wanted."""
+        wanted = self._asked is not None and self._asked is self._at_work
+        self._at_work = None
+        if wanted:
+            self._asked = None
+        elif self._asked is not None:
+            self._start(self._asked)
+        return wanted

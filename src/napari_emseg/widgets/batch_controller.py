@@ -14,8 +14,8 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 
 from napari_emseg.batch import BatchConfig, BatchEstimate, BatchSettings, Summary
-from napari_emseg.batch.place import PlaceSettings
 from napari_emseg.batch.queue import BatchQueue
+from napari_emseg.batch.where import PlaceSettings
 from napari_emseg.core.records import Note, Record
 from napari_emseg.widgets import jobs
 from napari_emseg.widgets.background import with_torch

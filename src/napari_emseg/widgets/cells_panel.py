@@ -18,7 +18,6 @@ from napari_emseg.session.exports import (
     saving_table,
 )
 from napari_emseg.widgets.camera import section_on_screen
-from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_sections
@@ -27,8 +26,10 @@ from napari_emseg.widgets.run import RunRow
 from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.theme import (
+    CollapsibleBox,
     follow,
     form_layout,
+    panel_layout,
     row_label,
     set_role,
     text_label,

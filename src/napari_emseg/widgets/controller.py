@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+import numpy as np
 from napari import Viewer
 from napari.layers import Image, Layer
-from napari.utils.notifications import show_error
+from napari.utils.notifications import show_error, show_info, show_warning
+from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
@@ -22,9 +24,62 @@ from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
-from napari_emseg.widgets.replaced_data import take_over_data
 from napari_emseg.widgets.run_presenter import RunPresenter, Stage
 from napari_emseg.widgets.training import TrainingController
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_emseg.proofreading.edits import Name
+    from napari_emseg.session import Results
+
+
+LINKED: tuple[Name, ...] = ("membranes", "corrections", "cells")
+
+
+class Flat:
+    """The only section `(y, x)` of a stack, as `(z, y, x)`."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self.shape = (1, *data.shape)
+        self.dtype = np.dtype(data.dtype)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        return np.asarray(self._data)[None][key]
+
+
+def take_over_data(
+    layers: ResultLayers, results: Results, kind: str, check: Callable[[int], None]
+) -> None:
+    """Make an edit of how replaced data differs; the layer shows the results again.
+
+    Strokes would be painted on the other data else, and neither recorded nor saved.
+    `check` is called with the largest number in corrections, to refuse it.
+    """
+    layer = layers.get(kind)
+    name: Name | None = next((n for n in LINKED if n == kind), None)
+    if layer is None or name is None:
+        return
+    given = layer.data
+    wanted = results.hand.linked.arrays[name]
+    flat = wanted.shape[0] == 1 and len(given.shape) == 2
+    try:
+        if name == "corrections":
+            largest = max(int(np.max(np.asarray(section))) for section in given)
+            if largest <= np.iinfo(wanted.dtype).max:  # else it says so below
+                check(largest)
+        edit = results.hand.take_over(name, Flat(given) if flat else given)
+    except (OSError, ValueError) as refusal:
+        layers.restore(kind)
+        show_warning(f"{layer.name} was replaced, and is as before: {refusal}")
+        return
+    layers.restore(kind)
+    if edit is not None:
+        show_info(f"{edit.words}; taken over as one step, which undo takes back")
+    elif given.dtype != wanted.dtype:
+        show_info(f"{layer.name} stays {wanted.dtype}: that is how it is recorded")
+
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from napari_emseg.session.review_queue import is_done
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.keys import Act, Keys
 from napari_emseg.widgets.linked_layers import LinkedLayers
-from napari_emseg.widgets.outlines import Outlines
 from napari_emseg.widgets.pointer import Pointer
+from napari_emseg.widgets.region_row import Outlines
 
 if TYPE_CHECKING:
     from napari_emseg.active_learning import Suggestion

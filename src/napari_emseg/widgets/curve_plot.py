@@ -9,7 +9,7 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_emseg.metrics.curve import Curve
+from napari_emseg.metrics.report import Curve
 from napari_emseg.widgets.theme import follow, text_label
 
 if TYPE_CHECKING:

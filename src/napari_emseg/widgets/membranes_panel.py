@@ -8,13 +8,12 @@ from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.io import output_format
 from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.session import Run, RunScope
+from napari_emseg.session.exports import Target, saving_class, saving_membranes
 from napari_emseg.widgets.camera import section_on_screen
-from napari_emseg.widgets.class_save import ClassSave
-from napari_emseg.widgets.collapsible import CollapsibleBox, panel_layout
-from napari_emseg.widgets.controller import controller_for
-from napari_emseg.widgets.depth import DepthDial
+from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import (
     format_card,
@@ -26,16 +25,60 @@ from napari_emseg.widgets.formatting import (
 from napari_emseg.widgets.import_export import ImportExport
 from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
 from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.theme import (
+    CollapsibleBox,
     button,
+    combo_box,
     follow,
     form_layout,
+    panel_layout,
     row_label,
     set_role,
     text_label,
 )
-from napari_emseg.widgets.weights_box import WeightsBox
+from napari_emseg.widgets.weights_box import DepthDial, WeightsBox
+
+MEMBRANES = "membranes"
+
+
+class ClassSave(SaveRow):
+    """Saves membranes; asks which class where runs gave more."""
+
+    def __init__(self, controller: ViewerController) -> None:
+        super().__init__(controller, picture_choices(), self._proposed, self._saving)
+        self._session = controller.session
+        self.what = combo_box()
+        self.what.setToolTip("Probabilities of which class Save… writes.")
+        self._choice = QWidget()
+        form = form_layout(self._choice)
+        form.addRow(row_label("Save"), self.what)
+        self.layout().insertWidget(0, self._choice)
+        follow(self, controller.session.events.source, self.list_classes)
+        controller.job.ended.connect(self.list_classes)
+        self.list_classes()
+
+    def list_classes(self, *_: object) -> None:
+        """Offer what there is; nothing is asked where it is membranes only."""
+        source, chosen = self._session.source, self.what.currentText()
+        further = () if source is None else source.results.classes
+        self.what.clear()
+        self.what.addItems([MEMBRANES, *further])
+        self.what.setCurrentIndex(max(0, self.what.findText(chosen)))
+        self._choice.setVisible(bool(further))
+
+    def _proposed(self) -> str:
+        source, what = self._session.source, self.what.currentText()
+        return what if source is None else f"{source.name}-{what}"
+
+    def _saving(self, target: Target | None, path: Path) -> Work:
+        source, what = self._session.at_work, self.what.currentText()
+        target = target or Target(path, output_format(path))
+        if what == MEMBRANES:
+            return saving_membranes(source, target)
+        return saving_class(source, what, target)
+
 
 ELSEWHERE = ("invert", "device", "depth", "heads")
 ADVANCED = tuple(n for n in PredictSettings.model_fields if n not in ELSEWHERE)

@@ -22,9 +22,8 @@ from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.correcting import Correcting
-from napari_emseg.widgets.job_row import JobRow, Work
-from napari_emseg.widgets.outlines import Outlines
-from napari_emseg.widgets.region_row import RegionRow
+from napari_emseg.widgets.region_row import Outlines, RegionRow
+from napari_emseg.widgets.run import JobRow, Work
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
 
 if TYPE_CHECKING:

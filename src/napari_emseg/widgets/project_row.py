@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from weakref import ReferenceType, ref
 
 from napari.layers import Layer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMainWindow, QWidget
 
 from napari_emseg._napari import stack_of
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.project import StackNotFoundError, read_info
+from napari_emseg.session import Session
 from napari_emseg.session.annotation_editor import login_name
 from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.session.projects import (
@@ -19,26 +23,89 @@ from napari_emseg.session.projects import (
     follow,
     iter_open_project,
     iter_save_project,
+    remember_project,
 )
-from napari_emseg.session.recent import remember_project
-from napari_emseg.widgets.closing import watch
-from napari_emseg.widgets.collapsible import panel_layout
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.preferences import open_with_this, preference
-from napari_emseg.widgets.recent_button import RecentButton
-from napari_emseg.widgets.relocate_stack_row import RelocateStackRow, untouched
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.save_status_label import SaveStatusLabel
+from napari_emseg.widgets.save_status_label import (
+    RecentButton,
+    RelocateStackRow,
+    SaveStatusLabel,
+    untouched,
+)
 from napari_emseg.widgets.theme import (
     button,
     follow_stack,
     form_layout,
+    panel_layout,
     row_label,
     set_role,
     text_label,
 )
 from napari_emseg.widgets.theme import follow as follow_signal
+
+WATCHED = "emseg_watched"
+
+
+def watch(controller: ViewerController, widget: QWidget) -> None:
+    """Save the projects of a controller when the window closes that a widget is in."""
+    parent = widget.parentWidget()
+    while parent is not None and not isinstance(parent, QMainWindow):
+        parent = parent.parentWidget()
+    if parent is None or parent.property(WATCHED):
+        return
+    parent.setProperty(WATCHED, True)
+    parent.installEventFilter(_Closing(controller.session, parent))
+
+
+class _Closing(QObject):
+    """Lets a window close when all is saved; or the second time, if it can't be."""
+
+    def __init__(self, session: Session, window: QMainWindow) -> None:
+        super().__init__(window)
+        self._session: ReferenceType[Session] = ref(session)
+        self._warned = False
+        window.destroyed.connect(_Release(session))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Wait for the last save."""
+        if event.type() != QEvent.Type.Close:
+            return False
+        for keeping in _keepings(self._session()):
+            try:
+                keeping.flush()
+            except OSError as e:
+                if not self._warned:
+                    self._warned = True
+                    show_error(
+                        f"{keeping.name} can't be saved: {e}. Make room, or close the "
+                        f"window again to lose {keeping.state.waiting} changes."
+                    )
+                    event.ignore()
+                    return True
+        return False
+
+
+class _Release:
+    """Lets other windows write when this one is gone."""
+
+    def __init__(self, session: Session) -> None:
+        self._session: ReferenceType[Session] = ref(session)
+
+    def __call__(self) -> None:
+        for keeping in _keepings(self._session()):
+            try:
+                keeping.close()
+            except OSError as e:
+                show_error(f"{keeping.name} could not be saved: {e}")
+
+
+def _keepings(session: Session | None) -> list[ProjectSync]:
+    sources = () if session is None else session.sources
+    return [source.keeping for source in sources if source.keeping is not None]
+
 
 NONE = "none: what you correct is lost when napari closes"
 
