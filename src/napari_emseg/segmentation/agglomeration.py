@@ -36,11 +36,15 @@ def agglomerate(
         `(n,)` where regions are widest.
     """
     n, m = len(depths), len(ends)
-    # the boundaries of a region are a list: of each of the two ends, which is next
+    # Invariant: two regions have at most one boundary. Boundary e has two half-edges,
+    # 2e and 2e + 1, in the linked lists of regions `ends[e, 0]` and `ends[e, 1]`:
+    # `first` is the head of a region's list, `following` the next half-edge, -1 ends
+    # it. `count` is how many boundaries a region has, without removed ones.
     first = np.full(n, -1, np.int32)
     following = np.full(2 * m, -1, np.int32)
     count = np.zeros(n, np.int32)
     strength = np.empty(m, np.float64)
+    # numba needs the type of what an empty list will hold, hence a loop over nothing
     heap = [(0.0, np.int32(0), np.int32(0)) for _ in range(0)]
     for edge in range(m):
         for side in range(2):
@@ -56,15 +60,21 @@ def agglomerate(
         height, a, b = heapq.heappop(heap)
         edge = _between(first, following, count, ends, a, b)
         if edge < 0 or strength[edge] != height:
-            continue  # it has changed since
+            # Outdated: entries are never searched for and removed; a boundary whose
+            # strength changes is pushed again.
+            continue
         steps[k, 0], steps[k, 1], heights[k] = a, b, height
         k += 1
+        # the region with fewer boundaries moves, or a large one would be copied again
+        # and again
         if count[a] < count[b]:
             a, b = b, a
         deeper = depths[b] > depths[a]
         depths[a] = max(depths[a], depths[b])
         _cut(ends, count, edge)
         changed = _absorb(first, following, count, ends, total, length, opening, a, b)
+        # the strength of every boundary of a depends on its depth, not only of those
+        # that came from b
         if deeper:
             changed = _all_of(first, following, ends, a)
         for edge in changed:
@@ -83,7 +93,7 @@ def _strength(
     depths: NDArray[np.float64],
     edge: int,
 ) -> float:
-    """As `regions.against`: membrane along it, less where it stands wide open."""
+    """As `rag.against`: membrane along it, less where it stands wide open."""
     depth = min(depths[ends[edge, 0]], depths[ends[edge, 1]])
     return float(total[edge] / length[edge] * (1 - opening[edge] / depth))
 
@@ -108,6 +118,9 @@ def _absorb(
         after, edge = following[half], half // 2
         if ends[edge, 0] >= 0:
             known = _between(first, following, count, ends, a, ends[edge, 1 - half % 2])
+            # Both regions border on a third one: their boundaries become one, with the
+            # mean membrane of both (average linkage, Bailoni et al. 2022) and the wider
+            # opening.
             if known >= 0:
                 total[known] += total[edge]
                 length[known] += length[edge]

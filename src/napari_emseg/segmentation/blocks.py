@@ -6,7 +6,7 @@ depends on them, count as flooded from outside:
       window                      ~ unknown: may depend on what lies outside
     ┌~~~~~~~~~~~~~~~~~~~~~~┐      If nothing unknown reaches the block, its fragments
     │~  ┌──────────────┐  ~│      are those of the whole section, pixel by pixel
-    │~  │    block     │~ ~│      (`flooding` takes pixels in an order that nothing
+    │~  │    block     │~ ~│      (`watershed` takes pixels in an order that nothing
     │~  └──────────────┘  ~│      far away changes). Else the window is made larger.
     └~~~~~~~~~~~~~~~~~~~~~~┘
 
@@ -140,6 +140,7 @@ def find_block(
     widest
         Of the last one.
     """
+    # `reach` is compared with these two distances, so it must be right that far
     halo = max(halo, settings.grow + 1, BROAD + 1)
     while True:
         window = Window.around(block, halo, shape)
@@ -150,6 +151,8 @@ def find_block(
             break
         halo = min(2 * halo, widest)
     if unsure:
+        # as good as can be known: blocks may disagree about these fragments, so the
+        # pixels in doubt are counted
         found = fragments_of(window.alone(), membrane, exclude, settings.threshold)
     return _measured(window, found, block, settings, unsure)
 
@@ -182,6 +185,7 @@ def paint_block(
     """
     alone = places & ~BEYOND
     some, numbers = np.unique(alone, return_inverse=True)
+    # places are too large to be indices: label k stands for place `some[k]`
     some = np.concatenate([np.zeros(1, np.uint64), some])
     labels = (numbers.reshape(places.shape) + 1).astype(np.uint32)
     labels[alone == 0] = 0
@@ -195,6 +199,7 @@ def paint_block(
 
 def _graph(blocks: Sequence[BlockFragments]) -> tuple[NDArray[np.uint64], RegionGraph]:
     """Return the fragments of a section, 0 for none before them, and their graph."""
+    # ascending places are the order in which a whole section numbers its fragments
     named = (block.fragments for block in blocks)
     known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
     n = len(known)
@@ -218,6 +223,8 @@ def _neighbours(blocks: Sequence[BlockFragments]) -> Iterator[tuple[Rim, Rim]]:
     at = {(b.block[0].start, b.block[1].start): b for b in blocks}
     for block in blocks:
         rows, columns = block.block
+        # on a regular grid a side touches one block, and looking down and right only
+        # yields each pair once
         below, beside = (rows.stop, columns.start), (rows.start, columns.stop)
         if below in at:
             yield block.rims[2], at[below].rims[0]
@@ -230,6 +237,7 @@ def _across(one: Rim, other: Rim) -> tuple[NDArray[np.uint64], EdgeFeatures]:
     a, b = one.places & ~BEYOND, other.places & ~BEYOND
     meet = (a != b) & (a > 0) & (b > 0)
     first = one.strength > other.strength
+    # the stronger pixel of each pair counts, see `EdgeFeatures.along`
     strength = np.where(first, one.strength, other.strength)[meet]
     near = np.where(first, one.near, other.near)[meet]
     opening = np.minimum(one.depth, other.depth)[meet]

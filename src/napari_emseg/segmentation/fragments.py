@@ -54,6 +54,7 @@ def partition(
     if len(regions.edges) == 0:
         return np.arange(n)
     graph = UndirectedGraph.from_unique_edges(n, regions.edges.astype(np.uint64))
+    # positive weights attract and negative ones repel, as both solvers expect
     weights = join - regions.strength
     if method == "multicut":
         problem = MulticutObjective(graph, weights * regions.length)
@@ -115,6 +116,8 @@ class Fragments:
     def cells(self, settings: CellSettings) -> NDArray[np.uint32]:
         """Return cells `(y, x)`: ids 1, 2, …, 0 between them; none touch by an edge."""
         ids = self.joined(settings)
+        # `reach` empties broad membranes; in thin ones cells would still meet, so the
+        # pixels of `seams` between two of them become 0 as well
         found = np.take(ids.astype(np.uint32), self.labels)
         found[self.reach > settings.grow] = 0
         found.ravel()[self.seams.between(ids)] = 0
@@ -165,6 +168,7 @@ def find_fragments(
     inside = membrane <= threshold
     if exclude is not None:
         inside &= ~exclude
+        # smoothing looks beyond the border of the picture: no ridge may come from there
         membrane = np.where(exclude, np.float32(0), membrane)
     strength = strength_of(membrane, threshold)
     depth = distance_transform(inside)
@@ -204,6 +208,8 @@ def seeds(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
 
 def peaks_of(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where the smoothed distance to membranes is largest."""
+    # Unsmoothed, the distance transform has a maximum for every bump of an outline. The
+    # pixels of a plateau all count here; `seeds_of` joins them to one seed.
     smooth = gaussian_smoothing(depth, SEED_SIGMA)
     peaks: NDArray[np.bool_] = (smooth == maximum_filter(smooth, 5)) & (depth > 0)
     return peaks
@@ -244,6 +250,7 @@ def flood(
         return np.zeros(membrane.shape, np.uint32)
     from napari_emseg.segmentation.watershed import quantise, seeded_watershed
 
+    # whole levels, so that flooding needs a queue for each and no heap
     ridges = quantise(gaussian_smoothing(membrane, RIDGE_SIGMA))
     closed = np.zeros(membrane.shape, bool) if exclude is None else exclude
     return seeded_watershed(ridges, markers, closed)

@@ -81,9 +81,13 @@ def cells_of(
         return np.arange(n)
     if branches == "all":
         return _together(np.concatenate([starts.edges, ends.edges]), n)
+    # A chain is profiles linked one to one, so it never branches; a cell is one chain
+    # or several. `into` is the chain that a chain ends within, -1 for none.
     into = np.full(n, -1)
     into[ends.chains] = ends.hosts
+    # it begins in the chain that it also ends in, so it can't make two cells one
     back = starts.only(into[starts.chains] == starts.hosts).edges
+    # how short a bit is counts for the cell so far: it may have several short chains
     cell = _together(back, n)
     bits = _bits(cell, lengths, ContainedEnds.together([starts, ends]))
     return _together(np.concatenate([back, bits.edges]), n)
@@ -113,6 +117,8 @@ def _bits(
     hosted, bit = hosted.only(able), bit[able]
     # of two of one profile that share as much, what it ends in: that came later
     later = np.arange(len(bit))
+    # the last row of each `bit` shares most pixels with its host; only that one is
+    # taken, so that a bit never joins two longer cells
     order = np.lexsort((later, hosted.profiles, hosted.shared, bit))
     last = np.append(bit[order][1:] != bit[order][:-1], True)[: len(bit)]
     chosen = np.zeros(len(bit), bool)
@@ -143,6 +149,7 @@ def assign(
         return np.zeros(0, np.int64)
     a, b = (np.unique(side, return_inverse=True)[1] for side in (left, right))
     n = int(a.max()) + int(b.max()) + 2
+    # bipartite: profiles of the second section are numbered after those of the first
     graph = coo_array((weight, (a, b + int(a.max()) + 1)), shape=(n, n))
     part = connected_components(graph, directed=False)[1][a]
     order = np.argsort(part, kind="stable")
@@ -163,6 +170,8 @@ def _best(
     table = np.zeros((int(a.max()) + 1, int(b.max()) + 1))
     which = np.full(table.shape, -1)
     table[a, b], which[a, b] = weight[group], group
+    # The assignment is complete, so it may also use pairs that don't overlap: these are
+    # 0 in the table and -1 in `which`.
     found = which[linear_sum_assignment(table, maximize=True)]
     pairs: NDArray[np.int64] = found[found >= 0]
     return pairs
@@ -217,6 +226,7 @@ class Linker:
         self._starts: list[ContainedEnds] = []
         self._ends: list[ContainedEnds] = []
         self._chains: list[NDArray[np.uint32]] = []
+        # the next free number of a profile and of a chain
         self._profiles = self._begun = 0
 
     def add(self, labels: NDArray[np.uint32]) -> None:
@@ -256,6 +266,7 @@ class Linker:
         lengths, last = np.zeros((2, self._begun), np.int64)
         first = 0
         for chains in self._chains:
+            # a chain has at most one profile in a section: no index occurs twice
             lengths[chains] += 1
             last[chains] = np.arange(first, first + len(chains))
             first += len(chains)
@@ -276,18 +287,21 @@ class Linker:
         first, n = self._profiles, len(sizes) - 1
         self._profiles += n
         chains = np.zeros(n + 1, np.uint32)
+        # a view: `_match` and what follows fill it in
         self._chains.append(chains[1:])
         if n == 0:
             return
         free = np.ones(n + 1, bool)
         free[0] = False
         now = _Section(sizes, first, free.copy(), chains, labels)
+        # nearest section first: only what stays free there may bridge a gap
         for before, overlap in zip(reversed(self._recent), overlaps, strict=True):
             self._match(before, now, overlap, free)
         new = int(np.count_nonzero(free))
         chains[free] = np.arange(self._begun, self._begun + new)
         self._begun += new
         if overlaps:
+            # after all matching: what bridged a gap has a partner and is no branch
             self._note_branches(self._recent[-1], now, overlaps[0], free)
         self._recent = [*self._recent[-BRIDGE:], now]
 
@@ -299,6 +313,8 @@ class Linker:
                 overlap = best_overlap(before.labels, labels, self._settings.shift)
                 self._move(overlap.shift)
             else:
+                # a shift is measured between neighbours only, where pictures are alike;
+                # those of older sections are sums of the steps since
                 overlap = overlap_of(before.labels, labels, before.moved)
             overlaps.append(overlap)
         return overlaps

@@ -109,6 +109,8 @@ def _run(
         sink = own = ArraySink(stack.shape, np.dtype(np.uint32))
     for z, new in enumerate(ids):
         new[1:] += np.uint32(first_id - 1)
+        # read again rather than kept; the sink may be what it is read from, since a
+        # section is written only after that
         sink.write(z, np.take(new, _profiles(stack, z, excluded)))
         yield SectionDone(z, z + 1, n)
     profiles = sum(len(new) - 1 for new in ids)

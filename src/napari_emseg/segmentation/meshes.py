@@ -54,6 +54,7 @@ def finding_boxes(cells: LazyArray) -> Generator[Record, None, dict[int, Box]]:
     for z in range(n):
         section = np.asarray(cells[z])
         ids, index, counts = np.unique(section, return_inverse=True, return_counts=True)
+        # `find_objects` takes time and memory by the largest id, so ids are ranks here
         places = ndi.find_objects(index.reshape(section.shape) + 1)
         for i, place, count in zip(ids.tolist(), places, counts.tolist(), strict=True):
             if i == 0 or place is None:
@@ -170,6 +171,8 @@ def _surface(
         np.asarray(cells.data[z, rows, columns]) == cell
         for z in range(box.z.start, box.z.stop)
     ]
+    # a border of background closes the surface at the ends of the stack; the first
+    # corner then lies one spacing before the box
     solid = np.pad(np.stack(inside), 1).astype(np.float32)
     spacing = (size[0], size[1] * step, size[2] * step)
     corners, triangles, _, _ = marching_cubes(solid, 0.5, spacing=spacing)
@@ -187,6 +190,8 @@ def _ends(part: slice) -> tuple[int, int]:
 def _outward(points: Points, triangles: Faces) -> tuple[Points, Faces]:
     """Turn triangles so that the volume that they enclose is above 0."""
     a, b, c = (points[triangles[:, k]] for k in range(3))
+    # Six times the volume, as a sum of signed tetrahedra with a corner at 0. Reversing
+    # z, y, x to x, y, z has mirrored the surface and so turned its triangles.
     enclosed = float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum())
     return points, triangles if enclosed >= 0 else triangles[:, ::-1]
 

@@ -53,6 +53,8 @@ def overlap_of(
     one, other = _common(before, after, shift)
     n = int(after.max()) + 1
     key = one.astype(np.int64) * n + other
+    # a full table of all pairs saves sorting, where it takes no more memory than four
+    # numbers a pixel
     if (int(before.max()) + 1) * n <= 4 * key.size:
         counts = np.bincount(key.ravel())
         pairs = np.flatnonzero(counts)
@@ -111,10 +113,14 @@ def find_shift(
     reach = min(largest // step, *(n // 2 for n in before.shape))
     if reach == 0:
         return (0, 0)
+    # Phase correlation (Kuglin and Hines 1975): the spectrum is divided by its size, so
+    # all frequencies count alike and the peak is sharp, however large the cells are.
     one, other = (fft.rfft2(share - share.mean()) for share in (before, after))
     product = one * np.conj(other)
     size = np.abs(product)
     product /= size + 1e-9 * size.max() + np.finfo(np.float32).tiny
+    # The peak of a shift between grid points is spread over several: smoothing collects
+    # it. The transform is periodic, so negative shifts lie at the far end.
     peaks = gaussian_filter(fft.irfft2(product, before.shape), 1.0, mode="wrap")
     steps = np.r_[0 : reach + 1, -reach:0]
     near = peaks[np.ix_(steps, steps)]

@@ -45,6 +45,7 @@ def boundary_pixels(
     place = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
     pixels, others, pairs = [], [], []
     n = int(labels.max()) + 1
+    # one entry for each pair of 4-neighbours: a pixel may occur up to four times
     for axis in (0, 1):
         label, value, at = (np.moveaxis(a, axis, 0) for a in (labels, membrane, place))
         meet = (label[:-1] != label[1:]) & (label[:-1] > 0) & (label[1:] > 0)
@@ -53,6 +54,7 @@ def boundary_pixels(
         one, other = at[:-1][meet], at[1:][meet]
         pixels.append(np.where(first, one, other))
         others.append(np.where(first, other, one))
+        # an unordered pair as one int64: sorting these is what makes `ends` ascend
         pairs.append(np.minimum(a, b) * n + np.maximum(a, b))
     found, edges = np.unique(np.concatenate(pairs), return_inverse=True)
     ends = np.stack(np.divmod(found, n), axis=1)
@@ -122,6 +124,7 @@ class RegionGraph:
         mean = total / length
         sizes = np.bincount(into, self.sizes, n).astype(np.int64)
         depths, openings = np.ones(n), np.zeros(m)
+        # the width of a joined region is that of its widest part, as in `agglomeration`
         np.maximum.at(depths, into, self.depths)
         np.maximum.at(openings, which, self.openings[left])
         return RegionGraph(sizes, depths, edges, mean, length, openings)
@@ -194,6 +197,8 @@ class EdgeFeatures:
         opening: NDArray[np.float32],
     ) -> EdgeFeatures:
         """Add up pixels `(k,)` of which each belongs to one of `m` seams."""
+        # bincount adds in float64, in which whole numbers are exact up to 2⁵³: a seam
+        # may have 2²³ pixels in one part. `added` goes on in int64.
         fine = np.rint(membrane.astype(np.float64) * FINE)
         near_, all_, membrane_near, membrane_all = (
             np.bincount(edges, weights, m).astype(np.int64)
@@ -233,6 +238,8 @@ def regions_of(
     Seams that go on through broad membrane count where they are near what they part, if
     they are anywhere.
     """
+    # above 0 for every seam, also one that lies all in broad membrane; that one is
+    # judged by `FAR` pixels alone, others hardly notice them
     length = strengths.near + FAR * strengths.all
     total = (strengths.membrane_near + FAR * strengths.membrane) / FINE
     return RegionGraph(
@@ -272,6 +279,8 @@ def join_small(regions: RegionGraph, minimum_size: int) -> NDArray[np.int64]:
         chosen = _weakest(regions, small)
         if len(chosen) == 0:
             break
+        # like a round of Borůvka's algorithm: all small regions choose at once, so
+        # there are O(log n) rounds
         step = components(regions.edges[chosen], len(small))
         regions, into = regions.merged(step), step[into]
     into[small[into]] = 0
@@ -284,6 +293,8 @@ def _weakest(regions: RegionGraph, small: NDArray[np.bool_]) -> NDArray[np.int64
     edge = np.repeat(np.arange(len(regions.edges)), 2)
     touched = small[ends]
     ends, edge = ends[touched], edge[touched]
+    # by region, then strength; equal strengths by number, so that the result is the
+    # same on every machine
     order = np.lexsort((edge, regions.strength[edge], ends))
     _, first = np.unique(ends[order], return_index=True)
     return np.unique(edge[order[first]])
@@ -295,6 +306,7 @@ def components(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(n, n))
     part = connected_components(graph, directed=False)[1]
     _, first, which = np.unique(part, return_index=True, return_inverse=True)
+    # argsort twice is the rank: scipy numbers parts in no order that it promises
     return np.argsort(np.argsort(first))[which].astype(np.int64)
 
 
@@ -304,8 +316,7 @@ class MergeTree:
 
     Two regions are joined whose common boundary is the weakest of all; then those of
     the joined region are measured anew: see `RegionGraph.strength`. Most grow stronger
-    that
-    way. Those that don't are joined next, and the step counts as high as the one
+    that way. Those that don't are joined next, and the step counts as high as the one
     before, so that the cut at t is what agglomeration that stops at t would give.
 
     Parameters
@@ -335,6 +346,8 @@ class MergeTree:
             regions.openings.copy(),
             regions.depths.copy(),
         )
+        # Ascending heights are an ultrametric (Arbeláez et al. 2011): the partitions of
+        # growing thresholds are nested.
         ascending = np.maximum.accumulate(heights) if len(heights) else heights
         return cls(len(regions.sizes), steps.astype(np.int64), ascending)
 

@@ -78,6 +78,7 @@ def nothing_predicted(membrane: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def _from_8_bits(membrane: NDArray[Any]) -> bool:
+    # 8 bits leave multiples of 1/255; one pixel in 64 is enough to see others
     sample = membrane[::8, ::8].astype(np.float32) * 255
     return bool((np.abs(sample - sample.round()) < 1e-3).all())
 
@@ -289,6 +290,8 @@ def _linked(
     work: _Work, sink: SectionSink | None, first_id: int
 ) -> Generator[Record, None, CellsResult]:
     """Find the cells of each section, then link them on their way to the sink."""
+    # Ids are known when the last section has been seen. Until then profiles wait on
+    # disk, or in the array that is returned, which linking overwrites in place.
     where = ArraySink(work.shape, np.dtype(np.uint32))
     if sink is not None:
         where.data = scratch(work.shape)
@@ -304,6 +307,7 @@ def _linked(
             cells = where.data if sink is None else None
             return replace(found, cells=cells, linked=result.count)
         if isinstance(record, SectionDone):
+            # `link_stack` counts from 0 what may be any sections of the stack
             record = replace(record, z=found.sections[record.z])
         yield record
 

@@ -33,13 +33,16 @@ def seeded_watershed(
     level = levels.ravel()
     out = markers.copy().ravel()
     shut = closed.ravel()
-    # a queue for each level: first and last pixel, and the next one of each pixel
+    # A queue for each level, as a linked list: first and last pixel, -1 if empty. A
+    # pixel is queued once in its life, so one array `following` serves all queues.
     first = np.full(LEVELS, -1, np.int64)
     last = np.full(LEVELS, -1, np.int64)
     following = np.full(out.size, -1, np.int32)
     for pixel in range(out.size):
         if shut[pixel]:
             out[pixel] = 0
+    # row by row, so that the markers of a window begin in the order that they have in
+    # the whole section
     for pixel in range(out.size):
         if out[pixel]:
             _append(first, last, following, int(level[pixel]), pixel)
@@ -61,7 +64,11 @@ def seeded_watershed(
                     continue
                 if out[beside] or shut[beside]:
                     continue
+                # labelled when it is reached, not when it is taken out: the first to
+                # reach a pixel has it, and no pixel is queued twice
                 out[beside] = out[pixel]
+                # a basin behind a ridge is filled at the height of the ridge: levels
+                # below `now` are done with and must not be filled again
                 at = max(now, int(level[beside]))
                 _append(first, last, following, at, beside)
     return out.reshape(levels.shape)

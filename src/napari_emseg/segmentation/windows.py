@@ -35,6 +35,8 @@ class Window:
     @classmethod
     def around(cls, block: Area, halo: int, shape: tuple[int, int]) -> Window:
         """Return the window of a block that reaches `halo` px beyond it, or more."""
+        # the far end needs no grid: its last columns count as unknown, unless the
+        # section ends there
         starts = [max(0, p.start - halo) // GRID * GRID for p in block]
         stops = [min(n, p.stop + halo) for p, n in zip(block, shape, strict=True)]
         area = slice(starts[0], stops[0]), slice(starts[1], stops[1])
@@ -108,9 +110,12 @@ def fragments_of(
     strength = strength_of(membrane, threshold)
     depth = distance_transform(inside)
     seeds, unknown = _seeds(window, inside, depth)
+    # the first pixel of seed k, row by row: by it `blocks` knows the fragment
     _, first = np.unique(seeds, return_index=True)
     first = first[1:] if (seeds == 0).any() else first
     outside = np.uint32(len(first) + 1)
+    # One more marker stands for everything that may come from outside. It takes part in
+    # the flooding, so what it reaches is exactly what could be another fragment's.
     markers = np.where(unknown, outside, seeds)
     labels = flood(strength, markers, exclude)
     return WindowFragments(labels, first, labels == outside, inside, strength, depth)
@@ -130,6 +135,8 @@ def _seeds(
     near = ndi.maximum_filter(doubtful.view(np.uint8), 2 * FILTERED + 1) > 0
     near |= to_cut <= FILTERED
     unknown = (near & inside) | (to_cut <= FILTERED)
+    # An area inside that gets near to what is unknown, and has no peak of its own that
+    # is certain, may have one out there: then it is no seed as a whole (`seeds_of`).
     reached = np.zeros(int(areas.max()) + 1, bool)
     reached[areas[near]] = True
     seeded = np.zeros_like(reached)
