@@ -42,6 +42,16 @@ def test_drawn_cells_are_found(drawing) -> None:
     assert not cells[drawing.membrane > 0.5].any()
 
 
+def test_probabilities_a_little_outside_of_0_to_1_are_taken_as_0_and_1(
+    drawing,
+) -> None:
+    blurry = ndi.gaussian_filter((drawing.cells == 0).astype(np.float32), 1)
+    rounded = (blurry / blurry.max() * 1.0016 - 0.0008).astype(np.float32)
+    assert rounded.min() < 0 < 1 < rounded.max()
+    cells = segment_section(rounded)
+    np.testing.assert_array_equal(cells, segment_section(np.clip(rounded, 0, 1)))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_membrane_with_a_gap_parts_two_cells_unless_all_is_joined(
     drawing, method: CellMethod

@@ -187,6 +187,9 @@ def strength_of(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.f
     Networks differ in how sure of their membranes they are, and the threshold of a card
     says how much. On this scale, one setting fits them all.
     """
+    # rounding may leave values a little below 0, which as uint16 of `quantise` would be
+    # the highest ridges
+    membrane = np.clip(membrane, 0, 1)
     for_it = membrane * np.float32(1 - threshold)
     against = (np.float32(1) - membrane) * np.float32(threshold)
     return (for_it / (for_it + against)).astype(np.float32)
