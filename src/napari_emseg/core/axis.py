@@ -52,10 +52,13 @@ class Axis:
     @property
     def network_size(self) -> int:
         """Length of the picture in network pixels."""
+        # a product such as 100 × 1.1 = 110.00000000000001 must not need one more pixel
         return max(1, ceil(self.size * self.zoom - 1e-6))
 
     def to_network(self, start: int, stop: int) -> Taps:
         """Source pixels for network pixels `start`…`stop`, mirrored at the border."""
+        # mirrored among network pixels: one beyond the border has exactly the value of
+        # its mirror image, which source pixels on another grid couldn't give
         position = mirror(np.arange(start, stop), self.network_size)
         return _taps(position, self.zoom, self.size)
 
@@ -68,12 +71,17 @@ def _taps(position: NDArray[np.intp], zoom: float, n_in: int) -> Taps:
     """Linear interpolation; a triangle as wide as an output pixel when shrinking."""
     if zoom == 1:
         return Taps(position[:, None], np.ones((len(position), 1), np.float32))
+    # pixels are squares with their middle at + 0.5, so that both grids share their
+    # outer edge, not the middle of their first pixels (torch: align_corners=False)
     centre = (position + 0.5) / zoom - 0.5
+    # half the base of the triangle in input pixels: linear interpolation when
+    # enlarging, antialiased when shrinking, as Pillow's bilinear filter
     support = max(1.0, 1 / zoom)
     first = np.ceil(centre - support).astype(np.intp)
     index = first[:, None] + np.arange(floor(2 * support) + 1)
     weight = np.clip(1 - np.abs(index - centre[:, None]) / support, 0, None)
     weight /= weight.sum(axis=1, keepdims=True)
+    # beyond the ends the last pixel counts for all
     return Taps(np.clip(index, 0, n_in - 1), weight.astype(np.float32))
 
 
@@ -85,5 +93,6 @@ def mirror(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     if size == 1:
         return np.zeros_like(index)
     period = 2 * (size - 1)
+    # border pixels aren't repeated: 0 1 2 3 2 1 | 0 1 …, a period of 2 (size - 1)
     index = np.mod(index, period)
     return np.minimum(index, period - index)

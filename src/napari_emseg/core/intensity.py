@@ -46,6 +46,7 @@ def padding(section: NDArray[Any]) -> NDArray[np.bool_] | None:
         if missing.any():
             found = missing
     height, width = section.shape
+    # NaN may lie anywhere, but nothing can be seen there either
     area = find_padding(lambda y, x: section[y, x], (height, width), section.dtype)
     if area is not None:
         mask = area.mask(slice(None), slice(None))
@@ -149,6 +150,8 @@ def _percentiles(values: NDArray[Any], *percents: float) -> list[float]:
             return [2 * float(value) for value in np.percentile(half, percents)]
         wide = values.astype(np.float32, copy=False)
         return [float(value) for value in np.percentile(wide, percents)]
+    # `upto[v]` is how many values are v or below, so the k-th smallest (from 0) is the
+    # first v with `upto[v]` above k. Between two of them percentiles are interpolated.
     upto = np.cumsum(np.bincount(values))
     at = (upto[-1] - 1) * np.asarray(percents) / 100
     below, above = (
@@ -274,11 +277,13 @@ def _lines(values: NDArray[np.float32], sigma: float, keep: NDArray[np.bool_]) -
         ndi.gaussian_filter(values, sigma, order=order)
         for order in ((2, 0), (1, 1), (0, 2))
     )
+    # eigenvalues of the Hessian, `high` >= `low`. Across a dark line grey values curve
+    # upwards, along it hardly at all; spots curve both ways and are taken off.
     spread = np.sqrt((yy - xx) ** 2 + 4 * xy**2)
     high, low = (yy + xx + spread) / 2, (yy + xx - spread) / 2
     dark, bright = (
-        np.percentile(np.clip(along - np.abs(across), 0, None)[keep], 97)
-        for along, across in ((high, low), (-low, high))
+        np.percentile(np.clip(strong - np.abs(weak), 0, None)[keep], 97)
+        for strong, weak in ((high, low), (-low, high))
     )
     tiny = 1e-6
     return float(np.log((dark + tiny) / (bright + tiny)))

@@ -30,6 +30,7 @@ def unlabelled(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_] | No
     if kind == "f":
         found = ~(np.isfinite(labels) & (labels >= 0))
         if size > 2:
+            # float32 has no 2⁶⁴ - 1: that value has become 2⁶⁴; half floats end below
             found |= labels >= UNREAL
     elif kind == "i":
         found = labels < 0
@@ -105,6 +106,7 @@ def touching(cells: NDArray[Any]) -> NDArray[np.bool_]:
     for axis in (-2, -1):
         a = np.moveaxis(cells, axis, -1)
         out = np.moveaxis(found, axis, -1)
+        # `out` is a view of `found`, so both axes write to the same array
         differs = (a[..., 1:] != a[..., :-1]) & (a[..., 1:] > 0) & (a[..., :-1] > 0)
         out[..., 1:] |= differs
         out[..., :-1] |= differs

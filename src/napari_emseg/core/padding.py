@@ -47,6 +47,7 @@ class Padding:
     def __init__(self, shape: tuple[int, int], side: int) -> None:
         self.shape = shape
         self.side = side
+        # row and column of a block → its mask packed to bits; none without padding
         self._blocks: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def __bool__(self) -> bool:
@@ -109,6 +110,7 @@ def find_padding(
 def _values(dtype: np.dtype[Any]) -> tuple[float, ...]:
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
+        # padding of signed images may be 0 as well, though it isn't their lowest value
         return tuple({info.min, 0, info.max})
     return (0.0,) if dtype.kind == "f" else ()
 
@@ -136,11 +138,13 @@ def _has_run(line: NDArray[np.bool_]) -> bool:
 
 def _broad(same: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Tell where along its first row an area is so broad, and as large as a square."""
+    # repeated beyond the border, where a part of the square may lie
     wide = np.pad(same, width, mode="edge").view(np.uint8)
     eroded = ndi.minimum_filter(wide, width)
     # the opening of an even square needs its second half mirrored
     opened = ndi.maximum_filter(eroded, width, origin=width % 2 - 1)
     parts, n = ndi.label(same)
+    # a run along the border that is repeated outside would pass as a square by itself
     large = np.bincount(parts.ravel(), minlength=n + 1) >= width * width
     broad = opened[width, width:-width].view(bool) & large[parts[0]]
     return np.asarray(broad, bool)
@@ -150,6 +154,8 @@ def _follow(read: Read, value: float, begin: Pixels, found: Padding) -> None:
     """Add the 4-connected areas of a value that hold any of some pixels."""
     waiting: dict[tuple[int, int], list[Pixels]] = {}
     _by_block(waiting, begin, found.side)
+    # A flood fill by blocks: `waiting` has the pixels at which areas enter a block. A
+    # block sends on to its neighbours only what is new, so this ends.
     while waiting:
         at = next(iter(waiting))
         pixels = np.concatenate(waiting.pop(at))
@@ -191,6 +197,7 @@ def _beyond(
 def _both(block: slice, wanted: range) -> tuple[slice, slice]:
     """Return which of the wanted lines lie in a block, and which of the block's."""
     first, stop = (
+        # the first k with wanted.start + k * wanted.step >= at: a division rounded up
         min(len(wanted), max(0, -((wanted.start - at) // wanted.step)))
         for at in (block.start, block.stop)
     )

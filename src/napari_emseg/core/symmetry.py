@@ -42,5 +42,6 @@ def _there(
 def _back(
     windows: NDArray[np.float32], turns: int, mirrored: bool
 ) -> NDArray[np.float32]:
+    # the steps of `_there` undone in reverse order
     windows = windows[..., ::-1] if mirrored else windows
     return np.rot90(windows, -turns, axes=(-2, -1))

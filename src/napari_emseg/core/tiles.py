@@ -59,6 +59,9 @@ class ImportanceMap:
 
     def _rising(self, distance: NDArray[np.intp]) -> NDArray[np.float64]:
         """From 0 to 1 around distance 0, of the middles of the pixels."""
+        # Two neighbours compute the same phase from their common border and take
+        # `rising` and 1 - `rising`, so their weights sum to 1. Middles of pixels keep
+        # both above 0.
         phase = np.clip((distance + 0.5) / (2 * self.reach) + 0.5, 0, 1)
         rising: NDArray[np.float64] = (1 - np.cos(np.pi * phase)) / 2
         return rising
@@ -107,6 +110,9 @@ class Geometry:
     def origin(self, first: int) -> int:
         """Where a window begins whose core begins at network pixel `first`."""
         halo = self.context if self.padding == "valid" else self.halo
+        # Pooling squares lie on a grid from the window's origin: only windows that
+        # begin on multiples of the stride pool the same pixels together. A `valid`
+        # network is aligned by the first pixel that it returns.
         return _down(first, self.stride) - halo
 
     def stop(self, origin: int, last: int) -> int:
@@ -114,6 +120,7 @@ class Geometry:
         if self.padding == "same":
             stop = _up(last, self.stride) + self.halo
             return max(stop, origin + _up(self.smallest, self.stride))
+        # only these sizes can a network without padding return
         kept = last - (origin + self.context)
         kept = _up(max(kept - self.remainder, 0), self.stride) + self.remainder
         return origin + kept + 2 * self.context
@@ -241,6 +248,7 @@ class TilePlan:
             cut(axis, part, self.geometry, self.tile)
             for axis, part in zip(self.axes, self.wanted, strict=True)
         )
+        # a single tile has no neighbour to share pixels with
         blended = not self.geometry.exact and len(rows) * len(columns) > 1
         return tuple(
             Tile(
@@ -280,11 +288,15 @@ def _split(
     """Cut one axis into even cores with windows of one length."""
     extent = wanted.stop - wanted.start
     n = 1
+    # The number of tiles is not extent / core: cores round to whole source pixels,
+    # windows to the stride, and resampling reads a pixel or two more. So it is raised
+    # until they fit.
     while True:
         edges = [wanted.start + round(i * extent / n) for i in range(n + 1)]
         cores = [slice(a, b) for a, b in pairwise(edges)]
         spans = [axis.to_source(core.start, core.stop).span for core in cores]
         origins = [geometry.origin(first) for first, _ in spans]
+        # one length for all, so that windows can be stacked to a batch
         length = max(
             geometry.stop(origin, last) - origin
             for origin, (_, last) in zip(origins, spans, strict=True)
@@ -299,10 +311,12 @@ def _overlapping(
     axis: Axis, wanted: slice, geometry: Geometry, tile: int | None
 ) -> list[_Part]:
     """Cut a whole axis, let cores overlap, and return what is seen in `wanted`."""
+    # the grid is that of the whole picture, so that a region is exactly a crop of it
     parts = _split(axis, slice(0, axis.size), geometry, tile)
     shortest = min(part.core.stop - part.core.start for part in parts)
     # where pixels are resampled they depend on one more of the network's
     reach = int((geometry.blend - (axis.zoom != 1)) / axis.zoom)
+    # at most half a core: no pixel lies in more than two tiles along an axis
     reach = max(0, min(reach, shortest // 2))
     found = []
     for part in parts:
@@ -355,6 +369,8 @@ def core_of(
     for axis, (line, core, window) in enumerate(
         zip(plan.axes, tile.core, tile.window, strict=True), start=1
     ):
+        # `output` lacks the margin, whether a crop or a network without padding left it
+        # out
         origin = window.start + plan.geometry.margin
         output = line.to_source(core.start, core.stop).apply(output, axis, origin)
     return output
