@@ -102,6 +102,7 @@ def as_pair(
     unknown = unlabelled(true, "inside")
     if unknown is not None:
         mask &= ~unknown
+        # in both, or the prediction would be blamed for what nobody knows
         probabilities = np.where(unknown, np.float32(0), probabilities)
     if mask.ndim not in (2, 3):
         msg = f"a stack must be (z, y, x) or (y, x), got shape {mask.shape}"
@@ -212,6 +213,8 @@ def comparable(
         msg = f"shapes differ: prediction {predicted.shape}, truth {true.shape}"
         raise ValueError(msg)
     numbers = tuple(range(len(true)) if sections is None else sections)
+    # stacks are often labelled in a few sections only: an empty one is unknown, not
+    # wrong
     drawn = np.array([is_drawn(section, truth_is) for section in true])
     if not drawn.any():
         raise ValueError(_nothing_drawn(true, truth_is))
@@ -247,6 +250,7 @@ def _without(
 ) -> NDArray[Any]:
     """Return a prediction that is membrane where nothing is known."""
     kind = predicted.dtype
+    # the value of certain membrane: the highest as membrane, 0 as inside or as cells
     most = 255 if kind == np.uint8 else 1
     membrane = kind.type(most if meaning == "membrane" else 0)
     return np.where(unknown, membrane, predicted)
@@ -294,6 +298,8 @@ def at_thresholds(
     Probabilities in single precision are compared with thresholds in double, so that
     float32(0.1) is above 0.1 and float32(0.7) is below 0.7, as in the challenge.
     """
+    # a level is how many thresholds lie below a probability, so level > k means that it
+    # is above threshold k; masks k - 1 and k differ in the pixels of level k alone
     levels = np.searchsorted(thresholds, inside.astype(np.float64), side="left")
     count = np.bincount(levels.ravel(), minlength=len(thresholds) + 1)
     found: list[R] = []
@@ -330,6 +336,8 @@ def in_threads(
         try:
             for call in calls:
                 pending.append(pool.submit(call))
+                # enough to keep all threads at work while the caller uses a result, and
+                # no more arrays
                 if len(pending) >= 4 * threads:
                     yield pending.popleft().result()
             while pending:

@@ -97,9 +97,13 @@ def simple_points() -> NDArray[np.bool_]:
     that is inside and not joined to the next edge by an inside corner ends one group of
     inside pixels; exactly one such end means one group of inside and one of membrane.
     """
+    # Simple points of digital topology (Kong and Rosenfeld 1989) for the pair of 4- and
+    # 8-connectivity. A table, since there are only 256 surroundings; bits go round as
+    # `RING`: edges are even, the corner after each edge follows it.
     bits = np.arange(256)[:, np.newaxis] >> np.arange(8) & 1 == 1
     edges, corners = bits[:, ::2], bits[:, 1::2]
     ends = edges & ~(corners & np.roll(edges, -1, axis=1))
+    # no end: all round is inside, or no edge is: a flip would make a hole or an object
     simple: NDArray[np.bool_] = ends.sum(axis=1) == 1
     return simple
 
@@ -116,6 +120,7 @@ def warped_counts(
     return tuple(WarpingCounts(*warper.counts(threshold)) for threshold in thresholds)
 
 
+# the running sum of 0.1 goes exactly through 0.5
 HALF = THRESHOLDS.index(0.5)
 
 
@@ -184,6 +189,8 @@ class SectionScores:
             mask: NDArray[np.bool_],
         ) -> tuple[TableSums, TableSums, PixelCounts]:
             labels = Labels(mask)
+            # only the prediction is thinned, see docs/scores.md; both come from the
+            # same labels
             thinned, plain = labels.thinned().against(cells), labels.against(cells)
             return thinned, plain, PixelCounts.of(mask, truth)
 
@@ -240,6 +247,7 @@ def isbi_scores_steps(
 def _together(sections: Sequence[SectionScores], size: int) -> IsbiScores:
     """Join sections of `size` pixels in all."""
     rand_f = pooled_f([section.plain for section in sections])
+    # pooled: one table for all sections, so that large ones count more
     pixels = [
         sum(counts, PixelCounts())
         for counts in zip(*(section.pixels for section in sections), strict=True)

@@ -148,6 +148,8 @@ def _table(predicted: Labels, true: Labels) -> csr_array:
         keep = t != 0
         if not keep.any():
             continue
+        # sparse: with ids of a whole stack the full table would be (ids)² while each
+        # section has few pairs
         part = contingency_table(t[keep], p[keep], sparse_type="array")
         part.resize(shape)
         total = total + part
@@ -184,6 +186,8 @@ def _covering(table: csr_array) -> tuple[float, float]:
     cells = table.tocoo()
     true, predicted = (np.asarray(table.sum(axis=axis)).ravel() for axis in (1, 0))
     row, column = cells.coords
+    # Arbeláez et al. 2011, the covering of the truth: only pairs that share pixels can
+    # be the best, so the sparse entries are enough
     both = np.where(column == 0, 0, cells.data)  # predicted background matches nothing
     sizes = true[row] + predicted[column]
     best = np.zeros((2, len(true)))

@@ -151,6 +151,7 @@ def thinned_sums(
     """Table sums of one section `(y, x)`, thinned, at each threshold."""
     from napari_emseg.metrics.kernels.section import Labels
 
+    # the truth's labels are the same at all thresholds; it is never thinned
     cells = Labels(truth)
     return at_thresholds(
         inside, thresholds, lambda mask: Labels(mask).thinned().against(cells)

@@ -20,6 +20,8 @@ def by_segment(
     for i in range(truth.size):
         if truth[i]:
             start[segments[i] + 1] += 1
+    # counting sort: counts were put one place further, so `start[s]` is now where
+    # segment s begins and `start[1]` how many pixels segment 0 has
     start = np.cumsum(start)
     ids = np.empty(start[-1], np.int32)
     fill = start.copy()
@@ -53,12 +55,16 @@ def overlap_sums(
     H(segments) and H(both), in nats.
     """
     ids, start = by_segment(truth, segments, n_segments)
+    # each pixel of segment 0, a dam or membrane, is a segment of one pixel: square 1,
+    # and -1/n log(1/n) of entropy, both in the table and in its marginal
     n, single = ids.size, start[1]
     squares, entropy = single, single / max(n, 1) * np.log(max(n, 1))
     segment_squares, segment_entropy = squares_and_entropy(np.diff(start[1:]), n)
     truth_squares, truth_entropy = squares_and_entropy(np.bincount(ids), n)
     segment_squares += squares
     segment_entropy += entropy
+    # one row of the table at a time, never all of it: `row` is counted up, summed and
+    # set back to 0 by the pixels of one segment
     row = np.zeros(n_truth + 1, np.int64)
     for j in range(1, n_segments + 1):
         members = ids[start[j] : start[j + 1]]
@@ -80,6 +86,8 @@ def overlap_sums(
     )
 
 
+# States of a pixel in `flood`. Basins are positive ids, so one int32 picture holds
+# both.
 DAM = 0
 QUEUED = -1
 MEMBRANE = -2
@@ -100,6 +108,8 @@ def label(inside: NDArray[np.bool_], step: int) -> tuple[NDArray[np.int32], int]
             continue
         count += 1
         labels[start] = count
+        # depth first with a stack of its own; a pixel is labelled when pushed, so the
+        # stack never needs more than all pixels
         stack[0] = start
         top = 1
         while top:
@@ -125,6 +135,8 @@ def first_in_queue(
     state = basins.copy()
     last = basins.size - step
     for pixel in range(basins.size):
+        # `pad` lays columns one after the other: consecutive pixels lie below each
+        # other
         y = pixel % step
         if pixel < step or pixel >= last or y in (0, step - 1):
             state[pixel] = OUTSIDE
@@ -163,6 +175,7 @@ def flood(basins: NDArray[np.int32], step: int) -> NDArray[np.int32]:
         for offset in (-step, -1, step, 1):
             other = state[pixel + offset]
             if other > 0:
+                # the first basin seen; one that follows makes this pixel a dam for good
                 if own == QUEUED or provisional:
                     own = other
                     provisional = False
@@ -186,6 +199,8 @@ class Labels:
     def __init__(self, inside: NDArray[np.bool_]) -> None:
         self.shape = (inside.shape[0], inside.shape[1])
         self.step = warping.column(self.shape)
+        # column by column is also the order of the challenge's labels; the border of
+        # zeros spares all loops a test for the picture's end
         self.flat, self.count = label(warping.pad(inside), self.step)
 
     def thinned(self) -> Labels:
@@ -222,6 +237,8 @@ class Warper:
         self.step = warping.column(self.shape)
         self.inside = warping.pad(inside)
         self.truth = warping.pad(truth)
+        # tells the section from its border of zeros, which looks like membrane
+        # otherwise
         self.real = warping.pad(np.ones_like(truth))
         self.simple = simple
 
@@ -239,6 +256,8 @@ class Warper:
 
     def _warped(self, threshold: float) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
         """Pixels that cannot be warped and their kinds, from 0."""
+        # Jain et al. 2010 warp the truth to the prediction, not the reverse: pixels
+        # that differ are flipped in the truth as long as no object is joined or parted
         distance = self.inside.astype(np.float64) - threshold
         wrong = np.flatnonzero((distance > 0) != self.truth)
         order = wrong[surest_first(np.abs(distance[wrong]).astype(np.float32))]
@@ -255,6 +274,8 @@ def surest_first(distance: NDArray[np.float32]) -> NDArray[np.intp]:
     integers in linear time.
     """
     keys = ~distance.view(np.uint32)
+    # a radix sort of two digits, the low one first; flipped bits turn ascending to
+    # descending
     order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
     high = (keys >> 16).astype(np.uint16)
     return order[np.argsort(high[order], kind="stable")]

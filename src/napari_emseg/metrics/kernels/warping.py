@@ -49,6 +49,8 @@ def warp(
     """
     left = order.copy()
     n, before = left.size, -1
+    # A flip can make a neighbour simple that wasn't, so those left are tried again.
+    # They are compacted in place, in the same order: n never overtakes i.
     while n and n != before:
         before, n = n, 0
         for i in range(before):
@@ -77,6 +79,8 @@ def cuts(
     the flood went; `queue` is room for a window's offset, x and y, `(3, pixels)`.
     """
     around = surroundings(image, pixel, step)
+    # a run of inside pixels round the ring ends where the next one is outside; with a
+    # single run no path through `pixel` is the only one
     groups, inside = 0, 0
     for k in range(8):
         if around >> k & 1:
@@ -102,6 +106,7 @@ def cuts(
             reached[other] = mark
             end = 1
             break
+    # of the neighbours that are inside one is where the flood began
     begin, missing = 0, inside - 1
     while begin < end and missing:
         here, x, y = queue[0, begin], queue[1, begin], queue[2, begin]
@@ -113,6 +118,7 @@ def cuts(
             reach = max(abs(x + dx), abs(y + dy))
             if reach <= RADIUS:
                 reached[other] = mark
+                # the ring's own pixels, of which `missing` counts those not reached
                 missing -= reach == 1
                 queue[0, end], queue[1, end], queue[2, end] = other, x + dx, y + dy
                 end += 1
@@ -156,12 +162,15 @@ def classify(
     queue = np.empty((3, (2 * RADIUS + 1) ** 2), np.int32)
     for i in range(left.size):
         white = image[left[i]]
+        # membrane, id 0, counts as one of the n; `largest` 0 means that there is
+        # nothing else
         n, largest = ids_around(labels, real, left[i], step)
         if n > 2:
             kinds[i] = SPLIT if white else MERGER
         elif n == 2 and not white:
             kinds[i] = HOLE_ADDITION
         elif n == 2:
+            # a mark of its own for each pixel spares clearing `reached` between floods
             cut = cuts(image, left[i], step, reached, queue, i + 1)
             kinds[i] = SPLIT if cut else HOLE_DELETION
         elif largest:
