@@ -105,6 +105,8 @@ def _cells_beside(
     """Return the middle of the membrane at a pixel, the cells beside it, its width."""
     if not (cells > 0).any():
         return here, [], 0.0
+    # the middle of a membrane is its deepest place near the click; what is beside it is
+    # then about as far as that depth
     depth = ndi.distance_transform_edt(cells == 0)
     middle = np.unravel_index(
         np.argmax(np.where(_away(cells.shape, here) <= AIM, depth, -1)), cells.shape
@@ -131,6 +133,7 @@ def _wall(
 ) -> tuple[Area, NDArray[np.bool_]]:
     """Return the wall or the spur at a pixel, and the area that it is a mask of."""
     margin = settings.reach
+    # a wall may be longer than the window: it is seen whole when it ends inside
     while True:
         area = around(here[None], margin, sheet.shape)
         cells = sheet.window("cells", area)

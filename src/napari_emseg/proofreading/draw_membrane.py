@@ -54,6 +54,8 @@ def draw_membrane(
     if not where.any():
         sheet.refuse_locked(np.unique(cells[locked]))
     touched = [int(i) for i in np.unique(cells[where]) if i > 0]
+    # a cell is seen as a whole only where it may come apart: it
+    # may be as large as the section
     apart = [i for i in touched if _may_fall_apart(sheet, i, where, area)]
     wide = union(area, *(sheet.pieces(i, area) for i in apart))
     draft = PendingEdit(sheet, wide)
@@ -76,6 +78,8 @@ def _may_fall_apart(sheet: SectionView, cell: int, where: Mask, area: Area) -> b
         if not (of_it & taken).any():
             continue
         left = np.unique(after[of_it])
+        # 1 close to the stroke means one piece everywhere; more may be joined farther
+        # away, which `_fall_apart` then sees
         if np.count_nonzero(left) != 1:
             return True
     return False
@@ -94,6 +98,8 @@ def _fall_apart(draft: PendingEdit, cell: int, taken: Mask, sliver: int) -> list
             continue
         left = np.unique(after[of_it])
         left = left[left > 0]
+        # the largest keeps the id and so its colour; a cell had pieces before, and only
+        # those that the membrane touched are looked at
         for part in sorted(left, key=lambda p: -int(sizes[p]))[1:]:
             small = sizes[part] < sliver
             cells[after == part] = 0 if small else draft.new_id()
@@ -139,6 +145,9 @@ def draw_inside(
     if where.any() and not there.any():
         sheet.refuse_locked(np.unique(cells))
     spots, _ = ndi.label(there)
+    # What is joined is found by spots, the connected parts of what becomes
+    # inside: cells that touch one spot are one, and so are those that
+    # several spots join (`_families`).
     groups = _beside(cells, spots)
     families = _families([*groups, set(join)])
     everyone = {i for family in families if len(family) > 1 for i in family}
@@ -207,6 +216,7 @@ def _give_spots(
     ids = np.zeros(len(groups) + 1, draft.after["cells"].dtype)
     for spot, group in enumerate(groups, start=1):
         if group:
+            # all of a group have become one cell, so any of them tells the owner
             first = min(group)
             ids[spot] = owner.get(first, first)
     found = spots > 0

@@ -53,6 +53,7 @@ class Packed:
     def of(cls, values: NDArray[Any]) -> Packed:
         """Pack a one-dimensional array."""
         dtype, size = values.dtype.str, values.size
+        # most edits set one value, and most of what they replace is one cell or none
         if size and (values == values[0]).all():
             return cls(values[:1].tobytes(), dtype, size, "constant")
         content = values.tobytes()
@@ -117,6 +118,8 @@ class Change:
             int(mask.sum()),
             Packed.of(old[tight][mask]),
             Packed.of(new[tight][mask]),
+            # values are kept for the pixels that differ only, in the order of this
+            # mask; a stroke is a small part of the area around it
             Packed.of(np.packbits(mask)),
         )
 
@@ -137,6 +140,7 @@ class Change:
         """Give the pixels their new values, or `back` their old ones."""
         values = (self.old if back else self.new).values()
         key = (self.z, *self.area)
+        # as a window, since not all kinds of arrays can be written through a mask
         window = np.array(array[key])
         window[self.where] = values
         array[key] = window
@@ -238,6 +242,7 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         unreview=tuple(region for edit in edits for region in edit.unreview),
         finish=frozenset().union(*(edit.finish for edit in edits)),
         reopen=frozenset().union(*(edit.reopen for edit in edits)),
+        # of several, what the first of them found is what undo has to bring back
         reviewed_before=next(
             (e.reviewed_before for e in edits if e.review or e.unreview), None
         ),

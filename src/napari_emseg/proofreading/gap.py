@@ -96,6 +96,8 @@ def _best(
     """
     least = np.inf
     best = None
+    # Cheapest first, and no part is wider than the cell: once cost / widest reaches the
+    # best so far, no way that follows can be better.
     for path, cost in ways:
         if cost > least * widest:
             break
@@ -120,6 +122,7 @@ def _tried(
     if not split:
         return None
     sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
+    # a length, so that what is weighed is the length of a membrane against a width
     return draft.edit("close gap", _in_words(cell, sizes)), min(sizes) ** 0.5
 
 
@@ -149,6 +152,7 @@ def _ways(
 
     With the cost of each, the cheapest first.
     """
+    # paths end one pixel beyond the cell, in the membrane around it
     mask = ndi.binary_dilation(inside, np.ones((3, 3)))
     far, before = dijkstra_distance_field(
         mask,
@@ -162,6 +166,8 @@ def _ways(
     ways = []
     for one, other in combinations(range(len(ends)), 2):
         if direction[one] @ direction[other] < OPPOSITE:
+            # both paths begin at the click, so one of them
+            # turned round leads from end to end
             there, back = (_path(before, tuple(ends[i])) for i in (one, other))
             cost = float(far[tuple(ends[one])] + far[tuple(ends[other])])
             ways.append((np.concatenate([there[::-1], back[1:]]), cost))
@@ -173,6 +179,7 @@ def _nearest_all_around(
 ) -> NDArray[np.int64]:
     """Return the nearest place in each direction from a pixel, `(n, 2)`."""
     ends = np.argwhere(np.isfinite(far))
+    # cheapest first, and `unique` gives the first of each sector
     ends = ends[np.argsort(far[tuple(ends.T)], kind="stable")]
     angle = np.arctan2(*(ends - here).T)
     sector = np.floor(angle / (2 * np.pi) * SECTORS).astype(int)

@@ -46,6 +46,9 @@ class History:
     ) -> None:
         self.linked = linked
         self._settings = settings or CorrectSettings()
+        # oldest first; `_undone` in the order of taking back, so that
+        # the next to redo is last; `_forgotten` can't be taken back any
+        # more but still counts as corrected
         self._done: deque[Edit] = deque()
         self._undone: list[Edit] = []
         self._forgotten: list[Correction] = []
@@ -76,6 +79,7 @@ class History:
     def note(self, edit: Edit) -> None:
         """Keep an edit that is made already, such as what a run changed."""
         self._undone.clear()
+        # as in `apply`: an id that was given once is never given to another cell
         self.linked.last_id = max(self.linked.last_id, edit.last_id)
         self._done.append(edit)
         self._forget()

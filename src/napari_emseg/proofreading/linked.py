@@ -64,6 +64,10 @@ class LinkedLabels:
         self.locked: frozenset[int] = frozenset()
         self.regions: tuple[Region, ...] = ()
         self.last_id = _largest(cells) if last_id is None else last_id
+        # A log of id changes, written into a section only when it is looked at.
+        # `_settled[z]` is how many of the log section z has; `_written[place, z]` is
+        # what entry `place` changed there, for undo; entries before `_kept` can't be
+        # undone any more and have none.
         self._ids: list[IdChange] = []
         self._settled = [0] * int(cells.shape[0])
         self._written: dict[tuple[int, int], Change] = {}
@@ -94,6 +98,8 @@ class LinkedLabels:
     def settle(self, z: int) -> bool:
         """Write ids that wait into section `z`; tell if any pixel changed."""
         changed = False
+        # in the order of the log: a later change may
+        # rename what an earlier one has made
         for place in range(self._settled[z], len(self._ids)):
             # one that failed half-way is written again as it was begun
             change = self._written.get((place, z)) or self._renamed(z, self._ids[place])
@@ -127,10 +133,13 @@ class LinkedLabels:
 
         If that fails half-way, the whole of it may be done again.
         """
+        # it is the latest edit, so its id changes are the end of the log
         first = len(self._ids) - len(edit.ids)
         written = sorted(
             (key for key in self._written if key[0] >= first), reverse=True
         )
+        # id changes came after the pixels, so they go first; each keeps its own pixels,
+        # since others may have had the target's id before
         for key in written:
             self._written[key].write(self.arrays["cells"], back=True)
         for change in reversed(edit.changes):
@@ -139,6 +148,7 @@ class LinkedLabels:
         for key in written:
             del self._written[key]
         del self._ids[first:]
+        # sections that hadn't seen these changes stay as they are
         self._settled = [min(done, first) for done in self._settled]
         self.locked = (self.locked - edit.lock) | edit.unlock
         if edit.reviewed_before is not None:
@@ -173,6 +183,8 @@ def _with(
     fewer: tuple[Region, ...],
 ) -> tuple[Region, ...]:
     """Return regions with some more and some fewer, in the order of review."""
+    # a dict keeps the order of review, by which regions are
+    # parted in training and judging
     return tuple(r for r in dict.fromkeys((*regions, *more)) if r not in fewer)
 
 

@@ -75,6 +75,8 @@ def profiles_of(
     )
     index, n = inverse.reshape(cells[area].shape), np.arange(ids.size)
     within = _within(cells)
+    # distances and filters see the halo, sums count the
+    # block alone: blocks can be added up
     depth = ndi.distance_transform_edt(within)[area]
     deepest = np.array(ndi.maximum_position(depth, index, n), np.int64).reshape(-1, 2)
     around, rim = _around((cells > 0) & ~within, area, index, membrane, ids.size)
@@ -185,6 +187,7 @@ class CellMeasurements:
         n = cells.size
         self.cells = cells
         self.size, self.sections = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        # one number for each of `cells`; `first` -1: not seen yet; `at` is `(z, y, x)`
         self.first, self.last = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
         self.around, self.rim = np.zeros(n), np.zeros(n, np.int64)
         self.inner = np.full(n, np.nan)
@@ -194,6 +197,8 @@ class CellMeasurements:
 
     def add(self, z: int, profiles: ProfileTable) -> None:
         """Add the profiles of section `z`, of which some may be other cells'."""
+        # k: which of `cells` a profile is, and each at most once,
+        # so that `+=` needs no `add.at`
         k = np.searchsorted(self.cells, profiles.cells)
         mine = k < self.cells.size
         mine[mine] = self.cells[k[mine]] == profiles.cells[mine]

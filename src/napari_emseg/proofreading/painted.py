@@ -99,6 +99,8 @@ def replace_values(
     if name == "cells":
         yield _replace_cells(sheet, differ, area, values.astype(np.uint32))
         return
+    # each edit is applied before the next is worked out,
+    # so that later ones see its cells
     for value in np.unique(values[differ]).tolist():
         where = differ & (values == value)
         yield paint(sheet, name, where, area, int(value), settings=settings)
@@ -131,6 +133,7 @@ def _paint_cells(
         sheet.refuse_locked(np.unique(cells[where]))
     where = where & ~locked
     cells[where] = value
+    # somebody may paint with any id: new cells must not get it
     draft.next_id = max(draft.next_id, value + 1)
     if value:
         draft.set(where, INSIDE)

@@ -3,9 +3,9 @@
 Two rules keep both views of a section alike:
 
 - where membrane is drawn there is no cell, and a cell that falls apart there becomes
-  several cells (`parting`);
+  several cells (`draw_membrane`);
 - where membrane is taken away there is a cell, and cells that meet there become one
-  (`joining`).
+  (`draw_inside`).
 """
 
 from __future__ import annotations

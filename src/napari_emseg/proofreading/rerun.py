@@ -81,6 +81,7 @@ def keep_locked(
     ids, index, whole = _counted(out)
     out[ndi.binary_dilation(kept)] = 0
     left = np.bincount(index[out > 0], minlength=ids.size)
+    # a small rest is what the run found beyond the locked cell's outline, and no cell
     out[(left < LEFT * whole)[index]] = 0
     out[kept] = old[kept]
     return out
@@ -110,6 +111,8 @@ class Matching:
         new_ids, new_index, m = _counted(new)
         _add(self._old, ids, n)
         _add(self._new, new_ids, m)
+        # a contingency table of the section; `_both` adds
+        # up sections by (old id, new id)
         both = np.bincount((index * new_ids.size + new_index).ravel())
         for pair in np.flatnonzero(both):
             a, b = ids[pair // new_ids.size], new_ids[pair % new_ids.size]
@@ -120,6 +123,8 @@ class Matching:
     def ids(self) -> dict[int, int]:
         """Return the id of each new cell: of the old one that it is, or a fresh one."""
         chosen: dict[int, int] = {}
+        # more than half of the union: no cell can have two such
+        # partners, so none is given twice
         for (a, b), n in self._both.items():
             if n > SAME * (self._old[a] + self._new[b] - n) and a not in self._locked:
                 chosen[b] = a
@@ -196,8 +201,11 @@ class Rerun:
         if drawn.any():
             new, self._next = parted(new, drawn, self._next)
         section = np.array(self._cells[z])
+        # a section may come in several parts, so what it was
+        # is kept before the first of them
         if z not in self._before:
             self._before[z] = Packed.of(section.ravel())
+        # not what is stored now: neighbouring parts of this run may have written to it
         old = self._old(z)[area]
         self._cells[(z, *area)] = keep_locked(
             old, new, self._locked, shift=self._last_id

@@ -212,6 +212,9 @@ def wall_between(
     nothing = np.zeros(a.shape, bool)
     if not a.any() or not b.any():
         return nothing
+    # For a pixel of the wall: the way from one cell to the other through it, and how
+    # far the two ends of that way are from each other. If it is much longer, the pixel
+    # isn't between the cells but around a corner.
     to_a, from_a = ndi.distance_transform_edt(~a, return_indices=True)
     to_b, from_b = ndi.distance_transform_edt(~b, return_indices=True)
     way = to_a + to_b
@@ -219,6 +222,7 @@ def wall_between(
     straight = way <= np.maximum(STRAIGHT * across, across + 0.7)
     both = np.where(free & straight, way, np.inf)
     inside = points[((points >= 0) & (points < a.shape)).all(axis=1)]
+    # thickness where the user points: the wall may widen to a junction, but no further
     thin = float(ndi.minimum_filter(both, 3)[tuple(inside.T)].min(initial=np.inf))
     if thin > reach:
         return nothing
@@ -237,6 +241,8 @@ def with_band(
     """
     if not gone.any():
         return gone
+    # what stays: other walls and cells. Grown-over membrane
+    # goes with the wall it is nearer to
     others = ((cells == 0) | ~np.isin(cells, ours)) & ~gone
     away = ndi.distance_transform_edt(~gone)
     nearer = away < ndi.distance_transform_edt(~others) if others.any() else True

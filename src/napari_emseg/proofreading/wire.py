@@ -56,6 +56,7 @@ class WireField:
         at = int(np.ravel_multi_index((y, x), self.before.shape))
         flat = [at]
         before = self.before.ravel()
+        # the anchor is the only pixel that comes before itself
         while before[at] != at:
             at = int(before[at])
             flat.append(at)
@@ -95,6 +96,9 @@ def wire_field(
 def path_costs(probability: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cost of a step to each pixel, low on the ridges of membranes."""
     ridge = ndi.gaussian_filter(probability, RIDGE_SIGMA)
+    # The square makes a step across a gap costly beside several on a
+    # ridge, so a path keeps to a bent membrane. The constant keeps it from
+    # winding where membrane is certain.
     costs: NDArray[np.float64] = BASE_COST + (1 - ridge.astype(np.float64)) ** 2
     return costs
 
