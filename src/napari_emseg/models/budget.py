@@ -40,6 +40,7 @@ class AllocationBudget(TorchFunctionMode):
     ) -> Any:
         """Count the values of a new tensor, then make it."""
         options = kwargs or {}
+        # counted before the call, which is what takes the memory
         if func in _FACTORIES:
             self._left -= _count(args[0] if args else options.get("size"), args)
             if self._left < 0:

@@ -63,12 +63,15 @@ class DenseAtrousConvolutions(nn.Module):
     def branches(self, x: Tensor) -> list[Tensor]:
         """Return the four branches, whose receptive fields are 3, 7, 9 and 19."""
         near = self.near(x)
+        # Gu et al. 2019, figure 3. `near` and `middle` are shared between branches, as
+        # in the authors' code; the figure has convolutions of their own for each.
         both = self.middle(near)
         cascades = (near, *map(self.mix, (self.middle(x), both, self.far(both))))
         return [torch.relu(branch) for branch in cascades]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(n, c, y, x)` of the same shape."""
+        # the authors' code adds the branches to the input, as a residual block
         for branch in self.branches(x):
             x = x + branch
         return x
@@ -84,6 +87,7 @@ class ResidualMultiKernelPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool in four sizes, take one channel of each, stretch it and put it in."""
         maps = [
+            # one 1 × 1 convolution for all four sizes, as in the authors' code
             F.interpolate(self.mix(F.max_pool2d(x, size)), x.shape[2:], mode="bilinear")
             for size in POOLING
         ]
@@ -141,6 +145,8 @@ class CENet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
+        # level 0, the stem at half the size, is no skip:
+        # the last decoder block has none
         _, *skips, x = self.encoder(x)
         x = self.rmp(self.dac(x))
         for block, skip in zip(self.decoder[:-1], reversed(skips), strict=True):

@@ -39,6 +39,7 @@ class PoolingEncoder(nn.Module):
         normalisation: BlockNormalisation,
     ) -> None:
         super().__init__()
+        # VGG doesn't double its last stage: 64, 128, 256, 512, 512
         widest = 16 if name == "plain" else 8
         self.channels = [base * min(2**i, widest) for i in range(levels + 1)]
         self._counts = _VGG[name]
@@ -112,6 +113,8 @@ class ResNet34Encoder(nn.Module):
         features = [torch.relu(self.bn1(self.conv1(x)))]
         for i, name in enumerate(self._layers):
             below = features[-1]
+            # ResNet's first step down is its max pooling, those
+            # after are strided convolutions
             if i == 0:
                 below = F.max_pool2d(below, 3, stride=2, padding=1)
             features.append(self.get_submodule(name)(below))
@@ -121,6 +124,8 @@ class ResNet34Encoder(nn.Module):
         """First pixel, one level finer, that pixel `x` of `level` depends on."""
         if level == 0:
             return 2 * x - 3
+        # two 3 × 3 convolutions a block; the strided one
+        # among them is corrected for below
         x -= 2 * _RESNET34[level - 1]
         # the last step down: max pooling, or the first block's strided convolution
         return 2 * x - 1 if level == 1 else 2 * (x + 1) - 1

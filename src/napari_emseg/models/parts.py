@@ -66,6 +66,8 @@ def with_classes(
         if state[name].shape == value.shape:
             value.copy_(state[name])
         else:
+            # only the last layer has a row for each class; all
+            # else has the shape that it had
             _grow(value, state[name], name)
             grown += name.endswith(".bias")
     if not grown:

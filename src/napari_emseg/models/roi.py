@@ -84,6 +84,7 @@ def region_values(
             slice(columns.start - left, columns.stop - left),
         )
         share = part.weights
+        # `share` adds up to 1 at each pixel; without it each pixel is in one core
         out[(slice(None), *here)] += values if share is None else values * share
     if out is None:
         msg = "a region without tiles"
@@ -126,6 +127,7 @@ def _by_heads(batch: Tensor, *, network: nn.Module) -> Tensor:
     heads = torch.stack(
         [to_probabilities(logits[:, :1], network) for logits in kind.supervised(batch)]
     )
+    # `supervised` computes all of the window, of which the margin is wrong
     heads = heads[..., cut : heads.shape[-2] - cut, cut : heads.shape[-1] - cut]
     return torch.cat([heads[-1], heads.std(dim=0, correction=0)], dim=1)
 
@@ -135,4 +137,5 @@ def _by_mirror(batch: Tensor, *, network: nn.Module) -> Tensor:
     seen = to_probabilities(inner_logits(network, batch), network)[:, :1]
     mirrored = inner_logits(network, batch.flip(-1))
     other = to_probabilities(mirrored, network)[:, :1].flip(-1)
+    # of two values the standard deviation is half their distance
     return torch.cat([seen, (seen - other).abs() / 2], dim=1)

@@ -54,6 +54,8 @@ def initialise(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         seen = float(prod(module.kernel_size))
+        # strides of a transposed kernel share its inputs
+        # out: each output pixel sees fewer
         if isinstance(module, nn.ConvTranspose2d):
             # e.g. one input for each output pixel of a 2×2 kernel with stride 2
             seen /= prod(module.stride)
@@ -110,6 +112,7 @@ class UNet(nn.Module):
         self.upsample = nn.ModuleList(
             nn.ConvTranspose2d(2 * n, n, 2, stride=2) for n in reversed(width[:-1])
         )
+        # 2 n in: the skip and what was upsampled, one after the other
         self.up = nn.ModuleList(convolutions(2 * n, n) for n in reversed(width[:-1]))
         self.head = nn.Conv2d(config.base, config.n_classes, 1)
         self.apply(initialise)
@@ -132,12 +135,15 @@ class UNet(nn.Module):
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else F.max_pool2d(x, 2))
+            # "at the end of the contracting path" (section 3.1) is
+            # taken for its two coarsest levels
             if level >= self.config.levels - 1:
                 x = self.dropout(x)
             skips.append(x)
         x = skips.pop()
         for upsample, block, cut in zip(self.upsample, self.up, cuts[:-1], strict=True):
             x = upsample(_without_border(x, cut))
+            # the skip first: files of weights depend on this order
             x = block(torch.cat([_crop(skips.pop(), x), x], dim=1))
         logits: Tensor = self.head(_without_border(x, cuts[-1]))
         return logits
@@ -152,6 +158,8 @@ class UNet(nn.Module):
         levels = self.config.levels
         stride = 2**levels
         if self.config.padding == "valid":
+            # 3 × 3 kernels without padding lose 2 px a block at each level; for 4
+            # levels 92 px on each side, the paper's 572 → 388
             return Geometry(stride, 2 * (3 * stride - 2), "valid", remainder=4)
         return Geometry(stride, _context(levels))
 
@@ -171,9 +179,12 @@ def _context(levels: int) -> int:
     """
     first = 0
     for _ in range(levels):
+        # two convolutions reach 2 px to the left; the parent of
+        # pixel p is p // 2, also below 0
         first = (first - 2) // 2
     first -= 2
     for _ in range(levels):
+        # the first child of pixel p is 2 p
         first = 2 * first - 2
     return -first
 

@@ -70,6 +70,8 @@ class UNetPlusPlus(nn.Module):
         for i, j in _nodes(depth):
             key = f"{i}_{j}"
             self.upsample[key] = nn.ConvTranspose2d(width[i + 1], width[i], 2, stride=2)
+            # all j nodes before it on its level, and the one below
+            # enlarged to this level's width
             n_in = (j + 1) * width[i]
             self.nodes[key] = Convolutions(n_in, width[i], normalisation=norm)
         first = depth if config.heads == "last" else 1
@@ -89,6 +91,8 @@ class UNetPlusPlus(nn.Module):
             below = self.upsample[key](node[i + 1, j - 1])
             skips = [node[i, k] for k in range(j)]
             node[i, j] = self.nodes[key](torch.cat([*skips, below], dim=1))
+        # all heads are trained at once (Zhou 2018, deep
+        # supervision); a 1 × 1 convolution each
         logits = [head(node[0, int(d)]) for d, head in self.heads.items()]
         if self.encoder.stem_stride == 1:
             return logits
@@ -104,6 +108,8 @@ class UNetPlusPlus(nn.Module):
         if self.config.heads != "mean":
             return heads[-1]
         mean = torch.stack([out.float().sigmoid() for out in heads]).mean(dim=0)
+        # probabilities are averaged, not logits; back to logits,
+        # since that is what networks give
         mean = mean.clamp(1e-7, 1 - 1e-7)
         return torch.log(mean / (1 - mean))
 
@@ -131,6 +137,8 @@ class UNetPlusPlus(nn.Module):
         config = self.config.model_copy(update={"depth": depth, "heads": heads})
         small = UNetPlusPlus(config)
         state = self.state_dict()
+        # nodes are named by (i, j), whatever the depth, so
+        # the smaller network's are a part
         small.load_state_dict({key: state[key] for key in small.state_dict()})
         like = next(self.parameters())
         return small.to(like).train(self.training)
@@ -140,6 +148,8 @@ class UNetPlusPlus(nn.Module):
         """Stride and context; they follow from the depth and the encoder."""
         depth, stem = self.config.depth, self.encoder.stem_stride
         first = 0 if stem == 1 else -1  # enlarging the logits looks one pixel further
+        # as `unet._context`: the leftmost pixel seen, down along
+        # X0d … Xd0, then up the encoder
         for _ in range(depth):
             first = (first - 2) // 2
         for level in range(depth, -1, -1):
