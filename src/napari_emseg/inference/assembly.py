@@ -52,6 +52,8 @@ class Blend:
         """Add a tile's values `(c, y, x)`; return a copy of the mean in its area."""
         total = self._weight[area]
         total += weights
+        # a running mean, so that what is there is right at any time and can be shown;
+        # at the end it is Σ w v / Σ w whatever the order of tiles
         mean = self._values[:, area[0], area[1]]
         # the first tile of a pixel is taken as it is: the quotient is 1
         mean += (values - mean) * (weights / total)
@@ -94,6 +96,8 @@ class Assembly:
             self._all = np.zeros(shape, np.float32)
         section_bytes = 4 * len(scope.channels) * prod(scope.shape)
         self._waiting = 2 if section_bytes < LARGE else 0
+        # By section, while it is being put together: its result `(c, y, x)`, the part
+        # of it that is missing (1 … 0), and sums of weights where tiles overlap.
         self._open: dict[int, NDArray[np.float32] | None] = {}
         self._missing: dict[int, Fraction] = {}
         self._blends: dict[int, Blend] = {}
@@ -139,6 +143,8 @@ class Assembly:
         task = piece.task
         z, core = task.section.z, task.tile.core
         output = piece.output[list(self._scope.channels)]
+        # channels are chosen before resampling, padding is cleared after:
+        # no 0 leaks into pixels beside it
         values = core_of(output, task.plan, task.tile)
         task.section.clear(values, core)
         values = self._place(z, core, values, task.weights)
@@ -183,6 +189,7 @@ class Assembly:
         self._finish(skipped.z, writer, write=not skipped.damaged)
         self._tiles += skipped.tiles
         shape = (len(self._scope.channels), *self._scope.shape)
+        # one number seen as a section; listeners only read it
         zeros = np.broadcast_to(np.float32(0), shape)
         return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, engine.tiles)
 
@@ -197,6 +204,7 @@ class Assembly:
             self._missing[z] = Fraction(1)
             shape = (len(self._scope.channels), *self._scope.shape)
             if self._all is not None:
+                # a view: sections are put together where they stay
                 self._open[z] = self._all[:, self.sections.index(z)]
             else:
                 self._open[z] = (

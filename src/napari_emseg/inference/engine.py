@@ -37,6 +37,8 @@ class TileTask:
     @property
     def share(self) -> Fraction:
         """Part of the section; all that are computed add up to 1."""
+        # exact, so that the parts of a section add up to 1 and
+        # its end is noticed; floats don't
         above = Fraction(1) if self.parent is None else self.parent.share
         return above / len(self.plan)
 
@@ -122,6 +124,7 @@ class Engine:
         self._fallbacks = deque(fallbacks)
         self._shapes = set() if shapes is None else shapes
         self._planned: tuple[Limits, TilePlan] | None = None
+        # of batches that were the first of their shape, and of all others
         self._seconds = {True: 0.0, False: 0.0}
         self._pixels = {True: 0, False: 0}
         self._most_pixels = 0
@@ -170,6 +173,8 @@ class Engine:
         """Yield the windows of all sections in their order."""
         for z in self._scope.sections:
             plan = self._plan()
+            # limits may become less while this section is read: its
+            # own plan stays, and `_flush` cuts
             left = len(plan)
             self._tiles_read += left
             self._sections_read += 1
@@ -208,6 +213,7 @@ class Engine:
                     yield from self._flush(waiting)
                     yield item
                     continue
+                # only windows of one shape can be stacked
                 if waiting and waiting[0].values.shape != item.values.shape:
                     yield from self._flush(waiting)
                 waiting.append(item)
@@ -217,6 +223,8 @@ class Engine:
 
     def _flush(self, waiting: list[Ready]) -> Iterator[Piece | Note]:
         """Compute all that waits; what fails for want of memory is made smaller."""
+        # what was read ahead is used if its task is still
+        # as it was; parts are read anew
         windows = {ready.task: ready.values for ready in waiting}
         left = self._cut(list(windows), set())
         waiting.clear()
@@ -236,6 +244,9 @@ class Engine:
 
     def _cut(self, tasks: list[TileTask], begun: set[TileTask]) -> deque[TileTask]:
         """Cut tasks to the present limit, starting from whole ones where possible."""
+        # A tile of which nothing has been given out is cut anew from the
+        # whole, which leaves less halo than cutting its parts. Once a part
+        # is out only the rest can be cut.
         whole = [t if t.whole in begun else t.whole for t in tasks]
         pieces = [
             piece for task in dict.fromkeys(whole) for piece in self._cut_one(task)
@@ -248,6 +259,8 @@ class Engine:
         if limit is None or max(task.plan.window_shape) <= limit:
             return [task]
         shape, zoom = task.plan.shape, task.plan.zoom
+        # still a plan of the whole section: halos reach beyond the core that
+        # is cut, so results don't change
         part = TilePlan(shape, self._geometry, zoom, limit, task.tile.core)
         return [TileTask(task.section, part, tile, task) for tile in part]
 
@@ -259,6 +272,7 @@ class Engine:
         try:
             start = perf_counter()
             outputs = self.runtime(batch)
+        # PyTorch and OpenVINO say a lack of memory as RuntimeError, told by its words
         except (MemoryError, RuntimeError, OSError) as e:
             lost = is_device_lost(e)
             if not lost and not is_out_of_memory(e):

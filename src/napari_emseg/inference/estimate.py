@@ -67,6 +67,7 @@ def choose_limits(
     ValueError
         If the settings ask for a tile that leaves nothing beside the halo.
     """
+    # pixels of network input in all windows that are computed at once
     most = max(1, int(free * SHARE_OF_FREE / bytes_per_pixel))
     limits = Limits(settings.tile, settings.batch or 1)
     if settings.tile is None:
@@ -82,6 +83,8 @@ def _chosen(
     limits: Limits, scope: PredictionScope, geometry: Geometry, most: int, *, gpu: bool
 ) -> Limits:
     """Limit the tile to `most` pixels at once, and to what is good for the device."""
+    # Any tile gives the same numbers here. Otherwise they depend on the tile a little,
+    # so its size must not depend on how much memory happens to be free.
     if geometry.exact:
         pixels = most // limits.batch
         pixels = pixels if gpu else min(pixels, CPU_SIDE * CPU_SIDE)
@@ -90,6 +93,7 @@ def _chosen(
         limits = replace(limits, batch=max(1, min(limits.batch, most // pixels)))
     y, x = limits.plan(scope, geometry).window_shape
     if y * x > pixels:
+        # square windows have the least halo for their pixels
         side = max(TilePlan.smallest_tile(geometry), isqrt(pixels))
         limits = replace(limits, tile=side)
     return limits
@@ -103,6 +107,7 @@ def lowered(
     The tile is halved until a third of its side is core, then the batch.
     """
     side = max(window)
+    # of a window three halos wide, a ninth of the area is core: less isn't worth a try
     floor = max(3 * geometry.halo, TilePlan.smallest_tile(geometry))
     tile = max(floor, side // 2)
     if side > floor and (limits.tile is None or tile < limits.tile):
@@ -216,6 +221,7 @@ def estimate(
 
 def _of_sections(scope: PredictionScope, *, keep: bool) -> int:
     """Bytes of the sections that are read and of the results that are held."""
+    # the section in hand and the one that is read ahead
     read = 2 * prod(scope.stack.shape[1:]) * scope.stack.dtype.itemsize
     held = len(scope.sections) if keep else SECTIONS_IN_FLIGHT
     return read + held * len(scope.channels) * prod(scope.shape) * 4

@@ -53,6 +53,7 @@ class OpenVinoRuntime:
         self._model = _convert(self._openvino, network, self.geometry)
         self._threads = threads
         self._compiled: Any = None
+        # a trace fixes what Python computed from the shape; another shape would show it
         self._check(network)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:

@@ -103,6 +103,8 @@ class Predictor:
         self._at_hand = at_hand
         self._remember = remember
         self._reader: SectionReader | None = None
+        # in the order of loading, the oldest first to go;
+        # `_shapes` by id of the runtime
         self._loaded: dict[tuple[object, ...], Runtime] = {}
         self._shapes: dict[int, set[tuple[int, ...]]] = {}
         self._inverting = Inverting()
@@ -248,6 +250,7 @@ class Predictor:
 
         ways: list[Callable[[], tuple[Runtime, Limits]]] = []
         if runtime.device != "cpu":
+            # in this order: the CPU for a GPU, then PyTorch for OpenVINO
             ways.append(instead)
         if runtime.name == "openvino" or (ways and settings.runtime == "auto"):
             # needs less memory than OpenVINO, which is as good where there is enough

@@ -53,6 +53,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 """What PyTorch, CUDA, MPS, oneDNN and OpenVINO say when there is too little memory."""
 
+# CUDA says both by RuntimeError; lack of memory is looked for first, see below
 _DEVICE_LOST = re.compile(
     r"CUDA error|CUDA driver error|cuDNN error|cublas|device lost|Metal .*error",
     re.IGNORECASE,

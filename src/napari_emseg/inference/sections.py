@@ -110,6 +110,8 @@ class SectionReader:
             z=z,
             grey=self._grey(own),
             invert=self._invert,
+            # by its own range: a constant section is blank even
+            # where the stack's range is used
             blank=own.blank,
             read=lambda area: read(*area),
             empty=_empty(read, found, self._stack.dtype),
@@ -158,6 +160,8 @@ def prefetch(
     pending: deque[Future[T | object]] = deque()
     try:
         while True:
+            # one more than `items`, since the first is waited for. A pool of one thread
+            # runs them in order, so `next` is never called twice at once.
             while len(pending) <= items:
                 pending.append(pool.submit(next, source, _END))
             item = pending.popleft().result()
@@ -167,6 +171,8 @@ def prefetch(
     finally:
         for future in pending:
             future.cancel()
+        # by the same thread, after what runs there: a
+        # generator can't be closed while it runs
         pool.submit(source.close)
         pool.shutdown(wait=True)
 
@@ -209,6 +215,7 @@ class AsyncSectionWriter:
             if not (wait or future.done() or len(self._pending) > self._waiting):
                 break
             self._pending.popleft()
+            # raises the sink's error, in the order in which sections were handed over
             future.result()
             out.append(z)
         return out

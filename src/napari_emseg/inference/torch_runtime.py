@@ -128,6 +128,8 @@ def _fused(network: nn.Module) -> nn.Module:
             continue
         for (a, first), (b, second) in pairwise(list(block.named_children())):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                # an Identity keeps the place of what is folded in:
+                # others may be asked for by index
                 setattr(block, a, fuse_conv_bn_eval(first, second))
                 setattr(block, b, nn.Identity())
     return network
