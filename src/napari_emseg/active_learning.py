@@ -96,6 +96,8 @@ def suggest_places(
             area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
             p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
             if section.padding is not None:
+                # also for areas: the network has an opinion on
+                # padding, but nobody wants to see it
                 doubt[section.padding] = 0
             places = (
                 *_walls(p, doubt, z, settings, cells, section.padding),
@@ -137,10 +139,14 @@ def _walls(
         return []
     sizes, strength = regions.sizes, regions.strength
     along, which = p.ravel()[seams.pixels], seams.edges
+    # mean doubt along each wall; every edge has a pixel, so nothing is divided by 0
     torn = np.bincount(which, doubt.ravel()[seams.pixels]) / np.bincount(which)
     places = seams.pixels[_first_of_each(which, along)]
     weakest = np.stack(np.unravel_index(places, p.shape), axis=1)
     smaller = sizes[regions.edges].min(axis=1)
+    # Three factors: how near a wall is to being joined or not, how much
+    # depends on it (an error of a small cell costs little), and how much
+    # the network contradicts itself.
     gain = np.exp(-(((strength - cells.join) / UNDECIDED) ** 2))
     gain *= np.minimum(1, np.sqrt(smaller / LARGE)) * (0.5 + torn)
     best = np.argsort(-gain)[:PER_SECTION]
@@ -184,12 +190,14 @@ def _areas(
 ) -> list[Suggestion]:
     """Return areas of which a network is unsure."""
     q = np.clip(p, 1e-6, 1 - 1e-6)
+    # in bits, 0 … 1; doubt is at most 1/2, so twice of it is on the same scale
     entropy = -(q * np.log2(q) + (1 - q) * np.log2(1 - q))
     side = min(settings.side, *p.shape)
     unsure, torn = (
         ndi.uniform_filter(values.astype(np.float32), side)
         for values in (entropy, 2 * doubt)
     )
+    # windows that overlap by half: no unsure area falls between two of them
     step = max(1, side // 2)
     grid = np.argwhere(np.ones(p[::step, ::step].shape, bool)) * step
     found = []
@@ -238,6 +246,8 @@ def _diverse(
     """Take the best, then the best of what lies apart from it, and so on."""
     chosen: list[Suggestion] = []
     left = list(places)
+    # greedy: gains of what is left change with each
+    # choice, so they can't be sorted once
     while left and len(chosen) < settings.places:
         best = max(left, key=lambda s: s.gain)
         chosen.append(best)

@@ -66,8 +66,8 @@ def check_stack(
 ) -> Generator[Record, None, list[SectionCheck]]:
     """Look at every section; returns findings by section, and yields Progress.
 
-    Sections are read one by one; two are held at a time. A jump is the shift, by phase
-    correlation, against the last section before that shows something. Sections of
+    Sections are read one by one; two are held at a time. A jump is the shift, by
+    cross-correlation, against the last section before that shows something. Sections of
     unlike tissue can jump too: a finding is a reason to look, not a verdict.
     """
     settings = settings or CheckSettings()
@@ -78,6 +78,7 @@ def check_stack(
         section, one = _measure(stack, z)
         if section is not None:
             structure, step = _structure(section)
+            # not the section before, but the last one that shows something
             if previous is not None:
                 shift = _shift(previous[1], structure) * step
                 one = _Measured(z, one.contrast, one.sharpness, shift, previous[0])
@@ -109,6 +110,8 @@ def _sharpness(values: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> f
     """Return the strength of details of 1–2 px beside those of 2–8 px."""
     fine, middle, coarse = (_middle(values, sigma) for sigma in (1, 2, 8))
     keep = slice(None) if mask is None else ~_crop(mask)
+    # differences of Gaussians: two bands of scales. Their ratio doesn't change with
+    # contrast, nor much with how many membranes a section has.
     detail, body = (fine - middle)[keep], (middle - coarse)[keep]
     return float(detail.var() / max(float(body.var()), 1e-9))
 
@@ -131,6 +134,8 @@ def _structure(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
     if step > 1:
         values = ndi.uniform_filter(values, step)[::step, ::step]
     band = ndi.gaussian_filter(values, STRUCTURE)
+    # without slow changes of brightness, and 0 at the border: the transform is
+    # periodic, and an edge there would be registered instead of the tissue
     band -= ndi.gaussian_filter(values, 4 * STRUCTURE)
     taper = np.outer(*(np.hanning(n) for n in values.shape))
     return (band * taper).astype(np.float32), step
@@ -162,6 +167,7 @@ def _findings(
             continue
         # 0 where no section has details that can be told from none
         sharper = m.sharpness / sharpness if sharpness else 1.0
+        # beside the stack's median, which a few odd sections don't move
         found += _outliers(m, m.contrast / contrast, sharper, settings)
     return found
 

@@ -40,12 +40,17 @@ def draw_warp(settings: AugmentSettings, rng: torch.Generator) -> Warp:
     if not exact:
         angle += float(torch.rand((), generator=rng) - 0.5) * pi / 2
         scale = 2.0 ** float((torch.rand((), generator=rng) - 0.5) * 0.4)
+        # Elastic deformation (Simard et al. 2003) in the form of
+        # Ronneberger et al. 2015, 3.1: random displacements on a coarse
+        # grid instead of smoothed ones of every pixel.
         shift = torch.randn(grid, generator=rng) * settings.elastic_sigma
     a = torch.tensor(angle)
     matrix = torch.stack([torch.cos(a), -torch.sin(a), torch.sin(a), torch.cos(a)])
     matrix = matrix.view(2, 2) * scale
     if flip:
         matrix = matrix * torch.tensor([1.0, -1.0])
+    # cosines of quarter turns are 0 and ±1 but for
+    # rounding, which would blur the sampling
     return Warp(matrix.round() if exact else matrix, shift, exact)
 
 
@@ -54,6 +59,7 @@ def positions(warp: Warp, centre: tuple[float, float], side: int) -> Tensor:
 
     The displacements are made smooth by bicubic interpolation (Ronneberger 2015, 3.1).
     """
+    # around the patch's middle, so that turning and flipping keep it where it is
     line = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
     y, x = torch.meshgrid(line, line, indexing="ij")
     where = torch.stack([y, x], dim=-1) @ warp.matrix.T
@@ -69,6 +75,8 @@ def sample(picture: Tensor, where: Tensor, mode: str) -> Tensor:
     """Read `picture` `(c, y, x)` at `where` `(h, w, 2)`, mirrored at the border."""
     y, x = picture.shape[1:]
     last = torch.tensor([max(x - 1, 1), max(y - 1, 1)], device=where.device)
+    # `grid_sample` wants (x, y) from -1 to 1, which with align_corners are the middles
+    # of the first and the last pixel
     grid = where.flip(-1) * 2 / last - 1
     return F.grid_sample(
         picture[None],
@@ -85,6 +93,8 @@ def change_grey(
     """Change contrast, brightness and gamma of `(y, x)`, add noise, maybe invert."""
     c = settings.contrast
     gain, offset, gamma = (torch.rand(3, generator=rng) * 2 - 1).tolist()
+    # normalised grey values go a little below 0, where powers
+    # aren't defined: left as they are
     image = image.clamp(min=0) ** (1 + c * gamma) + image.clamp(max=0)
     image = (image - 0.5) * (1 + c * gain) + 0.5 + c / 2 * offset
     strength = float(torch.rand((), generator=rng)) * settings.noise
@@ -125,6 +135,7 @@ def _noise(image: Tensor, rng: torch.Generator) -> Tensor:
 def _blur(image: Tensor, sigma: float) -> Tensor:
     radius = max(1, round(3 * sigma))
     x = torch.arange(-radius, radius + 1, device=image.device)
+    # by rows, then by columns: a Gaussian is separable
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")

@@ -81,6 +81,8 @@ def cut_crops(
             for span, part in zip((rows, columns), around.area, strict=True)
         )
         codes = _known(opinions.window(around), section, around)
+        # code 0, no opinion, wraps to 255, which is
+        # `IGNORE`; code k + 1 becomes class k
         target = codes[np.ix_(y - around.top, x - around.left)] - np.uint8(1)
         if (target == IGNORE).all():
             continue
@@ -114,6 +116,8 @@ def _groups(
         for block in blocks:
             if block.z == z:
                 known[block.top // BLOCK, block.left // BLOCK] = True
+        # squares so near that their margins meet are one
+        # group, and a group's box is one crop
         near = ndi.maximum_filter(known, 2 * reach + 1, mode="constant")
         groups, n = ndi.label(near, np.ones((3, 3)))
         groups[~known] = 0
@@ -173,6 +177,8 @@ def _weigh_reviewed(
     if reviewed.z != z:
         return
     rows, columns = (
+        # `at` ascends: the network pixels whose source pixel
+        # lies in the region are a slice
         slice(*np.searchsorted(at, [part.start, part.stop]))
         for at, part in zip(source, reviewed.area, strict=True)
     )

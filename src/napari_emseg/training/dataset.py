@@ -219,6 +219,8 @@ class PatchSource:
         balance = np.ones(n_classes, np.float32)
         if settings.balance:
             balance = class_weights([e.target for e in examples], n_classes)
+        # image, target and weight as channels of one array, so
+        # that one warp moves all of them
         self._sections = [
             torch.from_numpy(_channels(e, balance, settings)).to(device)
             for e in examples
@@ -226,6 +228,8 @@ class PatchSource:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        # by step, not drawn on: a run that is resumed sees the patches that it would
+        # have seen
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
         patches = [self.patch(rng) for _ in range(self._settings.batch)]
         image, target, weight = zip(*patches, strict=True)
@@ -235,6 +239,7 @@ class PatchSource:
         """Draw image, target and weight, each `(y, x)`."""
         which = int(torch.randint(len(self._sections), (), generator=rng))
         section = self._sections[which]
+        # what the network gives of a patch; only that must lie in the section
         seen = self._settings.patch - 2 * self._trim
         y, x = (
             (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
@@ -255,6 +260,7 @@ def draw_patch(
     """
     side, augment = settings.patch, settings.augment
     where = positions(draw_warp(augment, rng), centre, side).to(section.device)
+    # the same positions for all three; class numbers can't be interpolated
     image = sample(section[:1], where, "bicubic")[0]
     target, weight = sample(section[1:], where, "nearest")
     target = target.round().long()
@@ -273,6 +279,7 @@ def check_patch(geometry: Geometry, side: int) -> None:
     """
     stride, least = geometry.stride, max(geometry.stride, geometry.smallest)
     if geometry.padding == "valid":
+        # the smallest output is `remainder`, or a whole stride if that is 0
         least = 2 * geometry.context + geometry.remainder
         least += 0 if geometry.remainder else stride
     if side < least or (side - least) % stride:
@@ -292,6 +299,7 @@ def _channels(
         example.target, w0=settings.border_weight, sigma=settings.border_sigma
     )
     known = example.target != IGNORE
+    # equation 2 of Ronneberger et al. 2015: class balance plus border term
     weight[known] += balance[example.target[known]]
     return np.stack([example.image, example.target.astype(np.float32), weight])
 
@@ -395,6 +403,7 @@ def _anchors(crops: Sequence[Crop]) -> list[Anchor]:
     found: list[Anchor] = []
     for number, crop in enumerate(crops):
         known = crop.target != IGNORE
+        # classes beyond membrane and inside are rare: their squares are listed twice
         for pixels in (known, known & (crop.target > INSIDE)):
             found += [(number, places) for places in _by_square(pixels)]
     return found
@@ -406,6 +415,7 @@ def _by_square(pixels: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     if not len(places):
         return []
     row, column = (places // BLOCK).T
+    # sorted by square, so that `split` cuts the list where one square ends
     square = row * (pixels.shape[1] // BLOCK + 1) + column
     order = np.argsort(square, kind="stable")
     edges = np.flatnonzero(np.diff(square[order])) + 1

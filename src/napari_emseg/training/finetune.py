@@ -63,6 +63,8 @@ def fit_new_class_head(
     network.eval()
     network.requires_grad_(False)
     rows = [p for layer in layers for p in layer.parameters()]
+    # rows of old and new classes are one parameter, so the
+    # gradient is cut and not the rows
     hook = _only_new(n_old)
     hooks = [p.requires_grad_().register_hook(hook) for p in rows]  # type: ignore[no-untyped-call]
     optimiser = torch.optim.Adam(rows, lr=RATE)
@@ -269,6 +271,7 @@ class _Run:
             trainer = self.trainer(lesson, stop)
         if self.validation is None:
             yield Note("too few corrections to hold some out: the last step is taken")
+        # the parent's own score is the one to beat: if no step does, its weights stay
         elif not trainer.best.scores:
             trainer.best.scores = self.validation(self.network)
         return trainer

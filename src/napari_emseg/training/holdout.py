@@ -84,6 +84,8 @@ def split_regions(
         What judged earlier rounds, and does so again.
     """
     training: list[Region] = []
+    # `reviewed` is in the order of review, and a choice depends on earlier ones only:
+    # regions that are added later never move those before
     apart: list[Region] = [region for region in reviewed if region in set(held_out)]
     total = sum(region.pixels for region in apart)
     for region in reviewed:
@@ -95,6 +97,7 @@ def split_regions(
             training.append(region)
         elif (
             any(spacing.near(region, other) for other in apart)
+            # half of it, so that the share is met on the average, whatever the sizes
             or held + region.pixels / 2 <= share * total
         ):
             apart.append(region)

@@ -46,6 +46,8 @@ def border_weight(
     the term is 0. Farther than 6σ from a cell it is below 1e-6, so each cell is
     measured in its own surroundings only: no array of cells × y × x is made.
     """
+    # Ronneberger et al. 2015, equation 2: w0 exp(-(d1 + d2)² / 2σ²), with the distances
+    # to the nearest and the second nearest cell
     cells, n = ndi.label(target == INSIDE)
     if n < 2 or w0 == 0:
         return np.zeros(target.shape, np.float32)
@@ -59,6 +61,8 @@ def border_weight(
         distance = ndi.distance_transform_edt(cells[around] != cell)
         distance = distance.astype(np.float32)
         first = nearest[around]
+        # the two smallest so far: the larger of new and nearest may be the
+        # second; before nearest is overwritten
         np.minimum(second[around], np.maximum(distance, first), out=second[around])
         np.minimum(first, distance, out=first)
     weight = w0 * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
@@ -79,6 +83,7 @@ def cross_entropy(
     none. Networks with a sigmoid get the sum of their classes' binary cross-entropies.
     """
     known = target != IGNORE
+    # `reduction="none"`, since the mean is one over weights, not over pixels
     if activation == "softmax":
         loss = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
     else:
@@ -100,6 +105,7 @@ def bce_dice(
     w = (weight * (target != IGNORE))[:, None]
     truth = _one_hot(logits, target)
     p = _probabilities(logits, activation)
+    # not the stabler form with logits, which a soft-max doesn't have
     safe = p.clamp(EPSILON, 1 - EPSILON)
     entropy = -(truth * safe.log() + (1 - truth) * (1 - safe).log()) * w
     mean = entropy.sum() / (w.sum() * logits.shape[1]).clamp(min=EPSILON)
@@ -120,6 +126,8 @@ def dice(
     w = (weight * (target != IGNORE))[:, None]
     truth = _one_hot(logits, target)
     p = _probabilities(logits, activation)
+    # squares as in V-Net (Milletari et al. 2016), which
+    # bce_dice, after Zhou, doesn't have
     below = _total(w * p**2) + _total(w * truth**2)
     return (1 - 2 * _total(w * p * truth) / below.clamp(min=EPSILON)).mean()
 

@@ -128,6 +128,9 @@ def difference(
     if n == 0:
         return {}
     rng = np.random.default_rng(seed)
+    # `times[d, s]`: how often draw d has square s. Scores are ratios of
+    # sums, so all draws are one matrix product; the same draws for both,
+    # which makes the bootstrap paired.
     times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
     found = {"pixel_f": _interval(times, current.counts, candidate.counts, _f)}
     a, b = current.information, candidate.information
@@ -182,16 +185,20 @@ def _cells(
     if not keep.any():
         return np.zeros((n, 2)), 0, 0
     t, p = true[keep].astype(np.int64), predicted[keep].astype(np.int64)
+    # the contingency table by its filled cells: one number
+    # for each pair (true, predicted)
     pairs, which, shared = np.unique(
         t * (int(p.max()) + 1) + p, return_inverse=True, return_counts=True
     )
     t_of, p_of = np.divmod(pairs, int(p.max()) + 1)
     t_size = np.bincount(t_of, shared)[t_of]
     p_size = np.bincount(p_of, shared)[p_of]
+    # of each pixel of a pair; their mean is H(predicted | true) + H(true | predicted)
     bits = -np.log2(shared / t_size) - np.log2(shared / p_size)
     where = square[keep]
     lost = np.bincount(where, bits[which], minlength=n)
     sums = np.stack([lost, np.bincount(where, minlength=n)], axis=1).astype(float)
+    # predicted membrane, id 0, is no part of a cell
     real = (p_of > 0) & (shared >= SMALLEST)
     splits = _more_than_one(t_of[real & (shared >= LEAST_SHARED * t_size)])
     mergers = _more_than_one(p_of[real & (shared >= LEAST_SHARED * p_size)])

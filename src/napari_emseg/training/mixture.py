@@ -103,6 +103,7 @@ def resampled(example: Example, zoom: tuple[float, float]) -> Example:
     wall = _resampled((example.target == MEMBRANE).astype(np.float32), zoom)
     unknown = _resampled((example.target == IGNORE).astype(np.float32), zoom)
     target = np.where(wall >= 0.5, MEMBRANE, INSIDE).astype(np.uint8)
+    # a pixel that is partly unknown has no sure share of membrane
     target[unknown > 0] = IGNORE
     return Example(image, target, example.section)
 
@@ -155,6 +156,7 @@ def mixed_validation(sets: Mapping[str, Sequence[Example]]) -> Validation:
             name: v_rand_v_info(inside_of(network, examples), truth_of(examples))
             for name, examples in sets.items()
         }
+        # one threshold for all sets, since the weights have one card
         curves = np.mean([scores.rand.curve for scores in found.values()], axis=0)
         thresholds = next(iter(found.values())).rand.thresholds
         v_rand = float(curves.max())

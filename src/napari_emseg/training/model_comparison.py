@@ -138,6 +138,8 @@ def compare_weights(
         is known, and the result says so.
     """
     pair = tuple(_Judged(w, torch.device(device)) for w in (current, candidate))
+    # by the current weights, which were shown when regions were reviewed: also for the
+    # candidate, or each would be judged by a truth of its own
     complete: list[TrainingSet] = []
     for known in sets:
         whole = yield from completed(known, pair[0].network, pair[0].card)
@@ -250,6 +252,8 @@ def _verdict(
     if basis == "corrections" or small:
         return "too little data"
     f, vi = differences["pixel_f"], differences["vi"]
+    # pixel F is better when higher, variation of information when lower; an
+    # interval that holds 0 shows nothing
     better, worse = f.low > 0 or vi.high < 0, f.high < 0 or vi.low > 0
     if better and worse:
         return "mixed"

@@ -59,6 +59,8 @@ def rehearsal_crops(
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     spans = [max(1, round(SIDE * side / times)) for times in zoom]
     opinions = SparseLabels(known.stack.shape)
+    # Pseudo-rehearsal (Robins 1995): old data aren't at hand, so what the old weights
+    # say of this stack is learnt again beside what is new.
     places = _places(known, (spans[0], spans[1]), seed)
     for done, region in enumerate(places, start=1):
         section = sections.section(region.z)
@@ -66,6 +68,7 @@ def rehearsal_crops(
             p = region_probabilities(network, section.image, region.area, zoom)
             corrected = known.opinions.window(region) > 0
             sure = _sure(p, confidence)
+            # a correction says that the weights were wrong there, and likely next to it
             opinions.put(region, np.where(_beside(corrected), NO_OPINION, sure))
         yield Progress("rehearsal", done, len(places))
     return list(cut_crops(sections, opinions, zoom=zoom, margin=side // 2))
@@ -97,6 +100,7 @@ def _places(known: TrainingSet, side: tuple[int, int], seed: int) -> list[Region
     found = _apart(near, known.reviewed, NEAR)
     free = [z for z in range(known.stack.shape[0]) if z not in known.excluded]
     away = _anywhere(free, side, shape, np.random.default_rng(seed))
+    # not where somebody reviewed: there the truth is known
     return found + _apart(away, (*corrected, *known.reviewed, *found), AWAY)
 
 
@@ -174,6 +178,7 @@ class RehearsingLoss:
         new = self._loss(logits[:n], target[:n], weight[:n], activation)
         if self._rehearsed == 0:
             return new
+        # soft-max over the old classes only: what it says of new ones isn't in the loss
         old = self._loss(
             logits[n:, : self._n_old].contiguous(), target[n:], weight[n:], activation
         )

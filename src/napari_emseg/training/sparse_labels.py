@@ -31,6 +31,8 @@ class SparseLabels:
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
+        # (section, row, column) of a square → its codes `(BLOCK, BLOCK)`; squares at
+        # the far border are whole, too, with 0 beyond it
         self._blocks: dict[Block, NDArray[np.uint8]] = {}
 
     @classmethod

@@ -153,6 +153,7 @@ class Trainer:
         while self._step < self.settings.steps and not (self._stuck or self.stopped):
             started = perf_counter()
             loss = self._update()
+            # not a number: the only value that differs from itself
             if loss != loss:
                 yield self._give_up()
                 break
@@ -160,6 +161,7 @@ class Trainer:
             self._step += 1
             self._seconds += perf_counter() - started
             self.stopped = self._stop() and self._step < self.settings.steps
+            # a finite loss was computed before the step that made weights infinite
             if (self._due or self.stopped) and not self._finite:
                 yield self._give_up()
                 break
@@ -220,6 +222,8 @@ class Trainer:
         image, target, weight = self._patches.batch(self._step)
         half = settings.half_precision and fast_half(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            # deep supervision (Zhou et al. 2018): every head
+            # learns, and the mean of losses counts
             outputs = self._kind.supervised(image.to(memory_format=torch.channels_last))
         target, weight = (middle(t, outputs[0]) for t in (target, weight))
         losses = [
@@ -243,6 +247,8 @@ class Trainer:
         if self._validation is not None:
             measured = self._validation(self._candidate)
             scores |= {name: float(value) for name, value in measured.items()}
+        # without a validation the step itself is the score, so
+        # that the last weights are best
         score = scores.get("score", float(self._step))
         best = score > self.best.scores.get("score", float("-inf"))
         if best:
@@ -270,6 +276,7 @@ class Trainer:
     def _contents(self) -> dict[str, Any]:
         return {
             "step": self._step,
+            # JSON, followed by what else the run is of: `_other_settings` parts them
             "settings": self.settings.model_dump_json() + self._of,
             "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
@@ -352,6 +359,8 @@ def _other_settings(saved: str, settings: TrainSettings, of: str) -> list[str]:
     """Name what a checkpoint is of; settings that it doesn't know have defaults."""
     values, end = json.JSONDecoder().raw_decode(saved)
     try:
+        # through the model, so that a setting which is newer than
+        # the checkpoint has its default
         before = type(settings)(**values).model_dump(mode="json")
     except ValidationError:
         return ["other settings"]
@@ -387,6 +396,8 @@ def _optimiser(
     parameters = [p for p in network.parameters() if p.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "sgd":
+        # the optimiser of Ronneberger et al. 2015, section 3: high momentum,
+        # since a step sees only one tile
         return torch.optim.SGD(parameters, lr=rate, momentum=0.99), None
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -400,6 +411,8 @@ def _average(network: nn.Module, settings: TrainSettings) -> AveragedModel | Non
     if settings.averaging == 0:
         return None
     mean = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+    # an exponential moving average; buffers too, since averaged weights need the
+    # statistics that belong to them
     return AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
 
 

@@ -67,6 +67,8 @@ def split_validation(
 ) -> tuple[SparseLabels, SparseLabels]:
     """Divide opinions into what is learnt and what tells when to stop."""
     blocks = opinions.blocks
+    # whole places are held out: neighbouring pixels of one
+    # stroke would tell of each other
     places = sorted({(b.z, b.top // PLACE, b.left // PLACE) for b in blocks})
     if len(places) < FEWEST_PLACES:
         return opinions, SparseLabels(opinions.shape)
@@ -117,6 +119,7 @@ class TrainingData:
             known = crop.target[crop.target != IGNORE]
             counts += np.bincount(known, minlength=self.n_classes)
         share = counts / counts.sum()
+        # as RetinaNet's prior (Lin et al. 2017): a rare class begins rare
         return [log(p / (1 - p)) for p in share]
 
 
@@ -213,6 +216,8 @@ def _part_of(
         for region in division.held_out
         for near in spacing.zone(region, known.stack.shape)
     )
+    # what judges is taken out with all that a network sees around it, in its
+    # neighbouring sections too, before anything is learnt
     learnt, checked = split_validation(known.usable.without(apart), settings.seed)
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     border = Border(settings.border_weight, settings.border_sigma)

@@ -108,6 +108,7 @@ def _at_known(
 
 
 def _likelihood(p: NDArray[np.float32], target: NDArray[np.uint8]) -> float:
+    # one mistake that is made with certainty must not outweigh all else
     p = np.clip(p, 1e-4, 1 - 1e-4)
     parts = []
     for k in np.unique(target):
@@ -162,13 +163,16 @@ def choose_threshold(
     if walls == 0:
         return parent
     f = pooled_f(sums)
+    # the maximum of a flat curve is chance; the middle of its top isn't
     good = np.array(LEVELS)[f >= f.max() - AS_GOOD]
     best = 1 - float(good.mean())
+    # shrunk towards the parent's threshold, which counts as `SAID_BEFORE` walls
     return round((walls * best + SAID_BEFORE * parent) / (walls + SAID_BEFORE), 2)
 
 
 def _some(crops: Sequence[Crop]) -> list[Crop]:
     """Take crops, the same ones each time, until there are pixels enough."""
+    # a fixed seed: the same corrections give the same threshold
     order = np.random.default_rng(0).permutation(len(crops))
     sizes = np.cumsum([crops[k].image.size for k in order])
     n = max(1, int(np.count_nonzero(sizes <= MOST_PIXELS)))
