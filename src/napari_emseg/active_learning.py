@@ -96,8 +96,7 @@ def suggest_places(
             area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
             p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
             if section.padding is not None:
-                # also for areas: the network has an opinion on
-                # padding, but nobody wants to see it
+                # a network has an opinion on padding, too, but nothing is seen there
                 doubt[section.padding] = 0
             places = (
                 *_walls(p, doubt, z, settings, cells, section.padding),

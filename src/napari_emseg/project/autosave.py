@@ -116,6 +116,9 @@ class _State:
     def __init__(self, disk: ProjectStore, on_record: Listener | None) -> None:
         self.disk = disk
         self.on_record = on_record
+        # Guards all that follows. Steps go from `steps` (handed over) to `made`
+        # (in the store's memory) to nothing (on the disk); `waiting` counts
+        # both, so none is ever in between.
         self.turn = Condition()
         self.steps: deque[Step] = deque()
         self.made = 0
@@ -198,12 +201,15 @@ class _State:
 
     def _save(self) -> None:
         """Make the steps, and write what they have changed."""
+        # first what an earlier save has committed, else its files would be staged over
         self.disk.finish()
         until = monotonic() + MAKING
         while monotonic() < until and self.disk.nbytes <= AT_ONCE:
             with self.turn:
                 if not self.steps:
                     break
+                # taken out only when it was made: if it fails
+                # it is the first to be made again
                 step = self.steps[0]
             step(self.disk)
             with self.turn:
@@ -231,6 +237,7 @@ class _State:
         self._tell(SaveFailed(_words(error), waiting, self._pause()))
 
     def _pause(self) -> float:
+        # exponential back-off; the exponent is bounded so that the power stays small
         return float(min(RETRY * 2 ** min(self.in_a_row - 1, 9), RETRY_MOST))
 
     def _tell(self, record: Record) -> None:

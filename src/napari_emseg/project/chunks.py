@@ -71,6 +71,8 @@ class Chunked:
         _check_metadata(folder, shape, dtype)
         self.shape = shape
         self.dtype = np.dtype(dtype)
+        # whole chunks `(CHUNK, CHUNK)`, also at the border, as Zarr has them; they are
+        # read before files are, so that unsaved changes are seen
         self._changed: dict[Place, NDArray[Any]] = {}
 
     @property
@@ -103,6 +105,7 @@ class Chunked:
             chunk = self._read(place)
             old = np.zeros((CHUNK, CHUNK), self.dtype) if chunk is None else chunk
             if not np.array_equal(old[inside], new):
+                # what was read from a file lies in read-only memory
                 if place not in self._changed:
                     old = old.copy()
                 old[inside] = new

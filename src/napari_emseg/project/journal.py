@@ -76,6 +76,7 @@ class Journal:
         for file in self._part.iterdir():
             sync(file)
         sync(self._part)
+        # the moment from which all changes count: one rename, which is done or not
         self._part.rename(self._staged)
         sync(self._folder)
 
@@ -101,6 +102,8 @@ class Journal:
             if at is not None:
                 _append(file, target, at)
             else:
+                # may be repeated after a crash: what was moved is no longer staged, and
+                # appending starts from a fixed length
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
         # file systems keep the order of renames: if these are lost, so is the removal

@@ -54,6 +54,8 @@ class ProjectMerge:
         self.conflicts: list[Conflict] = []
         self.alone = [0, 0]
         self._edits = first.edits(), second.edits()
+        # Both may be copies of one project: edits that both have are their past, and
+        # only what each did since tells who has worked where.
         common = set(_keys(self._edits[0])) & set(_keys(self._edits[1]))
         self._own = tuple(
             tuple(
@@ -66,6 +68,7 @@ class ProjectMerge:
         self.taken = tuple(
             z for z in range(first.info.source.shape[0]) if self._theirs(z)
         )
+        # ids of the second's cells → those in the result, for all sections alike
         self._fresh: dict[int, int] = {}
 
     def corrections(self, z: int) -> NDArray[np.uint8]:
@@ -77,6 +80,7 @@ class ProjectMerge:
         united = np.where(one, a, b)
         differ = one & other & (a != b)
         if differ.any():
+            # area by area, since each may have another author and time
             found, _ = ndi.label(differ, np.ones((3, 3)))
             for number, area in enumerate(ndi.find_objects(found), 1):
                 here = found[area] == number
@@ -105,6 +109,8 @@ class ProjectMerge:
         found: set[int] = set()
         for z in range(self.first.info.source.shape[0]):
             a, b = (np.asarray(p.section("cells", z)) for p in self._both)
+            # the same id in the same place is the same cell; elsewhere two people may
+            # have given one number to different cells
             found.update(np.unique(a[(a == b) & (a > 0)]).tolist())
         return frozenset(found)
 
@@ -152,6 +158,7 @@ class ProjectMerge:
         self, cells: NDArray[np.uint32], shared: frozenset[int]
     ) -> NDArray[np.uint32]:
         ids, index = np.unique(cells, return_inverse=True)
+        # above both, so that an id that only one of them knows isn't given again
         taken = max(self.first.last_id, self.second.last_id)
         for i in ids.tolist():
             if i and i not in shared and i not in self._fresh:

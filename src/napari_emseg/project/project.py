@@ -262,7 +262,7 @@ class Project(ProjectReader):
 
         Raises
         ------
-        SourceMoved
+        StackNotFoundError
             If it isn't where it was, and no place is given.
         ValueError
             If there is a stack of another shape.

@@ -95,7 +95,7 @@ def find_source(reference: SourceReference, folder: Path) -> Path:
 
     Raises
     ------
-    SourceMoved
+    StackNotFoundError
         If it is not there.
     """
     tried = []
@@ -117,7 +117,7 @@ def open_source(
 
     Raises
     ------
-    SourceMoved
+    StackNotFoundError
         If it isn't where it was, and no new place is given.
     ValueError
         If there is a stack of another shape.
@@ -147,6 +147,7 @@ def compare_source(reference: SourceReference, stack: Stack) -> OpenedSource:
         )
         raise ValueError(msg)
     known = reference.fingerprint
+    # size and time are quick and usually enough; values decide only where these differ
     if known.size is not None and _on_disk(stack.source) == (
         known.size,
         known.modified,
@@ -182,6 +183,7 @@ def _fingerprint(stack: Stack, sections: tuple[int, ...]) -> Fingerprint:
 
 def _on_disk(source: str | None) -> tuple[int | None, int | None]:
     """Return the bytes of all files of a stack, and when the latest was changed."""
+    # a stack may be a folder of files: their sum and the latest time stand for all
     files = [] if source is None else files_of(source)
     stats = [file.stat() for file in files]
     if not stats:

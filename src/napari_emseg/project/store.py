@@ -58,6 +58,7 @@ class Mirror(LinkedLabels):
         super().__init__(nothing, cells, corrections, last_id=review.last_id)
         self.locked = frozenset(review.locked)
         self.regions = review.reviewed_regions
+        # the log of id changes goes on where the last sitting ended; see `LinkedLabels`
         self._ids = [
             IdChange(r.source, r.target, r.first, r.stop) for r in review.renamed
         ]
@@ -82,6 +83,7 @@ class Mirror(LinkedLabels):
     def up_to_date(self, z: int) -> NDArray[np.uint32]:
         """Return the cells of a section `(y, x)` with all ids, and write nothing."""
         cells: NDArray[np.uint32] = np.array(self.arrays["cells"][z])
+        # as `settle`, but on a copy: reading must not leave chunks to be saved
         for ids in self._ids[self._settled[z] :]:
             if ids.first <= z < ids.stop:
                 cells[cells == ids.source] = ids.target
@@ -125,6 +127,7 @@ class ProjectStore:
             self._arrays["cells"], self._arrays["corrections"], self.review
         )
         self._lines: list[EditLine] = []
+        # bytes of whole lines; half a line that a crash has left is overwritten
         self._length = whole_lines(folder / EDITS)
         self._info_changed = False
 
@@ -157,6 +160,8 @@ class ProjectStore:
         """Store an area of a section; ids that wait for it count as written."""
         with self.lock:
             if name == "cells":
+                # values come with all ids in; written after, older
+                # changes would rename them once more
                 self._mirror.settle(z)
                 self._mirror.last_id = max(self._mirror.last_id, int(values.max()))
             self._arrays[name][(z, *area)] = values
@@ -224,6 +229,8 @@ class ProjectStore:
             if lines:
                 self._journal.append(EDITS, lines, self._length)
             self._journal.commit()
+            # committed: from here on the changes count, even if
+            # moving them fails and is done later
             self._saved(review, len(lines))
             self._journal.finish()
 

@@ -94,7 +94,7 @@ def open_project(
 
     Raises
     ------
-    SourceMoved
+    StackNotFoundError
         If the stack isn't where it was; the message says how to know it.
     ValueError
         If there is a stack of another shape.
