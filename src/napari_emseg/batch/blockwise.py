@@ -50,6 +50,8 @@ class ExtractFragments:
         c, area, place = self.context, _area(self.part), self.part.first
 
         def read(window: Area) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+            # the window is wider than the block: what failed in a
+            # neighbouring block is hidden, too
             mask = _hidden(c, place, window, self.missing, padded=self.padded)
             values = as_float(probabilities(c, place, window))
             return values, mask
@@ -105,6 +107,7 @@ class WriteProfiles:
         """Paint and store."""
         c, area, place = self.context, _area(self.part), self.part.first
         joined = stores.read(c.table(f"joined-{place}"))
+        # one pixel more on each side, so that seams across the block's border are seen
         around = tuple(
             slice(max(0, a.start - 1), min(n, a.stop + 1))
             for a, n in zip(area, c.shape, strict=True)
@@ -150,6 +153,8 @@ class RelabelSequential:
         c = self.context
         areas = blocks(c.shape, c.settings.block)
         found = [stores.read(_present_table(c, self.place, a))["there"] for a in areas]
+        # ids of a section have gaps where fragments joined; ranks
+        # among those that occur have none
         there = np.unique(np.concatenate(found))
         stores.keep(c.table(f"ranks-{self.place}"), {"there": there})
         return {"counts": {str(self.place): len(there)}}
@@ -214,6 +219,7 @@ def _from_table(area: Area, table: stores.Table) -> BlockFragments:
     )
     return BlockFragments(
         block=area,
+        # joining goes by rims and tables; the pixels stay in their Zarr
         places=np.zeros((0, 0), np.uint64),
         fragments=table["fragments"],
         sizes=table["sizes"],

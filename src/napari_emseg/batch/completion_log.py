@@ -35,6 +35,7 @@ def first_fault(error: ValidationError) -> str:
 
 def stamp(*facts: object) -> str:
     """Return a number that is another one as soon as any of the facts is."""
+    # a canonical form: the same facts in another order must give the same number
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -54,6 +55,7 @@ def checksum(files: Iterable[Path], *, content: bool = True) -> str:
     """
     paths = sorted(files)
     root = os.path.commonpath(paths) if paths else ""
+    # CRC-32 of the contents: against damage by accident, not by intent, and quick
     digest = hashlib.blake2b(digest_size=12)
     for path in paths:
         facts = [os.path.relpath(path, root), path.stat().st_size]
@@ -94,6 +96,7 @@ class CompletionLog:
     def __init__(self, path: Path) -> None:
         self._known: dict[str, Facts] = {}
         content = path.read_bytes() if path.exists() else b""
+        # a line counts from its line end on: what follows the last one is cut off
         whole = content.rfind(b"\n") + 1
         for nth, line in enumerate(content[:whole].splitlines(), start=1):
             try:
@@ -126,6 +129,8 @@ class CompletionLog:
         line = json.dumps({"stamp": stamp, "facts": facts})
         self._file.write(f"{line}\n".encode())
         self._file.flush()
+        # after a power cut the line may be there and files of the part may not:
+        # `is_whole` finds that out by their checksum
         os.fsync(self._file.fileno())
         self._known[stamp] = facts
 

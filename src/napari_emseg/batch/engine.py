@@ -204,6 +204,8 @@ class _Run:
         there = [n for n, p in enumerate(plan.planned) if p is not None]
         self._waiting = deque(n for n in there if n not in finished)
         self._running: list[_Running] = []
+        # ready to be handed out; `_out` is what workers
+        # have, by stamp and number of tries
         self._ready: deque[tuple[_Running, Task]] = deque()
         self._out: dict[str, tuple[_Running, Task, int]] = {}
         self._tasks = self._reused = 0
@@ -243,6 +245,8 @@ class _Run:
 
     def _begin(self) -> Generator[Record, None, None]:
         """Begin with the next input if those under way don't keep workers busy."""
+        # the next input begins before those under way end, so that workers never
+        # wait for the last tasks of a stage
         while self._waiting and len(self._ready) < self._cluster.slots:
             nth = self._waiting.popleft()
             planned = self._plan.planned[nth]
@@ -286,6 +290,8 @@ class _Run:
                 known = self._ledger.facts(task.stamp)
                 if known is not None and not known.get("failed"):
                     yield BatchWaiting()  # looking takes time, and may be cancelled
+                    # known as done, but its files were
+                    # changed or removed since: done again
                     if not is_whole(task, known):
                         self._ready.append((running, task))
                         continue
@@ -313,6 +319,7 @@ class _Run:
     def _take(self, done: Done) -> Generator[Record, None, None]:
         running, task, tried = self._out.pop(done.key)
         if done.facts is not None:
+            # workers never write the log: one writer needs no lock
             self._ledger.record(task.stamp, done.facts)
             self._tasks += 1
             running.outcomes[task.stamp] = done.facts

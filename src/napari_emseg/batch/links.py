@@ -109,6 +109,8 @@ class SolveLinks:
         """Link and store."""
         total = sum(self.counts)
         ids: NDArray[np.unsignedinteger]
+        # one array for all profiles of the stack, section by section; `ApplyIds` knows
+        # where each section begins in it
         ids = self._linked() if self.link else np.arange(1, total + 1, dtype=np.uint64)
         cells = int(ids.max(initial=0))
         wide = np.uint64 if self.first_id + cells > 2**32 else np.uint32
@@ -154,6 +156,7 @@ def farther_pairs(
     for nth in range(len(places)):
         rows = columns = 0
         for back in range(1, min(BRIDGE + 1, nth) + 1):
+            # shifts between neighbours add up, as in `Linker._move`
             y, x = shifts[places[nth - back + 1]]
             rows, columns = rows + y, columns + x
             if back > 1:
@@ -167,6 +170,8 @@ def _best(c: Context, before: int, after: int) -> Overlap:
     if c.whole:
         return best_overlap(ranked(c, before), ranked(c, after), largest)
     still = _overlap(c, before, after, (0, 0))
+    # blocks are multiples of 1,024 px, so squares of a power
+    # of two never cross their borders
     step = BIN
     while max(c.shape) // step > BINNED_SIDE:
         step *= 2
@@ -192,6 +197,8 @@ def _overlap(c: Context, before: int, after: int, shift: Shift) -> Overlap:
     """Count the pixels that profiles of two sections share, block by block."""
     if c.whole:
         return overlap_of(ranked(c, before), ranked(c, after), shift)
+    # a pair of profiles may meet in several blocks; sorted
+    # below, as `overlap_of` gives them
     found: dict[tuple[int, int], int] = {}
     for area in blocks(c.shape, c.settings.block):
         both = _on_each_other(c.shape, area, shift)

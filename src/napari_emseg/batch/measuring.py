@@ -123,6 +123,8 @@ class Tabulate:
         low = min((first for first, _ in ids), default=1)
         high = max((last for _, last in ids), default=0)
         starts = range(low, high + 1, RANGE)
+        # ids lie between `low` and `high`, and each range of them is added up by
+        # itself: memory follows `RANGE`, not the number of cells.
         # added up twice, since what is usual is known only when all were seen
         means, begins, ends = [np.zeros(0)], [], []
         for tally in (self._tally(first, spans) for first in starts):
@@ -214,6 +216,7 @@ def _span(ids: Mapping[int, NDArray[Any]]) -> tuple[int, int] | None:
     there = [known for known in ids.values() if known.size]
     if not there:
         return None
+    # ids of a section ascend, so the first and the last are its extremes
     return min(int(k[0]) for k in there), max(int(k[-1]) for k in there)
 
 

@@ -96,6 +96,8 @@ class Membranes:
         for _ in range(1 + c.settings.retries):
             failed, more = self._predict(left) if left else ({}, [])
             blank += more
+            # only sections that couldn't be read are
+            # tried again, with files opened anew
             left = list(failed)
             if not left:
                 break
@@ -231,6 +233,8 @@ class _Store:
         if self._burn is not None:
             values = self._burn(values, source, self._area)
         if self._context.settings.probabilities == "uint8":
+            # 1/255 steps; corrections are burnt in before, so
+            # that they are exactly 0 and 255
             values = np.rint(values * np.float32(255)).astype(np.uint8)
         if self._area is None:
             fill(self.levels, place, values, ids=False)

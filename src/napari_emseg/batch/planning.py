@@ -50,6 +50,8 @@ class Planned:
     def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
         """Return the way of this input."""
         first = stamp(self.fingerprint, self.context.sections, facts_of(job))
+        # the stamp of the input and its settings begins that of every part, so that a
+        # change of either makes all parts unknown
         base = newest(self.context, job.out, ledger, first)
         return InputPipeline(self.context, ledger, base, self.provenance, self.first_id)
 
@@ -111,6 +113,8 @@ def memory_of(job: BatchConfig, inputs: dict[str, str]) -> Memory:
 def facts_of(job: BatchConfig) -> dict[str, object]:
     """Return the settings that results depend on."""
     everything = job.settings.model_dump(mode="json")
+    # these change how fast, where or in what form results
+    # come, and none of their values
     everything["predict"].pop("threads")
     for name in ("retries", "export", "output", "table"):
         everything.pop(name)

@@ -39,6 +39,8 @@ def newest(context: Context, out: Path, ledger: CompletionLog, first: str) -> st
     """
     nth = 0
     while True:
+        # another number for each attempt that was spoilt: what
+        # it left can't be taken for done
         base = first if nth == 0 else stamp(first, nth)
         published = ledger.facts(stamp(base, "published"))
         if stamp(base, "changed") in ledger:
