@@ -128,6 +128,8 @@ class AnnotationEditor:
         """
         self._refuse_while_running()
         predicted = z in self._results.predicted
+        # of a section that wasn't predicted the array holds 0,
+        # which tools would take for inside
         own: LazyArray | None = self._results.probabilities if predicted else None
         self.linked.probabilities = own if self.given is None else self.given
         return self.linked.sheet(z)
@@ -217,6 +219,7 @@ class AnnotationEditor:
             edit = edit.by(self.author)
             self.history.do(edit)
             self.reviewed = (self.reviewed | edit.finish) - edit.reopen
+            # under the lock, so that whoever keeps a copy hears of steps in their order
             self.edited.emit("made", edit)
         self._tell(edit)
 
@@ -246,6 +249,7 @@ class AnnotationEditor:
             edit = take()
             undone = step == "undone"
             more, fewer = edit.finish, edit.reopen
+            # undo takes a mark back by giving the opposite one
             more, fewer = (fewer, more) if undone else (more, fewer)
             self.reviewed = (self.reviewed | more) - fewer
             self._renewal.follow(edit, undone=undone)
@@ -264,6 +268,8 @@ class AnnotationEditor:
         self._refuse()
         with self._lock:
             edits = self._painted(name, strokes)
+            # its parts are applied already, each seen by the next:
+            # noted as one step, not made again
             edit = joined(edits[0].tool, edits).by(self.author)
             self.history.note(edit)
             self.edited.emit("made", edit)
@@ -423,6 +429,7 @@ class AnnotationEditor:
 
     def _tell(self, edit: Edit) -> None:
         sections = edit.sections | edit.marked
+        # an id or a lock may show in any section
         if edit.ids or edit.lock or edit.unlock:
             sections = frozenset(range(self.linked.shape[0]))
         self.changed.emit(sections)

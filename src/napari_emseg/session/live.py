@@ -157,6 +157,8 @@ class Live:
 
             predictor = Predictor(view.weights, at_hand=3, remember=True)
             self._predictor = predictor
+        # one picture for each way, shallow first: each
+        # replaces the one before on screen
         ways = passes_of(view, self.settings)
         for nth, way in enumerate(ways, start=1):
             yield Progress("loading", nth - 1, len(ways))
@@ -219,11 +221,13 @@ def passes_of(view: View, settings: LiveSettings) -> tuple[PredictSettings, ...]
         for depth in sorted(times)
         if depth <= chosen and _is_quick(depth, times[depth], settings.refined_s)
     ]
+    # the lowest, the next one, the deepest, without doubles: a dict keeps their order
     wanted = dict.fromkeys((min(depths), *quick[1:2], *quick[-1:]))
     return tuple(_at(view, depth) for depth in wanted)
 
 
 def _is_quick(depth: int, seconds: float | None, limit: float) -> bool:
+    # not measured yet: only the two shallowest are tried
     return depth <= 2 if seconds is None else seconds <= limit
 
 
@@ -252,6 +256,8 @@ def paces_of(
     """Return seconds for 512² px at each depth up to the chosen one, where known."""
     from napari_emseg.inference import estimate
 
+    # takes no memory; three views wide, so that the middle
+    # has a halo as in a large section
     nothing = np.broadcast_to(np.uint8(0), (1, 3 * SIDE, 3 * SIDE))
     stack = Stack(nothing, voxel_size_nm=voxel_size_nm)
     middle = slice(SIDE, 2 * SIDE)

@@ -75,6 +75,8 @@ class Results:
         self.class_provenance: dict[str, Provenance] = {}
         """Of further classes, by name: the latest run that gave them."""
         self._classes: dict[str, NDArray[np.float32]] = {}
+        # by section, the areas that were predicted; `_segmented` those in which cells
+        # were found, `_linked` sections through which an id is one cell
         self._areas: dict[int, list[Area]] = {}
         self._hand: AnnotationEditor | None = None
         self._lock = Lock()
@@ -300,7 +302,7 @@ def _known(
 class Resegmentation:
     """Membranes and cells that runs find, and what they replace.
 
-    Not safe for threads by itself; `HandWork` takes one step at a time.
+    Not safe for threads by itself; `AnnotationEditor` takes one step at a time.
 
     Parameters
     ----------
@@ -322,6 +324,8 @@ class Resegmentation:
         self._before = results.found_cells
         self._found: dict[datetime, tuple[FoundCells, FoundCells]] = {}
         """Before and after a run, by the time of its edit."""
+        # by section, when membranes were last cut at a threshold, and at which: undoing
+        # an older edit must not bring those of another threshold back
         self._cut: dict[int, tuple[datetime, float]] = {}
 
     @property
