@@ -69,6 +69,8 @@ def _unpack(path: Path, target: Path) -> None:
         packed = bz2 if file.read(3) == b"BZh" else gzip
     size = path.stat().st_size
     room = max(0, shutil.disk_usage(target.parent).free - KEPT_FREE)
+    # looked at while it grows: the size in a gzip's trailer
+    # is modulo 2³² and may be a lie
     most = min(room, MOST_RATIO * size + SMALL)
     written = 0
     with packed.open(path, "rb") as source, target.open("wb") as file:

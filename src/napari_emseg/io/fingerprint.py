@@ -121,6 +121,7 @@ def source_state(stack: Stack, *, most: int = MOST_FILES) -> SourceState | None:
     if "://" in stack.source:
         return SourceState(stack.source, _facts_of_url(stack))
     files = _all_files(Path(stack.source), stack)
+    # every n-th, so that files from beginning to end count
     step = -(-len(files) // most) or 1
     facts = (_facts(path) for path in files[::step])
     return SourceState(stack.source, tuple(f for f in facts if f is not None))
@@ -144,6 +145,7 @@ def describe_change(
         return f"{name} is {_GONE}"
     then, files = ({f[0]: f[1:] for f in s.files} for s in (before, now))
     gone = [n for n in then if n not in files]
+    # gone, new or changed
     other = [n for n in {**then, **files} if then.get(n) != files.get(n)]
     if gone and len(gone) == len(other):
         few = ", ".join(Path(n).name for n in gone[:3])
@@ -232,6 +234,7 @@ def describe_sections(sections: Iterable[int]) -> str:
 
 
 def _squares(stack: Stack) -> Iterator[Any]:
+    # three squares along the diagonal of the first, the middle and the last section
     z, y, x = stack.shape
     for k in sorted({0, z // 2, z - 1}):
         for part in (0, 1, 2):
@@ -243,6 +246,7 @@ def _facts_for_digest(path: Path, *, zarr: bool) -> list[FileFacts]:
     """Return the facts that are part of a fingerprint, which is kept in files."""
     files = sorted(files_of(path))
     if path.is_dir() and zarr:
+        # chunks may be millions; their values are looked at in squares instead
         files = [p for p in files if p.name == "zarr.json"]
     elif path.is_dir():
         files = [p for p in files if may_be_section(p)]

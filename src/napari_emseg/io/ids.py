@@ -48,6 +48,7 @@ class Coding:
         """Return the stored values of a section."""
         if self.known is None:
             return section.astype(self.dtype)
+        # `known` begins with 0, so ranks are the new ids and membrane stays 0
         ranks: NDArray[Any] = np.searchsorted(self.known, section)
         return ranks.astype(self.dtype)
 

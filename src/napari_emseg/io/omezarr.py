@@ -125,6 +125,7 @@ def _find_fault(folder: Path) -> str:
     """Return what is wrong with the notes in a folder; empty if nothing is seen."""
     if not folder.is_dir():
         return ""
+    # two folders down: enough for an image and the arrays of its levels
     nested = [*folder.glob("*/*"), *folder.glob("*/*/*")]
     found = [p for p in (*folder.iterdir(), *nested) if p.name in MARKS]
     for notes in found:
@@ -180,6 +181,7 @@ def _root_in_zip(path: Path) -> str:
     if not roots:
         msg = "is a zip file without a Zarr in it; unpack it, and open what is inside"
         raise UnreadableError(msg)
+    # the outermost: groups and arrays in it have notes of their own
     return "/".join(min(roots, key=lambda folder: (len(folder.parts), folder)).parts)
 
 
@@ -245,6 +247,7 @@ def _array(array: zarr.Array[Any], key: str) -> Volume:
 
 
 def _chunked(array: zarr.Array[Any], axes: str) -> Volume:
+    # a shard is one file of several chunks, with an index at its end
     chunks = getattr(array, "shards", None) or array.chunks
     return chunked(array_volume(_Present(array), axes), axes, array.shape, chunks)
 
@@ -274,6 +277,7 @@ class _Present:
         if isinstance(self._array.store, LocalStore):
             return True
         fill = self._array.metadata.fill_value
+        # a fill value of NaN equals nothing, itself included
         same = values == fill if fill == fill else values != values
         return bool(np.all(same))
 
@@ -304,6 +308,7 @@ def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
             words=key or str(notes.get("name", "")),
         )
         levels.append(level)
+    # the standard asks for the largest first, but not all writers keep to it
     levels.sort(key=lambda level: -prod(level.shape))
     return replace(levels[0], levels=tuple(levels[1:]))
 
@@ -333,6 +338,8 @@ def _placed(
     """
     scale, shift = np.ones(ndim), np.zeros(ndim)
     scaled = False
+    # a level's transformations are applied before those of the whole image, so a later
+    # scale also scales an earlier translation
     for holder in (dataset, notes):
         for move in holder.get("coordinateTransformations") or ():
             kind = move.get("type") if isinstance(move, dict) else repr(move)

@@ -142,6 +142,8 @@ class SectionArray:
         whole = (len(y), len(x)) == self.shape[1:]
         if whole:
             return self._section(z)
+        # read without a step, thinned afterwards: most
+        # formats decode all that lies between
         across = slice(x.start, x[-1] + 1)
         row_bytes = (across.stop - across.start) * self.dtype.itemsize * y.step
         band = len(y) if y.step == x.step == 1 else max(1, BAND_BYTES // row_bytes)
@@ -180,6 +182,7 @@ class SectionArray:
             section = self._load(z, z + 1)[0]
             return section
         with self._lock:
+            # slabs begin on chunk borders, or each chunk would be decoded twice
             first = z - z % self._depth
             if self._slab is None or self._slab[0] != first:
                 last = min(first + self._depth, self.shape[0])

@@ -121,6 +121,8 @@ def check_parts(tif: TiffFile, path: Path) -> None:
     folder = path.resolve().parent
     own = {name: _own_uuid(folder / name) for name in listed}
     here = {name: uuid for name, uuid in own.items() if uuid}
+    # one UUID in all files: their program didn't tell parts
+    # apart, unless it's one file twice
     if len(set(here.values())) == 1 < len(here):
         first, *others = (folder / name for name in here)
         if not any(cmp(first, other, shallow=False) for other in others):
@@ -174,6 +176,7 @@ def missing_part(tif: TiffFile, nth: int) -> str:
     try:
         root = ElementTree.fromstring((tif.is_ome and tif.ome_metadata) or "")
         (pixels,) = (e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels")
+        # "XYZCT" backwards without XY: slowest first, as `ravel_multi_index` wants it
         axes = pixels.attrib["DimensionOrder"][:1:-1]
         over = [int(pixels.attrib[f"Size{axis}"]) for axis in axes]
         for data in pixels.iter():
@@ -308,6 +311,7 @@ class Pages:
     def read(self, series: TiffPageSeries, nth: int) -> NDArray[Any]:
         """Return page `nth` of a series as stored."""
         with self.lock:
+            # pages are parsed when first asked for, which moves the file
             page = self._page(series, nth)
             if page.parent is not self.tif:
                 return self._read_elsewhere(page)
@@ -350,12 +354,16 @@ class Pages:
         options = tables if like.compression in JPEG else {}
         for row, column in product(down, across):
             index = row * like.chunked[1] + column
+            # the lock is held for reading alone: decoding
+            # goes on in several threads at once
             data = self._bytes(page, index)
             decoded = like.decode(data, index, _fullsize=like.is_tiled, **options)[0]
             top, left = row * height, column * width
             if decoded is None:
                 out[_cut(y, top, height), _cut(x, left, width)] = like.nodata
                 continue
+            # tifffile decodes to (depth, length, width, samples); the first and the
+            # last are 1 here
             values = decoded.reshape(-1, decoded.shape[-2])
             seen = values[_seen(y, top, height), _seen(x, left, width)]
             out[_cut(y, top, height), _cut(x, left, width)] = seen
@@ -439,6 +447,7 @@ def check_page(page: TiffPage | TiffFrame, like: TiffPage | None = None) -> None
     if ratio is None or like.dtype is None or not stored:
         return
     bits = max(1, min(8, like.bitspersample))  # fewer than eight become a byte
+    # of a sparse page only the strips that are stored have to hold their pixels
     claimed = min((like.shape, (len(stored), *like.chunks)), key=prod)
     check_packed(claimed, like.dtype.itemsize, sum(stored) * (8 // bits), ratio)
 

@@ -157,6 +157,7 @@ def array_volume(array: LazyArray, axes: str) -> Volume:
     def part(index: Index, rows: slice, columns: slice) -> NDArray[Any]:
         at: dict[str, Any] = dict(zip(lead, index, strict=True))
         at |= {**dict.fromkeys(tail, slice(None)), "Y": rows, "X": columns}
+        # axes of length 1 that aren't kept are indexed by 0, which drops them
         values = np.asarray(array[tuple(at.get(a, 0) for a in axes)])
         left = [a for a in axes if isinstance(at.get(a, 0), slice)]
         wanted = [a for a in lead if isinstance(at[a], slice)] + list(tail)
@@ -184,6 +185,7 @@ def chunked(
     if "Z" not in volume.axes or "Z" not in axes:
         return volume
     section = prod(volume.shape[volume.axes.index("Y") :]) * volume.dtype.itemsize
+    # as many as share chunks, unless a slab of them would be too large for memory
     deep = min(chunks[axes.index("Z")], volume.sizes["Z"], SLAB_BYTES // section)
     return replace(volume, depth=max(1, deep))
 
