@@ -194,7 +194,7 @@ def test_a_task_that_kills_its_workers_is_listed_as_failed(
     import deadly
 
     monkeypatch.setattr(context, "DEEPEST", 2)
-    monkeypatch.setattr("napari_emseg.batch.course.Membranes", deadly.Deadly)
+    monkeypatch.setattr("napari_emseg.batch.membranes.Membranes", deadly.Deadly)
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     summary = run(make_job(where=ClusterSettings(workers=2), steps=("membranes",)))
     (row,) = summary.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from napari_emseg.batch import (
 )
 from napari_emseg.batch import membranes as step
 from napari_emseg.batch.estimate import BatchEstimate, refuse_if_full
+from napari_emseg.batch.step import STEPS
 from napari_emseg.cli import main
 from napari_emseg.core.records import Note
 from napari_emseg.io import read_provenance, save_stack
@@ -289,9 +291,10 @@ def test_joining_a_large_section_is_reckoned_with(make_job, tmp_path) -> None:
 
 def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
     linking = ("membranes", "cells", "link")
-    seconds = {"_cells": 0.02, "_link": 0.05, "_table": 0.2}
+    seconds = {"cells": 0.02, "link": 0.05, "table": 0.2}
     for name, takes in seconds.items():
-        monkeypatch.setattr(estimate, name, lambda *_, takes=takes: time.sleep(takes))
+        trial = functools.partial(time.sleep, takes)
+        monkeypatch.setattr(STEPS[name], "trial", lambda *_, trial=trial: trial)
     plain, linked, table = (
         estimate_batch(plan_batch(make_job(**chosen)), timed=True).seconds
         for chosen in ({}, {"steps": linking}, {"table": True})

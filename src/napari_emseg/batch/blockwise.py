@@ -21,7 +21,8 @@ from napari_emseg.batch.context import (
     Part,
     blocks,
 )
-from napari_emseg.batch.membranes import Missing, as_float, probabilities
+from napari_emseg.batch.membranes import as_float, probabilities
+from napari_emseg.batch.tasks import Missing
 from napari_emseg.segmentation.blocks import (
     BlockFragments,
     Joined,
@@ -162,6 +163,18 @@ class RelabelSequential:
     def files(self) -> list[Path]:
         """Return what it has written."""
         return [self.context.table(f"ranks-{self.place}")]
+
+
+def ranked(
+    context: Context, place: int, area: Area | None = None
+) -> NDArray[np.uint32]:
+    """Return the profiles `(y, x)` of a section as 1 … n, as they are stored or not."""
+    area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
+    stored: NDArray[np.uint32] = np.asarray(context.array(PROFILES)[(place, *area)])
+    if context.whole:
+        return stored
+    there = stores.read(context.table(f"ranks-{place}"))["there"]
+    return np.where(stored > 0, np.searchsorted(there, stored) + 1, 0).astype(np.uint32)
 
 
 def _hidden(

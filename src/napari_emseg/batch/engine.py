@@ -12,10 +12,8 @@ from time import perf_counter
 
 from napari_emseg.batch.cluster import Cluster, Done
 from napari_emseg.batch.completion_log import CompletionLog, stamp
-from napari_emseg.batch.course import InputPipeline
 from napari_emseg.batch.estimate import estimate_batch, refuse_if_full
 from napari_emseg.batch.job import LEDGER, BatchConfig, clear_folder, lock_output
-from napari_emseg.batch.measuring import tabulated
 from napari_emseg.batch.output_folder import (
     FinishedInput,
     check,
@@ -23,6 +21,7 @@ from napari_emseg.batch.output_folder import (
     finished_input,
     note,
 )
+from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.planning import Plan, plan_batch
 from napari_emseg.batch.publishing import (
     export_tasks,
@@ -38,10 +37,7 @@ from napari_emseg.core.records import Note, Record
 
 
 def iter_stages(
-    course: InputPipeline,
-    job: BatchConfig,
-    ledger: CompletionLog,
-    describe_change: Callable[[], str],
+    course: InputPipeline, ledger: CompletionLog, describe_change: Callable[[], str]
 ) -> Stages:
     """Yield the stages of an input, and then those of what is made of its results.
 
@@ -51,25 +47,25 @@ def iter_stages(
         Says what has become of the input's files; empty if nothing.
     """
     found = course.found
-    places = were_published(course, job, ledger)
-    if places is None:
+    if not were_published(course, ledger):
         yield from course.stages()
         if change := describe_change():
             found.failures.append(f"{change}: the result is incomplete")
             if Path(course.context.given.path).exists():
                 ledger.record(stamp(course.base, "changed"), {})
-        places = publish_all(course, job)
-    table = yield from tabulated(course, places, job)
-    tasks = export_tasks(course, places, job)
+        publish_all(course)
+    yield from course.files()
+    tasks = export_tasks(course)
     outcomes = yield tasks
-    found.results = [*(str(p) for p in places if p.parent == job.out), *table]
+    finals = [str(p) for p in course.places.values() if p.parent == course.out]
+    found.results = [*finals, *found.files]
     for task, outcome in zip(tasks, outcomes, strict=True):
         if isinstance(outcome, Failure):
             found.failures.append(f"{task.words}: {outcome.why}")
         else:
             found.results.append(outcome["path"])
     if not found.failures:
-        note_published(course, ledger, job.out)
+        note_published(course, ledger)
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -255,7 +251,7 @@ class _Run:
             course = planned.course(self._job, self._ledger)
             clock = Clock(course.context)
             change = planned.describe_change
-            stages = iter_stages(course, self._job, self._ledger, change)
+            stages = iter_stages(course, self._ledger, change)
             running = _Running(nth, course, stages, clock)
             self._running.append(running)
             yield self._changed(running)

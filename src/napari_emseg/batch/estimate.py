@@ -5,106 +5,45 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_emseg.batch.context import Context, parts
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.batch.step import steps_of
 from napari_emseg.batch.unchunked_inputs import advice, piece_bytes
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.estimate import RunEstimate, estimate
 from napari_emseg.models.weights import Weights
-from napari_emseg.segmentation.blocks import HALO, WIDEST
 
 SIDE = 384
 """Of the drawing, px."""
 
-COMPARED = 3
-"""Sections before it that a section is compared with, at the most."""
-
 
 def seconds_per_pixel(settings: BatchSettings) -> float:
-    """Return what finding cells takes, and the links and the table that are wanted."""
-    steps = list(_steps(settings))
-    for step in steps:
-        step()  # compiles, and loads what is loaded on first use
-    start = perf_counter()
-    for step in steps:
-        step()
-    return (perf_counter() - start) / SIDE**2
-
-
-def _steps(settings: BatchSettings) -> Iterator[Callable[[], object]]:
-    """Yield each step on the drawing."""
+    """Return what all steps that are wanted take, but for the network."""
     from napari_emseg.sample import synthetic
 
-    drawn = synthetic((2, SIDE, SIDE), seed=0)[1]
-    membrane = np.asarray(drawn == 0, np.float32)
-    if "cells" in settings.steps:
-        yield lambda: _cells(membrane[0])
-    if "link" in settings.steps:
-        yield lambda: _link(drawn[0], drawn[1])
-    if settings.table:
-        yield lambda: _table(drawn[0], membrane[0])
+    cells = synthetic((2, SIDE, SIDE), seed=0)[1]
+    membrane = np.asarray(cells == 0, np.float32)
+    trials = [step.trial(cells, membrane) for step in steps_of(settings)]
+    works = [trial for trial in trials if trial is not None]
+    for work in works:
+        work()  # compiles, and loads what is loaded on first use
+    start = perf_counter()
+    for work in works:
+        work()
+    return (perf_counter() - start) / SIDE**2 if works else 0.0
 
-
-def _cells(membrane: NDArray[np.float32]) -> None:
-    from napari_emseg.segmentation import segment_section
-
-    segment_section(membrane)
-
-
-def _link(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> None:
-    from napari_emseg.segmentation.overlap import best_overlap, overlap_of
-
-    best_overlap(before, after, BatchSettings().cells.shift)
-    for _ in range(1, COMPARED):
-        overlap_of(before, after)
-
-
-def _table(cells: NDArray[np.uint32], membrane: NDArray[np.float32]) -> None:
-    from napari_emseg.proofreading.table import measured
-
-    measured(
-        cells,
-        membrane,
-        shape=(SIDE, SIDE),
-        inner=(slice(0, SIDE), slice(0, SIDE)),
-        origin=(0, 0),
-    )
-
-
-CELL_BYTES = 40
-"""Of memory for each pixel of a section, or of a block's window, while cells are found.
-
-33 were seen for whole sections of 2,560², 31 for blocks.
-"""
-
-JOIN_BYTES = 1.5
-"""Of memory for each pixel of a large section while its fragments are joined.
-
-600 were seen for each fragment, of which 2,100 came on a million pixels.
-"""
 
 BASE_BYTES = 600_000_000
 """Of a worker with PyTorch and a small network that does nothing."""
-
-COPIES = 4 / 3
-"""All scale levels take so much more than the first."""
-
-PACKED = {"uint8": 0.8, "float32": 0.95, "uint32": 0.1}
-"""What compression leaves; seen were 0.5, 0.9 and 0.03 on EM of nerve tissue."""
-
-SCRATCH = 0.15
-"""Bytes for each pixel of what is removed at the end, in blocks of large sections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +97,7 @@ def estimate_batch(plan: Plan, *, timed: bool = False) -> BatchEstimate:
         from napari_emseg.inference import Predictor
 
         Predictor(weights).measure(settings.predict)
-    wants_cells = "cells" in settings.steps
-    of_cells = seconds_per_pixel(settings) if timed and wants_cells else 0.0
+    of_pixel = seconds_per_pixel(settings) if timed else 0.0
     seconds: float | None = 0.0
     disk = memory = most = pieces = 0.0
     notes: list[str] = []
@@ -171,12 +109,11 @@ def estimate_batch(plan: Plan, *, timed: bool = False) -> BatchEstimate:
             memory = max(memory, one.peak_bytes)
             own = None if one.seconds is None else one.seconds * share
             seconds = None if own is None or seconds is None else seconds + own
-        if wants_cells:
-            if seconds is not None:
-                seconds += of_cells * prod(context.size)
-            each = CELL_BYTES * _threads(plan, context)
-            memory = max(memory, each * _window(context, HALO), _joining(context))
-            most = max(most, each * _window(context, WIDEST))
+        if seconds is not None:
+            seconds += of_pixel * prod(context.size)
+        for step in steps_of(settings):
+            usual, widest = step.memory(context, _threads(plan, context))
+            memory, most = max(memory, usual), max(most, widest)
         pieces = max(pieces, piece_bytes(context, planned.stack))
         notes += advice(context, planned.stack)
         disk += _disk(context)
@@ -224,17 +161,6 @@ def _predicting(
     return prod(c.size) / ((part.stop - part.first) * height * width), of_part
 
 
-def _window(c: Context, halo: int) -> int:
-    """Return the pixels that finding cells holds at once."""
-    if c.whole:
-        return prod(c.shape)
-    return prod(min(n, c.settings.block + 2 * halo) for n in c.shape)
-
-
-def _joining(c: Context) -> float:
-    return 0.0 if c.whole else JOIN_BYTES * prod(c.shape)
-
-
 def _threads(plan: Plan, c: Context) -> int:
     """Return how many parts a worker finds cells in at once."""
     where = plan.job.where
@@ -244,16 +170,9 @@ def _threads(plan: Plan, c: Context) -> int:
 
 
 def _disk(c: Context) -> float:
-    pixels = prod(c.size)
-    steps, stored = c.settings.steps, c.settings.probabilities
-    each = 0.0
-    if "membranes" in steps:
-        each += {"uint8": 1, "float32": 4}[stored] * PACKED[stored] * COPIES
-    if "cells" in steps:
-        each += 4 * PACKED["uint32"] * COPIES + 4 * PACKED["uint32"]
-        each += 0 if c.whole else SCRATCH * 8
+    each = sum(step.disk(c) for step in steps_of(c.settings))
     copies = (c.settings.output == "tiff") + len(c.settings.export)
-    return pixels * each * (1 + copies)
+    return prod(c.size) * each * (1 + copies)
 
 
 def _at_once(plan: Plan) -> int:

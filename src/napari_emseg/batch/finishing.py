@@ -1,4 +1,4 @@
-"""Ids into results, smaller copies of them, and results in other formats."""
+"""Smaller copies of results, and results in other formats."""
 
 from __future__ import annotations
 
@@ -8,52 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import worker
 from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import CELLS, Context, Part
-from napari_emseg.batch.links import IDS
-from napari_emseg.batch.membranes import ranked
+from napari_emseg.batch.context import Context, Part
+from napari_emseg.batch.step import StepResult
 from napari_emseg.core.records import drain
 from napari_emseg.io import open_stack
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.io.writing import iter_save
-from napari_emseg.io.zarr_sink import fill, half
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyIds:
-    """Store cells with their ids.
-
-    Parameters
-    ----------
-    firsts
-        Of each place of the part: how many profiles come before it, and its own.
-    """
-
-    context: Context
-    part: Part
-    firsts: tuple[tuple[int, int], ...]
-
-    def run(self) -> Facts:
-        """Write the part."""
-        c, area = self.context, self.part.area
-        levels = c.levels(CELLS)
-        all_ids = np.load(c.path(IDS), mmap_mode="r")
-        hand = worker.opened(c.given).hand
-        for place, (first, count) in enumerate(self.firsts, start=self.part.first):
-            ids = np.concatenate([[0], all_ids[first : first + count]])
-            cells = ids.astype(all_ids.dtype)[ranked(c, place, area)]
-            if area is not None:
-                levels[0][(place, *area)] = cells
-                continue
-            if hand is not None:
-                cells = hand.keep_locked(cells.astype(np.uint32), c.sections[place])
-            fill(levels, place, cells, ids=True)
-        return {}
-
-    def files(self) -> list[Path]:
-        """Return what it has written."""
-        return self.context.chunks(CELLS, self.part.places, self.part.area)
+from napari_emseg.io.zarr_sink import half
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +23,13 @@ class Downsample:
     """Store a block of a scale level, from the level before it."""
 
     context: Context
-    name: str
+    result: StepResult
     level: int
     part: Part
 
     def run(self) -> Facts:
         """Read, shrink and write."""
-        levels = self.context.levels(self.name)
+        levels = self.context.levels(self.result.name)
         before, here = levels[self.level - 1], levels[self.level]
         if self.part.area is None:
             msg = f"{self.part.words} is no block"
@@ -81,14 +43,14 @@ class Downsample:
                 2 * columns.start : min(2 * columns.stop, width),
             ]
         )
-        small = values[::2, ::2] if self.name == CELLS else half(values)
+        small = values[::2, ::2] if self.result.ids else half(values)
         here[place, rows, columns] = small
         return {}
 
     def files(self) -> list[Path]:
         """Return what it has written."""
         return self.context.chunks(
-            self.name, self.part.places, self.part.area, self.level
+            self.result.name, self.part.places, self.part.area, self.level
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class BatchConfig:
     inputs: tuple[Input, ...]
     out: Path
     weights: Weights | None = None
-    settings: BatchSettings = BatchSettings()  # noqa: RUF009 - frozen
+    settings: BatchSettings = field(default_factory=BatchSettings)
     where: ClusterSettings = ClusterSettings()  # noqa: RUF009 - frozen
     resume: bool = False
     overwrite: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import stores
-from napari_emseg.batch.completion_log import Facts
+from napari_emseg.batch.blockwise import ranked
+from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import TABLES, Area, Context, blocks
-from napari_emseg.batch.membranes import ranked
+from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.batch.step import Step
+from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
 from napari_emseg.core.atomic import atomic_write
 from napari_emseg.segmentation.linker import BRIDGE, Linker
 from napari_emseg.segmentation.overlap import (
@@ -27,6 +31,12 @@ from napari_emseg.segmentation.overlap import (
 )
 
 IDS = "ids.npy"
+
+PAIRS = 8
+"""Sections that are compared with their neighbours in one task."""
+
+COMPARED = 3
+"""Sections before it that a section is compared with, at the most."""
 
 BINNED_SIDE = 2048
 """Shifts of large sections are looked for on copies of at most this squared."""
@@ -258,3 +268,61 @@ def _stored(c: Context, before: int, after: int) -> Overlap:
     table = stores.read(_name(c, before, after))
     y, x = table["shift"].tolist()
     return Overlap(table["before"], table["after"], table["shared"], (y, x))
+
+
+class LinkStep(Step):
+    """Compares sections with up to three before them, for ids through the stack."""
+
+    name = "link"
+    needs = ("cells",)
+    refines = "cells"
+
+    def cost(self, *, whole: bool) -> Mapping[str, float]:
+        """Return what a pixel costs."""
+        return {"overlaps": 0.8}
+
+    def trial(
+        self, cells: NDArray[np.uint32], membrane: NDArray[np.float32]
+    ) -> Callable[[], object]:
+        """Return what is compared for one section."""
+        del membrane
+        before, after = cells
+
+        def compare() -> None:
+            best_overlap(before, after, BatchSettings().cells.shift)
+            for _ in range(1, COMPARED):
+                overlap_of(before, after)
+
+        return compare
+
+    def tasks(self, course: TaskBuilder) -> Stages:
+        """Yield neighbours first, whose shifts tell how farther ones lie."""
+        c, counts = course.context, course.found.counts
+        everything = stamp(counts, course.found.missing)
+        places = [p for p, count in enumerate(counts) if count]
+        runs = [
+            tuple(places[k : k + PAIRS + 1]) for k in range(0, len(places) - 1, PAIRS)
+        ]
+        outcomes = yield [
+            course.task(
+                "overlaps", f"z {r[0]}…{r[-1]}", OverlapNext(c, r), len(r), everything
+            )
+            for r in runs
+        ]
+        shifts: dict[int, Shift] = {}
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                raise OSError(outcome.why)
+            known = ((rows, columns) for rows, columns in outcome["shifts"])
+            shifts |= dict(zip(run[1:], known, strict=True))
+        pairs = farther_pairs(places, shifts)
+        lots = [tuple(pairs[k : k + PAIRS]) for k in range(0, len(pairs), PAIRS)]
+        outcomes = yield [
+            course.task(
+                "overlaps", f"{lot[0]}…", OverlapSkip(c, lot), len(lot), lot, everything
+            )
+            for lot in lots
+        ]
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                raise OSError(outcome.why)

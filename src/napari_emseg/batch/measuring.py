@@ -6,7 +6,7 @@ for each cell.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.batch import stores, worker
+from napari_emseg.batch.cells import RESULT
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import (
     CELLS,
@@ -26,10 +27,8 @@ from napari_emseg.batch.context import (
     blocks,
     parts,
 )
-from napari_emseg.batch.course import InputPipeline
-from napari_emseg.batch.job import BatchConfig
-from napari_emseg.batch.publishing import final_name
-from napari_emseg.batch.tasks import Failure, Task, TaskResult
+from napari_emseg.batch.step import Step
+from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.proofreading.measurements import (
@@ -133,7 +132,7 @@ class Tabulate:
             ends.append(int(tally.last.max(initial=-1)))
         sizes = np.concatenate(means)
         usual = float(np.median(sizes)) if sizes.size else 0.0
-        linked = "link" in self.context.settings.steps and starts
+        linked = self.context.settings.cell_settings.link and starts
         whole = (min(begins), max(ends)) if linked else None
         write_rows(
             Path(self.target),
@@ -220,38 +219,50 @@ def _span(ids: Mapping[int, NDArray[Any]]) -> tuple[int, int] | None:
     return min(int(k[0]) for k in there), max(int(k[-1]) for k in there)
 
 
-def tabulated(
-    course: InputPipeline, places: list[Path], job: BatchConfig
-) -> Generator[list[Task], list[TaskResult], list[str]]:
-    """Yield the tasks that make the table of an input's cells; return its path.
+class TableStep(Step):
+    """Measures finished cells into a table of all of them."""
 
-    Parameters
-    ----------
-    places
-        Of the finished results.
-    """
-    context, found = course.context, course.found
-    made = {n: str(p) for n, p in zip(found.results, places, strict=True)}
-    if not job.settings.table or CELLS not in made:
-        return []
-    # what is mended later gives another table
-    facts = tuple(found.failures)
-    target = final_name(context, job.out, CELLS).with_suffix(".csv")
-    table = course.task("table", target.name, Tabulate(context, str(target)), 0, facts)
-    if course.is_done(table):  # what it was made of has been removed
-        return [str(target)]
-    measure = [
-        Measure(context, part, made[CELLS], made.get(MEMBRANES))
-        for part in course.parts()
-    ]
-    outcomes = yield [
-        course.part_task("measure", work.part, work, facts) for work in measure
-    ]
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    if not failed:
-        (last,) = yield [table]
-        if not isinstance(last, Failure):
-            return [str(target)]
-        failed = [last]
-    course.warn("there is no table of cells", failed[0].why)
-    return []
+    name = "table"
+    needs = ("cells",)
+    flag = "table"
+    ending = ".csv"
+
+    def cost(self, *, whole: bool) -> Mapping[str, float]:
+        """Return what a pixel costs."""
+        return {"measure": 1.0}
+
+    def trial(
+        self, cells: NDArray[np.uint32], membrane: NDArray[np.float32]
+    ) -> Callable[[], object]:
+        """Return measuring the cells of one section."""
+        shape = cells[0].shape
+        inner = (slice(0, shape[0]), slice(0, shape[1]))
+        return lambda: measured(
+            cells[0], membrane[0], shape=shape, inner=inner, origin=(0, 0)
+        )
+
+    def tasks(self, course: TaskBuilder) -> Stages:
+        """Yield measuring part by part, and then adding up."""
+        context, found = course.context, course.found
+        made = {name: str(path) for name, path in course.places.items()}
+        if CELLS not in made:
+            return
+        # what is mended later gives another table
+        facts = tuple(found.failures)
+        target = RESULT.path(context, course.out).with_suffix(self.ending)
+        work = Tabulate(context, str(target))
+        table = course.task("table", target.name, work, 0, facts)
+        if not course.is_done(table):  # else what it was made of has been removed
+            measure = [
+                Measure(context, part, made[CELLS], made.get(MEMBRANES))
+                for part in course.parts()
+            ]
+            outcomes = yield [
+                course.part_task("measure", work.part, work, facts) for work in measure
+            ]
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+            failed = failed or [e for e in (yield [table]) if isinstance(e, Failure)]
+            if failed:
+                course.warn("there is no table of cells", failed[0].why)
+                return
+        found.files.append(str(target))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,24 +11,63 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import stores, worker
-from napari_emseg.batch.completion_log import Facts
-from napari_emseg.batch.context import (
-    EMPTY,
-    MEMBRANES,
-    PROFILES,
-    Area,
-    Context,
-    Part,
-    blocks,
+from napari_emseg.batch import worker
+from napari_emseg.batch.completion_log import Facts, stamp
+from napari_emseg.batch.context import EMPTY, MEMBRANES, Area, Context, Part, blocks
+from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes
+from napari_emseg.batch.stores import make_result, make_scratch
+from napari_emseg.batch.tasks import (
+    Failure,
+    Missing,
+    Stages,
+    Task,
+    TaskBuilder,
+    TaskResult,
 )
-from napari_emseg.core.intensity import GreyRange, padding
+from napari_emseg.batch.unchunked_inputs import advice
+from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.inference.predictor import Inverting
 from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.io.zarr_sink import fill
-from napari_emseg.segmentation.stack import nothing_predicted, segment_section
+
+RESULT = StepResult(MEMBRANES, "membranes")
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateStats:
+    """Find out polarity, and the grey values of the whole stack if they count.
+
+    Facts: `invert`, `range` (low and high, or None) and `notes` for a person.
+    """
+
+    context: Context
+
+    def run(self) -> Facts:
+        """Look at some sections."""
+        c = self.context
+        stack = worker.opened(c.given).stack
+        invert, words = Inverting().decide(stack, c.settings.predict)
+        found = rule(c)
+        whole = found.scope == "stack"
+        grey = stack_range(stack, found, most=c.most) if whole else None
+        notes = [words] if words else []
+        notes += advice(c, stack)
+        if c.weights is not None:
+            card = worker.weights(c.weights).card
+            notes += zoom_of(stack, card, rescale=c.settings.predict.rescale)[1]
+        worker.require_same(c)
+        return {
+            "invert": invert,
+            "range": None if grey is None else [grey.low, grey.high],
+            "notes": notes,
+        }
+
+    def files(self) -> list[Path]:
+        """Return what it has written."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,52 +297,6 @@ class _Store:
     ) -> None: ...
 
 
-Missing = tuple[tuple[int, tuple[int, int, int, int] | None], ...]
-"""Places, and corners of their blocks (None: all of it), that have no probabilities."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentSections:
-    """Find the cells of whole sections. Facts: `counts` by place."""
-
-    context: Context
-    part: Part
-    missing: Missing = ()
-
-    def run(self) -> Facts:
-        """Find and store them."""
-        places = range(self.part.first, self.part.stop)
-        counts = {str(place): self._find(place) for place in places}
-        worker.require_same(self.context)
-        return {"counts": counts}
-
-    def files(self) -> list[Path]:
-        """Return what it has written."""
-        return self.context.chunks(PROFILES, self.part.places)
-
-    def _find(self, place: int) -> int:
-        c = self.context
-        out = c.array(PROFILES)
-        gone = [area for at, area in self.missing if at == place]
-        if place in c.excluded or None in gone:
-            out[place] = 0
-            return 0
-        opened = worker.opened(c.given)
-        values = probabilities(c, place)
-        exclude = self._exclude(place, values)
-        cells = segment_section(values, c.settings.cell_settings, exclude=exclude)
-        if opened.hand is not None:
-            cells = opened.hand.part(cells, c.sections[place])
-        out[place] = cells
-        return int(cells.max(initial=0))
-
-    def _exclude(self, place: int, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        c = self.context
-        if c.weights is None:
-            return nothing_predicted(values)
-        return padding(worker.opened(c.given).stack.section(c.sections[place]))
-
-
 def probabilities(context: Context, place: int, area: Area | None = None) -> Any:
     """Return stored probabilities `(y, x)` of a section, or those that were given."""
     area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
@@ -320,30 +313,98 @@ def as_float(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.nan_to_num(values), np.float32)
 
 
-def ranked(
-    context: Context, place: int, area: Area | None = None
-) -> NDArray[np.uint32]:
-    """Return the profiles `(y, x)` of a section as 1 … n, as they are stored or not."""
-    area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
-    stored: NDArray[np.uint32] = np.asarray(context.array(PROFILES)[(place, *area)])
-    if context.whole:
-        return stored
-    there = stores.read(context.table(f"ranks-{place}"))["there"]
-    return np.where(stored > 0, np.searchsorted(there, stored) + 1, 0).astype(np.uint32)
+class MembranesStep(Step):
+    """EM → membranes, by a network."""
+
+    name = "membranes"
+    reads = "EM"
+    needs_weights = True
+    results = (RESULT,)
+
+    def cost(self, *, whole: bool) -> Mapping[str, float]:
+        """Return what a pixel costs; large sections are looked at before."""
+        return {"membranes": 10.0} if whole else {"look": 0.2, "membranes": 10.0}
+
+    def disk(self, context: Context) -> float:
+        """Return what is stored, with all scale levels."""
+        return packed_bytes(context.settings.probabilities) * COPIES
+
+    def tasks(self, course: TaskBuilder) -> Stages:
+        """Yield looking at the stack, at large sections, and predicting."""
+        yield from _prepare(course)
+        yield from _look(course)
+        gone = {place for place, _ in course.found.missing}
+        wanted = [part for part in course.parts() if part.first not in gone]
+        c = course.context
+        dtype = c.settings.probabilities
+        scale = 255.0 if dtype == "uint8" else 1.0
+        told = course.provenance.model_copy(update={"scale": scale})
+        make_result(course, RESULT, dtype, told)
+        tasks = [_task(course, part) for part in wanted]
+        more = _missing(course, wanted, (yield tasks))
+        course.found.missing = tuple(sorted({*course.found.missing, *more}, key=str))
 
 
-def missing_of(failed: Sequence[tuple[Part, dict[str, str] | None]]) -> Missing:
-    """Return what has no probabilities, from parts that failed in whole or in part.
+def _prepare(course: TaskBuilder) -> Stages:
+    outcomes = yield [course.task("prepare", "all", EstimateStats(course.context), 0)]
+    facts = outcomes[0]
+    if isinstance(facts, Failure):
+        raise OSError(facts.why)
+    low_high = facts["range"]
+    course.found.warnings += facts["notes"]
+    course.context = replace(
+        course.context,
+        invert=facts["invert"],
+        whole_range=None if low_high is None else GreyRange(*low_high),
+    )
 
-    Parameters
-    ----------
-    failed
-        A part with its failed places and their reasons; None if all of it failed.
-    """
-    found: list[tuple[int, tuple[int, int, int, int] | None]] = []
-    for part, places in failed:
-        if places is None:
-            found += [(place, part.corners) for place in range(part.first, part.stop)]
+
+def _look(course: TaskBuilder) -> Stages:
+    """Look at each section that is too large to be read at once."""
+    c = course.context
+    if c.whole:
+        return
+    make_scratch(course, EMPTY, "bool")
+    places = [p for p in range(len(c.sections)) if p not in c.excluded]
+    tasks = [course.task("look", f"z {p}", MeasureSections(c, p), 1) for p in places]
+    outcomes = yield tasks
+    missing = []
+    for place, outcome in zip(places, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            missing.append((place, None))
+            course.warn(f"section {c.sections[place]} is left out", outcome.why)
         else:
-            found += [(int(place), part.corners) for place in places]
-    return tuple(sorted(found, key=str))
+            course.found.seen[place] = outcome
+    course.found.missing = tuple(missing)
+
+
+def _task(course: TaskBuilder, part: Part) -> Task:
+    known = tuple(sorted(course.found.seen.get(part.first, {}).items()))
+    only = _left(course, part)
+    work = Membranes(course.context, part, only, known if part.corners else ())
+    return course.part_task("membranes", part, work)
+
+
+def _left(course: TaskBuilder, part: Part) -> tuple[int, ...] | None:
+    """Return what failed of a part when it was done before; None: do all."""
+    known = course.ledger.facts(stamp(course.base, "membranes", part.words))
+    if known is None or not known["failed"]:
+        return None
+    return tuple(int(place) for place in known["failed"])
+
+
+def _missing(
+    course: TaskBuilder, wanted: list[Part], outcomes: list[TaskResult]
+) -> Missing:
+    """Return what has no probabilities, from parts that failed in whole or in part."""
+    found: list[tuple[int, tuple[int, int, int, int] | None]] = []
+    for part, outcome in zip(wanted, outcomes, strict=True):
+        if isinstance(outcome, Failure):
+            found += [(place, part.corners) for place in part.places]
+            course.warn(f"{part.words} has no membranes", outcome.why)
+            continue
+        for place, why in outcome["failed"].items():
+            found.append((int(place), part.corners))
+            source = course.context.sections[int(place)]
+            course.warn(f"section {source} is left out", why)
+    return tuple(found)

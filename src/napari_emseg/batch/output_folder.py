@@ -21,6 +21,7 @@ from napari_emseg.batch.job import (
 )
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row, State
+from napari_emseg.batch.step import steps_of
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.formats import output_kind
@@ -298,7 +299,8 @@ def _has_all(own: FinishedInput, finals: list[Path], job: BatchConfig) -> bool:
     wanted = {path.name for path in finals}
     if own.state != "done" or own.made is None or not wanted <= set(own.outputs):
         return False
-    if job.settings.table and not any(n.endswith(".csv") for n in own.outputs):
+    endings = [step.ending for step in steps_of(job.settings) if step.ending]
+    if not all(any(n.endswith(e) for n in own.outputs) for e in endings):
         return False
     return all(any(f"-{e}." in n for n in own.outputs) for e in job.settings.export)
 

@@ -11,13 +11,14 @@ from typing import cast
 
 from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import Context, WeightsRef
-from napari_emseg.batch.course import InputPipeline
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.job import BatchConfig, Memory, remembered
+from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.project_overlay import OpenInput, open_input
-from napari_emseg.batch.publishing import final_name, newest, results
+from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings
+from napari_emseg.batch.step import STEPS, results_of
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
@@ -53,7 +54,9 @@ class Planned:
         # the stamp of the input and its settings begins that of every part, so that a
         # change of either makes all parts unknown
         base = newest(self.context, job.out, ledger, first)
-        return InputPipeline(self.context, ledger, base, self.provenance, self.first_id)
+        return InputPipeline(
+            self.context, ledger, base, self.provenance, job.out, self.first_id
+        )
 
     def memory(self, job: BatchConfig) -> Memory:
         """By what results of this input are known again."""
@@ -79,7 +82,7 @@ class Planned:
 
     def finals(self, out: Path) -> list[Path]:
         """Return where its results will be."""
-        return [final_name(self.context, out, name) for name in results(self.context)]
+        return [result.path(self.context, out) for result in results_of(self.context)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +119,8 @@ def facts_of(job: BatchConfig) -> dict[str, object]:
     # these change how fast, where or in what form results
     # come, and none of their values
     everything["predict"].pop("threads")
-    for name in ("retries", "export", "output", "table"):
+    flags = [step.flag for step in STEPS.values() if step.flag]
+    for name in ("retries", "export", "output", *flags):
         everything.pop(name)
     everything["weights"] = None if job.weights is None else job.weights.sha256
     return everything
@@ -135,10 +139,10 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     ValueError
         If weights are missing for EM.
     """
-    if "membranes" in job.settings.steps and job.weights is None:
+    if job.settings.need_weights and job.weights is None:
         msg = "membranes need weights"
         raise ValueError(msg)
-    if "membranes" not in job.settings.steps:
+    if not job.settings.need_weights:
         job = replace(job, weights=None)
     there = unsaved or {}
     opened = [

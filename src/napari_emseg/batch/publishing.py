@@ -6,28 +6,14 @@ import shutil
 from pathlib import Path
 
 from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, stamp, sum_of
-from napari_emseg.batch.context import CELLS, MEMBRANES, Context
-from napari_emseg.batch.course import InputPipeline
+from napari_emseg.batch.context import Context
 from napari_emseg.batch.finishing import ExportResult
-from napari_emseg.batch.job import BatchConfig
+from napari_emseg.batch.pipeline import InputPipeline
+from napari_emseg.batch.step import StepResult, results_of
 from napari_emseg.batch.stores import note_failures
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
 from napari_emseg.io.formats import OutputFormat, output_kind
-
-KINDS = {MEMBRANES: "membranes", CELLS: "cells"}
-
-
-def results(context: Context) -> list[str]:
-    """Return the names of the results that a batch makes of an input."""
-    steps = context.settings.steps
-    return [name for name, kind in KINDS.items() if kind in steps]
-
-
-def final_name(context: Context, out: Path, name: str) -> Path:
-    """Return the final path of a result."""
-    suffix = ".tif" if context.settings.output == "tiff" else ".zarr"
-    return out / f"{context.given.name}-{KINDS[name]}{suffix}"
 
 
 def newest(context: Context, out: Path, ledger: CompletionLog, first: str) -> str:
@@ -46,10 +32,10 @@ def newest(context: Context, out: Path, ledger: CompletionLog, first: str) -> st
         if stamp(base, "changed") in ledger:
             pass  # parts were made of an input that changed meanwhile
         elif published is not None:
-            finals = [final_name(context, out, n) for n in results(context)]
+            finals = [r.path(context, out) for r in results_of(context)]
             if _are_whole(finals, published):
                 return base
-        elif all(_is_there(context, out, ledger, base, n) for n in results(context)):
+        elif all(_is_there(context, out, ledger, base, r) for r in results_of(context)):
             return base
         nth += 1
 
@@ -62,72 +48,76 @@ def _are_whole(finals: list[Path], published: Facts) -> bool:
 
 
 def _is_there(
-    context: Context, out: Path, ledger: CompletionLog, base: str, name: str
+    context: Context, out: Path, ledger: CompletionLog, base: str, result: StepResult
 ) -> bool:
+    name = result.name
     if stamp(base, "made", name) not in ledger or context.path(name).exists():
         return True
-    final = final_name(context, out, name)
+    final = result.path(context, out)
     if context.settings.output == "tiff" or not final.exists():
         return False
     move(final, context.path(name))
     return True
 
 
-def publish_all(course: InputPipeline, job: BatchConfig) -> list[Path]:
-    """Give all results of an input their final names.
+def publish_all(course: InputPipeline) -> None:
+    """Give all results of an input their final names, and note where they are.
 
-    Returns where they are; those that become TIFF stay where they were made.
+    Those that become TIFF stay where they were made.
     """
-    context, places = course.context, []
-    for name in course.found.results:
-        path = context.path(name)
+    context = course.context
+    for result in _finished(course):
+        path = context.path(result.name)
         note_failures(path, tuple(course.found.failures))
-        if job.settings.output == "zarr":
-            target = final_name(context, job.out, name)
+        if context.settings.output == "zarr":
+            target = result.path(context, course.out)
             _publish(path, target)
             path = target
-        places.append(path)
-    return places
+        course.places[result.name] = path
 
 
-def export_tasks(
-    course: InputPipeline, places: list[Path], job: BatchConfig
-) -> list[Task]:
+def export_tasks(course: InputPipeline) -> list[Task]:
     """Return the tasks that write results in other formats."""
-    tasks = []
-    for name, path in zip(course.found.results, places, strict=True):
-        final = final_name(course.context, job.out, name)
+    tasks, settings = [], course.context.settings
+    for result in _finished(course):
+        path = course.places[result.name]
+        final = result.path(course.context, course.out)
         wanted: list[tuple[OutputFormat, Path]] = []
-        if job.settings.output == "tiff" and path != final:
+        if settings.output == "tiff" and path != final:
             wanted.append(("tiff", final))
-        for format_ in job.settings.export:
+        for format_ in settings.export:
             kind = output_kind(format_)
-            if not (kind.cells_only and name != CELLS):
+            if not kind.cells_only or result.ids:
                 stem = f"{final.stem}-{format_}"
                 wanted.append((format_, final.with_name(f"{stem}{kind.suffixes[0]}")))
         for format_, target in wanted:
-            number = stamp(course.base, "export", format_, name, course.found.failures)
+            facts = format_, result.name, course.found.failures
+            number = stamp(course.base, "export", *facts)
             work = ExportResult(str(path), str(target), format_)
             tasks.append(Task("export", target.name, work, number, 0))
     return tasks
 
 
-def were_published(
-    course: InputPipeline, job: BatchConfig, ledger: CompletionLog
-) -> list[Path] | None:
-    """Return an input's results if all of them were finished before."""
+def were_published(course: InputPipeline, ledger: CompletionLog) -> bool:
+    """Tell if all results of an input were finished before; note where they are."""
     known = ledger.facts(stamp(course.base, "published"))
     if known is None:
-        return None
+        return False
     course.found.cells = known["cells"]
-    course.found.results = results(course.context)
-    return [final_name(course.context, job.out, n) for n in course.found.results]
+    for result in results_of(course.context):
+        course.found.results.append(result.name)
+        course.places[result.name] = result.path(course.context, course.out)
+    return True
 
 
-def note_published(course: InputPipeline, ledger: CompletionLog, out: Path) -> None:
+def _finished(course: InputPipeline) -> list[StepResult]:
+    return [r for r in results_of(course.context) if r.name in course.found.results]
+
+
+def note_published(course: InputPipeline, ledger: CompletionLog) -> None:
     """Record that an input is done, and remove what it was made with."""
     context = course.context
-    finals = [final_name(context, out, name) for name in results(context)]
+    finals = [result.path(context, course.out) for result in results_of(context)]
     facts = {"cells": course.found.cells, SUM: sum_of(finals)}
     ledger.record(stamp(course.base, "published"), facts)
     shutil.rmtree(context.folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Literal
 
 from napari_emseg.batch.context import Context
+from napari_emseg.batch.step import steps_of
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.records import Record
 
@@ -88,20 +89,6 @@ class Summary:
         return all(row.state == "done" for row in self.rows)
 
 
-COST = {
-    "look": 0.2,
-    "membranes": 10.0,
-    "cells": 2.0,
-    "fragments": 2.5,
-    "join": 0.2,
-    "paint": 0.5,
-    "rank": 0.05,
-    "overlaps": 0.8,
-    "write": 0.3,
-    "measure": 1.0,
-}
-"""Of a pixel in each step, relative to each other; what isn't named costs nothing."""
-
 ENOUGH = 0.01
 """Part of the work after which its speed says something."""
 
@@ -110,23 +97,16 @@ class Clock:
     """Counts what is done of an input, by what it costs."""
 
     def __init__(self, context: Context) -> None:
-        wanted = ["write"]
-        if context.weights is not None:
-            wanted += ["membranes"] if context.whole else ["look", "membranes"]
-        if "cells" in context.settings.steps:
-            large = ["fragments", "join", "paint", "rank"]
-            wanted += ["cells"] if context.whole else large
-        if "link" in context.settings.steps:
-            wanted += ["overlaps"]
-        if context.settings.table:
-            wanted += ["measure"]
-        self._total = prod(context.size) * sum(COST[step] for step in wanted)
+        self._cost: dict[str, float] = {}
+        for step in steps_of(context.settings):
+            self._cost |= step.cost(whole=context.whole)
+        self._total = prod(context.size) * sum(self._cost.values())
         self._now = self._before = 0.0
         self._start = perf_counter()
 
     def count(self, task: Task, *, now: bool) -> None:
         """Count a task; `now` if it was done in this run."""
-        cost = COST.get(task.step, 0.0) * task.pixels
+        cost = self._cost.get(task.step, 0.0) * task.pixels
         if now:
             self._now += cost
         else:
@@ -135,7 +115,8 @@ class Clock:
     @property
     def share(self) -> float:
         """Done of all there is to do, from 0 to 1."""
-        return min(1.0, (self._now + self._before) / self._total)
+        done = self._now + self._before
+        return min(1.0, done / self._total) if self._total else 0.0
 
     @property
     def seconds(self) -> float:
@@ -145,7 +126,7 @@ class Clock:
     @property
     def left(self) -> float | None:
         """Seconds; None as long as nobody knows."""
-        if self._now < ENOUGH * self._total:
+        if not self._now or self._now < ENOUGH * self._total:
             return None
         todo = max(0.0, self._total - self._now - self._before)
         return self.seconds * todo / self._now

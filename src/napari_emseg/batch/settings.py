@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Protocol, cast
 
 from pydantic import Field, field_validator, model_validator
 
 from napari_emseg.core.settings import CellSettings, PredictSettings, Settings
 from napari_emseg.io.formats import OutputFormat
 
-Step = Literal["membranes", "cells", "link"]
-STEPS: tuple[Step, ...] = ("membranes", "cells", "link")
+
+class StepRule(Protocol):
+    """What settings know of a step.
+
+    Parameters
+    ----------
+    name
+        As in `steps`.
+    needs
+        Steps that must come before it, unless it is the first one.
+    reads
+        What inputs hold if it is the first one; empty if it can't be.
+    flag
+        The setting that asks for it, instead of its name in `steps`.
+    needs_weights
+        It can't be done without weights.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    reads: str
+    flag: str
+    needs_weights: bool
+
+
+RULES: dict[str, StepRule] = {}
+"""Of all steps, in their order; `pipeline.py` fills it in when this part is loaded."""
+
+
+def step_names() -> tuple[str, ...]:
+    """Return the steps that are chosen by name, in their order."""
+    return tuple(name for name, rule in RULES.items() if not rule.flag)
 
 
 class BatchSettings(Settings):
     """What is done with every input, and how."""
 
-    steps: tuple[Step, ...] = Field(
+    steps: tuple[str, ...] = Field(
         ("membranes", "cells"),
         title="Steps",
-        description="What is done: membranes, cells, link; in this order, none left "
-        "out between. Without membranes, inputs are probabilities.",
+        description="What is done, in this order, none left out between. Without "
+        "membranes, inputs are probabilities.",
     )
     predict: PredictSettings = PredictSettings()
     cells: CellSettings = CellSettings()
@@ -81,20 +112,42 @@ class BatchSettings(Settings):
 
     @model_validator(mode="after")
     def _in_order(self) -> BatchSettings:
-        places = [STEPS.index(step) for step in self.steps]
-        wanted = list(range(places[0], places[0] + len(places))) if places else []
-        if not places or places != wanted or self.steps[0] == "link":
+        if not _fit_together(self.steps):
+            names = step_names()
+            first = (name for name in names if RULES[name].reads)
             msg = (
-                "steps are membranes, cells and link, in this order and without gaps, "
-                f"beginning with membranes or cells; got {', '.join(self.steps)}"
+                f"steps are {_listed(names, 'and')}, in this order and without gaps, "
+                f"beginning with {_listed(first, 'or')}; got {', '.join(self.steps)}"
             )
             raise ValueError(msg)
-        if self.table and "cells" not in self.steps:
-            msg = "a table of cells needs the step cells"
-            raise ValueError(msg)
+        for rule in RULES.values():
+            lacking = [need for need in rule.needs if need not in self.steps]
+            if rule.flag and getattr(self, rule.flag) and lacking:
+                title = cast("str", type(self).model_fields[rule.flag].title)
+                msg = f"a {title.lower()} needs the step {lacking[0]}"
+                raise ValueError(msg)
         return self
 
     @property
     def cell_settings(self) -> CellSettings:
         """Settings of cells with what the steps say about linking."""
         return self.cells.model_copy(update={"link": "link" in self.steps})
+
+    @property
+    def need_weights(self) -> bool:
+        """True if one of the steps does."""
+        return any(RULES[name].needs_weights for name in self.steps)
+
+
+def _fit_together(steps: tuple[str, ...]) -> bool:
+    """Tell if steps are known, in order, and each has what it needs before it."""
+    order = [name for name in step_names() if name in steps]
+    if not steps or list(steps) != order or not RULES[steps[0]].reads:
+        return False
+    return all(set(RULES[name].needs) <= set(steps) for name in steps[1:])
+
+
+def _listed(names: Iterable[str], word: str) -> str:
+    """Return `a, b and c`."""
+    *before, last = names
+    return f"{', '.join(before)} {word} {last}" if before else last

@@ -10,60 +10,48 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_emseg.batch.completion_log import CompletionLog, stamp
-from napari_emseg.batch.context import (
-    CELLS,
-    EMPTY,
-    PLACES,
-    PROFILES,
-    Context,
-)
+from napari_emseg.batch.completion_log import stamp
+from napari_emseg.batch.context import Context
+from napari_emseg.batch.step import StepResult
+from napari_emseg.batch.tasks import TaskBuilder
 from napari_emseg.core.atomic import atomic_write, remove_tree
 from napari_emseg.core.records import Provenance
 from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, pyramid
 
-SCRATCH = {PROFILES: "uint32", PLACES: "uint64", EMPTY: "bool"}
 
-
-def make_scratch(
-    context: Context, ledger: CompletionLog, base: str, *names: str
-) -> None:
-    """Make arrays that only the batch itself reads, unless they are there."""
-    for name in names:
-        if _is_made(context, ledger, base, name):
-            continue
-        zarr.create_array(
-            context.path(name),
-            shape=context.size,
-            dtype=SCRATCH[name],
-            chunks=_chunks(context),
-            fill_value=0,
-        )
-        ledger.record(stamp(base, "made", name), {})
+def make_scratch(course: TaskBuilder, name: str, dtype: str) -> None:
+    """Make an array that only the batch itself reads, unless it is there."""
+    context = course.context
+    if _is_made(course, name):
+        return
+    zarr.create_array(
+        context.path(name),
+        shape=context.size,
+        dtype=dtype,
+        chunks=_chunks(context),
+        fill_value=0,
+    )
+    course.ledger.record(stamp(course.base, "made", name), {})
 
 
 def make_result(
-    context: Context,
-    ledger: CompletionLog,
-    base: str,
-    name: str,
-    dtype: str,
-    provenance: Provenance,
+    course: TaskBuilder, result: StepResult, dtype: str, provenance: Provenance
 ) -> None:
     """Make the OME-Zarr of a result, unless it is there."""
-    if _is_made(context, ledger, base, name):
+    context, name = course.context, result.name
+    if _is_made(course, name):
         return
     shapes = pyramid(context.size)
     image = describe_levels(
         shapes,
         context.voxel_size_nm,
         context.given.name,
-        centred=name != CELLS,
+        centred=not result.ids,
         origin=context.origin_nm,
     )
     notes = {"emseg": provenance.model_dump(mode="json")}
     create_v05(context.path(name), image, shapes, np.dtype(dtype), notes)
-    ledger.record(stamp(base, "made", name), {})
+    course.ledger.record(stamp(course.base, "made", name), {})
 
 
 def note_failures(path: Path, warnings: tuple[str, ...]) -> None:
@@ -77,10 +65,12 @@ def note_failures(path: Path, warnings: tuple[str, ...]) -> None:
     group.attrs["emseg"] = told.model_dump(mode="json")
 
 
-def _is_made(context: Context, ledger: CompletionLog, base: str, name: str) -> bool:
+def _is_made(course: TaskBuilder, name: str) -> bool:
+    context = course.context
     path = context.path(name)
     if os.path.lexists(path):
-        if stamp(base, "made", name) in ledger and _opens(context, name):
+        known = stamp(course.base, "made", name) in course.ledger
+        if known and _opens(context, name):
             return True
         remove_tree(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,19 +46,40 @@ def is_whole(task: Task, known: Facts) -> bool:
 TaskResult = Facts | Failure
 Stages = Generator[list[Task], list[TaskResult], None]
 
+Missing = tuple[tuple[int, tuple[int, int, int, int] | None], ...]
+"""Places, and corners of their blocks (None: all of it), that have no probabilities."""
+
 
 @dataclass
 class StageResults:
-    """What a course found out.
+    """What the steps of an input found out; each may build on those before it.
 
-    `failures` say which blocks are left empty and why, `warnings` what else is worth a
-    word; `results` are the names of finished ones.
+    Parameters
+    ----------
+    cells
+        How many there are.
+    seen
+        Facts of sections that are too large to be read at once, by place.
+    missing
+        What has no probabilities.
+    counts
+        Profiles of each place.
+    failures, warnings
+        Which blocks are left empty and why; what else is worth a word.
+    results
+        Names of finished ones.
+    files
+        Paths of what was made of finished results.
     """
 
     cells: int | None = None
+    seen: dict[int, Facts] = field(default_factory=dict)
+    missing: Missing = ()
+    counts: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -71,14 +92,20 @@ class TaskBuilder:
         Stamp of the input and of all settings that count.
     provenance
         Of the probabilities.
+    out
+        Folder of finished results.
+    places
+        Where finished results are, by their names.
     """
 
     context: Context
     ledger: CompletionLog
     base: str
     provenance: Provenance
+    out: Path
     first_id: int = 1
     found: StageResults = field(default_factory=StageResults)
+    places: dict[str, Path] = field(default_factory=dict)
 
     def task(
         self, step: str, words: str, work: TaskBody, n: int, *more: object

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from rich.live import Live
@@ -26,7 +26,7 @@ from napari_emseg.batch import (
     plan_batch,
     run_batch,
 )
-from napari_emseg.batch.settings import Step
+from napari_emseg.batch.settings import step_names
 from napari_emseg.batch.where import share_arenas
 from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
 from napari_emseg.cli.printing import print_json, print_line, print_table, say, talk
@@ -36,6 +36,11 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.models.weights import DEFAULT_WEIGHTS
+
+if TYPE_CHECKING:
+    StepName = str
+else:  # so that --help and messages list them
+    StepName = Literal[step_names()]
 
 
 class BatchDisplay:
@@ -118,7 +123,7 @@ class BatchOptions(BatchSettings):
     """What a batch does with its inputs, but for the settings of each step."""
 
     steps: Annotated[
-        tuple[Step, ...],
+        tuple[StepName, ...],
         Parameter(metavar="A,B", negative=()),
     ] = ("membranes", "cells")
     export: Annotated[
@@ -180,7 +185,7 @@ def batch(
             choice=_choice(source),
         ),
         out.expanduser(),
-        find_weights(weights, run) if "membranes" in settings.steps else None,
+        find_weights(weights, run) if settings.need_weights else None,
         settings,
         where=ClusterSettings(workers, scheduler),
         resume=resume,

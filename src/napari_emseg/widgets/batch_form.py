@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.batch import BatchConfig, BatchSettings
-from napari_emseg.batch.settings import STEPS
+from napari_emseg.batch.settings import step_names
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
 from napari_emseg.widgets.batch_controller import BatchController
@@ -99,7 +99,7 @@ class BatchForm(QWidget):
         self._batching = batching
         settings = batching.settings
         self.weights = WeightsBox(session)
-        self.steps = CheckBoxRow({step: step for step in STEPS})
+        self.steps = CheckBoxRow({step: step for step in step_names()})
         self.steps.tick(settings.steps)
         self.folder = QLineEdit(batching.out)
         self.folder.setPlaceholderText("a folder")
@@ -211,7 +211,7 @@ class BatchForm(QWidget):
         return BatchConfig(
             (),
             out,
-            self._session.weights if "membranes" in settings.steps else None,
+            self._session.weights if settings.need_weights else None,
             settings,
             where=self._batching.place.where,
             overwrite=self.replace.isChecked(),
