@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,18 @@ def test_files_below_a_folder_of_the_drawing_exist() -> None:
             folder = found[1]
         if found := re.match(r" {8}(\w+\.py) ", line):
             assert (PACKAGE / folder / found[1]).is_file(), f"{folder}/{found[1]}"
+
+
+def test_errors_that_docstrings_name_exist() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    known, named = set(dir(builtins)), set()
+    for code in sources:
+        known |= set(re.findall(r"^class (\w+)", code, re.MULTILINE))
+        for section in re.findall(r"\n *Raises\n *-+\n(.*?)\"\"\"", code, re.DOTALL):
+            listed = re.findall(r"^ *([A-Z]\w+(?:, [A-Z]\w+)*)$", section, re.MULTILINE)
+            named |= {name for line in listed for name in line.split(", ")}
+    assert "UnreadableError" in named
+    assert named <= known
 
 
 def test_every_page_is_in_the_navigation() -> None:

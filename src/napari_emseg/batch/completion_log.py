@@ -129,8 +129,7 @@ class CompletionLog:
         line = json.dumps({"stamp": stamp, "facts": facts})
         self._file.write(f"{line}\n".encode())
         self._file.flush()
-        # after a power cut the line may be there and files of the part may not:
-        # `is_whole` finds that out by their checksum
+        # the files of the part are on the disk before its line is: see `run_task`
         os.fsync(self._file.fileno())
         self._known[stamp] = facts
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_emseg.cli.outputs import OutputTarget
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.stack import LazyArray, Stack
-from napari_emseg.io import open_stack, output_format
+from napari_emseg.io import open_stack, output_format, output_kind
 from napari_emseg.io.output import check_output
 from napari_emseg.proofreading.table import cells_table, write_table
 
@@ -42,9 +42,9 @@ class Table:
     place: OutputTarget
 
     def __post_init__(self) -> None:
-        kind = self.place.format or output_format(self.place.path)
-        if kind == "neuroglancer":
-            msg = "--table needs an output that can be read again; neuroglancer can't"
+        kind = output_kind(self.place.format or output_format(self.place.path))
+        if not kind.readable:
+            msg = f"--table needs an output that can be read again; {kind.name} can't"
             raise ValueError(msg)
         if self.path.suffix.lower() != ".csv":
             msg = f"the table must end in .csv, got {self.path}"

@@ -13,7 +13,7 @@ the *window* is what the network sees; what lies between them is the halo.
     └──────────────────────┘
 
 Where the result of a network does depend on the window, neighbouring cores overlap and
-are blended (`fading`); what is kept of a tile is then its core with that overlap.
+are blended (`ImportanceMap`): what is kept of a tile is its core with that overlap.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def choose_volume(contents: FileContents, choice: AxisSelection, name: str) -> V
 
     Raises
     ------
-    ChoiceNeeded
+    AmbiguousFileError
         If there are several.
     UnreadableError
         If it is a link that isn't followed.
@@ -101,7 +101,7 @@ def sections_of(volume: Volume, choice: AxisSelection, name: str) -> SectionArra
 
     Raises
     ------
-    ChoiceNeeded
+    AmbiguousFileError
         If there is a time or channel axis, or real colour, and nothing was chosen.
     UnreadableError
         If there is nothing in it, or no real numbers.

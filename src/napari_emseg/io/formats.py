@@ -8,18 +8,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Origin, VoxelSize
-
-OutputFormat = Literal[
-    "tiff", "fiji", "mrc", "hdf5", "zarr", "zarr-0.4", "neuroglancer"
-]
-
 
 NO_LIMIT = 2**64 - 1
 """The largest id there is."""
@@ -61,23 +56,40 @@ class OutputKind:
         Types it holds.
     sink
         `module:Class` in this package.
-    cells_only
-        It holds ids and no pictures.
+    membranes, cells, voxel_size
+        How it stores them, for the table in the docs; `membranes` is empty if it holds
+        ids and no pictures.
     whole_ids
         The largest id it holds as a whole number.
+    holds_both
+        A picture and its cells may be in one output.
+    needs_source
+        The way of storing depends on the file that a stack comes from.
+    readable
+        This package can open it again.
     extra
         Package that it needs, and the project's extra that installs it.
     """
 
-    name: OutputFormat
+    name: str
     title: str
     opens_in: str
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]
     sink: str
-    cells_only: bool = False
+    membranes: str
+    cells: str
+    voxel_size: str
     whole_ids: int = NO_LIMIT
+    holds_both: bool = False
+    needs_source: bool = False
+    readable: bool = True
     extra: tuple[str, str] | None = None
+
+    @property
+    def cells_only(self) -> bool:
+        """True if it holds ids and no pictures."""
+        return not self.membranes
 
     @property
     def words(self) -> str:
@@ -111,69 +123,110 @@ class OutputKind:
 _INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32")
 _ANY = ("bool", *_INTEGERS, "int64", "float16", "float32", "float64")
 
-OUTPUT_KINDS: tuple[OutputKind, ...] = (
+OUTPUT_KINDS = [
     OutputKind(
-        "tiff",
-        "TIFF",
-        "nearly every program",
-        (".tif", ".tiff"),
-        (*_INTEGERS, "float32"),
-        "tiff_sink:TiffSink",
+        name="tiff",
+        title="TIFF",
+        opens_in="nearly every program",
+        suffixes=(".tif", ".tiff"),
+        dtypes=(*_INTEGERS, "float32"),
+        sink="tiff_sink:TiffSink",
+        membranes="8 to 64 bit, float",
+        cells="32 and 64 bit",
+        voxel_size="ImageJ's, in nm",
     ),
     OutputKind(
-        "fiji",
-        "ImageJ TIFF",
-        "Fiji, ImageJ",
-        (".tif", ".tiff"),
-        ("uint8", "uint16", "int16", "float32"),
-        "tiff_sink:ImageJSink",
+        name="fiji",
+        title="ImageJ TIFF",
+        opens_in="Fiji, ImageJ",
+        suffixes=(".tif", ".tiff"),
+        dtypes=("uint8", "uint16", "int16", "float32"),
+        sink="tiff_sink:ImageJSink",
+        membranes="float, or 8 bit",
+        cells="16 bit, up to id 65,535",
+        voxel_size="ImageJ's, in nm",
         whole_ids=2**16 - 1,
     ),
     OutputKind(
-        "zarr",
-        "OME-Zarr 0.5",
-        "napari, webKnossos, Neuroglancer",
-        (".zarr",),
-        _ANY,
-        "zarr_sink:ZarrSink",
+        name="zarr",
+        title="OME-Zarr 0.5",
+        opens_in="napari, webKnossos, Neuroglancer",
+        suffixes=(".zarr",),
+        dtypes=_ANY,
+        sink="zarr_sink:ZarrSink",
+        membranes="any",
+        cells="any",
+        voxel_size="scale, in nm",
+        holds_both=True,
     ),
     OutputKind(
-        "zarr-0.4",
-        "OME-Zarr 0.4",
-        "webKnossos, Neuroglancer, older programs",
-        (".zarr",),
-        _ANY,
-        "zarr_sink:Zarr04Sink",
+        name="zarr-0.4",
+        title="OME-Zarr 0.4",
+        opens_in="webKnossos, Neuroglancer, older programs",
+        suffixes=(".zarr",),
+        dtypes=_ANY,
+        sink="zarr_sink:Zarr04Sink",
+        membranes="any",
+        cells="any",
+        voxel_size="scale, in nm",
+        holds_both=True,
     ),
     OutputKind(
-        "mrc",
-        "MRC",
-        "IMOD",
-        (".mrc", ".rec", ".st", ".map"),
-        ("int8", "uint8", "int16", "uint16", "float32"),
-        "mrc:MrcSink",
+        name="mrc",
+        title="MRC",
+        opens_in="IMOD",
+        suffixes=(".mrc", ".rec", ".st", ".map"),
+        dtypes=("int8", "uint8", "int16", "uint16", "float32"),
+        sink="mrc:MrcSink",
+        membranes="float, or 8 bit",
+        cells="16 bit, up to id 65,535",
+        voxel_size="header, in Å",
         whole_ids=2**16 - 1,
+        needs_source=True,
     ),
     OutputKind(
-        "hdf5",
-        "HDF5",
-        "ilastik, Fiji, Python",
-        (".h5", ".hdf5"),
-        (*_INTEGERS, "float32", "float64"),
-        "hdf5_sink:Hdf5Sink",
+        name="hdf5",
+        title="HDF5",
+        opens_in="ilastik, Fiji, Python",
+        suffixes=(".h5", ".hdf5"),
+        dtypes=(*_INTEGERS, "float32", "float64"),
+        sink="hdf5_sink:Hdf5Sink",
+        membranes="any",
+        cells="any",
+        voxel_size="`element_size_um`, `resolution`",
     ),
     OutputKind(
-        "neuroglancer",
-        "Neuroglancer precomputed",
-        "Neuroglancer",
-        (".precomputed",),
-        ("uint32", "uint64"),
-        "neuroglancer_sink:NeuroglancerSink",
-        cells_only=True,
+        name="neuroglancer",
+        title="Neuroglancer precomputed",
+        opens_in="Neuroglancer",
+        suffixes=(".precomputed",),
+        dtypes=("uint32", "uint64"),
+        sink="neuroglancer_sink:NeuroglancerSink",
+        membranes="",
+        cells="32 and 64 bit",
+        voxel_size="in nm, needed",
+        readable=False,
         extra=("tensorstore", "napari-emseg[neuroglancer]"),
     ),
-)
-"""In the order in which they are offered."""
+]
+"""In the order in which they are offered; a line here is all that a format needs."""
+
+if TYPE_CHECKING:
+    OutputFormat = str
+else:  # so that the command line and settings list them
+    OutputFormat = Literal[tuple(kind.name for kind in OUTPUT_KINDS)]
+
+
+def output_suffixes(*, cells: bool = True) -> tuple[str, ...]:
+    """Return the endings of names that stand for a format.
+
+    Parameters
+    ----------
+    cells
+        Of cells; else those that pictures can be written in.
+    """
+    kinds = (kind for kind in OUTPUT_KINDS if cells or not kind.cells_only)
+    return tuple(dict.fromkeys(s for kind in kinds for s in kind.suffixes))
 
 
 def output_kind(name: OutputFormat) -> OutputKind:
@@ -204,10 +257,6 @@ def output_format(path: str | PathLike[str]) -> OutputFormat:
     for kind in OUTPUT_KINDS:
         if suffix in kind.suffixes:
             return kind.name
-    known = ", ".join(OUTPUT_SUFFIXES)
+    known = ", ".join(output_suffixes())
     msg = f"can't tell the format of {path} by its name; use one of {known}"
     raise ValueError(msg)
-
-
-OUTPUT_SUFFIXES = tuple(dict.fromkeys(s for k in OUTPUT_KINDS for s in k.suffixes))
-"""Endings of names that stand for a format."""

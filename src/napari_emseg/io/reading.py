@@ -183,7 +183,7 @@ def open_stack(
 
     Raises
     ------
-    ChoiceNeeded
+    AmbiguousFileError
         If the file holds several stacks, a time or channel axis, or real colour.
     FileNotFoundError
         If there is no such file.

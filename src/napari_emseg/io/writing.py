@@ -25,6 +25,7 @@ from napari_emseg.core.stack import (
 )
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.formats import (
+    OUTPUT_KINDS,
     OutputFormat,
     OutputKind,
     output_format,
@@ -186,8 +187,7 @@ def iter_save(
     """
     stack = as_stack(data).with_voxel_size(voxel_size_nm)
     kind = output_kind(output_format(path) if format is None else format)
-    if provenance is None and stack.source is not None and kind.name == "mrc":
-        # the order of rows depends on where they come from
+    if provenance is None and stack.source is not None and kind.needs_source:
         provenance = Provenance(kind="em", source=stack.source)
     plan = yield from _planning(stack, kind, provenance, ids, stored)
     sink = open_sink(
@@ -339,8 +339,9 @@ def iter_save_labelled(
 
 
 def _check(image: Stack, labels: Stack, format: OutputFormat) -> None:  # noqa: A002
-    if format not in ("zarr", "zarr-0.4"):
-        msg = f"picture and cells in one file need zarr or zarr-0.4, not {format}"
+    if not output_kind(format).holds_both:
+        both = " or ".join(kind.name for kind in OUTPUT_KINDS if kind.holds_both)
+        msg = f"picture and cells in one file need {both}, not {format}"
         raise ValueError(msg)
     if image.shape != labels.shape:
         msg = f"{labels.name} is {labels.shape} (z, y, x), {image.name} {image.shape}"

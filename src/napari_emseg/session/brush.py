@@ -37,8 +37,8 @@ class Stroke:
 def take_back(array: LabelArray, strokes: Sequence[Stroke]) -> None:
     """Make an array `(z, y, x)` as if nothing had been painted on it.
 
-    Of several strokes that wait, the latest goes first. `HandWork.repaint` then makes
-    edits of them, the earliest first.
+    Of several strokes that wait, the latest goes first. `AnnotationEditor.repaint` then
+    makes edits of them, the earliest first.
     """
     for stroke in reversed(strokes):
         key = (stroke.z, *stroke.area)

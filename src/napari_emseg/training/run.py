@@ -173,7 +173,7 @@ def train_weights(
     architecture, config
         Name of the network, and its configuration.
     encoder_weights
-        File with ImageNet weights to begin with; see `models.pretrained.load_encoder`.
+        File with ImageNet weights to begin with; see `models.encoders.load_encoder`.
     device
         Where to train; `settings.device` has been resolved by the caller.
     about

@@ -79,15 +79,16 @@ def picture_choices() -> list[SaveFormat]:
 
 def cells_choices() -> list[SaveFormat]:
     """Return what cells can be saved as."""
-    plain = [_choice(kind) for kind in OUTPUT_KINDS if not kind.missing]
+    kinds = [kind for kind in OUTPUT_KINDS if not kind.missing]
+    plain = [_choice(kind) for kind in kinds]
     with_image = [
-        replace(
-            each,
-            words=f"{each.words}, with the EM",
-            target=replace(each.target, with_image=True),
+        SaveFormat(
+            f"{kind.words}, with the EM",
+            kind.suffixes,
+            Target(Path(), kind.name, with_image=True),
         )
-        for each in plain
-        if isinstance(each.target, Target) and each.target.format.startswith("zarr")
+        for kind in kinds
+        if kind.holds_both
     ]
     table = SaveFormat("Table – spreadsheets, R, Python", (".csv",))
     return [*plain, *with_image, *_meshes_choices(), table]
