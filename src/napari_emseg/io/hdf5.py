@@ -270,6 +270,7 @@ def _default(
     stacks = [i for i, v in enumerate(volumes) if len(v.shape) > 2]
     views = [i for i in stacks if _BIG_DATA_VIEWER.fullmatch(str(keys[i]))]
     if views == stacks:  # smaller copies of a picture are no question
+        # level 0, the full resolution
         stacks = [i for i in stacks if str(keys[i]).endswith("/0/cells")]
     only = stacks or list(range(len(volumes)))
     # a dataset may have several names, of which the first is as good as any
@@ -327,8 +328,11 @@ class _Mapped:
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         values: NDArray[Any] = self._dataset[key]
         for path, source in self._parts:
+            # `vspace`: where a part lies in the virtual dataset; only
+            # those that are read must be there
             first, last = source.vspace.get_select_bounds()
             wanted = zip(key, first, last, self.shape, strict=False)
+            # `zip` isn't strict: a key may leave out last axes, which are read whole
             if all(_meet(*each) for each in wanted):
                 self._check(path, source.dset_name)
         return values
@@ -398,6 +402,7 @@ def _axes(key: str, dataset: h5py.Dataset) -> str:
     if _VELOX.fullmatch(key):
         return "YXZ"[: len(shape)]
     long = [i for i, n in enumerate(shape) if n > 1]
+    # four axes without names: a short one at an end is channels
     if len(long) == 4 == len(shape) and min(shape[0], shape[3]) <= 4:
         return "CZYX" if shape[0] <= shape[3] else "ZYXC"
     return unnamed_axes(shape)

@@ -83,9 +83,11 @@ class _Undone:
         if self.upwards:
             height = self.planes.plane[0]
             first, stop, _ = rows.indices(height)
+            # the same rows counted from the other end; turned round again below
             rows = slice(height - stop, height - first)
         values = self.planes.part(index, rows, columns)
         if self.shifted:
+            # adding 128 modulo 256 is flipping the highest bit
             values = values.view(np.uint8) ^ np.uint8(0x80)
         return values[::-1] if self.upwards else values
 
@@ -128,6 +130,7 @@ def _header(path: Path) -> np.void:
     if len(raw) < HEADER_DTYPE.itemsize:
         msg = "is cut short, an MRC header has 1,024 bytes"
         raise UnreadableError(msg)
+    # little-endian first; a header read in the wrong order has impossible lengths
     for order in "<>":
         header: np.void = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
         shape = [int(header[n]) for n in ("nx", "ny", "nz")]
@@ -291,6 +294,7 @@ class _Statistics:
         if not self._n:
             return
         mean = self._sum / self._n
+        # rounding may leave a little below 0 where all values are equal
         deviation = sqrt(max(self._squares / self._n - mean**2, 0.0))
         with mrcfile.mmap(path, "r+", permissive=True) as mrc:
             mrc.header.dmin, mrc.header.dmax = self._low, self._high

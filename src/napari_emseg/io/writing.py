@@ -201,6 +201,7 @@ def iter_save(
         origin_nm=stack.origin_nm,
     )
     depth = stack.shape[0]
+    # looked at before the sink closes: a file made of old and new sections gets no name
     with sink, require_unchanged(stack):
         for z in range(depth):
             section = stack.section(z)

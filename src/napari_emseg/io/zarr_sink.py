@@ -171,6 +171,7 @@ def create_v04(
 def pyramid(shape: Shape) -> list[Shape]:
     """Return the shapes of all levels."""
     shapes = [shape]
+    # z keeps its length: sections are shown and corrected one at a time
     while max(shapes[-1][1:]) > CHUNK:
         z, y, x = shapes[-1]
         shapes.append((z, -(-y // 2), -(-x // 2)))
@@ -183,6 +184,7 @@ def fill(
     """Write section `z` `(y, x)` into all levels; of ids every second pixel."""
     for level in levels:
         level[z] = values
+        # a mean of ids would be the id of another cell
         values = values[::2, ::2] if ids else half(values)
 
 
@@ -222,6 +224,8 @@ def describe_levels(
     datasets = []
     for nth in range(len(shapes)):
         step = 2**nth
+        # OME-Zarr places the middle of the first voxel: the mean of 2 × 2 px lies half
+        # a pixel further, while every second pixel of ids stays where it was
         shift = (step - 1) / 2 if centred else 0.0
         moves: list[v05.ScaleTransformation | v05.TranslationTransformation] = [
             v05.ScaleTransformation(scale=[z, y * step, x * step]),
