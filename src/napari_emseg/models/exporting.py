@@ -296,6 +296,7 @@ def _script(
     import torch
 
     side = smallest_input(geometry)
+    # neither square nor traced: constants taken from the shape would show
     other = torch.rand(1, 1, side + 2 * geometry.stride, side + geometry.stride)
     with warnings.catch_warnings(), torch.no_grad():
         # tracing warns of every number that it takes as constant; it is compared below

@@ -40,6 +40,7 @@ def inner_logits(network: nn.Module, window: Tensor) -> Tensor:
         logits: Tensor = inner(window)
         return logits
     geometry = cast("Network", network).geometry
+    # what a `valid` network has cut off by itself isn't cut again
     cut = geometry.margin - geometry.trim
     logits = network(window)
     return logits[:, :, cut : logits.shape[2] - cut, cut : logits.shape[3] - cut]

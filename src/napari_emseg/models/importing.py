@@ -88,6 +88,7 @@ def read_state_dict(data: bytes, name: str) -> dict[str, Tensor]:
 
 def _unnested(loaded: object, name: str) -> Mapping[Any, Any]:
     """Find the state dict in a checkpoint: under a usual name, or the only one."""
+    # checkpoints nest: {"model": {"state_dict": {...}}}; a level is taken off at a time
     while isinstance(loaded, Mapping) and loaded and not _has_tensors(loaded):
         inner = {k: v for k, v in loaded.items() if isinstance(v, Mapping) and v}
         usual = [key for key in NESTED if key in inner]
@@ -119,6 +120,8 @@ def _checked(loaded: Mapping[Any, Any], name: str) -> dict[str, Tensor]:
             what = repr(key) if plain else f"a {type(key).__name__}"
             msg = f"{name} holds no state dict: {what} is no tensor of plain numbers"
             raise ValueError(msg)
+        # strides of 0 make few bytes look like many values,
+        # which would be written out in full
         if value.nbytes > value.untyped_storage().nbytes():
             msg = f"{name}: {key} says it has {value.numel():,} values, and holds fewer"
             raise ValueError(msg)
@@ -161,6 +164,8 @@ def renamed(
 
 def _prefix(state: Mapping[str, Tensor], needed: list[str], name: str) -> str:
     """Return what stands before all names that a network needs, or before most."""
+    # how many of the network's names each prefix explains; only a prefix that explains
+    # all of them is sure, otherwise the best is taken so that the misfit can be named
     starts, names = {"": 0}, set(needed)
     for key in state:
         parts = key.split(".", DEEPEST)
@@ -245,6 +250,8 @@ def refuse_bomb(members: list[zipfile.ZipInfo], most: int, name: str) -> None:
     if size > most:
         msg = f"{name} is larger than {most / 2**20:g} MiB"
         raise ValueError(msg)
+    # the sizes that a zip states; `member_of` reads no more
+    # than it may, whatever is stated
     if size > MOST_RATIO * packed + 2**20:
         msg = f"{name} would grow {size / max(packed, 1):.0f} times: it is not unpacked"
         raise ValueError(msg)
@@ -329,6 +336,7 @@ def _read(path: Path) -> ParsedWeights:
         return ParsedWeights(
             read_state_dict(path.read_bytes(), path.name), None, path.name
         )
+    # safetensors: eight bytes of length, then a header in JSON
     if start[8:9] == b"{":
         return _from_safetensors(path)
     return ParsedWeights(read_state_dict(path.read_bytes(), path.name), None, path.name)
@@ -422,6 +430,8 @@ def _size_of(node: yaml.Node, known: dict[int, int]) -> int:
             below = node.value
         elif isinstance(node, yaml.MappingNode):
             below = [part for pair in node.value for part in pair]
+        # each node once, references added up: "billion laughs"
+        # is counted without being built
         known[id(node)] = 1 + sum(_size_of(part, known) for part in below)
     return known[id(node)]
 

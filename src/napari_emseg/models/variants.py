@@ -102,6 +102,7 @@ def parts_of(network: Network) -> Iterator[tuple[int | None, Heads, Network]]:
     whole = cast("Prunable", network)
     for depth in depths:
         yield depth, "last", whole.pruned(depth)
+        # the mean of one head is that head; without head 1 there is no mean
         if depth > 1 and depths[0] == 1:
             yield depth, "mean", whole.pruned(depth, "mean")
 

@@ -101,6 +101,7 @@ class Weights:
     def n_values(self) -> int:
         """How many numbers the file holds, by its header."""
         with _reading(self.path), safe_open(self.path, framework="numpy") as file:
+            # shapes are in the header: no number is read
             return sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
 
     def _built(self) -> nn.Module:
@@ -129,6 +130,7 @@ class Weights:
         network = self._built()
         with _reading(self.path), safe_open(self.path, framework="pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        # before `load_state_dict`, whose message lists all keys instead of the first
         check_fit(state, network, self.path.name)
         check_finite(state, self.path.name)
         for key, value in network.state_dict().items():

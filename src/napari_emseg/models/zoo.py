@@ -177,6 +177,7 @@ def build(
         where = ".".join(str(part) for part in first["loc"])
         msg = f"{architecture}: {where}: {first['msg']}, got {first['input']!r}"
         raise ValueError(msg) from e
+    # four bytes for each value
     most = free_ram() // 4 if holds is None else _SPARE * holds + SMALL
     try:
         with AllocationBudget(most):
