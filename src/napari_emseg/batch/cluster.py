@@ -115,6 +115,8 @@ class Cluster:
 
     def submit(self, key: str, work: TaskBody) -> None:
         """Hand over a task; `next_done` will tell of it under its key."""
+        # a key of this batch alone: a scheduler gives what it knows of an equal key
+        # without doing it again, files or not
         future: Any = self._client.submit(
             run_task, work, __version__, key=f"{self._tag}-{key}", pure=False
         )
@@ -122,6 +124,7 @@ class Cluster:
 
     def _watch(self, key: str, future: Any) -> None:
         self._futures[key] = future
+        # called in a thread of Dask; the queue brings it to the batch's own
         future.add_done_callback(lambda _: self._ended.put((key, future)))
 
     def next_done(self, seconds: float) -> Done | None:
@@ -139,6 +142,7 @@ class Cluster:
             return None
         key = ended[0]
         future: Any = ended[1]
+        # a callback of an earlier future of this key, which `_wait_anew` has replaced
         if self._futures.pop(key, None) is not future:
             return None
         if future.status == "finished":

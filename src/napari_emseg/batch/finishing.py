@@ -36,6 +36,8 @@ class Downsample:
             raise ValueError(msg)
         rows, columns = self.part.area
         place, (height, width) = self.part.first, before.shape[1:]
+        # squares of 2 × 2 px never cross the border of a block: it begins at twice a
+        # pixel of the smaller copy
         values: NDArray[np.generic] = np.asarray(
             before[
                 place,

@@ -133,6 +133,7 @@ def clear_folder(job: BatchConfig) -> None:
     for path in sorted(job.folder.iterdir()):
         if path.name not in (MEMORY, LEDGER, LOCK, WHO):
             remove_tree(path)
+    # in this order, so that whatever a kill leaves is known for what it is
     for name in (MEMORY, LEDGER, WHO, LOCK):
         with suppress(OSError):  # Windows keeps the lock as long as it is held
             (job.folder / name).unlink(missing_ok=True)

@@ -153,6 +153,8 @@ def merge_finished(
     """Return rows of batches before whose results are still there, then new ones."""
     names = {each.name for each in now}
     earlier = [each for each in before.values() if each.name not in names]
+    # rows of inputs that this batch doesn't have stay in the
+    # summary as long as their files
     kept = [e for e in earlier if all((out / name).exists() for name in e.outputs)]
     return [*kept, *now]
 

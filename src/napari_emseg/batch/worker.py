@@ -58,6 +58,8 @@ def run_task(work: TaskBody, version: str) -> Facts:
     OtherVersion
         If the worker runs another version of this program.
     """
+    # tasks are pickled by name: another version could do
+    # another thing under the same stamp
     if version != __version__:
         msg = (
             f"the worker has napari-emseg {__version__}, but the batch was started by "
@@ -95,6 +97,7 @@ def _gpu(settings: PredictSettings) -> str | None:
     device = choose_device(settings.device)
     if device.type != "cuda":
         return None if device.type == "cpu" else device.type
+    # by UUID, since CUDA_VISIBLE_DEVICES gives one GPU another number in each process
     return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
 
 
