@@ -138,6 +138,7 @@ def private_part(path: Path, ending: Literal["part", "old"] = "part") -> Path:
     """Return a name beside `path` that nobody else has, until it is released."""
     mark = f"{_computer()}-{os.getpid()}-{token_hex(3)}"
     part = path.with_name(f"{short_name(path)}.{mark}.{ending}")
+    # known before it exists, or another thread could take it for a leftover
     _in_use.add(part.absolute())
     return part
 
@@ -159,6 +160,7 @@ def publish(part: Path, path: Path) -> None:
     """
     if path.is_file() and not path.is_symlink() and _mode(part) != _mode(path):
         part.chmod(_mode(path))
+    # contents first: a name on the disk without its contents would be a file of zeros
     sync_all(part)
     if part.is_dir():
         if path.exists():
@@ -206,6 +208,8 @@ def leftovers(path: Path) -> list[Path]:
     with suppress(FileNotFoundError, NotADirectoryError):
         for each in path.absolute().parent.iterdir():
             match = shape.fullmatch(each.name)
+            # process numbers mean something on one computer
+            # only, and a folder may be shared
             if match and match[1] == _computer() and not _is_busy(each, int(match[2])):
                 found.append(each)
     return sorted(found)

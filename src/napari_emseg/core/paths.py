@@ -166,6 +166,8 @@ def _fault(name: str) -> str:
 
 def _refuse_links(folder: Path, path: Path) -> None:
     """Raise UnsafePathError if a path, or a folder on the way to it, is a link."""
+    # part by part from the folder down: a link on the way
+    # leads elsewhere as well as the last
     step = folder
     for part in path.relative_to(folder).parts:
         step /= part

@@ -160,6 +160,7 @@ class Stack:
             return self
         size = check_voxel_size(voxel_size_nm)
         z, y, x = (
+            # in nm the origin moves with the size; unknown sizes leave it as it is
             at * (new / old) if old is not None and new is not None else at
             for at, old, new in zip(
                 self.origin_nm, self.voxel_size_nm or (None,) * 3, size, strict=True

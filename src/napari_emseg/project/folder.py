@@ -124,6 +124,7 @@ def whole_lines(path: Path) -> int:
         return 0
     end = size_of_regular(path)
     with path.open("rb") as file:
+        # from the end: the file may be long, and only its last line can be broken
         while end > 0:
             begin = max(0, end - BLOCK)
             file.seek(begin)
@@ -149,6 +150,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while (line := file.readline(MOST_BYTES)).endswith(b"\n"):
             yield line
+        # `readline` gave up there; a shorter rest without line end is what a crash left
         if len(line) == MOST_BYTES:
             msg = f"{path} is damaged: a line of more than {MOST_BYTES} bytes"
             raise UnreadableError(msg)
@@ -241,6 +243,8 @@ def shelved(project: Path) -> tuple[Weights, ...]:
 
     def place(weights: Weights) -> None:
         parent = found.get(weights.card.parent_sha256 or "")
+        # depth first: a parent is placed before its
+        # children; checksums can't form a circle
         if parent is not None and parent.sha256 not in ordered and parent != weights:
             place(parent)
         ordered[weights.sha256] = weights

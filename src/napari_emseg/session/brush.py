@@ -40,6 +40,7 @@ def take_back(array: LabelArray, strokes: Sequence[Stroke]) -> None:
     Of several strokes that wait, the latest goes first. `AnnotationEditor.repaint` then
     makes edits of them, the earliest first.
     """
+    # strokes may overlap: each one's old values are those that the one before it left
     for stroke in reversed(strokes):
         key = (stroke.z, *stroke.area)
         window = np.array(array[key])

@@ -194,6 +194,8 @@ class _Reader:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # (y0, y1, x0, x1) → section → prediction and truth;
+        # scores need sections of one shape
         self._by_area: dict[tuple[int, ...], dict[int, Pair]] = defaultdict(dict)
         self._left_out: dict[str, list[int]] = defaultdict(list)
 

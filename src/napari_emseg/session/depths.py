@@ -59,6 +59,7 @@ def depths_of(
         scored = card.variant(way.depth, _heads(way), tta=way.tta)
         seconds = times[i]
         if seconds is None and known is not None:
+            # the ratio of two depths is much the same on all machines, times are not
             seconds = _by_another(card, way, ways[known], times[known])
         score = None if scored is None else scored.scores.get("v_rand")
         parameters = 0 if facts is None else facts.parameters

@@ -331,6 +331,7 @@ def corrections_in(lines: Iterable[EditLine]) -> tuple[Correction, ...]:
             standing.append(line)
             continue
         same = (i for i, other in enumerate(standing) if _is_one(line, other))
+        # a line that undoes has no number of what it undoes: that is the latest alike
         latest = max(same, default=None)
         if latest is not None:
             del standing[latest]

@@ -65,6 +65,7 @@ def _predicting(
     further = predictor.weights.card.further_classes
     results.membrane_provenance = made
     results.class_provenance |= {name: made.of_class(name) for name in further}
+    # a run leaves nothing in sections that were excluded since the last one
     results.clear(sorted(source.excluded))
     with closing(work):
         while True:
@@ -145,6 +146,7 @@ def _keeping_hand_work(
     try:
         return (yield from work)
     finally:
+        # also when it is cancelled: what was found until then is kept
         results.note_links(region.sections, linked=linked)
         results.hand.finish_run()
 
@@ -314,6 +316,8 @@ class AgglomerationPreview:
             if self.source.is_probabilities
             else results.probabilities[z]
         )
+        # a checksum, since arrays are changed in place;
+        # quick, and only against oversight
         sums = adler32(np.ascontiguousarray(values).data)
         sums = adler32(np.ascontiguousarray(results.corrections[z]).data, sums)
         return self.source.key, z, settings.threshold, sums
@@ -338,11 +342,13 @@ class _Before:
         from napari_emseg.segmentation import overlap_of
 
         overlap = overlap_of(self.local, found)
+        # ascending, so that the largest overlap of each cell is written last and stays
         order = np.argsort(overlap.shared, kind="stable")
         n = int(found.max()) + 1
         theirs, ours = np.zeros(n, np.int64), np.zeros(len(self.ids), np.int64)
         theirs[overlap.after[order]] = overlap.before[order]
         ours[overlap.before[order]] = overlap.after[order]
+        # each is the other's best: so no id is given twice
         mutual = (theirs > 0) & (ours[theirs] == np.arange(n))
         new = last_id + np.arange(n)
         ids = np.where(mutual, self.ids[theirs], new).astype(np.uint32)

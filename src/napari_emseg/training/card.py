@@ -139,6 +139,8 @@ def card_of_candidate(
     )
     gone: dict[str, Any] = {
         "scores": {},
+        # thresholds of other ways were those of the parent's
+        # numbers; without a step they still are
         **({"threshold": None} if result.step else {}),
     }
     variants = tuple(v.model_copy(update=gone) for v in about.variants)
@@ -200,6 +202,8 @@ def _rounds(lesson: TrainingData, parent: Card) -> dict[str, dict[str, list[Any]
     for known, learnt, held_out in parts:
         before = rounds_of(parent, known.stack.name)
         found[known.stack.name] = {
+            # all rounds so far, since a region that was learnt
+            # once can never judge a descendant
             key: [list(r.as_tuple()) for r in dict.fromkeys((*old, *new))]
             for key, old, new in (
                 ("learnt", before[0], learnt),

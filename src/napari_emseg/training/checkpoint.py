@@ -83,6 +83,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         np.dtypes.Float64DType,
     ]
     try:
+        # `weights_only` builds tensors and what is listed here, and runs nothing else
         with torch.serialization.safe_globals(number):
             saved = torch.load(path, map_location=device, weights_only=True)
         found = {key: saved[key] for key in PARTS}

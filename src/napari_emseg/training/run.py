@@ -63,6 +63,8 @@ def split_sections(
     left = [z for z in range(n) if z not in apart]
     if validation is None:
         known = left if labelled is None else [z for z in left if z in set(labelled)]
+        # the last ones together: neighbouring sections are alike, so those drawn one by
+        # one from the middle would be half learnt already
         validation = known[-max(1, len(known) // 6) :] if len(known) > 2 else []
         validation = [z for z in validation if z not in set(training or ())]
     apart |= set(validation)
@@ -206,6 +208,7 @@ def train_weights(
     yield from _left_out(split, used, images.name)
     if not validation:
         yield Note("no sections to validate on: the last weights are taken")
+    # before the network is built, whose first weights are drawn
     torch.manual_seed(settings.seed)
     network = build(architecture, config).to(device)
     if encoder_weights is not None:
