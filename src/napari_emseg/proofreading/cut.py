@@ -35,6 +35,8 @@ def cut(
         msg = "there is no cell under the stroke; draw it across one"
         raise ValueError(msg)
     sheet.refuse_locked(met)
+    # each cell by itself, on the stroke's pixels in it: only those that it crosses are
+    # cut, so that a stroke may begin and end in neighbours
     parted = [
         i for i in met if _falls_apart(sheet, wide & (cells == i), area, settings)
     ]

@@ -87,6 +87,8 @@ def _on_wall(sheet: SectionView, point: tuple[int, int]) -> tuple[int, int]:
     if not cell:
         return point
     on_membrane = int(np.asarray(sheet.arrays["membranes"][sheet.z, y, x])) > 0
+    # a cell may have grown over a membrane by `BAND`;
+    # elsewhere a click must be beside it
     limit = BAND if on_membrane else 1.5
     area = around(np.array([point]), BAND, sheet.shape)
     here = np.array(point) - corner(area)
@@ -140,6 +142,7 @@ def _wall(
         ours = [cells == i for i in beside]
         others = (cells > 0) & ~np.logical_or.reduce(ours)
         point = (here - corner(area))[None]
+        # a wall between two cells, or else a spur or island within one
         if len(ours) == 2:
             one, other = ours
             reach = settings.reach
@@ -181,6 +184,8 @@ def _fill_holes(sheet: SectionView, cell: int, point: tuple[int, int]) -> Edit:
     pieces, _ = ndi.label(cells == cell)
     top, left = corner(area)
     own = pieces == pieces[point[0] - top, point[1] - left]
+    # what touches another cell is no hole but the gap between
+    # two: filling it would join them
     holes = ndi.binary_fill_holes(own) & (cells == 0)
     holes &= ~ndi.binary_dilation((cells > 0) & (cells != cell))
     if not holes.any():
@@ -196,6 +201,7 @@ def _fill_space(sheet: SectionView, point: tuple[int, int]) -> Edit:
     def look(area: Area) -> NDArray[np.bool_]:
         cells = sheet.window("cells", area)
         free = (cells == 0) & (sheet.window("membranes", area) == 0)
+        # a pixel from any cell, so that the new one touches none
         return np.asarray(free & ~ndi.binary_dilation(cells > 0))
 
     pixel = around(np.array([point]), 0, sheet.shape)

@@ -132,6 +132,7 @@ class History:
 
     def _forget(self) -> None:
         """Drop the oldest edits that are too many."""
+        # from the oldest; what can be made again is the newest and stays
         while len(self._done) > self._settings.steps or (
             self._done and self.nbytes > self._settings.memory * MB
         ):

@@ -44,6 +44,8 @@ def mark_reviewed(
         msg = f"region {region.words} is outside of the picture of {sheet.shape} px"
         raise ValueError(msg)
     before = sheet.window("corrections", region.area)
+    # what was drawn by hand stays an opinion of its own
+    # and is taken back by its own edit
     after = np.where(before == NO_OPINION, _shown(sheet, region), before)
     change = Change.between("corrections", region.z, region.area, before, after)
     words = f"reviewed: {region.shape[0]} × {region.shape[1]} px of section {region.z}"
@@ -100,6 +102,7 @@ def _shown(sheet: SectionView, region: Region) -> NDArray[np.uint8]:
                 f"run 2 Membranes there first"
             )
             raise ValueError(msg)
+        # cells that were opened bring no membranes: what is no cell counts as one
         membranes = cells == 0
     codes: NDArray[np.uint8] = np.where(membranes, MEMBRANE, INSIDE).astype(np.uint8)
     return codes
@@ -110,6 +113,7 @@ def _back(sheet: SectionView, change: Change) -> Change | None:
     now = sheet.window("corrections", change.area)
     became = np.zeros_like(now)
     became[change.where] = change.new.values()
+    # drawn over since, an opinion is somebody's own and stays
     after = np.where(change.where & (now == became), np.uint8(NO_OPINION), now)
     return Change.between("corrections", change.z, change.area, now, after)
 
@@ -127,6 +131,7 @@ def clear_section(linked: LinkedLabels, z: int) -> list[Change]:
         for name in ("membranes", "cells", "corrections")
     )
     locked = np.isin(cells, np.fromiter(linked.locked, np.int64))
+    # as if a network had found nothing there
     drawn = burnt_in(np.zeros_like(membranes), corrections)
     changes = (
         Change.between("membranes", z, whole, membranes, drawn),

@@ -97,6 +97,7 @@ def profiles_of(
 
 def _within(cells: NDArray[np.unsignedinteger]) -> NDArray[np.bool_]:
     """Return pixels of cells whose 4-neighbours are the same cell."""
+    # equal extremes among the 4-neighbours: all of them are this cell
     low = ndi.minimum_filter(cells, footprint=ndi.generate_binary_structure(2, 1))
     high = ndi.maximum_filter(cells, footprint=ndi.generate_binary_structure(2, 1))
     return np.asarray((low == high) & (cells > 0))
@@ -142,6 +143,7 @@ def joined(blocks: Sequence[ProfileTable]) -> ProfileTable:
     """Return the profiles of a section from those of its blocks."""
     if len(blocks) == 1:
         return blocks[0]
+    # a cell that lies in several blocks has a line of each, added up below by its id
     columns = {
         field.name: np.concatenate([getattr(block, field.name) for block in blocks])
         for field in fields(ProfileTable)

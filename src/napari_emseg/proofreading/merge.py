@@ -57,15 +57,20 @@ def _merged(
     settings: CorrectSettings,
 ) -> Edit:
     near = around(pixels, settings.reach, sheet.shape)
+    # cells are seen whole, or a wall could seem to end at the window
     area = union(near, *(sheet.pieces(i, near) for i in dict.fromkeys(met)))
     area = grown(area, settings.reach, sheet.shape)
     cells = sheet.window("cells", area)
     local = pixels - corner(area)
     gone = np.zeros(shape_of(area), bool)
+    # `met` may name a cell twice: a stroke can leave it and
+    # come back through another wall
     for a, b in pairwise(met):
         ours, theirs = cells == a, cells == b
         others = (cells > 0) & ~ours & ~theirs
         wall = wall_between(ours, theirs, others, reach=settings.reach, points=local)
+        # cells that touch have no pixel between them: their own
+        # pixels at the border go inside
         wall |= piece_near(touching_between(ours, theirs), local, 2)
         if not wall.any():
             msg = (

@@ -48,6 +48,7 @@ def paint(
     settings = settings or CorrectSettings()
     if name == "cells":
         return _paint_cells(sheet, where, area, value)
+    # a stroke on membranes says what is there: 1 membrane, 0 (erased) inside
     correction = value if name == "corrections" else MEMBRANE if value else INSIDE
     if correction == MEMBRANE:
         draft, split = draw_membrane(sheet, where, area, sliver=settings.sliver)

@@ -151,6 +151,8 @@ class SectionView:
         that small things in large sections are found without reading those. None if
         nothing is in the area.
         """
+        # doubled until all of it is seen: reading grows with what
+        # is found, not with the section
         margin = 32
         while True:
             wide = grown(area, margin, self.shape)
@@ -268,6 +270,7 @@ def spur_in(
     """
     radius = thickness / 2 + 1
     margin = int(2 * radius) + 2
+    # a closing by a disc, as two distances: grown by the radius, then shrunk by it
     near = ndi.distance_transform_edt(~np.pad(cell, margin)) <= radius
     # a closing: what is beyond the cell's surroundings doesn't reach there
     closed = ndi.distance_transform_edt(near)[margin:-margin, margin:-margin] > radius

@@ -34,6 +34,7 @@ def line_through(points: NDArray[Any]) -> NDArray[np.int64]:
         return whole
     parts = [np.stack(line(*a, *b), axis=1) for a, b in pairwise(whole)]
     pixels = np.concatenate(parts)
+    # the end of one line is the beginning of the next
     fresh = np.append(True, (np.diff(pixels, axis=0) != 0).any(axis=1))
     path: NDArray[np.int64] = pixels[fresh].astype(np.int64)
     return path

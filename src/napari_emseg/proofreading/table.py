@@ -131,6 +131,8 @@ def measured(
     border = _border(cells.shape, shape or cells.shape, origin)
     if membrane is not None:
         unknown = np.isnan(membrane)
+        # the end of what was predicted is like the picture's
+        # border: cells are cut off there
         border |= ndi.binary_dilation(unknown, iterations=EDGE)
         if drawn is not None:
             membrane = burn_in(membrane, drawn)
@@ -179,6 +181,7 @@ def rows_of(
     for k, cell in enumerate(tally.cells.tolist()):
         strength, inner = float(boundary[k]), float(tally.inner[k])
         why = []
+        # a cell that is cut off by the border may be as large as any
         if mean[k] < TINY * usual and not tally.leaves[k]:
             why.append("tiny")
         if strength < WEAK:
@@ -202,6 +205,7 @@ def rows_of(
 
 
 def _loose_ends(tally: CellMeasurements, k: int, first: int, last: int) -> list[str]:
+    # neurites end in mid-stack only where they leave the picture, or a link is missing
     begins = tally.first[k] > first and not tally.leaves_first[k]
     ends = tally.last[k] < last and not tally.leaves_last[k]
     if begins and ends:
