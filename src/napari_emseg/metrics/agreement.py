@@ -101,6 +101,7 @@ def v_info(
     information[one_piece] = 0
     with np.errstate(invalid="ignore"):
         split, merge = information / segments, information / truth
+    # any number above 0: it divides 0 there
     both = np.where(one_piece, 1, truth + segments)
     return Agreement(thresholds, 2 * information / both, split, merge)
 

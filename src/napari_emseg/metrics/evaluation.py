@@ -224,6 +224,8 @@ def evaluate_steps(
     known = ... if pair.known is None else pair.known
     linked = both_cells if linked is None else linked
     overlap = overlap_scores(
+        # cells of a prediction reach to the middle of its membranes, as for V_Rand, or
+        # broad membranes would count against them
         pair.predicted if prediction_is == "cells" else thin(~membrane),
         pair.true if truth_is == "cells" else cells_of_inside(pair.mask),
         linked=linked,

@@ -95,6 +95,7 @@ def v_rand_at(
     For scores at a threshold fixed beforehand, and for statistics paired by section.
     """
     rand, _info = agreement_at(inside, truth, threshold)
+    # `(thresholds, sections)`, of one threshold
     sections: NDArray[np.float64] = rand.f[0]
     return sections
 

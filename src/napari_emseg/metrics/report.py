@@ -203,6 +203,7 @@ def report_steps(
         )
     )
     at = evaluation.isbi.v_rand_threshold
+    # a curve needs values between: masks and cells are the same at all thresholds
     probable = prediction_is != "cells" and prediction.dtype != bool
     places = yield from _finding(inside, mask, at if probable else HALF, numbers)
     return Report(
@@ -225,6 +226,7 @@ def _halves(
         except StopIteration as stop:
             found: Evaluation = stop.value
             return found
+        # mistakes of each section are looked for afterwards
         yield Progress(record.step, record.done, 2 * record.total)
 
 
