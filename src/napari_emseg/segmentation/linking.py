@@ -86,6 +86,7 @@ def scratch(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
     OSError
         If the disk is too full for that.
     """
+    # the map holds the file after it was closed; it is removed with the last reference
     with TemporaryFile() as file:
         zeros: NDArray[np.uint32] = np.memmap(file, np.uint32, "w+", shape=shape)
     return zeros

@@ -61,6 +61,7 @@ def section_fragments(
     """
     values, missing = _probabilities(membrane)
     exclude = _either(exclude, missing, values.shape)
+    # nothing was seen, so nothing is known: a section of one value isn't one large cell
     if _blank(values, exclude):
         exclude = np.ones(values.shape, bool)
     return find_fragments(values, threshold, exclude=exclude)
@@ -102,6 +103,7 @@ def _probabilities(
     missing = np.isnan(values)
     if missing.any():
         values = np.where(missing, np.float32(0), values)
+    # rounding and resampling leave a little outside; `strength_of` clips it
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         msg = (
             f"probabilities of membrane go from 0 to 1, "
@@ -255,6 +257,7 @@ class _Work:
         self, sink: SectionSink | None, first_id: int
     ) -> Generator[Record, None, CellsResult]:
         """Find the cells of each section."""
+        # worked in the order that was asked for, stored by place in the stack
         ascending = tuple(sorted(self.order))
         own = None
         if sink is None:
@@ -279,6 +282,7 @@ class _Work:
     def _read(self, z: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Return probabilities of section `z`, and where there is no picture."""
         if z in self.excluded:
+            # NaN counts as excluded: no cells there, and nothing is read
             return np.full(self.stack.shape[1:], np.nan, np.float32), None
         values = self.stack.section(z)
         if self.source is None:
