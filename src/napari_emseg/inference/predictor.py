@@ -220,6 +220,7 @@ class Predictor:
                 if isinstance(record, Note):
                     notes.append(record.message)
                 yield record
+        # also when the run is stopped: what it measured holds
         finally:
             engine.release()
             self._note_speed(engine, settings)
@@ -243,6 +244,7 @@ class Predictor:
         limits = _limits(scope, settings, runtime, kept)
 
         def instead(**less: str) -> tuple[Runtime, Limits]:
+            # before the other runtime is loaded: memory is what was short
             self._loaded.clear()
             self._shapes.clear()
             other = self._load(settings.model_copy(update={"device": "cpu", **less}))
@@ -361,5 +363,6 @@ def _records(
     if words:
         yield Note(words)
     read = prefetch(engine.read(reader), name="emseg-read")
+    # closing the outer generator closes the inner ones, so no thread outlives a run
     with closing(prefetch(engine.compute(read), name="emseg-compute")) as items:
         yield from results.collect(items, engine)

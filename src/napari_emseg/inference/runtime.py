@@ -160,6 +160,7 @@ class TTARuntime:
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return the mean probabilities `(n, n_classes, y', x')`."""
+        # probabilities are averaged, not logits
         return mean_over_symmetries(self._runtime, batch)
 
     def free_memory(self) -> int:

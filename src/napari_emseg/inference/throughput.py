@@ -30,6 +30,7 @@ def known(weights: Weights, settings: PredictSettings) -> float | None:
 
 def remember(weights: Weights, settings: PredictSettings, ms: float) -> None:
     """Keep what was measured, ms per megapixel of network input."""
+    # kept for one pass, so that a time without mirrors tells one with them
     _MS_PER_MEGAPIXEL[_key(weights, settings)] = ms / _passes(settings)
 
 
