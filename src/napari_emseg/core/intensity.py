@@ -94,6 +94,7 @@ def stack_range(
     most
         Sections of more pixels are read by windows, if they can be.
     """
+    # spread over the stack, whose contrast often drifts from end to end
     picked = np.unique(np.linspace(0, stack.shape[0] - 1, sections).astype(int))
     shape = stack.shape[1:]
     samples = []

@@ -63,6 +63,8 @@ class NormalisedStack:
     def _read(self, z: int) -> NormalisedSection | None:
         section = self.stack.section(z)
         mask = padding(section)
+        # a `GreyRange` is never false, so `or` takes the
+        # section's own only where there is none
         grey = self._whole or section_range(section, self._rule, mask)
         if grey.blank:
             return None

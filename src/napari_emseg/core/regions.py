@@ -69,6 +69,7 @@ class Region:
 
         0 if they touch or overlap there, whatever their sections.
         """
+        # the larger of both axes (Chebyshev): halos are squares
         rows = max(other.top - self.bottom, self.top - other.bottom, 0)
         columns = max(other.left - self.right, self.left - other.right, 0)
         return max(rows, columns)

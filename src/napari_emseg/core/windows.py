@@ -44,6 +44,7 @@ def in_parts(stack: Stack, most: int = HUGE_PIXELS) -> bool:
     pixels = stack.shape[1] * stack.shape[2]
     if pixels <= most:
         return False
+    # views, and memory maps are arrays, too: a part costs nothing
     if isinstance(stack.data, np.ndarray):
         return True
     chunks = getattr(stack.data, "chunks", None)
@@ -58,6 +59,7 @@ def _part(stack: Stack, z: int, rows: slice, columns: slice) -> NDArray[Any]:
     lines = range(stack.shape[1])[rows]
     if lines.step == 1:
         return np.asarray(stack.data[z, rows, columns])
+    # bands of about `STRIP` source rows, whatever the step
     deep = max(1, STRIP // lines.step)
     strips = [lines[first : first + deep] for first in range(0, len(lines), deep)]
     return np.concatenate(
