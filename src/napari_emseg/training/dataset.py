@@ -110,6 +110,7 @@ def target_of(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.uint8]:
     that nobody labelled it, not that it is all membrane, or all inside.
     """
     inside = inside_mask(labels, meaning)
+    # `inside_mask` alone would take an empty section for all membrane, or all inside
     if not is_drawn(labels, meaning):
         return np.full(labels.shape, IGNORE, np.uint8)
     target = np.where(inside, INSIDE, MEMBRANE).astype(np.uint8)
@@ -242,6 +243,8 @@ class PatchSource:
         # what the network gives of a patch; only that must lie in the section
         seen = self._settings.patch - 2 * self._trim
         y, x = (
+            # the middle of a patch whose output lies in the section; of a smaller
+            # section the rest is mirrored
             (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
             for n in section.shape[1:]
         )
@@ -389,6 +392,8 @@ def _loudness(target: Tensor) -> float:
     Else a batch with one reviewed patch would drown all strokes in it.
     """
     known = float((target != IGNORE).float().mean())
+    # halfway, on a log scale, between pixels that count alike (1)
+    # and patches that do (1 / known)
     return known**-0.5 if known else 0.0
 
 

@@ -67,6 +67,7 @@ def fit_new_class_head(
     # gradient is cut and not the rows
     hook = _only_new(n_old)
     hooks = [p.requires_grad_().register_hook(hook) for p in rows]  # type: ignore[no-untyped-call]
+    # a high rate: one layer on fixed features is logistic regression, which is convex
     optimiser = torch.optim.Adam(rows, lr=RATE)
     for step in range(STEPS):
         image, target, weight = patches.batch(step)
@@ -165,6 +166,7 @@ def finetune_weights(
         if settings.steps and result.step == 0:
             yield Note("no step was better on held-out corrections: weights stay as is")
         comparison = yield from run.compare(result, lesson, threshold)
+    # closed from outside, e.g. Cancel: what is good so far isn't thrown away
     except GeneratorExit:
         if trainer.best.step > 0:
             run.save(trainer.best, lesson, threshold)

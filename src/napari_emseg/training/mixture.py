@@ -90,6 +90,7 @@ def examples_of(
     )
     if source.unlabelled_beyond is not None:
         for example in read:
+            # before resampling, in source pixels, in which the setting is
             deep = ndi.distance_transform_edt(example.target != INSIDE)
             example.target[deep > source.unlabelled_beyond] = IGNORE
     return [resampled(example, zoom) for example in read]

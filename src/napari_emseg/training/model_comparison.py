@@ -160,6 +160,8 @@ def compare_weights(
                 found.append(
                     measure(
                         membrane,
+                        # strokes are no cells: only whole
+                        # regions can be compared by them
                         None if basis == "corrections" else cells,
                         truth,
                         squares=basis == "held-out regions",
@@ -198,6 +200,7 @@ class _Judged:
         zoom, _ = zoom_of(known.stack, self.card)
         p = region_probabilities(self.network, section.image, region.area, zoom)
         threshold = self.card.threshold
+        # each weights' own threshold: that is what a user would get
         cells = segment_section(
             p[0], CellSettings(threshold=threshold, grow=CELLS_GROW)
         )

@@ -64,6 +64,7 @@ class SparseLabels:
             if not part.any():
                 continue
             stored = self._blocks.setdefault(block, np.zeros((BLOCK, BLOCK), np.uint8))
+            # no opinion isn't one: it takes none away
             np.copyto(stored[there], part, where=part != NO_OPINION)
 
     def window(self, region: Region) -> NDArray[np.uint8]:

@@ -114,6 +114,7 @@ class TrainingData:
     @property
     def usual_logits(self) -> list[float]:
         """Of each class, by how often it is among what is learnt."""
+        # one of each (Laplace), so that no class has a logit of minus infinity
         counts = np.ones(self.n_classes)
         for crop in self.crops:
             known = crop.target[crop.target != IGNORE]
@@ -221,6 +222,7 @@ def _part_of(
     learnt, checked = split_validation(known.usable.without(apart), settings.seed)
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     border = Border(settings.border_weight, settings.border_sigma)
+    # half a patch turned by 45° and enlarged reaches about so far
     margin = settings.patch * 3 // 4
     crops = cut_crops(
         sections,

@@ -242,6 +242,8 @@ def with_scores(
     depth, heads = own_way(kind)
     own = Variant(depth=depth, heads=heads)
     ways = [
+        # averaged mirrors take eight passes: scored where
+        # there is something to score by
         (Variant(depth=depth, heads=heads, tta=tta), cast("nn.Module", part))
         for depth, heads, part in parts_of(kind)
         for tta in ((False, True) if held_out else (False,))
@@ -303,6 +305,8 @@ def _chosen(
         "validation_v_rand": found.v_rand,
         "validation_v_info": found.v_info,
     }
+    # the challenge's outermost thresholds, 0 and nearly
+    # 1, are none that a run could use
     return round(min(max(1 - found.v_rand_threshold, 0.05), 0.95), 2), scores
 
 
@@ -342,5 +346,6 @@ def _time(network: nn.Module) -> float:
     for _ in range(3):
         start = perf_counter()
         predict_windows(network, window)
+        # the least of two, since other programs only add
         seconds.append(perf_counter() - start)
     return round(min(seconds[1:]) * 1e9 / window.size, 1)
