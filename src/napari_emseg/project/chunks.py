@@ -140,6 +140,7 @@ class Chunked:
         if len(content) != wanted:
             msg = f"{path} is damaged: {len(content)} bytes instead of {wanted}"
             raise UnreadableError(msg)
+        # read-only, and not copied: callers that change it copy first
         values = np.frombuffer(content, self.dtype.newbyteorder("<"))
         return values.reshape(CHUNK, CHUNK)
 

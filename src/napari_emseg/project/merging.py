@@ -90,6 +90,7 @@ def _merging(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged
             cells[corrections == MEMBRANE] = 0
             _put(project, "corrections", z, corrections)
             _put(project, "cells", z, cells)
+            # section by section, so that changes don't gather in memory
             project.flush()
             yield SectionDone(z, z + 1, depth)
         pair.mark(project)

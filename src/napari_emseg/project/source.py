@@ -103,6 +103,7 @@ def find_source(reference: SourceReference, folder: Path) -> Path:
         tried.append(Path(os.path.normpath(folder.absolute() / reference.path)))
     if reference.absolute is not None:
         tried.append(Path(reference.absolute))
+        # beside the project: where stack and project were moved together
         tried.append(folder.absolute().parent / Path(reference.absolute).name)
     for place in tried:
         if files_of(place):

@@ -257,6 +257,7 @@ class ProjectStore:
 def pieces_of(edit: Edit) -> Iterator[Edit]:
     """Yield the parts of an edit that are saved one after the other."""
     whole = edit.changes
+    # ids, locks and marks go with the last piece, which is what makes the edit whole
     last = max(0, (len(whole) - 1) // PIECE)
     for nth in range(last):
         some = whole[nth * PIECE : (nth + 1) * PIECE]
