@@ -172,6 +172,7 @@ def ranked(
     area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
     stored: NDArray[np.uint32] = np.asarray(context.array(PROFILES)[(place, *area)])
     if context.whole:
+        # whole sections were numbered without gaps by `segment_section`
         return stored
     there = stores.read(context.table(f"ranks-{place}"))["there"]
     return np.where(stored > 0, np.searchsorted(there, stored) + 1, 0).astype(np.uint32)

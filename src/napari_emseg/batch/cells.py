@@ -184,6 +184,8 @@ class CellsStep(Step):
             if step.refines == self.name:
                 yield from step.tasks(course)
         counts = tuple(course.found.counts)
+        # what cells of the stack follow from: if any section has
+        # other profiles, all ids are new
         everything = stamp(counts, missing)
         work = SolveLinks(c, counts, course.first_id, c.settings.cell_settings.link)
         outcomes = yield [course.task("ids", "all", work, 0, everything)]

@@ -156,6 +156,7 @@ class Context:
     def array(self, name: str) -> zarr.Array[Any]:
         """Open a scratch array, or the full resolution of a result."""
         path = self.path(name)
+        # results are OME-Zarr with levels, scratch is a plain array
         if (path / "0").exists():
             path = path / "0"
         return zarr.open_array(path, mode="r+")

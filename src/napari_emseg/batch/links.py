@@ -141,6 +141,7 @@ class SolveLinks:
             overlaps = [_stored(c, before, place) for before in reversed(recent)]
             linker.add_counted(_sizes(c, place, count), overlaps if count else [])
             if count:
+                # as `Linker._recent`: sections without profiles don't count
                 recent = [*recent[-BRIDGE:], place]
         return np.concatenate([ids[1:] for ids in linker.finish()])
 
@@ -315,6 +316,7 @@ class LinkStep(Step):
                 raise OSError(outcome.why)
             known = ((rows, columns) for rows, columns in outcome["shifts"])
             shifts |= dict(zip(run[1:], known, strict=True))
+        # only now, since shifts of farther pairs are sums of those of neighbours
         pairs = farther_pairs(places, shifts)
         lots = [tuple(pairs[k : k + PAIRS]) for k in range(0, len(pairs), PAIRS)]
         outcomes = yield [

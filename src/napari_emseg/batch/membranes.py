@@ -155,6 +155,7 @@ class Membranes:
             msg = "membranes need weights"
             raise ValueError(msg)
         opened = worker.opened(c.given)
+        # places count the results, sections the source; a run speaks of sections
         at = {c.sections[place]: place for place in places}
         wanted = list(at)
         burn = None if opened.hand is None else opened.hand.burn
