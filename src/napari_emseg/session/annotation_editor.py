@@ -411,6 +411,8 @@ class AnnotationEditor:
             except ValueError as refusal:
                 refusals.append(refusal)
                 continue
+            # applied at once, so that the next stroke sees it;
+            # `note` then keeps all as one step
             self.linked.apply(edit)
             edits.append(edit)
         if not edits:

@@ -241,6 +241,8 @@ def is_shown(view: View) -> bool:
     made = results.made.get(view.z)
     if made is None or made.weights != view.weights.card.name:
         return False
+    # by what was run, not by name alone: weights may have been
+    # trained further under one name
     part = view.weights.at(view.settings.depth, view.settings.heads)
     now = {"depth": part.depth, "heads": part.heads, "invert": view.settings.invert}
     same = {key: made.settings.get(key) for key in now} == now
