@@ -127,6 +127,7 @@ def _open(path: Path) -> tuple[TiffFile, list[TiffPageSeries], tuple[Path, ...]]
         except BaseException:
             tif.close()
             raise
+    # tifffile goes on with the pages that it could read, and a stack would be short
     damage = [c for c in complaints if "TiffPages" in c or "corrupted" in c]
     if damage or not series:
         tif.close()
@@ -193,6 +194,8 @@ class _SeriesArray:
         self._series = series
         if series.dataoffset is not None:
             stored = self.dtype.newbyteorder(pages.tif.byteorder)
+            # `find` gives -1 for an axis that isn't there, and
+            # -1 % 99 is 98: never the minimum
             self._lead = min(axes.find(a) % 99 for a in "YXS")
             self._planes = RawPlanes(
                 pages.path,
@@ -226,6 +229,7 @@ class _SeriesArray:
 
 def _axes_over_pages(shape: tuple[int, ...], page_size: int) -> int:
     """Return how many of the first axes count pages."""
+    # the first axes are over pages until what is left fits into one
     return next(n for n in range(len(shape)) if prod(shape[n:]) <= page_size)
 
 
@@ -234,6 +238,7 @@ def _tone(page: TiffPage) -> Callable[[NDArray[Any]], NDArray[Any]]:
     if page.photometric == _PALETTE and page.colormap is not None:
         ramp = page.colormap[0]
         grey = all(np.array_equal(ramp, other) for other in page.colormap[1:])
+        # a palette that falls: low values are bright
         if grey and ramp[0] > ramp[-1]:
             return lambda values: (len(ramp) - 1 - values).astype(values.dtype)
     # tifffile marks every mask so, and its ones are ones.
