@@ -91,9 +91,22 @@ def test_buttons_and_panels_that_the_page_names_exist() -> None:
         for path in (source / folder).glob("*.py")
     ) + (source / "napari.yaml").read_text(encoding="utf-8")
     buttons = (
-        *("Find places", "Save project…", "Accept", "Reject", "Show where they differ"),
-        *("Minimum size", "Live-wire", "Close gap", "Merge", "Cut", "Where next"),
-        *("Evaluate", "Start", "all sections", "Nothing is left to judge by", "Brush"),
+        *(
+            "Find regions",
+            "Save project…",
+            "Accept",
+            "Reject",
+            "Show where they differ",
+        ),
+        *(
+            "Minimum size",
+            "Live-wire",
+            "Close gap",
+            "Merge",
+            "Split cell",
+            "Suggested regions",
+        ),
+        *("Evaluate", "Start", "all sections", "No validation regions", "Brush"),
         "FIB-SEM of a fly's optic lobe",
     )
     for words in buttons:

@@ -204,7 +204,7 @@ def learn(walk: Walk) -> None:
     fold(walk, "Train")
     panel = walk.dock.panel("Train")
     settle(3)
-    expect("Held out to judge" in panel.judges.text(), panel.judges.text())
+    expect("Validation regions" in panel.judges.text(), panel.judges.text())
     walk.facts["learns"] = f"{panel.learns.text()} {panel.judges.text()}"
     panel.run.start.click()
     training = walk.controller.training
@@ -269,7 +269,7 @@ def accept(walk: Walk) -> None:
 
 
 def search(walk: Walk, z: int) -> None:
-    """Press Find places at a section."""
+    """Press Find regions at a section."""
     walk.camera.go_to(z)
     places = walk.dock.panel("Correct").places
     pick(places.where, "near this section")

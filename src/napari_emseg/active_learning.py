@@ -208,7 +208,7 @@ def _areas(
     for y, x in grid:
         reason = torn_in_words
         if torn[y, x] < unsure[y, x] / 2:
-            reason = f"the network is unsure here ({unsure[y, x]:.0%} of a coin toss)"
+            reason = f"high uncertainty ({unsure[y, x]:.2f})"
         gain = float(unsure[y, x] + torn[y, x]) / 2
         region = _around(np.array([y, x]), z, settings.side, p.shape)
         found.append(Suggestion(region, int(y), int(x), gain, reason))

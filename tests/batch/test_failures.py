@@ -130,7 +130,7 @@ def test_a_full_disk_stops_the_batch_and_nothing_looks_whole(
 
     monkeypatch.setattr(step._Store, "write", full)
     job = make_job()
-    with pytest.raises(OSError, match="takes no more"):
+    with pytest.raises(OSError, match="output folder is full"):
         run(job)
     assert [path.name for path in job.out.iterdir()] == [".emseg-batch"]
     monkeypatch.setattr(step._Store, "write", real)
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_from_the_start_is_told_so(make_job, monkeypatch) ->
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(engine, "note", full)
-    with pytest.raises(OSError, match="takes no more; what is finished is kept"):
+    with pytest.raises(OSError, match="output folder is full; finished parts are kept"):
         run(make_job())
 
 

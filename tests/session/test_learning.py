@@ -77,15 +77,15 @@ def test_what_is_learnt_from_and_judged_by_is_said(session: Session) -> None:
     paint(session, 1, 0, 10, 14, 10, 40)
     paint(session, 2, 0, 60, 64, 10, 40)
     prospect = learning.material.ask()()
-    assert prospect.learns == "Learns from 2 corrections of em."
+    assert prospect.learns == "Training data: 2 corrections of em."
     assert prospect.judges == NO_JUDGE
     session.review(1)
     session.review(4)
     prospect = learning.material.ask()()
     assert prospect.learns == (
-        "Learns from 2 corrections and 2 reviewed sections of em."
+        "Training data: 2 corrections and 2 reviewed sections of em."
     )
-    assert prospect.judges == "Held out to judge: section 4 of em."
+    assert prospect.judges == "Validation regions: section 4 of em."
 
 
 def test_corrections_count_while_and_after_a_round(session: Session) -> None:
@@ -202,7 +202,9 @@ def test_a_second_stack_joins(session: Session) -> None:
     assert len(material.teachers()) == 1
     material.join(first.key)
     prospect = material.ask()()
-    assert prospect.learns == ("Learns from 1 correction of other; 1 correction of em.")
+    assert prospect.learns == (
+        "Training data: 1 correction of other; 1 correction of em."
+    )
     attempt = session.learning.start()
     found = learn(session.learning, attempt, lambda _: None)
     names = {data.name for data in found.weights.card.training_data}
@@ -218,7 +220,7 @@ def test_labels_drawn_elsewhere_are_learnt_but_not_beside_what_judges(
     session.learning.material.draw("truth", Stack(labels == 2, name="truth"), "inside")
     session.review(3)
     prospect = session.learning.material.ask()()
-    assert "3 reviewed sections drawn elsewhere" in prospect.learns
+    assert "3 reviewed sections annotated elsewhere" in prospect.learns
     found = learn(session.learning, session.learning.start(), lambda _: None)
     known = found.weights.card.training.settings["corrections"]["em"]
     learnt, held_out = ({r[0] for r in known[key]} for key in ("learnt", "held_out"))
@@ -310,7 +312,7 @@ def test_new_weights_are_trained_from_whole_sections(session: Session) -> None:
     for z in (0, 2, 4):
         session.review(z)
     prospect = learning.material.ask(new=True)()
-    assert prospect.learns == "Learns from 3 sections of em."
+    assert prospect.learns == "Training data: 3 sections of em."
     attempt = learning.start(new=True)
     assert attempt.name == "unet-round2"
     found = learn(learning, attempt, lambda _: None)
@@ -334,7 +336,10 @@ def test_imported_labels_may_lack_sections_and_pixels(session: Session) -> None:
     labels[3] = 0
     learning.material.draw("truth", Stack(labels, name="truth"), "inside")
     prospect = learning.material.ask()()
-    assert prospect.learns == "Learns from 5 reviewed sections drawn elsewhere of em."
+    assert (
+        prospect.learns
+        == "Training data: 5 reviewed sections annotated elsewhere of em."
+    )
     notes: list[str] = []
     attempt = learning.start()
     drain(attempt.work, lambda r: notes.extend(getattr(r, "message", "").splitlines()))

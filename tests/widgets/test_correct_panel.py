@@ -143,7 +143,7 @@ def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
 def test_napari_can_name_what_is_bound_to_keys(open_sitting) -> None:
     # it does so at every key that is pressed over a layer, and fails on a partial
     sitting = open_sitting()
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     layers = [sitting.panel.layers.layer(name) for name in LINKED]
     for owner in (sitting.window.viewer, *layers):
         assert owner.keymap
@@ -160,7 +160,7 @@ def test_cut_and_undo_on_pictures_and_stacks(open_sitting, stack) -> None:
     before = sitting.cells(z)
     cell = before[30, 10]
     assert cell > 0
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.hand.drag(z, (28, 1), (29, 20), (28, 41))
     after = sitting.cells(z)
     assert len(np.unique(after)) == len(np.unique(before)) + 1, sitting.message
@@ -185,7 +185,7 @@ def test_what_was_made_follows_its_stack_when_that_is_moved(
     sitting = open_sitting()
     viewer = sitting.window.viewer
     viewer.window.show()
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
     sitting.work.review(Region(0, 10, 10, 20, 20))
     setattr(sitting.hand.layer, name, value)
@@ -228,7 +228,7 @@ def test_delete_fill_and_lock(open_sitting) -> None:
     sitting.choose("Lock")
     sitting.hand.click(0, 30, 10)
     assert cells[30, 10] in sitting.work.linked.locked
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
     assert "is locked" in sitting.message
     np.testing.assert_array_equal(sitting.cells(), cells)
@@ -256,8 +256,8 @@ def test_hints_and_refusals_stay_where_napari_writes(open_sitting) -> None:
         return bar.text()
 
     of_napari = move(1)
-    sitting.choose("Cut")
-    hint = "Cut: drag across a cell, from membrane to membrane"
+    sitting.choose("Split cell")
+    hint = "Split cell: drag across a cell, from membrane to membrane"
     assert move(2) == hint
     assert panel.hint.text() == hint
     sitting.hand.drag(0, (28, 5), (28, 6), (28, 7))
@@ -363,9 +363,9 @@ def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     work = sitting.work
     first = {name: np.array(a) for name, a in work.linked.arrays.items()}
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.hand.drag(0, (28, 1), (29, 20), (28, 41))
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     membranes = sitting.panel.layers.layer("membranes")
     corrections = sitting.panel.layers.layer("corrections")
     sitting.window.viewer.layers.selection.active = membranes
@@ -481,7 +481,7 @@ def random_wire(
 def test_all_steps_through_the_viewer_can_be_taken_back(open_sitting, seed) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     first = sitting.state()
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     rng = np.random.default_rng(seed)
     for _ in range(STEPS):
         random_step(sitting, rng)
@@ -521,19 +521,19 @@ def test_a_brush_over_a_locked_cell_is_refused_in_words(open_sitting) -> None:
 
 def test_a_turned_view_is_refused_in_words(open_sitting) -> None:
     sitting = open_sitting(sections=3)
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.window.viewer.dims.order = (1, 2, 0)
     sitting.hand.drag(0, (28, 1), (29, 20))
     assert "the view is turned" in sitting.message
-    sitting.window.click(sitting.panel.tools["Cut"])
-    sitting.window.click(sitting.panel.tools["Cut"])
+    sitting.window.click(sitting.panel.tools["Split cell"])
+    sitting.window.click(sitting.panel.tools["Split cell"])
     assert "roll the dimensions back" in sitting.message
-    assert not sitting.panel.tools["Cut"].isChecked()
+    assert not sitting.panel.tools["Split cell"].isChecked()
 
 
 def test_tools_follow_when_the_order_of_layers_changes(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.window.viewer.layers.reverse()
     before = sitting.cells(1)
     sitting.hand.drag(1, (28, 1), (29, 20), (28, 41))
@@ -552,7 +552,7 @@ def test_undo_goes_to_the_section_that_changes(open_sitting) -> None:
     sitting = open_sitting(sections=3)
     viewer = sitting.window.viewer
     viewer.dims.set_current_step(0, 1)
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.hand.drag(1, (28, 1), (29, 20), (28, 41))
     viewer.dims.set_current_step(0, 2)
     press(sitting.window, "Control-Z")
@@ -583,10 +583,10 @@ def panel_tool(name: str) -> Any:
 def test_keys_and_tooltips(open_sitting) -> None:
     sitting = open_sitting()
     press(sitting.window, "K")
-    assert sitting.panel.tools["Cut"].isChecked()
+    assert sitting.panel.tools["Split cell"].isChecked()
     press(sitting.window, "G")
     assert sitting.panel.tools["Close gap"].isChecked()
-    assert not sitting.panel.tools["Cut"].isChecked()
+    assert not sitting.panel.tools["Split cell"].isChecked()
     press(sitting.window, "G")
     assert sitting.panel.pointer.tool is None
     for tool, made in sitting.panel.tools.items():
@@ -663,7 +663,7 @@ def test_the_author_is_the_login_name_or_as_preferred(
 
 def test_keys_go_with_the_panel(open_sitting) -> None:
     sitting = open_sitting()
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.window.dock.folds["Correct"].collapse(animate=False)
     with pytest.raises(KeyError):
         press(sitting.window, "K")

@@ -164,7 +164,7 @@ def test_it_pauses_while_a_run_is_on(window, weights) -> None:
     turn_on(window)
     wait_for(window, lambda: said(window) == "paused: Membranes of em is running")
     window.finish()
-    wait_for(window, lambda: "nothing to preview" in said(window))
+    wait_for(window, lambda: "up to date" in said(window))
     assert shown(window) is None
 
 

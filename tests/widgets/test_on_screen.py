@@ -142,7 +142,7 @@ def test_two_docks_share_one_tool(window) -> None:
     first = open_dock(viewer)
     second = CorrectDock(viewer)
     viewer.window.add_dock_widget(second, name="4 Correct")
-    window.click(panel_of(first).tools["Cut"])
+    window.click(panel_of(first).tools["Split cell"])
     window.click(panel_of(second).tools["Merge"])
     assert attached(viewer)["drag"] == window.bare["drag"] + 1
     for dock in (first, second):
@@ -152,7 +152,7 @@ def test_two_docks_share_one_tool(window) -> None:
     assert attached(viewer)["drag"] == window.bare["drag"] + 1, "one can be seen"
     assert "K" in attached(viewer)["keys"]
     press(window, Qt.Key.Key_K)
-    assert panel_of(first).tools["Cut"].isChecked()
+    assert panel_of(first).tools["Split cell"].isChecked()
     close(window, first)
     assert attached(viewer)["drag"] == window.bare["drag"]
     assert attached(viewer)["keys"] == []
@@ -230,18 +230,18 @@ def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
     window.qtbot.addWidget(editor)
     table = editor._table
     rows = {table.item(r, 0).text(): r for r in range(table.rowCount())}
-    row = rows["EM segmentation: Cut: turn the tool on or off"]
+    row = rows["EM segmentation: Split cell: turn the tool on or off"]
     assert table.item(row, 2).text() == "K"
     try:
         table.item(row, 2).setText("Alt+J")
-        assert panel.tools["Cut"].text() == "Cut (Alt+J)"
+        assert panel.tools["Split cell"].text() == "Split cell (Alt+J)"
         press(window, Qt.Key.Key_K)
-        assert not panel.tools["Cut"].isChecked()
+        assert not panel.tools["Split cell"].isChecked()
         press(window, Qt.Key.Key_J, Qt.KeyboardModifier.AltModifier)
-        assert panel.tools["Cut"].isChecked()
+        assert panel.tools["Split cell"].isChecked()
     finally:
         table.item(row, 2).setText("K")
-    assert panel.tools["Cut"].text() == "Cut (K)"
+    assert panel.tools["Split cell"].text() == "Split cell (K)"
 
 
 def test_strokes_count_while_no_dock_is_open(window) -> None:
@@ -311,7 +311,7 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert len(hand.history.undoable) == done
 
     window.viewer.dims.set_current_step(0, n - 1)
-    assert panel.review.label.text().startswith(f"Section {n - 1} of {n}")
+    assert panel.review.label.text().startswith(f"Section {n} of {n} (z = {n - 1})")
     assert checks.exclude.isEnabled()
     press(window, Qt.Key.Key_R)
     assert window.controller.session.source.reviewed == {n - 1}

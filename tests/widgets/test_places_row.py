@@ -78,7 +78,7 @@ def test_a_list_is_found_and_walked(window) -> None:
     assert texts(row, 1) == ["2", "0", "1"]
     assert texts(row, 2) == ["reason 0", "reason 1", "reason 2"]
     assert here(window) == 2
-    assert said(window) == "place 1 of 3: reason 0"
+    assert said(window) == "region 1 of 3: reason 0"
     centre = window.layer("em").data_to_world((2, 24, 26))
     np.testing.assert_allclose(window.viewer.scene.camera.center[-2:], centre[-2:])
     for section in (0, 1, 2):
@@ -92,7 +92,7 @@ def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     row = find(window)
     press(window, "J")
     assert texts(row, 0) == ["✓", "", ""]
-    assert row.count.text() == "1 of 3 places done"
+    assert row.count.text() == "1 of 3 regions done"
     assert here(window) == 0
     source = window.controller.session.source
     assert source.reviewed_regions == (REGIONS[0],)

@@ -100,7 +100,7 @@ def test_without_corrections_it_says_what_to_do(window, panel) -> None:
 def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> None:
     session = window.controller.session
     correct(window)
-    assert told(window, panel) == "Learns from 1 correction of em."
+    assert told(window, panel) == "Training data: 1 correction of em."
     assert panel.judges.text() == NO_JUDGE
     session.review(1)
     session.review(4)
@@ -185,7 +185,7 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
     name = learning.rounds[-1].name
     learning.folder = tmp_path / "killed"
     assert panel.run.message.text() == (
-        f"{name} was broken off before its end; Resume goes on with it."
+        f"{name} was interrupted before its end; Resume goes on with it."
     )
     window.click(panel.run.resume)
     assert window.controller.training.busy, panel.run.message.text()
@@ -195,7 +195,7 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
     window.click(panel.run.stop)
     end(window)
     assert learning.ledger.known(name).state == "candidate"
-    assert "broken off" not in panel.run.message.text()
+    assert "interrupted" not in panel.run.message.text()
 
 
 def test_an_error_is_shown_and_the_next_round_works(
@@ -354,7 +354,7 @@ def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> 
     assert "say what truth holds" in box.message.text()
     box.meaning.setCurrentIndex(box.meaning.findText("inside"))
     box.meaning.activated.emit(box.meaning.currentIndex())
-    assert "1 reviewed section drawn elsewhere of em" in told(window, panel)
+    assert "1 reviewed section annotated elsewhere of em" in told(window, panel)
     window.viewer.layers.remove("truth")
     assert told(window, panel) == NOTHING
 

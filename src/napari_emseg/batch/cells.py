@@ -282,8 +282,8 @@ def _checked(
         course.warn(f"section {source} has no cells", why)
     if unsure:
         course.found.warnings.append(
-            f"{unsure:,} px lie in places so wide that a block couldn't tell what "
-            "the whole section would: cells may be cut there"
+            f"{unsure:,} px could not be assigned reliably from single blocks; "
+            "cells may be split there"
         )
     return sorted({p for p in owners if p not in bad})
 

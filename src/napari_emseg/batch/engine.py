@@ -81,8 +81,8 @@ def stop_if_hopeless(error: BaseException | None) -> None:
         raise error
     if isinstance(error, OSError) and error.errno in FULL:
         msg = (
-            f"{error.strerror or error}: the folder of results takes no more; what is "
-            "finished is kept, go on with --resume when there is room"
+            f"{error.strerror or error}: output folder is full; finished parts are "
+            "kept: free space, then go on with --resume"
         )
         raise OutputFullError(error.errno, msg) from error
     if isinstance(error, VersionMismatchError):

@@ -49,9 +49,9 @@ class BatchSettings(Settings):
 
     steps: tuple[str, ...] = Field(
         ("membranes", "cells"),
-        title="Steps",
-        description="What is done, in this order, none left out between. Without "
-        "membranes, inputs are probabilities.",
+        title="Stages",
+        description="Stages to run, in order and without gaps. Without membranes, "
+        "inputs are probabilities.",
     )
     predict: PredictSettings = PredictSettings()
     cells: CellSettings = CellSettings()
@@ -72,7 +72,7 @@ class BatchSettings(Settings):
     )
     table: bool = Field(
         False,
-        title="Table of cells",
+        title="Cell measurements",
         description="Also a CSV file with each cell's area and volume in nm, its "
         "sections, and the strength of the membrane around it.",
     )
@@ -97,7 +97,7 @@ class BatchSettings(Settings):
         ge=64,
         le=32768,
         title="Whole sections up to",
-        description="Sections of up to this squared are worked in one piece.",
+        description="Sections up to this side length are processed whole.",
         json_schema_extra={"unit": "px"},
     )
 

@@ -51,7 +51,7 @@ class Normalisation(Settings):
     )
     scope: Literal["section", "stack"] = Field(
         "section",
-        title="Statistics of",
+        title="Normalise per",
         description="Percentiles of each section, or of the whole stack at once.",
     )
 
@@ -64,7 +64,8 @@ class PredictSettings(Settings):
         ge=1,
         le=4,
         title="Depth",
-        description="U-Net++ cut to this depth: faster; auto: as the weights are.",
+        description="Prune U-Net++ to this depth (shallower is faster); auto keeps the "
+        "model's own.",
     )
     heads: Heads = Field(
         "last",
@@ -73,7 +74,7 @@ class PredictSettings(Settings):
     )
     tta: bool = Field(
         False,
-        title="Average mirrors",
+        title="Test-time augmentation",
         description="Mean over 8 mirrors and rotations; takes 8 times as long.",
     )
     device: Device = Field(
@@ -111,7 +112,7 @@ class PredictSettings(Settings):
     )
     statistics: Literal["card", "section", "stack"] = Field(
         "card",
-        title="Statistics of",
+        title="Normalise per",
         description="Percentiles per section or per stack; card: as the weights say.",
     )
     rescale: bool = Field(
@@ -153,7 +154,7 @@ class CellSettings(Settings):
         0.62,
         ge=0,
         le=1,
-        title="Join below",
+        title="Merge threshold",
         description="Fragments are one cell where the membrane between them is weaker "
         "than this; a probability at the threshold counts as 0.5, wide openings weaken "
         "it.",
@@ -163,7 +164,7 @@ class CellSettings(Settings):
         ge=0,
         le=10_000_000,
         title="Minimum size",
-        description="Cells of fewer pixels are too small to be cells.",
+        description="Cells smaller than this are merged or removed.",
         json_schema_extra={"unit": "px"},
     )
     small: Literal["merge", "remove"] = Field(
@@ -275,7 +276,7 @@ class LiveSettings(Settings):
         gt=0,
         le=1000,
         title="Largest view",
-        description="Of larger views there is no preview, whatever the speed.",
+        description="Larger views are never previewed.",
         json_schema_extra={"unit": "Mpx"},
     )
 
@@ -295,7 +296,7 @@ class CorrectSettings(Settings):
         48,
         ge=4,
         le=512,
-        title="Reach",
+        title="Search radius",
         description="How far from a click the ends of a gap, or cells, are looked for.",
         json_schema_extra={"unit": "px"},
     )
@@ -311,8 +312,9 @@ class CorrectSettings(Settings):
         16,
         ge=0,
         le=10_000,
-        title="Slivers",
-        description="Smaller pieces that an edit cuts off become no cells.",
+        title="Minimum fragment",
+        description="Pieces smaller than this are discarded when an edit cuts them "
+        "off.",
         json_schema_extra={"unit": "px"},
     )
     steps: int = Field(

@@ -213,7 +213,7 @@ class FinetuneSettings(TrainSettings):
         ge=0.5,
         le=1,
         title="Rehearse above",
-        description="Only what the weights are so sure of is rehearsed.",
+        description="Rehearse only predictions at least this confident.",
     )
     freeze_statistics: bool = Field(
         True,

@@ -60,7 +60,7 @@ class PendingEdit:
         )
         real = tuple(change for change in changes if change is not None)
         if not real:
-            msg = "nothing changes here: it is so already"
+            msg = "nothing to change here"
             raise ValueError(msg)
         last = self.next_id - 1 if self.next_id > self.sheet.next_id else 0
         return Edit(tool, words, changes=real, last_id=last)

@@ -314,7 +314,7 @@ class PredictionDiff:
         added, gone = (100 * np.count_nonzero(marks == k) / n for k in (ADDED, GONE))
         return (
             f"section {self.z}: {added:.1f} % became membrane (green), {gone:.1f} % is "
-            f"none any more (pink)"
+            f"no longer membrane (pink)"
         )
 
 

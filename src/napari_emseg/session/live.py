@@ -149,7 +149,7 @@ class Live:
             If the section can't be read.
         """
         if is_shown(view):
-            msg = "what is on screen was made by these weights; nothing to preview"
+            msg = "up to date"
             raise ValueError(msg)
         predictor = self._predictor
         if predictor is None or predictor.weights != view.weights:

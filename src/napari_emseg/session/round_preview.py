@@ -23,15 +23,15 @@ from napari_emseg.training.holdout import (
 
 NOTHING = (
     "Nothing to learn from yet: correct something or review a section in 4 Correct, "
-    "or choose labels that were drawn elsewhere."
+    "or choose existing annotations."
 )
 NO_JUDGE = (
-    "Nothing is left to judge by: it will be measured only where you corrected. Review "
-    "another section or region, away from the others."
+    "No validation regions: it will be measured only where you corrected. Review "
+    "another section or region, away from these."
 )
 NO_WHOLE = (
-    "New weights learn from whole sections: review some in 4 Correct, or choose labels "
-    "that were drawn elsewhere."
+    "New weights learn from whole sections: review some in 4 Correct, or choose "
+    "existing annotations."
 )
 
 
@@ -74,14 +74,16 @@ def preview_round(
     said = [words for words in parts if words]
     if not said:
         return RoundPreview(NO_WHOLE if new else NOTHING, ready=False)
-    learns = f"Learns from {'; '.join(said)}."
+    learns = f"Training data: {'; '.join(said)}."
     if new:
         return RoundPreview(learns)
     if card is None or card.geometry is None:
         return RoundPreview(learns)
     names = [_judging(stack, regions, card) for stack, regions in by_stack(teachers)]
     judges = "; ".join(name for name in names if name)
-    return RoundPreview(learns, f"Held out to judge: {judges}." if judges else NO_JUDGE)
+    return RoundPreview(
+        learns, f"Validation regions: {judges}." if judges else NO_JUDGE
+    )
 
 
 def by_stack(
@@ -134,7 +136,7 @@ def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
     if isinstance(teacher, ManualCorrections):
         said += _hand_made(teacher, pixels)
     if regions:
-        drawn = " drawn elsewhere" if isinstance(teacher, ImportedLabels) else ""
+        drawn = " annotated elsewhere" if isinstance(teacher, ImportedLabels) else ""
         said.append(_counted(regions, teacher.stack) + drawn)
     elif isinstance(teacher, ImportedLabels) and teacher.meaning == "corrections":
         said.append(f"corrections in {teacher.labels.name}")

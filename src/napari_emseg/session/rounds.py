@@ -39,7 +39,7 @@ MOST_BYTES = 2**24
 OUTPUT = re.compile(rf"({CANDIDATES}/)?[^/]+{re.escape(SUFFIX)}")
 """Names of weights that a round may have in its folder."""
 
-BROKEN_OFF = "broken off before its end"
+BROKEN_OFF = "interrupted before its end"
 NOTHING_LEFT = f"{BROKEN_OFF}, and nothing was saved yet: start a new one"
 
 

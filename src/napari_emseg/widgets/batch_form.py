@@ -125,7 +125,7 @@ class BatchForm(QWidget):
         line.addWidget(self.folder, 1)
         line.addWidget(self.browse)
         form, more = form_layout(), QWidget()
-        rows = {"Weights": self.weights, "Steps": self.steps, "Results in": line}
+        rows = {"Model": self.weights, "Stages": self.steps, "Results in": line}
         for words, field in rows.items():
             label = row_label(words)
             label.setMinimumWidth(LABEL_WIDTH)

@@ -82,7 +82,7 @@ class CellsPanel(QWidget):
 
     def _lay_out(self) -> None:
         form = form_layout()
-        form.addRow(row_label("Scope"), self.scope)
+        form.addRow(row_label("Run on"), self.scope)
         layout = panel_layout(self)
         layout.addWidget(self.main)
         layout.addLayout(form)

@@ -128,7 +128,7 @@ FIRST = ("width",)
 ADVANCED = ("reach", "window", "sliver")
 ROWS: tuple[tuple[ToolName, ...], ...] = (
     ("Live-wire", "Close gap"),
-    ("Cut", "Merge"),
+    ("Split cell", "Merge"),
     ("Delete membrane", "Fill"),
     ("Lock",),
     ("Split in 3-D", "Merge in 3-D"),
@@ -158,7 +158,7 @@ class CorrectPanel(QWidget):
         self.review = ReviewRow(self._controller)
         self.runs = QCheckBox("Runs go over reviewed sections, too")
         self.places = PlacesRow(self._controller)
-        self.where_next = CollapsibleBox("Where next", self.places, role="link")
+        self.where_next = CollapsibleBox("Suggested regions", self.places, role="link")
         self.cells = CellsTable(self._controller, self.layers)
         self.pairs = ExportTrainingRow(self._controller)
         self.hint = text_label(role="plain")

@@ -204,8 +204,8 @@ class EvaluatePanel(QWidget):
     def _lay_out(self) -> None:
         form = form_layout()
         form.addRow(row_label("Prediction"), self.prediction)
-        form.addRow(row_label("Truth"), self.truth)
-        form.addRow(row_label("Scope"), self.scope)
+        form.addRow(row_label("Ground truth"), self.truth)
+        form.addRow(row_label("Run on"), self.scope)
         layout = panel_layout(self)
         layout.addLayout(form)
         layout.addWidget(self.linked)

@@ -27,9 +27,9 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 
-OTHERS = "Weights of others (*.zip *.pt *.pth *.safetensors)"
+OTHERS = "Models of other programs (*.zip *.pt *.pth *.safetensors)"
 PACKAGE = "BioImage.IO package (*.zip)"
-OURS = f"Weights (*{SUFFIX})"
+OURS = f"Models (*{SUFFIX})"
 
 
 class ImportExport(QWidget):
@@ -87,7 +87,7 @@ class ImportExport(QWidget):
         self._start(_exporting(part, path), f"exporting {part.card.name} …")
 
     def _on_import(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(self, "Import weights", "", OTHERS)
+        name, _ = QFileDialog.getOpenFileName(self, "Import model", "", OTHERS)
         if not name:
             return
         proposed = str(

@@ -44,7 +44,7 @@ KEY_ACTS: tuple[KeyAct, ...] = (
         KeyAct(tool_act(t.name), t.key, f"{t.name}: turn the tool on or off")
         for t in TOOLS
     ),
-    KeyAct("next_place", "N", "Next place to look at, or next section to do"),
+    KeyAct("next_place", "N", "Next region to look at, or next unreviewed section"),
     KeyAct("done_here", "J", "Mark the place as reviewed, and go on"),
     KeyAct("toggle_reviewed", "R", "Mark the section as reviewed, or as to do"),
     KeyAct("undo", "Control-Z", "Undo the latest correction"),

@@ -124,8 +124,8 @@ class MembranesPanel(QWidget):
         line.addWidget(self._weights, 1)
         line.addWidget(self.file)
         weights, scope = form_layout(), form_layout()
-        weights.addRow(row_label("Weights"), line)
-        scope.addRow(row_label("Scope"), self.scope)
+        weights.addRow(row_label("Model"), line)
+        scope.addRow(row_label("Run on"), self.scope)
         layout = panel_layout(self)
         layout.addLayout(weights)
         layout.addWidget(self.card)
@@ -172,7 +172,7 @@ class MembranesPanel(QWidget):
 
     def _on_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
-            self, "Weights", "", "Weights (*.safetensors)"
+            self, "Model", "", "Models (*.safetensors)"
         )
         if chosen:
             self.add_weights(Path(chosen))

@@ -1,4 +1,4 @@
-"""Where next: a list of places to walk."""
+"""Suggested regions: a list of places to walk."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ class PlacesRow(QWidget):
         self._key = ""
         self.where = combo_box()
         self.where.addItems(["near this section", "whole stack"])
-        self.where.setToolTip("Which sections are looked at; none that is done.")
-        self.find = JobRow("Find places", self._prepare)
-        self.next = button("Next place (N)", tooltip="Go to the next place in the list")
+        self.where.setToolTip("Sections to search; finished ones are skipped.")
+        self.find = JobRow("Find regions", self._prepare)
+        self.next = button(
+            "Next region (N)", tooltip="Go to the next region in the list"
+        )
         self.done = button(
-            "Done here (J)",
-            tooltip="All in this place is right now: it counts as reviewed",
+            "Mark reviewed, next (J)",
+            tooltip="All in this region is right now: it counts as reviewed",
         )
         self.regions = RegionRow(controller, self._correcting.layers)
         self.count = text_label()
@@ -120,11 +122,11 @@ class PlacesRow(QWidget):
         """Go to the next place that is to do."""
         source = self._controller.session.source
         if source is None or not self.places:
-            self.refused.emit("there is no list yet; press Find places")
+            self.refused.emit("there is no list yet; press Find regions")
             return
         found = next_place(source, self.places, self._here)
         if found is None:
-            self.said.emit("all places are done; press Find places for more")
+            self.said.emit("all regions are done; press Find regions for more")
             return
         self._go(found)
 
@@ -174,7 +176,7 @@ class PlacesRow(QWidget):
         y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
         go_to_place(self._controller.viewer, layer, (region.z, y, x))
         self._correcting.go_to(place)
-        self.said.emit(f"place {place + 1} of {len(self.places)}: {reason}")
+        self.said.emit(f"region {place + 1} of {len(self.places)}: {reason}")
 
     def _on_row(self, row: int, _: int) -> None:
         self._go(row)
@@ -184,7 +186,7 @@ class PlacesRow(QWidget):
         for made in (self.next, self.done):
             made.setEnabled(bool(self.places))
         n = len(self.places)
-        words = f"{n - self.left} of {n} places done" if n else ""
+        words = f"{n - self.left} of {n} regions done" if n else ""
         self.count.setText(words)
         self.count.setVisible(bool(words))
 

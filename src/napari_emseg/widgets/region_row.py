@@ -38,7 +38,7 @@ class RegionRow(QWidget):
         self._controller = controller
         self._layers = layers
         self.view = button(
-            "View is reviewed",
+            "Mark view reviewed",
             tooltip="All that is on screen is right: it counts as a reviewed region",
         )
         self.back = button(

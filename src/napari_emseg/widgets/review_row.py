@@ -59,8 +59,12 @@ class ReviewRow(QWidget):
         self.status = combo_box()
         self.status.addItems(STATUSES)
         self.status.setToolTip("Mark the section on screen (R: reviewed or to do)")
-        self.before = button("◂ to do", tooltip="Go back to a section that is to do")
-        self.next = button("to do ▸", tooltip="Go to the next section to do (N)")
+        self.before = button(
+            "Previous", tooltip="Go to the previous unreviewed section"
+        )
+        self.next = button(
+            "Next unreviewed", tooltip="Go to the next unreviewed section (N)"
+        )
         first, second = QHBoxLayout(), QHBoxLayout()
         for row in (first, second):
             row.setSpacing(SPACING)
@@ -136,7 +140,7 @@ class ReviewRow(QWidget):
         if z is None:
             self.label.setText(f"{no_section(viewer, layer)} · {done} reviewed")
             return
-        self.label.setText(f"Section {z} of {n} · {done} reviewed")
+        self.label.setText(f"Section {z + 1} of {n} (z = {z}) · {done} reviewed")
         self.status.setCurrentText(status_of(z, source.reviewed, source.excluded))
 
 

@@ -25,7 +25,7 @@ from napari_emseg.session.annotation_editor import AnnotationEditor
 ToolName = Literal[
     "Live-wire",
     "Close gap",
-    "Cut",
+    "Split cell",
     "Merge",
     "Delete membrane",
     "Fill",
@@ -151,11 +151,11 @@ TOOLS: tuple[Tool, ...] = (
         _gap,
     ),
     Tool(
-        "Cut",
+        "Split cell",
         "K",
         "stroke",
         "drag across a cell, from membrane to membrane",
-        "Cuts a cell in two along a stroke.",
+        "Splits a cell in two along a stroke.",
         _cut,
     ),
     Tool(

@@ -235,7 +235,7 @@ class TrainPanel(QWidget):
 
     def _lay_out(self) -> None:
         begin, network = form_layout(), form_layout()
-        begin.addRow(row_label("Begin with"), self.begin)
+        begin.addRow(row_label("Base model"), self.begin)
         network.addRow(row_label("Network"), self.network)
         self._new_box, self._new_fold = QWidget(), QWidget()
         inner = QVBoxLayout(self._new_box)
@@ -253,7 +253,9 @@ class TrainPanel(QWidget):
             layout.addWidget(widget)
         layout.addWidget(self.since)
         layout.addWidget(self.candidate)
-        layout.addWidget(CollapsibleBox("Learn from more", self.material, role="link"))
+        layout.addWidget(
+            CollapsibleBox("Additional labels", self.material, role="link")
+        )
         layout.addWidget(CollapsibleBox("Settings", self._new_fold, role="link"))
         layout.addWidget(CollapsibleBox("Rounds", self.rounds, role="link"))
         layout.addWidget(text_label(UNKNOWN))
