@@ -55,7 +55,7 @@ def run_task(work: TaskBody, version: str) -> Facts:
 
     Raises
     ------
-    OtherVersion
+    VersionMismatchError
         If the worker runs another version of this program.
     """
     # tasks are pickled by name: another version could do
