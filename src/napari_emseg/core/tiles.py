@@ -59,9 +59,9 @@ class ImportanceMap:
 
     def _rising(self, distance: NDArray[np.intp]) -> NDArray[np.float64]:
         """From 0 to 1 around distance 0, of the middles of the pixels."""
-        # Two neighbours compute the same phase from their common border and take
-        # `rising` and 1 - `rising`, so their weights sum to 1. Middles of pixels keep
-        # both above 0.
+        # Two neighbours compute the same phase from their common border
+        # and take `rising` and 1 - `rising`, so their weights sum to 1.
+        # Middles of pixels keep both above 0.
         phase = np.clip((distance + 0.5) / (2 * self.reach) + 0.5, 0, 1)
         rising: NDArray[np.float64] = (1 - np.cos(np.pi * phase)) / 2
         return rising
@@ -369,8 +369,8 @@ def core_of(
     for axis, (line, core, window) in enumerate(
         zip(plan.axes, tile.core, tile.window, strict=True), start=1
     ):
-        # `output` lacks the margin, whether a crop or a network without padding left it
-        # out
+        # `output` lacks the margin, whether a crop or a
+        # network without padding left it out
         origin = window.start + plan.geometry.margin
         output = line.to_source(core.start, core.stop).apply(output, axis, origin)
     return output

@@ -93,8 +93,8 @@ def v_info(
     """
     truth = _column(sections, "truth_entropy")
     segments = _column(sections, "segments_entropy")
-    # mutual information; quotients of it have no unit, so nats and bits give the same
-    # score
+    # mutual information; quotients of it have no unit, so
+    # nats and bits give the same score
     information = truth + segments - _column(sections, "both_entropy")
     one_piece = (truth == 0) | (segments == 0)
     # it is 0 then, but for rounding, which a quotient of two tiny numbers would show

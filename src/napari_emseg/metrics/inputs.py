@@ -213,8 +213,8 @@ def comparable(
         msg = f"shapes differ: prediction {predicted.shape}, truth {true.shape}"
         raise ValueError(msg)
     numbers = tuple(range(len(true)) if sections is None else sections)
-    # stacks are often labelled in a few sections only: an empty one is unknown, not
-    # wrong
+    # stacks are often labelled in a few sections only: an
+    # empty one is unknown, not wrong
     drawn = np.array([is_drawn(section, truth_is) for section in true])
     if not drawn.any():
         raise ValueError(_nothing_drawn(true, truth_is))
@@ -336,8 +336,8 @@ def in_threads(
         try:
             for call in calls:
                 pending.append(pool.submit(call))
-                # enough to keep all threads at work while the caller uses a result, and
-                # no more arrays
+                # enough to keep all threads at work while the caller
+                # uses a result, and no more arrays
                 if len(pending) >= 4 * threads:
                     yield pending.popleft().result()
             while pending:

@@ -189,8 +189,8 @@ class SectionScores:
             mask: NDArray[np.bool_],
         ) -> tuple[TableSums, TableSums, PixelCounts]:
             labels = Labels(mask)
-            # only the prediction is thinned, see docs/scores.md; both come from the
-            # same labels
+            # only the prediction is thinned, see docs/scores.md;
+            # both come from the same labels
             thinned, plain = labels.thinned().against(cells), labels.against(cells)
             return thinned, plain, PixelCounts.of(mask, truth)
 

@@ -60,8 +60,8 @@ def _groups(mask: NDArray[np.bool_], kind: Kind, z: int) -> list[SegmentationErr
     """One place for each 8-connected group of a mask `(y, x)`."""
     from scipy.ndimage import find_objects, label
 
-    # 8-connected: a mistake along a slanting membrane is one line of pixels by their
-    # corners
+    # 8-connected: a mistake along a slanting membrane is one
+    # line of pixels by their corners
     groups, _ = label(mask, np.ones((3, 3)))
     found = []
     for number, box in enumerate(find_objects(groups), start=1):

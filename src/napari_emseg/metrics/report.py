@@ -55,8 +55,8 @@ class Curve:
     def best(self) -> float:
         """The threshold of the highest V_Rand, as the challenge chooses it."""
         top = max(self.v_rand)
-        # the challenge takes the lowest of equal thresholds of inside: the highest of
-        # membrane
+        # the challenge takes the lowest of equal thresholds of
+        # inside: the highest of membrane
         return max(
             t for t, v in zip(self.thresholds, self.v_rand, strict=True) if v == top
         )

@@ -65,8 +65,8 @@ def agglomerate(
             continue
         steps[k, 0], steps[k, 1], heights[k] = a, b, height
         k += 1
-        # the region with fewer boundaries moves, or a large one would be copied again
-        # and again
+        # the region with fewer boundaries moves, or a large one
+        # would be copied again and again
         if count[a] < count[b]:
             a, b = b, a
         deeper = depths[b] > depths[a]
@@ -118,9 +118,9 @@ def _absorb(
         after, edge = following[half], half // 2
         if ends[edge, 0] >= 0:
             known = _between(first, following, count, ends, a, ends[edge, 1 - half % 2])
-            # Both regions border on a third one: their boundaries become one, with the
-            # mean membrane of both (average linkage, Bailoni et al. 2022) and the wider
-            # opening.
+            # Both regions border on a third one: their boundaries become
+            # one, with the mean membrane of both (average linkage, Bailoni
+            # et al. 2022) and the wider opening.
             if known >= 0:
                 total[known] += total[edge]
                 length[known] += length[edge]

@@ -114,8 +114,8 @@ def fragments_of(
     _, first = np.unique(seeds, return_index=True)
     first = first[1:] if (seeds == 0).any() else first
     outside = np.uint32(len(first) + 1)
-    # One more marker stands for everything that may come from outside. It takes part in
-    # the flooding, so what it reaches is exactly what could be another fragment's.
+    # One more marker stands for everything that may come from outside. It takes
+    # part in the flooding, so what it reaches is what could be another fragment's.
     markers = np.where(unknown, outside, seeds)
     labels = flood(strength, markers, exclude)
     return WindowFragments(labels, first, labels == outside, inside, strength, depth)

@@ -229,8 +229,8 @@ class PatchSource:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
-        # by step, not drawn on: a run that is resumed sees the patches that it would
-        # have seen
+        # by step, not drawn on: a run that is resumed sees the
+        # patches that it would have seen
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
         patches = [self.patch(rng) for _ in range(self._settings.batch)]
         image, target, weight = zip(*patches, strict=True)

@@ -86,8 +86,8 @@ def overlap_sums(
     )
 
 
-# States of a pixel in `flood`. Basins are positive ids, so one int32 picture holds
-# both.
+# States of a pixel in `flood`. Basins are positive ids,
+# so one int32 picture holds both.
 DAM = 0
 QUEUED = -1
 MEMBRANE = -2
@@ -135,8 +135,8 @@ def first_in_queue(
     state = basins.copy()
     last = basins.size - step
     for pixel in range(basins.size):
-        # `pad` lays columns one after the other: consecutive pixels lie below each
-        # other
+        # `pad` lays columns one after the other:
+        # consecutive pixels lie below each other
         y = pixel % step
         if pixel < step or pixel >= last or y in (0, step - 1):
             state[pixel] = OUTSIDE
@@ -237,8 +237,8 @@ class Warper:
         self.step = warping.column(self.shape)
         self.inside = warping.pad(inside)
         self.truth = warping.pad(truth)
-        # tells the section from its border of zeros, which looks like membrane
-        # otherwise
+        # tells the section from its border of zeros,
+        # which looks like membrane otherwise
         self.real = warping.pad(np.ones_like(truth))
         self.simple = simple
 
@@ -274,8 +274,8 @@ def surest_first(distance: NDArray[np.float32]) -> NDArray[np.intp]:
     integers in linear time.
     """
     keys = ~distance.view(np.uint32)
-    # a radix sort of two digits, the low one first; flipped bits turn ascending to
-    # descending
+    # a radix sort of two digits, the low one first; flipped
+    # bits turn ascending to descending
     order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
     high = (keys >> 16).astype(np.uint16)
     return order[np.argsort(high[order], kind="stable")]

@@ -162,8 +162,8 @@ def classify(
     queue = np.empty((3, (2 * RADIUS + 1) ** 2), np.int32)
     for i in range(left.size):
         white = image[left[i]]
-        # membrane, id 0, counts as one of the n; `largest` 0 means that there is
-        # nothing else
+        # membrane, id 0, counts as one of the n; `largest` 0
+        # means that there is nothing else
         n, largest = ids_around(labels, real, left[i], step)
         if n > 2:
             kinds[i] = SPLIT if white else MERGER
