@@ -26,6 +26,7 @@ from napari_emseg.batch import (
     engine,
     run_batch,
 )
+from napari_emseg.batch.cluster import SchedulerGoneError
 from napari_emseg.io import save_stack
 from napari_emseg.sample import synthetic
 
@@ -139,7 +140,7 @@ def test_a_scheduler_that_dies_is_told_of_and_the_rest_done_later(
             break
     here["scheduler"].send_signal(signal.SIGKILL)
     capfd.readouterr()
-    with pytest.raises(ConnectionError, match="--resume"):
+    with pytest.raises(SchedulerGoneError, match="is gone"):
         deque(work, maxlen=0)
     assert "Traceback" not in capfd.readouterr().err
     second = run(make_job(out="cluster", resume=True))

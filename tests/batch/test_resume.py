@@ -14,8 +14,10 @@ import pytest
 from batching import run, values
 
 from napari_emseg.batch import RowChanged, context, plan_batch, planning, run_batch
+from napari_emseg.batch.job import UnfinishedBatchError
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.sample import synthetic
 
 STEPS = ("membranes", "cells", "link")
@@ -37,7 +39,7 @@ def test_a_batch_that_is_broken_off_goes_on(make_job) -> None:
         if isinstance(record, RowChanged) and record.row.step == "cells":
             break
     work.close()
-    with pytest.raises(FileExistsError, match="--resume"):
+    with pytest.raises(UnfinishedBatchError, match="unfinished"):
         run(make_job(steps=STEPS))
     second = run(make_job(steps=STEPS, resume=True))
     assert second.ok
@@ -49,7 +51,7 @@ def test_a_batch_that_is_broken_off_goes_on(make_job) -> None:
 
 def test_a_batch_that_is_done_is_not_done_again(make_job, tmp_path) -> None:
     first = run(make_job())
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError):
         run(make_job())
     second = run(make_job(overwrite=True))
     assert second.tasks == first.tasks

@@ -30,7 +30,7 @@ def test_choice_of_dataset(tmp_path: Path, stack: np.ndarray) -> None:
         file["raw"] = stack
         file["other/labels"] = stack.astype(np.uint64)
     with pytest.raises(
-        AmbiguousFileError, match=r"--dataset: 'other/labels'.*'raw'"
+        AmbiguousFileError, match=r"dataset=…: 'other/labels'.*'raw'"
     ) as info:
         open_stack(path)
     assert info.value.option == "dataset"

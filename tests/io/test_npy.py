@@ -32,7 +32,7 @@ def test_colour_and_time(tmp_path: Path, stack: np.ndarray) -> None:
     with pytest.raises(AmbiguousFileError, match="colour"):
         open_stack(tmp_path / "colour.npy")
     np.save(tmp_path / "time.npy", np.stack([stack, stack + 1]))
-    with pytest.raises(AmbiguousFileError, match="--time"):
+    with pytest.raises(AmbiguousFileError, match="time="):
         open_stack(tmp_path / "time.npy")
     opened = open_stack(tmp_path / "time.npy", time=1)
     np.testing.assert_array_equal(opened.data[:], stack + 1)

@@ -138,9 +138,9 @@ def test_time_and_channel_ask(tmp_path: Path, stack: np.ndarray) -> None:
     axes += [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
     path = tmp_path / "a.zarr"
     _v04(path, [values], axes)
-    with pytest.raises(AmbiguousFileError, match="--time"):
+    with pytest.raises(AmbiguousFileError, match="time="):
         open_stack(path)
-    with pytest.raises(AmbiguousFileError, match="--channel"):
+    with pytest.raises(AmbiguousFileError, match="channel="):
         open_stack(path, time=1)
     opened = open_stack(path, time=1, channel=1)
     np.testing.assert_array_equal(opened.data[:], stack + 11)

@@ -101,7 +101,7 @@ def test_large_cells_are_coarser_and_said_so(
 
 @pytest.mark.parametrize("size", [None, (None, 5, 4)])
 def test_an_unknown_size_is_refused(tmp_path: Path, stack: Stack, size) -> None:
-    with pytest.raises(ValueError, match=r"meshes are in nm.*--voxel-size"):
+    with pytest.raises(ValueError, match=r"meshes are in nm.*is unknown"):
         drain(saving_meshes(Stack(stack.data, voxel_size_nm=size), tmp_path / "a"))
 
 

@@ -13,12 +13,18 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 from napari_emseg._napari import layer_of
+from napari_emseg.batch import Row
+from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
+from napari_emseg.batch.planning import LockedCellsError
 from napari_emseg.batch.queue import is_unfinished
+from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import open_stack, save_stack
+from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.sample import synthetic
-from napari_emseg.widgets.batch_controller import BatchController
+from napari_emseg.widgets.batch_controller import BatchController, format_error
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
+from napari_emseg.widgets.batch_table import format_row
 
 
 @dataclass
@@ -184,6 +190,26 @@ def test_results_are_replaced_only_when_told(bench, files) -> None:
     bench.panel.form.replace.setChecked(True)
     bench.run()
     assert bench.said == "1 of 1 input done"
+
+
+def test_errors_name_what_ends_them_in_the_dock() -> None:
+    asks = AmbiguousFileError("a.tif", "has 2 channels", "channel", [(0, "a")])
+    for error, said in (
+        (
+            UnfinishedBatchError("x"),
+            "x; go on with “Resume”, or tick “Replace res",
+        ),
+        (DifferentBatchError("x"), "x; tick “Replace results” to begin anew"),
+        (OutputExistsError(Path("a")), "a exists already; tick “Replace results”"),
+        (LockedCellsError("x", 301), "x; set “Whole sections up to” to 301"),
+        (asks, "a.tif: has 2 channels; open it in 1 Data"),
+        (UnusableInputsError([asks]), "can be used: a.tif: has 2 channels; open it in"),
+        (UnknownVoxelSizeError("x"), "x; enter it in 1 Data"),
+        (ValueError("plain"), "plain"),
+    ):
+        assert said in format_error(error)
+    row = Row("a", "a.tif", warnings=("odd", str(asks)), error=asks)
+    assert format_row(row).splitlines()[1:] == ["odd", format_error(asks)]
 
 
 def test_a_double_click_shows_results_over_the_source(bench, files) -> None:

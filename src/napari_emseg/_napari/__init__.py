@@ -85,7 +85,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     try:
         return [layer_of(_told(open_stack(p))) for p in paths]
     except AmbiguousFileError as e:
-        msg = f"{e}. Plugins › EM segmentation, 1 Data, Open lets you choose."
+        msg = e.message("choose with Plugins › EM segmentation, 1 Data, Open")
         raise ValueError(msg) from e
 
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from napari_emseg._version import __version__
 from napari_emseg.batch.completion_log import Facts
+from napari_emseg.batch.job import BatchStoppedError
 from napari_emseg.batch.where import ClusterSettings, here
 from napari_emseg.batch.worker import TaskBody, run_task
 
@@ -38,6 +39,10 @@ class Done:
     key: str
     facts: Facts | None
     error: BaseException | None
+
+
+class SchedulerGoneError(BatchStoppedError, ConnectionError):
+    """The Dask scheduler that hands out the parts is gone."""
 
 
 class Cluster:
@@ -109,7 +114,7 @@ class Cluster:
             try:
                 self._known = dict(self._client.nthreads())
             except OSError as e:
-                raise ConnectionError(self._gone) from e
+                raise SchedulerGoneError(self._gone) from e
             self._asked = now
         return self._known
 
@@ -152,12 +157,12 @@ class Cluster:
                 self._wait_anew(key, future)
                 return None
             except (OSError, CancelledError) as e:
-                raise ConnectionError(self._gone) from e
+                raise SchedulerGoneError(self._gone) from e
         if future.status in ("pending", "lost"):
             self._wait_anew(key, future)
             return None
         if future.status != "error":
-            raise ConnectionError(self._gone)
+            raise SchedulerGoneError(self._gone)
         return Done(key, None, future.exception(timeout=PATIENCE))
 
     def _wait_anew(self, key: str, future: Any) -> None:
@@ -191,14 +196,11 @@ class Cluster:
     @property
     def _gone(self) -> str:
         where = self._where.scheduler or "this machine"
-        return (
-            f"the Dask scheduler at {where} is gone; what is finished is kept, go on "
-            "with --resume"
-        )
+        return f"the Dask scheduler at {where} is gone; what is finished is kept"
 
     def _check_alive(self) -> None:
         if self._client.status != "running":
-            raise ConnectionError(self._gone)
+            raise SchedulerGoneError(self._gone)
 
     def _check_versions(self) -> None:
         if self._own is not None:

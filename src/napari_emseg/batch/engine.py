@@ -13,7 +13,14 @@ from time import perf_counter
 from napari_emseg.batch.cluster import Cluster, Done
 from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.estimate import estimate_batch, refuse_if_full
-from napari_emseg.batch.job import LEDGER, BatchConfig, clear_folder, lock_output
+from napari_emseg.batch.job import (
+    LEDGER,
+    BatchConfig,
+    BatchStoppedError,
+    DifferentBatchError,
+    clear_folder,
+    lock_output,
+)
 from napari_emseg.batch.output_folder import (
     FinishedInput,
     check,
@@ -71,8 +78,8 @@ def iter_stages(
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-class OutputFullError(OSError):
-    """The folder of results takes no more; the message says what to do."""
+class OutputFullError(BatchStoppedError):
+    """The folder of results takes no more."""
 
 
 def stop_if_hopeless(error: BaseException | None) -> None:
@@ -82,7 +89,7 @@ def stop_if_hopeless(error: BaseException | None) -> None:
     if isinstance(error, OSError) and error.errno in FULL:
         msg = (
             f"{error.strerror or error}: output folder is full; finished parts are "
-            "kept: free space, then go on with --resume"
+            "kept; free space"
         )
         raise OutputFullError(error.errno, msg) from error
     if isinstance(error, VersionMismatchError):
@@ -279,8 +286,8 @@ class _Run:
             except (KeyError, TypeError, AttributeError) as e:
                 # facts that no part has found out
                 path = self._job.folder / LEDGER
-                msg = f"{path} is damaged ({e!r}); begin anew with --overwrite"
-                raise ValueError(msg) from e
+                msg = f"{path} is damaged ({e!r})"
+                raise DifferentBatchError(msg) from e
             running.tasks, running.outcomes = tasks, {}
             for task in tasks:
                 known = self._ledger.facts(task.stamp)

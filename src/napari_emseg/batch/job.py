@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import ClusterSettings
 from napari_emseg.core.atomic import remove_tree, write_whole
+from napari_emseg.core.errors import SettingError
 from napari_emseg.core.lock import LOCK, WHO, Hold
 from napari_emseg.core.paths import (
     UnsafePathError,
@@ -62,6 +64,24 @@ class BatchConfig:
     def folder(self) -> Path:
         """Where the batch keeps what is unfinished."""
         return self.out / FOLDER
+
+
+class UnfinishedBatchError(SettingError, FileExistsError):
+    """The folder of results holds a batch that was broken off."""
+
+    remedies: Mapping[str, object] = {"resume": True, "overwrite": True}
+
+
+class DifferentBatchError(SettingError, ValueError):
+    """What is there was made of other inputs or by other settings, or is damaged."""
+
+    remedies: Mapping[str, object] = {"overwrite": True}
+
+
+class BatchStoppedError(SettingError, OSError):
+    """No part can be done any more; what is finished is kept."""
+
+    remedies: Mapping[str, object] = {"resume": True}
 
 
 class Memory(BaseModel):
@@ -114,8 +134,8 @@ def remembered(job: BatchConfig) -> Memory | None:
     try:
         return Memory.model_validate_json(read_bounded(path, MOST_BYTES))
     except ValidationError as e:
-        msg = f"{path} is damaged ({first_fault(e)}); begin anew with --overwrite"
-        raise ValueError(msg) from e
+        msg = f"{path} is damaged ({first_fault(e)})"
+        raise DifferentBatchError(msg) from e
 
 
 def remember(job: BatchConfig, memory: Memory) -> None:

@@ -14,7 +14,9 @@ from napari_emseg.batch.completion_log import first_fault, sum_of
 from napari_emseg.batch.job import (
     LEDGER,
     BatchConfig,
+    DifferentBatchError,
     Memory,
+    UnfinishedBatchError,
     refuse_links,
     remember,
     remembered,
@@ -23,7 +25,9 @@ from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row, State
 from napari_emseg.batch.step import steps_of
 from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.errors import UnusableInputsError
 from napari_emseg.core.paths import is_link, read_bounded, remove_inside
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind
 from napari_emseg.io.output import check_distinct, input_paths
 
@@ -178,10 +182,10 @@ def is_finished(
         other.append("other sections are asked for")
     if other:
         msg = (
-            f"{known.name} in {job.out} was another one ({'; '.join(other)}); begin "
-            "anew with --overwrite, or in another folder"
+            f"{known.name} in {job.out} was another one ({'; '.join(other)}); choose "
+            "another folder"
         )
-        raise ValueError(msg)
+        raise DifferentBatchError(msg)
     paths = [job.out / name for name in known.outputs]
     return all(p.exists() for p in paths) and sum_of(paths) == known.sum
 
@@ -233,24 +237,20 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
     job = plan.job
     refuse_links(job)
     if not any(plan.planned):
-        why = "; ".join(_named(row) for row in plan.rows)
-        msg = f"none of the inputs can be used: {why}"
-        raise ValueError(msg)
+        raise UnusableInputsError([row.error for row in plan.rows if row.error])
     _spare_inputs(plan)
     if job.overwrite:
         return {}
     before = remembered(job)
     if before is not None and not job.resume:
-        msg = (
-            f"an unfinished batch is in {job.out}: go on with --resume, or --overwrite"
-        )
-        raise FileExistsError(msg)
+        msg = f"an unfinished batch is in {job.out}"
+        raise UnfinishedBatchError(msg)
     if before is not None and (other := before.differences(plan.memory)):
         msg = (
-            f"the batch in {job.out} was another one ({'; '.join(other)}); begin anew "
-            "with --overwrite, or in another folder"
+            f"the batch in {job.out} was another one ({'; '.join(other)}); choose "
+            "another folder"
         )
-        raise ValueError(msg)
+        raise DifferentBatchError(msg)
     return {} if before is not None else _finished(plan)
 
 
@@ -291,8 +291,7 @@ def _finished(plan: Plan) -> dict[int, FinishedInput]:
             continue
         there = [path for path in finals if os.path.lexists(path)]
         if there:
-            msg = f"{there[0]} exists already; replace it with --overwrite"
-            raise FileExistsError(msg)
+            raise OutputExistsError(there[0])
     return found
 
 
@@ -316,12 +315,6 @@ def clear(plan: Plan) -> None:
         if path.is_dir() and not is_link(path):
             remove_inside(job.folder, path.name)
     remove_inside(job.folder, LEDGER)
-
-
-def _named(row: Row) -> str:
-    """Return why an input can't be used, with its name."""
-    why = row.warnings[0]
-    return why if why.startswith(row.name) else f"{row.name}: {why}"
 
 
 def note(plan: Plan) -> None:

@@ -19,6 +19,7 @@ from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import STEPS, results_of
+from napari_emseg.core.errors import SettingError
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
@@ -35,6 +36,20 @@ from napari_emseg.io.fingerprint import (
 )
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
+
+
+class LockedCellsError(SettingError, ValueError):
+    """Locked cells in sections that are too large to be worked in one piece.
+
+    Parameters
+    ----------
+    whole
+        The setting `whole` by which they are.
+    """
+
+    def __init__(self, message: str, whole: int) -> None:
+        super().__init__(message)
+        self.remedies = {"whole": whole}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,26 +177,30 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     return Plan(job, tuple(rows), tuple(planned))
 
 
-def _opened(given: Input) -> OpenInput | str:
+def _opened(given: Input) -> OpenInput | Exception:
     try:
         return open_input(given)
     except (OSError, ValueError) as e:
-        return str(e)
+        return e
 
 
 def _row(
-    job: BatchConfig, given: Input, found: OpenInput | str
+    job: BatchConfig, given: Input, found: OpenInput | Exception
 ) -> tuple[Row, Planned | None]:
     row = Row(given.name, given.path)
-    if isinstance(found, str):
-        return replace(row, state="failed", warnings=(found,)), None
+    if isinstance(found, Exception):
+        return _failed(row, found), None
     try:
         plan = _planned(job, given, found)
     except ValueError as e:
-        return replace(row, state="failed", warnings=(str(e),)), None
+        return _failed(row, e), None
     c = plan.context
     remarks = tuple(found.stack.metadata.get("remarks", ()))
     return replace(row, sections=len(c.sections), shape=c.shape, warnings=remarks), plan
+
+
+def _failed(row: Row, error: Exception) -> Row:
+    return replace(row, state="failed", warnings=(str(error),), error=error)
 
 
 def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
@@ -206,10 +225,9 @@ def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
     if hand is not None and hand.locked and not context.whole:
         msg = (
             f"{given.name} has locked cells in sections of {stack.shape[1]} × "
-            f"{stack.shape[2]} px, which need to be worked in one piece: --whole "
-            f"{isqrt(stack.shape[1] * stack.shape[2] - 1) + 1}"
+            f"{stack.shape[2]} px, which need to be worked in one piece"
         )
-        raise ValueError(msg)
+        raise LockedCellsError(msg, isqrt(stack.shape[1] * stack.shape[2] - 1) + 1)
     if weights is None:
         made = _made_by_us(stack)
     else:

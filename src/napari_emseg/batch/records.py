@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -36,6 +36,8 @@ class Row:
         Finished results.
     warnings
         What a person should know, e.g. which blocks failed and why.
+    error
+        Why the input can't be used at all; the last of `warnings` says it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Row:
     cells: int | None = None
     outputs: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    error: Exception | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,79 +10,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
 from napari_emseg._version import __version__
 from napari_emseg.cli.printing import (
     complain,
     give_up,
+    usage_message,
     write_what_can_be_written,
 )
 from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm
 from napari_emseg.core.lock import OutputBusyError
-from napari_emseg.io.errors import (
-    AmbiguousFileError,
-    AmbiguousNetworkError,
-    IdsDontFitError,
-    OutputExistsError,
-)
+from napari_emseg.io.errors import AmbiguousFileError
 from napari_emseg.io.scratch import clear_scratch
-
-
-def usage_message(error: BaseException) -> str:
-    """Return one line for the user, with the option that helps if there is one."""
-    return _words(error) + _option(error)
-
-
-def _option(error: BaseException) -> str:
-    if isinstance(error, OutputExistsError):
-        return "; overwrite it with --overwrite"
-    if isinstance(error, AmbiguousNetworkError):
-        return (
-            "; say it with --arch (unet, unetpp, cenet), and its shape with e.g. "
-            "--network.base 32"
-        )
-    if isinstance(error, IdsDontFitError) and error.kept is not None:
-        there, wanted, format_ = error.kept
-        return f": emseg export {there} {wanted} --format {format_} --ids …"
-    if isinstance(error, IdsDontFitError) and error.choices:
-        return f": --ids {' or --ids '.join(error.choices)}"
-    return ""
-
-
-def _words(error: BaseException) -> str:
-    cause = error.__cause__
-    if isinstance(error, CycloptsError) and isinstance(cause, pydantic.ValidationError):
-        return _out_of_bounds(cause)
-    if isinstance(error, pydantic.ValidationError):
-        return _out_of_bounds(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).strip() or type(error).__name__
-    return text.strip("'\"") if isinstance(error, LookupError) else text
-
-
-def option_name(*parts: str | int) -> str:
-    """Return the option of a settings field: `minimum_size` → `--minimum-size`."""
-    return "--" + ".".join(str(part).replace("_", "-") for part in parts)
-
-
-def _out_of_bounds(error: pydantic.ValidationError) -> str:
-    said = []
-    for each in error.errors(include_url=False):
-        what = (
-            each["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        )
-        if each["loc"]:
-            name = option_name(*each["loc"])
-            said.append(f"{name} must be {what}, got {each['input']}")
-        else:  # of several settings together: it says which
-            said.append(what)
-    return "; ".join(said)
-
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 

@@ -29,7 +29,14 @@ from napari_emseg.batch import (
 from napari_emseg.batch.settings import step_names
 from napari_emseg.batch.where import share_arenas
 from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
-from napari_emseg.cli.printing import print_json, print_line, print_table, say, talk
+from napari_emseg.cli.printing import (
+    print_json,
+    print_line,
+    print_table,
+    say,
+    talk,
+    usage_message,
+)
 from napari_emseg.cli.progress import LOG_SECONDS, stop_on_signals
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import Note, Record
@@ -218,7 +225,7 @@ def _say_what_it_takes(plan: Plan, *, json: bool) -> int:
                 "disk_bytes": found.disk_bytes,
                 "memory_bytes": found.memory_bytes,
                 "notes": list(found.notes),
-                "refused": {row.name: row.warnings[0] for row in bad},
+                "refused": {row.name: _warnings(row)[0] for row in bad},
             }
         )
     else:
@@ -232,7 +239,14 @@ def _say_what_it_takes(plan: Plan, *, json: bool) -> int:
 def _size(row: Row) -> tuple[str, str, str, str, str]:
     y, x = row.shape or ("–", "–")
     sections = "–" if row.sections is None else str(row.sections)
-    return row.name, sections, str(y), str(x), "; ".join(row.warnings)
+    return row.name, sections, str(y), str(x), "; ".join(_warnings(row))
+
+
+def _warnings(row: Row) -> tuple[str, ...]:
+    """Return the warnings of an input; of one that can't be used, why, and options."""
+    if row.error is None:
+        return row.warnings
+    return (*row.warnings[:-1], usage_message(row.error))
 
 
 def _follow(job: BatchConfig) -> Summary:
@@ -272,7 +286,7 @@ def _print(summary: Summary) -> None:
     ]
     print_table(("input", "state", "sections", "cells", "time", "results"), rows)
     for row in summary.rows:
-        for warning in row.warnings:
+        for warning in _warnings(row):
             say(f"{row.name}: {warning}")
     print_line(f"{summary.pages[0]}, {summary.pages[1]}")
 
@@ -293,7 +307,7 @@ def _record(summary: Summary) -> dict[str, Any]:
                 "cells": row.cells,
                 "seconds": round(row.seconds, 3),
                 "outputs": list(map(str, row.outputs)),
-                "warnings": list(row.warnings),
+                "warnings": list(_warnings(row)),
             }
             for row in summary.rows
         ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from cyclopts import Group, Parameter, Token
 
-from napari_emseg.cli.printing import say
+from napari_emseg.cli.printing import question_message, say
 from napari_emseg.core.stack import Stack, VoxelSize, check_voxel_size
 from napari_emseg.io import OUTPUT_KINDS, AmbiguousFileError, open_stack
 from napari_emseg.io import Ids as IdsChoice
@@ -227,10 +227,7 @@ class InputOptions:
                 time=self.time,
             )
         except AmbiguousFileError as e:
-            if not prefix:
-                raise
-            msg = str(e).replace(f"--{e.option}", f"--{prefix}.{e.option}")
-            raise ValueError(msg) from e
+            raise ValueError(question_message(e, prefix)) from e
         for remark in stack.metadata.get("remarks", ()):
             say(f"warning: {stack.name}: {remark}")
         return stack

@@ -1,4 +1,4 @@
-"""Results to stdout, everything else to stderr."""
+"""Results to stdout, everything else to stderr; errors in the words of options."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from collections.abc import Mapping, Sequence
 from io import StringIO, TextIOWrapper
 from typing import Any, TextIO
 
+import pydantic
+from cyclopts import CycloptsError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from napari_emseg.core.errors import SettingError, UnusableInputsError
+from napari_emseg.io.errors import (
+    AmbiguousFileError,
+    AmbiguousNetworkError,
+    IdsDontFitError,
+    OutputExistsError,
+)
 
 _WIDE = 200
 """Columns of a table where nobody looks at it, so that no cell is broken or cut."""
@@ -93,3 +103,87 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     return cell == "–" or cell.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def usage_message(error: BaseException) -> str:
+    """Return one line for the user, with the option that helps if there is one."""
+    return _words(error) + _option(error)
+
+
+REMEDIES = {
+    "resume": "go on with --resume",
+    "overwrite": "begin anew with --overwrite",
+    "voxel_size": "give it with --voxel-size Z,Y,X in nm",
+}
+"""How settings that end an error are set, where that isn't an option with its value."""
+
+
+def _option(error: BaseException) -> str:
+    if isinstance(error, SettingError):
+        return "; " + ", or ".join(_remedy(*each) for each in error.remedies.items())
+    if isinstance(error, OutputExistsError):
+        return "; overwrite it with --overwrite"
+    if isinstance(error, AmbiguousNetworkError):
+        return (
+            "; say it with --arch (unet, unetpp, cenet), and its shape with e.g. "
+            "--network.base 32"
+        )
+    if isinstance(error, IdsDontFitError) and error.kept is not None:
+        there, wanted, format_ = error.kept
+        return f": emseg export {there} {wanted} --format {format_} --ids …"
+    if isinstance(error, IdsDontFitError) and error.choices:
+        return f": --ids {' or --ids '.join(error.choices)}"
+    return ""
+
+
+def _remedy(name: str, value: object) -> str:
+    return REMEDIES.get(name) or f"set {option_name(name)} {value}"
+
+
+def question_message(error: AmbiguousFileError, prefix: str = "") -> str:
+    """Return what a file asks, with the option to answer by.
+
+    Parameters
+    ----------
+    prefix
+        What options of this file are called by, e.g. `truth` for `--truth.dataset`.
+    """
+    parts = [prefix, error.option] if prefix else [error.option]
+    return error.message(f"choose with {option_name(*parts)}")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, AmbiguousFileError):
+        return question_message(error)
+    if isinstance(error, UnusableInputsError):
+        return f"{error.question}: {'; '.join(map(usage_message, error.errors))}"
+    cause = error.__cause__
+    if isinstance(error, CycloptsError) and isinstance(cause, pydantic.ValidationError):
+        return _out_of_bounds(cause)
+    if isinstance(error, pydantic.ValidationError):
+        return _out_of_bounds(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip() or type(error).__name__
+    return text.strip("'\"") if isinstance(error, LookupError) else text
+
+
+def option_name(*parts: str | int) -> str:
+    """Return the option of a settings field: `minimum_size` → `--minimum-size`."""
+    return "--" + ".".join(map(str, parts)).replace("_", "-")
+
+
+def _out_of_bounds(error: pydantic.ValidationError) -> str:
+    said = []
+    for each in error.errors(include_url=False):
+        what = (
+            each["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        )
+        if each["loc"]:
+            name = option_name(*each["loc"])
+            said.append(f"{name} must be {what}, got {each['input']}")
+        else:  # of several settings together: it says which
+            said.append(what)
+    return "; ".join(said)

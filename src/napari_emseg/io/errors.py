@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
 from tokenize import TokenError
+from typing import ClassVar
 from zipfile import BadZipFile
 
 Value = int | str
@@ -30,6 +31,9 @@ class AmbiguousFileError(ValueError):
         `(value, words)` of each possible answer.
     """
 
+    MOST_SHOWN: ClassVar[int] = 12
+    """Choices in the message; the rest is counted."""
+
     def __init__(
         self,
         name: str,
@@ -37,14 +41,19 @@ class AmbiguousFileError(ValueError):
         option: str,
         choices: list[tuple[Value, str]],
     ) -> None:
+        self.name = name
+        self.question = question
         self.option = option
         self.choices = choices
-        shown = ", ".join(f"{value!r} ({words})" for value, words in choices[:12])
-        more = f" and {len(choices) - 12} more" if len(choices) > 12 else ""
-        super().__init__(
-            f"{name}: {question}; choose with {option}=…, on the command line "
-            f"--{option}: {shown}{more}"
-        )
+        super().__init__(self.message(f"choose with {option}=…"))
+
+    def message(self, how: str) -> str:
+        """Return the message with another way to choose, e.g. that of a panel."""
+        shown = [f"{value!r} ({words})" for value, words in self.choices]
+        more = len(shown) - self.MOST_SHOWN
+        tail = f" and {more} more" if more > 0 else ""
+        listed = ", ".join(shown[: self.MOST_SHOWN])
+        return f"{self.name}: {self.question}; {how}: {listed}{tail}"
 
 
 class OutputExistsError(FileExistsError):

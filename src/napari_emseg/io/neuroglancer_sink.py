@@ -15,6 +15,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
+from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.output import FileSink, Output
@@ -134,9 +135,9 @@ def _whole_size(size: VoxelSize | None) -> tuple[float, float, float]:
     if size is None or size[0] is None:
         msg = (
             "Neuroglancer lays volumes out in nm, and the voxel size (or its z) is "
-            "unknown; give it, on the command line with --voxel-size Z,Y,X"
+            "unknown"
         )
-        raise ValueError(msg)
+        raise UnknownVoxelSizeError(msg)
     return size[0], size[1], size[2]
 
 

@@ -16,6 +16,7 @@ from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
 from napari_emseg.core.atomic import atomic_folder
+from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import LazyArray, Stack
@@ -135,10 +136,9 @@ def _checked_size(cells: Stack) -> tuple[float, float, float]:
     size = cells.voxel_size_nm
     if size is None or size[0] is None:
         msg = (
-            f"{cells.name}: meshes are in nm, and the voxel size (or its z) is "
-            "unknown; give it, on the command line with --voxel-size Z,Y,X"
+            f"{cells.name}: meshes are in nm, and the voxel size (or its z) is unknown"
         )
-        raise ValueError(msg)
+        raise UnknownVoxelSizeError(msg)
     return size[0], size[1], size[2]
 
 

@@ -16,7 +16,9 @@ from qtpy.QtCore import QObject
 from napari_emseg.batch import BatchConfig, BatchEstimate, BatchSettings, Summary
 from napari_emseg.batch.queue import BatchQueue
 from napari_emseg.batch.where import PlaceSettings
+from napari_emseg.core.errors import SettingError, UnusableInputsError
 from napari_emseg.core.records import Note, Record
+from napari_emseg.io.errors import AmbiguousFileError, OutputExistsError
 from napari_emseg.widgets import jobs
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.run_presenter import format_record
@@ -24,12 +26,12 @@ from napari_emseg.widgets.run_presenter import format_record
 SHOWN_NOTES = 6
 """The latest ones; the rest is counted."""
 
-BUTTONS = {
-    "--resume": "Resume",
-    "--overwrite": "Replace results",
-    "--whole": "Whole sections up to",
+REMEDIES = {
+    "resume": "go on with “Resume”",
+    "overwrite": "tick “Replace results” to begin anew",
+    "whole": "set “Whole sections up to” to {}",
 }
-"""What options of the command line are called in the dock."""
+"""How the settings are set in the dock that end an error."""
 
 _all: WeakKeyDictionary[Viewer, BatchController] = WeakKeyDictionary()
 
@@ -113,9 +115,9 @@ class BatchController(QObject):
         self.job.start(with_torch(work), "Dry run")
         self.changed.emit()
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, error: Exception | None) -> None:
         """Show why something can't be done; nothing if it can."""
-        self.error = in_the_dock(why)
+        self.error = "" if error is None else format_error(error)
         self.changed.emit()
 
     def _check_free(self) -> None:
@@ -127,7 +129,7 @@ class BatchController(QObject):
         self.words, self.error, self._notes, self.advance = "", "", [], None
 
     def _on_recorded(self, records: Sequence[Record]) -> None:
-        notes = [in_the_dock(r.message) for r in records if isinstance(r, Note)]
+        notes = [r.message for r in records if isinstance(r, Note)]
         self._notes += notes
         rows = self.board.take(records)
         if rows:
@@ -150,7 +152,7 @@ class BatchController(QObject):
             self.words = format_summary(result)
             show_info(f"Batch: {self.words}")
         elif outcome.cause is not None:
-            self.error = in_the_dock(format_record(outcome.cause))
+            self.error = format_error(outcome.cause)
             show_error(f"{self.job.title}: {self.error}")
         else:
             self.words = "cancelled; what was finished is kept"
@@ -169,8 +171,20 @@ def format_summary(summary: Summary) -> str:
     return ", ".join(said)
 
 
-def in_the_dock(message: str) -> str:
-    """Return a message with the dock's names for options of the command line."""
-    for option, name in BUTTONS.items():
-        message = message.replace(option, f"“{name}”")
-    return message
+def format_error(error: BaseException) -> str:
+    """Return an error in words, with what ends it in the dock."""
+    if isinstance(error, UnusableInputsError):
+        return f"{error.question}: {'; '.join(map(format_error, error.errors))}"
+    if isinstance(error, AmbiguousFileError):
+        return error.message("open it in 1 Data, which lets you choose")
+    text = format_record(error)
+    if isinstance(error, OutputExistsError):
+        return f"{text}; tick “Replace results” to overwrite it"
+    if not isinstance(error, SettingError):
+        return text
+    ways = [
+        REMEDIES[name].format(value)
+        for name, value in error.remedies.items()
+        if name in REMEDIES
+    ]
+    return "; ".join([text, *([", or ".join(ways)] if ways else [])])

@@ -192,11 +192,11 @@ class BatchPanel(QWidget):
 
     def _try(self, action: Callable[[], object]) -> None:
         """Do what was asked for, or say why it can't be done."""
-        why = ""
+        why: Exception | None = None
         try:
             action()
         except (OSError, ValueError) as e:
-            why = str(e)
+            why = e
         self._on_listed()
         self._batching.refuse(why)
 

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.batch import Row
+from napari_emseg.widgets.batch_controller import format_error
 from napari_emseg.widgets.formatting import format_sections, format_time_left
 
 COLUMNS = ("input", "state", "progress", "left")
@@ -104,7 +105,8 @@ def format_row(row: Row) -> str:
         y, x = row.shape
         cells = "" if row.cells is None else f", {row.cells:,} cells"
         lines.append(f"{format_sections(row.sections)} of {y} × {x} px{cells}")
-    lines += row.warnings
+    lines += row.warnings if row.error is None else row.warnings[:-1]
+    lines += [] if row.error is None else [format_error(row.error)]
     lines += [path.name for path in row.outputs]
     return "\n".join(lines)
 

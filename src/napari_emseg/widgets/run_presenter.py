@@ -10,6 +10,7 @@ from typing import Any, Literal
 from napari.utils.notifications import show_error, show_info
 from numpy.typing import NDArray
 
+from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation import cells_provenance
@@ -109,6 +110,8 @@ class RunPresenter:
 def format_record(error: BaseException) -> str:
     """Say an error for the panel; those that nobody foresaw are logged in full."""
     text = str(error).strip()
+    if isinstance(error, UnknownVoxelSizeError):
+        return f"{text}; enter it in 1 Data"
     if isinstance(error, (ValueError, OSError)) and text:
         return text
     if isinstance(error, MemoryError):

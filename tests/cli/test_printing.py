@@ -1,0 +1,81 @@
+"""Errors in the words of the command line: facts in, options out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tifffile import imwrite
+
+import napari_emseg
+from napari_emseg.batch.cluster import SchedulerGoneError
+from napari_emseg.batch.engine import OutputFullError
+from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
+from napari_emseg.batch.planning import LockedCellsError
+from napari_emseg.cli.printing import usage_message
+from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
+from napari_emseg.io.errors import AmbiguousFileError, OutputExistsError
+
+ASKS = AmbiguousFileError("a.tif", "has 2 channels", "channel", [(0, "a"), (1, "b")])
+
+SAID = [
+    (UnfinishedBatchError("x"), "x; go on with --resume, or begin anew with --overw"),
+    (DifferentBatchError("x"), "x; begin anew with --overwrite"),
+    (SchedulerGoneError("x"), "x; go on with --resume"),
+    (OutputFullError(28, "x"), "x; go on with --resume"),
+    (OutputExistsError(Path("a.tif")), "a.tif exists already; overwrite it with --ov"),
+    (LockedCellsError("x", 301), "x; set --whole 301"),
+    (UnknownVoxelSizeError("x"), "x; give it with --voxel-size Z,Y,X in nm"),
+    (ASKS, "a.tif: has 2 channels; choose with --channel: 0 (a), 1 (b)"),
+    (UnusableInputsError([ASKS]), "none of the inputs can be used: a.tif: has 2 ch"),
+    (UnusableInputsError([ASKS]), "choose with --channel: 0 (a), 1 (b)"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), SAID, ids=lambda x: type(x).__name__)
+def test_an_error_is_told_with_the_option_that_ends_it(error, said) -> None:
+    assert said in usage_message(error)
+
+
+def test_a_batch_names_the_option_that_an_input_needs(emseg, tiny_weights) -> None:
+    """Also where only one of several inputs can't be used."""
+    imwrite("c.tif", np.ones((2, 30, 40), np.uint16), metadata={"axes": "CYX"})
+    imwrite("em.tif", np.ones((2, 30, 40), np.uint8))
+    words = ("--out", "o", "--weights", tiny_weights, "--dry-run")
+    alone = emseg("batch", "c.tif", *words)
+    assert alone.code == 1
+    assert "c.tif: has 2 channels; choose with --channel: 'z'" in alone.out
+    both = emseg("batch", "c.tif", "em.tif", *words, "--json")
+    assert "choose with --channel: 'z'" in both.out
+    assert emseg("batch", "c.tif", *words, "--channel", "1").code == 0
+
+
+OWN_OPTIONS = re.compile(
+    r"""["'\s]--(resume|overwrite|whole|voxel-size|channel|time)"""
+)
+WORDING = re.compile(
+    r"""\bin str\(|\.replace\(["']--|str\(\w+\)\.(startswith|endswith|replace)"""
+)
+FOREIGN = {
+    "io/hdf5.py": "HDF5 tells of a locked file by its words only",
+    "io/dm.py": "RosettaSciIO tells of colour pictures by its words only",
+    "inference/torch_runtime.py": "PyTorch tells what oneDNN lacks by its words only",
+}
+"""Where another library raises errors that only their words tell apart."""
+
+
+def _sources() -> dict[str, str]:
+    root = Path(napari_emseg.__file__).parent
+    return {p.relative_to(root).as_posix(): p.read_text() for p in root.rglob("*.py")}
+
+
+def test_only_the_command_line_names_its_options() -> None:
+    named = {name for name, text in _sources().items() if OWN_OPTIONS.search(text)}
+    assert {name for name in named if not name.startswith("cli/")} == set()
+
+
+def test_nothing_branches_on_the_words_of_a_message() -> None:
+    branching = {name for name, text in _sources().items() if WORDING.search(text)}
+    assert branching == set(FOREIGN)
