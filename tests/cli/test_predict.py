@@ -240,6 +240,36 @@ def test_a_section_that_cannot_be_read_makes_the_result_incomplete(
         assert "incomplete" not in done.out
 
 
+@pytest.mark.parametrize("command", ["predict", "segment", "batch"])
+def test_many_sections_that_cannot_be_read_are_told_of_in_one_line(
+    emseg, tiny_weights, command
+):
+    folder = Path("sections")
+    folder.mkdir()
+    section = np.random.default_rng(0).integers(0, 255, (80, 80), dtype=np.uint8)
+    for z in range(12):
+        tifffile.imwrite(folder / f"{z:02}.tif", section, photometric="minisblack")
+        if z > 1:
+            whole = (folder / f"{z:02}.tif").read_bytes()
+            (folder / f"{z:02}.tif").write_bytes(whole[:-500])
+    options = ["--weights", tiny_weights]
+    options += ["--input-is", "em"] if command == "segment" else []
+    out = ["--out", "o"] if command == "batch" else ["out.tif"]
+    done = emseg(command, folder, *out, *options)
+    assert done.code == 1
+    told = [line for line in done.err.splitlines() if "left out" in line]
+    (line,) = [
+        line for line in told if "sections 2…11 are left out (10 in all)" in line
+    ]
+    assert "such as 2: " in line
+    assert len(told) <= 4  # and the first three as they came
+    if command == "batch":
+        summary = json.loads(Path("o/summary.json").read_text())
+        (row,) = summary["inputs"]
+        lost = [w for w in row["warnings"] if "left out" in w]
+        assert lost == [line.removeprefix("sections: ")]
+
+
 def test_probabilities_that_cannot_be_read_make_cells_incomplete(
     emseg, em_file, tiny_weights
 ):

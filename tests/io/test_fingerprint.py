@@ -17,12 +17,44 @@ from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import describe, iter_save, open_stack, save_stack
 from napari_emseg.io.fingerprint import (
+    LEFT_OUT,
+    NO_CELLS,
+    LossNotes,
     SourceChangedError,
+    describe_losses,
     describe_sections,
     fingerprint,
     require_unchanged,
     source_state,
 )
+
+
+def test_few_lost_sections_have_a_line_each_and_many_one() -> None:
+    few = {3: "cut short", 7: "empty"}
+    assert describe_losses(LEFT_OUT, few) == [
+        "section 3 is left out: cut short",
+        "section 7 is left out: empty",
+    ]
+    alike = dict.fromkeys([9, *range(3, 7)], "cut short")
+    said = "sections 3…6, 9 are left out (5 in all): cut short"
+    assert describe_losses(LEFT_OUT, alike) == [said]
+    unlike = {z: f"page {z}" for z in range(3, 203)}
+    said = "sections 3…202 are left out (200 in all), such as 3: page 3; 4: page 4; 5: "
+    assert describe_losses(LEFT_OUT, unlike) == [f"{said}page 5"]
+    parts = {f"z {z}…{z + 1}": "no memory" for z in range(0, 8, 2)}
+    said = "parts of the stack have no cells (4 in all): no memory"
+    assert describe_losses(NO_CELLS, parts) == [said]
+
+
+def test_lost_sections_are_told_as_they_come_until_there_are_many() -> None:
+    notes = LossNotes(LEFT_OUT)
+    told = [len(list(notes.add(z, "cut short"))) for z in range(6)]
+    assert told == [1, 1, 1, 0, 0, 0]
+    (last,) = notes.rest()
+    assert last.message == "sections 0…5 are left out (6 in all): cut short"
+    few = LossNotes(LEFT_OUT)
+    assert [len(list(few.add(z, "cut short"))) for z in range(3)] == [1, 1, 1]
+    assert list(few.rest()) == []
 
 
 def touch(path: Path) -> None:

@@ -34,6 +34,7 @@ from napari_emseg.batch.tasks import (
     TaskResult,
 )
 from napari_emseg.core.intensity import padding
+from napari_emseg.io.fingerprint import NO_CELLS
 from napari_emseg.io.zarr_sink import fill
 from napari_emseg.segmentation import cells_provenance
 from napari_emseg.segmentation.blocks import HALO, WIDEST
@@ -211,7 +212,7 @@ def _find_in_sections(
     counts = [0] * len(c.sections)
     for part, outcome in zip(wanted, outcomes, strict=True):
         if isinstance(outcome, Failure):
-            course.warn(f"{part.words} has no cells", outcome.why)
+            course.lose(part.words, NO_CELLS, outcome.why)
             continue
         for place, count in outcome["counts"].items():
             counts[int(place)] = count
@@ -240,7 +241,7 @@ def _find_in_blocks(
     counts = [0] * len(c.sections)
     for place, outcome in zip(good, outcomes, strict=True):
         if isinstance(outcome, Failure):
-            course.warn(f"section {c.sections[place]} has no cells", outcome.why)
+            course.lose(c.sections[place], NO_CELLS, outcome.why)
         else:
             counts[place] = outcome["counts"][str(place)]
     return counts
@@ -279,7 +280,7 @@ def _checked(
             unsure += int(outcome.get("unsure", 0))
     for place, why in bad.items():
         source = course.context.sections[place]
-        course.warn(f"section {source} has no cells", why)
+        course.lose(source, NO_CELLS, why)
     if unsure:
         course.found.warnings.append(
             f"{unsure:,} px could not be assigned reliably from single blocks; "
@@ -302,4 +303,4 @@ def _write(course: TaskBuilder, everything: str) -> Stages:
             tasks.append(course.part_task("write", part, work, everything))
     for task, outcome in zip(tasks, (yield tasks), strict=True):
         if isinstance(outcome, Failure):
-            course.warn(f"{task.words} has no cells", outcome.why)
+            course.lose(task.words, NO_CELLS, outcome.why)

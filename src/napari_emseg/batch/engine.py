@@ -57,7 +57,7 @@ def iter_stages(
     if not were_published(course, ledger):
         yield from course.stages()
         if change := describe_change():
-            found.failures.append(f"{change}: the result is incomplete")
+            found.errors.append(f"{change}: the result is incomplete")
             if Path(course.context.given.path).exists():
                 ledger.record(stamp(course.base, "changed"), {})
         publish_all(course)
@@ -68,7 +68,7 @@ def iter_stages(
     found.results = [*finals, *found.files]
     for task, outcome in zip(tasks, outcomes, strict=True):
         if isinstance(outcome, Failure):
-            found.failures.append(f"{task.words}: {outcome.why}")
+            found.errors.append(f"{task.words}: {outcome.why}")
         else:
             found.results.append(outcome["path"])
     if not found.failures:
@@ -118,6 +118,9 @@ BEAT = 0.5
 
 AHEAD = 2
 """Tasks handed out for each that can run at once, so that no worker waits."""
+
+MOST_TOLD = 8
+"""Failures of parts that are told of while a batch runs."""
 
 LONELY = 30.0
 """Seconds without any worker after which a person is told."""
@@ -211,7 +214,7 @@ class _Run:
         # have, by stamp and number of tries
         self._ready: deque[tuple[_Running, Task]] = deque()
         self._out: dict[str, tuple[_Running, Task, int]] = {}
-        self._tasks = self._reused = 0
+        self._tasks = self._reused = self._troubles = 0
         self._start = perf_counter()
         self._heard = perf_counter()
 
@@ -330,16 +333,24 @@ class _Run:
             stop_if_hopeless(done.error)
             why = describe_error(done.error)
             if tried < self._job.settings.retries and not is_worker_killed(done.error):
-                yield Note(f"{task.words}: {why}; it is tried again")
+                yield from self._told(f"{task.words}: {why}; it is tried again")
                 self._submit(running, task, tried + 1)
                 return
-            yield Note(f"{task.words} failed: {why}")
+            yield from self._told(f"{task.words} failed: {why}")
             running.outcomes[task.stamp] = Failure(why)
         running.clock.count(task, now=True)
         yield self._changed(running)
         if len(running.outcomes) == len(running.tasks):
             outcomes = [running.outcomes[t.stamp] for t in running.tasks]
             yield from self._advance(running, outcomes)
+
+    def _told(self, trouble: str) -> Generator[Record, None, None]:
+        """Tell of the first failures as they come; the row has all of them."""
+        self._troubles += 1
+        if self._troubles <= MOST_TOLD:
+            yield Note(trouble)
+        elif self._troubles == MOST_TOLD + 1:
+            yield Note("more parts failed; the summary of each input says which")
 
     def _ended(
         self, running: _Running, error: str = ""

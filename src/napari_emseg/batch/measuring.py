@@ -263,6 +263,6 @@ class TableStep(Step):
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
             failed = failed or [e for e in (yield [table]) if isinstance(e, Failure)]
             if failed:
-                course.warn("there is no table of cells", failed[0].why)
+                found.errors.append(f"there is no table of cells: {failed[0].why}")
                 return
         found.files.append(str(target))

@@ -31,6 +31,7 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.predictor import Inverting
 from napari_emseg.inference.sections import Section, SectionReader
+from napari_emseg.io.fingerprint import LEFT_OUT, NO_MEMBRANES
 from napari_emseg.io.zarr_sink import fill
 
 RESULT = StepResult(MEMBRANES, "membranes")
@@ -373,7 +374,7 @@ def _look(course: TaskBuilder) -> Stages:
     for place, outcome in zip(places, outcomes, strict=True):
         if isinstance(outcome, Failure):
             missing.append((place, None))
-            course.warn(f"section {c.sections[place]} is left out", outcome.why)
+            course.lose(c.sections[place], LEFT_OUT, outcome.why)
         else:
             course.found.seen[place] = outcome
     course.found.missing = tuple(missing)
@@ -402,10 +403,10 @@ def _missing(
     for part, outcome in zip(wanted, outcomes, strict=True):
         if isinstance(outcome, Failure):
             found += [(place, part.corners) for place in part.places]
-            course.warn(f"{part.words} has no membranes", outcome.why)
+            course.lose(part.words, NO_MEMBRANES, outcome.why)
             continue
         for place, why in outcome["failed"].items():
             found.append((int(place), part.corners))
             source = course.context.sections[int(place)]
-            course.warn(f"section {source} is left out", why)
+            course.lose(source, LEFT_OUT, why)
     return tuple(found)

@@ -16,6 +16,7 @@ from napari_emseg.batch.measuring import TableStep
 from napari_emseg.batch.membranes import MembranesStep
 from napari_emseg.batch.step import STEPS, StepResult, steps_of
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
+from napari_emseg.io.fingerprint import NO_SMALLER_COPY
 from napari_emseg.io.zarr_sink import pyramid
 
 STEPS.update(
@@ -64,4 +65,4 @@ class InputPipeline(TaskBuilder):
                     tasks.append(self.part_task(stage, part, work, self.found.missing))
             for task, outcome in zip(tasks, (yield tasks), strict=True):
                 if isinstance(outcome, Failure):
-                    self.warn(f"{task.words} has no smaller copy", outcome.why)
+                    self.lose(task.words, NO_SMALLER_COPY, outcome.why)

@@ -10,6 +10,7 @@ from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, checksu
 from napari_emseg.batch.context import Context, Part, parts
 from napari_emseg.batch.worker import TaskBody
 from napari_emseg.core.records import Provenance
+from napari_emseg.io.fingerprint import Loss, describe_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ class StageResults:
         What has no probabilities.
     counts
         Profiles of each place.
-    failures, warnings
-        Which blocks are left empty and why; what else is worth a word.
+    lost, errors, warnings
+        Which sections and parts are left empty and why; what else went wrong; what else
+        is worth a word.
     results
         Names of finished ones.
     files
@@ -77,9 +79,16 @@ class StageResults:
     missing: Missing = ()
     counts: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    lost: dict[Loss, dict[int | str, str]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[str]:
+        """All that went wrong in words; many sections alike are one line."""
+        each = (describe_losses(loss, reasons) for loss, reasons in self.lost.items())
+        return [*(line for lines in each for line in lines), *self.errors]
 
 
 @dataclass
@@ -139,6 +148,6 @@ class TaskBuilder:
         known = self.ledger.facts(task.stamp)
         return known is not None and not known.get("failed") and is_whole(task, known)
 
-    def warn(self, what: str, why: str) -> None:
-        """Note what is left empty."""
-        self.found.failures.append(f"{what}: {why}")
+    def lose(self, which: int | str, loss: Loss, why: str) -> None:
+        """Note what is left empty: a section of the input by number, or a part."""
+        self.found.lost.setdefault(loss, {}).setdefault(which, why)

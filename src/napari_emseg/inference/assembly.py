@@ -16,6 +16,7 @@ from napari_emseg.core.tiles import core_of
 from napari_emseg.inference.engine import Engine, Piece, Skipped
 from napari_emseg.inference.scope import PredictionScope
 from napari_emseg.inference.sections import AsyncSectionWriter
+from napari_emseg.io.fingerprint import BLANK, LEFT_OUT, LossNotes
 
 
 class Blend:
@@ -120,17 +121,20 @@ class Assembly:
         self, items: Iterable[Piece | Skipped | Note], engine: Engine
     ) -> Generator[Record, None, None]:
         """Put pieces together; yield what happened."""
+        notes = {True: LossNotes(LEFT_OUT), False: LossNotes(BLANK)}
         with AsyncSectionWriter(self._sink, waiting=self._waiting) as writer:
             for item in items:
                 if isinstance(item, Note):
                     yield item
                 elif isinstance(item, Skipped):
-                    yield self._note(item)
+                    yield from notes[item.damaged].add(item.z, item.reason)
                     yield self._skip(item, engine, writer)
                 else:
                     yield self._add(item, engine, writer)
                 yield from self._sections_done(writer.written())
             yield from self._sections_done(writer.written(wait=True))
+        for each in notes.values():
+            yield from each.rest()
 
     def _sections_done(self, sections: list[int]) -> Generator[Record, None, None]:
         for z in sections:
@@ -192,11 +196,6 @@ class Assembly:
         # one number seen as a section; listeners only read it
         zeros = np.broadcast_to(np.float32(0), shape)
         return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, engine.tiles)
-
-    def _note(self, skipped: Skipped) -> Note:
-        if skipped.damaged:
-            return Note(f"section {skipped.z} is left out: {skipped.reason}")
-        return Note(f"section {skipped.z} gets probability 0: {skipped.reason}")
 
     def _canvas(self, z: int) -> NDArray[np.float32] | None:
         """Return where section `z` is put together, `(c, y, x)`."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from napari_emseg.core.records import Record
+from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.folder import describe_runs, find_files
@@ -231,6 +231,70 @@ def describe_sections(sections: Iterable[int]) -> str:
         return ""
     what = "section" if len(numbers) == 1 else "sections"
     return f"{what} {describe_runs(numbers)}"
+
+
+SHOWN = 3
+"""Sections that are told of one by one; more are told of together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a result lacks of a section or part, in words: of one, and of several."""
+
+    one: str
+    several: str
+
+
+LEFT_OUT = Loss("is left out", "are left out")
+NO_CELLS = Loss("has no cells", "have no cells")
+NO_MEMBRANES = Loss("has no membranes", "have no membranes")
+NO_SMALLER_COPY = Loss("has no smaller copy", "have no smaller copies")
+BLANK = Loss("gets probability 0", "get probability 0")
+
+
+def describe_losses(loss: Loss, reasons: Mapping[int | str, str]) -> list[str]:
+    """Return which sections a result lacks and why: few each in a line, many in one.
+
+    Parameters
+    ----------
+    reasons
+        By section, or by the name of a part.
+    """
+    each = list(reasons.items())
+    if len(each) <= SHOWN:
+        return [_describe_loss(loss, *one) for one in each]
+    numbers = sorted(n for n in reasons if isinstance(n, int))
+    whole = len(numbers) == len(each)
+    which = f"sections {describe_runs(numbers)}" if whole else "parts of the stack"
+    said = f"{which} {loss.several} ({len(each)} in all)"
+    if len(set(reasons.values())) == 1:
+        return [f"{said}: {each[0][1]}"]
+    examples = "; ".join(f"{name}: {why}" for name, why in each[:SHOWN])
+    return [f"{said}, such as {examples}"]
+
+
+def _describe_loss(loss: Loss, name: int | str, why: str) -> str:
+    which = f"section {name}" if isinstance(name, int) else name
+    return f"{which} {loss.one}: {why}"
+
+
+class LossNotes:
+    """Tells of sections that a run lacks: the first as they come, all at its end."""
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+        self._reasons: dict[int | str, str] = {}
+
+    def add(self, z: int, why: str) -> Iterator[Note]:
+        """Take note of a section; yields a note if few were told of by now."""
+        self._reasons[z] = why
+        if len(self._reasons) <= SHOWN:
+            yield Note(_describe_loss(self._loss, z, why))
+
+    def rest(self) -> Iterator[Note]:
+        """Yield a note of all, if not all were told of."""
+        if len(self._reasons) > SHOWN:
+            yield from map(Note, describe_losses(self._loss, self._reasons))
 
 
 def _squares(stack: Stack) -> Iterator[Any]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from napari_emseg._version import __version__
 from napari_emseg.core.intensity import padding
-from napari_emseg.core.records import Note, Progress, Provenance, Record, SectionDone
+from napari_emseg.core.records import Progress, Provenance, Record, SectionDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
-from napari_emseg.io.fingerprint import check_sources_after
+from napari_emseg.io.fingerprint import NO_CELLS, LossNotes, check_sources_after
 from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
 
@@ -264,18 +264,20 @@ class _Work:
             sink = own = ArraySink(self.shape, np.dtype(np.uint32))
         counts: dict[int, int] = {}
         damaged: dict[int, str] = {}
+        notes = LossNotes(NO_CELLS)
         for done, z in enumerate(self.order, start=1):
             try:
                 values, exclude = self._read(z)
             except (OSError, ValueError) as e:
                 damaged[z] = str(e)
-                yield Note(f"section {z} can't be read and gets no cells: {e}")
+                yield from notes.add(z, str(e))
             else:
                 cells = segment_section(values, self.settings, exclude=exclude)
                 counts[z] = int(cells.max())
                 sink.write(ascending.index(z), _offset(cells, first_id - 1))
                 first_id += counts[z]
             yield SectionDone(z, done, len(self.order))
+        yield from notes.rest()
         result = None if own is None else own.data
         return CellsResult(result, ascending, counts, damaged)
 
