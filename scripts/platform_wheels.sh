@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+command -v uv >/dev/null || {
+    echo "error: uv is needed: pip install uv" >&2
+    exit 1
+}
+
 systems=(
     x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-pc-windows-msvc
     aarch64-apple-darwin x86_64-apple-darwin
