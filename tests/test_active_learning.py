@@ -162,6 +162,23 @@ def test_blank_sections_and_padding_are_never_suggested(weights: Weights) -> Non
     assert all(s.region.z == 1 and s.x > 40 for s in found)
 
 
+def test_padding_of_which_a_network_is_unsure_is_not_suggested(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, _ = drawn(1)
+    grey = np.array(stack.data)
+    grey[:, :, :60] = 0
+
+    def unsure(*_: object) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(grey.shape[1:], 0.5, np.float32), np.zeros(grey.shape[1:])
+
+    look = "napari_emseg.active_learning.membrane_and_uncertainty"
+    monkeypatch.setattr(look, unsure)
+    found = suggest(weights, nothing(Stack(grey, voxel_size_nm=stack.voxel_size_nm)))
+    assert found
+    assert all(place.x >= 60 for place in found)
+
+
 def test_few_sections_are_spread_over_the_stack(weights: Weights) -> None:
     stack, _ = drawn(6)
     settings = SETTINGS.model_copy(update={"sections": 2})

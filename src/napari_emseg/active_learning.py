@@ -95,14 +95,16 @@ def suggest_places(
         if section is not None:
             area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
             p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
-            if section.padding is not None:
+            hidden = section.padding
+            if hidden is not None:
                 # a network has an opinion on padding, too, but nothing is seen there
-                doubt[section.padding] = 0
+                p[hidden] = doubt[hidden] = 0
             places = (
-                *_walls(p, doubt, z, settings, cells, section.padding),
+                *_walls(p, doubt, z, settings, cells, hidden),
                 *_areas(p, doubt, z, settings, heads=has_heads(network)),
             )
-            found += _best(s for s in places if not _done(s, known))
+            shown = (s for s in places if hidden is None or not hidden[s.y, s.x])
+            found += _best(s for s in shown if not _done(s, known))
         yield Progress("looking for places", done, len(wanted))
     return _diverse(found, settings)
 
