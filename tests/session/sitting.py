@@ -26,8 +26,7 @@ State = tuple[bytes, object, object]
 class Sitting:
     """Works on a session's stack, one random step at a time.
 
-    Each step makes one edit, or takes one back or makes one again; in between sections
-    are marked.
+    Each step makes one edit, or takes one back or makes one again.
     """
 
     def __init__(self, session: Session, seed: int) -> None:
@@ -40,8 +39,8 @@ class Sitting:
         self.hand.edited.connect(self._on_edited)
         self._tries: list[Callable[[], object]] = [
             self._paint, self._paint, self._brush, self._lock, self._merge, self._split,
-            self._review, self._unreview, self._section, self._run, self._clear,
-            self._undo, self._undo, self._redo,
+            self._review, self._unreview, self._section, self._exclude, self._run,
+            self._clear, self._undo, self._undo, self._redo,
         ]  # fmt: skip
 
     @property
@@ -53,7 +52,6 @@ class Sitting:
     def steps(self) -> Iterator[Sections]:
         """Take steps; each time return how sections were marked before it."""
         while True:
-            self._mark()
             before, self._told = self.marked, 0
             while not self._told:
                 trying = self._tries[int(self.rng.integers(len(self._tries)))]
@@ -165,10 +163,9 @@ class Sitting:
     def _redo(self) -> None:
         self.hand.redo()
 
-    def _mark(self) -> None:
+    def _exclude(self) -> None:
         z, _ = self._place()
-        if self.rng.random() < 0.1:
-            self.session.exclude(z, excluded=z not in self.session.source.excluded)
+        self.session.exclude(z, excluded=z not in self.session.source.excluded)
 
 
 def main(folder: str, seed: str) -> None:

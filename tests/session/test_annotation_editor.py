@@ -146,8 +146,8 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
     first = state(hand)
     hand.do(paint(hand.sheet(1), "membranes", one, area, 1))
     edited = state(hand)
-    steps = len(hand.history.undoable)
     session.exclude(1)
+    steps = len(hand.history.undoable)
     drain(session.stages.predict(ALL).work)
     assert hand.history.undoable[0].words == "1 excluded section cleared"
     assert len(hand.history.undoable) == steps + 1
@@ -162,11 +162,14 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
         hand.linked.arrays["membranes"][1], edited["membranes"][1]
     )
     hand.undo()
+    hand.undo()
+    assert session.source.excluded == frozenset()
     np.testing.assert_equal(
         {name: array[1] for name, array in state(hand).items()},
         {name: array[1] for name, array in first.items()},
     )
     hand.do(lock(hand.sheet(1), point))
+    session.exclude(1)
     drain(session.stages.predict(ALL).work)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] > 0, mask)

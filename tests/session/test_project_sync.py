@@ -89,9 +89,9 @@ def test_every_step_is_told_in_order(session) -> None:
     drain(session.stages.predict(RunScope((3,))).work)
     drain(session.stages.segment(RunScope((3,))).work)
     assert [step for step, _ in told] == [
-        "made", "made", "undone", "redone", "made", "made",
+        "made", "made", "undone", "redone", "made", "made", "made",
     ]  # fmt: skip
-    assert [tool for _, tool in told][-2:] == ["run", "run"]
+    assert [tool for _, tool in told][-3:] == ["review", "run", "run"]
     assert [edit.tool for edit in hand.history.undoable][:2] == ["run", "run"]
 
 
@@ -156,7 +156,7 @@ def test_open_again_as_it_was_left(session, tmp_path) -> None:
     assert again.cell_settings == session.cell_settings
     assert again.predict_settings == PredictSettings()  # of the machine, not the stack
     made = [correction.what for correction in work.history.corrections()]
-    assert made == ["paint", "review", "lock"]
+    assert made == ["paint", "review", "review", "lock"]
     assert not work.history.undoable
     # where there are no cells there is membrane, and what was drawn
     membranes = np.asarray(work.linked.arrays["membranes"])
@@ -330,14 +330,16 @@ def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> No
     for wanted in (
         everything,
         everything,
-        {1: "excluded", 2: "reviewed"},
-        {1: "excluded"},
+        {2: "reviewed", 3: "reviewed"},
+        {2: "reviewed"},
+        {},
     ):
         hand.undo()
         assert saved() == wanted
-    for _ in range(4):
+    for _ in range(5):
         hand.redo()
     assert saved() == everything
+    assert (session.source.excluded, session.source.reviewed) == ({1}, {1, 2, 3})
     with Project(keeping.path, read_only=True) as project:
         lines = [line for line in project.edits() if line.what == "review"]
     assert [line.words for line in lines if line.undone][-1] == "section 2 is reviewed"

@@ -161,13 +161,14 @@ class RandomUser:
                 hand.edited.connect(partial(self._on_step, each.key))
 
     def _on_step(self, key: str, step: str, edit: Any) -> None:
-        if step == "made" or not edit.finish | edit.reopen:
+        if step == "made" or not edit.whole:
             return  # marks that are made are acts of their own
-        undone = step == "undone"
-        more, fewer = edit.finish, edit.reopen
-        more, fewer = (fewer, more) if undone else (more, fewer)
         known = self.known.setdefault(key, Known())
-        known.reviewed = (known.reviewed | more) - fewer
+        more, fewer = (edit.finish, edit.exclude), (edit.reopen, edit.include)
+        if step == "undone":
+            more, fewer = fewer, more
+        known.reviewed = (known.reviewed | more[0]) - fewer[0]
+        known.excluded = (known.excluded | more[1]) - fewer[1]
 
     def note(self, words: object) -> None:
         """Write into the log what an act was about."""

@@ -10,7 +10,7 @@ import pytest
 from napari import Viewer
 from napari.layers import Labels, Shapes
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QLabel
+from qtpy.QtWidgets import QApplication, QDockWidget, QLabel
 
 from napari_emseg.core.regions import Region
 from napari_emseg.widgets.controller import controller_for
@@ -135,6 +135,23 @@ def test_what_cannot_be_seen_does_nothing(window) -> None:
         assert set(gone.pop("layers")) == shown, away
         assert gone == {k: v for k, v in window.bare.items() if k != "layers"}
         dock = back()
+
+
+def test_a_dock_that_floats_keeps_its_tool(window) -> None:
+    viewer, qtbot = window.viewer, window.qtbot
+    dock = open_dock(viewer)
+    panel = panel_of(dock)
+    qtbot.waitUntil(lambda: "K" in attached(viewer)["keys"])
+    qtbot.waitUntil(lambda: panel.height() > 100)
+    window.click(panel.tools["Merge"])
+    here = attached(viewer)
+    for floats in (True, False):
+        dock_of(dock).setFloating(floats)
+        qtbot.waitUntil(lambda: dock_of(dock).isFloating() == floats)  # noqa: B023
+        qtbot.waitUntil(dock.isVisible)
+        QApplication.processEvents()
+        assert panel.tools["Merge"].isChecked(), floats
+        assert attached(viewer) == here
 
 
 def test_two_docks_share_one_tool(window) -> None:
@@ -338,6 +355,23 @@ def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
     press(window, Qt.Key.Key_Z, both)
     assert session.source.reviewed == {3}
     assert panel.review.status.currentText() == "reviewed"
+
+
+def test_ctrl_z_takes_back_that_a_section_is_excluded(window) -> None:
+    viewer, session = window.viewer, window.controller.session
+    dock = open_dock(viewer)
+    panel = panel_of(dock)
+    viewer.dims.set_current_step(0, 3)
+    press(window, Qt.Key.Key_R)
+    panel.review.status.setCurrentText("excluded")
+    panel.review.status.activated.emit(panel.review.status.currentIndex())
+    assert (session.source.reviewed, session.source.excluded) == (set(), {3})
+    viewer.dims.set_current_step(0, 1)
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert panel.message.text() == "undone: section 3 is excluded, in section 3"
+    assert panel.review.status.currentText() == "reviewed"
+    assert (session.source.reviewed, session.source.excluded) == ({3}, set())
+    assert not dock.panel("Data").checks.exclude.isChecked()
 
 
 def test_a_stroke_with_no_class_is_refused_and_put_back(window) -> None:

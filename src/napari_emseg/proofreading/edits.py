@@ -176,6 +176,8 @@ class Edit:
         Regions that become reviewed, or are to do again.
     finish, reopen
         Sections that become reviewed as a whole, or are to do again.
+    exclude, include
+        Sections that are left out from now on, or taken back in.
     reviewed_before
         All reviewed regions in their order, which tells which of them judge; given by
         what has regions to do again, so that undo puts each back in its place.
@@ -195,6 +197,8 @@ class Edit:
     unreview: tuple[Region, ...] = ()
     finish: frozenset[int] = frozenset()
     reopen: frozenset[int] = frozenset()
+    exclude: frozenset[int] = frozenset()
+    include: frozenset[int] = frozenset()
     reviewed_before: tuple[Region, ...] | None = None
     last_id: int = 0
     author: str = ""
@@ -204,7 +208,7 @@ class Edit:
     def nbytes(self) -> int:
         """Memory that it holds."""
         locks = 32 * (len(self.lock) + len(self.unlock))
-        locks += 32 * (len(self.finish) + len(self.reopen))
+        locks += 32 * len(self.whole)
         ids = 64 * (len(self.ids) + len(self.review) + len(self.unreview))
         return 300 + locks + ids + sum(change.nbytes for change in self.changes)
 
@@ -214,10 +218,15 @@ class Edit:
         return frozenset(change.z for change in self.changes)
 
     @property
+    def whole(self) -> frozenset[int]:
+        """Sections that it marks as reviewed, to do, or excluded."""
+        return self.finish | self.reopen | self.exclude | self.include
+
+    @property
     def marked(self) -> frozenset[int]:
-        """Sections of which it says whether they, or parts of them, are reviewed."""
+        """Sections that it marks, or parts of them."""
         regions = frozenset(region.z for region in (*self.review, *self.unreview))
-        return regions | self.finish | self.reopen
+        return regions | self.whole
 
     def of(self, name: Name) -> tuple[Change, ...]:
         """Return the changes of one array."""
@@ -242,6 +251,8 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         unreview=tuple(region for edit in edits for region in edit.unreview),
         finish=frozenset().union(*(edit.finish for edit in edits)),
         reopen=frozenset().union(*(edit.reopen for edit in edits)),
+        exclude=frozenset().union(*(edit.exclude for edit in edits)),
+        include=frozenset().union(*(edit.include for edit in edits)),
         # of several, what the first of them found is what undo has to bring back
         reviewed_before=next(
             (e.reviewed_before for e in edits if e.review or e.unreview), None

@@ -28,6 +28,7 @@ from napari_emseg.proofreading import (
     replace_values,
 )
 from napari_emseg.proofreading.edits import LabelArray, Name
+from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.brush import Stroke
 from napari_emseg.session.results import MaskedProbabilities, Resegmentation
 from napari_emseg.session.run_scope import Area
@@ -80,7 +81,7 @@ class AnnotationEditor:
     Signals: `changed` with the sections that look different now; `edited` with a `Step`
     and its `Edit`, for whoever keeps a copy: every step of the history in its order,
     those of runs, too. It comes in the thread that took the step, and no other step is
-    taken meanwhile. `marked` when other whole sections are reviewed than before.
+    taken meanwhile. `marked` when other whole sections are reviewed or excluded.
     """
 
     changed = Signal(frozenset)
@@ -98,6 +99,7 @@ class AnnotationEditor:
         self.given: LazyArray | None = None
         """Probabilities in [0, 1] that were opened and not predicted."""
         self.reviewed: frozenset[int] = frozenset()
+        self.excluded: frozenset[int] = frozenset()
         self.refusal = ""
         """Why a person may not edit; empty if they may."""
         self.corrections = corrections
@@ -172,36 +174,55 @@ class AnnotationEditor:
         self.do(edit)
         return edit
 
-    def finish(self, z: int) -> None:
-        """Mark a whole section as reviewed; nothing happens if it is.
+    def mark(self, z: int, status: Status) -> None:
+        """Say that a whole section is to do, reviewed or excluded, in one step.
 
-        Cells may be found meanwhile: no pixel changes.
-
-        Raises
-        ------
-        ValueError
-            If nobody may edit.
-        """
-        if z not in self.reviewed:
-            words = f"section {z} is reviewed"
-            self._mark(Edit("review", words, finish=frozenset({z})))
-
-    def reopen(self, z: int) -> None:
-        """Mark a whole section as to do again; nothing happens if it is.
+        Nothing happens if it is so already. Cells may be found meanwhile: no pixel
+        changes.
 
         Raises
         ------
         ValueError
             If nobody may edit.
         """
-        if z in self.reviewed:
-            words = f"section {z} is to do again"
-            self._mark(Edit("review", words, reopen=frozenset({z})))
+        self._mark(z, status == "reviewed", status == "excluded", status)
 
-    def _mark(self, edit: Edit) -> None:
+    def finish(self, z: int, *, finished: bool = True) -> None:
+        """Mark a section as reviewed, or as to do again; excluded or not, as it is.
+
+        Raises
+        ------
+        ValueError
+            If nobody may edit.
+        """
+        words = "reviewed" if finished else "to do again"
+        self._mark(z, finished, z in self.excluded, words)
+
+    def exclude(self, z: int, *, excluded: bool = True) -> None:
+        """Leave a section out, or take it back in; reviewed or not, as it is.
+
+        Raises
+        ------
+        ValueError
+            If nobody may edit.
+        """
+        words = "excluded" if excluded else "no longer excluded"
+        self._mark(z, z in self.reviewed, excluded, words)
+
+    def _mark(self, z: int, reviewed: bool, excluded: bool, words: str) -> None:
         if self.refusal:
             raise ValueError(self.refusal)
-        self._make(edit)
+        here = frozenset({z})
+        edit = Edit(
+            "review",
+            f"section {z} is {words}",
+            finish=here - self.reviewed if reviewed else frozenset(),
+            reopen=frozenset() if reviewed else here & self.reviewed,
+            exclude=here - self.excluded if excluded else frozenset(),
+            include=frozenset() if excluded else here & self.excluded,
+        )
+        if edit.whole:
+            self._make(edit)
 
     def do(self, edit: Edit) -> None:
         """Make an edit.
@@ -218,7 +239,7 @@ class AnnotationEditor:
         with self._lock:
             edit = edit.by(self.author)
             self.history.do(edit)
-            self.reviewed = (self.reviewed | edit.finish) - edit.reopen
+            self._follow_marks(edit, undone=False)
             # under the lock, so that whoever keeps a copy hears of steps in their order
             self.edited.emit("made", edit)
         self._tell(edit)
@@ -248,14 +269,20 @@ class AnnotationEditor:
         with self._lock:
             edit = take()
             undone = step == "undone"
-            more, fewer = edit.finish, edit.reopen
-            # undo takes a mark back by giving the opposite one
-            more, fewer = (fewer, more) if undone else (more, fewer)
-            self.reviewed = (self.reviewed | more) - fewer
+            self._follow_marks(edit, undone=undone)
             self._renewal.follow(edit, undone=undone)
             self.edited.emit(step, edit)
         self._tell(edit)
         return edit
+
+    def _follow_marks(self, edit: Edit, *, undone: bool) -> None:
+        finish, reopen = edit.finish, edit.reopen
+        exclude, include = edit.exclude, edit.include
+        if undone:
+            # undo takes a mark back by giving the opposite one
+            finish, reopen, exclude, include = reopen, finish, include, exclude
+        self.reviewed = (self.reviewed | finish) - reopen
+        self.excluded = (self.excluded | exclude) - include
 
     def repaint(self, name: Name, strokes: Sequence[Stroke]) -> Edit:
         """Make one edit of strokes of another program's brush; see `take_back`.
@@ -435,5 +462,5 @@ class AnnotationEditor:
         if edit.ids or edit.lock or edit.unlock:
             sections = frozenset(range(self.linked.shape[0]))
         self.changed.emit(sections)
-        if edit.finish or edit.reopen:
+        if edit.whole:
             self.marked.emit()

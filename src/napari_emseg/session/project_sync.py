@@ -279,10 +279,10 @@ class ProjectSync:
             self.tell_runs()
 
     def _save_marks(self, edit: Edit) -> None:
-        """Save which whole sections are reviewed now; those excluded stay so."""
-        excluded = self.project.review.named("excluded")
-        for z in (edit.finish | edit.reopen) - excluded:
-            self.project.mark([z], status_of(z, self._hand.reviewed, ()))
+        """Save which whole sections are reviewed and excluded now."""
+        reviewed, excluded = self._hand.reviewed, self._hand.excluded
+        for z in edit.whole:
+            self.project.mark([z], status_of(z, reviewed, excluded))
 
     def tell_runs(self) -> None:
         """Save where runs have found cells."""

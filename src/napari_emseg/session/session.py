@@ -14,6 +14,7 @@ from psygnal import SignalGroupDescriptor
 
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.results import OpenedProbabilities, Results
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.stack_state import StackState
@@ -91,7 +92,8 @@ class Session:
 
     def take(self, source: StackState) -> None:
         """Put a source to work with all that is known of it, as from a project."""
-        source.results.hand.reviewed = source.reviewed
+        hand = source.results.hand
+        hand.reviewed, hand.excluded = source.reviewed, source.excluded
         self._put(source)
 
     def keep(self, key: str, keeping: ProjectSync | None) -> ProjectSync | None:
@@ -107,16 +109,14 @@ class Session:
             source.keeping.close()
 
     def exclude(self, z: int, *, excluded: bool = True) -> None:
-        """Leave a section out of all runs, or take it back in.
+        """Leave a section out of all runs, or take it back in: a step, as `review`.
 
         Raises
         ------
         ValueError
-            If there is no stack, or its project is read-only.
+            If there is no stack, or nobody may edit now, as in a read-only project.
         """
-        source = self._writable()
-        change = source.excluded.union if excluded else source.excluded.difference
-        self._put(replace(source, excluded=frozenset(change({z}))))
+        self._marking().exclude(z, excluded=excluded)
 
     def review(self, z: int, *, reviewed: bool = True) -> None:
         """Mark a section as reviewed, or as to do again: a step that can be undone.
@@ -126,19 +126,33 @@ class Session:
         ValueError
             If there is no stack, or nobody may edit now, as in a read-only project.
         """
+        self._marking().finish(z, finished=reviewed)
+
+    def mark(self, z: int, status: Status) -> None:
+        """Say that a section is to do, reviewed or excluded, in one step.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or nobody may edit now, as in a read-only project.
+        """
+        self._marking().mark(z, status)
+
+    def _marking(self) -> AnnotationEditor:
+        """Return what marks sections of the stack at work, and is listened to."""
         hand = self._writable().results.hand
         hand.marked.connect(self._on_marked, unique=True)
-        if reviewed:
-            hand.finish(z)
-        else:
-            hand.reopen(z)
+        return hand
 
     def _on_marked(self) -> None:
-        """Know which sections are reviewed, after a step or its undo."""
+        """Know which sections are reviewed and excluded, after a step or its undo."""
         for source in self.sources:
             hand = source.results.hand if source.results.begun else None
-            if hand is not None and hand.reviewed != source.reviewed:
-                self._renew(replace(source, reviewed=hand.reviewed))
+            if hand is None:
+                continue
+            marks = hand.reviewed, hand.excluded
+            if marks != (source.reviewed, source.excluded):
+                self._renew(replace(source, reviewed=marks[0], excluded=marks[1]))
 
     def correcting(self) -> AnnotationEditor:
         """Return the hand work on the stack at work.

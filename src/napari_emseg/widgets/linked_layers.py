@@ -142,12 +142,17 @@ class LinkedLayers(QObject):
         ValueError
             If there is no stack, or nothing to correct yet.
         """
-        self._absorb_all()
-        hand = self._controller.session.correcting()
-        hand.author = preference("annotation", "author") or login_name()
+        hand = self._editor()
         if self.layers() is None:
             msg = "there is nothing to correct yet; run 2 Membranes or 3 Cells first"
             raise ValueError(msg)
+        return hand
+
+    def _editor(self) -> AnnotationEditor:
+        """Return `hand` also where no layers are: sections are marked without them."""
+        self._absorb_all()
+        hand = self._controller.session.correcting()
+        hand.author = preference("annotation", "author") or login_name()
         return hand
 
     @property
@@ -199,15 +204,14 @@ class LinkedLayers(QObject):
 
     def _step(self, what: Literal["undo", "redo"], done: str) -> None:
         try:
-            edit = getattr(self.hand, what)()
+            edit = getattr(self._editor(), what)()
         except ValueError as e:
             self.refused.emit(str(e))
         else:
             run = edit.tool == "run"
             stays = "; probabilities stay" if run and what == "undo" else ""
             where = self._go_where(edit.sections | edit.marked)
-            whole = run or edit.finish or edit.reopen
-            words = edit.words if whole else edit.tool
+            words = edit.words if run or edit.whole else edit.tool
             self.said.emit(f"{done}: {words}{stays}{where}")
 
     def _go_where(self, sections: frozenset[int]) -> str:

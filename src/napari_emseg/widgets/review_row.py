@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import Invert
-from napari_emseg.proofreading.marking import next_section, status_of
+from napari_emseg.proofreading.marking import Status, next_section, status_of
 from napari_emseg.session.annotations import ManualCorrections
 from napari_emseg.session.training_inputs import TrainingInputs
 from napari_emseg.widgets.camera import (
@@ -43,7 +43,7 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 
-STATUSES = ("to do", "reviewed", "excluded")
+STATUSES: tuple[Status, ...] = ("to do", "reviewed", "excluded")
 
 
 class ReviewRow(QWidget):
@@ -111,17 +111,16 @@ class ReviewRow(QWidget):
         go_to_section(self._controller.viewer, layer, z)
 
     def _on_chosen(self) -> None:
-        self._set(self.status.currentText())
+        self._set(STATUSES[self.status.currentIndex()])
 
-    def _set(self, status: str) -> None:
+    def _set(self, status: Status) -> None:
         session, layer = self._controller.session, self._controller.source_layer
         if session.source is None or layer is None:
             self.refused.emit("no stack is chosen; choose one in 1 Data")
             return
         try:
             z = section_here(self._controller.viewer, layer)
-            session.exclude(z, excluded=status == "excluded")
-            session.review(z, reviewed=status == "reviewed")
+            session.mark(z, status)
         except ValueError as e:
             self._on_state()
             self.refused.emit(str(e))
