@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from napari.layers import Image
+from napari.layers import Image, Layer
 from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import (
     mouse_double_click_callbacks,
@@ -16,8 +16,10 @@ from napari.utils.interactions import (
     mouse_press_callbacks,
     mouse_release_callbacks,
 )
+from napari.utils.notifications import notification_manager
 
 from napari_emseg._napari import placement_of, stack_of
+from napari_emseg._napari.layers import lies
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.regions import Region
 from napari_emseg.widgets.correct_panel import CorrectPanel
@@ -204,6 +206,41 @@ def test_what_was_made_follows_its_stack_when_that_is_moved(
     over = Hand(sitting.window, sitting.panel.layers.layer("cells"))
     over.click(0, 6, 46)
     assert sitting.work.linked.locked == {cells[6, 46]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("translate", (0, 500)), ("affine", TURNED), ("scale", (3, 3))]
+)
+def test_a_result_that_is_moved_by_itself_goes_back(open_sitting, name, value) -> None:
+    sitting = open_sitting()
+    sitting.choose("Cut")
+    sitting.window.viewer.window.show()
+    cells, source = sitting.panel.layers.layer("cells"), sitting.hand.layer
+    notification_manager.records.clear()
+    setattr(cells, name, value)
+    sitting.window.qtbot.waitUntil(lambda: lies(cells, placement_of(source)))
+    assert [str(n.message) for n in notification_manager.records] == [
+        "p cells was put back over p: move p, and its results follow"
+    ]
+
+
+def test_results_of_a_stack_that_was_deleted_are_no_stacks(open_sitting) -> None:
+    sitting = open_sitting()
+    window, session = sitting.window, sitting.window.controller.session
+    sitting.choose("Cut")
+    results = window.controller.results(session.source.key)
+    shown = {"membrane probability": np.zeros((1, 60, 60), np.float32)}
+    results.show_now(shown)
+    made = window.layer("p membrane probability")
+    window.viewer.layers.remove("p")
+    assert session.source is None
+    window.viewer.add_layer(Layer.create(*made.as_layer_data_tuple()))
+    made.translate = (0, 5)  # it is a layer like any other now
+    assert not results._at_rest.isActive()
+    assert session.source is None
+    assert window.data.layers.findText(made.name) >= 0, "by hand it may be chosen"
+    em = window.viewer.add_image(np.zeros((8, 8), np.uint8), name="other")
+    assert session.source.key == str(em.unique_id)
 
 
 def test_merge_by_two_clicks(open_sitting) -> None:

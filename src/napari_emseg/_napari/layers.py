@@ -163,6 +163,9 @@ FLAT = "emseg_section_thickness_unknown"
 LIVE = "emseg_live"
 """Of `layer.metadata`: a preview of a part of a section, which is no result."""
 
+RESULT = "emseg_result"
+"""Of `layer.metadata`: made from a stack of the window, and no stack by itself."""
+
 LayerData: TypeAlias = tuple[Any, dict[str, Any], Literal["image", "labels"]]
 
 
@@ -360,5 +363,14 @@ def placement_of(layer: Layer) -> dict[str, Any]:
 def place(layer: Layer, placement: Mapping[str, Any]) -> None:
     """Lay a layer where another one lies; nothing happens if it is there already."""
     for name, value in placement.items():
-        if not np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value)):
+        if not _same(getattr(layer, name), value):
             setattr(layer, name, value)
+
+
+def lies(layer: Layer, placement: Mapping[str, Any]) -> bool:
+    """Tell if a layer lies exactly there."""
+    return all(_same(getattr(layer, name), value) for name, value in placement.items())
+
+
+def _same(a: Any, b: Any) -> bool:
+    return np.array_equal(np.asarray(a), np.asarray(b))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
-from napari_emseg._napari.layers import LIVE, PLACEMENT, stacks_of
+from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -125,7 +125,7 @@ class ViewerController:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
         viewer.layers.events.reordered.connect(self._on_reordered)
-        for layer in self.sources():
+        for layer in self._unmade():
             if self.session.source is None:
                 self.choose(layer)
 
@@ -171,6 +171,10 @@ class ViewerController:
             and LIVE not in layer.metadata
             and not any(results.owns(layer) for results in self._results.values())
         ]
+
+    def _unmade(self) -> list[Layer]:
+        """Return layers that may be put to work unasked: none that a run has made."""
+        return [layer for layer in self.sources() if RESULT not in layer.metadata]
 
     def stacks(self) -> list[Stack]:
         """Return what layers show, at work or not; none of our own results."""
@@ -312,11 +316,16 @@ class ViewerController:
             self.failed.emit(message)
         there = {str(layer.unique_id) for layer in self.viewer.layers}
         if self._running.run.source.key not in there:
-            self._results.pop(self._running.run.source.key, None)
+            self._drop_results(self._running.run.source.key)
             self.sources_changed.emit()
 
+    def _drop_results(self, key: str) -> None:
+        layers = self._results.pop(key, None)
+        if layers is not None:
+            layers.let_go()
+
     def _on_inserted(self, event: Any) -> None:
-        if self.session.source is None and event.value in self.sources():
+        if self.session.source is None and event.value in self._unmade():
             self.choose(event.value)
         self.sources_changed.emit()
 
@@ -329,9 +338,9 @@ class ViewerController:
             show_error(f"the project of {event.value.name} was not saved: {e}")
         running = self._running if self.job.busy else None
         if running is None or running.run.source.key != key:
-            self._results.pop(key, None)
+            self._drop_results(key)
         if source is not None and source.key == key:
-            self.choose(next(iter(self.sources()), None))
+            self.choose(next(iter(self._unmade()), None))
         self.sources_changed.emit()
 
     def _on_reordered(self) -> None:

@@ -50,6 +50,10 @@ class OnScreen(QObject):
         self._dock: QDockWidget | None = None
         self._in_front = self._there = True
         self._attached: set[QWidget] = set()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._look)
         for fold in self._panels.values():
             if fold is not None:
                 fold.toggled.connect(self._look)
@@ -76,7 +80,8 @@ class OnScreen(QObject):
     def _on_visible(self, visible: bool) -> None:
         if self.sender() in (None, self._dock):
             self._in_front = visible
-            self._look()
+            # a dock that begins or ends to float is hidden and shown in one go
+            self._soon.start()
 
     def _on_closed(self) -> None:
         """Delete the panels, after what they wait for: a project that is saved, say."""

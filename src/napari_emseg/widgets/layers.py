@@ -11,12 +11,13 @@ from weakref import ReferenceType, ref
 from napari import Viewer
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, CyclicLabelColormap
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari import KEY, placement_of
-from napari_emseg._napari.layers import PLACEMENT, place
+from napari_emseg._napari.layers import PLACEMENT, RESULT, lies, place
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets.camera import is_on_screen
 from napari_emseg.widgets.layer_changes import LayerChanges
@@ -38,6 +39,9 @@ OF_CLASSES = (PURPLE, GREEN, SKY)
 
 PAUSE_MS = 20
 """Between two layers that are added, for events that wait."""
+
+AT_REST_MS = 200
+"""After the latest move of a result, until it is put back: a drag tells many."""
 
 SHARE_OF_TIME = 0.1
 """Showing results may take this part of the GUI thread's time, and no more."""
@@ -67,6 +71,12 @@ class ResultLayers(QObject):
         self._shown: dict[Kind, NDArray[Any]] = {}
         self._assigning = False
         self._placement = placement_of(source)
+        self._placing = False
+        self._moved: set[Kind] = set()
+        self._at_rest = QTimer(self)
+        self._at_rest.setSingleShot(True)
+        self._at_rest.setInterval(AT_REST_MS)
+        self._at_rest.timeout.connect(self._put_back)
         self._flat = source.ndim == 2
         self._name = source.name
         for name in PLACEMENT:
@@ -94,17 +104,51 @@ class ResultLayers(QObject):
         """Tell if a layer is one of these."""
         return any(known() is layer for known in self._layers.values())
 
+    def let_go(self) -> None:
+        """Have no layers any more: their stack is gone, they are anybody's."""
+        self._layers.clear()
+
     def align(self, source: Layer) -> None:
         """Follow the source, after its scale or its name has changed."""
         self._placement = placement_of(source)
         self._name = source.name
         for kind in self._layers:
-            layer = self.get(kind)
-            if layer is not None:
-                place(layer, self._placement)
+            self._place(kind)
+
+    def _place(self, kind: Kind) -> bool:
+        """Lay a layer over the source; tell if it wasn't there."""
+        layer = self.get(kind)
+        if layer is None or lies(layer, self._placement):
+            return False
+        self._placing = True
+        try:
+            place(layer, self._placement)
+        finally:
+            self._placing = False
+        return True
 
     def _on_placed(self, event: Any) -> None:
         self.align(event.source)
+
+    def _on_moved(self, event: Any) -> None:
+        """Notice that somebody moves a result by itself; wait until it is let go."""
+        known = self._layers.items()
+        moved = {kind for kind, layer in known if layer() is event.source}
+        if moved and not self._placing:
+            self._moved |= moved
+            self._at_rest.start()
+
+    def _put_back(self) -> None:
+        """Lay results over their source again, where tools and files have them."""
+        moved, self._moved = self._moved, set()
+        for kind in moved:
+            if self._place(kind):
+                layer = self.get(kind)
+                name = kind if layer is None else layer.name
+                show_info(
+                    f"{name} was put back over {self._name}: move {self._name}, and "
+                    f"its results follow"
+                )
 
     def show(
         self,
@@ -214,7 +258,10 @@ class ResultLayers(QObject):
             layer = _probability(data, made, self._placement, colour)
         self._layers[kind] = ref(layer)
         self._shown[kind] = data
+        layer.metadata[RESULT] = True
         layer.events.data.connect(self._on_data)
+        for name in PLACEMENT:
+            layer.events[name].connect(self._on_moved)
         self._changes.add(layer)
 
 
