@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.padding import in_parts, reading
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.windows import in_parts, reading
 
 VALUES = np.random.default_rng(0).integers(0, 255, (2, 5000, 300), dtype=np.uint8)
 

@@ -16,7 +16,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import Merged, Project, merging
-from napari_emseg.project.merging import Prefer
+from napari_emseg.project.merge_projects import Prefer
 from napari_emseg.proofreading import Change, Edit
 
 SHAPE = (4, 40, 50)

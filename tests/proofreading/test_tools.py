@@ -428,7 +428,7 @@ def test_taking_an_opinion_back_changes_nothing_else(three: Drawn) -> None:
     three.do(paint(three.linked.sheet(0), "corrections", one, area, 0))
     assert three.picture() == before
     assert not three.array("corrections").any()
-    with pytest.raises(ValueError, match="nothing changes"):
+    with pytest.raises(ValueError, match="nothing to change"):
         paint(three.linked.sheet(0), "corrections", one, area, 0)
 
 

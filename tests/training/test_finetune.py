@@ -17,11 +17,11 @@ from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.parts import part_of
 from napari_emseg.models.weights import Weights, read_weights, save_weights
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.crops import RehearsingLoss
 from napari_emseg.training.dataset import rehearsed
 from napari_emseg.training.finetune import Finetuned, finetune_weights
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.losses import cross_entropy
-from napari_emseg.training.rehearsal import RehearsingLoss
 
 State = dict[str, torch.Tensor]
 

@@ -12,8 +12,8 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.crops import BESIDE, rehearsal_crops
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.rehearsal import BESIDE, rehearsal_crops
 
 SIDE = 16
 

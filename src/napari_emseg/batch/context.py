@@ -12,9 +12,9 @@ import zarr
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
+from napari_emseg.core.padding import HUGE_PIXELS
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
-from napari_emseg.core.windows import HUGE_PIXELS
 from napari_emseg.io.fingerprint import SourceState
 from napari_emseg.io.zarr_sink import CHUNK
 

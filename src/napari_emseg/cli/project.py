@@ -14,8 +14,7 @@ from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.regions import Region
-from napari_emseg.project.merge_projects import Conflict, Prefer
-from napari_emseg.project.merging import Merged, merging
+from napari_emseg.project.merge_projects import Conflict, Merged, Prefer, merging
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import StackNotFoundError, find_source
 from napari_emseg.proofreading.edits import Name

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.padding import Padding, find_padding
+from napari_emseg.core.padding import HUGE_PIXELS, Padding, Read, find_padding, reading
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.windows import HUGE_PIXELS, Read, reading
 
 SAMPLE_SIDE = 1024
 """A section's statistics come from at most about this many pixels squared."""

@@ -18,11 +18,10 @@ from napari_emseg.core.intensity import (
     range_in_parts,
     stack_range,
 )
-from napari_emseg.core.padding import Padding, find_padding
+from napari_emseg.core.padding import HUGE_PIXELS, Padding, Read, find_padding, reading
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.windows import HUGE_PIXELS, Read, reading
 
 Area = tuple[slice, slice]
 

@@ -21,8 +21,7 @@ from napari_emseg.models.weights import (
     load_weights,
     read_weights,
 )
-from napari_emseg.project.chunks import create_array
-from napari_emseg.project.journal import write
+from napari_emseg.project.journal import create_array, write
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
 from napari_emseg.proofreading.edits import Name
 

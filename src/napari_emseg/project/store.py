@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.regions import Region
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.project.chunks import Chunked
 from napari_emseg.project.folder import (
     ARRAYS,
     EDITS,
@@ -26,7 +25,7 @@ from napari_emseg.project.folder import (
     read_info,
     whole_lines,
 )
-from napari_emseg.project.journal import Journal
+from napari_emseg.project.journal import Chunked, Journal
 from napari_emseg.project.state import EditLine, ProjectInfo, Renaming, ReviewState
 from napari_emseg.proofreading.edits import Edit, IdChange, LabelArray, Name
 from napari_emseg.proofreading.linked import LinkedLabels

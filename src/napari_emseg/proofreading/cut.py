@@ -11,8 +11,11 @@ from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import Area
 from napari_emseg.proofreading.draw_membrane import draw_membrane
 from napari_emseg.proofreading.edits import Edit
-from napari_emseg.proofreading.section_view import SectionView
-from napari_emseg.proofreading.stroke import line_through, painted_along
+from napari_emseg.proofreading.section_view import (
+    SectionView,
+    line_through,
+    painted_along,
+)
 
 
 def cut(

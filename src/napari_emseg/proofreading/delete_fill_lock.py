@@ -18,10 +18,9 @@ from napari_emseg.proofreading.area import (
     corner,
     grown,
 )
-from napari_emseg.proofreading.draw_membrane import draw_inside
+from napari_emseg.proofreading.draw_membrane import PendingEdit, draw_inside
 from napari_emseg.proofreading.edits import INSIDE, Edit
 from napari_emseg.proofreading.merge import format_merge
-from napari_emseg.proofreading.pending_edit import PendingEdit
 from napari_emseg.proofreading.section_view import (
     BAND,
     SectionView,

@@ -15,8 +15,7 @@ from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import around, corner
 from napari_emseg.proofreading.draw_membrane import draw_membrane
 from napari_emseg.proofreading.edits import Edit
-from napari_emseg.proofreading.section_view import SectionView
-from napari_emseg.proofreading.stroke import painted_along
+from napari_emseg.proofreading.section_view import SectionView, painted_along
 from napari_emseg.proofreading.wire import path_costs
 
 SECTORS = 16

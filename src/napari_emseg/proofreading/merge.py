@@ -14,12 +14,12 @@ from napari_emseg.proofreading.draw_membrane import draw_inside
 from napari_emseg.proofreading.edits import Edit
 from napari_emseg.proofreading.section_view import (
     SectionView,
+    line_through,
     piece_near,
     touching_between,
     wall_between,
     with_band,
 )
-from napari_emseg.proofreading.stroke import line_through
 
 
 def merge(

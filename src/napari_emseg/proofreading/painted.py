@@ -10,10 +10,13 @@ from scipy import ndimage as ndi
 
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import Area
-from napari_emseg.proofreading.draw_membrane import draw_inside, draw_membrane
+from napari_emseg.proofreading.draw_membrane import (
+    PendingEdit,
+    draw_inside,
+    draw_membrane,
+)
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Edit, Name
 from napari_emseg.proofreading.merge import format_merge
-from napari_emseg.proofreading.pending_edit import PendingEdit
 from napari_emseg.proofreading.section_view import SectionView
 from napari_emseg.proofreading.wire import format_membrane
 

@@ -19,8 +19,11 @@ from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.area import Area, around, corner
 from napari_emseg.proofreading.draw_membrane import draw_membrane
 from napari_emseg.proofreading.edits import Edit
-from napari_emseg.proofreading.section_view import SectionView
-from napari_emseg.proofreading.stroke import line_through, painted_along
+from napari_emseg.proofreading.section_view import (
+    SectionView,
+    line_through,
+    painted_along,
+)
 
 RIDGE_SIGMA = 1.5
 """Probabilities are smoothed by this much, px, so that broad membranes have a ridge."""

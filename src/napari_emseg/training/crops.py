@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
+from torch import Tensor, nn
 
 from napari_emseg.core.axis import Axis
+from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedSection, NormalisedStack
+from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
-from napari_emseg.training.losses import IGNORE, border_weight
-from napari_emseg.training.sparse_labels import BLOCK, SparseLabels
+from napari_emseg.models.roi import region_probabilities
+from napari_emseg.models.zoo import Activation
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.losses import IGNORE, Loss, border_weight
+from napari_emseg.training.sparse_labels import BLOCK, NO_OPINION, SparseLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,3 +194,161 @@ def _weigh_reviewed(
     if part.size:
         extra = border_weight(part, w0=border.w0, sigma=border.sigma)
         weight[rows, columns] = np.where(part == IGNORE, 0, 1 + extra)
+
+
+NEAR, AWAY = 18, 6
+"""Squares of each stack that are rehearsed: around corrections, and away from them."""
+
+BESIDE = 4
+"""So near to a correction, px, nothing is rehearsed: strokes end somewhere."""
+
+SIDE = 1.5
+"""Of such a square, in patches."""
+
+
+def rehearsal_crops(
+    network: nn.Module,
+    card: Card,
+    known: TrainingSet,
+    *,
+    side: int,
+    confidence: float,
+    seed: int = 0,
+) -> Generator[Progress, None, list[Crop]]:
+    """Predict squares of a stack, and keep what is sure and not corrected.
+
+    Parameters
+    ----------
+    side
+        Of a patch, in network pixels; squares are larger.
+    confidence
+        Probability that a class must have at least.
+    """
+    zoom, _ = zoom_of(known.stack, card)
+    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    spans = [max(1, round(SIDE * side / times)) for times in zoom]
+    opinions = SparseLabels(known.stack.shape)
+    # Pseudo-rehearsal (Robins 1995): old data aren't at hand, so what the old weights
+    # say of this stack is learnt again beside what is new.
+    places = _places(known, (spans[0], spans[1]), seed)
+    for done, region in enumerate(places, start=1):
+        section = sections.section(region.z)
+        if section is not None:
+            p = region_probabilities(network, section.image, region.area, zoom)
+            corrected = known.opinions.window(region) > 0
+            sure = _sure(p, confidence)
+            # a correction says that the weights were wrong there, and likely next to it
+            opinions.put(region, np.where(_beside(corrected), NO_OPINION, sure))
+        yield Progress("rehearsal", done, len(places))
+    return list(cut_crops(sections, opinions, zoom=zoom, margin=side // 2))
+
+
+def _sure(p: NDArray[np.float32], confidence: float) -> NDArray[np.uint8]:
+    """Return codes `(y, x)` of the likeliest class, 0 where it isn't likely enough."""
+    best = p.argmax(axis=0)
+    return np.where(p.max(axis=0) >= confidence, best + 1, 0).astype(np.uint8)
+
+
+def _beside(corrected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Grow what is corrected `(y, x)`."""
+    near: NDArray[np.bool_] = ndi.maximum_filter(
+        corrected, 2 * BESIDE + 1, mode="constant"
+    )
+    return near
+
+
+def _places(known: TrainingSet, side: tuple[int, int], seed: int) -> list[Region]:
+    """Choose squares around corrections, and away from them over the sections."""
+    shape = known.stack.shape[1], known.stack.shape[2]
+    corrected = known.usable.blocks
+    order = np.random.default_rng((seed, 1)).permutation(len(corrected))
+    near = (
+        _square(corrected[k].z, *_spot(known.opinions, corrected[k]), side, shape)
+        for k in order
+    )
+    found = _apart(near, known.reviewed, NEAR)
+    free = [z for z in range(known.stack.shape[0]) if z not in known.excluded]
+    away = _anywhere(free, side, shape, np.random.default_rng(seed))
+    # not where somebody reviewed: there the truth is known
+    return found + _apart(away, (*corrected, *known.reviewed, *found), AWAY)
+
+
+def _anywhere(
+    sections: Sequence[int],
+    side: tuple[int, int],
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> Iterator[Region]:
+    """Yield random squares, more than are needed."""
+    rows, columns = min(side[0], shape[0]), min(side[1], shape[1])
+    for _ in range(4 * AWAY if sections else 0):
+        z = sections[int(rng.integers(len(sections)))]
+        y = int(rng.integers(shape[0] - rows + 1))
+        x = int(rng.integers(shape[1] - columns + 1))
+        yield Region(z, y, x, y + rows, x + columns)
+
+
+def _spot(opinions: SparseLabels, block: Region) -> tuple[int, int]:
+    """Return a corrected pixel of a square, the one in the middle of its list."""
+    places = np.argwhere(opinions.window(block))
+    y, x = places[len(places) // 2]
+    return block.top + int(y), block.left + int(x)
+
+
+def _square(
+    z: int, y: int, x: int, side: tuple[int, int], shape: tuple[int, int]
+) -> Region:
+    """Return a square around a place, moved into the section."""
+    rows, columns = min(side[0], shape[0]), min(side[1], shape[1])
+    top = min(max(0, y - rows // 2), shape[0] - rows)
+    left = min(max(0, x - columns // 2), shape[1] - columns)
+    return Region(z, top, left, top + rows, left + columns)
+
+
+def _apart(
+    regions: Iterable[Region], taken: Sequence[Region], most: int
+) -> list[Region]:
+    """Take the first that meet neither each other nor what is taken."""
+    found: list[Region] = []
+    for region in regions:
+        crowded = any(region.overlap(other) for other in (*taken, *found))
+        if not crowded and len(found) < most:
+            found.append(region)
+    return found
+
+
+class RehearsingLoss:
+    """A loss of which a share is taken of rehearsed patches, on their classes only.
+
+    What the weights never knew is not in their output, so a new class learns nothing
+    from the rehearsal, not even that it isn't there.
+
+    Parameters
+    ----------
+    rehearsed
+        Number of patches at the end of a batch that are rehearsal.
+    n_old
+        Number of classes that the weights had.
+    share
+        Of the rehearsal, in [0, 1).
+    """
+
+    def __init__(self, loss: Loss, rehearsed: int, n_old: int, share: float) -> None:
+        self._loss = loss
+        self._rehearsed = rehearsed
+        self._n_old = n_old
+        self._share = share
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, weight: Tensor, activation: Activation
+    ) -> Tensor:
+        """Return the loss of a batch."""
+        n = len(logits) - self._rehearsed
+        new = self._loss(logits[:n], target[:n], weight[:n], activation)
+        if self._rehearsed == 0:
+            return new
+        # soft-max over the old classes only: what it says of new ones isn't in the loss
+        old = self._loss(
+            logits[n:, : self._n_old].contiguous(), target[n:], weight[n:], activation
+        )
+        return torch.lerp(new, old, self._share)

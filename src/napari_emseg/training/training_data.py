@@ -24,7 +24,7 @@ from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.crops import Border, Crop, cut_crops
+from napari_emseg.training.crops import Border, Crop, cut_crops, rehearsal_crops
 from napari_emseg.training.holdout import (
     HoldoutSplit,
     Spacing,
@@ -32,7 +32,6 @@ from napari_emseg.training.holdout import (
     split_regions,
 )
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.rehearsal import rehearsal_crops
 from napari_emseg.training.sparse_labels import BLOCK, INSIDE, MEMBRANE, SparseLabels
 
 VALIDATION_SHARE = 6
