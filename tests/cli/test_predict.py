@@ -8,8 +8,8 @@ import pytest
 import tifffile
 
 from napari_emseg.api import predict
-from napari_emseg.cli import outputs
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.sinks import CountingSink
 from napari_emseg.io import open_stack, read_provenance, save_stack
 
 
@@ -177,7 +177,7 @@ def test_too_little_space_is_seen_at_once(emseg, em_file, tiny_weights, monkeypa
 
 def failing_after(n: int, error: BaseException):
     """Return a `write` that stores n sections and then raises."""
-    write = outputs.CountingSink.write
+    write = CountingSink.write
 
     def wrapped(self, z, section):
         if self.written == n:
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     emseg, em_file, tiny_weights, monkeypatch
 ):
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr(outputs.CountingSink, "write", failing_after(2, full))
+    monkeypatch.setattr(CountingSink, "write", failing_after(2, full))
     done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
 
     assert done.code == 1

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from napari_emseg.api import predict
-from napari_emseg.cli import batch, outputs
+from napari_emseg.cli import batch
 from napari_emseg.cli.progress import Terminated, exit_code, run_with_progress
 from napari_emseg.core.records import Progress
+from napari_emseg.core.sinks import CountingSink
 from napari_emseg.io import open_stack
 from tests.cli.test_stopping import EMSEG
 
@@ -41,14 +42,14 @@ def test_the_record_in_hand_is_done_and_the_work_closed() -> None:
 
 
 def test_finished_sections_are_kept(emseg, em_file, tiny_weights, monkeypatch) -> None:
-    write = outputs.CountingSink.write
+    write = CountingSink.write
 
     def terminated(self, z, section):
         write(self, z, section)
         if self.written == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(outputs.CountingSink, "write", terminated)
+    monkeypatch.setattr(CountingSink, "write", terminated)
     done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
     assert done.code == 143
     assert "of 4 sections were finished; they are kept in out.tif." in done.err

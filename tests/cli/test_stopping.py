@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from napari_emseg.api import predict
-from napari_emseg.cli import outputs
+from napari_emseg.core.sinks import CountingSink
 from napari_emseg.io import open_stack
 
 EMSEG = [
@@ -19,10 +20,11 @@ EMSEG = [
 ]
 
 
+@pytest.mark.parametrize("command", ["predict", "export"])
 def test_ctrl_c_keeps_finished_sections_and_says_so(
-    emseg, em_file, tiny_weights, monkeypatch
+    emseg, em_file, tiny_weights, monkeypatch, command
 ):
-    write = outputs.CountingSink.write
+    write = CountingSink.write
     before = signal.getsignal(signal.SIGINT)  # ignored where a shell runs us apart
 
     def interrupted(self, z, section):
@@ -30,14 +32,18 @@ def test_ctrl_c_keeps_finished_sections_and_says_so(
         if self.written == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(outputs.CountingSink, "write", interrupted)
-    done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+    monkeypatch.setattr(CountingSink, "write", interrupted)
+    if command == "predict":
+        done = emseg("predict", em_file, "out.tif", "--weights", tiny_weights)
+        expected = predict(open_stack(em_file), tiny_weights)
+    else:
+        done = emseg("export", em_file, "out.tif")
+        expected = open_stack(em_file).data[:]
 
     assert done.code == 130
     assert "of 4 sections were finished; they are kept in out.tif." in done.err
     assert "stopped: by Ctrl-C" in done.err
     assert not Path("out.tif").exists()
-    expected = predict(open_stack(em_file), tiny_weights)
     kept = open_stack(next(Path().glob("out.tif.*.part"))).data[:2]
     np.testing.assert_array_equal(kept, expected[:2])
     assert signal.getsignal(signal.SIGINT) is before

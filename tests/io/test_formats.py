@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_emseg.core.records import Provenance, SectionDone
+from napari_emseg.core.sinks import Kept
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import (
     OUTPUT_KINDS,
@@ -142,6 +143,21 @@ def test_a_run_that_stops_leaves_a_part_only(
         pass
     work.close()
     assert [p.suffix for p in tmp_path.iterdir()] == [".part"]
+
+
+@every
+def test_where_finished_sections_are_is_told(
+    tmp_path: Path, cells: np.ndarray, kind: OutputKind
+) -> None:
+    path = tmp_path / f"a{kind.suffixes[0]}"
+    stack, kept = Stack(cells, voxel_size_nm=SIZE), list[Kept]()
+    for done in (0, 2):
+        work = iter_save(path, stack, format=kind.name, on_kept=kept.append)
+        while done:
+            done -= isinstance(next(work), SectionDone)
+        work.close()
+    (left,) = tmp_path.iterdir()
+    assert kept == [Kept(left, 2, 5)]
 
 
 @every

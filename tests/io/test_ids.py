@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_emseg.io import Ids, OutputFormat, open_sink, open_stack, save_stack
-from napari_emseg.io.errors import IdsDontFitError
+from napari_emseg.io.errors import IdsDontFitError, OutputExistsError
 
 narrow = pytest.mark.parametrize("format", ["fiji", "mrc"])
 NAMES: dict[str, str] = {"fiji": "a.tif", "mrc": "a.mrc"}
@@ -141,6 +141,24 @@ def test_a_sink_that_is_filled_keeps_what_does_not_fit(
     np.testing.assert_array_equal(open_stack(kept).data[:], values)
     save_stack(path, open_stack(kept), format=format, ids="renumber")
     assert _stored(path).tolist() == [[[0, 1]], [[2, 0]]]
+
+
+@narrow
+def test_ids_that_wait_replace_nothing_unasked(
+    tmp_path: Path,
+    format: OutputFormat,  # noqa: A002
+) -> None:
+    """`NAME.ids.tif` may be there: of a run before, or somebody's own."""
+    path = tmp_path / NAMES[format]
+    beside = tmp_path / f"{path.name}.ids.tif"
+    beside.write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"ids\.tif exists already"):
+        open_sink(path, (1, 1, 2), np.uint32, format=format)
+    assert beside.read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == [beside.name]
+    save_stack(path, np.ones((1, 1, 2), np.uint32), format=format)  # nothing waits
+    assert beside.read_text() == "mine"
+    open_sink(path, (1, 1, 2), np.uint32, format=format, overwrite=True).abort()
 
 
 @narrow

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from yaozarrs import v04, v05
 
 from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.sinks import Kept
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import OutputFormat, describe, open_stack
 from napari_emseg.io.writing import iter_save_labelled
@@ -134,9 +135,15 @@ def test_what_it_refuses(tmp_path: Path, stack: np.ndarray) -> None:
 
 
 def test_stopping_leaves_a_part_only(tmp_path: Path, stack: np.ndarray) -> None:
+    kept: list[Kept] = []
     work = iter_save_labelled(
-        tmp_path / "a.zarr", Stack(stack), stack.astype(np.uint32)
+        tmp_path / "a.zarr",
+        Stack(stack),
+        stack.astype(np.uint32),
+        on_kept=kept.append,
     )
     next(work)
     work.close()
-    assert [p.suffix for p in tmp_path.iterdir()] == [".part"]
+    (part,) = tmp_path.iterdir()
+    assert part.suffix == ".part"
+    assert kept == [Kept(part, 1, len(stack))]

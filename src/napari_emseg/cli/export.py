@@ -18,7 +18,7 @@ from napari_emseg.cli.options import (
     Stored,
     numbers,
 )
-from napari_emseg.cli.outputs import check_outputs
+from napari_emseg.cli.outputs import check_outputs, say_kept
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
@@ -73,6 +73,7 @@ def export(
                 format=kind.name,
                 ids=ids,
                 stored=stored,
+                on_kept=say_kept,
             )
         )
     else:
@@ -83,6 +84,7 @@ def export(
             provenance=made,
             overwrite=overwrite,
             format=kind.name,
+            on_kept=say_kept,
         )
         run_with_progress(work)
     facts = {"output": str(output), "shape": stack.shape, "format": kind.name}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_emseg.cli.options import ScopeOptions
 from napari_emseg.cli.printing import say
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.sinks import PassingSink, SectionSink
+from napari_emseg.core.sinks import CountingSink, Kept, SectionSink, keep_finished
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import Ids, OutputFormat, Stored, open_sink
-from napari_emseg.io.output import check_distinct, input_paths
+from napari_emseg.io import (
+    Ids,
+    OutputFormat,
+    Stored,
+    open_sink,
+    output_format,
+    output_kind,
+)
+from napari_emseg.io.ids import needs_coding
+from napari_emseg.io.output import check_distinct, input_paths, waiting_path
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,12 @@ class OutputTarget:
     ids: Ids = "keep"
     stored: Stored = "as is"
 
+    def paths(self, dtype: type[np.generic]) -> list[Path]:
+        """Return all that is written for values of a type, also on the way."""
+        kind = output_kind(self.format or output_format(self.path))
+        coded = needs_coding(kind, np.dtype(dtype))
+        return [self.path, *([waiting_path(self.path)] if coded else [])]
+
     def open(
         self, scope: ScopeOptions, dtype: type[np.generic], made: Provenance
     ) -> SectionSink:
@@ -40,7 +52,7 @@ class OutputTarget:
         ValueError, OSError
             As `open_sink`; also if it is the file that is being read.
         """
-        check_outputs(self.path, stacks=[scope.stack])
+        check_outputs(*self.paths(dtype), stacks=[scope.stack])
         return open_sink(
             self.path,
             scope.shape,
@@ -80,32 +92,17 @@ def check_outputs(
     check_distinct([p for p in outputs if p is not None], [*read, *files])
 
 
-class CountingSink(PassingSink):
-    """Passes sections on to another sink and counts them."""
-
-    def __init__(self, sink: SectionSink) -> None:
-        super().__init__(sink)
-        self.written = 0
-
-    def write(self, z: int, section: NDArray[Any]) -> None:
-        """Store section `z`, `(y, x)`."""
-        super().write(z, np.asarray(section))
-        self.written += 1
+def say_kept(kept: Kept) -> None:
+    """Tell where finished sections are when a run has stopped early."""
+    say(
+        f"{kept.sections} of {kept.total} sections were finished; they are kept in "
+        f"{kept.part}"
+    )
 
 
-@contextmanager
-def writing(sink: SectionSink) -> Iterator[CountingSink]:
+def writing(sink: SectionSink) -> AbstractContextManager[CountingSink]:
     """Close the sink at the end; if that isn't reached, keep what is finished.
 
     The user is told where finished sections are. Without any, nothing is left behind.
     """
-    counted = CountingSink(sink)
-    try:
-        yield counted
-        sink.close()
-    except BaseException:
-        kept = sink.abort(keep=counted.written > 0)
-        if kept is not None:
-            n, of = counted.written, sink.shape[0]
-            say(f"{n} of {of} sections were finished; they are kept in {kept}")
-        raise
+    return keep_finished(sink, say_kept)

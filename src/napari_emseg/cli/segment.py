@@ -25,7 +25,7 @@ from napari_emseg.cli.options import (
     ScopeOptions,
     Sections,
 )
-from napari_emseg.cli.outputs import CountingSink, OutputTarget, check_outputs, writing
+from napari_emseg.cli.outputs import OutputTarget, check_outputs, writing
 from napari_emseg.cli.predict import (
     facts,
     refuse_if_unreadable,
@@ -39,7 +39,7 @@ from napari_emseg.cli.table import Probabilities, Table, TablePath
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
-from napari_emseg.core.sinks import ArraySink, SectionSink
+from napari_emseg.core.sinks import ArraySink, CountingSink, SectionSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
@@ -305,7 +305,8 @@ def segment(
     is_em = _input_is(scope.stack, input_is) == "em"
     chosen = find_weights(weights, run) if is_em else None
     used = _files_of(weights) if chosen is None else [chosen.path]
-    check_outputs(output, table, stacks=[scope.stack], files=used)
+    outputs = place.paths(np.uint32)
+    check_outputs(*outputs, table, stacks=[scope.stack], files=used)
     if chosen is not None:
         found = cells_from_em(
             scope, place, chosen, run, cells, exclude=exclude, table=asked

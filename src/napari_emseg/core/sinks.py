@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -106,6 +109,52 @@ class PassingSink:
         trace: TracebackType | None,
     ) -> None:
         self._sink.__exit__(kind, error, trace)
+
+
+class CountingSink(PassingSink):
+    """Passes sections on to another sink and counts them."""
+
+    def __init__(self, sink: SectionSink) -> None:
+        super().__init__(sink)
+        self.written = 0
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Store section `z`, `(y, x)`."""
+        super().write(z, np.asarray(section))
+        self.written += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Finished sections of an output that was broken off, and the part they lie in."""
+
+    part: Path
+    sections: int
+    total: int
+
+
+@contextmanager
+def keep_finished(
+    sink: SectionSink, on_kept: Callable[[Kept], object] | None = None
+) -> Iterator[CountingSink]:
+    """Close the sink at the end; if that isn't reached, keep what is finished.
+
+    Without a finished section nothing is left behind.
+
+    Parameters
+    ----------
+    on_kept
+        Is told what is kept, if anything is.
+    """
+    counted = CountingSink(sink)
+    try:
+        yield counted
+        sink.close()
+    except BaseException:
+        part = sink.abort(keep=counted.written > 0)
+        if part is not None and on_kept is not None:
+            on_kept(Kept(part, counted.written, sink.shape[0]))
+        raise
 
 
 def checked(sink: SectionSink, z: int, section: NDArray[Any]) -> int:

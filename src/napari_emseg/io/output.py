@@ -35,6 +35,11 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 _PRECOMPUTED = "neuroglancer_multiscale_volume"
 
 
+def waiting_path(path: Path) -> Path:
+    """Return where ids wait for an output that may be too small for them."""
+    return path.with_name(f"{path.name}.ids.tif")
+
+
 class Output:
     """The final name of an output, and the private `part` that it is written to.
 

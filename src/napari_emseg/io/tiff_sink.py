@@ -19,7 +19,7 @@ from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.formats import OutputKind
 from napari_emseg.io.ids import Ids
-from napari_emseg.io.output import FileSink, Output
+from napari_emseg.io.output import FileSink, Output, check_output, waiting_path
 from napari_emseg.io.probabilities import PROBABILITIES
 
 CLASSIC_LIMIT = 2**32 - 2**20
@@ -181,6 +181,7 @@ class SpooledSink(FileSink):
         overwrite: bool = False,
         origin_nm: Origin = NOWHERE,
     ) -> None:
+        check_output(waiting_path(path), overwrite=overwrite)
         # refuses now what would be refused later
         super().__init__(Output(path, overwrite=overwrite), shape, dtype)
         self._path, self._kind, self._ids = path, kind, ids
@@ -188,12 +189,12 @@ class SpooledSink(FileSink):
         self._origin = origin_nm
         self._overwrite = overwrite
         self._apart = TiffSink(
-            path.with_name(f"{path.name}.ids.tif"),
+            waiting_path(path),
             shape,
             np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32),
             voxel_size_nm=voxel_size_nm,
             provenance=provenance,
-            overwrite=True,
+            overwrite=overwrite,
         )
 
     def write(self, z: int, section: NDArray[Any]) -> None:

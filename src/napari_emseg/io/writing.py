@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.atomic import naming_full_disk
 from napari_emseg.core.records import Provenance, Record, SectionDone, drain
-from napari_emseg.core.sinks import SectionSink
+from napari_emseg.core.sinks import Kept, SectionSink, keep_finished
 from napari_emseg.core.stack import (
     NOWHERE,
     LazyArray,
@@ -167,6 +167,7 @@ def iter_save(
     format: OutputFormat | None = None,  # noqa: A002 - the word for it
     ids: Ids = "keep",
     stored: Stored = "as is",
+    on_kept: Callable[[Kept], object] | None = None,
 ) -> Generator[Record, None, Path]:
     """Save a stack or an array `(z, y, x)` section by section; return its path.
 
@@ -177,6 +178,8 @@ def iter_save(
     ----------
     path, voxel_size_nm, provenance, overwrite, format, ids, stored
         As `open_sink`.
+    on_kept
+        Is told where finished sections are if the end isn't reached.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def iter_save(
     )
     depth = stack.shape[0]
     # looked at before the sink closes: a file made of old and new sections gets no name
-    with sink, require_unchanged(stack):
+    with keep_finished(sink, on_kept) as counted, require_unchanged(stack):
         for z in range(depth):
             section = stack.section(z)
             try:
@@ -210,7 +213,7 @@ def iter_save(
             except ValueError:
                 sink.abort()  # a part of what can't be written is of no use
                 raise
-            sink.write(z, values)
+            counted.write(z, values)
             yield SectionDone(z, z + 1, depth)
     return Path(path).expanduser()
 
@@ -292,6 +295,7 @@ def iter_save_labelled(
     provenance: Provenance | None = None,
     overwrite: bool = False,
     format: OutputFormat = "zarr",  # noqa: A002 - the word for it
+    on_kept: Callable[[Kept], object] | None = None,
 ) -> Generator[Record, None, Path]:
     """Save an OME-Zarr whose image is `image`, and `labels/<name>` the cells.
 
@@ -305,6 +309,8 @@ def iter_save_labelled(
         Of the cells.
     format
         `zarr` (0.5) or `zarr-0.4`.
+    on_kept
+        As `iter_save`.
 
     Raises
     ------
@@ -316,7 +322,7 @@ def iter_save_labelled(
     labels = as_stack(cells)
     _check(image, labels, format)
     output = Output(Path(path).expanduser(), overwrite=overwrite)
-    done = False
+    written = 0
     try:
         with naming_full_disk(output.path):
             levels = _create(
@@ -329,13 +335,15 @@ def iter_save_labelled(
                 with naming_full_disk(output.path):
                     fill(levels[0], z, picture, ids=False)
                     fill(levels[1], z, ids, ids=True)
-                yield SectionDone(z, z + 1, depth)
+                written += 1
+                yield SectionDone(z, written, depth)
         with naming_full_disk(output.path):
             output.finish()
-        done = True
-    finally:
-        if not done:
-            output.give_up(keep=True)
+    except BaseException:
+        part = output.give_up(keep=written > 0)
+        if part is not None and on_kept is not None:
+            on_kept(Kept(part, written, image.shape[0]))
+        raise
     return output.path
 
 
