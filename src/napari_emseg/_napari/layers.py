@@ -253,14 +253,15 @@ def stack_of(layer: Layer) -> Stack:
             f"(z, y, x). Split it with the layer's menu › Split Stack"
         )
         raise ValueError(msg)
+    scale, place = _placed(layer)
     return Stack(
         data if len(data.shape) == 3 else OneSection(data),
         name=layer.name,
-        voxel_size_nm=voxel_size_of(layer),
+        voxel_size_nm=_voxel_size(layer, scale),
         source=source,
         metadata=metadata
         | {k: layer.metadata[k] for k in (KEY,) if k in layer.metadata},
-        origin_nm=origin_of(layer),
+        origin_nm=_origin(layer, place),
     )
 
 
@@ -275,7 +276,11 @@ def stacks_of(layers: Iterable[Layer]) -> list[Stack]:
 
 def voxel_size_of(layer: Layer) -> VoxelSize | None:
     """Return `(z, y, x)` in nm; None if the layer's units are no lengths (pixel)."""
-    sizes = _in_nm(_placed(layer)[0], layer.units)
+    return _voxel_size(layer, _placed(layer)[0])
+
+
+def _voxel_size(layer: Layer, scale: list[float]) -> VoxelSize | None:
+    sizes = _in_nm(scale, layer.units)
     if sizes is None:
         return None
     z = None if layer.metadata.get(FLAT) or len(sizes) < 3 else sizes[-3]
@@ -284,7 +289,11 @@ def voxel_size_of(layer: Layer) -> VoxelSize | None:
 
 def origin_of(layer: Layer) -> Origin:
     """Return `(z, y, x)` of the first voxel in nm; 0 if units are no lengths."""
-    found = _in_nm(_placed(layer)[1], layer.units)
+    return _origin(layer, _placed(layer)[1])
+
+
+def _origin(layer: Layer, place: list[float]) -> Origin:
+    found = _in_nm(place, layer.units)
     if found is None:
         return NOWHERE
     z, y, x = [0.0, *found][-3:]
@@ -293,7 +302,11 @@ def origin_of(layer: Layer) -> Origin:
 
 def is_turned(layer: Layer) -> bool:
     """Tell a layer whose axes aren't those of the window: turned, sheared, mirrored."""
-    moves = _matrix(layer)[:-1, :-1]
+    return _turns(_matrix(layer))
+
+
+def _turns(matrix: NDArray[np.float64]) -> bool:
+    moves = matrix[:-1, :-1]
     along = np.diag(moves)
     beside = np.abs(moves - np.diag(along)).max()
     return bool(along.min() <= 0 or beside > 1e-9 * along.max())
@@ -301,9 +314,9 @@ def is_turned(layer: Layer) -> bool:
 
 def _placed(layer: Layer) -> tuple[list[float], list[float]]:
     """Return scale and place of a layer, with its affine unless that turns it."""
-    if is_turned(layer):
-        return list(layer.scale), list(layer.translate)
     moves = _matrix(layer)
+    if _turns(moves):
+        return list(layer.scale), list(layer.translate)
     return np.diag(moves)[:-1].tolist(), moves[:-1, -1].tolist()
 
 

@@ -96,7 +96,8 @@ class LayerPicker(QWidget):
     def layer(self) -> Layer | None:
         """The chosen layer; None if there is none, or it was removed."""
         key = self.layers.currentData()
-        return next((x for x in self._comparable() if _key(x) == key), None)
+        layers = self._controller.viewer.layers
+        return next((x for x in layers if _key(x) == key and _stack(x)), None)
 
     def side(self) -> Side | None:
         """Return what is to be compared; None without a layer."""
