@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from napari import Viewer
 from napari.layers import Image
+from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication
@@ -19,7 +22,7 @@ from thin import thin_weights
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.session import projects
-from napari_emseg.widgets import live_view, weights_box
+from napari_emseg.widgets import background, live_view, weights_box
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.data_panel import DataPanel
@@ -31,12 +34,47 @@ from napari_emseg.widgets.scope import ScopeRow
 
 
 @pytest.fixture(autouse=True, scope="package")
-def _modules_are_no_rubbish() -> Iterator[None]:
-    """Looking for viewers that nobody holds any more, napari looks at all there is."""
-    gc.collect()
-    gc.freeze()
+def _plugins_are_found_once() -> Iterator[None]:
+    """Each viewer would look through all packages and read the manifests of plugins."""
+    found = list(PluginManifest.discover())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManifest, "discover", lambda *_, **__: iter(found))
+        yield
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Do as that of the window does, but leave frozen what is frozen."""
+    gc.disable()
     yield
+    gc.enable()
+
+
+@pytest.fixture(scope="package")
+def freeze_modules() -> Iterator[Callable[..., None]]:
+    """Freeze all that there is, if modules were imported since or it was thawed."""
+    known = 0
+
+    def freeze_modules(*, thawed: bool = False) -> None:
+        nonlocal known
+        if thawed or len(sys.modules) > known + 20:
+            gc.collect()
+            gc.freeze()
+            known = len(sys.modules)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "no_collection", _no_collection)
+        yield freeze_modules
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _modules_are_no_rubbish(freeze_modules) -> None:
+    """Looking for viewers that nobody holds any more, napari looks at all there is.
+
+    That is half a million objects, nearly all of them those of modules.
+    """
+    freeze_modules()
 
 
 @pytest.fixture
