@@ -13,71 +13,96 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
-    """Run code in a new interpreter and return the top-level modules it has then."""
-    show = "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+SHOW = "import sys; print('\\nloaded', *{n.partition('.')[0] for n in sys.modules})"
+
+
+def loaded_after(*steps: str, cwd: Path | None = None) -> list[set[str]]:
+    """Run steps in one new interpreter; return the top-level modules after each.
+
+    What a step loads is there after all later ones, so their sets only grow.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", code + show],
+        [sys.executable, "-c", "\n".join(f"{step}\n{SHOW}" for step in steps)],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
     )
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
+    lines = (line.split() for line in done.stdout.splitlines())
+    return [set(words[1:]) for words in lines if words[:1] == ["loaded"]]
 
 
 QT = {"qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "napari", "magicgui", "superqt"}
 
 
-@pytest.mark.parametrize(
-    ("module", "forbidden"),
-    [
-        ("napari_emseg", QT | {"torch", "numpy", "pydantic"}),
-        ("napari_emseg.core.settings", QT | {"torch", "dask", "zarr"}),
-        ("napari_emseg.io", QT | {"torch"}),
-        ("napari_emseg.metrics", QT | {"torch", "numba"}),
-        ("napari_emseg.sample", QT | {"torch"}),
-        ("napari_emseg.segmentation", QT | {"torch"}),
-        ("napari_emseg.check", QT | {"torch"}),
-        ("napari_emseg.models.weights", QT | {"torch"}),
-        ("napari_emseg.inference", QT | {"torch", "openvino"}),
-        ("napari_emseg.project", QT | {"torch"}),
-        ("napari_emseg.session", QT | {"torch"}),
-        ("napari_emseg.batch", QT | {"torch", "numba", "distributed"}),
-        ("napari_emseg.api", QT | {"torch"}),
-        ("napari_emseg.cli", QT | {"torch"}),
-        ("napari_emseg._napari", {"torch", "openvino"}),
-        ("napari_emseg.widgets", {"torch", "openvino"}),
-    ],
-)
-def test_an_import_stays_light(module, forbidden):
-    assert not loaded_after(f"import {module}") & forbidden
+# Imported one after another: a later one may bring what an earlier one must not.
+FORBIDDEN = {
+    "napari_emseg": QT | {"torch", "numpy", "pydantic"},
+    "napari_emseg.core.settings": QT | {"torch", "dask", "zarr"},
+    "napari_emseg.metrics": QT | {"torch", "numba"},
+    "napari_emseg.batch": QT | {"torch", "numba", "distributed"},
+    "napari_emseg.io": QT | {"torch"},
+    "napari_emseg.sample": QT | {"torch"},
+    "napari_emseg.segmentation": QT | {"torch"},
+    "napari_emseg.check": QT | {"torch"},
+    "napari_emseg.models.weights": QT | {"torch"},
+    "napari_emseg.inference": QT | {"torch", "openvino"},
+    "napari_emseg.project": QT | {"torch"},
+    "napari_emseg.session": QT | {"torch"},
+    "napari_emseg.api": QT | {"torch"},
+    "napari_emseg.cli": QT | {"torch"},
+    "napari_emseg._napari": {"torch", "openvino"},
+    "napari_emseg.widgets": {"torch", "openvino"},
+}
 
 
-@pytest.mark.parametrize(
-    "words",
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """The top-level modules that are there after each import."""
+    found = loaded_after(*(f"import {module}" for module in FORBIDDEN))
+    return dict(zip(FORBIDDEN, found, strict=True))
+
+
+@pytest.mark.parametrize("module", FORBIDDEN)
+def test_an_import_stays_light(module, loaded):
+    assert "napari_emseg" in loaded[module]
+    assert not loaded[module] & FORBIDDEN[module]
+
+
+COMMANDS = (
+    ["--help"],
+    ["predict", "--help"],
+    ["train", "--help"],
+    ["demo", "--help"],
+    ["weights", "list"],
+    ["check", "em.tif"],
     [
-        ["--help"],
-        ["predict", "--help"],
-        ["train", "--help"],
-        ["demo", "--help"],
-        ["weights", "list"],
-        ["check", "em.tif"],
-        [
-            *("evaluate", "truth.tif", "truth.tif"),
-            *("--prediction-is", "membrane", "--truth-is", "membrane"),
-        ],
+        *("evaluate", "truth.tif", "truth.tif"),
+        *("--prediction-is", "membrane", "--truth-is", "membrane"),
     ],
 )
-def test_commands_without_a_network_load_neither_torch_nor_qt(words, tmp_path):
+
+
+@pytest.fixture(scope="module")
+def loaded_by_commands(tmp_path_factory: pytest.TempPathFactory) -> list[set[str]]:
     from napari_emseg.io import save_stack
     from napari_emseg.sample import vnc, vnc_membranes
 
-    save_stack(tmp_path / "em.tif", vnc())
-    save_stack(tmp_path / "truth.tif", vnc_membranes())
-    code = f"from napari_emseg.cli import main\nassert main({words!r}) == 0"
-    assert not loaded_after(code, tmp_path) & (QT | {"torch", "openvino"})
+    folder = tmp_path_factory.mktemp("commands")
+    save_stack(folder / "em.tif", vnc())
+    save_stack(folder / "truth.tif", vnc_membranes())
+    begin = "from napari_emseg.cli import main"
+    steps = (f"{begin}\nassert main({words!r}) == 0" for words in COMMANDS)
+    return loaded_after(*steps, cwd=folder)
+
+
+@pytest.mark.parametrize("index", range(len(COMMANDS)), ids=lambda i: COMMANDS[i][0])
+def test_commands_without_a_network_load_neither_torch_nor_qt(
+    index, loaded_by_commands
+):
+    assert "napari_emseg" in loaded_by_commands[index]
+    assert not loaded_by_commands[index] & (QT | {"torch", "openvino"})
 
 
 def test_discovery_of_the_plugin_does_not_load_torch():
@@ -87,7 +112,8 @@ def test_discovery_of_the_plugin_does_not_load_torch():
         "manager.discover()\n"
         "assert 'napari-emseg' in manager"
     )
-    assert not loaded_after(code) & {"torch", "openvino"}
+    (found,) = loaded_after(code)
+    assert not found & {"torch", "openvino"}
 
 
 def test_imports_go_downwards_only():
