@@ -62,6 +62,7 @@ class Planned:
     fingerprint: str
     first_id: int
     state: SourceState | None = None
+    hand_state: str = ""
 
     def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
         """Return the way of this input."""
@@ -89,11 +90,14 @@ class Planned:
         if words:
             return words
         try:
-            now = open_input(self.context.given).fingerprint
+            now = open_input(self.context.given)
         except (OSError, ValueError) as e:
             return str(e)
-        name = self.context.given.name
-        return "" if now == self.fingerprint else f"{name} has changed meanwhile"
+        if self.state is None:
+            same = now.fingerprint == self.fingerprint
+        else:  # files were compared, and may have been merely touched
+            same = now.hand_state == self.hand_state
+        return "" if same else f"{self.context.given.name} has changed meanwhile"
 
     def finals(self, out: Path) -> list[Path]:
         """Return where its results will be."""
@@ -235,7 +239,8 @@ def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
         made = provenance(stack, weights, job.settings.predict)
     first_id = 1 if hand is None else hand.first_id
     state = source_state(stack)
-    return Planned(context, stack, made, found.fingerprint, first_id, state)
+    digits, saves = found.fingerprint, found.hand_state
+    return Planned(context, stack, made, digits, first_id, state, saves)
 
 
 def _made_by_us(stack: Stack) -> Provenance:

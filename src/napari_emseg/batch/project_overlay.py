@@ -91,6 +91,11 @@ class OpenInput:
     hand: ProjectOverlay | None
     fingerprint: str
 
+    @property
+    def hand_state(self) -> str:
+        """What changes with every save of the hand work; empty without any."""
+        return "" if self.hand is None else self.hand.state
+
 
 def open_input(given: Input) -> OpenInput:
     """Open an input.

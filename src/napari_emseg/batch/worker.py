@@ -124,7 +124,7 @@ def require_same(context: Context) -> None:
     except (OSError, ValueError):
         return
     now = source_state(stack, most=FEW_FILES)
-    if now is not None and now.files and now != context.seen:
+    if now is not None and now.files and not context.seen.is_same(now):
         msg = describe_change(stack, context.seen, most=FEW_FILES)
         raise SourceChangedError(msg)
 

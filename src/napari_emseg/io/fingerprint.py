@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +35,14 @@ SAMPLE = 256
 MOST_FILES = 100_000
 """Of one source that are looked at; a Zarr may have millions of chunks."""
 
+MOST_OPENED = 4096
+"""Files that are read for that."""
+
 FEW_FILES = 256
 """Of one source that are looked at where it is done often."""
+
+MOST_COMPARED = 2**29
+"""Bytes of a source that are read to know it again though its files were touched."""
 
 _OF_ZARR = re.compile(r"zarr\.json|\.z(array|group|attrs|metadata)|c|(c\.)?\d+(\.\d+)*")
 """Names of the notes and chunks of a Zarr; whatever else lies there isn't read."""
@@ -61,10 +68,20 @@ class SourceState:
     files
         What is known of each; of a URL the notes and shape of what is there. Empty if
         there is nothing.
+    digest
+        Of what is in them; empty if that would take long.
     """
 
     source: str
     files: tuple[FileFacts, ...]
+    digest: str = ""
+
+    def is_same(self, now: SourceState) -> bool:
+        """Tell if files are as they were, or were merely touched."""
+        if self.files == now.files:
+            return True
+        sizes, sizes_now = ([f[:2] for f in s.files] for s in (self, now))
+        return sizes == sizes_now and self.digest == _digest(now.files) != ""
 
 
 def files_of(source: str | Path) -> list[Path]:
@@ -120,11 +137,34 @@ def source_state(stack: Stack, *, most: int = MOST_FILES) -> SourceState | None:
         return None
     if "://" in stack.source:
         return SourceState(stack.source, _facts_of_url(stack))
-    files = _all_files(Path(stack.source), stack)
+    known = _known_files(stack, most)
+    return SourceState(stack.source, known, _digest(known))
+
+
+def _known_files(stack: Stack, most: int) -> tuple[FileFacts, ...]:
+    files = _all_files(Path(str(stack.source)), stack)
     # every n-th, so that files from beginning to end count
     step = -(-len(files) // most) or 1
     facts = (_facts(path) for path in files[::step])
-    return SourceState(stack.source, tuple(f for f in facts if f is not None))
+    return tuple(f for f in facts if f is not None)
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[FileFacts, ...]) -> str:
+    """Return a digest of what is in files; empty if they are large, or can't be read.
+
+    Their times are a part of the argument, so files that are touched are read anew.
+    """
+    if sum(size for _, size, _ in files) > MOST_COMPARED or len(files) > MOST_OPENED:
+        return ""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for name, _, _ in files:
+            with open(name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 def source_states(*stacks: Stack | None) -> list[tuple[Stack, SourceState]]:
@@ -138,7 +178,7 @@ def describe_change(
 ) -> str:
     """Return in words what has become of a stack's files; empty if nothing."""
     now = source_state(stack, most=most)
-    if now == before or now is None:
+    if now is None or before.is_same(now):
         return ""
     name = before.source.rstrip("/").rpartition("/")[2]
     if not now.files:
