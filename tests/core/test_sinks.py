@@ -44,8 +44,8 @@ def test_what_is_passed_on_ends_as_the_sink_behind_it() -> None:
         def close(self) -> None:
             self.ends = (*self.ends, "closed")
 
-        def __exit__(self, *error: object) -> None:
-            self.ends = (*self.ends, error[0])
+        def abort(self, *, keep: bool = False) -> None:
+            self.ends = (*self.ends, f"aborted, keep={keep}")
 
     behind = Ended((2, 3, 4), np.dtype(np.uint8))
     sink = PassingSink(behind)
@@ -55,4 +55,20 @@ def test_what_is_passed_on_ends_as_the_sink_behind_it() -> None:
         raise OSError
     assert (sink.shape, sink.dtype) == ((2, 3, 4), np.uint8)
     assert behind.data[1].min() == 7
-    assert behind.ends == ("closed", OSError)
+    assert behind.ends == ("closed", "aborted, keep=True")
+
+
+def test_what_can_not_be_closed_is_aborted() -> None:
+    class Full(ArraySink):
+        aborted = False
+
+        def close(self) -> None:
+            raise OSError(28, "no space")
+
+        def abort(self, *, keep: bool = False) -> None:
+            self.aborted = keep
+
+    sink = Full((1, 2, 2), np.dtype(np.uint8))
+    with pytest.raises(OSError, match="no space"), sink:
+        pass
+    assert sink.aborted

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 from napari_emseg._version import __version__
@@ -21,6 +20,7 @@ from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.job import BatchStoppedError
 from napari_emseg.batch.where import ClusterSettings, here
 from napari_emseg.batch.worker import TaskBody, run_task
+from napari_emseg.core.sinks import Closing
 
 RECENT = 1.0
 """Seconds for which the number of workers is taken as known."""
@@ -45,7 +45,7 @@ class SchedulerGoneError(BatchStoppedError, ConnectionError):
     """The Dask scheduler that hands out the parts is gone."""
 
 
-class Cluster:
+class Cluster(Closing):
     """Runs tasks; a context manager that stops them at its end.
 
     Raises
@@ -181,17 +181,6 @@ class Cluster:
         if self._own is not None:
             self._own.close(timeout=PATIENCE)
         self._quiet.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def _gone(self) -> str:

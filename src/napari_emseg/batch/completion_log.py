@@ -8,10 +8,11 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from napari_emseg.core.sinks import Closing
 
 Facts = dict[str, Any]
 """What a part of the work found out, as JSON has it."""
@@ -82,7 +83,7 @@ def _crc(path: Path) -> int:
     return found
 
 
-class CompletionLog:
+class CompletionLog(Closing):
     """A file of lines, each with the stamp of a part that is done and its facts.
 
     A line that was cut short by a crash doesn't count. One process writes.
@@ -136,14 +137,3 @@ class CompletionLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

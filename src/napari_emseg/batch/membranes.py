@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from napari_emseg.batch.unchunked_inputs import advice
 from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import Normalisation
+from napari_emseg.core.sinks import ClosingSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.predictor import Inverting
 from napari_emseg.inference.sections import Section, SectionReader
@@ -242,7 +242,7 @@ def rule(context: Context) -> Normalisation:
 Burn = Callable[[NDArray[np.float32], int, Area | None], NDArray[np.float32]]
 
 
-class _Store:
+class _Store(ClosingSink):
     """Takes probabilities of some sections, or of a block, into the result."""
 
     def __init__(
@@ -287,16 +287,6 @@ class _Store:
 
     def abort(self, *, keep: bool = False) -> Path | None:
         """Do nothing: what is written is stored."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 def probabilities(context: Context, place: int, area: Area | None = None) -> Any:

@@ -8,14 +8,13 @@ import platform
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from napari_emseg.core.atomic import short_name
 from napari_emseg.core.paths import path_inside, read_bounded
+from napari_emseg.core.sinks import Closing
 
 LOCK, WHO = "lock", "holder.json"
 
@@ -87,7 +86,7 @@ class Hold:
         self._lock.release()
 
 
-class Claim:
+class Claim(Closing):
     """The right to write one output, until it is released or the process ends.
 
     The lock lies in a hidden folder beside the output, `.NAME.emseg-lock`, which goes
@@ -121,6 +120,10 @@ class Claim:
             self._remove()
             raise
 
+    def close(self) -> None:
+        """Let others write it, as at the end of a block."""
+        self.release()
+
     def release(self) -> None:
         """Let others write it; doing so again does nothing."""
         hold, self._hold = self._hold, None
@@ -135,17 +138,6 @@ class Claim:
 
     def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 def describe_holder(folder: Path) -> str:

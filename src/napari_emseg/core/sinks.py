@@ -50,7 +50,53 @@ class SectionSink(Protocol):
     ) -> None: ...
 
 
-class ArraySink:
+class Closing:
+    """A context manager that closes at its end."""
+
+    def close(self) -> object:
+        """Finish."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ClosingSink(Closing):
+    """A sink that closes at its end, and aborts if anything went wrong by then."""
+
+    def close(self) -> Path | None:
+        """Finish, and return where the result is."""
+        raise NotImplementedError
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part if it is kept."""
+        raise NotImplementedError
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort(keep=True)
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.abort(keep=True)  # keeps what could be finished, and names no result
+            raise
+
+
+class ArraySink(ClosingSink):
     """Keeps sections in memory, for callers who want an array."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
@@ -68,18 +114,8 @@ class ArraySink:
     def abort(self, *, keep: bool = False) -> None:
         """Do nothing: finished sections are in `data`."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-class PassingSink:
+class PassingSink(ClosingSink):
     """Passes sections on to another sink; to be made something of on their way."""
 
     def __init__(self, sink: SectionSink) -> None:
@@ -98,17 +134,6 @@ class PassingSink:
     def abort(self, *, keep: bool = False) -> Path | None:
         """Stop early; return the part if it is kept."""
         return self._sink.abort(keep=keep)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sink.__exit__(kind, error, trace)
 
 
 class CountingSink(PassingSink):

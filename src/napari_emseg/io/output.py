@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from napari_emseg.core.atomic import (
     remove_tree,
 )
 from napari_emseg.core.lock import Claim
-from napari_emseg.core.sinks import checked
+from napari_emseg.core.sinks import ClosingSink, checked
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import OutputExistsError
 
@@ -316,7 +315,7 @@ def is_volume(path: Path) -> bool:
     )
 
 
-class FileSink:
+class FileSink(ClosingSink):
     """An output of sections, in any order, that gets its name when it is closed.
 
     A format adds how a section is stored (`_store`), and says what is left to do at the
@@ -350,13 +349,15 @@ class FileSink:
         """
 
     def close(self) -> Path:
-        """Finish, and return where the result is.
+        """Finish, and return where the result is; doing so again does nothing.
 
         Raises
         ------
         OSError
             If that can't be done, e.g. for want of space; then `abort` is left to do.
         """
+        if not self._open:
+            return self._output.path
         with naming_full_disk(self._output.path):
             self._let_go(keep=True)
             finished = self._output.finish()
@@ -378,23 +379,3 @@ class FileSink:
         finally:
             kept = self._output.give_up(keep=keep)
         return kept
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._open:
-            return
-        if kind is not None:
-            self.abort(keep=True)
-            return
-        try:
-            self.close()
-        finally:
-            if self._open:
-                self.abort(keep=True)

@@ -212,6 +212,8 @@ class SpooledSink(FileSink):
         from napari_emseg.io.reading import open_stack
         from napari_emseg.io.writing import iter_save
 
+        if not self._open:
+            return self._path
         apart = self._apart.close()
         self._open = False
         self._output.give_up(keep=False)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from napari_emseg._version import __version__
 from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
+from napari_emseg.core.sinks import Closing
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.project.autosave import SECONDS, Listener, ProjectWriter, Step
@@ -86,7 +86,7 @@ class Cells(Protocol):
     def __getitem__(self, z: int, /) -> NDArray[np.uint32]: ...
 
 
-class Project(ProjectReader):
+class Project(Closing, ProjectReader):
     """A project's folder, open.
 
     Whatever changes it returns at once: it is saved in a thread, together with what
@@ -305,17 +305,6 @@ class Project(ProjectReader):
             If it can't be saved.
         """
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _undo_older(self, edit: Edit, cells: Cells | None) -> None:
         if cells is None:
