@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from written_tables import written
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -84,3 +85,11 @@ def test_what_a_page_imports_is_there(page: Path) -> None:
         for name in names.split(", "):
             found = hasattr(import_module(module), name)
             assert found or import_module(f"{module}.{name}"), f"{module}.{name}"
+
+
+@pytest.mark.parametrize(
+    "page", ["docs/formats.md", "docs/correct.md", "src/napari_emseg/napari.yaml"]
+)
+def test_tables_are_those_in_the_code(page: str) -> None:
+    told = "run docs/_scripts/write_tables.py"
+    assert written(page) == (ROOT / page).read_text("utf-8"), told

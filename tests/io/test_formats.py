@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import yaml
+from written_tables import written
 
+from napari_emseg.cli import main
 from napari_emseg.core.records import Provenance, SectionDone
-from napari_emseg.core.sinks import Kept
+from napari_emseg.core.sinks import ArraySink, Kept
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import (
     OUTPUT_KINDS,
@@ -24,6 +30,7 @@ from napari_emseg.io import (
     read_provenance,
     save_stack,
 )
+from napari_emseg.widgets.save_row import cells_choices, picture_choices
 
 SIZE = (50.0, 5.0, 4.0)
 CELLS = Provenance(kind="cells", source="em.tif", settings={"a": "b  c", "é": [1, 2]})
@@ -31,7 +38,7 @@ CELLS = Provenance(kind="cells", source="em.tif", settings={"a": "b  c", "é": [
 every = pytest.mark.parametrize("kind", OUTPUT_KINDS, ids=lambda kind: kind.name)
 readable = pytest.mark.parametrize(
     "kind",
-    [kind for kind in OUTPUT_KINDS if kind.name != "neuroglancer"],
+    [kind for kind in OUTPUT_KINDS if kind.readable],
     ids=lambda kind: kind.name,
 )
 
@@ -256,3 +263,63 @@ def test_unknown_probabilities_need_float(tmp_path: Path) -> None:
 def test_only_probabilities_become_bytes(tmp_path: Path, stack: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"only probabilities .* not uint8"):
         save_stack(tmp_path / "a.tif", stack, stored="uint8")
+
+
+class ToySink(ArraySink):
+    """Writes all sections as NumPy's text."""
+
+    def __init__(self, path: Path, shape: Any, dtype: Any, **_: Any) -> None:
+        super().__init__(shape, dtype)
+        self._path = path
+
+    def close(self) -> Path:
+        np.savetxt(self._path, self.data.reshape(len(self.data), -1), fmt="%d")
+        return self._path
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[OutputKind]:
+    """A format of one's own: a sink, and one entry in the table."""
+    module = ModuleType("napari_emseg.io.toy_sink")
+    module.ToySink = ToySink  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    kind = OutputKind(
+        name="toy",
+        title="Toy",
+        opens_in="a text editor",
+        suffixes=(".toy",),
+        dtypes=("uint32",),
+        sink="toy_sink:ToySink",
+        membranes="",
+        cells="32 bit",
+        voxel_size="none",
+        readable=False,
+    )
+    OUTPUT_KINDS.append(kind)
+    yield kind
+    OUTPUT_KINDS.remove(kind)
+
+
+def test_a_format_of_ones_own_is_written_by_its_name(
+    toy: OutputKind, cells: np.ndarray, tmp_path: Path
+) -> None:
+    source = save_stack(tmp_path / "cells.tif", cells, provenance=CELLS)
+    assert main(["export", str(source), str(tmp_path / "cells.toy")]) == 0
+    written = np.loadtxt(tmp_path / "cells.toy", np.uint32)
+    np.testing.assert_array_equal(written.reshape(cells.shape), cells)
+
+
+def test_pages_manifest_and_dialogs_have_a_format_of_ones_own(toy: OutputKind) -> None:
+    row = "| `toy` | `.toy` | a text editor | – | 32 bit | none |"
+    assert row in written("docs/formats.md")
+    found = yaml.safe_load(written("src/napari_emseg/napari.yaml"))
+    endings = {
+        writer["layer_types"][0]: writer["filename_extensions"]
+        for writer in found["contributions"]["writers"]
+    }
+    assert ".toy" in endings["labels"]
+    assert ".toy" not in endings["image"]
+    offered = [choice.words for choice in cells_choices()]
+    assert "Toy – a text editor" in offered
+    assert "Toy – a text editor, with the EM" not in offered
+    assert not any("Toy" in choice.words for choice in picture_choices())

@@ -15,7 +15,7 @@ import pytest
 from napari_emseg.core.atomic import DiskFullError, atomic_write
 from napari_emseg.core.records import drain
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import OUTPUT_KINDS, OutputFormat, open_sink
+from napari_emseg.io import OUTPUT_KINDS, OutputFormat, open_sink, output_kind
 from napari_emseg.io.writing import iter_save_labelled
 from tests.io.write_and_die import sections
 
@@ -82,7 +82,7 @@ def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def noise(name: OutputFormat) -> np.ndarray:
     """Return values that can't be compressed."""
-    kind = np.uint32 if name == "neuroglancer" else np.uint16
+    kind = np.uint32 if output_kind(name).cells_only else np.uint16
     return np.random.default_rng(0).integers(0, 2**16, SHAPE).astype(kind)
 
 

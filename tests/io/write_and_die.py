@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
-from napari_emseg.io import OUTPUT_KINDS, open_sink, open_stack
+from napari_emseg.io import OUTPUT_KINDS, open_sink, open_stack, output_kind
 
 SHAPE = (4, 70, 70)
 SIZE = (40.0, 4.0, 4.0)
@@ -24,13 +24,12 @@ SIZE = (40.0, 4.0, 4.0)
 
 def place(folder: Path, name: str) -> Path:
     """Return where the output of a format goes."""
-    (kind,) = (kind for kind in OUTPUT_KINDS if kind.name == name)
-    return folder / f"{name}{kind.suffixes[0]}"
+    return folder / f"{name}{output_kind(name).suffixes[0]}"
 
 
 def dtype(name: str) -> np.dtype:
     """Return a type that the format holds."""
-    return np.dtype(np.uint32 if name == "neuroglancer" else np.uint16)
+    return np.dtype(np.uint32 if output_kind(name).cells_only else np.uint16)
 
 
 def begin(folder: Path, name: str):

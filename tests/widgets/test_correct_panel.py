@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from napari.layers import Image, Layer
 from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.action_manager import action_manager
 from napari.utils.interactions import (
     mouse_double_click_callbacks,
     mouse_move_callbacks,
@@ -17,14 +19,17 @@ from napari.utils.interactions import (
     mouse_release_callbacks,
 )
 from napari.utils.notifications import notification_manager
+from written_tables import written
 
 from napari_emseg._napari import placement_of, stack_of
 from napari_emseg._napari.layers import lies
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.regions import Region
+from napari_emseg.proofreading import draw_wire
+from napari_emseg.widgets import keys
 from napari_emseg.widgets.correct_panel import CorrectPanel
 from napari_emseg.widgets.linked_layers import LINKED
-from napari_emseg.widgets.tools import TOOLS
+from napari_emseg.widgets.tools import TOOLS, CanvasPoint, Gesture, Tool
 
 
 @dataclass
@@ -630,6 +635,68 @@ def test_keys_and_tooltips(open_sitting) -> None:
         assert f"Key: {panel_tool(tool).key}" in made.toolTip()
         assert panel_tool(tool).hint[1:] in made.toolTip()
         assert made.text() == f"{tool} ({panel_tool(tool).key})"
+
+
+def test_every_tool_is_complete() -> None:
+    assert len({tool.name for tool in TOOLS}) == len(TOOLS)
+    bound = [act.key for act in keys.key_acts()]
+    assert len(set(bound)) == len(bound)
+    for tool in TOOLS:
+        assert re.fullmatch("[A-Z]", tool.key)
+        assert tool.gesture in get_args(Gesture)
+        assert (tool.use is None) == (tool.gesture == "wire")
+        for words in (tool.hint, tool.when):
+            assert re.fullmatch("[a-z].*[^.]", words)
+        assert re.fullmatch(r"[A-Z].*\.", tool.about)
+
+
+def draw_upright(hand: Any, places: list[CanvasPoint]) -> Any:
+    """Draw membrane of 11 px through a point."""
+    (y, x), z = places[0].point, places[0].z
+    path = np.array([(y - 5, x), (y + 5, x)]).round().astype(np.int64)
+    return draw_wire(hand.sheet(z), path, settings=hand.settings)
+
+
+@pytest.fixture
+def upright() -> Iterator[Tool]:
+    """A tool of one's own: a function that returns an Edit, and one entry."""
+    tool = Tool(
+        name="Draw upright",
+        key="X",
+        gesture="click",
+        hint="click where membrane is missing",
+        about="Draws a short membrane.",
+        when="a short membrane is missing",
+        use=draw_upright,
+    )
+    TOOLS.append(tool)
+    yield tool
+    TOOLS.remove(tool)
+    name = f"{keys.PLUGIN}:draw_upright"
+    action_manager.unbind_shortcut(name)
+    del action_manager._actions[name]
+    keys._registered.discard("draw_upright")
+
+
+def test_a_tool_of_ones_own_has_key_button_hint_undo_and_docs(
+    upright: Tool, open_sitting
+) -> None:
+    sitting = open_sitting()
+    press(sitting.window, "X")
+    made = sitting.panel.tools["Draw upright"]
+    assert made.isChecked()
+    assert made.text() == "Draw upright (X)"
+    assert sitting.panel.hint.text() == "Draw upright: click where membrane is missing"
+    before = sitting.state()
+    y, x = np.argwhere(sitting.cells() == sitting.cells().max()).mean(0).round()
+    sitting.hand.click(0, y, x)
+    assert (sitting.work.corrections[0][int(y) - 4 : int(y) + 5, int(x)] == 1).all()
+    assert sitting.message.startswith("membrane of 11 px")
+    press(sitting.window, "Control-Z")
+    for name, values in sitting.state().items():
+        np.testing.assert_array_equal(values, before[name])
+    row = "| Draw upright | X | click where membrane is missing | a short membrane is"
+    assert row in written("docs/correct.md")
 
 
 def test_review_by_key_and_button(open_sitting) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from math import isnan
 from typing import Any
@@ -42,7 +43,7 @@ from napari_emseg.widgets.theme import (
     set_role,
     text_label,
 )
-from napari_emseg.widgets.tools import TOOLS, Tool, ToolName
+from napari_emseg.widgets.tools import TOOLS, Tool
 
 HEADS = ("cell", "px", "sections", "membrane", "worth a look")
 SHOWN = 500
@@ -126,18 +127,22 @@ def _in_words(row: CellRow) -> tuple[str, ...]:
 
 FIRST = ("width",)
 ADVANCED = ("reach", "window", "sliver")
-ROWS: tuple[tuple[ToolName, ...], ...] = (
-    ("Live-wire", "Close gap"),
-    ("Split cell", "Merge"),
-    ("Delete membrane", "Fill"),
-    ("Lock",),
-    ("Split in 3-D", "Merge in 3-D"),
-)
-
 UNKNOWN = (
     "Paint on the layers membranes and corrections with napari's own brush, too. "
     "Outside of reviewed sections, what has no label is unknown, not background."
 )
+
+
+def _in_rows(tools: Iterable[Tool]) -> list[list[Tool]]:
+    """Return tools two in a row, but for those that have one of their own."""
+    rows: list[list[Tool]] = []
+    for tool in tools:
+        fits = rows and len(rows[-1]) == 1 and not (tool.alone or rows[-1][0].alone)
+        if fits:
+            rows[-1].append(tool)
+        else:
+            rows.append([tool])
+    return rows
 
 
 class CorrectPanel(QWidget):
@@ -199,9 +204,10 @@ class CorrectPanel(QWidget):
             made.clicked.connect(partial(self._on_tool, tool))
             self._group.addButton(made)
             self.tools[tool.name] = made
-        for row, names in enumerate(ROWS):
-            for column, name in enumerate(names):
-                grid.addWidget(self.tools[name], row, column, 1, 3 - len(names))
+        for row, tools in enumerate(_in_rows(TOOLS)):
+            for column, tool in enumerate(tools):
+                made = self.tools[tool.name]
+                grid.addWidget(made, row, column, 1, 3 - len(tools))
         return grid
 
     def _key_acts(self) -> dict[str, Act]:

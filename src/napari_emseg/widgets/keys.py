@@ -40,10 +40,6 @@ def tool_act(name: str) -> str:
 
 
 KEY_ACTS: tuple[KeyAct, ...] = (
-    *(
-        KeyAct(tool_act(t.name), t.key, f"{t.name}: turn the tool on or off")
-        for t in TOOLS
-    ),
     KeyAct("next_place", "N", "Next region to look at, or next unreviewed section"),
     KeyAct("done_here", "J", "Mark the place as reviewed, and go on"),
     KeyAct("toggle_reviewed", "R", "Mark the section as reviewed, or as to do"),
@@ -53,6 +49,16 @@ KEY_ACTS: tuple[KeyAct, ...] = (
     KeyAct("drop", "Escape", "Drop what was begun with a tool"),
     KeyAct("flip", "Q", "Flip between candidate and current weights"),
 )
+"""But for those of tools, which are in their own table."""
+
+
+def key_acts() -> list[KeyAct]:
+    """Return all that keys do."""
+    tools = (
+        KeyAct(tool_act(t.name), t.key, f"{t.name}: turn the tool on or off")
+        for t in TOOLS
+    )
+    return [*tools, *KEY_ACTS]
 
 
 class EmKeys(KeymapProvider):
@@ -86,7 +92,7 @@ class Keys(QObject):
         action_manager.events.shortcut_changed.connect(self._on_shortcuts)
 
     def take(self, acts: Mapping[str, Act]) -> None:
-        """Have keys do something, by the names in `KEY_ACTS`."""
+        """Have keys do something, by the names in `key_acts`."""
         self.release(acts)
         self._taken.append(acts)
         self._acts = _merged(self._taken)
@@ -199,7 +205,7 @@ class _ForeignStrokes:
 def register() -> None:
     """Tell napari of the acts, so that Preferences › Shortcuts lists them."""
     chosen = get_settings().shortcuts.shortcuts
-    for act in KEY_ACTS:
+    for act in key_acts():
         name = f"{PLUGIN}:{act.name}"
         if act.name in _registered:
             continue

@@ -22,17 +22,6 @@ from napari_emseg.proofreading import (
 )
 from napari_emseg.session.annotation_editor import AnnotationEditor
 
-ToolName = Literal[
-    "Live-wire",
-    "Close gap",
-    "Split cell",
-    "Merge",
-    "Delete membrane",
-    "Fill",
-    "Lock",
-    "Split in 3-D",
-    "Merge in 3-D",
-]
 Gesture = Literal[
     "click",
     "click after a look",
@@ -63,20 +52,29 @@ class Tool:
 
     Parameters
     ----------
+    key
+        Unless another one is chosen in napari's preferences.
     hint
-        For the status bar while it is active.
+        For the status bar while it is active, and the docs.
     about
         What it is for.
+    when
+        What is wrong in the picture where it helps, for the docs.
     use
-        Makes an edit of the places that were pointed at.
+        Makes an edit of the places that were pointed at; None for a wire, whose edit
+        is that of the path.
+    alone
+        Its button has a row of its own.
     """
 
-    name: ToolName
+    name: str
     key: str
     gesture: Gesture
     hint: str
     about: str
+    when: str
     use: Callable[[AnnotationEditor, list[CanvasPoint]], Edit] | None = None
+    alone: bool = False
 
     def tooltip(self, key: str) -> str:
         """Return what it is for, how it is used, and its key."""
@@ -134,76 +132,89 @@ def _merge_through(hand: AnnotationEditor, places: list[CanvasPoint]) -> Edit:
     return merge_through(hand.linked, (first.z, first.point), (second.z, second.point))
 
 
-TOOLS: tuple[Tool, ...] = (
+TOOLS = [
     Tool(
-        "Live-wire",
-        "W",
-        "wire",
-        "click along a membrane; double-click or Enter sets it, Esc drops it",
-        "Draws membrane that snaps to the predicted one.",
+        name="Live-wire",
+        key="W",
+        gesture="wire",
+        hint="click along a membrane; double-click or Enter sets it, Esc drops it",
+        about="Draws membrane that snaps to the predicted one.",
+        when="a membrane is missing",
     ),
     Tool(
-        "Close gap",
-        "G",
-        "click after a look",
-        "point at a hole in a membrane: see what it would separate; click closes it",
-        "Closes the gap in a membrane by the best path.",
-        _gap,
+        name="Close gap",
+        key="G",
+        gesture="click after a look",
+        hint="point at a hole in a membrane: see what it would separate; "
+        "click closes it",
+        about="Closes the gap in a membrane by the best path.",
+        when="a membrane has a hole, and two cells are one",
+        use=_gap,
     ),
     Tool(
-        "Split cell",
-        "K",
-        "stroke",
-        "drag across a cell, from membrane to membrane",
-        "Splits a cell in two along a stroke.",
-        _cut,
+        name="Split cell",
+        key="K",
+        gesture="stroke",
+        hint="drag across a cell, from membrane to membrane",
+        about="Splits a cell in two along a stroke.",
+        when="two cells are one, and there is no membrane to follow",
+        use=_cut,
     ),
     Tool(
-        "Merge",
-        "T",
-        "stroke or two clicks",
-        "drag from one cell into its neighbour, or click both",
-        "Joins cells of this section and takes the membrane between them away.",
-        _merge,
+        name="Merge",
+        key="T",
+        gesture="stroke or two clicks",
+        hint="drag from one cell into its neighbour, or click both",
+        about="Joins cells of this section and takes the membrane between them away.",
+        when="one cell is two",
+        use=_merge,
     ),
     Tool(
-        "Delete membrane",
-        "D",
-        "click",
-        "click a membrane that isn't there in the tissue",
-        "Deletes a spurious membrane: the wall between two cells, or one that ends.",
-        _delete,
+        name="Delete membrane",
+        key="D",
+        gesture="click",
+        hint="click a membrane that isn't there in the tissue",
+        about="Deletes a spurious membrane: the wall between two cells, or one that "
+        "ends.",
+        when="a wall between two cells, or an end, is none in the tissue",
+        use=_delete,
     ),
     Tool(
-        "Fill",
-        "I",
-        "click",
-        "click a cell to fill its holes, or free space to make it a cell",
-        "Fills the holes of a cell, or makes free space a cell.",
-        _fill,
+        name="Fill",
+        key="I",
+        gesture="click",
+        hint="click a cell to fill its holes, or free space to make it a cell",
+        about="Fills the holes of a cell, or makes free space a cell.",
+        when="a cell has holes; a place without cell is one",
+        use=_fill,
     ),
     Tool(
-        "Lock",
-        "H",
-        "click",
-        "click a cell to lock it, or to unlock it",
-        "Locks a cell: no edit and no run changes it.",
-        _lock,
+        name="Lock",
+        key="H",
+        gesture="click",
+        hint="click a cell to lock it, or to unlock it",
+        about="Locks a cell: no edit and no run changes it.",
+        when="it is right, and must stay so",
+        use=_lock,
+        alone=True,
     ),
     Tool(
-        "Split in 3-D",
-        "S",
-        "click",
-        "click a cell in the first section where it should be another one",
-        "From this section on, the cell is another one.",
-        _split_through,
+        name="Split in 3-D",
+        key="S",
+        gesture="click",
+        hint="click a cell in the first section where it should be another one",
+        about="From this section on, the cell is another one.",
+        when="a cell goes on as another one",
+        use=_split_through,
     ),
     Tool(
-        "Merge in 3-D",
-        "U",
-        "two clicks",
-        "click a cell, then what belongs to it, in any section",
-        "Makes two cells one through the whole stack.",
-        _merge_through,
+        name="Merge in 3-D",
+        key="U",
+        gesture="two clicks",
+        hint="click a cell, then what belongs to it, in any section",
+        about="Makes two cells one through the whole stack.",
+        when="two cells are one through the stack",
+        use=_merge_through,
     ),
-)
+]
+"""In the order of their buttons; all that the panel and the docs know of them."""
