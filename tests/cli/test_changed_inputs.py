@@ -92,14 +92,7 @@ def test_an_input_that_is_merely_touched_is_no_error(
         "predict": (em_file, "out.tif", *weights),
         "segment": (em_file, "out.tif", *weights, "--input-is", "em"),
         "export": (em_file, "out.zarr"),
-        "train": (
-            em_file,
-            cells_file,
-            "w.safetensors",
-            "--labels-are",
-            "cells",
-            *small,
-        ),
+        "train": (em_file, cells_file, "w.safetensors", *small),
         "batch": (em_file, "--out", "results", *weights),
     }
     done = emseg(command, *words[command])
