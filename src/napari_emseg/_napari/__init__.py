@@ -34,8 +34,8 @@ from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
+from napari_emseg.io.formats import SUFFIXES
 from napari_emseg.io.output import refuse_to_replace
-from napari_emseg.io.reading import SUFFIXES
 from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import AmbiguousFileError, open_stack
 from napari_emseg.io.folder import drop_parts, find_files, natural
-from napari_emseg.io.reading import SUFFIXES
+from napari_emseg.io.formats import SUFFIXES
 
 PROJECT = ".emseg"
 

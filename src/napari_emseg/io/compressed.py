@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.reading import recognise
+from napari_emseg.io.formats import recognise
 from napari_emseg.io.scratch import clear_scratch, new_scratch
 from napari_emseg.io.volumes import FileContents, Index, Volume
 

@@ -23,8 +23,9 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.folder import describe_runs, find_files
+from napari_emseg.io.formats import ZARR, recognise
 from napari_emseg.io.output import may_be_section
-from napari_emseg.io.reading import ZARR, open_stack, recognise
+from napari_emseg.io.reading import open_stack
 from napari_emseg.io.sections import SectionArray
 
 R = TypeVar("R")

@@ -15,8 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_emseg.io.errors import UnreadableError, clear_errors
+from napari_emseg.io.formats import FORMATS, SECTION_SUFFIXES, recognise
 from napari_emseg.io.output import may_be_section
-from napari_emseg.io.reading import FORMATS, SECTION_SUFFIXES, recognise
 from napari_emseg.io.volumes import FileContents, Index, Volume
 
 LOOKED_AT = 256

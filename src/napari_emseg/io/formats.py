@@ -1,4 +1,4 @@
-"""The table of output formats: one truth for options, dialogs, napari and docs."""
+"""The tables of formats that are read and written, for options, dialogs and docs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import numpy as np
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import Origin, VoxelSize
+from napari_emseg.io.claims import check_regular
+from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.volumes import FileContents
 
 NO_LIMIT = 2**64 - 1
 """The largest id there is."""
@@ -260,3 +263,135 @@ def output_format(path: str | PathLike[str]) -> OutputFormat:
     known = ", ".join(output_suffixes())
     msg = f"can't tell the format of {path} by its name; use one of {known}"
     raise ValueError(msg)
+
+
+HEAD = 2056
+"""Bytes from a file's start by which its format is known."""
+
+
+class FormatModule(Protocol):
+    """What a module such as `io.tiff` has; imported when such a file is opened."""
+
+    def contents(self, path: Path) -> FileContents:
+        """List the volumes of a file without reading their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file: its names, how its content is known, and who reads it."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[bytes], bool]
+    module: str
+
+    def contents(self, path: Path) -> FileContents:
+        """List the volumes of a file without reading their values."""
+        module = import_module(f"napari_emseg.io.{self.module}")
+        return cast("FormatModule", module).contents(path)
+
+
+def _begins(*magic: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magic)
+
+
+def _is_hdf5(head: bytes) -> bool:
+    return any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048))
+
+
+def _is_mrc(head: bytes) -> bool:
+    return head[208:211] == b"MAP"
+
+
+def _is_dm(head: bytes) -> bool:
+    dm3 = head[:4] == b"\0\0\0\3" and head[8:12] in (b"\0\0\0\0", b"\0\0\0\1")
+    dm4 = head[:4] == b"\0\0\0\4" and head[12:16] in (b"\0\0\0\0", b"\0\0\0\1")
+    return dm3 or dm4
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        _begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        "tiff",
+    ),
+    Format(
+        "picture",
+        (".png", ".jpg", ".jpeg"),
+        _begins(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"),
+        "picture",
+    ),
+    Format("HDF5", (".h5", ".hdf5", ".hdf", ".he5", ".emd"), _is_hdf5, "hdf5"),
+    Format("MRC", (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"), _is_mrc, "mrc"),
+    Format("DM", (".dm3", ".dm4"), _is_dm, "dm"),
+    Format("npy", (".npy",), _begins(b"\x93NUMPY"), "npy"),
+    Format("OME-Zarr", (".ozx", ".zarr.zip"), _begins(b"PK\3\4"), "omezarr"),
+    Format("compressed", (".gz", ".bz2"), _begins(b"\x1f\x8b", b"BZh"), "compressed"),
+)
+ZARR = Format("OME-Zarr", (".zarr",), lambda head: False, "omezarr")
+FOLDER = Format("folder", (), lambda head: False, "folder")
+
+KINDS = ("TIFF", "PNG", "JPEG", "MRC", "DM3/DM4", "HDF5", "OME-Zarr", "npy")
+SECTION_SUFFIXES = frozenset(
+    s for f in FORMATS if f.module != "omezarr" for s in f.suffixes
+)
+"""Names of files that a folder of sections takes for sections."""
+SUFFIXES = tuple(s for f in (*FORMATS, ZARR) for s in f.suffixes)
+"""Names of files that `open_stack` reads, as a hint; the content decides."""
+
+
+def recognise(path: Path) -> Format:
+    """Return the format of an existing file or folder, by its content.
+
+    Raises
+    ------
+    UnreadableError
+        If it is empty, not what its name says, or of no known format.
+    """
+    check_regular(path)
+    if path.is_dir():
+        marks = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+        marked = any((path / mark).exists() for mark in marks)
+        if marked or path.suffix.lower() in ZARR.suffixes:
+            return ZARR
+        _refuse_n5(path)
+        return FOLDER
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        msg = "is empty (0 bytes)"
+        raise UnreadableError(msg)
+    for known in FORMATS:
+        if known.recognises(head):
+            return known
+    return _by_name(path, head)
+
+
+def _refuse_n5(folder: Path) -> None:
+    """Refuse a folder that is N5, or lies in one."""
+    notes = folder / "attributes.json"
+    inside = any(place.suffix.lower() == ".n5" for place in (folder, *folder.parents))
+    if not inside and notes.is_file():
+        head = notes.read_bytes()[:HEAD]
+        inside = b'"blockSize"' in head or b'"n5"' in head
+    if inside:
+        msg = (
+            "is N5, which isn't read; Fiji opens it by File › Import › "
+            "HDF5/N5/Zarr/OME-NGFF, and saves it as OME-Zarr or HDF5"
+        )
+        raise UnreadableError(msg)
+
+
+def _by_name(path: Path, head: bytes) -> Format:
+    """Return the format of a file that bears no mark: an old MRC, or an error."""
+    suffix = path.suffix.lower()
+    named = next((f for f in FORMATS if suffix in f.suffixes), None)
+    if named is not None and named.name == "MRC":
+        return named
+    begins = f"it begins with {head[:8]!r}"
+    if named is not None:
+        msg = f"is no {named.name} file in spite of its name; {begins}"
+    else:
+        msg = f"is of no known format ({begins}); known are {', '.join(KINDS)}"
+    raise UnreadableError(msg)

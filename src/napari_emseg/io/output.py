@@ -29,6 +29,7 @@ from napari_emseg.core.lock import Claim
 from napari_emseg.core.sinks import ClosingSink, checked
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import OutputExistsError
+from napari_emseg.io.formats import SECTION_SUFFIXES
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 _PRECOMPUTED = "neuroglancer_multiscale_volume"
@@ -297,8 +298,6 @@ def _takes(folder: Path, output: Path) -> bool:
 
 def may_be_section(path: Path) -> bool:
     """Tell if a folder of sections takes a file of this name for one of them."""
-    from napari_emseg.io.reading import SECTION_SUFFIXES
-
     return path.suffix.lower() in SECTION_SUFFIXES and not path.name.startswith(".")
 
 

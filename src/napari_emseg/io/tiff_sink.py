@@ -1,11 +1,10 @@
-"""TIFFs of other programs; cells wait in one until it is known if they fit."""
+"""TIFFs for other programs, ImageJ among them."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,12 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
 
-from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
-from napari_emseg.io.errors import IdsDontFitError
-from napari_emseg.io.formats import OutputKind
-from napari_emseg.io.ids import Ids
-from napari_emseg.io.output import FileSink, Output, check_output, waiting_path
+from napari_emseg.io.output import FileSink, Output
 from napari_emseg.io.probabilities import PROBABILITIES
 
 CLASSIC_LIMIT = 2**32 - 2**20
@@ -154,97 +150,3 @@ def _ome_notes(size: VoxelSize | None, info: str) -> dict[str, Any]:
             notes[f"PhysicalSize{axis}"] = length
             notes[f"PhysicalSize{axis}Unit"] = "nm"
     return notes
-
-
-class SpooledSink(FileSink):
-    """Takes ids of any size, and stores them in a format of small numbers when closed.
-
-    Until then they lie in the part of `NAME.ids.tif`. If they don't fit they stay whole
-    in `NAME.ids.tif`, since they may have taken hours to compute.
-
-    Raises
-    ------
-    OSError
-        As `Output`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, int, int],
-        dtype: np.dtype[Any],
-        kind: OutputKind,
-        ids: Ids,
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
-    ) -> None:
-        check_output(waiting_path(path), overwrite=overwrite)
-        # refuses now what would be refused later
-        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
-        self._path, self._kind, self._ids = path, kind, ids
-        self._size, self._made = voxel_size_nm, provenance
-        self._origin = origin_nm
-        self._overwrite = overwrite
-        self._apart = TiffSink(
-            waiting_path(path),
-            shape,
-            np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32),
-            voxel_size_nm=voxel_size_nm,
-            provenance=provenance,
-            overwrite=overwrite,
-        )
-
-    def write(self, z: int, section: NDArray[Any]) -> None:
-        """Keep section `z`, `(y, x)`."""
-        self._apart.write(z, section)
-
-    def close(self) -> Path:
-        """Store all of it, and return where the result is.
-
-        Raises
-        ------
-        IdsDontFitError
-            If the ids don't fit; it says where they are and what may be done.
-        """
-        from napari_emseg.io.reading import open_stack
-        from napari_emseg.io.writing import iter_save
-
-        if not self._open:
-            return self._path
-        apart = self._apart.close()
-        self._open = False
-        self._output.give_up(keep=False)
-        work = iter_save(
-            self._path,
-            replace(open_stack(apart), origin_nm=self._origin),
-            voxel_size_nm=self._size,
-            provenance=self._made,
-            overwrite=self._overwrite,
-            format=self._kind.name,
-            ids=self._ids,
-        )
-        try:
-            written = drain(work)
-        except IdsDontFitError as e:
-            msg = f"{e}. They are whole in {apart}, from where they can be exported"
-            kept = apart, self._path, self._kind.name
-            raise IdsDontFitError(msg, e.choices, kept) from e
-        except ValueError as e:
-            msg = f"{e}. They are whole in {apart}"
-            raise ValueError(msg) from e
-        except OSError as e:
-            msg = f"{e.strerror or e}; they are whole in {apart}"
-            raise type(e)(e.errno, msg) from e
-        apart.unlink()
-        return written
-
-    def abort(self, *, keep: bool = False) -> Path | None:
-        """Stop early; return the part that holds finished sections if it is kept."""
-        if not self._open:
-            return None
-        self._open = False
-        self._output.give_up(keep=False)
-        return self._apart.abort(keep=keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from napari_emseg.core.stack import (
     VoxelSize,
     as_stack,
 )
+from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.formats import (
     OUTPUT_KINDS,
@@ -32,7 +33,7 @@ from napari_emseg.io.formats import (
     output_kind,
 )
 from napari_emseg.io.ids import Ids, as_unsigned, coding, needs_coding, unsigned
-from napari_emseg.io.output import Output
+from napari_emseg.io.output import FileSink, Output, check_output, waiting_path
 from napari_emseg.io.probabilities import (
     BytesSink,
     are_probabilities,
@@ -40,6 +41,7 @@ from napari_emseg.io.probabilities import (
     checked_probabilities,
     told_as_bytes,
 )
+from napari_emseg.io.reading import open_stack
 from napari_emseg.io.zarr_sink import (
     create_v04,
     create_v05,
@@ -124,8 +126,6 @@ def open_sink(
         )
         return BytesSink(sink)
     if needs_coding(kind, np.dtype(dtype)):
-        from napari_emseg.io.tiff_sink import SpooledSink
-
         return SpooledSink(
             place,
             size,
@@ -284,6 +284,99 @@ def save_stack(
             stored=stored,
         )
     )
+
+
+class SpooledSink(FileSink):
+    """Takes ids of any size, and stores them in a format of small numbers when closed.
+
+    Until then they lie in the part of `NAME.ids.tif`. If they don't fit they stay whole
+    in `NAME.ids.tif`, since they may have taken hours to compute.
+
+    Raises
+    ------
+    OSError
+        As `Output`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        kind: OutputKind,
+        ids: Ids,
+        *,
+        voxel_size_nm: VoxelSize | None,
+        provenance: Provenance | None,
+        overwrite: bool = False,
+        origin_nm: Origin = NOWHERE,
+    ) -> None:
+        from napari_emseg.io.tiff_sink import TiffSink
+
+        check_output(waiting_path(path), overwrite=overwrite)
+        # refuses now what would be refused later
+        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
+        self._path, self._kind, self._ids = path, kind, ids
+        self._size, self._made = voxel_size_nm, provenance
+        self._origin = origin_nm
+        self._overwrite = overwrite
+        self._apart = TiffSink(
+            waiting_path(path),
+            shape,
+            np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32),
+            voxel_size_nm=voxel_size_nm,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+
+    def write(self, z: int, section: NDArray[Any]) -> None:
+        """Keep section `z`, `(y, x)`."""
+        self._apart.write(z, section)
+
+    def close(self) -> Path:
+        """Store all of it, and return where the result is.
+
+        Raises
+        ------
+        IdsDontFitError
+            If the ids don't fit; it says where they are and what may be done.
+        """
+        if not self._open:
+            return self._path
+        apart = self._apart.close()
+        self._open = False
+        self._output.give_up(keep=False)
+        work = iter_save(
+            self._path,
+            replace(open_stack(apart), origin_nm=self._origin),
+            voxel_size_nm=self._size,
+            provenance=self._made,
+            overwrite=self._overwrite,
+            format=self._kind.name,
+            ids=self._ids,
+        )
+        try:
+            written = drain(work)
+        except IdsDontFitError as e:
+            msg = f"{e}. They are whole in {apart}, from where they can be exported"
+            kept = apart, self._path, self._kind.name
+            raise IdsDontFitError(msg, e.choices, kept) from e
+        except ValueError as e:
+            msg = f"{e}. They are whole in {apart}"
+            raise ValueError(msg) from e
+        except OSError as e:
+            msg = f"{e.strerror or e}; they are whole in {apart}"
+            raise type(e)(e.errno, msg) from e
+        apart.unlink()
+        return written
+
+    def abort(self, *, keep: bool = False) -> Path | None:
+        """Stop early; return the part that holds finished sections if it is kept."""
+        if not self._open:
+            return None
+        self._open = False
+        self._output.give_up(keep=False)
+        return self._apart.abort(keep=keep)
 
 
 def iter_save_labelled(

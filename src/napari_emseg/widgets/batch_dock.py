@@ -16,7 +16,7 @@ from napari_emseg.batch.project_overlay import open_input
 from napari_emseg.batch.queue import Entry, is_unfinished
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
-from napari_emseg.io.reading import SUFFIXES
+from napari_emseg.io.formats import SUFFIXES
 from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.widgets.batch_controller import batch_controller_for
 from napari_emseg.widgets.batch_form import BatchFoot, BatchForm
