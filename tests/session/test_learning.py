@@ -17,7 +17,12 @@ from napari_emseg.core.training import NewWeightsSettings, TrainSettings
 from napari_emseg.models.weights import load_weights
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Attempt, Learning
-from napari_emseg.session.round_preview import NO_JUDGE, NO_WHOLE, NOTHING
+from napari_emseg.session.round_preview import (
+    NO_JUDGE,
+    NO_WHOLE,
+    NOTHING,
+    UNCORRECTED,
+)
 from napari_emseg.session.training_request import Learnt
 
 THICK = (200.0, 4.0, 4.0)
@@ -85,7 +90,10 @@ def test_what_is_learnt_from_and_judged_by_is_said(session: Session) -> None:
     assert prospect.learns == (
         "Training data: 2 corrections and 2 reviewed sections of em."
     )
-    assert prospect.judges == "Validation regions: section 4 of em."
+    judging = "Validation regions: section 4 of em."
+    assert prospect.judges == f"{judging} {UNCORRECTED}"
+    paint(session, 1, 4, 10, 14, 10, 40)
+    assert learning.material.ask()().judges == judging
 
 
 def test_corrections_count_while_and_after_a_round(session: Session) -> None:
@@ -335,10 +343,12 @@ def test_imported_labels_may_lack_sections_and_pixels(session: Session) -> None:
     labels[:, 100:] = 2**64 - 1
     labels[3] = 0
     learning.material.draw("truth", Stack(labels, name="truth"), "inside")
+    drawn_ones = labels[[0, 1, 2, 4, 5]]
+    share = 100 * ((drawn_ones > 0) & (drawn_ones < 2)).mean()
     prospect = learning.material.ask()()
     assert (
-        prospect.learns
-        == "Training data: 5 reviewed sections annotated elsewhere of em."
+        prospect.learns == "Training data: 5 reviewed sections annotated elsewhere ("
+        f"{share:.2g} % of sections 0-2, 4-5 is labelled) of em."
     )
     notes: list[str] = []
     attempt = learning.start()

@@ -218,7 +218,7 @@ def test_what_was_made_follows_its_stack_when_that_is_moved(
 )
 def test_a_result_that_is_moved_by_itself_goes_back(open_sitting, name, value) -> None:
     sitting = open_sitting()
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     sitting.window.viewer.window.show()
     cells, source = sitting.panel.layers.layer("cells"), sitting.hand.layer
     notification_manager.records.clear()
@@ -232,7 +232,7 @@ def test_a_result_that_is_moved_by_itself_goes_back(open_sitting, name, value) -
 def test_results_of_a_stack_that_was_deleted_are_no_stacks(open_sitting) -> None:
     sitting = open_sitting()
     window, session = sitting.window, sitting.window.controller.session
-    sitting.choose("Cut")
+    sitting.choose("Split cell")
     results = window.controller.results(session.source.key)
     shown = {"membrane probability": np.zeros((1, 60, 60), np.float32)}
     results.show_now(shown)

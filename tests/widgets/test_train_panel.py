@@ -9,12 +9,15 @@ from finetuning import QUICK, drawn, untaught
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
-from napari_emseg.core.records import EpochDone, Note, Progress
+from napari_emseg.core.records import EpochDone, Note, Progress, drain
+from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.proofreading import paint as painted
 from napari_emseg.session.projects import save_project
-from napari_emseg.session.round_preview import NO_JUDGE, NOTHING
+from napari_emseg.session.round_preview import NO_JUDGE, NOTHING, UNCORRECTED
 from napari_emseg.session.training_request import Learnt
+from napari_emseg.training.measures import Interval
+from napari_emseg.training.model_comparison import Comparison
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -114,7 +117,7 @@ def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> N
     box = panel.candidate
     assert box.accept.isVisibleTo(panel)
     assert "held-out px" in box.words.text()
-    assert "against" in box.words.text()
+    assert texts(box.table)[0][0] == "pixel F"
     assert panel.plot.isVisibleTo(panel)
     assert session.weights is before
     window.click(box.accept)
@@ -129,6 +132,58 @@ def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> N
     panel.rounds.table.selectRow(0)
     window.click(panel.rounds.roll_back)
     assert session.weights.card.name == "parent-round1"
+
+
+def texts(table) -> list[list[str]]:
+    columns = range(table.columnCount())
+    return [[table.item(r, c).text() for c in columns] for r in range(table.rowCount())]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "accept", "reject"),
+    [("better", "primary", ""), ("worse", "", "primary"), ("no difference", "", "")],
+)
+def test_the_primary_button_is_what_the_measurement_speaks_for(
+    window, panel, staged, verdict, accept, reject
+) -> None:
+    found = Comparison(
+        verdict,
+        "held-out regions",
+        9000,
+        (),
+        {"pixel_f": 0.9, "vi": 1.25, "splits": 4.0, "mergers": 2.0},
+        {"pixel_f": 0.85, "vi": 1.5, "splits": 3.0, "mergers": 4.0},
+        {"pixel_f": Interval(-0.05, -0.07, -0.025), "vi": Interval(0.25, 0.125, 0.5)},
+    )
+    staged.comparison = found
+    staged.set()
+    window.controller.session.review(0)
+    start(window, panel)
+    end(window)
+    box = panel.candidate
+    assert box.accept.property("role") == accept
+    assert box.reject.property("role") == reject
+    assert texts(box.table) == [
+        ["pixel F", "0.850", "0.900", "-0.050", "-0.070 to -0.025"],
+        ["VI, bits", "1.500", "1.250", "+0.250", "+0.125 to +0.500"],
+        ["splits", "3", "4", "-1", "–"],
+        ["mergers", "4", "2", "+2", "–"],
+    ]
+    assert box.words.text() == "measured on 9,000 held-out px"
+
+
+def test_validation_regions_that_nobody_corrected_are_doubted(window, panel) -> None:
+    session = window.controller.session
+    correct(window)
+    session.review(1)
+    session.review(4)
+    told(window, panel)
+    assert panel.judges.text() == f"Validation regions: section 4 of em. {UNCORRECTED}"
+    assert panel.judges.property("role") == "note"
+    correct(window, 4)
+    told(window, panel)
+    assert panel.judges.text() == "Validation regions: section 4 of em."
+    assert panel.judges.property("role") == "hint"
 
 
 def test_measured_only_where_one_corrected_is_said(window, panel) -> None:
@@ -244,7 +299,7 @@ def staged(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Event:
         while not ready.wait(0.01):
             yield Progress("training", 1, 2)
         yield Note("a word on the way")
-        return Learnt(untaught(request.output), None)
+        return Learnt(untaught(request.output), getattr(ready, "comparison", None))
 
     monkeypatch.setattr("napari_emseg.session.learning.learning", learn)
     monkeypatch.setattr("napari_emseg.widgets.training.with_training", lambda x: x)
@@ -354,9 +409,49 @@ def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> 
     assert "say what truth holds" in box.message.text()
     box.meaning.setCurrentIndex(box.meaning.findText("inside"))
     box.meaning.activated.emit(box.meaning.currentIndex())
-    assert "1 reviewed section annotated elsewhere of em" in told(window, panel)
+    assert told(window, panel) == NOTHING
+    asked = "of section 2 is labelled; say if that is sparse or complete"
+    window.qtbot.waitUntil(lambda: asked in box.message.text())
+    box.extent.setCurrentIndex(box.extent.findText("complete sections"))
+    box.extent.activated.emit(box.extent.currentIndex())
+    assert "1 reviewed section annotated elsewhere (" in told(window, panel)
     window.viewer.layers.remove("truth")
     assert told(window, panel) == NOTHING
+
+
+def test_one_stroke_teaches_only_itself_or_its_section_with_a_warning(
+    window, panel
+) -> None:
+    stroke = np.zeros(window.controller.session.source.stack.shape, np.uint8)
+    stroke[3, 20:22, 10:40] = 1
+    placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
+    window.viewer.add_layer(Labels(stroke, name="stroke", **placed))
+    box = panel.material
+    for which, words in (
+        (box.labels, "stroke"),
+        (box.meaning, "membrane"),
+        (box.extent, "complete sections"),
+    ):
+        which.setCurrentIndex(which.findText(words))
+        which.activated.emit(which.currentIndex())
+    share = 100 * 60 / stroke[0].size
+    warned = (
+        f"{share:.2g} % of section 3 is labelled; as complete sections, all the rest "
+        "teaches inside"
+    )
+    window.qtbot.waitUntil(lambda: box.message.text() == warned)
+    (complete,) = window.controller.session.learning.material.teachers()[1:]
+    assert drain(complete.read("no")).opinions.pixels == stroke[0].size
+    box.extent.setCurrentIndex(box.extent.findText("sparse labels"))
+    box.extent.activated.emit(box.extent.currentIndex())
+    (sparse,) = window.controller.session.learning.material.teachers()[1:]
+    known = drain(sparse.read("no"))
+    np.testing.assert_array_equal(
+        known.opinions.window(Region.whole(3, stroke.shape[1:])), stroke[3]
+    )
+    assert known.opinions.pixels == 60
+    assert "sparse labels in stroke (" in told(window, panel)
+    assert "reviewed section" not in panel.learns.text()
 
 
 def test_a_class_is_named_and_painted(window, panel) -> None:

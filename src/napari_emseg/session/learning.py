@@ -246,6 +246,7 @@ class Learning:
             weights=learnt.weights,
             comparison=learnt.comparison,
             outcome=outcome,
+            verdict="" if learnt.comparison is None else learnt.comparison.verdict,
         )
 
     def fail(self, name: str, message: str) -> None:

@@ -29,6 +29,10 @@ NO_JUDGE = (
     "No validation regions: it will be measured only where you corrected. Review "
     "another section or region, away from these."
 )
+UNCORRECTED = (
+    "No correction lies in the validation regions: they repeat what the current "
+    "weights gave, and favour those. Review a region in which you corrected something."
+)
 NO_WHOLE = (
     "New weights learn from whole sections: review some in 4 Correct, or choose "
     "existing annotations."
@@ -45,11 +49,14 @@ class RoundPreview:
         What would judge it; empty where that can't be told.
     ready
         False if there is nothing to learn from.
+    doubtful
+        What judges favours the current weights, or there is nothing that judges.
     """
 
     learns: str
     judges: str = ""
     ready: bool = True
+    doubtful: bool = False
 
 
 def preview_round(
@@ -79,11 +86,34 @@ def preview_round(
         return RoundPreview(learns)
     if card is None or card.geometry is None:
         return RoundPreview(learns)
-    names = [_judging(stack, regions, card) for stack, regions in by_stack(teachers)]
-    judges = "; ".join(name for name in names if name)
-    return RoundPreview(
-        learns, f"Validation regions: {judges}." if judges else NO_JUDGE
-    )
+    held_out = [(s, divided(s, r, card).held_out) for s, r in by_stack(teachers)]
+    names = [f"{_parts_in_words(r, s)} of {s.name}" for s, r in held_out if r]
+    if not names:
+        return RoundPreview(learns, NO_JUDGE, doubtful=True)
+    judges = f"Validation regions: {'; '.join(names)}."
+    if not any_corrected(teachers, card):
+        return RoundPreview(learns, f"{judges} {UNCORRECTED}", doubtful=True)
+    return RoundPreview(learns, judges)
+
+
+def any_corrected(teachers: Sequence[AnnotationSource], card: Card) -> bool:
+    """Tell if a person has changed anything in what is held out, or drawn it.
+
+    Where nobody has, the current weights' own output would be the truth.
+    """
+    for stack, regions in by_stack(teachers):
+        made: list[Region] = []
+        for teacher in teachers:
+            if teacher.stack.data is not stack.data:
+                continue
+            if isinstance(teacher, ManualCorrections):
+                made += teacher.corrected
+            else:
+                made += teacher.regions()
+        held_out = divided(stack, regions, card).held_out
+        if any(region.overlap(other) for region in held_out for other in made):
+            return True
+    return False
 
 
 def by_stack(
@@ -122,11 +152,6 @@ def divided(stack: Stack, regions: Sequence[Region], card: Card) -> HoldoutSplit
     return split_regions(regions, spacing, seen=seen, held_out=held_out)
 
 
-def _judging(stack: Stack, regions: Sequence[Region], card: Card) -> str:
-    held_out = divided(stack, regions, card).held_out
-    return f"{_parts_in_words(held_out, stack)} of {stack.name}" if held_out else ""
-
-
 def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
     regions = [r for r in teacher.regions() if r.z not in teacher.excluded]
     if new:
@@ -135,12 +160,21 @@ def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
     said = []
     if isinstance(teacher, ManualCorrections):
         said += _hand_made(teacher, pixels)
-    if regions:
-        drawn = " annotated elsewhere" if isinstance(teacher, ImportedLabels) else ""
-        said.append(_counted(regions, teacher.stack) + drawn)
-    elif isinstance(teacher, ImportedLabels) and teacher.meaning == "corrections":
-        said.append(f"corrections in {teacher.labels.name}")
+    if isinstance(teacher, ImportedLabels):
+        said += _imported(teacher, regions)
+    elif regions:
+        said.append(_counted(regions, teacher.stack))
     return f"{' and '.join(said)} of {teacher.stack.name}" if said else ""
+
+
+def _imported(teacher: ImportedLabels, regions: Sequence[Region]) -> list[str]:
+    share = teacher.labelled().words
+    if teacher.strokes:
+        what = "corrections" if teacher.meaning == "corrections" else "sparse labels"
+        return [f"{what} in {teacher.labels.name} ({share})"]
+    if not regions:
+        return []
+    return [f"{_counted(regions, teacher.stack)} annotated elsewhere ({share})"]
 
 
 def _hand_made(teacher: ManualCorrections, pixels: int) -> list[str]:

@@ -71,6 +71,8 @@ class Round:
         The weights that it began with.
     found
         There is no round behind it: its weights lay there.
+    verdict
+        Of the comparison, such as `better`; empty where there was none.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Round:
     comparison: Comparison | None = None
     beginning: Weights | None = None
     found: bool = False
+    verdict: str = ""
 
     @property
     def checkpoint(self) -> Path:
@@ -161,6 +164,7 @@ class _Line(BaseModel):
     parent: str = ""
     learnt_from: str = ""
     outcome: str = ""
+    verdict: str = ""
     began: AwareDatetime
     beginning: _Beginning | None = None
 
@@ -199,6 +203,7 @@ def _line(round_: Round, folder: Path) -> dict[str, Any]:
         parent=round_.parent,
         learnt_from=round_.learnt_from,
         outcome=round_.outcome,
+        verdict=round_.verdict,
         began=round_.began,
         beginning=None if round_.beginning is None else _Beginning.of(round_.beginning),
     )
@@ -276,6 +281,7 @@ def _read(line: _Line, folder: Path) -> Round:
         parent=line.parent,
         learnt_from=line.learnt_from,
         outcome=line.outcome,
+        verdict=line.verdict,
         began=line.began,
         weights=_weights(output),
     )

@@ -111,8 +111,25 @@ class TrainingInputs:
         """Tell if another stack is learnt from."""
         return key in self._joined
 
-    def draw(self, key: str, labels: Stack, meaning: LabelMeaning) -> None:
+    def draw(
+        self, key: str, labels: Stack, meaning: LabelMeaning, *, sparse: bool = False
+    ) -> None:
         """Learn from labels of the stack at work that were drawn elsewhere, too.
+
+        Of `sparse` ones only what is labelled counts.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or the shapes differ.
+        """
+        self._drawn[key] = self.imported(key, labels, meaning, sparse=sparse)
+        self.changed.emit()
+
+    def imported(
+        self, key: str, labels: Stack, meaning: LabelMeaning, *, sparse: bool = False
+    ) -> ImportedLabels:
+        """Return labels of the stack at work as something to learn from.
 
         Raises
         ------
@@ -129,10 +146,9 @@ class TrainingInputs:
                 f"{_size(source.stack)} (z × y × x)"
             )
             raise ValueError(msg)
-        self._drawn[key] = ImportedLabels(
-            key, source.key, source.stack, labels, meaning
+        return ImportedLabels(
+            key, source.key, source.stack, labels, meaning, sparse=sparse
         )
-        self.changed.emit()
 
     def undraw(self, key: str) -> None:
         """Learn no more from labels that were drawn elsewhere."""

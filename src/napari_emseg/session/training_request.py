@@ -20,7 +20,15 @@ from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.session.annotations import AnnotationSource, as_labels
-from napari_emseg.session.round_preview import NO_WHOLE, NOTHING, united
+from napari_emseg.session.round_preview import (
+    NO_WHOLE,
+    NOTHING,
+    UNCORRECTED,
+    any_corrected,
+    by_stack,
+    divided,
+    united,
+)
 from napari_emseg.session.rounds import checkpoint_of, lesson_of
 from napari_emseg.session.training_data_file import (
     read_training_data,
@@ -127,7 +135,11 @@ def fine_tuning(
     from napari_emseg.inference.torch_runtime import choose_device
     from napari_emseg.training.finetune import finetune_weights
 
+    resumed = bool(lesson.sets)
     yield from lesson.read(settings)
+    card = lesson.parent.card
+    if not resumed and _judged_by_itself(lesson.teachers, card):
+        yield Note(UNCORRECTED)
     classes = new_classes(lesson.parent.card, lesson.names, lesson.sets)
     found = yield from finetune_weights(
         lesson.parent,
@@ -139,6 +151,13 @@ def fine_tuning(
         stop=lesson.stop,
     )
     return Learnt(found.weights, found.comparison)
+
+
+def _judged_by_itself(teachers: Sequence[AnnotationSource], card: Card) -> bool:
+    """Tell if there is something held out, and nobody has corrected any of it."""
+    if card.geometry is None or any_corrected(teachers, card):
+        return False
+    return any(divided(s, r, card).held_out for s, r in by_stack(teachers))
 
 
 def new_classes(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_emseg.core.intensity import polarity
 from napari_emseg.core.labels import (
     Meaning,
+    as_labels,
     format_sections,
     inside_mask,
     is_drawn,
@@ -136,11 +138,7 @@ class TrainingSet:
             regions = drawn_regions(labels, labels_are)
             notes = _left_out(regions, stack.shape[0])
         if not regions:
-            msg = (
-                f"{stack.name}: the labels are empty, with no value above 0 when read "
-                f"as {labels_are!r}; there is nothing to learn from"
-            )
-            raise ValueError(msg)
+            raise ValueError(_no_labels(stack, labels_are))
         check_inside(regions, stack.shape)
         empty = cls(
             stack,
@@ -156,6 +154,34 @@ class TrainingSet:
             n = sum(r.pixels for r in partly) - known
             notes += (f"{n:,} px without a label left out: they are unknown",)
         return replace(found, partly=partly, notes=notes)
+
+    @classmethod
+    def from_sparse_labels(
+        cls,
+        stack: Stack,
+        labels: LazyArray,
+        labels_are: Meaning,
+        *,
+        invert: bool = False,
+    ) -> TrainingSet:
+        """Take strokes that were drawn elsewhere: what has no label is unknown.
+
+        Cells that touch have a membrane of two pixels between them, as elsewhere.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, or there is no label at all.
+        """
+        _check_shape(stack, labels, "labels")
+        opinions = SparseLabels(stack.shape)
+        for z in range(stack.shape[0]):
+            codes = _sparse_codes(np.asarray(labels[z]), labels_are)
+            if codes.any():
+                opinions.put(Region.whole(z, stack.shape[1:]), codes)
+        if not opinions.pixels:
+            raise ValueError(_no_labels(stack, labels_are))
+        return cls(stack, opinions, (), frozenset(), invert)
 
     def complete(self, result: LazyArray, result_is: Meaning) -> TrainingSet:
         """Return it with what nobody corrected in reviewed regions taken as shown.
@@ -212,6 +238,21 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
+def _no_labels(stack: Stack, labels_are: Meaning) -> str:
+    return (
+        f"{stack.name}: the labels are empty, with no value above 0 when read "
+        f"as {labels_are!r}; there is nothing to learn from"
+    )
+
+
+def _sparse_codes(labels: NDArray[Any], labels_are: Meaning) -> NDArray[np.uint8]:
+    """Return labels `(y, x)` as corrections."""
+    known = as_labels(labels, labels_are) > 0
+    inside = known & inside_mask(labels, labels_are)
+    codes = np.where(inside, INSIDE, np.where(known, MEMBRANE, NO_OPINION))
+    return codes.astype(np.uint8)
+
+
 def drawn_regions(labels: LazyArray, labels_are: Meaning) -> list[Region]:
     """Return all of each section in which anything is labelled."""
     n, y, x = labels.shape
@@ -250,8 +291,14 @@ def training_set(
     *,
     reviewed: Sequence[Region] = (),
     invert: Invert = "auto",
+    sparse: bool = False,
 ) -> TrainingSet:
     """Take corrections, or labels drawn elsewhere, by what they are said to be.
+
+    Parameters
+    ----------
+    sparse
+        Only what is labelled counts, and not the rest of sections with any label.
 
     Raises
     ------
@@ -263,6 +310,8 @@ def training_set(
         return TrainingSet.from_corrections(
             stack, labels, reviewed=reviewed, invert=bright
         )
+    if sparse:
+        return TrainingSet.from_sparse_labels(stack, labels, labels_are, invert=bright)
     regions = reviewed or None
     return TrainingSet.from_labels(
         stack, labels, labels_are, regions=regions, invert=bright

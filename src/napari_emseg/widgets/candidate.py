@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
@@ -12,8 +12,14 @@ from napari import Viewer
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import CyclicLabelColormap
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, QTimer
-from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_emseg._napari import placement_of
 from napari_emseg.core.records import Record
@@ -25,6 +31,7 @@ from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import area_in_view, section_here
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.keys import Act, Keys, key_of
+from napari_emseg.widgets.result import FittedTable
 from napari_emseg.widgets.run import JobRow
 from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
 
@@ -177,8 +184,9 @@ class CandidateBox(QWidget):
         self._controller = controller
         self._learning: Learning = controller.session.learning
         self.headline = text_label(role="headline")
+        self.table = ComparisonTable()
         self.words = text_label(role="plain")
-        self.accept = button("Accept", "primary", ACCEPT)
+        self.accept = button("Accept", tooltip=ACCEPT)
         self.reject = button("Reject", tooltip=REJECT)
         self.differ = JobRow("Show where they differ", self._prepare, role="plain")
         self.flip = button("Flip", "tool", FLIP)
@@ -200,6 +208,7 @@ class CandidateBox(QWidget):
         inner = QVBoxLayout(self._box)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addWidget(self.headline)
+        inner.addWidget(self.table)
         inner.addWidget(self.words)
         inner.addLayout(choice)
         inner.addWidget(self.differ)
@@ -251,6 +260,11 @@ class CandidateBox(QWidget):
         headline, words = format_comparison(candidate)
         self.headline.setText(headline)
         self.words.setText(words)
+        self.words.setVisible(bool(words))
+        self.table.show_comparison(candidate.comparison)
+        # what the measurement speaks for; neither where it speaks for none
+        set_role(self.accept, "primary" if candidate.verdict == "better" else "")
+        set_role(self.reject, "primary" if candidate.verdict == "worse" else "")
         self.flip.setEnabled(candidate.beginning is not None)
         self.differ.set_ready(self._current(candidate) is not None, DIFFER)
 
@@ -320,37 +334,76 @@ class CandidateBox(QWidget):
         self._controller.viewer.status = words
 
 
+class ComparisonTable(FittedTable):
+    """What was measured of candidate and current weights, a row for each score."""
+
+    def __init__(self) -> None:
+        super().__init__("", "candidate", "current", "difference", "95 % interval")
+        self.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+
+    def show_comparison(self, found: Comparison | None) -> None:
+        """Show another one; nothing for none, or where nothing was measured."""
+        rows = [] if found is None or not found.pixels else list(_rows(found))
+        self.setRowCount(len(rows))
+        for row, (tip, *cells) in enumerate(rows):
+            for column, words in enumerate(cells):
+                item = QTableWidgetItem(words)
+                item.setToolTip(tip)
+                self.setItem(row, column, item)
+        self.setVisible(bool(rows))
+        self.fit()
+
+
+SCORES = {
+    "pixel_f": ("pixel F", "Of membrane pixels; 1 is perfect, more is better."),
+    "vi": ("VI, bits", "Variation of information of cells; 0 is perfect."),
+    "splits": ("splits", "Cells that fell apart; fewer is better."),
+    "mergers": ("mergers", "Cells that run together; fewer is better."),
+}
+"""Of the table: name, and what it says."""
+
+
+def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
+    """Yield tooltip, name, candidate, current, difference and interval."""
+    for key, (name, tip) in SCORES.items():
+        if key not in found.candidate:
+            continue
+        ours, theirs = found.candidate[key], found.current[key]
+        interval = found.differences.get(key)
+        if interval is None:
+            yield (
+                tip,
+                name,
+                f"{ours:.0f}",
+                f"{theirs:.0f}",
+                f"{ours - theirs:+.0f}",
+                "–",
+            )
+        else:
+            low, high = f"{interval.low:+.3f}", f"{interval.high:+.3f}"
+            numbers = f"{ours:.3f}", f"{theirs:.3f}", f"{interval.value:+.3f}"
+            yield tip, name, *numbers, f"{low} to {high}"
+
+
 def format_comparison(candidate: Round) -> tuple[str, str]:
-    """Return a headline, and what was measured."""
+    """Return a headline, and what is to be said beside the table."""
     comparison = candidate.comparison
     said = candidate.outcome if comparison is None else comparison.words
     headline, colon, rest = said.partition(": ")
     if not colon:
         return candidate.name, said or "there was nothing to compare with"
-    lines = [rest] if comparison is None else _lines(comparison)
-    return headline[:1].upper() + headline[1:], "\n".join(lines)
+    words = rest if comparison is None else _basis(comparison)
+    return headline[:1].upper() + headline[1:], words
 
 
-def _lines(found: Comparison) -> list[str]:
-    """Return what was measured, a line for each score."""
+def _basis(found: Comparison) -> str:
+    """Say on what it was measured."""
     if not found.pixels:
-        return [found.words]
-    names = {"pixel_f": "pixel F", "vi": "VI"}
-    lines = []
-    for name, interval in found.differences.items():
-        pair = f"{found.candidate[name]:.3f} against {found.current[name]:.3f}"
-        lines.append(f"{names[name]} {pair} ({interval.words})")
-    counts = [
-        f"{name} {found.candidate[name]:.0f} against {found.current[name]:.0f}"
-        for name in ("splits", "mergers")
-        if name in found.candidate
-    ]
-    lines += [", ".join(counts)] if counts else []
+        return found.words
     if found.basis == "corrections":
-        lines.append(
+        return (
             f"measured only where you corrected, on {found.pixels:,} px: that flatters "
             "any candidate. Review a region away from your corrections to know more."
         )
-    else:
-        lines.append(f"on {found.pixels:,} held-out px")
-    return lines
+    return f"measured on {found.pixels:,} held-out px"

@@ -256,20 +256,39 @@ def in_a_box(table: QTableWidget) -> QWidget:
     return box
 
 
-class ScoreTable(QTableWidget):
-    """All scores with what they say; as high as its rows are at its width."""
+class FittedTable(QTableWidget):
+    """A table to read, as high as its rows are at its width; the last column wraps."""
 
-    def __init__(self) -> None:
-        super().__init__(0, 3)
-        self.setHorizontalHeaderLabels(["score", "value", "meaning"])
+    def __init__(self, *columns: str) -> None:
+        super().__init__(0, len(columns))
+        self.setHorizontalHeaderLabels(columns)
         self.verticalHeader().hide()
-        fit = QHeaderView.ResizeMode.ResizeToContents
-        for column, mode in enumerate((fit, fit, QHeaderView.ResizeMode.Stretch)):
-            self.horizontalHeader().setSectionResizeMode(column, mode)
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        last = len(columns) - 1
+        header.setSectionResizeMode(last, QHeaderView.ResizeMode.Stretch)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setTextElideMode(Qt.TextElideMode.ElideNone)
         self.setWordWrap(True)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - the name in Qt
+        """Wrap what is said anew."""
+        super().resizeEvent(event)
+        self.fit()
+
+    def fit(self) -> None:
+        """Be as high as the rows are."""
+        self.resizeRowsToContents()
+        rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
+        self.setFixedHeight(self.horizontalHeader().height() + rows + 4)
+
+
+class ScoreTable(FittedTable):
+    """All scores with what they say."""
+
+    def __init__(self) -> None:
+        super().__init__("score", "value", "meaning")
 
     def show_rows(self, rows: Sequence[Row]) -> None:
         """Show other scores."""
@@ -281,14 +300,4 @@ class ScoreTable(QTableWidget):
                 item = QTableWidgetItem(words)
                 item.setToolTip(at)
                 self.setItem(row, column, item)
-        self._fit()
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - the name in Qt
-        """Wrap what is said anew."""
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        self.resizeRowsToContents()
-        rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
-        self.setFixedHeight(self.horizontalHeader().height() + rows + 4)
+        self.fit()

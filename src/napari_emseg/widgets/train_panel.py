@@ -18,6 +18,7 @@ from napari_emseg.core.training import (
 )
 from napari_emseg.models.zoo import architectures
 from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.annotations import Labelled
 from napari_emseg.session.comparison import meaning_said
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.round_preview import RoundPreview
@@ -44,7 +45,16 @@ HELP = """What the labels are. It is never guessed:<br>
 <b>membrane</b>, <b>inside</b>: masks<br>
 <b>cells</b>: one number for each cell, 0 between them<br>
 <b>corrections</b>: 1 membrane, 2 inside, 3 and more for classes of your own, 0 unknown
-<br>In a section with any label of the first three, everything counts."""
+"""
+SPARSE_HELP = """<b>complete sections</b>: all of a section with any label counts, and
+what has no label is what the labels aren't<br>
+<b>sparse labels</b>: only what is labelled counts, as with strokes; all else is unknown
+"""
+
+COMPLETE, SPARSE = "complete sections", "sparse labels"
+
+FEW = 0.05
+"""Labelled part of sections said to be complete, below which that is doubted."""
 
 
 class MaterialBox(QWidget):
@@ -60,11 +70,19 @@ class MaterialBox(QWidget):
         self.meaning.addItems(get_args(LabelMeaning))
         self.meaning.setPlaceholderText("choose what")
         self.meaning.setToolTip(HELP)
+        self.extent = combo_box()
+        self.extent.addItems((COMPLETE, SPARSE))
+        self.extent.setPlaceholderText("sparse or complete?")
+        self.extent.setToolTip(SPARSE_HELP)
+        self._asking = LatestOnlyWorker()
+        self._asking.found.connect(self._on_labelled)
+        self._asking.failed.connect(self._on_unreadable)
         self.stacks: dict[str, QCheckBox] = {}
         self.message = text_label()
         form = form_layout()
         form.addRow(row_label("Labels"), self.labels)
         form.addRow(row_label("hold"), self.meaning)
+        form.addRow(row_label("are"), self.extent)
         self._boxes = QVBoxLayout()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -73,6 +91,7 @@ class MaterialBox(QWidget):
         layout.addWidget(self.message)
         self.labels.activated.connect(self._on_layer)
         self.meaning.activated.connect(self._on_chosen)
+        self.extent.activated.connect(self._on_chosen)
         follow(self, controller.sources_changed, self.list_layers)
         follow(self, controller.session.events.source, self.list_layers)
         follow(self, self._material.changed, self._list_stacks)
@@ -117,6 +136,7 @@ class MaterialBox(QWidget):
         self.meaning.setCurrentIndex(
             -1 if said is None else self.meaning.findText(said)
         )
+        self.extent.setCurrentIndex(-1)
         self._on_chosen()
 
     def _on_chosen(self, *_: Any) -> None:
@@ -126,17 +146,40 @@ class MaterialBox(QWidget):
             self._material.undraw(self._drawn)
             self._drawn = ""
         self.message.setText("")
+        self._asking.drop()
+        strokes = meaning == "corrections"
+        self.extent.setEnabled(layer is not None and not strokes)
         if layer is None:
             return
         if not meaning:
             self._say(f"say what {layer.name} holds", "note")
             return
+        key, labels = str(layer.unique_id), stack_of(layer)
+        sparse = strokes or self.extent.currentText() == SPARSE
         try:
-            self._material.draw(str(layer.unique_id), stack_of(layer), meaning)
+            known = self._material.imported(key, labels, meaning, sparse=sparse)
+            self._asking.ask(known.labelled)
+            if strokes or self.extent.currentIndex() >= 0:
+                self._material.draw(key, labels, meaning, sparse=sparse)
+                self._drawn = key
         except ValueError as e:
             self._say(str(e), "error")
-            return
-        self._drawn = str(layer.unique_id)
+
+    def _on_labelled(self, found: Labelled) -> None:
+        """Say how much is labelled, and doubt that very little is all."""
+        extent, words = self.extent.currentText(), found.words
+        role = "note"
+        if self.extent.isEnabled() and not extent:
+            words += "; say if that is sparse or complete"
+        elif extent == COMPLETE and found.share < FEW and found.sections:
+            other = "membrane" if self.meaning.currentText() != "membrane" else "inside"
+            words += f"; as complete sections, all the rest teaches {other}"
+        else:
+            role = "hint"
+        self._say(words, role)
+
+    def _on_unreadable(self, error: Exception) -> None:
+        self._say(str(error), "error")
 
     def _say(self, words: str, role: str) -> None:
         self.message.setText(words)
@@ -326,6 +369,7 @@ class TrainPanel(QWidget):
         self.learns.setText(prospect.learns)
         set_role(self.learns, "plain" if prospect.ready else "note")
         self.judges.setText(prospect.judges)
+        set_role(self.judges, "note" if prospect.doubtful else "hint")
         self.judges.setVisible(bool(prospect.judges))
         self.run.set_ready(prospect.ready, prospect.learns)
 
