@@ -3,15 +3,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+from nested import nested_weights
 from npe2 import PluginManifest
+from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QWidget
 
 import napari_emseg
+from napari_emseg.models.weights import read_weights
 from napari_emseg.widgets import commands
+from napari_emseg.widgets.batch_dock import BatchDock
 from napari_emseg.widgets.dock import PANELS, STEPS
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
-from napari_emseg.widgets.theme import PREFERRED_WIDTH, CollapsibleBox
+from napari_emseg.widgets.theme import PREFERRED_WIDTH, SPACING, CollapsibleBox
 
+LOW = 400
+"""Of a dock in a window of 768 px at a scaling of 150 %."""
 PACKAGE = Path(napari_emseg.__file__).parent
 SCROLL_BAR = 24
 
@@ -136,3 +143,60 @@ def test_a_command_opens_the_dock_that_the_menu_knows(
     dock = commands.open_dock(viewer)
     assert commands.open_dock(viewer) is dock
     assert list(viewer.window.dock_widgets) == ["EM segmentation (EM segmentation)"]
+
+
+def top_and_bottom(window, widget: QWidget) -> tuple[int, int]:
+    """Return where a widget is in what is seen of the dock."""
+    top = widget.mapTo(window.dock, QPoint(0, 0)).y()
+    return top, top + widget.height()
+
+
+@pytest.mark.xdist_group("shown")
+def test_a_panel_that_is_opened_comes_into_view(open_window, em) -> None:
+    window = open_window(em(), show=True)
+    dock, height = window.dock, window.dock.viewport().height
+    for name in ("Evaluate", "Correct", "Train"):
+        window.click(dock.folds[name].toggleButton())
+        window.qtbot.waitUntil(lambda: not dock._soon.isActive())
+        top, bottom = top_and_bottom(window, dock.folds[name])
+        assert top >= 0
+        assert bottom <= height() or top <= SPACING
+    window.click(dock.folds["Train"].toggleButton())
+    window.qtbot.waitUntil(lambda: not dock._soon.isActive())
+    assert top_and_bottom(window, dock.folds["Train"])[0] >= 0
+
+
+@pytest.mark.xdist_group("shown")
+@pytest.mark.parametrize("width", [300, 400])
+def test_run_is_seen_where_a_panel_was_opened(
+    open_window, em, tmp_path, width: int
+) -> None:
+    window = open_window(em(), show=True)
+    window.controller.session.choose_weights(
+        read_weights(nested_weights(tmp_path).path)
+    )
+    window.dock.parentWidget().setFixedSize(width, LOW)
+    buttons = {
+        "Membranes": window.membranes.run.button,
+        "Cells": window.cells.run.button,
+        "Train": window.dock.panel("Train").run.start,
+        "Evaluate": window.evaluate.run.button,
+    }
+    for name, button in buttons.items():
+        window.dock.folds[name].expand(animate=False)
+        window.settle()
+        down = button.mapTo(window.dock.folds[name], QPoint(0, button.height())).y()
+        assert down <= LOW, name
+
+
+@pytest.mark.xdist_group("shown")
+def test_batch_and_the_panels_are_tabs_of_one_area(open_window, em) -> None:
+    window = open_window(em(), show=True)
+    high = window.dock.height()
+    batch = BatchDock(window.viewer)
+    window.viewer.window.add_dock_widget(batch, name="Batch")
+    shell, main = batch.parentWidget(), batch.parentWidget().parentWidget()
+    window.qtbot.waitUntil(lambda: bool(main.tabifiedDockWidgets(shell)))
+    assert main.tabifiedDockWidgets(shell) == [window.dock.parentWidget()]
+    window.qtbot.waitUntil(lambda: not batch.visibleRegion().isEmpty())
+    assert batch.height() > high / 2

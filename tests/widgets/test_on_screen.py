@@ -306,7 +306,7 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     hand = source.results.hand
     done = len(hand.history.undoable)
 
-    assert checks.exclude.text() == why
+    assert checks.exclude.toolTip() == why
     assert not checks.exclude.isEnabled()
     checks._on_exclude(checked=True)  # whatever else may call it
     assert panel.review.label.text().startswith(why)

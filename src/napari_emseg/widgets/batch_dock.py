@@ -8,7 +8,7 @@ from typing import Any
 
 from napari import Viewer
 from napari.layers import Image, Labels, Layer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QWidget
+from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_emseg._napari import layer_of, placement_of, stack_of
 from napari_emseg._napari.layers import place
@@ -22,8 +22,8 @@ from napari_emseg.widgets.batch_controller import batch_controller_for
 from napari_emseg.widgets.batch_form import BatchFoot, BatchForm
 from napari_emseg.widgets.batch_table import BatchTable, format_row
 from napari_emseg.widgets.controller import controller_for
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.theme import (
-    SPACING,
     ScrollBox,
     button,
     follow,
@@ -138,19 +138,10 @@ class BatchPanel(QWidget):
 
     def _lay_out(self) -> None:
         layout = panel_layout(self)
-        adding, changing = QHBoxLayout(), QHBoxLayout()
-        for row, buttons in (
-            (adding, (self.files, self.folder, self.layers, self.project)),
-            (changing, (self.remove, self.retry)),
-        ):
-            row.setSpacing(SPACING)
-            for each in buttons:
-                row.addWidget(each)
-            row.addStretch()
-        layout.addLayout(adding)
+        layout.addWidget(FlowRow(self.files, self.folder, self.layers, self.project))
         layout.addWidget(self.typed)
         layout.addWidget(self.table)
-        layout.addLayout(changing)
+        layout.addWidget(FlowRow(self.remove, self.retry))
         layout.addWidget(self.about)
         layout.addWidget(self.form)
         layout.addWidget(self.foot)
@@ -309,6 +300,8 @@ def image_of(layer: Layer) -> Stack:
 
 class BatchDock(ScrollBox):
     """The dock Batch."""
+
+    beside = True
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.panel = BatchPanel(napari_viewer)

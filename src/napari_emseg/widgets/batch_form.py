@@ -10,11 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from qtpy.QtCore import QUrl, Signal
 from qtpy.QtWidgets import (
-    QBoxLayout,
     QCheckBox,
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QLineEdit,
     QProgressBar,
     QVBoxLayout,
@@ -26,6 +26,7 @@ from napari_emseg.batch.settings import step_names
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
 from napari_emseg.widgets.batch_controller import BatchController
+from napari_emseg.widgets.flow_row import FlowLayout, FlowRow
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_time_left, format_variant
 from napari_emseg.widgets.theme import (
@@ -54,10 +55,7 @@ class CheckBoxRow(QWidget):
 
     def __init__(self, names: Mapping[str, str], *, below: bool = False) -> None:
         super().__init__()
-        direction = QBoxLayout.Direction
-        layout = QBoxLayout(
-            direction.TopToBottom if below else direction.LeftToRight, self
-        )
+        layout: QLayout = QVBoxLayout(self) if below else FlowLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
         self.boxes: dict[str, QCheckBox] = {}
@@ -66,7 +64,6 @@ class CheckBoxRow(QWidget):
             box.toggled.connect(lambda _: self.edited.emit())
             layout.addWidget(box)
             self.boxes[name] = box
-        layout.addStretch()
 
     @property
     def ticked(self) -> tuple[str, ...]:
@@ -271,16 +268,10 @@ class BatchFoot(QWidget):
         self.show_state()
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.button)
-        row.addWidget(self.dry)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.left)
-        row.addStretch()
+        row = FlowRow(self.button, self.dry, self.bar, self.left)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(row)
         layout.addWidget(self.message)
         layout.addWidget(self.link)
 

@@ -13,13 +13,7 @@ from napari.layers import Labels, Layer
 from napari.utils.colormaps import CyclicLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Qt, QTimer
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QTableWidget,
-    QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
 
 from napari_emseg._napari import placement_of
 from napari_emseg.core.records import Record
@@ -30,10 +24,11 @@ from napari_emseg.session.rounds import Round
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import area_in_view, section_here
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.keys import Act, Keys, key_of
 from napari_emseg.widgets.result import FittedTable
 from napari_emseg.widgets.run import JobRow
-from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.theme import button, follow, set_role, text_label
 
 if TYPE_CHECKING:
     from napari_emseg.training.model_comparison import Comparison
@@ -200,17 +195,14 @@ class CandidateBox(QWidget):
         self._on_changed()
 
     def _lay_out(self) -> None:
-        choice = QHBoxLayout()
-        choice.setSpacing(SPACING)
-        for widget in (self.accept, self.reject, self.flip):
-            choice.addWidget(widget)
+        choice = FlowRow(self.accept, self.reject, self.flip, fill=True)
         self._box = QWidget()
         inner = QVBoxLayout(self._box)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addWidget(self.headline)
         inner.addWidget(self.table)
         inner.addWidget(self.words)
-        inner.addLayout(choice)
+        inner.addWidget(choice)
         inner.addWidget(self.differ)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

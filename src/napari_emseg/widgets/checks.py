@@ -9,7 +9,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QHBoxLayout,
     QHeaderView,
     QProgressBar,
     QTableWidget,
@@ -25,15 +24,17 @@ from napari_emseg.widgets.camera import (
     section_on_screen,
 )
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.theme import button, follow, set_role, text_label
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
 
 SECTION, FINDING, EXCLUDE = range(3)
 ROWS_SHOWN = 6
+EXCLUDED = "No run touches an excluded section."
 
 
 class Checks(QWidget):
@@ -52,7 +53,6 @@ class Checks(QWidget):
         self.summary = text_label()
         self.table = QTableWidget(0, 3)
         self.exclude = QCheckBox()
-        self.exclude.setToolTip("No run touches an excluded section.")
         self._lay_out()
         self._connect()
         self._on_source()
@@ -70,14 +70,10 @@ class Checks(QWidget):
             header.setSectionResizeMode(column, mode)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.button)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.summary, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.button, self.bar))
+        layout.addWidget(self.summary)
         layout.addWidget(self.table)
         layout.addWidget(self.exclude)
         self.bar.hide()
@@ -111,12 +107,12 @@ class Checks(QWidget):
 
     def _on_ended(self, outcome: JobResult) -> None:
         self.bar.hide()
-        self.summary.show()
         self.button.setText("Check sections")
         if isinstance(outcome.result, list):
             self._controller.session.note_findings(self._checked, outcome.result)
         elif outcome.cause is not None:
             self.summary.setText(format_record(outcome.cause))
+            self.summary.show()
             set_role(self.summary, "error")
 
     def _on_source(self) -> None:
@@ -124,6 +120,7 @@ class Checks(QWidget):
         self.button.setEnabled(source is not None or self._job.busy)
         findings = None if source is None else source.findings
         self.summary.setText(_in_words(findings))
+        self.summary.setVisible(findings is not None and not self._job.busy)
         set_role(self.summary, "note" if findings else "hint")
         self.table.setVisible(bool(findings))
         self._fill(findings or (), frozenset() if source is None else source.excluded)
@@ -178,8 +175,10 @@ class Checks(QWidget):
         if source is not None and layer is not None and many:
             viewer = self._controller.viewer
             z = section_on_screen(viewer, layer)
-            seen = f"Exclude section {z}, the one on screen"
-            self.exclude.setText(no_section(viewer, layer) if z is None else seen)
+            here = "this section" if z is None else f"section {z} (this one)"
+            self.exclude.setText(f"Exclude {here}")
+            why = no_section(viewer, layer) if z is None else EXCLUDED
+            self.exclude.setToolTip(why)
             self.exclude.setEnabled(z is not None)
             self.exclude.setChecked(z in source.excluded)
 

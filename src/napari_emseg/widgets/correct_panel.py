@@ -13,8 +13,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
     QCheckBox,
-    QGridLayout,
-    QHBoxLayout,
     QHeaderView,
     QPushButton,
     QTableWidget,
@@ -28,6 +26,7 @@ from napari_emseg.proofreading import CellRow, cells_table
 from napari_emseg.widgets.camera import go_to_place
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.correcting import Correcting
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.keys import Act, key_of, tool_act
@@ -161,7 +160,7 @@ class CorrectPanel(QWidget):
         self.advanced = SettingsForm(CorrectSettings(), fields=ADVANCED)
         self.classes = ClassRow(self._controller, self.layers)
         self.review = ReviewRow(self._controller)
-        self.runs = QCheckBox("Runs go over reviewed sections, too")
+        self.runs = QCheckBox("Run over reviewed sections, too")
         self.places = PlacesRow(self._controller)
         self.where_next = CollapsibleBox("Suggested regions", self.places, role="link")
         self.cells = CellsTable(self._controller, self.layers)
@@ -176,11 +175,7 @@ class CorrectPanel(QWidget):
     def _lay_out(self) -> None:
         layout = panel_layout(self)
         layout.addLayout(self._tool_buttons())
-        steps = QHBoxLayout()
-        steps.setSpacing(SPACING)
-        steps.addWidget(self.undo)
-        steps.addWidget(self.redo)
-        layout.addLayout(steps)
+        layout.addWidget(FlowRow(self.undo, self.redo, fill=True))
         layout.addWidget(self.hint)
         layout.addWidget(self.message)
         layout.addWidget(self.classes)
@@ -193,9 +188,9 @@ class CorrectPanel(QWidget):
         layout.addWidget(text_label(UNKNOWN))
         layout.addWidget(self.pairs)
 
-    def _tool_buttons(self) -> QGridLayout:
-        grid = QGridLayout()
-        grid.setSpacing(SPACING)
+    def _tool_buttons(self) -> QVBoxLayout:
+        rows = QVBoxLayout()
+        rows.setSpacing(SPACING)
         self._group = QButtonGroup(self)
         self._group.setExclusive(False)
         for tool in TOOLS:
@@ -204,11 +199,10 @@ class CorrectPanel(QWidget):
             made.clicked.connect(partial(self._on_tool, tool))
             self._group.addButton(made)
             self.tools[tool.name] = made
-        for row, tools in enumerate(_in_rows(TOOLS)):
-            for column, tool in enumerate(tools):
-                made = self.tools[tool.name]
-                grid.addWidget(made, row, column, 1, 3 - len(tools))
-        return grid
+        for tools in _in_rows(TOOLS):
+            buttons = [self.tools[tool.name] for tool in tools]
+            rows.addWidget(FlowRow(*buttons, fill=True))
+        return rows
 
     def _key_acts(self) -> dict[str, Act]:
         acts: dict[str, Act] = {

@@ -29,6 +29,7 @@ from napari_emseg.session.live import PolarityPreview, iter_polarity_preview
 from napari_emseg.widgets.camera import nearest_section
 from napari_emseg.widgets.checks import Checks
 from napari_emseg.widgets.controller import ViewerController, controller_for
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.formatting import (
     format_stack,
     format_voxel_size,
@@ -38,7 +39,6 @@ from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.project_row import ProjectRow
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
-    SPACING,
     button,
     combo_box,
     follow,
@@ -83,22 +83,26 @@ class InvertBox(QWidget):
     def _lay_out(self) -> None:
         form = form_layout()
         form.addRow(row_label("Invert"), self.choice)
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        for value, words in (("no", "as it is"), ("yes", "inverted")):
-            column = QVBoxLayout()
-            column.setSpacing(0)
-            column.addWidget(self.pictures[value])
-            column.addWidget(text_label(words))
-            row.addLayout(column)
-        row.addWidget(self.proposal, 1)
-        self._pictures_row = QWidget()
-        self._pictures_row.setLayout(row)
-        row.setContentsMargins(0, 0, 0, 0)
+        self._pictures_row = FlowRow(
+            *(
+                self._captioned(v, w)
+                for v, w in (("no", "as it is"), ("yes", "inverted"))
+            )
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(self._pictures_row)
+        layout.addWidget(self.proposal)
+
+    def _captioned(self, value: str, words: str) -> QWidget:
+        column = QWidget()
+        layout = QVBoxLayout(column)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.pictures[value])
+        layout.addWidget(QLabel(words))
+        return column
 
     def _on_chosen(self, index: int) -> None:
         session = self._controller.session

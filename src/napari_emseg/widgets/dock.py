@@ -131,6 +131,8 @@ FOLDED = ("Correct", "Train", "Evaluate")
 class EmSegmentation(ScrollBox):
     """All panels, numbered, each in a section that folds."""
 
+    beside = True
+
     def __init__(self, napari_viewer: Viewer) -> None:
         self.folds = {
             name: CollapsibleBox(

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Progress, Record
@@ -15,6 +15,7 @@ from napari_emseg.models.weights import SUFFIX, Weights
 from napari_emseg.models.zoo import architectures, network_class
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
@@ -58,13 +59,9 @@ class ImportExport(QWidget):
         self._job.ended.connect(self._on_ended)
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.addWidget(self.import_)
-        row.addWidget(self.export)
-        row.addStretch()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.import_, self.export))
         layout.addWidget(self.message)
         layout.addWidget(self.question)
         self.message.hide()

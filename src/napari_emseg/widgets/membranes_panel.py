@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari import Viewer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io import output_format
@@ -130,19 +130,26 @@ class MembranesPanel(QWidget):
         layout.addLayout(weights)
         layout.addWidget(self.card)
         layout.addWidget(self.depth)
-        layout.addWidget(self.heads)
         layout.addLayout(scope)
-        layout.addWidget(self.device)
         layout.addWidget(self.rescaling)
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
         layout.addWidget(self.run)
         layout.addWidget(self.saving)
         layout.addWidget(self.live)
-        layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
+        layout.addWidget(CollapsibleBox("Advanced", self._further(), role="link"))
         layout.addWidget(
             CollapsibleBox("Import and export weights", self.exchange, role="link")
         )
+
+    def _further(self) -> QWidget:
+        """Return settings that are seldom changed, in one widget."""
+        further = QWidget()
+        layout = QVBoxLayout(further)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for form in (self.heads, self.device, self.advanced):
+            layout.addWidget(form)
+        return further
 
     def _connect(self) -> None:
         self.file.clicked.connect(self._on_file)

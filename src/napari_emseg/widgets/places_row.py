@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QHBoxLayout,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
@@ -22,6 +21,7 @@ from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.correcting import Correcting
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.region_row import Outlines, RegionRow
 from napari_emseg.widgets.run import JobRow, Work
 from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
@@ -82,11 +82,7 @@ class PlacesRow(QWidget):
         layout.addWidget(self.find)
         layout.addWidget(self.count)
         layout.addWidget(self.table)
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.next)
-        row.addWidget(self.done)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.next, self.done, fill=True))
         layout.addWidget(self.regions)
 
     def _connect(self) -> None:

@@ -9,7 +9,7 @@ from weakref import ReferenceType, ref
 from napari.layers import Layer
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMainWindow, QWidget
+from qtpy.QtWidgets import QFileDialog, QMainWindow, QWidget
 
 from napari_emseg._napari import stack_of
 from napari_emseg.core.records import Record, SectionDone
@@ -26,6 +26,7 @@ from napari_emseg.session.projects import (
     remember_project,
 )
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.run_presenter import format_record
@@ -138,10 +139,7 @@ class ProjectRow(QWidget):
         self._on_source()
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.addWidget(self.open, 1)
-        row.addWidget(self.recent)
-        row.addWidget(self.save, 1)
+        row = FlowRow(self.open, self.recent, self.save, fill=True)
         form = form_layout()
         form.addRow(row_label("Project"), row)
         layout = panel_layout(self)

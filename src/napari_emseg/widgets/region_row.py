@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Layer, Shapes
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtWidgets import QHBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_emseg._napari import placement_of
 from napari_emseg.core.regions import Region
@@ -22,9 +22,10 @@ from napari_emseg.widgets.camera import (
     shows_sections,
 )
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.layer_changes import OverlayLayer
 from napari_emseg.widgets.linked_layers import LinkedLayers
-from napari_emseg.widgets.theme import SPACING, button
+from napari_emseg.widgets.theme import button
 
 
 class RegionRow(QWidget):
@@ -44,11 +45,9 @@ class RegionRow(QWidget):
         self.back = button(
             "Not reviewed", tooltip="The reviewed region in the middle is to do again"
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(SPACING)
-        row.addWidget(self.view)
-        row.addWidget(self.back)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(FlowRow(self.view, self.back, fill=True))
         self.view.clicked.connect(self._on_view)
         self.back.clicked.connect(self._on_back)
 

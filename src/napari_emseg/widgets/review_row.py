@@ -11,7 +11,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QVBoxLayout,
     QWidget,
@@ -30,15 +29,17 @@ from napari_emseg.widgets.camera import (
     section_on_screen,
 )
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.linked_layers import LinkedLayers
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
-    LABEL_WIDTH,
     SPACING,
     button,
     combo_box,
     follow,
+    form_layout,
+    row_label,
     set_role,
     text_label,
 )
@@ -55,7 +56,7 @@ class ReviewRow(QWidget):
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._controller = controller
-        self.label = QLabel()
+        self.label = text_label(role="plain")
         self.status = combo_box()
         self.status.addItems(STATUSES)
         self.status.setToolTip("Mark the section on screen (R: reviewed or to do)")
@@ -65,17 +66,14 @@ class ReviewRow(QWidget):
         self.next = button(
             "Next unreviewed", tooltip="Go to the next unreviewed section (N)"
         )
-        first, second = QHBoxLayout(), QHBoxLayout()
-        for row in (first, second):
-            row.setSpacing(SPACING)
+        first = QHBoxLayout()
+        first.setSpacing(SPACING)
         first.addWidget(self.label, 1)
         first.addWidget(self.status)
-        second.addWidget(self.before)
-        second.addWidget(self.next)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(first)
-        layout.addLayout(second)
+        layout.addWidget(FlowRow(self.before, self.next, fill=True))
         self.status.activated.connect(self._on_chosen)
         self.before.clicked.connect(self.go_back)
         self.next.clicked.connect(self.go_next)
@@ -178,11 +176,10 @@ class ClassRow(QWidget):
 
     def _lay_out(self) -> None:
         first, second = QHBoxLayout(), QHBoxLayout()
-        label = QLabel("Brush")
-        label.setMinimumWidth(LABEL_WIDTH)
-        first.addWidget(label)
         first.addWidget(self.classes, 1)
         first.addWidget(self.new)
+        form = form_layout()
+        form.addRow(row_label("Brush"), first)
         self._naming = QWidget()
         second.setContentsMargins(0, 0, 0, 0)
         second.addWidget(self.name, 1)
@@ -192,7 +189,7 @@ class ClassRow(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
-        layout.addLayout(first)
+        layout.addLayout(form)
         layout.addWidget(self._naming)
 
     def _list(self) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
 
 from napari_emseg.core.records import Note, Record
 from napari_emseg.session import Run
 from napari_emseg.widgets.background import run_niced
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.formatting import format_result, format_time_left
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import Stage, format_record
 from napari_emseg.widgets.theme import (
-    SPACING,
     button,
     follow,
     follow_stack,
@@ -56,14 +56,9 @@ class RunRow(QWidget):
         self.bar.setTextVisible(False)
         self.left = QLabel()
         self.message = text_label()
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.button)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.left)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.button, self.bar, self.left))
         layout.addWidget(self.message)
         self._connect()
         self._on_state()
@@ -226,15 +221,9 @@ class JobRow(QWidget):
         self._show_state()
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.button)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.left)
-        row.addStretch()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.button, self.bar, self.left))
         layout.addWidget(self.message)
 
     def set_ready(self, ready: bool, why: str = "") -> None:

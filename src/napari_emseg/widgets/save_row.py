@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QProgressBar,
     QVBoxLayout,
@@ -23,6 +22,7 @@ from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.formatting import format_time_left
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
@@ -157,15 +157,10 @@ class SaveRow(QWidget):
         follow_stack(self, controller.session, self._on_stack)
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.addWidget(self.save)
-        row.addWidget(self.bar, 1)
-        for widget in (self.left, self.renumber, self.as_float):
-            row.addWidget(widget)
-        row.addStretch()
+        row = FlowRow(self.save, self.bar, self.left, self.renumber, self.as_float)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(row)
         layout.addWidget(self.message)
 
     def save_as(self, path: Path, choice: SaveFormat) -> None:

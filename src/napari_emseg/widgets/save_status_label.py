@@ -8,7 +8,7 @@ from pathlib import Path
 from napari.layers import Layer
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QPushButton, QWidget
 
 from napari_emseg._napari import stack_of
 from napari_emseg.core.stack import Stack
@@ -16,6 +16,7 @@ from napari_emseg.project import StackNotFoundError
 from napari_emseg.session.project_sync import ProjectSync, SaveState
 from napari_emseg.session.projects import recent_projects
 from napari_emseg.widgets.controller import ViewerController
+from napari_emseg.widgets.flow_row import FlowRow, shorten
 from napari_emseg.widgets.theme import button, panel_layout, set_role, text_label
 
 POLL_MS = 250
@@ -115,14 +116,11 @@ class RelocateStackRow(QWidget):
         self.folder = button("Folder…")
         self.layer = button("")
         self.cancel = button("Cancel")
-        row = QHBoxLayout()
-        for choice in (self.file, self.folder, self.cancel):
-            row.addWidget(choice)
         layout = panel_layout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.question)
         layout.addWidget(self.layer)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.file, self.folder, self.cancel, fill=True))
         self.file.clicked.connect(self._on_file)
         self.folder.clicked.connect(self._on_folder)
         self.layer.clicked.connect(self._on_layer)
@@ -146,7 +144,8 @@ class RelocateStackRow(QWidget):
         ]
         self._layer = fitting[0] if fitting else None
         if self._layer is not None:
-            self.layer.setText(f"It is the layer {self._layer.name}")
+            self.layer.setText(f"Layer {shorten(self._layer.name)}")
+            self.layer.setToolTip(f"It is the layer {self._layer.name}.")
         self.layer.setVisible(self._layer is not None)
         self.show()
 

@@ -5,32 +5,35 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.compat import isalive
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QIcon, QResizeEvent
 from qtpy.QtWidgets import (
-    QComboBox,
+    QDockWidget,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
+from superqt import QCollapsible, QElidingLabel
+
+from napari_emseg.widgets.flow_row import SPACING, ElidingComboBox, WrappingLabel
 
 if TYPE_CHECKING:
     from napari_emseg.session import Session
 
 
-SPACING = 6
 MARGIN = 8
 LABEL_WIDTH = 96
 
@@ -149,9 +152,7 @@ def set_role(widget: QWidget, role: str) -> None:
 
 def text_label(text: str = "", role: str = "hint") -> QLabel:
     """Return a label that wraps and can be copied from."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label = WrappingLabel(text)
     label.setProperty("role", role)
     return label
 
@@ -164,6 +165,7 @@ def form_layout(parent: QWidget | None = None) -> QFormLayout:
     layout.setVerticalSpacing(SPACING)
     layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
     return layout
 
 
@@ -174,14 +176,9 @@ def row_label(text: str) -> QLabel:
     return label
 
 
-def combo_box() -> QComboBox:
+def combo_box() -> ElidingComboBox:
     """Return a combo box that doesn't widen the dock for a long name."""
-    box = QComboBox()
-    box.setSizeAdjustPolicy(
-        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    box.setMinimumContentsLength(6)
-    return box
+    return ElidingComboBox()
 
 
 def button(text: str, role: str = "", tooltip: str = "") -> QPushButton:
@@ -226,13 +223,14 @@ class CollapsibleBox(QCollapsible):
         old = self.content()
         self.setContent(content)
         self.layout().removeWidget(old)
+        old.hide()
         old.deleteLater()
-        self.summary = QLabel()
+        self.summary = QElidingLabel()
+        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        self.summary.setAlignment(right)
         self.summary.setProperty("role", "hint")
         self.summary.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         line = QHBoxLayout(self.toggleButton())
-        line.setContentsMargins(0, 0, MARGIN, 0)
-        line.addStretch(1)
         line.addWidget(self.summary)
         self.toggled.connect(self._on_toggled)
         self.collapse(animate=False)
@@ -241,13 +239,27 @@ class CollapsibleBox(QCollapsible):
     def _on_toggled(self, expanded: bool) -> None:
         self.setText(f"{'▾' if expanded else '▸'}  {self._title}")
         self.content().setMaximumHeight(UNLIMITED if expanded else 0)
+        self._make_room()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - the name in Qt
+        """Keep the summary off the title."""
+        super().resizeEvent(event)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        title = self.toggleButton().sizeHint().width()
+        self.toggleButton().layout().setContentsMargins(title, 0, MARGIN, 0)
 
 
 class ScrollBox(QScrollArea):
     """Widgets one below the other, scrolled when the dock is low.
 
-    napari holds a dock down to its size hint unless it expands.
+    A section that is unfolded comes into view. napari holds a dock down to its size
+    hint unless it expands.
     """
+
+    beside: ClassVar[bool] = False
+    """True if it opens as a tab beside other docks of ours, not above or below them."""
 
     def __init__(self, *widgets: QWidget) -> None:
         super().__init__()
@@ -261,10 +273,56 @@ class ScrollBox(QScrollArea):
         self.setWidget(inner)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
         policy = QSizePolicy.Policy.Expanding
         self.setSizePolicy(policy, policy)
         self.setMinimumWidth(MINIMUM_WIDTH)
+        self._opened: QWidget | None = None
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)  # until what was unfolded has its height
+        self._soon.timeout.connect(self._reveal)
+        for widget in widgets:
+            if isinstance(widget, CollapsibleBox):
+                widget.toggled.connect(partial(self._on_fold, widget))
+
+    def _on_fold(self, fold: QWidget, expanded: bool) -> None:
+        self._opened = fold if expanded else None
+        self._soon.start()
+
+    def _reveal(self) -> None:
+        """Scroll as little as shows all of what was unfolded, its title at least."""
+        fold, inner = self._opened, self.widget()
+        if fold is None or not self.isVisible():
+            return
+        inner.layout().activate()
+        inner.resize(inner.width(), inner.sizeHint().height())
+        low = fold.y() + fold.height() - self.viewport().height()
+        bar = self.verticalScrollBar()
+        bar.setValue(min(max(bar.value(), low + SPACING), fold.y() - SPACING))
+
+    def event(self, event: QEvent) -> bool:
+        """Share the area of docks that this one would crush."""
+        done = super().event(event)
+        if event.type() == QEvent.Type.ParentChange and self.beside:
+            QTimer.singleShot(0, self._share)
+        return done
+
+    def _share(self) -> None:
+        """Become a tab of the dock it is about, in front."""
+        dock = self.parentWidget() if isalive(self) else None
+        window = None if dock is None else dock.parentWidget()
+        if not isinstance(dock, QDockWidget) or not isinstance(window, QMainWindow):
+            return
+        others = [box.parentWidget() for box in window.findChildren(ScrollBox)]
+        for other in others:
+            apart = other is dock or not isinstance(other, QDockWidget)
+            if apart or other.isFloating() or not other.isVisible():
+                continue
+            window.tabifyDockWidget(other, dock)
+            dock.show()
+            dock.raise_()
+            return
 
     def sizeHint(self) -> QSize:  # noqa: N802 - the name in Qt
         """Ask for a width at which nothing in the panels is cramped."""
@@ -272,7 +330,7 @@ class ScrollBox(QScrollArea):
         return QSize(max(PREFERRED_WIDTH, hint.width()), hint.height())
 
 
-MINIMUM_WIDTH = 320
+MINIMUM_WIDTH = 300
 PREFERRED_WIDTH = 400
 
 

@@ -27,6 +27,7 @@ from napari_emseg.training.corrections import LabelMeaning
 from napari_emseg.widgets.background import LatestOnlyWorker
 from napari_emseg.widgets.candidate import CandidateBox
 from napari_emseg.widgets.controller import ViewerController, controller_for
+from napari_emseg.widgets.flow_row import shorten
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
@@ -199,7 +200,8 @@ class MaterialBox(QWidget):
                 self._boxes.addWidget(box)
                 self.stacks[key] = box
             box = self.stacks[key]
-            box.setText(f"and from {name}")
+            box.setText(f"and from {shorten(name)}")
+            box.setToolTip(name)
             blocked = box.blockSignals(True)
             box.setChecked(self._material.is_joined(key))
             box.blockSignals(blocked)

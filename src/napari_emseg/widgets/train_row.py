@@ -9,9 +9,7 @@ from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QHBoxLayout,
     QHeaderView,
-    QLabel,
     QProgressBar,
     QTableWidget,
     QTableWidgetItem,
@@ -23,7 +21,8 @@ from napari_emseg.core.records import EpochDone
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import BROKEN_OFF, Round
 from napari_emseg.widgets.controller import ViewerController
-from napari_emseg.widgets.theme import SPACING, button, follow, set_role, text_label
+from napari_emseg.widgets.flow_row import FlowRow
+from napari_emseg.widgets.theme import button, follow, set_role, text_label
 from napari_emseg.widgets.training import TrainingController
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class TrainRow(QWidget):
         self.resume = button("Resume", tooltip=RESUME)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.progress = QLabel()
+        self.progress = text_label(role="plain")
         self.message = text_label()
         self._lay_out()
         self.start.clicked.connect(self._on_start)
@@ -66,14 +65,10 @@ class TrainRow(QWidget):
         self._on_state()
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        for widget in (self.start, self.stop, self.resume):
-            row.addWidget(widget)
-        row.addWidget(self.bar, 1)
+        row = FlowRow(self.start, self.stop, self.resume, self.bar)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(row)
         layout.addWidget(self.progress)
         layout.addWidget(self.message)
 
@@ -166,14 +161,10 @@ class RoundsList(QWidget):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        row = QHBoxLayout()
-        row.setSpacing(SPACING)
-        row.addWidget(self.roll_back)
-        row.addStretch()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
-        layout.addLayout(row)
+        layout.addWidget(FlowRow(self.roll_back))
         layout.addWidget(self.said)
 
     @property

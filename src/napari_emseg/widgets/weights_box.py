@@ -27,6 +27,7 @@ from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
     SPACING,
+    CollapsibleBox,
     button,
     combo_box,
     follow,
@@ -130,10 +131,17 @@ class DepthDial(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
-        layout.addWidget(self.table)
-        layout.addWidget(self.measure, 0, Qt.AlignmentFlag.AlignLeft)
+        layout.addWidget(CollapsibleBox("Compare depths", self._details(), role="link"))
         layout.addWidget(self.message)
         self.message.hide()
+
+    def _details(self) -> QWidget:
+        details = QWidget()
+        layout = QVBoxLayout(details)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.measure, 0, Qt.AlignmentFlag.AlignLeft)
+        return details
 
     def show_depths(self, region: RunScope | None) -> None:
         """Show what a run over a region would take; nothing for other networks."""
