@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,11 @@ from napari_emseg.models.weights import (
     DEFAULT_WEIGHTS,
     Weights,
     check_fit,
+    choose_fitting_weights,
     list_weights,
     load_weights,
     read_weights,
     save_weights,
-    to_begin_with,
 )
 from napari_emseg.models.zoo import build
 
@@ -241,15 +240,25 @@ def test_bundled_weights_load(name: str) -> None:
     assert count == weights.card.parameters
 
 
-def test_panels_begin_with_what_is_wanted_or_with_what_commands_take(
-    network, card, tmp_path
-):
-    weights = save_weights(tmp_path / "tiny.safetensors", network.state_dict(), card)
-    known = {name: replace(weights) for name in ("a-first", DEFAULT_WEIGHTS, "mine")}
-    assert to_begin_with(known, "mine") is known["mine"]
-    assert to_begin_with(known, "gone") is known[DEFAULT_WEIGHTS]
-    del known[DEFAULT_WEIGHTS]
-    assert to_begin_with(known) is known["a-first"]
+@pytest.mark.parametrize(
+    ("pixel", "name"),
+    [
+        (None, "em-membranes"),
+        (4.0, "em-membranes"),
+        (8.0, "em-membranes"),
+        (2.5, "isbi2012-unet"),  # 1.6 × against 2.4 ×
+        (1.0, "isbi2012-unet"),
+        (30.0, "em-membranes"),
+    ],
+)
+def test_weights_are_chosen_by_pixel_size_and_as_general_as_can_be(pixel, name):
+    known = list_weights()
+    size = None if pixel is None else (pixel, pixel)
+    chosen = choose_fitting_weights(known, size)
+    assert chosen is known[name]
+    assert choose_fitting_weights(known, size, "isbi2012-cenet").path.stem == (
+        "isbi2012-cenet"
+    )
 
 
 def test_the_default_weights_are_bundled():

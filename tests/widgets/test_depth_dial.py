@@ -90,7 +90,7 @@ def test_times_can_be_measured(window) -> None:
         pass
     assert all("–" not in words and "≈" not in words for words in shown(window, 2))
     assert not dial.measure.isVisibleTo(dial)
-    assert "on this machine" in window.membranes.card.text()
+    assert "on this machine" in window.membranes.details.text()
 
 
 def test_heads_are_chosen_beside_the_depth(window) -> None:

@@ -78,7 +78,6 @@ def resize(box: ScrollBox, width: int) -> None:
         QApplication.processEvents()
 
 
-@pytest.mark.xdist_group("shown")
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_nothing_is_cut_in_a_narrow_dock(open_window, em, tmp_path, theme) -> None:
     window = open_window(em(LONG), show=True)
@@ -101,7 +100,6 @@ def test_nothing_is_cut_in_a_narrow_dock(open_window, em, tmp_path, theme) -> No
     assert cut(window.dock) == []
 
 
-@pytest.mark.xdist_group("shown")
 def test_nothing_of_batch_is_cut(open_window, em) -> None:
     window = open_window(em(LONG), show=True)
     batch = BatchDock(window.viewer)

@@ -7,11 +7,17 @@ from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.stack import Stack
 from napari_emseg.widgets.formatting import (
     format_card,
+    format_card_details,
     format_rescaling,
     format_stack,
     format_time_left,
     format_voxel_size,
     parse_voxel_size,
+)
+
+COARSE = (
+    "the picture is much coarser than what the weights learnt from, so expect poor "
+    "membranes"
 )
 
 
@@ -64,12 +70,32 @@ def test_size_survives_its_words() -> None:
         ((50, 4, 4), (4, 4), True, "4 nm/px, as the weights"),
         ((50, 8, 8), (4, 4), False, "8 nm/px, not rescaled to 4"),
         (None, (4, 4), True, "no voxel size given, used as it is (weights: 4 nm/px)"),
+        (
+            (50, 10, 10),
+            (4, 4),
+            True,
+            f"10 → 4 nm/px (2.5×), enlarged more than 2×: {COARSE}",
+        ),
         ((50, 8, 8), None, True, "the weights take any voxel size"),
     ],
 )
 def test_rescaling(size, wanted, rescale, words) -> None:
     card = Card(name="w", architecture="unet", pixel_size_nm=wanted)
     assert format_rescaling(stack(size), card, rescale=rescale) == words
+
+
+@pytest.mark.parametrize(
+    ("licence", "forbids"),
+    [
+        ("BSD-3-Clause; learnt from ISBI 2012", False),
+        ("CC-BY-NC-SA-3.0", True),
+        ("CC BY-NC-SA 3.0 (learnt from VNC among others): non-commercial", True),
+        ("", False),
+    ],
+)
+def test_a_card_says_if_weights_are_not_for_commercial_use(licence, forbids) -> None:
+    card = Card(name="w", architecture="unet", licence=licence)
+    assert format_card(card).endswith("not for commercial use") is forbids
 
 
 def test_card() -> None:
@@ -84,11 +110,13 @@ def test_card() -> None:
         held_out_data=(DataSet(name="ISBI", sections="0-2"),),
         licence="BSD-3-Clause",
     )
-    lines = format_card(card).split("<br>")
-    assert lines == [
+    assert format_card(card).split("<br>") == [
         "U-Net &lt;small&gt;",
-        "unet · 1.9 M parameters · 4 nm/px",
-        "<b>V_Rand 0.971 · V_Info 0.980</b> on held-out ISBI, sections 0-2",
+        "4 nm/px · <b>V_Rand 0.971</b> held out",
+    ]
+    assert format_card_details(card).split("<br>") == [
+        "unet · 1.9 M parameters",
+        "V_Rand 0.971 · V_Info 0.980 on held-out ISBI, sections 0-2",
         "learnt from ISBI, sections 9-21",
         "licence: BSD-3-Clause",
     ]

@@ -5,9 +5,11 @@ import sys
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from thin import thin_weights
 
 import napari_emseg
 from napari_emseg.core.records import Provenance
+from napari_emseg.widgets import weights_box
 
 
 def test_membranes_of_all_sections(open_window, em, weights) -> None:
@@ -103,9 +105,38 @@ def test_the_estimate_is_said_before_the_run(open_window, em) -> None:
 
 def test_the_card_is_said_in_words(open_window, em) -> None:
     window = open_window(em())
-    card = window.membranes.card.text()
-    for words in ("Dark is membrane", "V_Rand 0.500", "drawings", "BSD-3-Clause"):
-        assert words in card
+    panel = window.membranes
+    assert panel.card.text() == "Dark is membrane.<br><b>V_Rand 0.500</b> held out"
+    for words in ("drawings", "BSD-3-Clause"):
+        assert words in panel.details.text()
+
+
+def test_too_coarse_a_picture_is_said_before_the_run(open_window, em, tmp_path) -> None:
+    window = open_window(em())
+    fine = thin_weights(tmp_path, "fine", pixel_size_nm=(1.5, 1.5))
+    window.controller.session.choose_weights(fine)
+    words = window.membranes.rescaling
+    assert "4 → 1.5 nm/px (2.67×), enlarged more than 2×" in words.text()
+    assert "poor membranes" in words.text()
+    assert words.property("role") == "note"
+
+
+def test_weights_follow_the_stack_until_somebody_chooses(
+    open_window, em, tmp_path, monkeypatch
+) -> None:
+    known = {
+        name: thin_weights(tmp_path, name, pixel_size_nm=(size, size))
+        for name, size in (("fine", 1.0), ("coarse", 8.0))
+    }
+    monkeypatch.setattr(weights_box, "list_weights", lambda *_: known)
+    window = open_window(em())  # 4 nm
+    session = window.controller.session
+    assert session.weights is known["coarse"]
+    window.controller.set_voxel_size((50, 1, 1))
+    assert session.weights is known["fine"]
+    window.choose_weights("fine")
+    window.controller.set_voxel_size((50, 8, 8))
+    assert session.weights is known["fine"]
 
 
 def test_weights_from_a_file(open_window, em, tmp_path) -> None:

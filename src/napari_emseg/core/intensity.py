@@ -293,6 +293,10 @@ SAME_SIZE = 0.02
 """Voxel sizes that differ by less than this part are not worth a resampling."""
 
 LARGE_UPSAMPLING = 2.0
+TOO_COARSE = (
+    f"enlarged more than {LARGE_UPSAMPLING:g}×: the picture is much coarser than what "
+    "the weights learnt from, so expect poor membranes"
+)
 
 MOST_ZOOM = 16.0
 """Beyond it a voxel size is a mistake (µm or Å given as nm)."""
@@ -329,10 +333,7 @@ def zoom_of(
     times = _in_words((round(zoom[0], 2), round(zoom[1], 2)))
     notes = [f"rescaled {_in_words(given)} → {_in_words(wanted)} nm/px ({times}×)"]
     if max(zoom) > LARGE_UPSAMPLING:
-        notes.append(
-            f"enlarged more than {LARGE_UPSAMPLING:g}×: the picture is much coarser "
-            "than what the weights learnt from, so expect poor membranes"
-        )
+        notes.append(TOO_COARSE)
     return zoom, tuple(notes)
 
 

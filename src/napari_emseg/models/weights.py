@@ -230,16 +230,47 @@ def list_weights(*folders: Path) -> dict[str, Weights]:
     return found
 
 
-def to_begin_with(known: Mapping[str, Weights], wanted: str = "") -> Weights:
-    """Return the weights that are wanted; else the default ones, else the first.
+def choose_fitting_weights(
+    known: Mapping[str, Weights],
+    pixel_size_nm: tuple[float, float] | None = None,
+    wanted: str = "",
+) -> Weights:
+    """Return the weights that are wanted; else those that fit pixels of a size best.
+
+    Of the bundled weights whose own pixels are at most `SAME_SCALE` times larger or
+    smaller, those learnt from the most kinds of data, as the tissue isn't known. Where
+    there are none, the nearest.
 
     Parameters
     ----------
     known
         As `list_weights` returns them, at least one.
+    pixel_size_nm
+        `(y, x)` of the stack; None where it isn't known.
     """
-    names = (wanted, DEFAULT_WEIGHTS, *known)
-    return next(known[name] for name in names if name in known)
+    if wanted in known:
+        return known[wanted]
+    bundled = [w for w in known.values() if w.path.parent == bundled_folder()]
+    offered = sorted(
+        bundled or known.values(), key=lambda w: w.path.stem != DEFAULT_WEIGHTS
+    )
+    scales = {id(w): _scale(w.card, pixel_size_nm) for w in offered}
+    near = [w for w in offered if scales[id(w)] <= SAME_SCALE]
+    if near:
+        return max(near, key=lambda w: len(w.card.training_data))
+    return min(offered, key=lambda w: scales[id(w)])
+
+
+SAME_SCALE = 2.0
+"""As `LARGE_UPSAMPLING` and its inverse."""
+
+
+def _scale(card: Card, pixel_size_nm: tuple[float, float] | None) -> float:
+    """Return how many times larger or smaller pixels are than those learnt from."""
+    if card.pixel_size_nm is None or pixel_size_nm is None:
+        return 1.0
+    pairs = zip(pixel_size_nm, card.pixel_size_nm, strict=True)
+    return max(max(given / own, own / given) for given, own in pairs)
 
 
 def load_weights(

@@ -6,7 +6,7 @@ snapshot of it and write into results only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -46,6 +46,7 @@ class Session:
     def __post_init__(self) -> None:
         self._sources: dict[str, StackState] = {}
         self._learning: Learning | None = None
+        self._proposed: Weights | None = None
         self.stages = RunFactory(self)
 
     @property
@@ -180,6 +181,7 @@ class Session:
 
         A depth or heads that they don't have are forgotten.
         """
+        self._proposed = None
         if weights is not None and not weights.card.depths:
             self.predict_settings = self.predict_settings.model_copy(
                 update={"depth": None, "heads": "last"}
@@ -190,6 +192,33 @@ class Session:
             self.cell_settings = self.cell_settings.model_copy(
                 update={"threshold": threshold}
             )
+
+    def propose_weights(self, known: Mapping[str, Weights], wanted: str = "") -> None:
+        """Use the weights that fit the stack at work, as long as nobody chose any.
+
+        Not once something was predicted: a voxel size that is typed later changes
+        nothing that is on screen.
+
+        Parameters
+        ----------
+        known
+            Those that there are to choose from.
+        wanted
+            Name of those that the user prefers to any other.
+        """
+        from napari_emseg.models.weights import choose_fitting_weights
+
+        chosen = self.weights is not None and self.weights is not self._proposed
+        source = self.source
+        if chosen or not known or (source is not None and source.results.predicted):
+            return
+        size = None if source is None else source.stack.voxel_size_nm
+        fitting = choose_fitting_weights(
+            known, None if size is None else size[1:], wanted
+        )
+        if fitting is not self.weights:
+            self.choose_weights(fitting)
+            self._proposed = fitting
 
     def choose_settings(self, settings: PredictSettings) -> None:
         """Use other settings; a threshold that comes with a depth comes along.

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.intensity import LARGE_UPSAMPLING, TOO_COARSE
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.inference import PredictionResult, throughput
@@ -69,7 +70,8 @@ def format_rescaling(stack: Stack, card: Card, *, rescale: bool) -> str:
         return f"{_pair(given)} nm/px, as the weights"
     if not rescale:
         return f"{_pair(given)} nm/px, not rescaled to {_pair(wanted)}"
-    return f"{_pair(given)} → {_pair(wanted)} nm/px ({_pair(zoom)}×)"
+    words = f"{_pair(given)} → {_pair(wanted)} nm/px ({_pair(zoom)}×)"
+    return f"{words}, {TOO_COARSE}" if max(zoom) > LARGE_UPSAMPLING else words
 
 
 def _pair(values: tuple[float, ...]) -> str:
@@ -84,16 +86,30 @@ _SCORES = {
 
 
 def format_card(card: Card) -> str:
-    """Return a weights' card as a few lines of rich text."""
-    lines = []
-    if card.summary:
-        lines.append(escape(card.summary))
+    """Return the two lines of a weights' card that one chooses by, as rich text."""
+    facts = []
+    if card.pixel_size_nm is not None:
+        facts.append(f"{_pair(card.pixel_size_nm)} nm/px")
+    if "v_rand" in card.scores:
+        facts.append(f"<b>V_Rand {card.scores['v_rand']:.3f}</b> held out")
+    if is_non_commercial(card.licence):
+        facts.append("not for commercial use")
+    about = escape(card.summary or card.architecture)
+    return "<br>".join(line for line in (about, " · ".join(facts)) if line)
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Tell if a licence forbids commercial use, by its SPDX name or its words."""
+    said = licence.lower()
+    return "non-commercial" in said or "noncommercial" in said or "-nc" in said
+
+
+def format_card_details(card: Card) -> str:
+    """Return the rest of a weights' card as lines of rich text."""
     facts = [escape(card.architecture)]
     if card.parameters:
         facts.append(f"{card.parameters / 1e6:.1f} M parameters")
-    if card.pixel_size_nm is not None:
-        facts.append(f"{_pair(card.pixel_size_nm)} nm/px")
-    lines.append(" · ".join(facts))
+    lines = [" · ".join(facts)]
     scores = [
         f"{words} {card.scores[k]:.3f}"
         for k, words in _SCORES.items()
@@ -101,7 +117,7 @@ def format_card(card: Card) -> str:
     ]
     if scores:
         held_out = _data(card.held_out_data)
-        lines.append(f"<b>{' · '.join(scores)}</b> on held-out {held_out}")
+        lines.append(f"{' · '.join(scores)} on held-out {held_out}")
     if card.training_data:
         lines.append(f"learnt from {_data(card.training_data)}")
     if card.licence:

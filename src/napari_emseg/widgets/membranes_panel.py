@@ -7,6 +7,7 @@ from pathlib import Path
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
+from napari_emseg.core.intensity import TOO_COARSE
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io import output_format
 from napari_emseg.models.weights import Weights, read_weights
@@ -17,6 +18,7 @@ from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import (
     format_card,
+    format_card_details,
     format_file,
     format_rescaling,
     format_sections,
@@ -95,6 +97,8 @@ class MembranesPanel(QWidget):
         self.weights = self._weights.choice
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
+        self.details = text_label()
+        self._more = CollapsibleBox("About these weights", self.details, role="link")
         self.exchange = ImportExport(self._controller)
         self.depth = DepthDial(self._controller)
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
@@ -129,6 +133,7 @@ class MembranesPanel(QWidget):
         layout = panel_layout(self)
         layout.addLayout(weights)
         layout.addWidget(self.card)
+        layout.addWidget(self._more)
         layout.addWidget(self.depth)
         layout.addLayout(scope)
         layout.addWidget(self.rescaling)
@@ -199,9 +204,12 @@ class MembranesPanel(QWidget):
         weights = self._session.weights
         if weights is not None:
             settings = self._session.predict_settings
-            about = (format_card(weights.card), format_file(weights, settings))
-            self.card.setText("<br>".join(words for words in about if words))
+            self.card.setText(format_card(weights.card))
+            file = format_file(weights, settings)
+            about = (format_card_details(weights.card), file)
+            self.details.setText("<br>".join(words for words in about if words))
         self.card.setVisible(weights is not None)
+        self._more.setVisible(weights is not None)
         self.heads.setVisible(weights is not None and len(weights.card.depths) > 1)
         self._on_estimate()
 
@@ -213,11 +221,13 @@ class MembranesPanel(QWidget):
         if self._controller.job.busy:
             return
         source, weights = self._session.source, self._session.weights
-        rescaling = ""
+        rescaling, coarse = "", False
         if source is not None and weights is not None:
             rescale = self._session.predict_settings.rescale
             rescaling = format_rescaling(source.stack, weights.card, rescale=rescale)
+            coarse = TOO_COARSE in rescaling
         self.rescaling.setText(rescaling)
+        set_role(self.rescaling, "note" if coarse else "hint")
         self.rescaling.setVisible(bool(rescaling))
         self.depth.show_depths(self._region())
         self._show_what_is_shown()

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.models.weights import Weights, list_weights, own_folder, to_begin_with
+from napari_emseg.models.weights import Weights, list_weights, own_folder
 from napari_emseg.session import Session
 from napari_emseg.session.depths import Depth, depths_of, measuring
 from napari_emseg.session.run_scope import RunScope
@@ -48,18 +48,17 @@ class WeightsBox(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.choice)
-        self._fill()
+        self._known = list_weights(own_folder())
+        for weights in self._known.values():
+            self._offer(weights)
+        self._propose()
         self.choice.activated.connect(self._on_chosen)
         follow(self, session.events.weights, self._on_weights)
+        follow(self, session.events.source, self._propose)
         self._on_weights()
 
-    def _fill(self) -> None:
-        known = list_weights(own_folder())
-        for weights in known.values():
-            self._offer(weights)
-        if self._session.weights is None and known:
-            wanted = preference("runs", "weights") or ""
-            self._session.choose_weights(to_begin_with(known, wanted))
+    def _propose(self) -> None:
+        self._session.propose_weights(self._known, preference("runs", "weights") or "")
 
     def _offer(self, weights: Weights) -> int:
         for nth in range(self.choice.count()):
