@@ -1,26 +1,25 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from nested import nested_weights
 from npe2 import PluginManifest
 from qtpy.QtCore import QPoint
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 import napari_emseg
 from napari_emseg.models.weights import read_weights
 from napari_emseg.widgets import commands
 from napari_emseg.widgets.batch_dock import BatchDock
-from napari_emseg.widgets.dock import PANELS, STEPS
-from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
-from napari_emseg.widgets.theme import PREFERRED_WIDTH, SPACING, CollapsibleBox
+from napari_emseg.widgets.dock import HELP, PANELS, STEPS
+from napari_emseg.widgets.theme import DOCS, SPACING
 
 LOW = 400
 """Of a dock in a window of 768 px at a scaling of 150 %."""
 PACKAGE = Path(napari_emseg.__file__).parent
-SCROLL_BAR = 24
 
 
 def test_panels_are_numbered_in_the_order_of_work(open_window) -> None:
@@ -49,19 +48,6 @@ def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
     assert fold.text().startswith("▸")
     window.click(fold.toggleButton())
     assert fold.content().maximumHeight() > 10_000
-
-
-def test_nothing_is_cut_off_in_a_narrow_dock(open_window, em) -> None:
-    window = open_window(em("a stack with a very long name " * 3), show=True)
-    for fold in window.dock.findChildren(CollapsibleBox):
-        fold.expand(animate=False)
-    window.membranes.run.refuse("something that is wrong " * 10)
-    for scope in (VIEW, BOX, SECTION, RANGE, ALL):
-        for panel in (window.membranes, window.cells):
-            panel.scope.choice.setCurrentText(scope)
-        window.settle()
-        needed = window.dock.widget().minimumSizeHint().width()
-        assert needed + SCROLL_BAR <= PREFERRED_WIDTH, scope
 
 
 def test_title_bars_say_what_is_chosen(open_window, em) -> None:
@@ -197,3 +183,17 @@ def test_batch_and_the_panels_are_tabs_of_one_area(open_window, em) -> None:
     assert main.tabifiedDockWidgets(shell) == [window.dock.parentWidget()]
     window.qtbot.waitUntil(lambda: not batch.visibleRegion().isEmpty())
     assert batch.height() > high / 2
+
+
+def test_each_panel_has_a_link_to_a_page_that_is_there(open_window) -> None:
+    pages = PACKAGE.parents[1] / "docs"
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["urls"]["Documentation"] == f"{DOCS}/index.md"
+    window = open_window()
+    for name, kind in PANELS.items():
+        links = window.dock.panel(name).findChildren(QPushButton)
+        (link,) = [x.toolTip() for x in links if x.text() == "Help"]
+        page, _, anchor = HELP[kind].partition("#")
+        assert link == f"{DOCS}/{HELP[kind]}"
+        headings = re.findall(r"^#+ (.*)$", (pages / page).read_text(), re.MULTILINE)
+        assert not anchor or anchor in {h.lower().replace(" ", "-") for h in headings}

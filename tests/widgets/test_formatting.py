@@ -8,6 +8,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.widgets.formatting import (
     format_card,
     format_card_details,
+    format_cell_size,
     format_rescaling,
     format_stack,
     format_time_left,
@@ -134,3 +135,18 @@ def test_card() -> None:
 )
 def test_time_left(seconds, words) -> None:
     assert format_time_left(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("voxels", "size", "solid", "words"),
+    [
+        (12_345, None, True, ("12,345", "px")),
+        (1_000, (50, 4, 4), True, ("0.0008", "µm³")),
+        (1_000, (50, 4, 4), False, ("0.016", "µm²")),
+        (1_000, (None, 4, 4), True, ("0.016", "µm²")),
+        (10**8, (50, 5, 5), True, ("125", "µm³")),
+        (10**10, (50, 5, 5), True, ("12,500", "µm³")),
+    ],
+)
+def test_sizes_of_cells_are_physical_where_voxels_are(voxels, size, solid, words):
+    assert format_cell_size(voxels, size, solid=solid) == words

@@ -14,6 +14,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.widgets import places_row
 from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.places_row import PlacesRow
 from napari_emseg.widgets.region_row import NAME, REVIEWED, TO_DO
 
@@ -193,3 +194,17 @@ def test_a_place_is_not_done_where_no_section_is_seen(window) -> None:
     assert said(window) == f"em has no section here; move the slider to 0-{n - 1}"
     assert not window.controller.session.source.results.hand.regions
     assert row.left == len(REGIONS)
+
+
+def test_a_long_reason_is_read_whole(window) -> None:
+    row = find(window)
+    low = row.table.rowHeight(0)
+    words = "one cell or two? the wall between them is weak, and the heads differ"
+    long = Suggestion(REGIONS[0], 0, 0, 1.0, words * 2)
+    key = window.controller.session.source.key
+    window.controller.shared(Correcting).list_places(key, [long])
+    row.table.resize(200, 200)
+    assert texts(row, 2) == [words * 2]
+    assert row.table.item(0, 2).toolTip() == words * 2
+    assert row.table.rowHeight(0) > low
+    assert row.table.height() > row.table.rowHeight(0)

@@ -129,6 +129,36 @@ def saving_meshes(
     return place
 
 
+def iter_surface(
+    cells: Stack, cell: int
+) -> Generator[Record, None, tuple[Points, Faces]]:
+    """Return the surface of one cell, to be shown over its stack; yields Progress.
+
+    Corners `(n, 3)` are z, y, x in voxels, as layers count them; triangles `(m, 3)`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cell.
+    OSError
+        If a section can't be read.
+    """
+    box, n = None, int(cells.shape[0])
+    for z in range(n):
+        inside = np.asarray(cells.data[z]) == cell
+        if cell > 0 and inside.any():
+            y, x = ndi.find_objects(inside.astype(np.uint8))[0]
+            box = box or Box(slice(z, z + 1), y, x, 0)
+            box.add(z, y, x, int(inside.sum()))
+        yield Progress("looking for the cell", z + 1, n)
+    if box is None:
+        msg = f"there is no cell {cell}"
+        raise ValueError(msg)
+    points, triangles = _surface(cells, cell, box, _step(box), (1.0, 1.0, 1.0))
+    # other axes first: what was seen from outside would be seen from inside
+    return np.ascontiguousarray(points[:, ::-1]), triangles[:, ::-1]
+
+
 def _checked_size(cells: Stack) -> tuple[float, float, float]:
     if find_spec("trimesh") is None:
         msg = "meshes need trimesh: pip install napari-emseg[meshes]"

@@ -16,6 +16,9 @@ from napari_emseg.segmentation import cells_provenance
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_emseg.segmentation.meshes import MeshFormat
 
 
@@ -154,14 +157,37 @@ def saving_surfaces(
     # takes its time, which opening the window needn't wait for
     from napari_emseg.segmentation.meshes import saving_meshes
 
+    cells = _linked_cells(source)
+    return saving_meshes(cells, folder, largest=meshes.largest, format=meshes.format)
+
+
+def iter_cell_surface(
+    source: StackState, cell: int
+) -> Generator[Record, None, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Return the surface of a cell as it is now; see `iter_surface`.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells, they aren't linked, or there is no such cell.
+    """
+    from napari_emseg.segmentation.meshes import iter_surface
+
+    return iter_surface(_linked_cells(source), cell)
+
+
+def _linked_cells(source: StackState) -> Stack:
     cells = _cells(source)
-    if not source.results.linked and source.stack.shape[0] > 1:
+    if source.stack.shape[0] == 1:
+        msg = f"{source.name} is one section; surfaces need several"
+        raise ValueError(msg)
+    if not source.results.linked:
         msg = (
             f"the cells of {source.name} aren't linked through the stack, so meshes "
             "would be slices; tick Link in 3 Cells, and press Run"
         )
         raise ValueError(msg)
-    return saving_meshes(cells, folder, largest=meshes.largest, format=meshes.format)
+    return cells
 
 
 def _measuring(

@@ -282,6 +282,47 @@ class PredictedProbabilities:
         return _known(section, self._results.unknown(z))
 
 
+class Uncertainty:
+    """How unsure a network is of membrane, in the parts of a stack that are looked at.
+
+    1 - |2 p - 1| of the probability p: 1 where it is 0.5, and 0 where it is 0 or 1, or
+    where nothing was predicted.
+
+    Parameters
+    ----------
+    probabilities
+        `(z, y, x)`, in [0, 1] or as whole numbers of the full range of their type.
+    """
+
+    ndim = 3
+
+    def __init__(self, probabilities: LazyArray) -> None:
+        self._probabilities = probabilities
+        self.shape = tuple(probabilities.shape)
+        self.dtype = np.dtype(np.float32)
+        self.size = prod(self.shape)
+        self.nbytes = self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        if copy is False:
+            msg = "uncertainty is computed, so there is always a copy"
+            raise ValueError(msg)
+        return np.asarray(self[:], dtype)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        """Index by `(z, y, x)`."""
+        p = np.asarray(self._probabilities[key])
+        if np.issubdtype(p.dtype, np.integer):
+            p = p / np.float32(np.iinfo(p.dtype).max)
+        unsure = 1 - np.abs(2 * p.astype(np.float32) - 1)
+        return np.asarray(np.nan_to_num(np.clip(unsure, 0, 1), nan=0.0), np.float32)
+
+
 class MaskedProbabilities(PredictedProbabilities):
     """Predicted probabilities by section; NaN where there are none, or no picture."""
 

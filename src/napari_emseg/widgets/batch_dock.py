@@ -28,6 +28,7 @@ from napari_emseg.widgets.theme import (
     button,
     follow,
     follow_theme,
+    help_link,
     panel_layout,
     text_label,
 )
@@ -145,6 +146,7 @@ class BatchPanel(QWidget):
         layout.addWidget(self.about)
         layout.addWidget(self.form)
         layout.addWidget(self.foot)
+        layout.addWidget(help_link("batch.md#in-napari"))
 
     def _connect(self) -> None:
         self.files.clicked.connect(self._on_files)

@@ -27,7 +27,7 @@ from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.theme import button, follow, set_role, text_label
+from napari_emseg.widgets.theme import button, fit_rows, follow, set_role, text_label
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
@@ -68,6 +68,7 @@ class Checks(QWidget):
             (EXCLUDE, fit),
         ):
             header.setSectionResizeMode(column, mode)
+        header.sectionResized.connect(self._fit)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         layout = QVBoxLayout(self)
@@ -150,9 +151,10 @@ class Checks(QWidget):
             boxed.add(found.z)
             self.table.setItem(row, EXCLUDE, box)
         self.table.blockSignals(blocked)
-        rows = min(len(findings), ROWS_SHOWN)
-        heights = sum(self.table.rowHeight(row) for row in range(rows))
-        self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
+        self._fit()
+
+    def _fit(self, *_: object) -> None:
+        fit_rows(self.table, ROWS_SHOWN)
 
     def _on_cell(self, row: int, column: int) -> None:
         layer = self._controller.source_layer

@@ -25,9 +25,11 @@ from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading import CellRow, cells_table
 from napari_emseg.widgets.camera import go_to_place
 from napari_emseg.widgets.controller import ViewerController, controller_for
+from napari_emseg.widgets.correct_view import CellViewRow, ViewRow
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.form import SettingsForm
+from napari_emseg.widgets.formatting import format_cell_size
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.keys import Act, key_of, tool_act
 from napari_emseg.widgets.linked_layers import LinkedLayers
@@ -45,6 +47,8 @@ from napari_emseg.widgets.theme import (
 from napari_emseg.widgets.tools import TOOLS, Tool
 
 HEADS = ("cell", "px", "sections", "membrane", "worth a look")
+SIZE = 1
+"""Column; in µm² or µm³ where the voxel size is known."""
 SHOWN = 500
 """Rows; the rest are not suspicious enough."""
 HEIGHT = 220
@@ -61,7 +65,9 @@ class CellsTable(QWidget):
         self._controller = controller
         self._layers = layers
         self._rows: list[CellRow] = []
+        self._cell = 0
         self._job = BackgroundJob()
+        self.in_3d = CellViewRow(controller, lambda: self._cell)
         self.measure = button("Measure cells", tooltip="Size, membrane, suspicion")
         self.table = QTableWidget(0, len(HEADS))
         self.table.setHorizontalHeaderLabels(HEADS)
@@ -75,6 +81,7 @@ class CellsTable(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.measure)
         layout.addWidget(self.table)
+        layout.addWidget(self.in_3d)
         self.measure.clicked.connect(self._on_measure)
         self.table.cellClicked.connect(self._on_row)
         self._job.ended.connect(self._on_ended)
@@ -105,23 +112,32 @@ class CellsTable(QWidget):
             return
         if not isinstance(outcome.result, list):
             return
-        self._rows = outcome.result[:SHOWN]
+        self._rows, self._cell = outcome.result[:SHOWN], 0
         suspicious = sum(bool(row.suspicion) for row in outcome.result)
         self.table.setRowCount(len(self._rows))
         for place, row in enumerate(self._rows):
-            for column, words in enumerate(_in_words(row)):
-                self.table.setItem(place, column, QTableWidgetItem(words))
+            for column, words in enumerate(self._in_words(row)):
+                item = QTableWidgetItem(words)
+                item.setToolTip(f"{row.size:,} px; {row.suspicion or 'nothing found'}")
+                self.table.setItem(place, column, item)
+        self.table.setHorizontalHeaderItem(SIZE, QTableWidgetItem(self._size_of(0)[1]))
         self.said.emit(f"{len(outcome.result):,} cells · {suspicious:,} suspicious")
 
+    def _size_of(self, voxels: int) -> tuple[str, str]:
+        source = self._controller.session.source
+        size = None if source is None else source.stack.voxel_size_nm
+        return format_cell_size(voxels, size, solid=self._layers.linked)
+
+    def _in_words(self, row: CellRow) -> tuple[str, ...]:
+        known = "" if isnan(row.boundary) else f"{row.boundary:.2f}"
+        size, _ = self._size_of(row.size)
+        return str(row.cell), size, str(row.sections), known, row.suspicion
+
     def _on_row(self, place: int, _: int) -> None:
+        self._cell = self._rows[place].cell
         layer = self._controller.source_layer
         if layer is not None:
             go_to_place(self._controller.viewer, layer, self._rows[place].at)
-
-
-def _in_words(row: CellRow) -> tuple[str, ...]:
-    known = "" if isnan(row.boundary) else f"{row.boundary:.2f}"
-    return str(row.cell), f"{row.size:,}", str(row.sections), known, row.suspicion
 
 
 FIRST = ("width",)
@@ -154,6 +170,7 @@ class CorrectPanel(QWidget):
         self.layers = self._correcting.layers
         self.pointer = self._correcting.pointer
         self.tools: dict[str, QPushButton] = {}
+        self.views = ViewRow(self._controller)
         self.undo = button("Undo", tooltip="Take the latest edit back (Ctrl+Z)")
         self.redo = button("Redo", tooltip="Make it again (Ctrl+Shift+Z)")
         self.main = SettingsForm(CorrectSettings(), fields=FIRST)
@@ -176,6 +193,7 @@ class CorrectPanel(QWidget):
         layout = panel_layout(self)
         layout.addLayout(self._tool_buttons())
         layout.addWidget(FlowRow(self.undo, self.redo, fill=True))
+        layout.addWidget(self.views)
         layout.addWidget(self.hint)
         layout.addWidget(self.message)
         layout.addWidget(self.classes)
@@ -211,6 +229,7 @@ class CorrectPanel(QWidget):
         return acts | {
             **key_acts(self.places, self.review.go_next),
             "toggle_reviewed": self.review.toggle,
+            "correct_view": self.views.toggle,
             "undo": self.layers.undo,
             "redo": self.layers.redo,
             "drop": self._on_escape,
@@ -220,10 +239,13 @@ class CorrectPanel(QWidget):
     def attach(self) -> None:
         """Have keys, tools and outlines while the panel can be seen."""
         self._correcting.attach(self, self._acts)
+        self.views.attach()
 
     def detach(self) -> None:
         """Put them down."""
         self._correcting.detach(self, self._acts)
+        self.views.detach()
+        self.cells.in_3d.view.leave()
 
     def _connect(self) -> None:
         self.undo.clicked.connect(self.layers.undo)
@@ -238,6 +260,8 @@ class CorrectPanel(QWidget):
         for source in told:
             follow(self, source.said, self._on_said)
             follow(self, source.refused, self._on_refused)
+        follow(self, self.views.refused, self._on_refused)
+        follow(self, self.layers.changed, self.views.unsure.refresh)
         follow(self, self.pointer.changed, self._on_tool_changed)
         follow(self, self._correcting.keys.changed, self._name_keys)
         follow(self, self._controller.session.events.source, self._on_source)
@@ -268,6 +292,7 @@ class CorrectPanel(QWidget):
             key = key_of(tool_act(tool.name))
             self.tools[tool.name].setText(f"{tool.name} ({key})" if key else tool.name)
             self.tools[tool.name].setToolTip(tool.tooltip(key))
+        self.views.name_key()
 
     def _on_tool_changed(self, active: Tool | None) -> None:
         for name, made in self.tools.items():

@@ -203,6 +203,7 @@ class DataPanel(QWidget):
         menu = QMenu(self.open)
         menu.addAction("File…", self._on_open_file)
         menu.addAction("Folder of sections…", self._on_open_folder)
+        menu.addAction("OME-Zarr…", self._on_open_zarr)
         self.open.setMenu(menu)
         self.voxel_size.setPlaceholderText("unknown: z × y × x")
         self.voxel_size.setToolTip(
@@ -273,6 +274,11 @@ class DataPanel(QWidget):
 
     def _on_open_folder(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Open a folder of sections")
+        if path:
+            self.open_path(path)
+
+    def _on_open_zarr(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open an OME-Zarr: NAME.zarr")
         if path:
             self.open_path(path)
 

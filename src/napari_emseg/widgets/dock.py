@@ -17,7 +17,13 @@ from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import any_job_is_busy
 from napari_emseg.widgets.membranes_panel import MembranesPanel
-from napari_emseg.widgets.theme import CollapsibleBox, ScrollBox, follow, follow_theme
+from napari_emseg.widgets.theme import (
+    CollapsibleBox,
+    ScrollBox,
+    follow,
+    follow_theme,
+    help_link,
+)
 from napari_emseg.widgets.train_panel import TrainPanel
 
 LATER_MS = 200
@@ -124,6 +130,24 @@ STEPS = {
 }
 """Numbers of the steps; panels keep theirs, whichever of them are there."""
 
+HELP: dict[type[QWidget], str] = {
+    DataPanel: "panels.md#1-data",
+    MembranesPanel: "panels.md#2-membranes",
+    CellsPanel: "cells.md",
+    CorrectPanel: "correct.md",
+    TrainPanel: "retrain.md",
+    EvaluatePanel: "scores.md",
+}
+"""Pages of the documentation."""
+
+
+def make_panel(kind: type[QWidget], viewer: Viewer) -> QWidget:
+    """Return a panel with a link to its page below."""
+    panel = kind(viewer)
+    panel.layout().addWidget(help_link(HELP[kind]))
+    return panel
+
+
 FOLDED = ("Correct", "Train", "Evaluate")
 """At first: what comes after the main job."""
 
@@ -136,7 +160,9 @@ class EmSegmentation(ScrollBox):
     def __init__(self, napari_viewer: Viewer) -> None:
         self.folds = {
             name: CollapsibleBox(
-                f"{STEPS[name]}  {name}", panel(napari_viewer), role="section"
+                f"{STEPS[name]}  {name}",
+                make_panel(panel, napari_viewer),
+                role="section",
             )
             for name, panel in PANELS.items()
         }
@@ -183,7 +209,7 @@ class _Alone(ScrollBox):
     panel_class: ClassVar[type[QWidget]]
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        self.panel = self.panel_class(napari_viewer)
+        self.panel = make_panel(self.panel_class, napari_viewer)
         super().__init__(self.panel)
         controller = controller_for(napari_viewer)
         controller.shared(

@@ -215,6 +215,28 @@ def format_time_left(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h left"
 
 
+def format_cell_size(
+    voxels: int, size: VoxelSize | None, *, solid: bool
+) -> tuple[str, str]:
+    """Return the size of a cell and its unit: px, or µm² or µm³ where they are known.
+
+    Parameters
+    ----------
+    solid
+        It is a body through sections, and not a profile in one of them.
+    """
+    if size is None:
+        return f"{voxels:,}", "px"
+    z, y, x = size
+    volume = solid and z is not None
+    each = (z or 1) * y * x / 1e9 if volume else y * x / 1e6
+    value = voxels * each
+    return (
+        f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}",
+        "µm³" if volume else "µm²",
+    )
+
+
 _SCORE_WORDS = {"rand": "Rand", "vi": "VI", "iou": "IoU", "dice": "Dice"}
 
 

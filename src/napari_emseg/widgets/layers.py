@@ -26,11 +26,12 @@ Kind = str
 """`membranes`, `corrections`, `cells`, `membrane probability`, or the last of another
 class; see `likelihood`."""
 
-AMBER = (1.0, 0.62, 0.1)
-TEAL = (0.15, 0.8, 0.75)
-# these two and the next are told apart by colour-blind people too (Okabe and Ito)
+# told apart by colour-blind people too (Okabe and Ito)
 ORANGE = (0.90, 0.62, 0.0)
+"""Membrane: its probability, membranes cut at the threshold, and corrections."""
 BLUE = (0.0, 0.45, 0.70)
+"""Inside of cells."""
+UNCERTAIN = (1.0, 0.6, 0.9)
 PURPLE = (0.80, 0.47, 0.65)
 GREEN = (0.0, 0.62, 0.45)
 SKY = (0.35, 0.70, 0.90)
@@ -283,7 +284,7 @@ def _probability(
     data: NDArray[Any],
     name: str,
     placement: dict[str, Any],
-    colour: tuple[float, float, float] = AMBER,
+    colour: tuple[float, float, float] = ORANGE,
 ) -> Image:
     return Image(
         data,
@@ -298,7 +299,7 @@ def _probability(
 
 def _membranes(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
     # one colour for all labels; a direct colormap would have numba compile for seconds
-    colours = CyclicLabelColormap(colors=[(0, 0, 0, 0), (*TEAL, 1)], name="membranes")
+    colours = CyclicLabelColormap(colors=[(0, 0, 0, 0), (*ORANGE, 1)], name="membranes")
     return Labels(
         data, name=name, colormap=colours, opacity=0.7, visible=False, **placement
     )
@@ -308,7 +309,9 @@ def _corrections(data: NDArray[Any], name: str, placement: dict[str, Any]) -> La
     # in turn: no opinion, membrane, inside, then classes
     colours = [(*colour, 1) for colour in (ORANGE, BLUE, *OF_CLASSES)]
     shown = CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours], name="corrections")
-    return Labels(data, name=name, colormap=shown, opacity=0.8, **placement)
+    layer = Labels(data, name=name, colormap=shown, opacity=0.8, **placement)
+    layer.contour = 1  # reviewed regions are full of corrections, and the EM is seen
+    return layer
 
 
 def _cells(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:

@@ -24,7 +24,14 @@ from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.region_row import Outlines, RegionRow
 from napari_emseg.widgets.run import JobRow, Work
-from napari_emseg.widgets.theme import SPACING, button, combo_box, follow, text_label
+from napari_emseg.widgets.theme import (
+    SPACING,
+    button,
+    combo_box,
+    fit_rows,
+    follow,
+    text_label,
+)
 
 if TYPE_CHECKING:
     from napari_emseg.active_learning import Suggestion
@@ -71,6 +78,7 @@ class PlacesRow(QWidget):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(len(HEADS) - 1, QHeaderView.ResizeMode.Stretch)
+        header.sectionResized.connect(self._fit)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -198,9 +206,10 @@ class PlacesRow(QWidget):
                 self.table.setItem(row, column, item)
         if self._here is not None:
             self.table.selectRow(self._here)
-        rows = min(len(self.places), ROWS_SHOWN)
-        heights = sum(self.table.rowHeight(row) for row in range(rows))
-        self.table.setFixedHeight(self.table.horizontalHeader().height() + heights + 4)
+        self._fit()
+
+    def _fit(self, *_: Any) -> None:
+        fit_rows(self.table, ROWS_SHOWN)
 
 
 def key_acts(row: PlacesRow, otherwise: Any) -> dict[str, Any]:

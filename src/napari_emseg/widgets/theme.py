@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtGui import QIcon, QResizeEvent
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices, QIcon, QResizeEvent
 from qtpy.QtWidgets import (
     QDockWidget,
     QFormLayout,
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QTableWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -190,6 +191,26 @@ def button(text: str, role: str = "", tooltip: str = "") -> QPushButton:
     return made
 
 
+def fit_rows(table: QTableWidget, most: int) -> None:
+    """Wrap what is in a table's rows, and make it as high as so many of them."""
+    table.resizeRowsToContents()
+    rows = range(min(table.rowCount(), most))
+    heights = sum(table.rowHeight(row) for row in rows)
+    table.setFixedHeight(table.horizontalHeader().height() + heights + 4)
+
+
+def help_link(page: str) -> QPushButton:
+    """Return a link to a page of the documentation, e.g. `correct.md`."""
+    url = f"{DOCS}/{page}"
+    link = button("Help", "link", url)
+    link.clicked.connect(lambda: QDesktopServices.openUrl(QUrl(url)))
+    return link
+
+
+DOCS = "https://github.com/napari-emseg/napari-emseg/blob/main/docs"
+"""Where pages of the documentation are; see `pyproject.toml`."""
+
+
 UNLIMITED = 16_777_215
 """What Qt calls no maximum height."""
 
@@ -287,13 +308,14 @@ class ScrollBox(QScrollArea):
                 widget.toggled.connect(partial(self._on_fold, widget))
 
     def _on_fold(self, fold: QWidget, expanded: bool) -> None:
-        self._opened = fold if expanded else None
-        self._soon.start()
+        if self.isVisible():
+            self._opened = fold if expanded else None
+            self._soon.start()
 
     def _reveal(self) -> None:
         """Scroll as little as shows all of what was unfolded, its title at least."""
         fold, inner = self._opened, self.widget()
-        if fold is None or not self.isVisible():
+        if fold is None:
             return
         inner.layout().activate()
         inner.resize(inner.width(), inner.sizeHint().height())
