@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.annotations import (
@@ -14,12 +13,7 @@ from napari_emseg.session.annotations import (
     ImportedLabels,
     ManualCorrections,
 )
-from napari_emseg.training.holdout import (
-    HoldoutSplit,
-    Spacing,
-    rounds_of,
-    split_regions,
-)
+from napari_emseg.training.holdout import HoldoutSplit, split_round
 
 NOTHING = (
     "Nothing to learn from yet: correct something or review a section in 4 Correct, "
@@ -147,9 +141,7 @@ def divided(stack: Stack, regions: Sequence[Region], card: Card) -> HoldoutSplit
     if card.geometry is None:
         msg = f"the card of {card.name} doesn't say how far the network looks"
         raise ValueError(msg)
-    spacing = Spacing.of(stack, card.geometry, zoom_of(stack, card)[0])
-    seen, held_out = rounds_of(card, stack.name)
-    return split_regions(regions, spacing, seen=seen, held_out=held_out)
+    return split_round(stack, regions, card, card.geometry)
 
 
 def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:

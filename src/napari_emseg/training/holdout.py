@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
@@ -56,10 +57,19 @@ class Spacing:
 
 @dataclass(frozen=True, slots=True)
 class HoldoutSplit:
-    """Reviewed regions to learn from, and those that judge."""
+    """Reviewed regions to learn from, and those that judge, apart by `spacing`."""
 
     training: tuple[Region, ...]
     held_out: tuple[Region, ...]
+    spacing: Spacing
+
+    def zones(self, shape: tuple[int, int, int]) -> list[Region]:
+        """Return all that is near what judges, in a stack of `(z, y, x)`."""
+        return [
+            near
+            for region in self.held_out
+            for near in self.spacing.zone(region, shape)
+        ]
 
 
 def split_regions(
@@ -103,7 +113,24 @@ def split_regions(
             apart.append(region)
         else:
             training.append(region)
-    return HoldoutSplit(tuple(training), tuple(apart))
+    return HoldoutSplit(tuple(training), tuple(apart), spacing)
+
+
+def split_round(
+    stack: Stack, reviewed: Sequence[Region], card: Card, geometry: Geometry
+) -> HoldoutSplit:
+    """Split regions as a round does that begins with these weights.
+
+    Parameters
+    ----------
+    card
+        Of the weights; it says what earlier rounds learnt and judged by.
+    geometry
+        Of their network.
+    """
+    spacing = Spacing.of(stack, geometry, zoom_of(stack, card)[0])
+    seen, held_out = rounds_of(card, stack.name)
+    return split_regions(reviewed, spacing, seen=seen, held_out=held_out)
 
 
 def rounds_of(card: Card, stack: str) -> tuple[list[Region], list[Region]]:

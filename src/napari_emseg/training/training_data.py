@@ -25,12 +25,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, Crop, cut_crops, rehearsal_crops
-from napari_emseg.training.holdout import (
-    HoldoutSplit,
-    Spacing,
-    rounds_of,
-    split_regions,
-)
+from napari_emseg.training.holdout import HoldoutSplit, split_round
 from napari_emseg.training.losses import IGNORE
 from napari_emseg.training.sparse_labels import BLOCK, INSIDE, MEMBRANE, SparseLabels
 
@@ -207,17 +202,11 @@ def _part_of(
     known: TrainingSet, card: Card, geometry: Geometry, settings: FinetuneSettings
 ) -> _Part:
     zoom, _ = zoom_of(known.stack, card)
-    spacing = Spacing.of(known.stack, geometry, zoom)
-    seen, judged = rounds_of(card, known.stack.name)
     reviewed = [r for r in known.reviewed if r.z not in known.excluded]
-    division = split_regions(reviewed, spacing, seen=seen, held_out=judged)
-    apart = (
-        near
-        for region in division.held_out
-        for near in spacing.zone(region, known.stack.shape)
-    )
+    division = split_round(known.stack, reviewed, card, geometry)
     # what judges is taken out with all that a network sees around it, in its
     # neighbouring sections too, before anything is learnt
+    apart = division.zones(known.stack.shape)
     learnt, checked = split_validation(known.usable.without(apart), settings.seed)
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     border = Border(settings.border_weight, settings.border_sigma)
