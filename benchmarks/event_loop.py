@@ -188,8 +188,8 @@ def measure_training(name: str, way: str, options: argparse.Namespace) -> Any:
     controller, panel = dock.panel("Train")._controller, dock.panel("Train")
     run = Loop()
     session = controller.session
-    session.learning.folder = Path(options.folder)
-    session.learning.settings = session.learning.settings.model_copy(
+    controller.learning.folder = Path(options.folder)
+    controller.learning.settings = controller.learning.settings.model_copy(
         update={"steps": options.steps, "patience": 0}
     )
     session.choose_weights(load_weights(name))

@@ -28,6 +28,7 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io import open_stack
 from napari_emseg.models.weights import load_weights, read_weights
 from napari_emseg.session import Session
+from napari_emseg.session.learning import Learning
 from napari_emseg.session.projects import open_project
 
 WRITTEN = Path(__file__).with_name("data") / "version_0_1_0"
@@ -76,13 +77,14 @@ def test_a_project_with_its_hand_work_and_rounds(files: Path) -> None:
     assert np.count_nonzero(corrections[2]) == 4 * 30
     assert np.unique(cells(1)).size > 1
     assert np.unique(cells(3)).tolist() == [0]
-    rounds = {r.name: r.state for r in session.learning.rounds}
+    learning = Learning(session)
+    rounds = {r.name: r.state for r in learning.rounds}
     assert rounds["parent-round1"] == "accepted"
     assert rounds["parent-round2"] == "candidate"
-    accepted = session.learning.accept("parent-round2")
+    accepted = learning.accept("parent-round2")
     assert accepted.path == files / "em.emseg" / "weights" / "parent-round2.safetensors"
-    assert source.keeping is not None
-    source.keeping.close()
+    assert session.project is not None
+    session.project.close()
 
 
 def test_a_batch_that_was_broken_off_goes_on(

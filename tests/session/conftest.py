@@ -12,6 +12,8 @@ from thin import thin_weights
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.session import Session
+from napari_emseg.session.learning import Learning
+from napari_emseg.session.run_factory import RunFactory
 
 
 @pytest.fixture
@@ -20,3 +22,15 @@ def session(drawn_stack: tuple[Stack, NDArray[np.uint32]], tmp_path: Path) -> Se
     session.select("a", drawn_stack[0])
     session.choose_weights(thin_weights(tmp_path, threshold=0.4))
     return session
+
+
+@pytest.fixture
+def runs(session: Session) -> RunFactory:
+    """What can be run in the session."""
+    return RunFactory(session)
+
+
+@pytest.fixture
+def learning(session: Session) -> Learning:
+    """What is learnt in the session."""
+    return Learning(session)

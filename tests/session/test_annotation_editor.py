@@ -14,6 +14,7 @@ from napari_emseg.proofreading import cut, lock, paint
 from napari_emseg.session import RunScope, Session, annotation_editor
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.brush import Stroke, take_back
+from napari_emseg.session.run_factory import RunFactory
 
 FAST = PredictSettings(runtime="torch", tile=64)
 ALL = RunScope((0, 1, 2, 3))
@@ -25,8 +26,9 @@ def session(drawn_stack, tmp_path) -> Session:
     session.select("a", drawn_stack[0])
     session.choose_weights(thin_weights(tmp_path, threshold=0.4))
     session.cell_settings = CellSettings(threshold=0.4)
-    drain(session.stages.predict(ALL).work)
-    drain(session.stages.segment(ALL).work)
+    runs = RunFactory(session)
+    drain(runs.predict(ALL).work)
+    drain(runs.segment(ALL).work)
     return session
 
 
@@ -58,12 +60,14 @@ def test_what_a_run_found_is_a_step(session) -> None:
     np.testing.assert_equal(state(hand), found)
 
 
-def test_undo_of_a_run_with_links_says_again_that_ids_are_profiles(session) -> None:
+def test_undo_of_a_run_with_links_says_again_that_ids_are_profiles(
+    session, runs
+) -> None:
     hand = session.correcting()
     results = session.source.results
     assert not results.linked
     session.cell_settings = session.cell_settings.model_copy(update={"link": True})
-    drain(session.stages.segment(ALL).work)
+    drain(runs.segment(ALL).work)
     assert results.linked
     seen = []
     hand.edited.connect(lambda *_: seen.append(results.linked))
@@ -74,7 +78,7 @@ def test_undo_of_a_run_with_links_says_again_that_ids_are_profiles(session) -> N
     assert seen == [False, True]
 
 
-def test_predict_edit_predict_undo(session, tmp_path) -> None:
+def test_predict_edit_predict_undo(session, runs, tmp_path) -> None:
     hand = session.correcting()
     hand.author = "Ada"
     first = state(hand)
@@ -85,12 +89,12 @@ def test_predict_edit_predict_undo(session, tmp_path) -> None:
     assert hand.history.corrections()[-1].author == "Ada"
 
     session.choose_weights(thin_weights(tmp_path, "other", threshold=0.6))
-    drain(session.stages.predict(ALL).work)
+    drain(runs.predict(ALL).work)
     drawn = hand.corrections[1] == 1
     assert drawn.any()
     assert (hand.linked.arrays["membranes"][1][drawn] == 1).all()
     np.testing.assert_array_equal(hand.corrections, corrections)
-    drain(session.stages.segment(ALL).work)
+    drain(runs.segment(ALL).work)
     cells = hand.linked.arrays["cells"]
     assert not cells[1][drawn].any()
     untouched = np.setdiff1d(np.unique(first["cells"][0]), [0])
@@ -108,37 +112,37 @@ def test_predict_edit_predict_undo(session, tmp_path) -> None:
     assert cell in cells[1]
 
 
-def test_a_locked_cell_outlives_a_run(session) -> None:
+def test_a_locked_cell_outlives_a_run(session, runs) -> None:
     hand = session.correcting()
     cell, mask = large_cell(hand)
     point = np.argwhere(mask)[0]
     hand.do(lock(hand.sheet(1), point))
     session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
-    drain(session.stages.segment(ALL).work)
+    drain(runs.segment(ALL).work)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
 
 
-def test_reviewed_sections_are_left_alone_unless_asked(session) -> None:
+def test_reviewed_sections_are_left_alone_unless_asked(session, runs) -> None:
     hand = session.correcting()
     before = state(hand)
     session.review(1)
     session.cell_settings = CellSettings(threshold=0.9, minimum_size=3000)
-    run = session.stages.segment(ALL)
+    run = runs.segment(ALL)
     assert run.region.sections == (0, 2, 3)
     drain(run.work)
-    drain(session.stages.cut().work)
+    drain(runs.cut().work)
     np.testing.assert_array_equal(state(hand)["cells"][1], before["cells"][1])
     np.testing.assert_array_equal(state(hand)["membranes"][1], before["membranes"][1])
     with pytest.raises(ValueError, match="reviewed"):
-        session.stages.predict(RunScope((1,)))
+        runs.predict(RunScope((1,)))
     session.redo_reviewed = True
-    assert session.stages.segment(ALL).region.sections == ALL.sections
+    assert runs.segment(ALL).region.sections == ALL.sections
     session.redo_reviewed = False
     session.review(1, reviewed=False)
-    assert session.stages.segment(ALL).region.sections == ALL.sections
+    assert runs.segment(ALL).region.sections == ALL.sections
 
 
-def test_clearing_an_excluded_section_is_a_step(session) -> None:
+def test_clearing_an_excluded_section_is_a_step(session, runs) -> None:
     hand = session.correcting()
     cell, mask = large_cell(hand)
     point = np.argwhere(mask)[0]
@@ -148,7 +152,7 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
     edited = state(hand)
     session.exclude(1)
     steps = len(hand.history.undoable)
-    drain(session.stages.predict(ALL).work)
+    drain(runs.predict(ALL).work)
     assert hand.history.undoable[0].words == "1 excluded section cleared"
     assert len(hand.history.undoable) == steps + 1
     assert not hand.linked.arrays["cells"][1].any()
@@ -170,21 +174,21 @@ def test_clearing_an_excluded_section_is_a_step(session) -> None:
     )
     hand.do(lock(hand.sheet(1), point))
     session.exclude(1)
-    drain(session.stages.predict(ALL).work)
+    drain(runs.predict(ALL).work)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] == cell, mask)
     np.testing.assert_array_equal(hand.linked.arrays["cells"][1] > 0, mask)
 
 
-def test_the_results_know_whether_cells_are_linked(session) -> None:
+def test_the_results_know_whether_cells_are_linked(session, runs) -> None:
     results = session.source.results
     assert not results.linked
     session.cell_settings = CellSettings(link=True)
-    drain(session.stages.segment(ALL).work)
+    drain(runs.segment(ALL).work)
     assert results.linked
-    drain(session.stages.segment(RunScope((1,))).work)
+    drain(runs.segment(RunScope((1,))).work)
     assert results.linked, "a section found again takes its ids from before"
     session.cell_settings = CellSettings(link=False)
-    drain(session.stages.segment(RunScope((2, 3))).work)
+    drain(runs.segment(RunScope((2, 3))).work)
     assert not results.linked
 
 
@@ -206,13 +210,13 @@ def test_somebody_is_always_the_author(session, monkeypatch) -> None:
     assert annotation_editor.login_name() == ""
 
 
-def test_a_threshold_spares_corrections(session) -> None:
+def test_a_threshold_spares_corrections(session, runs) -> None:
     hand = session.correcting()
     one = np.ones((6, 6), bool)
     area = (slice(10, 16), slice(10, 16))
     hand.do(paint(hand.sheet(0), "membranes", one, area, 1))
     session.cell_settings = CellSettings(threshold=0.95)
-    drain(session.stages.cut().work)
+    drain(runs.cut().work)
     assert (hand.linked.arrays["membranes"][0][area] == 1).all()
     hand.undo()
     likely = session.source.results.probabilities[0][area]
@@ -221,9 +225,9 @@ def test_a_threshold_spares_corrections(session) -> None:
     )
 
 
-def test_no_edits_while_cells_are_found(session) -> None:
+def test_no_edits_while_cells_are_found(session, runs) -> None:
     hand = session.correcting()
-    run = session.stages.segment(ALL)
+    run = runs.segment(ALL)
     next(run.work)
     for act in (hand.undo, hand.redo, lambda: hand.sheet(0)):
         with pytest.raises(ValueError, match="cells are being found"):
@@ -276,7 +280,7 @@ def test_opened_probabilities_can_be_followed(drawing) -> None:
         drawing.membrane[None], metadata={"emseg": {"kind": "membrane", "scale": 1.0}}
     )
     session.select("p", stack)
-    drain(session.stages.segment(RunScope((0,))).work)
+    drain(RunFactory(session).segment(RunScope((0,))).work)
     hand = session.correcting()
     part = (slice(0, 9), slice(0, 9))
     assert hand.sheet(0).probability(part).shape == (9, 9)
@@ -306,7 +310,7 @@ def test_hand_work_needs_a_stack() -> None:
 
 
 def test_a_reviewed_region_outlives_runs_and_can_be_taken_back(
-    session, tmp_path
+    session, runs, tmp_path
 ) -> None:
     hand, source = session.correcting(), session.source
     region = Rectangle(1, 4, 6, 30, 40)
@@ -315,7 +319,7 @@ def test_a_reviewed_region_outlives_runs_and_can_be_taken_back(
     assert source.reviewed_regions == (region,)
     assert (hand.corrections[1][region.area] > 0).all()
     session.choose_weights(thin_weights(tmp_path, threshold=0.05))
-    drain(session.stages.predict(ALL).work)
+    drain(runs.predict(ALL).work)
     shown = hand.linked.arrays["membranes"][1]
     np.testing.assert_array_equal(
         shown[region.area], before["membranes"][1][region.area]
@@ -336,7 +340,9 @@ def test_what_is_not_predicted_cannot_be_reviewed(drawn_stack, tmp_path) -> None
     session = Session(predict_settings=FAST)
     session.select("a", drawn_stack[0])
     session.choose_weights(thin_weights(tmp_path))
-    drain(session.stages.predict(RunScope((0,), (slice(0, 32), slice(0, 32)))).work)
+    drain(
+        RunFactory(session).predict(RunScope((0,), (slice(0, 32), slice(0, 32)))).work
+    )
     with pytest.raises(ValueError, match="not predicted to its end"):
         session.correcting().review(Rectangle(0, 16, 16, 48, 48))
     with pytest.raises(ValueError, match="nothing is shown"):
@@ -362,13 +368,13 @@ def test_what_another_program_put_in_place_is_one_step(session, name) -> None:
     np.testing.assert_equal(state(hand), after)
 
 
-def test_replaced_cells_outlive_a_run(session) -> None:
+def test_replaced_cells_outlive_a_run(session, runs) -> None:
     hand = session.correcting()
     values = np.array(hand.linked.arrays["cells"])
     values[1, 20:30, 20:40] = 900
     hand.take_over("cells", values)
     assert (hand.corrections[1, 20:30, 20:40] == 2).all()
-    drain(session.stages.segment(ALL).work)
+    drain(runs.segment(ALL).work)
     (found,) = np.unique(hand.linked.arrays["cells"][1, 22:28, 22:38])
     assert found > 0
 

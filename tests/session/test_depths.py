@@ -86,14 +86,14 @@ def test_a_threshold_of_the_users_own_stays(session) -> None:
     assert session.cell_settings.threshold == 0.77
 
 
-def test_each_section_knows_the_depth_that_made_it(session) -> None:
+def test_each_section_knows_the_depth_that_made_it(session, runs) -> None:
     for z, depth in ((0, 1), (1, 3)):
         settings = session.predict_settings.model_copy(update={"depth": depth})
         session.choose_settings(settings)
-        drain(session.stages.predict(RunScope((z,))).work)
+        drain(runs.predict(RunScope((z,))).work)
     made = session.source.results.made
     assert {z: made[z].settings["depth"] for z in made} == {0: 1, 1: 3}
     assert (made[0].threshold, made[1].threshold) == (0.1, 0.3)
     session.exclude(0)
-    drain(session.stages.predict(RunScope((0, 1))).work)
+    drain(runs.predict(RunScope((0, 1))).work)
     assert set(made) == {1}

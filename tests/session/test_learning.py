@@ -38,10 +38,15 @@ def session(tmp_path: Path) -> Session:
     session.choose_weights(untaught(tmp_path / "parent.safetensors"))
     source = session.select("em", stack)
     source.results.membranes[...] = codes == 1
-    learning = session.learning
+    return session
+
+
+@pytest.fixture
+def learning(session: Session, tmp_path: Path) -> Learning:
+    learning = Learning(session)
     learning.folder = tmp_path / "own"
     learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
-    return session
+    return learning
 
 
 def paint(session: Session, code: int, z: int, *area: int) -> None:
@@ -63,22 +68,22 @@ def learn(
     return found
 
 
-def one_round(session: Session) -> str:
-    attempt = session.learning.start()
-    learn(session.learning, attempt, lambda _: None)
+def one_round(learning: Learning) -> str:
+    attempt = learning.start()
+    learn(learning, attempt, lambda _: None)
     return attempt.name
 
 
-def test_nothing_to_learn_from_is_said(session: Session) -> None:
-    learning = session.learning
+def test_nothing_to_learn_from_is_said(learning: Learning) -> None:
     prospect = learning.material.ask()()
     assert (prospect.learns, prospect.ready) == (NOTHING, False)
     with pytest.raises(ValueError, match="Nothing to learn from"):
         drain(learning.start().work)
 
 
-def test_what_is_learnt_from_and_judged_by_is_said(session: Session) -> None:
-    learning = session.learning
+def test_what_is_learnt_from_and_judged_by_is_said(
+    session: Session, learning: Learning
+) -> None:
     paint(session, 1, 0, 10, 14, 10, 40)
     paint(session, 2, 0, 60, 64, 10, 40)
     prospect = learning.material.ask()()
@@ -96,9 +101,10 @@ def test_what_is_learnt_from_and_judged_by_is_said(session: Session) -> None:
     assert learning.material.ask()().judges == judging
 
 
-def test_corrections_count_while_and_after_a_round(session: Session) -> None:
+def test_corrections_count_while_and_after_a_round(
+    session: Session, learning: Learning
+) -> None:
     paint(session, 1, 0, 10, 14, 10, 40)
-    learning = session.learning
     assert learning.since == 0
     attempt = learning.start()
     paint(session, 1, 1, 10, 14, 10, 40)
@@ -109,11 +115,13 @@ def test_corrections_count_while_and_after_a_round(session: Session) -> None:
     attempt.work.close()
 
 
-def test_a_candidate_is_used_when_it_is_accepted(session: Session) -> None:
+def test_a_candidate_is_used_when_it_is_accepted(
+    session: Session, learning: Learning
+) -> None:
     session.review(0)
     session.review(4)
-    learning, before = session.learning, session.weights
-    name = one_round(session)
+    before = session.weights
+    name = one_round(learning)
     round_ = learning.rounds[-1]
     assert (name, round_.state) == ("parent-round1", "candidate")
     assert round_.comparison is not None
@@ -132,19 +140,22 @@ def test_a_candidate_is_used_when_it_is_accepted(session: Session) -> None:
     assert learning.roll_back(name) == accepted
 
 
-def test_a_rejected_candidate_stays_unused(session: Session) -> None:
+def test_a_rejected_candidate_stays_unused(
+    session: Session, learning: Learning
+) -> None:
     session.review(0)
-    learning, before = session.learning, session.weights
-    name = one_round(session)
+    before = session.weights
+    name = one_round(learning)
     learning.reject(name)
     assert learning.rounds[-1].state == "rejected"
     assert session.weights is before
-    assert one_round(session) == "parent-round2"
+    assert one_round(learning) == "parent-round2"
 
 
-def test_a_round_that_was_stopped_goes_on_with_what_it_had(session: Session) -> None:
+def test_a_round_that_was_stopped_goes_on_with_what_it_had(
+    session: Session, learning: Learning
+) -> None:
     session.review(0)
-    learning = session.learning
     attempt = learning.start()
 
     def stop_at_two(record: Record) -> None:
@@ -171,9 +182,10 @@ def test_a_round_that_was_stopped_goes_on_with_what_it_had(session: Session) -> 
     assert len(learning.rounds) == 1
 
 
-def test_a_round_that_was_broken_off_keeps_what_it_had(session: Session) -> None:
+def test_a_round_that_was_broken_off_keeps_what_it_had(
+    session: Session, learning: Learning
+) -> None:
     session.review(0)
-    learning = session.learning
     attempt = learning.start()
     for record in attempt.work:
         if record == Progress("training", 5, 6):
@@ -188,24 +200,25 @@ def test_a_round_that_was_broken_off_keeps_what_it_had(session: Session) -> None
     assert learning.resumable is None
 
 
-def test_only_one_round_at_a_time_and_the_next_after_an_error(session: Session) -> None:
+def test_only_one_round_at_a_time_and_the_next_after_an_error(
+    session: Session, learning: Learning
+) -> None:
     session.review(0)
-    learning = session.learning
     attempt = learning.start()
     with pytest.raises(ValueError, match="being trained already"):
         learning.start()
     learning.fail(attempt.name, "the disk is full")
     assert learning.rounds[-1].outcome == "the disk is full"
-    assert one_round(session) == "parent-round2"
+    assert one_round(learning) == "parent-round2"
 
 
-def test_a_second_stack_joins(session: Session) -> None:
+def test_a_second_stack_joins(session: Session, learning: Learning) -> None:
     paint(session, 1, 0, 10, 14, 10, 40)
     first = session.source
     stack, _ = drawn(3, seed=5)
     session.select("other", Stack(stack.data, name="other", voxel_size_nm=THICK))
     paint(session, 2, 1, 10, 14, 10, 40)
-    material = session.learning.material
+    material = learning.material
     assert [source.key for source in material.others()] == ["em"]
     assert len(material.teachers()) == 1
     material.join(first.key)
@@ -213,23 +226,24 @@ def test_a_second_stack_joins(session: Session) -> None:
     assert prospect.learns == (
         "Training data: 1 correction of other; 1 correction of em."
     )
-    attempt = session.learning.start()
-    found = learn(session.learning, attempt, lambda _: None)
+    attempt = learning.start()
+    found = learn(learning, attempt, lambda _: None)
     names = {data.name for data in found.weights.card.training_data}
     assert names == {"other", "em"}
 
 
 def test_labels_drawn_elsewhere_are_learnt_but_not_beside_what_judges(
     session: Session,
+    learning: Learning,
 ) -> None:
     """Hand work and labels of one stack are one set, so that no pixel is in two."""
     _, codes = drawn()
     labels = np.where(np.isin(np.arange(6), [0, 2, 5])[:, None, None], codes, 0)
-    session.learning.material.draw("truth", Stack(labels == 2, name="truth"), "inside")
+    learning.material.draw("truth", Stack(labels == 2, name="truth"), "inside")
     session.review(3)
-    prospect = session.learning.material.ask()()
+    prospect = learning.material.ask()()
     assert "3 reviewed sections annotated elsewhere" in prospect.learns
-    found = learn(session.learning, session.learning.start(), lambda _: None)
+    found = learn(learning, learning.start(), lambda _: None)
     known = found.weights.card.training.settings["corrections"]["em"]
     learnt, held_out = ({r[0] for r in known[key]} for key in ("learnt", "held_out"))
     assert learnt | held_out <= {0, 2, 3, 5}
@@ -237,19 +251,19 @@ def test_labels_drawn_elsewhere_are_learnt_but_not_beside_what_judges(
     assert not learnt & held_out
 
 
-def test_labels_of_another_shape_are_refused(session: Session) -> None:
+def test_labels_of_another_shape_are_refused(learning: Learning) -> None:
     labels = Stack(np.ones((2, 8, 8), np.uint8), name="small")
     with pytest.raises(ValueError, match="small has 2 × 8 × 8, but em has 6 × 128"):
-        session.learning.material.draw("small", labels, "cells")
+        learning.material.draw("small", labels, "cells")
 
 
-def test_locked_cells_teach(session: Session) -> None:
+def test_locked_cells_teach(session: Session, learning: Learning) -> None:
     source = session.source
     source.results.cells[0, 20:40, 20:40] = 7
     source.results.membranes[0, 18:20, 20:40] = 1
     hand = session.correcting()
     hand.linked.locked = frozenset({7})
-    (teacher,) = session.learning.material.teachers()
+    (teacher,) = learning.material.teachers()
     opinions = drain(teacher.read("no")).opinions
     assert opinions.pixels >= 400
     from napari_emseg.core.regions import Region
@@ -259,8 +273,7 @@ def test_locked_cells_teach(session: Session) -> None:
     assert (codes[18:20, 20:40] == 1).all()
 
 
-def test_a_named_class_is_learnt(session: Session) -> None:
-    learning = session.learning
+def test_a_named_class_is_learnt(session: Session, learning: Learning) -> None:
     assert learning.material.add_class(" mitochondria ") == 3
     with pytest.raises(ValueError, match="there is a class Mitochondria already"):
         learning.material.add_class("Mitochondria")
@@ -268,31 +281,32 @@ def test_a_named_class_is_learnt(session: Session) -> None:
         learning.material.add_class(" ")
     paint(session, 3, 0, 10, 30, 10, 30)
     paint(session, 2, 0, 60, 80, 10, 30)
-    name = one_round(session)
+    name = one_round(learning)
     weights = learning.accept(name)
     assert weights.card.classes == ("membrane", "inside", "mitochondria")
     assert learning.material.classes == weights.card.classes
 
 
-def test_a_class_that_nobody_drew_is_not_learnt(session: Session) -> None:
-    learning = session.learning
+def test_a_class_that_nobody_drew_is_not_learnt(
+    session: Session, learning: Learning
+) -> None:
     learning.material.add_class("mitochondria")
     paint(session, 2, 0, 60, 80, 10, 30)
-    weights = learning.accept(one_round(session))
+    weights = learning.accept(one_round(learning))
     assert weights.card.classes == ("membrane", "inside")
     assert learning.material.classes == ("membrane", "inside", "mitochondria")
 
 
-def test_rounds_come_back_with_the_folder(session: Session) -> None:
+def test_rounds_come_back_with_the_folder(session: Session, learning: Learning) -> None:
     session.review(0)
-    learning, parent = session.learning, session.weights
+    parent = session.weights
     learning.material.add_class("vesicles")
-    accepted = learning.accept(one_round(session))
-    learning.reject(one_round(session))
+    accepted = learning.accept(one_round(learning))
+    learning.reject(one_round(learning))
 
     other = Session()
     other.choose_weights(parent)
-    again = other.learning
+    again = Learning(other)
     again.folder = learning.folder
     states = {r.name: r.state for r in again.rounds}
     assert states == {"parent-round1": "accepted", "parent-round2": "rejected"}
@@ -302,8 +316,9 @@ def test_rounds_come_back_with_the_folder(session: Session) -> None:
     assert again.roll_back("parent-round1").sha256 == accepted.sha256
 
 
-def test_new_weights_are_trained_from_whole_sections(session: Session) -> None:
-    learning = session.learning
+def test_new_weights_are_trained_from_whole_sections(
+    session: Session, learning: Learning
+) -> None:
     learning.new_settings = NewWeightsSettings(
         architecture="unet",
         width=2,
@@ -335,9 +350,8 @@ def test_new_weights_are_trained_from_whole_sections(session: Session) -> None:
     assert learning.accept(attempt.name) == session.weights
 
 
-def test_imported_labels_may_lack_sections_and_pixels(session: Session) -> None:
+def test_imported_labels_may_lack_sections_and_pixels(learning: Learning) -> None:
     """Section 3 is empty, and a strip of all has no label, as CREMI marks it."""
-    learning = session.learning
     _, codes = drawn()
     labels = (codes == 2).astype(np.uint64)
     labels[:, 100:] = 2**64 - 1
@@ -368,10 +382,9 @@ def test_imported_labels_may_lack_sections_and_pixels(session: Session) -> None:
 
 
 def test_rounds_of_a_project_and_of_no_project_stay_apart(
-    session: Session, tmp_path: Path
+    session: Session, learning: Learning, tmp_path: Path
 ) -> None:
     session.review(0)
-    learning = session.learning
     attempt = learning.start()
     learning.folder = tmp_path / "other"
     assert [r.state for r in learning.rounds] == ["learning"], "it is still seen"
@@ -383,9 +396,8 @@ def test_rounds_of_a_project_and_of_no_project_stay_apart(
 
 
 def test_a_list_that_cant_be_written_is_said_and_harms_nothing(
-    session: Session, tmp_path: Path
+    session: Session, learning: Learning, tmp_path: Path
 ) -> None:
-    learning = session.learning
     learning.folder = tmp_path / "own"
     session.review(0)
     learning.start().work.close()

@@ -21,6 +21,7 @@ from napari_emseg.session.live import (
     passes_of,
     view_of,
 )
+from napari_emseg.session.run_factory import RunFactory
 
 FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
 AREA = (slice(20, 70), slice(30, 100))
@@ -50,14 +51,14 @@ def measured(session: Session, area=AREA, **seconds: float) -> None:
         throughput.remember(session.weights, way, 1000 * value / taken.megapixels)
 
 
-def test_shallow_first_then_deeper(session) -> None:
+def test_shallow_first_then_deeper(session, runs) -> None:
     found, records = pictures(session)
     assert [(p.depth, p.done, p.total) for p in found] == [(1, 1, 2), (2, 2, 2)]
     assert sum(isinstance(r, Progress) for r in records) >= 4
     for picture in found:
         whole = session.predict_settings.model_copy(update={"depth": picture.depth})
         session.predict_settings = whole
-        drain(session.stages.predict(RunScope((1,))).work)
+        drain(runs.predict(RunScope((1,))).work)
         of_run = session.source.results.probabilities[1][AREA]
         np.testing.assert_allclose(picture.values, of_run, atol=1e-5)
         session.source.results.clear([1])
@@ -106,7 +107,7 @@ def test_the_whole_section_is_normalised_and_not_the_view(drawn_stack, tmp_path)
     session.select("a", Stack(values))
     session.choose_weights(thin_weights(tmp_path))
     found, _ = pictures(session)
-    drain(session.stages.predict(RunScope((1,))).work)
+    drain(RunFactory(session).predict(RunScope((1,))).work)
     of_run = session.source.results.probabilities[1][AREA]
     np.testing.assert_allclose(found[0].values, of_run, atol=1e-5)
 
@@ -177,8 +178,10 @@ def test_what_has_no_preview_says_why(session, tmp_path) -> None:
     assert why() == "no preview: choose stack first"
 
 
-def test_what_is_on_screen_already_is_not_predicted_again(session, tmp_path) -> None:
-    drain(session.stages.predict(RunScope((1,), AREA)).work)
+def test_what_is_on_screen_already_is_not_predicted_again(
+    session, runs, tmp_path
+) -> None:
+    drain(runs.predict(RunScope((1,), AREA)).work)
     view = view_of(session, 1, AREA, LIVE)
     with pytest.raises(ValueError, match="made by these weights"):
         next(Live().run(view))

@@ -10,6 +10,7 @@ from napari_emseg.inference.predictor import Inverting
 from napari_emseg.sample import vnc
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.live import THUMBNAIL, iter_polarity_preview
+from napari_emseg.session.run_factory import RunFactory
 
 
 def inverted(stack: Stack) -> Stack:
@@ -41,7 +42,7 @@ def test_of_a_bright_stack_a_run_tells_that_it_inverts(tmp_path) -> None:
     said: list[str] = []
     area = slice(0, 64), slice(0, 64)
     drain(
-        session.stages.predict(RunScope((0,), area)).work,
+        RunFactory(session).predict(RunScope((0,), area)).work,
         lambda r: said.append(r.message) if isinstance(r, Note) else None,
     )
     assert any("membranes look bright; set Invert to no if not" in s for s in said)

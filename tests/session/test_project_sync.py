@@ -74,7 +74,7 @@ def cells_by_size(hand: AnnotationEditor, z: int) -> list[np.ndarray]:
     return sorted(found, key=len, reverse=True)
 
 
-def test_every_step_is_told_in_order(session) -> None:
+def test_every_step_is_told_in_order(session, runs) -> None:
     hand = session.correcting()
     told: list[tuple[str, str]] = []
     hand.edited.connect(lambda step, edit: told.append((step, edit.tool)))
@@ -86,8 +86,8 @@ def test_every_step_is_told_in_order(session) -> None:
     hand.undo()
     hand.redo()
     session.exclude(2)
-    drain(session.stages.predict(RunScope((3,))).work)
-    drain(session.stages.segment(RunScope((3,))).work)
+    drain(runs.predict(RunScope((3,))).work)
+    drain(runs.segment(RunScope((3,))).work)
     assert [step for step, _ in told] == [
         "made", "made", "undone", "redone", "made", "made", "made",
     ]  # fmt: skip
@@ -95,13 +95,15 @@ def test_every_step_is_told_in_order(session) -> None:
     assert [edit.tool for edit in hand.history.undoable][:2] == ["run", "run"]
 
 
-def test_a_project_has_what_was_there_and_what_is_done_since(session, tmp_path) -> None:
+def test_a_project_has_what_was_there_and_what_is_done_since(
+    session, runs, tmp_path
+) -> None:
     hand = session.correcting()
     draw(hand, 0)
     session.review(3)
     keeping = save_project(session, tmp_path / "a", author="Ada")
     assert keeping.path == tmp_path / "a.emseg"
-    assert session.source.keeping is keeping
+    assert session.project is keeping
     np.testing.assert_equal(on_disk(keeping.path), kept(session))
 
     pixels = cells_by_size(hand, 1)[0]
@@ -112,7 +114,7 @@ def test_a_project_has_what_was_there_and_what_is_done_since(session, tmp_path) 
     hand.do(lock(hand.sheet(2), cells_by_size(hand, 2)[-1][0]))
     hand.review(Part(0, 8, 8, 40, 40))
     session.exclude(1)
-    drain(session.stages.predict(RunScope((0,))).work)
+    drain(runs.predict(RunScope((0,))).work)
     keeping.flush()
     np.testing.assert_equal(on_disk(keeping.path), kept(session))
     left = np.unique(kept(session)["cells"][1])
@@ -152,7 +154,7 @@ def test_open_again_as_it_was_left(session, tmp_path) -> None:
     assert source.stack.voxel_size_nm == (50, 4, 4)
     assert source.results.linked == linked
     assert again.weights.sha256 == session.weights.sha256
-    assert again.weights.path.parent == source.keeping.weights_folder
+    assert again.weights.path.parent == again.project.weights_folder
     assert again.cell_settings == session.cell_settings
     assert again.predict_settings == PredictSettings()  # of the machine, not the stack
     made = [correction.what for correction in work.history.corrections()]
@@ -164,7 +166,7 @@ def test_open_again_as_it_was_left(session, tmp_path) -> None:
     assert (membranes[3] == (before["cells"][3] == 0)).all()
     draw(work, 0, at=50)
     work.undo()
-    source.keeping.flush()
+    again.project.flush()
     np.testing.assert_equal(on_disk(tmp_path / "a.emseg"), before)
     again.forget(source.key)
 
@@ -205,9 +207,9 @@ def test_changes_of_ids_that_are_older_than_the_project(session, tmp_path) -> No
 def test_the_second_window_shows_and_refuses(session, tmp_path) -> None:
     keeping = save_project(session, tmp_path / "a", author="Ada")
     second = Session()
-    source = open_project(second, keeping.path)
-    assert source.keeping.read_only
-    assert "Ada" in source.keeping.state.words
+    open_project(second, keeping.path)
+    assert second.project.read_only
+    assert "Ada" in second.project.state.words
     np.testing.assert_equal(kept(second), kept(session))
     hand = second.correcting()
     with pytest.raises(ValueError, match=r"read-only.*Ada"):
@@ -240,12 +242,12 @@ def test_a_stack_that_was_moved_or_changed(session, tmp_path) -> None:
     assert asked.value.reference.name == "em"
     again = Session()
     source = open_project(again, tmp_path / "a.emseg", source=moved)
-    assert not source.keeping.read_only  # nothing was left locked by the failure
-    assert source.keeping.notes == ()
+    assert not again.project.read_only  # nothing was left locked by the failure
+    assert again.project.notes == ()
     again.forget(source.key)
     stack = Stack(np.zeros((4, 96, 112), np.uint8), name="black")
     source = open_project(again, tmp_path / "a.emseg", stack=stack)
-    assert "has changed since" in source.keeping.notes[0]
+    assert "has changed since" in again.project.notes[0]
     again.forget(source.key)
 
 
@@ -345,7 +347,7 @@ def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> No
     assert [line.words for line in lines if line.undone][-1] == "section 2 is reviewed"
     keeping.close()
     other = Session()
-    again = open_project(other, keeping.path)
+    open_project(other, keeping.path)
     assert other.source.reviewed == {2, 3}
     assert other.source.results.hand.reviewed == {2, 3}
-    again.keeping.close()
+    other.project.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from napari_emseg.core.records import drain
 from napari_emseg.session import RunScope, Session
+from napari_emseg.session.run_factory import RunFactory
 
 ALL = RunScope((0, 1, 2, 3))
 
@@ -9,11 +10,13 @@ ALL = RunScope((0, 1, 2, 3))
 def find_cells(session: Session, threshold: float) -> None:
     update = {"link": True, "threshold": threshold}
     session.cell_settings = session.cell_settings.model_copy(update=update)
-    drain(session.stages.segment(ALL).work)
+    drain(RunFactory(session).segment(ALL).work)
 
 
-def test_of_runs_that_cannot_be_undone_nothing_is_remembered(session: Session) -> None:
-    drain(session.stages.predict(ALL).work)
+def test_of_runs_that_cannot_be_undone_nothing_is_remembered(
+    session: Session, runs: RunFactory
+) -> None:
+    drain(runs.predict(ALL).work)
     hand = session.correcting()
     for threshold in (0.2, 0.8, 0.2):
         find_cells(session, threshold)
@@ -24,8 +27,10 @@ def test_of_runs_that_cannot_be_undone_nothing_is_remembered(session: Session) -
     assert len(hand.history.undoable) == len(hand._renewal._found) == 1
 
 
-def test_undo_of_a_run_gives_back_where_cells_were_found(session: Session) -> None:
-    drain(session.stages.predict(ALL).work)
+def test_undo_of_a_run_gives_back_where_cells_were_found(
+    session: Session, runs: RunFactory
+) -> None:
+    drain(runs.predict(ALL).work)
     source = session.source
     assert source is not None
     results = source.results
@@ -38,8 +43,10 @@ def test_undo_of_a_run_gives_back_where_cells_were_found(session: Session) -> No
     assert results.found_cells == found
 
 
-def test_undo_of_clearing_gives_back_where_cells_were_found(session: Session) -> None:
-    drain(session.stages.predict(ALL).work)
+def test_undo_of_clearing_gives_back_where_cells_were_found(
+    session: Session, runs: RunFactory
+) -> None:
+    drain(runs.predict(ALL).work)
     source = session.source
     assert source is not None
     results = source.results

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from finetuning import drawn, untaught
-from learner import STEPS, sitting
+from learner import STEPS, Learner, sitting
 
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.project import Project
 from napari_emseg.proofreading import paint as painted
-from napari_emseg.session import Session
 from napari_emseg.session.rounds import BROKEN_OFF, NOTHING_LEFT, lesson_of
 from napari_emseg.session.training_data_file import (
     read_training_data,
@@ -54,31 +53,30 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def leave(session: Session) -> None:
-    assert session.source is not None
-    assert session.source.keeping is not None
-    session.source.keeping.close()
+def leave(learner: Learner) -> None:
+    assert learner.session.project is not None
+    learner.session.project.close()
 
 
-def correct(session: Session, z: int) -> None:
-    hand = session.correcting()
+def correct(learner: Learner, z: int) -> None:
+    hand = learner.session.correcting()
     box = slice(10, 14), slice(10, 40)
     hand.do(painted(hand.sheet(z), "corrections", np.ones((4, 30), bool), box, 1))
 
 
 def broken_off(project: Path, parent: Path, step: int = 5) -> str:
     """Learn up to a step and leave, without a word; return the round's name."""
-    session = sitting(project, parent)
-    attempt = session.learning.start()
+    learner = sitting(project, parent)
+    attempt = learner.learning.start()
     for record in attempt.work:
         if record == Progress("training", step, STEPS):
             break
     attempt.work.close()
-    leave(session)
+    leave(learner)
     return attempt.name
 
 
-def gone_on(session: Session) -> tuple[Learnt, list[int], list[str]]:
+def gone_on(learner: Learner) -> tuple[Learnt, list[int], list[str]]:
     """Resume; return what it gave, the steps that were made, and what was told."""
     steps: list[int] = []
     notes: list[str] = []
@@ -89,9 +87,9 @@ def gone_on(session: Session) -> tuple[Learnt, list[int], list[str]]:
         if isinstance(record, Note):
             notes.append(record.message)
 
-    attempt = session.learning.resume()
+    attempt = learner.learning.resume()
     learnt = drain(attempt.work, tell)
-    session.learning.finish(attempt.name, learnt)
+    learner.learning.finish(attempt.name, learnt)
     return learnt, steps, notes
 
 
@@ -173,9 +171,9 @@ def test_what_cant_go_on_is_said_and_begins_anew(
         torch.save(saved | {"settings": saved["settings"] + "other"}, checkpoint)
     later = sitting(project)
     if harm == "stack changed":
-        source = later.source
+        source = later.session.source
         other = Stack(255 - np.asarray(source.stack.data), name="em")
-        later.select(source.key, other)
+        later.session.select(source.key, other)
     learnt, steps, notes = gone_on(later)
     assert said in "\n".join(notes)
     assert "anew" in "\n".join(notes)
@@ -187,9 +185,9 @@ def test_what_cant_go_on_is_said_and_begins_anew(
 def test_a_round_of_which_nothing_was_saved_is_said(
     project: Path, parent: Path
 ) -> None:
-    session = sitting(project, parent)
-    next(session.learning.start().work)
-    leave(session)
+    first = sitting(project, parent)
+    next(first.learning.start().work)
+    leave(first)
     later = sitting(project, parent)
     round_ = later.learning.ledger.known("parent-round1")
     assert (round_.state, round_.outcome) == ("failed", NOTHING_LEFT)
@@ -210,11 +208,11 @@ def test_weights_that_are_gone_are_missed(project: Path, parent: Path) -> None:
 
 
 def test_a_candidate_still_waits_for_its_decision(project: Path, parent: Path) -> None:
-    session = sitting(project, parent)
-    attempt = session.learning.start()
-    session.learning.finish(attempt.name, drain(attempt.work))
-    before = session.learning.ledger.known(attempt.name)
-    leave(session)
+    first = sitting(project, parent)
+    attempt = first.learning.start()
+    first.learning.finish(attempt.name, drain(attempt.work))
+    before = first.learning.ledger.known(attempt.name)
+    leave(first)
     later = sitting(project)
     round_ = later.learning.ledger.known(attempt.name)
     assert round_.decidable
@@ -222,9 +220,9 @@ def test_a_candidate_still_waits_for_its_decision(project: Path, parent: Path) -
     assert round_.beginning is not None
     assert round_.beginning.sha256 == before.beginning.sha256
     accepted = later.learning.accept(round_.name)
-    assert later.weights == accepted
+    assert later.session.weights == accepted
     leave(later)
-    assert sitting(project).weights.sha256 == accepted.sha256
+    assert sitting(project).session.weights.sha256 == accepted.sha256
 
 
 def test_what_has_no_label_is_unknown_in_another_sitting_too(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_sections_to_do_near_first(session) -> None:
         sections_to_do(session.source, 2, "whole stack")
 
 
-def test_sections_with_membranes_are_preferred(session) -> None:
-    drain(session.stages.predict(Run((3,))).work)
+def test_sections_with_membranes_are_preferred(session, runs) -> None:
+    drain(runs.predict(Run((3,))).work)
     assert sections_to_do(session.source, 0, "near this section") == (3,)
 
 
@@ -69,8 +69,8 @@ def test_it_says_what_is_missing(session) -> None:
         finding(session, [0])
 
 
-def test_a_place_is_done_when_all_of_it_is_reviewed(session) -> None:
-    drain(session.stages.predict(Run((0, 1))).work)
+def test_a_place_is_done_when_all_of_it_is_reviewed(session, runs) -> None:
+    drain(runs.predict(Run((0, 1))).work)
     places = (place(0, 0), place(0, 40), place(1, 0))
     source = session.source
     hand = session.correcting()

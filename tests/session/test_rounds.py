@@ -14,6 +14,7 @@ from thin import thin_weights
 from napari_emseg.core.paths import UnsafePathError
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.session import Session
+from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import read_rounds
 
 BEGAN = "2026-01-01T00:00:00Z"
@@ -60,14 +61,14 @@ def listed(folder: Path, **values: object) -> Path:
     ],
 )
 def test_a_round_names_only_weights_of_its_folder(
-    mine: Path, folder: Path, session: Session, file: str
+    mine: Path, folder: Path, session: Session, learning: Learning, file: str
 ) -> None:
     listed(folder, file=file.format(mine=mine))
     with pytest.raises(UnsafePathError, match="which is refused"):
         read_rounds(folder)
-    session.learning.folder = folder
-    assert session.learning.rounds == ()
-    assert str(folder) in session.learning.ledger.trouble
+    learning.folder = folder
+    assert learning.rounds == ()
+    assert str(folder) in learning.ledger.trouble
     assert sorted(path.name for path in mine.iterdir()) == [
         "good.checkpoint",
         "good.safetensors",
@@ -84,40 +85,40 @@ def test_candidates_behind_a_link_are_refused(mine: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("decide", ["accept", "reject"])
 def test_a_linked_candidate_leaves_what_it_leads_to(
-    mine: Path, folder: Path, session: Session, decide: str
+    mine: Path, folder: Path, session: Session, learning: Learning, decide: str
 ) -> None:
     shutil.copy(mine / "good.safetensors", folder / "candidates" / "r.safetensors")
     (folder / "candidates" / "r.checkpoint").symlink_to(mine / "good.checkpoint")
     listed(folder, file="candidates/r.safetensors")
-    session.learning.folder = folder
-    getattr(session.learning, decide)("r")
+    learning.folder = folder
+    getattr(learning, decide)("r")
     assert not os.path.lexists(folder / "candidates" / "r.checkpoint")
     assert (mine / "good.checkpoint").read_text() == "a night of training"
 
 
 def test_accepting_replaces_no_other_weights(
-    mine: Path, folder: Path, session: Session
+    mine: Path, folder: Path, session: Session, learning: Learning
 ) -> None:
     (folder / "r.safetensors").write_text("another's")
     shutil.copy(mine / "good.safetensors", folder / "candidates" / "r.safetensors")
     listed(folder, file="candidates/r.safetensors")
-    session.learning.folder = folder
+    learning.folder = folder
     with pytest.raises(FileExistsError, match="isn't replaced"):
-        session.learning.accept("r")
+        learning.accept("r")
     assert (folder / "r.safetensors").read_text() == "another's"
     assert (folder / "candidates" / "r.safetensors").exists()
 
 
 def test_no_round_begins_behind_a_link(
-    mine: Path, folder: Path, session: Session
+    mine: Path, folder: Path, session: Session, learning: Learning
 ) -> None:
     session.review(0)
     (folder / "candidates").rmdir()
     (folder / "candidates").symlink_to(mine)
-    session.learning.folder = folder
+    learning.folder = folder
     with pytest.raises(UnsafePathError, match="is a link to"):
-        session.learning.start()
-    assert session.learning.rounds == ()
+        learning.start()
+    assert learning.rounds == ()
 
 
 @pytest.mark.parametrize(
@@ -134,25 +135,27 @@ def test_no_round_begins_behind_a_link(
     ],
 )
 def test_a_damaged_list_is_said_and_stays(
-    folder: Path, session: Session, content: bytes
+    folder: Path, session: Session, learning: Learning, content: bytes
 ) -> None:
     (folder / "rounds.json").write_bytes(content)
     with pytest.raises(UnreadableError, match=r"rounds\.json is damaged"):
         read_rounds(folder)
-    session.learning.folder = folder
-    session.learning.changed.emit()
-    session.learning.ledger.write(("membrane", "inside"))
-    assert "rounds.json is damaged" in session.learning.ledger.trouble
+    learning.folder = folder
+    learning.changed.emit()
+    learning.ledger.write(("membrane", "inside"))
+    assert "rounds.json is damaged" in learning.ledger.trouble
     assert (folder / "rounds.json").read_bytes() == content
 
 
-def test_a_name_of_weights_is_no_path(session: Session, tmp_path: Path) -> None:
+def test_a_name_of_weights_is_no_path(
+    session: Session, learning: Learning, tmp_path: Path
+) -> None:
     session.review(0)
-    session.learning.folder = tmp_path / "own"
+    learning.folder = tmp_path / "own"
     used = session.weights
     assert used is not None
     named = used.card.model_copy(update={"name": "../../evil/x"})
     session.choose_weights(replace(used, card=named))
-    session.learning.start()
-    (round_,) = session.learning.rounds
+    learning.start()
+    (round_,) = learning.rounds
     assert round_.output.parent == tmp_path / "own" / "candidates"

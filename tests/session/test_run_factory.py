@@ -13,6 +13,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.session import RunScope, Session, from_here
 from napari_emseg.session.exports import Target, saving_class
+from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.run_scope import Area
 
 
@@ -21,10 +22,10 @@ def results(session: Session):
     return session.source.results
 
 
-def test_prediction_equals_the_one_call_function(session, drawn_stack) -> None:
+def test_prediction_equals_the_one_call_function(session, runs, drawn_stack) -> None:
     import napari_emseg
 
-    run = session.stages.predict(RunScope((2, 3, 0, 1)))
+    run = runs.predict(RunScope((2, 3, 0, 1)))
     drain(run.work)
     settings = session.predict_settings
     expected = napari_emseg.predict(drawn_stack[0], session.weights, settings=settings)
@@ -33,14 +34,14 @@ def test_prediction_equals_the_one_call_function(session, drawn_stack) -> None:
 
 
 def test_every_class_of_the_weights_gets_probabilities(
-    session, drawn_stack, tmp_path
+    session, runs, drawn_stack, tmp_path
 ) -> None:
     import napari_emseg
 
     further = ("mitochondria", "vesicles")
     weights = thin_weights(tmp_path, "taught", further=further)
     session.choose_weights(weights)
-    run = session.stages.predict(RunScope((0, 1)))
+    run = runs.predict(RunScope((0, 1)))
     assert run.classes == further
     drain(run.work)
     expected = napari_emseg.predict(
@@ -60,16 +61,16 @@ def test_every_class_of_the_weights_gets_probabilities(
         assert there.class_provenance[name].weights == "taught"
     assert not there.of_class("mitochondria")[2:].any()
     session.exclude(1)
-    drain(session.stages.predict(RunScope((0,))).work)
+    drain(runs.predict(RunScope((0,))).work)
     assert not there.of_class("mitochondria")[1].any()
 
 
-def test_a_class_is_saved_as_probabilities(session, tmp_path) -> None:
+def test_a_class_is_saved_as_probabilities(session, runs, tmp_path) -> None:
     target = Target(tmp_path / "m.tif", "tiff", stored="uint8")
     with pytest.raises(ValueError, match="has no mitochondria yet"):
         saving_class(session.source, "mitochondria", target)
     session.choose_weights(thin_weights(tmp_path, "taught", further=("mitochondria",)))
-    drain(session.stages.predict(RunScope((0, 1, 2, 3))).work)
+    drain(runs.predict(RunScope((0, 1, 2, 3))).work)
     path = drain(saving_class(session.source, "mitochondria", target))
     saved = open_stack(path)
     values = results(session).of_class("mitochondria")
@@ -80,16 +81,16 @@ def test_a_class_is_saved_as_probabilities(session, tmp_path) -> None:
     assert not session.select("b", saved).is_probabilities
 
 
-def test_sections_come_in_the_order_that_was_asked_for(session) -> None:
-    run = session.stages.predict(RunScope(from_here(range(4), 2)))
+def test_sections_come_in_the_order_that_was_asked_for(session, runs) -> None:
+    run = runs.predict(RunScope(from_here(range(4), 2)))
     done: list[int] = []
     drain(run.work, lambda r: done.append(r.z) if isinstance(r, SectionDone) else None)
     assert done == [2, 3, 0, 1]
 
 
-def test_a_scoped_run_leaves_the_rest_alone(session) -> None:
+def test_a_scoped_run_leaves_the_rest_alone(session, runs) -> None:
     area: Area = (slice(10, 50), slice(20, 90))
-    drain(session.stages.predict(RunScope((1,), area)).work)
+    drain(runs.predict(RunScope((1,), area)).work)
     there = results(session)
     assert there.predicted == (1,)
     assert there.probabilities[1][area].any()
@@ -99,18 +100,18 @@ def test_a_scoped_run_leaves_the_rest_alone(session) -> None:
     np.testing.assert_array_equal(there.unknown(1), outside[1])
 
 
-def test_excluded_sections_are_skipped_and_forgotten(session) -> None:
-    drain(session.stages.predict(RunScope((0, 1))).work)
+def test_excluded_sections_are_skipped_and_forgotten(session, runs) -> None:
+    drain(runs.predict(RunScope((0, 1))).work)
     session.exclude(1)
-    drain(session.stages.predict(RunScope((0, 1))).work)
+    drain(runs.predict(RunScope((0, 1))).work)
     assert results(session).predicted == (0,)
     assert not results(session).probabilities[1].any()
     with pytest.raises(ValueError, match="every section of this run is excluded"):
-        session.stages.predict(RunScope((1,)))
+        runs.predict(RunScope((1,)))
 
 
-def test_stopping_keeps_what_is_finished(session) -> None:
-    run = session.stages.predict(RunScope((0, 1, 2, 3)))
+def test_stopping_keeps_what_is_finished(session, runs) -> None:
+    run = runs.predict(RunScope((0, 1, 2, 3)))
     for record in run.work:
         if isinstance(record, SectionDone):
             break
@@ -119,9 +120,9 @@ def test_stopping_keeps_what_is_finished(session) -> None:
     assert results(session).probabilities[0].any()
 
 
-def test_cells_are_found_where_membranes_are(session, drawn_stack) -> None:
-    drain(session.stages.predict(RunScope((0, 1, 2, 3))).work)
-    drain(session.stages.segment(RunScope((0, 1, 2, 3))).work)
+def test_cells_are_found_where_membranes_are(session, runs, drawn_stack) -> None:
+    drain(runs.predict(RunScope((0, 1, 2, 3))).work)
+    drain(runs.segment(RunScope((0, 1, 2, 3))).work)
     cells = results(session).cells
     assert cells.dtype == np.uint32
     truth = drawn_stack[1]
@@ -131,10 +132,10 @@ def test_cells_are_found_where_membranes_are(session, drawn_stack) -> None:
         assert (inside == np.bincount(inside).argmax()).mean() > 0.8
 
 
-def test_cells_of_several_runs_never_share_an_id(session) -> None:
-    drain(session.stages.predict(RunScope((0, 1, 2, 3))).work)
+def test_cells_of_several_runs_never_share_an_id(session, runs) -> None:
+    drain(runs.predict(RunScope((0, 1, 2, 3))).work)
     for z in (0, 1):
-        drain(session.stages.segment(RunScope((z,))).work)
+        drain(runs.segment(RunScope((z,))).work)
     cells = results(session).cells
     first, second = (set(np.unique(cells[z])) - {0} for z in (0, 1))
     assert first
@@ -142,30 +143,30 @@ def test_cells_of_several_runs_never_share_an_id(session) -> None:
     assert not first & second
 
 
-def test_no_cells_where_nothing_was_predicted(session) -> None:
+def test_no_cells_where_nothing_was_predicted(session, runs) -> None:
     area: Area = (slice(0, 96), slice(0, 56))
-    drain(session.stages.predict(RunScope((1,), area)).work)
-    drain(session.stages.segment(RunScope((0, 1, 2))).work)
+    drain(runs.predict(RunScope((1,), area)).work)
+    drain(runs.segment(RunScope((0, 1, 2))).work)
     cells = results(session).cells
     assert cells[1][area].any()
     assert not cells[1][:, 57:].any()
     assert not cells[[0, 2, 3]].any()
 
 
-def test_cells_of_a_rectangle_stay_in_it(session) -> None:
-    drain(session.stages.predict(RunScope((1,))).work)
+def test_cells_of_a_rectangle_stay_in_it(session, runs) -> None:
+    drain(runs.predict(RunScope((1,))).work)
     area: Area = (slice(30, 60), slice(40, 80))
-    drain(session.stages.segment(RunScope((1,), area)).work)
+    drain(runs.segment(RunScope((1,), area)).work)
     cells = results(session).cells[1].copy()
     assert cells[area].any()
     cells[area] = 0
     assert not cells.any()
 
 
-def test_a_threshold_is_cut_anew(session) -> None:
-    drain(session.stages.predict(RunScope((0, 1))).work)
+def test_a_threshold_is_cut_anew(session, runs) -> None:
+    drain(runs.predict(RunScope((0, 1))).work)
     session.cell_settings = CellSettings(threshold=0.9)
-    drain(session.stages.cut().work)
+    drain(runs.cut().work)
     there = results(session)
     np.testing.assert_array_equal(there.membranes, there.probabilities > 0.9)
 
@@ -177,48 +178,49 @@ def test_probabilities_can_be_the_stack_itself(drawing) -> None:
     )
     session = Session()
     session.select("p", stack)
+    runs = RunFactory(session)
     with pytest.raises(ValueError, match="holds probabilities already"):
-        session.stages.predict(RunScope((0,)))
-    drain(session.stages.segment(RunScope((0,))).work)
+        runs.predict(RunScope((0,)))
+    drain(runs.segment(RunScope((0,))).work)
     assert results(session).cells.any()
     np.testing.assert_array_equal(results(session).membranes[0], drawing.membrane > 0.5)
 
 
 @pytest.mark.parametrize("what", ["predict", "segment", "cut"])
 def test_without_a_stack_it_says_what_to_do(what) -> None:
-    call = getattr(Session().stages, what)
+    call = getattr(RunFactory(Session()), what)
     with pytest.raises(ValueError, match="1 Data"):
         call() if what == "cut" else call(RunScope((0,)))
 
 
-def test_cells_before_membranes_say_what_to_do(session) -> None:
+def test_cells_before_membranes_say_what_to_do(session, runs) -> None:
     with pytest.raises(ValueError, match="run 2 Membranes first"):
-        session.stages.segment(RunScope((0,)))
+        runs.segment(RunScope((0,)))
 
 
-def test_an_absurd_voxel_size_is_refused_at_once(session, tmp_path) -> None:
+def test_an_absurd_voxel_size_is_refused_at_once(session, runs, tmp_path) -> None:
     session.choose_weights(thin_weights(tmp_path, pixel_size_nm=(4000, 4000)))
     with pytest.raises(ValueError, match="check the voxel size"):
-        session.stages.predict(RunScope((0,)))
+        runs.predict(RunScope((0,)))
 
 
-def test_rescaling_is_told_and_undone(session, tmp_path) -> None:
+def test_rescaling_is_told_and_undone(session, runs, tmp_path) -> None:
     session.choose_weights(thin_weights(tmp_path, pixel_size_nm=(3, 3)))
     said: list[str] = []
-    run = session.stages.predict(RunScope((0,)))
+    run = runs.predict(RunScope((0,)))
     drain(run.work, lambda r: said.append(r.message) if isinstance(r, Note) else None)
     assert any("4 → 3 nm/px" in note for note in said)
     assert results(session).unknown(0) is None
 
 
-def test_the_estimate_counts_the_tiles_of_the_run(session) -> None:
+def test_the_estimate_counts_the_tiles_of_the_run(session, runs) -> None:
     region = RunScope((0, 1, 2))
     tiles = 0
-    for record in session.stages.predict(region).work:
+    for record in runs.predict(region).work:
         tiles += isinstance(record, TileDone)
-    assert session.stages.estimate(region).tiles == tiles
+    assert runs.estimate(region).tiles == tiles
     session.exclude(0)
-    assert session.stages.estimate(region).sections == 2
+    assert runs.estimate(region).sections == 2
 
 
 def test_a_session_that_estimates_loads_no_torch(tmp_path) -> None:
@@ -229,11 +231,12 @@ import numpy as np
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import read_weights
 from napari_emseg.session import RunScope, Session
+from napari_emseg.session.run_factory import RunFactory
 from pathlib import Path
 session = Session()
 session.select("a", Stack(np.zeros((2, 64, 64), np.uint8)))
 session.choose_weights(read_weights(Path({str(tmp_path / "thin.safetensors")!r})))
-assert session.stages.estimate(RunScope((0, 1))).sections == 2
+assert RunFactory(session).estimate(RunScope((0, 1))).sections == 2
 assert not {{"torch", "qtpy", "napari"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -65,11 +65,11 @@ def test_the_disk_is_as_the_memory(begun, seed, parts) -> None:
         sitting = Sitting(session, seed + nth)
         for _ in islice(sitting.steps(), n):
             if sitting.rng.random() < 0.1:
-                source.keeping.flush()
+                session.project.flush()
                 check_saved(folder, sitting)
-        source.keeping.flush()
+        session.project.flush()
         check_saved(folder, sitting)
-        assert source.keeping.project.review.sections == sitting.marked
+        assert session.project.project.review.sections == sitting.marked
         session.forget(source.key)
     shutil.rmtree(folder)
 
@@ -108,7 +108,7 @@ def check_killed(begun: Path, seed: int) -> None:
     for _ in range(len(lines)):
         next(steps)
     check_saved(folder, sitting)
-    source.keeping.flush()
+    session.project.flush()
     check_saved(copy, sitting)
     after = sitting.marked
     assert marked in (after, next(steps))

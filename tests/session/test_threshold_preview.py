@@ -10,6 +10,7 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
+from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.runs import AgglomerationPreview
 
@@ -24,12 +25,12 @@ def session(drawing) -> Session:
     session = Session()
     session.select("p", Stack(p, metadata={"emseg": made}))
     session.cell_settings = CellSettings(minimum_size=20)
-    drain(session.stages.segment(RunScope((0, 1))).work)
+    drain(RunFactory(session).segment(RunScope((0, 1))).work)
     return session
 
 
 def tried(session: Session, settings: CellSettings = LOOSE) -> AgglomerationPreview:
-    recuts = session.stages.recuts()
+    recuts = RunFactory(session).recuts()
     drain(recuts.find(0, settings))
     recuts.show(0, settings)
     return recuts
@@ -84,8 +85,10 @@ def test_fragments_are_found_anew_when_their_probabilities_change(session) -> No
         recuts.show(0, LOOSE)
 
 
-def test_reviewed_sections_and_those_without_cells_are_left_alone(session) -> None:
-    recuts = session.stages.recuts()
+def test_reviewed_sections_and_those_without_cells_are_left_alone(
+    session, runs
+) -> None:
+    recuts = runs.recuts()
     assert recuts.able(0)
     session.source.results.hand.reviewed = frozenset({0})
     assert not recuts.able(0)

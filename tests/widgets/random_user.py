@@ -352,13 +352,14 @@ class RandomUser:
         source = next(
             (x for x in self.controller.session.sources if x.key == key), None
         )
-        if source is None or source.keeping is None:
+        project = self.controller.session.projects.get(key)
+        if source is None or project is None:
             return
         known.pictures = None
         if not self.controller.job.busy:
             self.controller.shared(Correcting).layers._absorb_all()
             known.pictures = self._pictures(source.results.hand)
-        self.kept[source.keeping.path] = known
+        self.kept[project.path] = known
 
     @act(2)
     def rename_layer(self) -> None:
@@ -763,7 +764,8 @@ class RandomUser:
         self._wait_for(panel.project._job)
         self.rest()
         source = self.source
-        if source is None or source.key in keys or source.keeping is None:
+        project = self.controller.session.project
+        if source is None or source.key in keys or project is None:
             self.note(panel.project.message.text() or "its stack is in no file")
             return
         known = self.kept.pop(path)
@@ -783,7 +785,7 @@ class RandomUser:
         panel = self.panel("Train")
         if panel is None:
             return
-        learning = self.controller.session.learning
+        learning = self.controller.learning
         learning.settings = QUICK.model_copy(update={"rehearsal": 0.0, "steps": 2})
         learning.folder = self.folder / "own"
         self.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=WAIT_MS)

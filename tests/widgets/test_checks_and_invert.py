@@ -163,12 +163,12 @@ def test_inverting_reaches_the_run(open_window, em) -> None:
     inverted.data = 255 - np.array(inverted.data)
     window = open_window(plain, inverted)
     session = window.controller.session
-    drain(session.stages.predict(RunScope((0,))).work)
+    drain(window.controller.runs.predict(RunScope((0,))).work)
     expected = session.source.results.probabilities.copy()
     window.controller.choose(inverted)
     settings = session.predict_settings
     session.predict_settings = settings.model_copy(update={"invert": "yes"})
-    drain(session.stages.predict(RunScope((0,))).work)
+    drain(window.controller.runs.predict(RunScope((0,))).work)
     np.testing.assert_allclose(
         session.source.results.probabilities, expected, atol=1e-4
     )

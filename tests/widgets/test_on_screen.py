@@ -388,7 +388,7 @@ def test_a_stroke_with_no_class_is_refused_and_put_back(window) -> None:
     assert "New…" in words
     np.testing.assert_array_equal(hand.corrections, before)
     assert len(hand.history.undoable) == done
-    code = window.controller.session.learning.material.add_class("mitochondria")
+    code = window.controller.learning.material.add_class("mitochondria")
     layer.data_setitem(at, code)
     window.qtbot.waitUntil(lambda: len(hand.history.undoable) == done + 1)
     assert hand.corrections[1, 50, 50] == code

@@ -36,8 +36,9 @@ def window(open_window, tmp_path, weights):
     session.source.results.membranes[...] = codes == 1
     session.correcting()  # as after a run
     session.choose_weights(untaught(tmp_path / "parent.safetensors"))
-    session.learning.folder = tmp_path / "own"
-    session.learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
+    learning = window.controller.learning
+    learning.folder = tmp_path / "own"
+    learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
     window.dock.folds["Train"].expand(animate=False)
     yield window
     job = window.controller.training.job
@@ -88,7 +89,7 @@ def until_step(window, step: int) -> None:
 
 
 def long(window) -> None:
-    learning = window.controller.session.learning
+    learning = window.controller.learning
     learning.settings = learning.settings.model_copy(
         update={"steps": LONG, "patience": 0}
     )
@@ -211,7 +212,7 @@ def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
     window.click(panel.run.stop)
     assert panel.run.progress.text() == "stops soon"
     end(window)
-    round_ = window.controller.session.learning.rounds[-1]
+    round_ = window.controller.learning.rounds[-1]
     assert round_.state == "candidate"
     assert round_.weights.path.is_file()
     reached = len(window.controller.training.curve)
@@ -221,7 +222,7 @@ def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:
     window.click(panel.run.stop)
     end(window)
     assert len(window.controller.training.curve) > reached
-    assert len(window.controller.session.learning.rounds) == 1
+    assert len(window.controller.learning.rounds) == 1
 
 
 def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
@@ -230,7 +231,7 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
     """What a killed program leaves behind is a copy of its folder in mid-round."""
     window.controller.session.review(0)
     long(window)
-    learning = window.controller.session.learning
+    learning = window.controller.learning
     start(window, panel)
     until_step(window, 3)
     shutil.copytree(tmp_path / "own", tmp_path / "killed")
@@ -272,7 +273,7 @@ def test_an_error_is_shown_and_the_next_round_works(
     start(window, panel)
     assert "shapes" not in panel.run.message.text()
     end(window)
-    assert window.controller.session.learning.rounds[-1].state == "candidate"
+    assert window.controller.learning.rounds[-1].state == "candidate"
 
 
 def test_removing_the_layer_in_mid_training_harms_nothing(window, panel) -> None:
@@ -320,7 +321,7 @@ def test_a_round_that_ends_under_another_stack_is_announced(
     end(window)
     assert str(notification_manager.records[-1].message) == (
         "a new candidate: parent-round1, learnt from em: choose em in 1 Data "
-        f"({window.controller.session.learning.rounds[-1].output})"
+        f"({window.controller.learning.rounds[-1].output})"
     )
     assert not panel.plot.isVisibleTo(panel)
     assert not panel.run.message.text()
@@ -333,7 +334,7 @@ def test_a_round_of_a_closed_project_says_which_one_to_open(
     window, panel, em, tmp_path, staged
 ) -> None:
     session = window.controller.session
-    session.learning.folder = None
+    window.controller.learning.folder = None
     save_project(session, tmp_path / "p", author="Ada")
     session.review(0)
     start(window, panel)
@@ -350,7 +351,7 @@ def test_a_round_of_a_closed_project_says_which_one_to_open(
 def test_closing_the_window_in_mid_training_keeps_the_best(window, panel) -> None:
     window.controller.session.review(0)
     long(window)
-    learning, job = window.controller.session.learning, window.controller.training.job
+    learning, job = window.controller.learning, window.controller.training.job
     start(window, panel)
     until_step(window, 4)
     window.viewer.close()
@@ -440,11 +441,11 @@ def test_one_stroke_teaches_only_itself_or_its_section_with_a_warning(
         "teaches inside"
     )
     window.qtbot.waitUntil(lambda: box.message.text() == warned)
-    (complete,) = window.controller.session.learning.material.teachers()[1:]
+    (complete,) = window.controller.learning.material.teachers()[1:]
     assert drain(complete.read("no")).opinions.pixels == stroke[0].size
     box.extent.setCurrentIndex(box.extent.findText("sparse labels"))
     box.extent.activated.emit(box.extent.currentIndex())
-    (sparse,) = window.controller.session.learning.material.teachers()[1:]
+    (sparse,) = window.controller.learning.material.teachers()[1:]
     known = drain(sparse.read("no"))
     np.testing.assert_array_equal(
         known.opinions.window(Region.whole(3, stroke.shape[1:])), stroke[3]

@@ -12,19 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from psygnal import Signal
+from psygnal import Signal, SignalGroupDescriptor
 
 from napari_emseg.core.paths import file_stem, path_inside
 from napari_emseg.core.records import Record
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
 from napari_emseg.project.folder import PROJECT_SUFFIX
 from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NOTHING
 from napari_emseg.session.rounds import CANDIDATES, Round
-from napari_emseg.session.training_inputs import TrainingInputs
+from napari_emseg.session.training_inputs import OpenStacks, TrainingInputs
 from napari_emseg.session.training_request import (
     Learnt,
     Settings,
@@ -34,7 +35,21 @@ from napari_emseg.session.training_request import (
 )
 
 if TYPE_CHECKING:
-    from napari_emseg.session.session import Session
+    from napari_emseg.session.project_sync import ProjectSync
+
+
+class LearningContext(OpenStacks, Protocol):
+    """What is learnt from, begun with and replaced, such as a `Session`."""
+
+    events: ClassVar[SignalGroupDescriptor]
+    predict_settings: PredictSettings
+
+    @property
+    def project(self) -> ProjectSync | None:
+        """Of the stack at work."""
+
+    def choose_weights(self, weights: Weights | None) -> None:
+        """Use other weights from now on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,15 +73,15 @@ class Learning:
 
     Parameters
     ----------
-    session
+    context
         Its sources are learnt from, its weights are begun with and replaced.
     """
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.material = TrainingInputs(session)
+    def __init__(self, context: LearningContext) -> None:
+        self._context = context
+        self.material = TrainingInputs(context)
         self.settings = FinetuneSettings()
         self.new_settings = NewWeightsSettings()
         self.ledger = RoundHistory()
@@ -74,7 +89,7 @@ class Learning:
         self._project: Path | None = None
         self.material.changed.connect(self._on_changed)
         self.ledger.changed.connect(self._on_changed)
-        session.events.source.connect(self._on_source)
+        context.events.source.connect(self._on_source)
         self._on_source()
 
     @property
@@ -123,13 +138,13 @@ class Learning:
             If candidates can't lie in the folder.
         """
         self._refuse_while_busy()
-        teachers, parent = self.material.teachers(), self._session.weights
+        teachers, parent = self.material.teachers(), self._context.weights
         if parent is None and not new:
             msg = "no weights are chosen; choose some in 2 Membranes, or train new ones"
             raise ValueError(msg)
         if not teachers:
             raise ValueError(NOTHING)
-        invert = self._session.predict_settings.invert
+        invert = self._context.predict_settings.invert
         settings = self._own_settings(new=new)
         began_with = None if new else parent
         stem = _stem(began_with) or self.new_settings.architecture
@@ -152,7 +167,7 @@ class Learning:
 
     def _own_settings(self, *, new: bool) -> Settings:
         """Return the settings of a round, on the device and as bright as runs are."""
-        chosen = self._session.predict_settings
+        chosen = self._context.predict_settings
         if not new:
             told = {"device": chosen.device, "invert": chosen.invert}
             return self.settings.model_copy(update=told)
@@ -184,14 +199,14 @@ class Learning:
             )
             raise ValueError(msg)
         lesson = TrainingRequest(
-            round_.beginning or self._session.weights,
+            round_.beginning or self._context.weights,
             self.material.teachers(),
             round_.output,
-            self._session.predict_settings.invert,
+            self._context.predict_settings.invert,
             self.material.classes,
         )
         settings = self._own_settings(new=not round_.parent)
-        sources = self._session.sources
+        sources = self._context.sources
         names = round_.learnt_from.split(", ")
         keys = frozenset(s.key for s in sources if s.name in names)
         work = going_on(lesson, settings, [source.stack for source in sources])
@@ -211,7 +226,7 @@ class Learning:
 
     def is_about(self, sources: frozenset[str]) -> bool:
         """Tell if the stack at work is one of these."""
-        source = self._session.source
+        source = self._context.source
         return source is not None and source.key in sources
 
     def describe_whereabouts(self, name: str, sources: frozenset[str]) -> str:
@@ -226,7 +241,7 @@ class Learning:
         project = next(
             (x for x in round_.output.parents if x.suffix == PROJECT_SUFFIX), None
         )
-        if any(source.key in sources for source in self._session.sources):
+        if any(source.key in sources for source in self._context.sources):
             there = f"choose {round_.learnt_from} in 1 Data"
         elif project is not None:
             there = f"open the project {project.name} again"
@@ -286,7 +301,7 @@ class Learning:
         if candidate is not round_:  # its weights are where they belong
             with suppress(OSError):
                 candidate.forget_checkpoint()
-        self._session.choose_weights(weights)
+        self._context.choose_weights(weights)
         return weights
 
     def reject(self, name: str) -> None:
@@ -308,14 +323,14 @@ class Learning:
         if weights is None:
             msg = "there are no earlier weights to go back to"
             raise ValueError(msg)
-        self._session.choose_weights(weights)
+        self._context.choose_weights(weights)
         self.changed.emit()
         return weights
 
     @property
     def before(self) -> Weights | None:
         """The weights that those in use began with, as far as they are known."""
-        used = self._session.weights
+        used = self._context.weights
         if used is None:
             return None
         for round_ in self.rounds:
@@ -325,7 +340,7 @@ class Learning:
 
     def in_use(self, round_: Round) -> bool:
         """Tell if a round's weights are those in use."""
-        used = self._session.weights
+        used = self._context.weights
         return (
             used is not None
             and round_.weights is not None
@@ -339,13 +354,11 @@ class Learning:
 
     def _on_source(self) -> None:
         """Follow the project of the stack at work."""
-        source = self._session.source
-        keeping = None if source is None else source.keeping
-        project = None if keeping is None else keeping.weights_folder
-        if project is not None and keeping is not None and keeping.read_only:
-            project = None
-        if project != self._project:
-            self._project = project
+        project = self._context.project
+        writable = project is not None and not project.read_only
+        folder = project.weights_folder if project is not None and writable else None
+        if folder != self._project:
+            self._project = folder
             self._choose_folder()
         self.changed.emit()
 

@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from psygnal import SignalGroupDescriptor
 from pydantic import ValidationError
 
 from napari_emseg.core.records import Record
-from napari_emseg.core.settings import Settings
+from napari_emseg.core.settings import (
+    CellSettings,
+    CheckSettings,
+    PredictSettings,
+    Settings,
+)
 from napari_emseg.models.weights import Weights, list_weights, own_folder
 from napari_emseg.project import EditLine, Project, ProjectInfo, Saved
 from napari_emseg.project.autosave import SECONDS
@@ -23,7 +29,6 @@ from napari_emseg.proofreading import Correction, Edit, LinkedLabels
 from napari_emseg.proofreading.marking import status_of
 from napari_emseg.session.annotation_editor import AnnotationEditor, Step
 from napari_emseg.session.results import Results
-from napari_emseg.session.session import Session
 from napari_emseg.session.stack_state import StackState
 
 S = TypeVar("S", bound=Settings)
@@ -32,7 +37,26 @@ MACHINE = ("device", "runtime", "tile", "batch", "half_precision", "threads")
 """Settings that suit a machine, and not a stack."""
 
 
-def settings_of(session: Session, hand: AnnotationEditor) -> dict[str, dict[str, Any]]:
+class ProjectChoices(Protocol):
+    """What a project saves beside the edits, and restores, such as a `Session`."""
+
+    events: ClassVar[SignalGroupDescriptor]
+    source: StackState | None
+    weights: Weights | None
+    predict_settings: PredictSettings
+    cell_settings: CellSettings
+    check_settings: CheckSettings
+
+    def choose_weights(self, weights: Weights | None) -> None:
+        """Use other weights."""
+
+    def choose_settings(self, settings: PredictSettings) -> None:
+        """Use other settings of runs."""
+
+
+def settings_of(
+    session: ProjectChoices, hand: AnnotationEditor
+) -> dict[str, dict[str, Any]]:
     """Return the settings of each stage, as a project keeps them."""
     return {
         "predict": session.predict_settings.model_dump(
@@ -45,7 +69,7 @@ def settings_of(session: Session, hand: AnnotationEditor) -> dict[str, dict[str,
 
 
 def restore(
-    session: Session, hand: AnnotationEditor, project: Project
+    session: ProjectChoices, hand: AnnotationEditor, project: Project
 ) -> tuple[str, ...]:
     """Choose what was chosen when a project was closed; return what can't be."""
     info = project.info
@@ -186,7 +210,7 @@ class ProjectSync:
         self._results = results
         self._hand = results.hand
         self._saves = saves
-        self._session: Session | None = None
+        self._session: ProjectChoices | None = None
         self._key = ""
         if not project.read_only:
             self._hand.edited.connect(self._on_edited)
@@ -230,7 +254,7 @@ class ProjectSync:
         """Return the project's weights, parents before their children."""
         return self.project.lineage()
 
-    def follow(self, session: Session, key: str) -> None:
+    def follow(self, session: ProjectChoices, key: str) -> None:
         """Save from now on what a session says of the stack, and what is chosen."""
         self._session, self._key = session, key
         self._hand.refusal = ""

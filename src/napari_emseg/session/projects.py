@@ -173,9 +173,8 @@ def adopt(session: Session, key: str, opened: LoadedProject) -> StackState:
         opened.results,
         excluded=review.named("excluded"),
         reviewed=review.named("reviewed"),
-        keeping=keeping,
     )
-    session.take(source)
+    session.take(source, keeping)
     keeping.notes += restore(session, opened.results.hand, keeping.project)
     keeping.follow(session, key)
     return source
@@ -191,7 +190,7 @@ def follow(session: Session, key: str, keeping: ProjectSync) -> None:
     OSError
         If the one before can't be saved.
     """
-    before = session.keep(key, keeping)
+    before = session.save_in(key, keeping)
     if before is not None:
         before.close()
     keeping.follow(session, key)

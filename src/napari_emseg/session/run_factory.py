@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.stack_state import Run, StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
+    from napari_emseg.models.weights import Weights
     from napari_emseg.session.runs import AgglomerationPreview
-    from napari_emseg.session.session import Session
+
+
+class RunChoices(Protocol):
+    """What runs are over, and what was chosen for them, such as a `Session`."""
+
+    source: StackState | None
+    weights: Weights | None
+    predict_settings: PredictSettings
+    cell_settings: CellSettings
+    check_settings: CheckSettings
+    redo_reviewed: bool
+
+    @property
+    def at_work(self) -> StackState:
+        """The source; raises a ValueError if there is none."""
 
 
 class RunFactory:
     """What can be run on the stack at work, with what is chosen at that moment.
 
-    Excluded sections are left out of every run; reviewed ones, too, unless the session
-    says otherwise.
+    Excluded sections are left out of every run; reviewed ones, too, unless they are to
+    be done again.
 
     Parameters
     ----------
-    session
-        Whose stack, weights and settings are taken.
+    chosen
+        Read anew for each run.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, chosen: RunChoices) -> None:
+        self._chosen = chosen
         self._predictor: Predictor | None = None
         self._recuts: AgglomerationPreview | None = None
 
@@ -42,7 +58,7 @@ class RunFactory:
         """
         from napari_emseg.check import check_stack
 
-        source, settings = self._session.at_work, self._session.check_settings
+        source, settings = self._chosen.at_work, self._chosen.check_settings
         work = check_stack(source.stack, settings=settings)
         region = RunScope(tuple(range(source.stack.shape[0])))
         return Run(f"Check of {source.name}", source, region, settings, work)
@@ -59,8 +75,8 @@ class RunFactory:
         """
         from napari_emseg.inference import estimate
 
-        weights = self._session.weights
-        if self._session.source is None or weights is None:
+        weights = self._chosen.weights
+        if self._chosen.source is None or weights is None:
             return None
         if weights.card.geometry is None and "torch" not in sys.modules:
             return None
@@ -69,7 +85,7 @@ class RunFactory:
         return estimate(
             source.stack,
             weights,
-            settings=self._session.predict_settings,
+            settings=self._chosen.predict_settings,
             sections=region.sections,
             roi=region.roi,
             classes=("membrane", *weights.card.further_classes),
@@ -88,20 +104,20 @@ class RunFactory:
         from napari_emseg.inference import Predictor
         from napari_emseg.session.runs import iter_predict
 
-        source, weights = self._em(), self._session.weights
+        source, weights = self._em(), self._chosen.weights
         if weights is None:
             msg = "no weights are chosen; choose some in 2 Membranes"
             raise ValueError(msg)
         if self._predictor is None or self._predictor.weights != weights:
             self._predictor = Predictor(weights)
         region = self._to_run(source, region)
-        settings = self._session.predict_settings
+        settings = self._chosen.predict_settings
         work = iter_predict(
             self._predictor,
             source,
             region,
             settings=settings,
-            threshold=self._session.cell_settings.threshold,
+            threshold=self._chosen.cell_settings.threshold,
         )
         title, further = f"Membranes of {source.name}", weights.card.further_classes
         return Run(title, source, region, settings, work, further)
@@ -116,7 +132,7 @@ class RunFactory:
         """
         from napari_emseg.session.runs import iter_segment
 
-        source, settings = self._session.at_work, self._session.cell_settings
+        source, settings = self._chosen.at_work, self._chosen.cell_settings
         region = self._to_run(source, region)
         if not source.is_probabilities:
             there = set(source.results.predicted)
@@ -139,7 +155,7 @@ class RunFactory:
         """
         from napari_emseg.session.runs import iter_recut
 
-        source, settings = self._session.at_work, self._session.cell_settings
+        source, settings = self._chosen.at_work, self._chosen.cell_settings
         region = RunScope(source.results.predicted)
         work = iter_recut(source.results, settings.threshold)
         return Run(f"Threshold of {source.name}", source, region, settings, work)
@@ -154,7 +170,7 @@ class RunFactory:
         """
         from napari_emseg.session.runs import AgglomerationPreview
 
-        source = self._session.at_work
+        source = self._chosen.at_work
         if self._recuts is None or self._recuts.source is not source:
             if self._recuts is not None:
                 self._recuts.keep()
@@ -164,7 +180,7 @@ class RunFactory:
     def _to_run(self, source: StackState, region: RunScope) -> RunScope:
         """Leave out what is excluded, and what is reviewed unless the user says so."""
         region = region.without(source.excluded)
-        if self._session.redo_reviewed or not source.reviewed:
+        if self._chosen.redo_reviewed or not source.reviewed:
             return region
         kept = tuple(z for z in region.sections if z not in source.reviewed)
         if not kept:
@@ -176,7 +192,7 @@ class RunFactory:
         return replace(region, sections=kept)
 
     def _em(self) -> StackState:
-        source = self._session.at_work
+        source = self._chosen.at_work
         if source.is_probabilities:
             msg = f"{source.name} holds probabilities already; go on with 3 Cells"
             raise ValueError(msg)

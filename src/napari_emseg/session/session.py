@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from psygnal import SignalGroupDescriptor
@@ -16,14 +17,12 @@ from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSetti
 from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.results import OpenedProbabilities, Results
-from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
     from napari_emseg.models.weights import Weights
     from napari_emseg.session.annotation_editor import AnnotationEditor
-    from napari_emseg.session.learning import Learning
     from napari_emseg.session.project_sync import ProjectSync
 
 
@@ -45,9 +44,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self._sources: dict[str, StackState] = {}
-        self._learning: Learning | None = None
+        self._projects: dict[str, ProjectSync] = {}
         self._proposed: Weights | None = None
-        self.stages = RunFactory(self)
 
     @property
     def sources(self) -> tuple[StackState, ...]:
@@ -55,19 +53,20 @@ class Session:
         return tuple(self._sources.values())
 
     @property
-    def learning(self) -> Learning:
-        """What is learnt from corrections, and the weights that came of it."""
-        from napari_emseg.session.learning import Learning
+    def projects(self) -> Mapping[str, ProjectSync]:
+        """Open projects, by the keys of their stacks."""
+        return MappingProxyType(self._projects)
 
-        if self._learning is None:
-            self._learning = Learning(self)
-        return self._learning
+    @property
+    def project(self) -> ProjectSync | None:
+        """The project of the stack at work; None if there is none."""
+        return None if self.source is None else self._projects.get(self.source.key)
 
     def select(self, key: str, stack: Stack) -> StackState:
         """Put a stack to work; what was said of it and made from it comes back."""
         known = self._sources.get(key)
         if known is None or known.stack.shape != stack.shape:
-            self._stop_keeping(known)
+            self._close_project(key)
             known = StackState(key, stack, Results(stack.shape))
         source = replace(known, stack=stack)
         self._put(source)
@@ -86,28 +85,32 @@ class Session:
         OSError
             If it can't be saved.
         """
-        known = self._sources.pop(key, None)
+        self._sources.pop(key, None)
         if self.source is not None and self.source.key == key:
             self.deselect()
-        self._stop_keeping(known)
+        self._close_project(key)
 
-    def take(self, source: StackState) -> None:
-        """Put a source to work with all that is known of it, as from a project."""
+    def take(self, source: StackState, project: ProjectSync) -> None:
+        """Put a stack of a project to work, with all that is known of it."""
         hand = source.results.hand
         hand.reviewed, hand.excluded = source.reviewed, source.excluded
+        self._projects[source.key] = project
         self._put(source)
 
-    def keep(self, key: str, keeping: ProjectSync | None) -> ProjectSync | None:
-        """Let a project keep what is done to a stack; return the one before."""
+    def save_in(self, key: str, project: ProjectSync) -> ProjectSync | None:
+        """Save what is done to a stack in a project; return the one before."""
         known = self._sources.get(key)
         if known is None:
             return None
-        self._renew(replace(known, keeping=keeping))
-        return known.keeping
+        before = self._projects.get(key)
+        self._projects[key] = project
+        self._renew(replace(known))  # whoever shows it asks for its project again
+        return before
 
-    def _stop_keeping(self, source: StackState | None) -> None:
-        if source is not None and source.keeping is not None:
-            source.keeping.close()
+    def _close_project(self, key: str) -> None:
+        project = self._projects.pop(key, None)
+        if project is not None:
+            project.close()
 
     def exclude(self, z: int, *, excluded: bool = True) -> None:
         """Leave a section out of all runs, or take it back in: a step, as `review`.
@@ -256,8 +259,8 @@ class Session:
         return self.source
 
     def _writable(self) -> StackState:
-        source = self.at_work
-        if source.keeping is not None and source.keeping.read_only:
+        source, project = self.at_work, self.project
+        if project is not None and project.read_only:
             raise ValueError(source.results.hand.refusal)
         return source
 

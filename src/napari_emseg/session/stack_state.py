@@ -15,7 +15,6 @@ from napari_emseg.session.run_scope import RunScope
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
-    from napari_emseg.session.project_sync import ProjectSync
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +33,6 @@ class StackState:
         What is worth a look; None as long as sections weren't checked.
     reviewed
         Sections that a person is done with; runs leave them alone.
-    keeping
-        Saves what is done to it in a project; None as long as there is none.
     """
 
     key: str
@@ -44,7 +41,6 @@ class StackState:
     excluded: frozenset[int] = frozenset()
     findings: tuple[SectionCheck, ...] | None = None
     reviewed: frozenset[int] = frozenset()
-    keeping: ProjectSync | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
 
@@ -22,9 +22,20 @@ from napari_emseg.session.training_request import CLASSES
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from napari_emseg.session.session import Session
+    from napari_emseg.models.weights import Weights
     from napari_emseg.session.stack_state import StackState
     from napari_emseg.training.corrections import LabelMeaning
+
+
+class OpenStacks(Protocol):
+    """The stacks of a window, and the weights in use, as in a `Session`."""
+
+    source: StackState | None
+    weights: Weights | None
+
+    @property
+    def sources(self) -> tuple[StackState, ...]:
+        """All stacks, at work or not."""
 
 
 class TrainingInputs:
@@ -37,8 +48,8 @@ class TrainingInputs:
 
     changed = Signal()
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, opened: OpenStacks) -> None:
+        self._opened = opened
         self._names: tuple[str, ...] = CLASSES
         self._joined: frozenset[str] = frozenset()
         self._drawn: dict[str, ImportedLabels] = {}
@@ -47,7 +58,7 @@ class TrainingInputs:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of classes by code less one: those of the weights, and added ones."""
-        weights = self._session.weights
+        weights = self._opened.weights
         own = CLASSES if weights is None else weights.card.classes
         return (*self._names, *own[len(self._names) :])
 
@@ -94,10 +105,10 @@ class TrainingInputs:
 
     def others(self) -> list[StackState]:
         """Return further stacks that were worked on, and could be learnt from."""
-        here = self._session.source
+        here = self._opened.source
         return [
             source
-            for source in self._session.sources
+            for source in self._opened.sources
             if (here is None or source.key != here.key) and self._teaches(source)
         ]
 
@@ -136,7 +147,7 @@ class TrainingInputs:
         ValueError
             If there is no stack, or the shapes differ.
         """
-        source = self._session.source
+        source = self._opened.source
         if source is None:
             msg = "no stack is chosen; choose one in 1 Data"
             raise ValueError(msg)
@@ -161,7 +172,7 @@ class TrainingInputs:
 
     def teachers(self) -> list[AnnotationSource]:
         """Return what a round would learn from."""
-        here = self._session.source
+        here = self._opened.source
         sources = [] if here is None or not self._teaches(here) else [here]
         sources += [source for source in self.others() if self.is_joined(source.key)]
         found: list[AnnotationSource] = []
@@ -176,7 +187,7 @@ class TrainingInputs:
 
     def ask(self, *, new: bool = False) -> Callable[[], RoundPreview]:
         """Return a question for a thread: what a round would learn from."""
-        teachers, weights = self.teachers(), self._session.weights
+        teachers, weights = self.teachers(), self._opened.weights
         card = None if weights is None else weights.card
         tallies = {
             n: self._tally(t.source)
@@ -192,7 +203,7 @@ class TrainingInputs:
 
     def corrected(self, since: datetime) -> int:
         """Count corrections since a moment."""
-        return sum(corrected(source, since) for source in self._session.sources)
+        return sum(corrected(source, since) for source in self._opened.sources)
 
     def _teaches(self, source: StackState) -> bool:
         """Tell if something of a stack may be learnt, as far as is seen at a glance."""

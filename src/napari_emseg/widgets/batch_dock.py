@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +215,9 @@ class BatchPanel(QWidget):
             self._board.add_project(keeping.path, key)
 
     @property
-    def _keepings(self) -> dict[str, ProjectSync]:
+    def _keepings(self) -> Mapping[str, ProjectSync]:
         """Of the open projects, by their layers."""
-        sources = self._controller.session.sources
-        return {s.key: s.keeping for s in sources if s.keeping is not None}
+        return self._controller.session.projects
 
     def _propose(self) -> None:
         """Propose a folder of results beside the first input that is a file."""

@@ -177,7 +177,7 @@ class CandidateBox(QWidget):
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._controller = controller
-        self._learning: Learning = controller.session.learning
+        self._learning: Learning = controller.learning
         self.headline = text_label(role="headline")
         self.table = ComparisonTable()
         self.words = text_label(role="plain")

@@ -104,7 +104,7 @@ class CellsPanel(QWidget):
         self._controller.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
-        return self._session.stages.segment(self.scope.region())
+        return self._controller.runs.segment(self.scope.region())
 
     def _proposed(self) -> str:
         source = self._session.source
@@ -159,7 +159,7 @@ class CellsPanel(QWidget):
             return
         if self._controller.job.busy or self._fragments.busy:
             return
-        recuts, settings = self._session.stages.recuts(), self._session.cell_settings
+        recuts, settings = self._controller.runs.recuts(), self._session.cell_settings
         z = section_on_screen(self._controller.viewer, layer)
         if z is None or not recuts.able(z):
             return
@@ -174,9 +174,9 @@ class CellsPanel(QWidget):
         """Make what is on trial a step that can be undone."""
         self._kept.stop()
         source = self._session.source
-        if source is None or not self._session.stages.recuts().on_trial:
+        if source is None or not self._controller.runs.recuts().on_trial:
             return
-        self._session.stages.recuts().keep()
+        self._controller.runs.recuts().keep()
         layers = self._controller.results(source.key)
         if layers is not None:
             layers.refresh({"cells"}, set(range(source.stack.shape[0])))
@@ -187,7 +187,7 @@ class CellsPanel(QWidget):
         if self._others.busy or self._controller.job.busy:
             self._timer.start()
             return
-        run = self._session.stages.cut()
+        run = self._controller.runs.cut()
         self._others.start(run.work, run.title)
 
     def _on_cut(self) -> None:

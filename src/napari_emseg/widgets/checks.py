@@ -93,7 +93,7 @@ class Checks(QWidget):
         if self._job.busy:
             self._job.cancel()
             return
-        run = self._controller.session.stages.check()
+        run = self._controller.runs.check()
         self._checked = run.source.key
         self.button.setText("Cancel")
         self.summary.hide()

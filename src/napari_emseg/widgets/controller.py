@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -20,6 +20,8 @@ from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Results, Run, Session, StackState
+from napari_emseg.session.learning import Learning
+from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
@@ -109,11 +111,12 @@ class ViewerController:
         self._viewer: ReferenceType[Viewer] = ref(viewer)
         device = preference("runs", "device") or "auto"
         self.session = Session(predict_settings=PredictSettings(device=device))
+        self.runs = RunFactory(self.session)
         self.changes = LayerChanges(viewer)
         self._overlays: dict[str, OverlayLayer] = {}
         self._shared: dict[Callable[[ViewerController], Any], Any] = {}
         self.job = BackgroundJob()
-        self.training = TrainingController(lambda: self.session.learning)
+        self.training = TrainingController(lambda: self.learning)
         self._running: RunPresenter | None = None
         self._results: dict[str, ResultLayers] = {}
         self._filled: dict[str, Results] = {}
@@ -143,6 +146,11 @@ class ViewerController:
             msg = "the viewer is closed"
             raise RuntimeError(msg)
         return viewer
+
+    @cached_property
+    def learning(self) -> Learning:
+        """What is learnt from corrections, and the weights that came of it."""
+        return Learning(self.session)
 
     @property
     def stage(self) -> Stage | None:
@@ -299,7 +307,7 @@ class ViewerController:
         """Take over what another program has put in a layer; the layer stays ours."""
         layers, results = self._results.get(key), self._filled.get(key)
         if layers is not None and results is not None:
-            check = self.session.learning.material.check_code
+            check = self.learning.material.check_code
             take_over_data(layers, results, kind, check)
 
     def _on_recorded(self, records: list[Record]) -> None:

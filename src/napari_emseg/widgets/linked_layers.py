@@ -304,7 +304,7 @@ class LinkedLayers(QObject):
         hand.author = preference("annotation", "author") or login_name()
         try:
             if name == "corrections":
-                classes = self._controller.session.learning.material
+                classes = self._controller.learning.material
                 classes.check_code(max(stroke.value for stroke in strokes))
             edit = hand.repaint(name, strokes)
         except ValueError as e:

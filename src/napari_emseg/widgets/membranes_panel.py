@@ -180,7 +180,7 @@ class MembranesPanel(QWidget):
         self._session.choose_weights(weights)
 
     def _prepare(self) -> Run:
-        return self._session.stages.predict(self.scope.region())
+        return self._controller.runs.predict(self.scope.region())
 
     def _on_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
@@ -265,7 +265,7 @@ class MembranesPanel(QWidget):
             return "no weights: choose a weights file", False
         try:
             region = self.scope.region()
-            estimate = self._session.stages.estimate(region)
+            estimate = self._controller.runs.estimate(region)
         except ValueError as e:
             return str(e), False
         if estimate is None:

@@ -104,8 +104,7 @@ class _Release:
 
 
 def _keepings(session: Session | None) -> list[ProjectSync]:
-    sources = () if session is None else session.sources
-    return [source.keeping for source in sources if source.keeping is not None]
+    return [] if session is None else list(session.projects.values())
 
 
 NONE = "none: what you correct is lost when napari closes"
@@ -153,8 +152,7 @@ class ProjectRow(QWidget):
     @property
     def keeping(self) -> ProjectSync | None:
         """What saves the stack at work; None if nothing does."""
-        source = self._controller.session.source
-        return None if source is None else source.keeping
+        return self._controller.session.project
 
     @property
     def busy(self) -> bool:
@@ -171,7 +169,7 @@ class ProjectRow(QWidget):
                 f"{self._controller.job.title} is still running; wait for its end"
             )
             return
-        recuts = self._controller.session.stages.recuts()
+        recuts = self._controller.runs.recuts()
         if recuts.on_trial:
             recuts.keep()
         self._begin(Path(path), self._controller.source_layer)

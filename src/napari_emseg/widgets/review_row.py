@@ -157,7 +157,7 @@ class ClassRow(QWidget):
         super().__init__()
         self._controller = controller
         self._layers = layers
-        self._material: TrainingInputs = controller.session.learning.material
+        self._material: TrainingInputs = controller.learning.material
         self.classes = combo_box()
         self.classes.setPlaceholderText("choose")
         self.classes.setToolTip("Paint this with napari's brush, on the corrections.")

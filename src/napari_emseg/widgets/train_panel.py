@@ -64,7 +64,7 @@ class MaterialBox(QWidget):
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._controller = controller
-        self._material: TrainingInputs = controller.session.learning.material
+        self._material: TrainingInputs = controller.learning.material
         self._drawn = ""
         self.labels = combo_box()
         self.meaning = combo_box()
@@ -240,7 +240,7 @@ class TrainPanel(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._controller = controller_for(napari_viewer)
-        self._learning: Learning = self._controller.session.learning
+        self._learning: Learning = self._controller.learning
         training = self._controller.training
         self.begin = combo_box()
         self.learns = text_label(role="plain")

@@ -141,7 +141,7 @@ class RoundsList(QWidget):
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._controller = controller
-        self._learning: Learning = controller.session.learning
+        self._learning: Learning = controller.learning
         self.table = QTableWidget(0, len(COLUMNS))
         self.roll_back = button("Roll back", tooltip=BACK)
         self.said = text_label()
