@@ -150,12 +150,12 @@ class Sitting:
         whole = slice(0, height), slice(0, width)
         cells = np.array(results.cells[z])
         shift = int(self.rng.integers(-3, 4))
-        results.put_cells(z, whole, np.roll(cells, shift, axis=1))
-        results.hand.finish_run()
+        self.hand.put_cells(z, whole, np.roll(cells, shift, axis=1))
+        self.hand.finish_run()
 
     def _clear(self) -> None:
         if self.rng.random() < 0.2:
-            self.session.source.results.clear((self._place()[0],))
+            self.session.source.editor.clear((self._place()[0],))
 
     def _undo(self) -> None:
         self.hand.undo()

@@ -193,14 +193,8 @@ def test_the_results_know_whether_cells_are_linked(session, runs) -> None:
 
 
 def test_somebody_is_always_the_author(session, monkeypatch) -> None:
-    hand = session.correcting()
     monkeypatch.setattr(annotation_editor, "getuser", lambda: "ada")
-    assert (
-        annotation_editor.AnnotationEditor(
-            session.source.results, hand.corrections
-        ).author
-        == "ada"
-    )
+    assert AnnotationEditor(session.source.results).author == "ada"
 
     def nobody() -> str:
         msg = "no such user"
@@ -300,7 +294,7 @@ def test_opened_probabilities_are_read_as_parts_of_one(drawing) -> None:
 def test_probabilities_are_unknown_where_nothing_was_predicted(session) -> None:
     hand = session.correcting()
     assert not np.isnan(hand.probabilities[1]).any()
-    session.source.results.clear([1])
+    session.source.editor.clear([1])
     assert np.isnan(hand.probabilities[1]).all()
 
 
@@ -468,7 +462,7 @@ def test_a_section_can_be_marked_while_cells_are_found(session) -> None:
     hand, results = session.correcting(), session.source.results
     before = state(hand)
     area = (slice(0, 96), slice(0, 112))
-    results.put_cells(0, area, np.array(results.cells[0]))
+    hand.put_cells(0, area, np.array(results.cells[0]))
     session.review(2)
     assert session.source.reviewed == {2}
     hand.finish_run()

@@ -7,6 +7,7 @@ import pytest
 
 from napari_emseg.core.records import Note, Progress, Provenance, drain
 from napari_emseg.core.stack import Stack
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.comparison import (
     Side,
     check_pair,
@@ -77,9 +78,10 @@ def test_sections_without_truth_are_left_out_and_named(truth) -> None:
 
 
 def test_only_what_was_predicted_is_compared(truth) -> None:
-    results = Results(truth.shape)
+    editor = AnnotationEditor(Results(truth.shape))
+    results = editor.results
     area = (slice(8, 60), slice(2, 50))
-    results.put(1, area, gap(truth, 1, slice(20, 24))[1][area], 0.5)
+    editor.put_prediction(1, area, gap(truth, 1, slice(20, 24))[1][area], 0.5)
     found = compare(*sides(results.probabilities, truth), results=results)
     (place,) = found.report.places
     assert (place.z, place.x) == (1, 15)
@@ -92,32 +94,35 @@ def test_only_what_was_predicted_is_compared(truth) -> None:
 
 
 def test_whole_sections_win_over_parts(truth) -> None:
-    results = Results(truth.shape)
+    editor = AnnotationEditor(Results(truth.shape))
+    results = editor.results
     whole, part = (slice(0, 64),) * 2, (slice(0, 40),) * 2
     for z, area in ((0, whole), (1, part), (2, whole)):
-        results.put(z, area, gap(truth, 0)[z][area], 0.5)
+        editor.put_prediction(z, area, gap(truth, 0)[z][area], 0.5)
     found = compare(*sides(results.probabilities, truth), results=results)
     assert found.report.sections == (0, 2)
     assert found.notes == ("section 1 left out: run in another part only",)
 
 
 def test_only_cells_that_were_found_are_compared(truth) -> None:
-    results = Results(truth.shape)
+    editor = AnnotationEditor(Results(truth.shape))
+    results = editor.results
     area = (slice(0, 40), slice(0, 64))
-    results.put_cells(1, area, np.where(truth[1][area] > 0, 0, 1).astype(np.uint32))
+    editor.put_cells(1, area, np.where(truth[1][area] > 0, 0, 1).astype(np.uint32))
     given = Side(stack(results.cells, "cells"), "cells")
     found = compare(given, sides(truth, truth)[1], results=results)
     assert found.report.sections == (1,)
     assert "rows 0 to 39" in found.notes[1]
-    results.clear([1])
+    editor.clear([1])
     with pytest.raises(ValueError, match="nothing was run there"):
         compare(given, sides(truth, truth)[1], results=results)
 
 
 def test_parts_that_make_no_rectangle_are_not_compared(truth) -> None:
-    results = Results(truth.shape)
+    editor = AnnotationEditor(Results(truth.shape))
+    results = editor.results
     for area in ((slice(0, 20),) * 2, (slice(30, 50),) * 2):
-        results.put(0, area, truth[0][area].astype(np.float32), 0.5)
+        editor.put_prediction(0, area, truth[0][area].astype(np.float32), 0.5)
     with pytest.raises(ValueError, match=r"nothing to compare: section 0 .*parts"):
         compare(*sides(results.probabilities, truth), sections=[0], results=results)
 

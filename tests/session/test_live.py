@@ -61,14 +61,14 @@ def test_shallow_first_then_deeper(session, runs) -> None:
         drain(runs.predict(RunScope((1,))).work)
         of_run = session.source.results.probabilities[1][AREA]
         np.testing.assert_allclose(picture.values, of_run, atol=1e-5)
-        session.source.results.clear([1])
+        session.source.editor.clear([1])
 
 
 def test_nothing_is_written_into_results(session) -> None:
     pictures(session)
     results = session.source.results
     assert results.predicted == ()
-    assert not results.begun
+    assert not session.source.editor.begun
     assert "probabilities" not in vars(results)
 
 

@@ -37,12 +37,11 @@ def session(drawn_stack, tmp_path) -> Session:
     session.select("a", open_stack(path, voxel_size_nm=(50, 4, 4)))
     session.choose_weights(thin_weights(tmp_path, threshold=0.4))
     session.cell_settings = CellSettings(threshold=0.4)
-    results = session.source.results
+    editor = session.source.editor
     for z in range(4):
-        results.put_cells(z, WHOLE, cells[z])
-        results.membranes[z] = cells[z] == 0
-    results.note_links(range(4), linked=True)
-    results.hand.finish_run()
+        editor.put_cells(z, WHOLE, cells[z], cells[z] == 0)
+    editor.results.note_links(range(4), linked=True)
+    editor.finish_run()
     return session
 
 
@@ -349,5 +348,5 @@ def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> No
     other = Session()
     open_project(other, keeping.path)
     assert other.source.reviewed == {2, 3}
-    assert other.source.results.hand.reviewed == {2, 3}
+    assert other.source.editor.reviewed == {2, 3}
     other.project.close()

@@ -52,7 +52,7 @@ def test_undo_of_clearing_gives_back_where_cells_were_found(
     results = source.results
     find_cells(session, 0.2)
     found, cells = results.found_cells, results.cells.copy()
-    results.clear([1, 2])
+    session.correcting().clear([1, 2])
     assert sorted(results.segmented) == [0, 3]
     session.correcting().undo()
     assert results.found_cells == found

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from napari_emseg.session import Results, RunScope, from_here
 from napari_emseg.session import results as results_module
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import allocate
 
 
@@ -25,11 +26,12 @@ def test_a_region_without_some_sections() -> None:
 
 
 def test_areas_that_tile_a_section_make_it_whole() -> None:
-    results = Results((2, 6, 8))
+    editor = AnnotationEditor(Results((2, 6, 8)))
+    results = editor.results
     ones = np.ones((6, 4), np.float32)
-    results.put(1, (slice(0, 6), slice(0, 4)), ones, 0.5)
+    editor.put_prediction(1, (slice(0, 6), slice(0, 4)), ones, 0.5)
     assert results.unknown(1).sum() == 24
-    results.put(1, (slice(0, 6), slice(4, 8)), ones * 0.25, 0.5)
+    editor.put_prediction(1, (slice(0, 6), slice(4, 8)), ones * 0.25, 0.5)
     assert results.unknown(1) is None
     assert results.membranes[1].sum() == 24
     assert results.predicted == (1,)
@@ -40,9 +42,10 @@ def test_nothing_is_known_of_a_section_that_was_not_predicted() -> None:
 
 
 def test_clearing_forgets_a_section() -> None:
-    results = Results((1, 3, 4))
-    results.put(0, (slice(0, 3), slice(0, 4)), np.ones((3, 4), np.float32), 0.5)
-    results.clear([0])
+    editor = AnnotationEditor(Results((1, 3, 4)))
+    results, area = editor.results, (slice(0, 3), slice(0, 4))
+    editor.put_prediction(0, area, np.ones((3, 4), np.float32), 0.5)
+    editor.clear([0])
     assert not results.probabilities.any()
     assert not results.predicted
 
@@ -68,10 +71,11 @@ def test_what_does_not_fit_into_memory_lives_on_disk(monkeypatch, tmp_path) -> N
 
 
 def test_settled_sections_are_remembered_as_one_area() -> None:
-    results = Results((1, 4, 4))
+    editor = AnnotationEditor(Results((1, 4, 4)))
+    results = editor.results
     for y in range(4):
         area = (slice(y, y + 1), slice(0, 4))
-        results.put(0, area, np.ones((1, 4), np.float32), 0.5)
+        editor.put_prediction(0, area, np.ones((1, 4), np.float32), 0.5)
     results.settle(0)
     assert results._areas[0] == [(slice(0, 4), slice(0, 4))]
 

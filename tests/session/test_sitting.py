@@ -28,11 +28,11 @@ def begun(drawn_stack, tmp_path_factory) -> Path:
     stack, cells = drawn_stack
     session = Session()
     session.select("a", open_stack(save_stack(folder / "em.tif", stack)))
-    results = session.source.results
+    editor = session.source.editor
     for z in range(4):
-        results.put_cells(z, (slice(0, 96), slice(0, 112)), cells[z])
-    results.note_links(range(4), linked=True)
-    results.hand.finish_run()
+        editor.put_cells(z, (slice(0, 96), slice(0, 112)), cells[z])
+    editor.results.note_links(range(4), linked=True)
+    editor.finish_run()
     save_project(session, folder / "begun")
     session.forget("a")
     return folder / "begun.emseg"
@@ -81,11 +81,11 @@ def test_undo_and_redo_give_back_each_state_exactly(drawn_stack, seed) -> None:
     stack, cells = drawn_stack
     session = Session()
     session.select("a", stack)
-    results = session.source.results
+    editor = session.source.editor
     for z in range(4):
-        results.put_cells(z, (slice(0, 96), slice(0, 112)), cells[z])
-    results.note_links(range(4), linked=True)
-    results.hand.finish_run()
+        editor.put_cells(z, (slice(0, 96), slice(0, 112)), cells[z])
+    editor.results.note_links(range(4), linked=True)
+    editor.finish_run()
     for _ in islice(Sitting(session, seed).steps(), 60):
         pass
 

@@ -70,7 +70,7 @@ def test_a_trial_is_dropped_or_kept_as_one_step(session) -> None:
     recuts.show(0, LOOSE)
     recuts.keep()
     assert not np.array_equal(results.cells, before)
-    results.hand.undo()
+    session.correcting().undo()
     np.testing.assert_array_equal(results.cells, before)
 
 
@@ -90,7 +90,7 @@ def test_reviewed_sections_and_those_without_cells_are_left_alone(
 ) -> None:
     recuts = runs.recuts()
     assert recuts.able(0)
-    session.source.results.hand.reviewed = frozenset({0})
+    session.source.editor.reviewed = frozenset({0})
     assert not recuts.able(0)
-    session.source.results.clear([1])
+    session.source.editor.clear([1])
     assert not recuts.able(1)

@@ -155,7 +155,7 @@ class RandomUser:
     def _follow(self) -> None:
         """Hear of steps that are undone and redone, of marks among them."""
         for each in self.controller.session.sources:
-            hand = each.results.hand if each.results.begun else None
+            hand = each.editor if each.editor.begun else None
             if hand is not None and hand not in self.followed:
                 self.followed.add(hand)
                 hand.edited.connect(partial(self._on_step, each.key))
@@ -217,9 +217,9 @@ class RandomUser:
     def _of_pictures(self) -> Iterator[str]:
         for each in self.controller.session.sources:
             results = each.results
-            if not results.begun:
+            if not each.editor.begun:
                 continue
-            corrections = results.hand.corrections
+            corrections = each.editor.corrections
             if (results.membranes[corrections == 1] == 0).any():
                 yield "drawn membrane isn't membrane"
             if (results.membranes[corrections > 1] != 0).any():
@@ -229,7 +229,7 @@ class RandomUser:
                 layer = layers.get(name)
                 if layer is None:
                     continue
-                array = results.hand.linked.arrays[name]
+                array = each.editor.linked.arrays[name]
                 if not np.shares_memory(np.asarray(layer.data), array):
                     yield f"{layer.name} shows something else than is corrected"
 
@@ -358,7 +358,7 @@ class RandomUser:
         known.pictures = None
         if not self.controller.job.busy:
             self.controller.shared(Correcting).layers._absorb_all()
-            known.pictures = self._pictures(source.results.hand)
+            known.pictures = self._pictures(source.editor)
         self.kept[project.path] = known
 
     @act(2)
@@ -654,7 +654,7 @@ class RandomUser:
             return
         self._lose_foreign_strokes()
         self.rest()
-        hand = source.results.hand if source.results.begun else None
+        hand = source.editor if source.editor.begun else None
         count = self.random.randint(1, 4)
         before = None if hand is None else self._pictures(hand)
         steps = 0 if hand is None else min(count, len(hand.history.undoable))
@@ -771,7 +771,7 @@ class RandomUser:
         known = self.kept.pop(path)
         self.known[source.key] = known
         if known.pictures is not None:
-            self._compare(known.pictures, self._pictures(source.results.hand))
+            self._compare(known.pictures, self._pictures(source.editor))
 
     def _compare(self, before: Pictures, after: Pictures) -> None:
         for name, picture in after.items():

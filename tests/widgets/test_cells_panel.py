@@ -152,7 +152,7 @@ def test_unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(segmented) -> 
     assert len(np.unique(during)) < len(np.unique(before))
     same = [k for k in np.unique(before) if np.array_equal(before == k, during == k)]
     assert len(same) > 1
-    window.controller.session.source.results.hand.undo()
+    window.controller.session.source.editor.undo()
     np.testing.assert_array_equal(shown(window), before)
 
 

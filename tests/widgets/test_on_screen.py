@@ -198,7 +198,7 @@ def select(viewer: Viewer, kind: str) -> None:
 def test_keys_work_whatever_layer_is_selected(window) -> None:
     viewer = window.viewer
     panel = panel_of(open_dock(viewer))
-    hand = window.controller.session.source.results.hand
+    hand = window.controller.session.source.editor
     done = len(hand.history.undoable)
     both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
     for kind in ("other labels", "shapes", "points", "image", "none"):
@@ -219,7 +219,7 @@ def test_a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
     viewer = window.viewer
     open_dock(viewer)
     own = viewer.add_labels(np.zeros((4, 96, 112), np.uint8), name="own")
-    hand = window.controller.session.source.results.hand
+    hand = window.controller.session.source.editor
     done = len(hand.history.undoable)
     own.data_setitem((np.array([0]), np.array([3]), np.array([4])), 7)
     press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
@@ -264,7 +264,7 @@ def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
 def test_strokes_count_while_no_dock_is_open(window) -> None:
     viewer = window.viewer
     cells: Labels = viewer.layers["em cells"]
-    hand = controller_for(viewer).session.source.results.hand
+    hand = controller_for(viewer).session.source.editor
     done = len(hand.history.undoable)
     cells.selected_label = 0
     cells.data_setitem((np.array([1]), np.array([50]), np.array([50])), 99)
@@ -303,7 +303,7 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     panel.pointer.choose(next(t for t in TOOLS if t.name == "Lock"))
     window.viewer.dims.set_current_step(0, n)
     window.choose_scope(window.membranes, "this section")
-    hand = source.results.hand
+    hand = source.editor
     done = len(hand.history.undoable)
 
     assert checks.exclude.toolTip() == why
@@ -338,7 +338,7 @@ def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
     viewer = window.viewer
     panel = panel_of(open_dock(viewer))
     session = window.controller.session
-    hand = session.source.results.hand
+    hand = session.source.editor
     before, done = np.array(hand.corrections), len(hand.history.undoable)
     viewer.dims.set_current_step(0, 3)
     press(window, Qt.Key.Key_R)
@@ -378,7 +378,7 @@ def test_a_stroke_with_no_class_is_refused_and_put_back(window) -> None:
     viewer = window.viewer
     panel = panel_of(open_dock(viewer))
     layer = viewer.layers["em corrections"]
-    hand = window.controller.session.source.results.hand
+    hand = window.controller.session.source.editor
     before, done = np.array(hand.corrections), len(hand.history.undoable)
     at = (np.array([1]), np.array([50]), np.array([50]))
     layer.data_setitem(at, 200)

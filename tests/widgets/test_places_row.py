@@ -192,7 +192,7 @@ def test_a_place_is_not_done_where_no_section_is_seen(window) -> None:
     window.viewer.dims.set_current_step(0, n + 1)
     press(window, "J")
     assert said(window) == f"em has no section here; move the slider to 0-{n - 1}"
-    assert not window.controller.session.source.results.hand.regions
+    assert not window.controller.session.source.editor.regions
     assert row.left == len(REGIONS)
 
 

@@ -51,9 +51,9 @@ def open_work(open_window, drawn_stack, file) -> Callable[[], Any]:
             return window
         source = window.controller.session.source
         for z in range(4):
-            source.results.put_cells(z, WHOLE, drawn_stack[1][z])
+            source.editor.put_cells(z, WHOLE, drawn_stack[1][z])
         source.results.note_links(range(4), linked=True)
-        source.results.hand.finish_run()
+        source.editor.finish_run()
         window.controller.show_results()
         return window
 

@@ -150,7 +150,7 @@ def test_a_training_set_from_panel_4(open_window, em, tmp_path) -> None:
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert "nothing is corrected" in pairs.message.text()
-    window.controller.session.source.results.hand.corrections[1, 5:9, 5:9] = 2
+    window.controller.session.source.editor.corrections[1, 5:9, 5:9] = 2
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert pairs.message.text() == "saved in set"

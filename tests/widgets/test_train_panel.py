@@ -456,7 +456,7 @@ def test_one_stroke_teaches_only_itself_or_its_section_with_a_warning(
 
 
 def test_a_class_is_named_and_painted(window, panel) -> None:
-    window.controller.session.source.results.put(
+    window.controller.session.source.editor.put_prediction(
         0, (slice(0, 128), slice(0, 128)), np.zeros((128, 128), np.float32), 0.5
     )
     row = window.dock.panel("Correct").classes

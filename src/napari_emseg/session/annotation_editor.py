@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from getpass import getuser
 from threading import RLock
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,9 @@ from napari_emseg.proofreading import (
     Edit,
     History,
     LinkedLabels,
+    Rerun,
     SectionView,
+    burnt_in,
     clear_section,
     joined,
     mark_reviewed,
@@ -30,11 +34,8 @@ from napari_emseg.proofreading import (
 from napari_emseg.proofreading.edits import LabelArray, Name
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.brush import Stroke
-from napari_emseg.session.results import MaskedProbabilities, Resegmentation
+from napari_emseg.session.results import FoundCells, MaskedProbabilities, Results
 from napari_emseg.session.run_scope import Area
-
-if TYPE_CHECKING:
-    from napari_emseg.session.results import FoundCells, Results
 
 Step = Literal["made", "undone", "redone"]
 """What was done with an edit."""
@@ -72,11 +73,121 @@ def login_name() -> str:
         return ""
 
 
-class AnnotationEditor:
-    """Corrections of the results of one stack.
+class Resegmentation:
+    """Membranes and cells that runs find, and what they replace.
 
-    Only the GUI thread edits. Runs put what they find in place by `burn` and
-    `put_cells`, which keep what was done by hand.
+    Not safe for threads by itself; `AnnotationEditor` takes one step at a time.
+
+    Parameters
+    ----------
+    results
+        Where membranes and probabilities are, and which sections are linked.
+    linked
+        The cells, and all else that is edited with them.
+    corrections
+        Codes `(z, y, x)` of what was said by hand; they are burnt into membranes.
+    """
+
+    def __init__(
+        self, results: Results, linked: LinkedLabels, corrections: NDArray[np.uint8]
+    ) -> None:
+        self._results = results
+        self._linked = linked
+        self._corrections = corrections
+        self._rerun: Rerun | None = None
+        self._before = results.found_cells
+        self._found: dict[datetime, tuple[FoundCells, FoundCells]] = {}
+        """Before and after a run, by the time of its edit."""
+        # by section, when membranes were last cut at a threshold, and at which: undoing
+        # an older edit must not bring those of another threshold back
+        self._cut: dict[int, tuple[datetime, float]] = {}
+
+    @property
+    def running(self) -> bool:
+        """True while cells are being found."""
+        return self._rerun is not None
+
+    def burn(self, z: int, area: Area, threshold: float) -> None:
+        """Put corrections into membranes that were just made by a threshold."""
+        self._cut[z] = datetime.now(UTC), threshold
+        corrections = self._corrections[z][area]
+        if corrections.any():
+            membranes = self._results.membranes[z][area]
+            membranes[...] = burnt_in(membranes, corrections)
+
+    def put(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+        """Store cells `(y, x)` that a run found; see `finish`."""
+        if self._rerun is None:
+            self._linked.settle_all()
+            self._before = self._results.found_cells
+            self._rerun = Rerun(
+                self._linked.arrays["cells"],
+                last_id=self._linked.last_id,
+                locked=self._linked.locked,
+            )
+        self._rerun.put(z, area, cells, self._corrections[z][area])
+
+    def finish(self, kept: Iterable[Edit]) -> Edit | None:
+        """Give cells that were there before their ids; return what the run changed.
+
+        None if no run put cells anywhere.
+
+        Parameters
+        ----------
+        kept
+            What can still be undone or redone; of other runs nothing is remembered.
+        """
+        if self._rerun is None:
+            return None
+        try:
+            edit = self._rerun.finish()
+        finally:  # from now on a person may edit again
+            self._rerun = None
+        if edit.changes:
+            self.note(edit, self._before, (*kept, edit))
+        return edit
+
+    def note(self, edit: Edit, before: FoundCells, kept: Iterable[Edit]) -> None:
+        """Remember where cells were found before an edit of a run, and after it."""
+        times = {one.time for one in kept}
+        self._found = {t: found for t, found in self._found.items() if t in times}
+        self._found[edit.time] = before, self._results.found_cells
+
+    def follow(self, edit: Edit, *, undone: bool) -> None:
+        """Follow an edit that was undone or redone, where runs came in between."""
+        if edit.time in self._found:
+            before, after = self._found[edit.time]
+            if undone:
+                self._results.bring_back(before, after)
+            else:
+                self._results.bring_back(after, before)
+        for change in edit.of("corrections"):
+            at, threshold = self._cut.get(change.z, (edit.time, 0.0))
+            if at > edit.time and change.z in self._results.predicted:
+                self._cut_anew(change.z, change.area, threshold)
+
+    def _cut_anew(self, z: int, area: Area, threshold: float) -> None:
+        likely = self._results.probabilities[z][area]
+        found = (likely > threshold).astype(np.uint8)
+        membranes = self._results.membranes[z][area]
+        membranes[...] = burnt_in(found, self._corrections[z][area])
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is once something was done to results."""
+
+    linked: LinkedLabels
+    history: History
+    resegmentation: Resegmentation
+
+
+class AnnotationEditor:
+    """Writes membranes, cells and corrections of one stack; nobody else does.
+
+    Only the GUI thread edits. Runs put what they find in place by `put_prediction` and
+    `put_cells`, which keep what was done by hand. Pictures are made with the first of
+    either, see `begin`.
 
     Signals: `changed` with the sections that look different now; `edited` with a `Step`
     and its `Edit`, for whoever keeps a copy: every step of the history in its order,
@@ -91,9 +202,9 @@ class AnnotationEditor:
     def __init__(
         self,
         results: Results,
-        corrections: NDArray[np.uint8],
         settings: CorrectSettings | None = None,
     ) -> None:
+        self.results = results
         self.settings = settings or CorrectSettings()
         self.author = login_name()
         self.given: LazyArray | None = None
@@ -102,23 +213,60 @@ class AnnotationEditor:
         self.excluded: frozenset[int] = frozenset()
         self.refusal = ""
         """Why a person may not edit; empty if they may."""
-        self.corrections = corrections
-        self._results = results
-        self.linked = LinkedLabels(
-            results.membranes, results.cells, corrections, last_id=results.last_id
-        )
-        self.history = History(self.linked, self.settings)
-        self._renewal = Resegmentation(results, self.linked, corrections)
+        self._work: _Work | None = None
         # a run that starts may take cells away while a person edits
         self._lock = RLock()
+
+    def begin(self) -> None:
+        """Make room for what is done to the results, once."""
+        self._begin()
+
+    def _begin(self) -> _Work:
+        work = self._work
+        if work is None:
+            with self._lock:  # a run and a panel may begin at once
+                work = self._work = self._work or self._new_work()
+        return work
+
+    def _new_work(self) -> _Work:
+        results, codes = self.results, self.results.corrections
+        linked = LinkedLabels(
+            results.membranes, results.cells, codes, last_id=results.last_id
+        )
+        history = History(linked, self.settings)
+        return _Work(linked, history, Resegmentation(results, linked, codes))
+
+    @property
+    def begun(self) -> bool:
+        """True if a person or a run has done something, or is about to."""
+        return self._work is not None
+
+    @property
+    def linked(self) -> LinkedLabels:
+        """Membranes, cells and corrections, and all else that is edited with them."""
+        return self._begin().linked
+
+    @property
+    def history(self) -> History:
+        """What can be undone, and done again."""
+        return self._begin().history
+
+    @property
+    def corrections(self) -> NDArray[np.uint8]:
+        """Codes of what was said by hand."""
+        return self.results.corrections
+
+    @property
+    def _renewal(self) -> Resegmentation:
+        return self._begin().resegmentation
 
     @property
     def probabilities(self) -> LazyArray | None:
         """Of membrane by section, NaN where unknown; None where there are none."""
         if self.given is not None:
             return self.given
-        predicted = bool(self._results.predicted)
-        return MaskedProbabilities(self._results) if predicted else None
+        predicted = bool(self.results.predicted)
+        return MaskedProbabilities(self.results) if predicted else None
 
     def sheet(self, z: int) -> SectionView:
         """Return a section for the tools to read.
@@ -129,10 +277,10 @@ class AnnotationEditor:
             If there is no such section, or cells are being found.
         """
         self._refuse_while_running()
-        predicted = z in self._results.predicted
+        predicted = z in self.results.predicted
         # of a section that wasn't predicted the array holds 0,
         # which tools would take for inside
-        own: LazyArray | None = self._results.probabilities if predicted else None
+        own: LazyArray | None = self.results.probabilities if predicted else None
         self.linked.probabilities = own if self.given is None else self.given
         return self.linked.sheet(z)
 
@@ -149,8 +297,8 @@ class AnnotationEditor:
         ValueError
             If it is so already, nothing is shown there, or cells are being found.
         """
-        predicted = region.z in self._results.predicted
-        unknown = self._results.unknown(region.z) if predicted else None
+        predicted = region.z in self.results.predicted
+        unknown = self.results.unknown(region.z) if predicted else None
         if unknown is not None and unknown[region.area].any():
             msg = f"{region.words} is not predicted to its end; run 2 Membranes"
             raise ValueError(msg)
@@ -376,20 +524,52 @@ class AnnotationEditor:
             finally:
                 self.refusal = before
 
-    def burn(self, z: int, area: Area, threshold: float) -> None:
-        """Put corrections into membranes that were just made by a threshold."""
+    def put_prediction(
+        self, z: int, area: Area, values: NDArray[np.float32], threshold: float
+    ) -> None:
+        """Store probabilities `(y, x)` of an area, and its membranes."""
+        results = self.results
+        results.probabilities[z][area] = values
+        results.membranes[z][area] = values > threshold
         self._renewal.burn(z, area, threshold)
+        results.note_predicted(z, area)
 
-    def clear(self, sections: Iterable[int], before: FoundCells) -> None:
-        """Take membranes and cells of sections away, in one step.
+    def apply_threshold(self, z: int, threshold: float) -> None:
+        """Make the membranes of a predicted section anew, unless it is reviewed."""
+        results = self.results
+        if z in results.predicted and z not in self.reviewed:
+            membranes = results.membranes[z].view(bool)
+            np.greater(results.probabilities[z], threshold, out=membranes)
+            _, y, x = results.shape
+            self._renewal.burn(z, (slice(0, y), slice(0, x)), threshold)
+
+    def remember(
+        self, segmented: Mapping[int, Sequence[Area]], linked: Iterable[int]
+    ) -> None:
+        """Know what earlier runs have given; cells and corrections are there already.
+
+        Membranes are where there are no cells, since probabilities aren't known, and as
+        corrections say.
+        """
+        results = self.results
+        results.remember(segmented, linked)
+        for z, areas in results.segmented.items():
+            for area in areas:
+                results.membranes[z][area] = results.cells[z][area] == 0
+        for z in range(results.shape[0]):
+            corrections = results.corrections[z]
+            if corrections.any():
+                results.membranes[z] = burnt_in(results.membranes[z], corrections)
+
+    def clear(self, sections: Iterable[int]) -> None:
+        """Forget sections; that their membranes and cells go can be undone.
 
         Locked cells stay, and membranes that were drawn by hand.
-
-        Parameters
-        ----------
-        before
-            Where runs had found cells, which undo brings back.
         """
+        sections, before = tuple(sections), self.results.found_cells
+        self.results.forget(sections)
+        if not self.begun:
+            return
         with self._lock:
             changes = [c for z in sections for c in clear_section(self.linked, z)]
             if changes:
@@ -400,10 +580,31 @@ class AnnotationEditor:
                 self._renewal.note(edit, before, self._kept)
                 self.edited.emit("made", edit)
 
-    def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
-        """Store cells `(y, x)` that a run found; see `finish_run`."""
+    def put_cells(
+        self,
+        z: int,
+        area: Area,
+        cells: NDArray[np.uint32],
+        membranes: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Store cells `(y, x)` that a run found, beside those that a person keeps.
+
+        They are a step with `finish_run`.
+
+        Parameters
+        ----------
+        membranes
+            Those that the cells were found in, if they aren't there yet.
+        """
         with self._lock:
             self._renewal.put(z, area, cells)
+            self.results.note_cells(z, area)
+            if membranes is not None:
+                self.results.membranes[z][area] = membranes
+
+    def try_cells(self, z: int, cells: NDArray[np.uint32]) -> None:
+        """Show cells `(y, x)` on trial: no step; whoever calls takes them back."""
+        self.results.cells[z] = cells
 
     def finish_run(self) -> None:
         """Give cells that were there before their ids; keep the run as a step."""
@@ -414,7 +615,7 @@ class AnnotationEditor:
             if edit.changes:
                 self.history.note(edit)
                 self.edited.emit("made", edit)
-            self._results.last_id = self.linked.last_id
+            self.results.last_id = self.linked.last_id
 
     @property
     def _kept(self) -> tuple[Edit, ...]:

@@ -25,6 +25,7 @@ from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION
 
 if TYPE_CHECKING:
     from napari_emseg.proofreading.history import Correction
+    from napari_emseg.session.annotation_editor import AnnotationEditor
     from napari_emseg.session.results import Results
     from napari_emseg.session.stack_state import StackState
     from napari_emseg.training.corrections import LabelMeaning, TrainingSet
@@ -82,8 +83,8 @@ class ManualCorrections:
     @classmethod
     def of(cls, source: StackState) -> ManualCorrections:
         """Look at a stack; takes no longer for a large one."""
-        begun = source.results.begun
-        locked = source.results.hand.linked.locked if begun else frozenset()
+        begun = source.editor.begun
+        locked = source.editor.linked.locked if begun else frozenset()
         areas = tuple(
             Region.of(z, area)
             for correction in _corrections(source)
@@ -129,7 +130,7 @@ class ManualCorrections:
     def _codes(self, z: int) -> NDArray[np.uint8]:
         """Return what is known of a section `(y, x)`."""
         results = self.source.results
-        if not results.begun:
+        if not self.source.editor.begun:
             return np.zeros(results.shape[1:], np.uint8)
         codes = np.array(results.corrections[z])
         if self.locked:
@@ -240,9 +241,9 @@ def corrected(source: StackState, since: datetime | None = None) -> int:
 
 def _corrections(source: StackState) -> list[Correction]:
     """Return what a person has corrected."""
-    if not source.results.begun:
+    if not source.editor.begun:
         return []
-    made = source.results.hand.history.corrections()
+    made = source.editor.history.corrections()
     return [c for c in made if c.areas and c.what not in BY_ITSELF]
 
 
@@ -252,11 +253,11 @@ class CorrectionCounter:
     Sections are counted again when they changed; `count` may run in any thread.
     """
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        self._dirty = set(range(results.shape[0]))
+    def __init__(self, editor: AnnotationEditor) -> None:
+        self.editor = editor
+        self._dirty = set(range(editor.results.shape[0]))
         self._counts: dict[int, int] = {}
-        results.hand.changed.connect(self._on_changed)
+        editor.changed.connect(self._on_changed)
 
     def _on_changed(self, sections: frozenset[int]) -> None:
         self._dirty |= sections
@@ -264,7 +265,7 @@ class CorrectionCounter:
     def count(self) -> dict[int, int]:
         """Return pixels by section, of those that have any."""
         for z in _emptied(self._dirty):
-            self._counts[z] = int(np.count_nonzero(self.results.corrections[z]))
+            self._counts[z] = int(np.count_nonzero(self.editor.corrections[z]))
         return {z: n for z, n in self._counts.items() if n}
 
 

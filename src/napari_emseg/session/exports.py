@@ -209,10 +209,10 @@ def _measuring(
 def _cells(source: StackState) -> Stack:
     """Return the cells, with what waits to be renamed written into them."""
     results = source.results
-    if not results.segmented and not results.begun:
+    if not results.segmented and not source.editor.begun:
         msg = f"{source.name} has no cells yet; press Run in 3 Cells"
         raise ValueError(msg)
-    results.hand.linked.settle_all()
+    source.editor.linked.settle_all()
     return _beside(source, results.cells, "cells")
 
 

@@ -28,7 +28,6 @@ from napari_emseg.project.state import corners
 from napari_emseg.proofreading import Correction, Edit, LinkedLabels
 from napari_emseg.proofreading.marking import status_of
 from napari_emseg.session.annotation_editor import AnnotationEditor, Step
-from napari_emseg.session.results import Results
 from napari_emseg.session.stack_state import StackState
 
 S = TypeVar("S", bound=Settings)
@@ -201,14 +200,14 @@ class ProjectSync:
     def __init__(
         self,
         project: Project,
-        results: Results,
+        editor: AnnotationEditor,
         saves: SaveStatus,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.project = project
         self.notes = notes
-        self._results = results
-        self._hand = results.hand
+        self._hand = editor
+        editor.begin()
         self._saves = saves
         self._session: ProjectChoices | None = None
         self._key = ""
@@ -310,7 +309,7 @@ class ProjectSync:
 
     def tell_runs(self) -> None:
         """Save where runs have found cells."""
-        results = self._results
+        results = self._hand.results
         self.project.tell(
             segmented={
                 z: tuple(corners(area) for area in areas)

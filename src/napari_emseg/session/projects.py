@@ -21,7 +21,7 @@ from napari_emseg.core.records import Record, SectionDone, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import OpenedSource, Project
 from napari_emseg.proofreading.edits import Name
-from napari_emseg.proofreading.rerun import burnt_in
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.project_sync import (
     ProjectSync,
     SaveStatus,
@@ -44,7 +44,7 @@ class LoadedProject:
     """A project that was read; `adopt` puts it to work."""
 
     stack: Stack
-    results: Results
+    editor: AnnotationEditor
     keeping: ProjectSync
 
 
@@ -119,7 +119,7 @@ def iter_save_project(
     OSError
         If there is something of that name, or it can't be written.
     """
-    hand, saves = source.results.hand, SaveStatus()
+    hand, saves = source.editor, SaveStatus()
     depth, height, width = source.stack.shape
     whole = slice(0, height), slice(0, width)
     with hand.held(HELD), ExitStack() as undo:
@@ -135,7 +135,7 @@ def iter_save_project(
             yield SectionDone(z, z + 1, depth)
         project.lock_cells(hand.linked.locked)
         project.review_regions(hand.linked.regions)
-        keeping = ProjectSync(project, source.results, saves)
+        keeping = ProjectSync(project, source.editor, saves)
         keeping.tell_runs()
         undo.pop_all()
     return keeping
@@ -155,12 +155,12 @@ def iter_open_project(
         project = Project(path, author=author, read_only=read_only, on_record=saves)
         undo.callback(project.close)
         found = _source_of(project, source, stack)
-        results = Results(found.stack.shape)
-        yield from _reading(project, results)
+        editor = AnnotationEditor(Results(found.stack.shape))
+        yield from _reading(project, editor)
         notes = (found.words,) if found.words else ()
-        keeping = ProjectSync(project, results, saves, notes)
+        keeping = ProjectSync(project, editor, saves, notes)
         undo.pop_all()
-    return LoadedProject(found.stack, results, keeping)
+    return LoadedProject(found.stack, editor, keeping)
 
 
 def adopt(session: Session, key: str, opened: LoadedProject) -> StackState:
@@ -170,12 +170,12 @@ def adopt(session: Session, key: str, opened: LoadedProject) -> StackState:
     source = StackState(
         key,
         opened.stack,
-        opened.results,
+        opened.editor,
         excluded=review.named("excluded"),
         reviewed=review.named("reviewed"),
     )
     session.take(source, keeping)
-    keeping.notes += restore(session, opened.results.hand, keeping.project)
+    keeping.notes += restore(session, opened.editor, keeping.project)
     keeping.follow(session, key)
     return source
 
@@ -206,24 +206,19 @@ def _source_of(
     return replace(found, stack=replace(found.stack, voxel_size_nm=size))
 
 
-def _reading(project: Project, results: Results) -> Generator[Record, None, None]:
+def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None, None]:
     """Fill results from a project's folder."""
-    depth = results.shape[0]
-    hand = results.hand
+    depth = hand.results.shape[0]
     for z in range(depth):
         for name in KEPT:
             values = project.section(name, z)
             if values.any():  # what isn't touched takes no memory
                 hand.linked.arrays[name][z] = values
         yield SectionDone(z, z + 1, depth)
-    results.last_id = hand.linked.last_id = project.last_id
+    hand.results.last_id = hand.linked.last_id = project.last_id
     info = project.info
     areas = {z: tuple(map(_area, known)) for z, known in info.segmented.items()}
-    results.remember(areas, info.linked)
-    for z in range(depth):
-        corrections = results.corrections[z]
-        if corrections.any():
-            results.membranes[z] = burnt_in(results.membranes[z], corrections)
+    hand.remember(areas, info.linked)
     hand.linked.locked = project.locked
     hand.linked.regions = project.regions
     hand.history.remember(corrections_in(project.edits()))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,12 +17,7 @@ from platformdirs import user_cache_path
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import LazyArray
-from napari_emseg.proofreading import Edit, LinkedLabels, Rerun, burnt_in
 from napari_emseg.session.run_scope import Area
-
-if TYPE_CHECKING:
-    from napari_emseg.session.annotation_editor import AnnotationEditor
-
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
@@ -60,8 +53,9 @@ def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
 class Results:
     """Membrane probabilities, membranes and cells of a stack, all `(z, y, x)`.
 
-    Arrays are made when they are first asked for. Workers write into them; whoever
-    shows them looks again when a record says that something is new.
+    Arrays are made when they are first asked for. `AnnotationEditor` writes into
+    membranes, cells and corrections, runs into all others; whoever shows them looks
+    again when a record says that something is new.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -78,8 +72,6 @@ class Results:
         # by section, the areas that were predicted; `_segmented` those in which cells
         # were found, `_linked` sections through which an id is one cell
         self._areas: dict[int, list[Area]] = {}
-        self._hand: AnnotationEditor | None = None
-        self._lock = Lock()
         self._segmented: dict[int, list[Area]] = {}
         self._linked: frozenset[int] = frozenset()
 
@@ -115,38 +107,17 @@ class Results:
         return self._classes[name]
 
     @property
-    def hand(self) -> AnnotationEditor:
-        """What a person did to them."""
-        from napari_emseg.session.annotation_editor import AnnotationEditor
-
-        with self._lock:  # a run and a panel may ask for it at once
-            if self._hand is None:
-                self._hand = AnnotationEditor(self, self.corrections)
-            return self._hand
-
-    @property
-    def begun(self) -> bool:
-        """True if there is hand work, or a run has made room for it."""
-        return self._hand is not None
-
-    @property
     def predicted(self) -> tuple[int, ...]:
         """Sections with probabilities, at least in part; ascending."""
         return tuple(sorted(self._areas))
 
-    def put(
-        self, z: int, area: Area, values: NDArray[np.float32], threshold: float
-    ) -> None:
-        """Store probabilities `(y, x)` of an area, and its membranes."""
-        self.probabilities[z][area] = values
-        self.membranes[z][area] = values > threshold
-        self.hand.burn(z, area, threshold)
+    def note_predicted(self, z: int, area: Area) -> None:
+        """Remember that an area has probabilities."""
         # a new list, since another thread may be reading the old one
         self._areas[z] = [*self._areas.get(z, ()), area]
 
-    def put_cells(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
-        """Store the cells `(y, x)` of an area, beside those that a person keeps."""
-        self.hand.put_cells(z, area, cells)
+    def note_cells(self, z: int, area: Area) -> None:
+        """Remember that an area has cells of a run."""
         self._segmented[z] = [*self._segmented.get(z, ()), area]
 
     def settle(self, z: int) -> None:
@@ -155,17 +126,14 @@ class Results:
             _, y, x = self.shape
             self._areas[z] = [(slice(0, y), slice(0, x))]
 
-    def clear(self, sections: Iterable[int]) -> None:
-        """Forget sections; that their membranes and cells go can be undone."""
-        sections, before = tuple(sections), self.found_cells
+    def forget(self, sections: Iterable[int]) -> None:
+        """Forget what runs gave of sections; membranes and cells stay."""
         for z in sections:
             if self._areas.pop(z, None) is not None:
                 for values in (self.probabilities, *self._classes.values()):
                     values[z] = 0
             self._segmented.pop(z, None)
             self.made.pop(z, None)
-        if self.begun:
-            self.hand.clear(sections, before)
 
     def note_links(self, sections: Iterable[int], *, linked: bool) -> None:
         """Remember whether ids are cells through these sections, or profiles.
@@ -206,29 +174,14 @@ class Results:
     def remember(
         self, segmented: Mapping[int, Sequence[Area]], linked: Iterable[int]
     ) -> None:
-        """Know what earlier runs have given; the cells are there already.
-
-        Membranes are where there are no cells, since probabilities aren't known.
-        """
+        """Know where earlier runs have found cells."""
         self._segmented = {z: list(areas) for z, areas in segmented.items()}
         self._linked = frozenset(linked)
-        for z, areas in self._segmented.items():
-            for area in areas:
-                self.membranes[z][area] = self.cells[z][area] == 0
 
     @property
     def linked(self) -> bool:
         """True if an id is one cell through all sections that have cells."""
         return bool(self._segmented) and self._linked.issuperset(self._segmented)
-
-    def cut(self, z: int, threshold: float) -> None:
-        """Make the membranes of a section anew."""
-        if z in self._areas and z not in self.hand.reviewed:
-            np.greater(
-                self.probabilities[z], threshold, out=self.membranes[z].view(bool)
-            )
-            _, y, x = self.shape
-            self.hand.burn(z, (slice(0, y), slice(0, x)), threshold)
 
     def unknown(self, z: int) -> NDArray[np.bool_] | None:
         """Mask `(y, x)` of what was not predicted; None if all of it was."""
@@ -338,103 +291,3 @@ def _known(
     return (
         section if outside is None else np.where(outside, np.float32(np.nan), section)
     )
-
-
-class Resegmentation:
-    """Membranes and cells that runs find, and what they replace.
-
-    Not safe for threads by itself; `AnnotationEditor` takes one step at a time.
-
-    Parameters
-    ----------
-    results
-        Where membranes and probabilities are, and which sections are linked.
-    linked
-        The cells, and all else that is edited with them.
-    corrections
-        Codes `(z, y, x)` of what was said by hand; they are burnt into membranes.
-    """
-
-    def __init__(
-        self, results: Results, linked: LinkedLabels, corrections: NDArray[np.uint8]
-    ) -> None:
-        self._results = results
-        self._linked = linked
-        self._corrections = corrections
-        self._rerun: Rerun | None = None
-        self._before = results.found_cells
-        self._found: dict[datetime, tuple[FoundCells, FoundCells]] = {}
-        """Before and after a run, by the time of its edit."""
-        # by section, when membranes were last cut at a threshold, and at which: undoing
-        # an older edit must not bring those of another threshold back
-        self._cut: dict[int, tuple[datetime, float]] = {}
-
-    @property
-    def running(self) -> bool:
-        """True while cells are being found."""
-        return self._rerun is not None
-
-    def burn(self, z: int, area: Area, threshold: float) -> None:
-        """Put corrections into membranes that were just made by a threshold."""
-        self._cut[z] = datetime.now(UTC), threshold
-        corrections = self._corrections[z][area]
-        if corrections.any():
-            membranes = self._results.membranes[z][area]
-            membranes[...] = burnt_in(membranes, corrections)
-
-    def put(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
-        """Store cells `(y, x)` that a run found; see `finish`."""
-        if self._rerun is None:
-            self._linked.settle_all()
-            self._before = self._results.found_cells
-            self._rerun = Rerun(
-                self._linked.arrays["cells"],
-                last_id=self._linked.last_id,
-                locked=self._linked.locked,
-            )
-        self._rerun.put(z, area, cells, self._corrections[z][area])
-
-    def finish(self, kept: Iterable[Edit]) -> Edit | None:
-        """Give cells that were there before their ids; return what the run changed.
-
-        None if no run put cells anywhere.
-
-        Parameters
-        ----------
-        kept
-            What can still be undone or redone; of other runs nothing is remembered.
-        """
-        if self._rerun is None:
-            return None
-        try:
-            edit = self._rerun.finish()
-        finally:  # from now on a person may edit again
-            self._rerun = None
-        if edit.changes:
-            self.note(edit, self._before, (*kept, edit))
-        return edit
-
-    def note(self, edit: Edit, before: FoundCells, kept: Iterable[Edit]) -> None:
-        """Remember where cells were found before an edit of a run, and after it."""
-        times = {one.time for one in kept}
-        self._found = {t: found for t, found in self._found.items() if t in times}
-        self._found[edit.time] = before, self._results.found_cells
-
-    def follow(self, edit: Edit, *, undone: bool) -> None:
-        """Follow an edit that was undone or redone, where runs came in between."""
-        if edit.time in self._found:
-            before, after = self._found[edit.time]
-            if undone:
-                self._results.bring_back(before, after)
-            else:
-                self._results.bring_back(after, before)
-        for change in edit.of("corrections"):
-            at, threshold = self._cut.get(change.z, (edit.time, 0.0))
-            if at > edit.time and change.z in self._results.predicted:
-                self._cut_anew(change.z, change.area, threshold)
-
-    def _cut_anew(self, z: int, area: Area, threshold: float) -> None:
-        likely = self._results.probabilities[z][area]
-        found = (likely > threshold).astype(np.uint8)
-        membranes = self._results.membranes[z][area]
-        membranes[...] = burnt_in(found, self._corrections[z][area])

@@ -157,7 +157,7 @@ class RunFactory:
 
         source, settings = self._chosen.at_work, self._chosen.cell_settings
         region = RunScope(source.results.predicted)
-        work = iter_recut(source.results, settings.threshold)
+        work = iter_recut(source.editor, settings.threshold)
         return Run(f"Threshold of {source.name}", source, region, settings, work)
 
     def recuts(self) -> AgglomerationPreview:

@@ -18,12 +18,13 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
-from napari_emseg.session.results import PredictedProbabilities, Results
+from napari_emseg.session.results import PredictedProbabilities
 from napari_emseg.session.run_scope import Area, RunScope
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
+    from napari_emseg.session.annotation_editor import AnnotationEditor
     from napari_emseg.session.stack_state import StackState
 
 
@@ -60,13 +61,13 @@ def _predicting(
 ) -> Generator[Record, None, PredictionResult]:
     from napari_emseg.inference import provenance
 
-    results = source.results
+    editor, results = source.editor, source.results
     made = provenance(source.stack, predictor.weights, settings)
     further = predictor.weights.card.further_classes
     results.membrane_provenance = made
     results.class_provenance |= {name: made.of_class(name) for name in further}
     # a run leaves nothing in sections that were excluded since the last one
-    results.clear(sorted(source.excluded))
+    editor.clear(sorted(source.excluded))
     with closing(work):
         while True:
             try:
@@ -75,7 +76,8 @@ def _predicting(
                 result: PredictionResult = stop.value
                 return result
             if isinstance(record, TileDone):
-                results.put(record.z, record.core, record.values[0], threshold)
+                values = record.values[0]
+                editor.put_prediction(record.z, record.core, values, threshold)
                 for name, values in zip(further, record.values[1:], strict=True):
                     results.of_class(name)[record.z][record.core] = values
                 results.made[record.z] = made
@@ -102,10 +104,10 @@ def iter_segment(
         settings=settings,
         sections=region.sections,
         source=em,
-        sink=_CellSink(results, region, roi, membrane, settings.threshold),
+        sink=_CellSink(source.editor, region, roi, membrane, settings.threshold),
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
-    return _keeping_hand_work(work, results, region, linked=settings.link)
+    return _keeping_hand_work(work, source.editor, region, linked=settings.link)
 
 
 def probabilities_of(
@@ -137,7 +139,7 @@ def _given(source: StackState, roi: Area) -> tuple[Stack, Stack | None]:
 
 def _keeping_hand_work(
     work: Generator[Record, None, CellsResult],
-    results: Results,
+    editor: AnnotationEditor,
     region: RunScope,
     *,
     linked: bool,
@@ -147,15 +149,17 @@ def _keeping_hand_work(
         return (yield from work)
     finally:
         # also when it is cancelled: what was found until then is kept
-        results.note_links(region.sections, linked=linked)
-        results.hand.finish_run()
+        editor.results.note_links(region.sections, linked=linked)
+        editor.finish_run()
 
 
-def iter_recut(results: Results, threshold: float) -> Generator[Record, None, None]:
+def iter_recut(
+    editor: AnnotationEditor, threshold: float
+) -> Generator[Record, None, None]:
     """Make the membranes of all predicted sections anew by another threshold."""
-    predicted = results.predicted
+    predicted = editor.results.predicted
     for done, z in enumerate(predicted, start=1):
-        results.cut(z, threshold)
+        editor.apply_threshold(z, threshold)
         yield Progress("threshold", done, len(predicted))
 
 
@@ -202,7 +206,7 @@ class _CellSink(ArraySink):
 
     def __init__(
         self,
-        results: Results,
+        editor: AnnotationEditor,
         region: RunScope,
         roi: Area,
         membrane: Stack,
@@ -210,7 +214,7 @@ class _CellSink(ArraySink):
     ) -> None:
         self.shape = (len(region.sections), *membrane.shape[1:])
         self.dtype = np.dtype(np.uint32)
-        self._results = results
+        self._editor = editor
         self._sections = sorted(region.sections)
         self._roi = roi
         self._membrane = membrane
@@ -219,11 +223,10 @@ class _CellSink(ArraySink):
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store the cells `(y, x)` of the z-th of the run's ascending sections."""
         at = self._sections[z]
-        results = self._results
-        results.put_cells(at, self._roi, section)
         values = self._membrane.section(at)
         full = 255 if values.dtype == np.uint8 else 1
-        results.membranes[at][self._roi] = values > self._threshold * full
+        membranes = values > self._threshold * full
+        self._editor.put_cells(at, self._roi, section, membranes)
 
 
 Token = tuple[str, int, float, int]
@@ -252,8 +255,8 @@ class AgglomerationPreview:
 
     def able(self, z: int) -> bool:
         """Tell if the whole section has cells, and is not reviewed."""
-        results = self.source.results
-        return results.unknown_cells(z) is None and z not in results.hand.reviewed
+        whole = self.source.results.unknown_cells(z) is None
+        return whole and z not in self.source.editor.reviewed
 
     def knows(self, z: int, settings: CellSettings) -> bool:
         """Tell if `show` can be called."""
@@ -283,11 +286,12 @@ class AgglomerationPreview:
             raise ValueError(msg)
         if self._trial is not None and self._trial[0] != z:
             self.keep()
-        section = self.source.results.cells[z]
+        results = self.source.results
         if self._before is None:
-            self._before = _Before.of(section)
+            self._before = _Before.of(results.cells[z])
         found = self._fragments.cells(settings)
-        section[...] = self._before.named(found, self.source.results.last_id)
+        named = self._before.named(found, results.last_id)
+        self.source.editor.try_cells(z, named)
         self._trial = (z, settings)
 
     def keep(self) -> None:
@@ -297,16 +301,16 @@ class AgglomerationPreview:
         if trial is None or fragments is None:
             return
         z, settings = trial
-        results = self.source.results
-        _, height, width = results.shape
+        editor = self.source.editor
+        _, height, width = editor.results.shape
         whole: Area = (slice(0, height), slice(0, width))
-        results.put_cells(z, whole, fragments.cells(settings))
-        results.hand.finish_run()
+        editor.put_cells(z, whole, fragments.cells(settings))
+        editor.finish_run()
 
     def drop(self) -> None:
         """Put back what was there before."""
         if self._trial is not None and self._before is not None:
-            self.source.results.cells[self._trial[0]] = self._before.cells
+            self.source.editor.try_cells(self._trial[0], self._before.cells)
         self._trial = self._before = None
 
     def _token_of(self, z: int, settings: CellSettings) -> Token:

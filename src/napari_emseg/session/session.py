@@ -16,13 +16,13 @@ from psygnal import SignalGroupDescriptor
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading.marking import Status
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import OpenedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
     from napari_emseg.models.weights import Weights
-    from napari_emseg.session.annotation_editor import AnnotationEditor
     from napari_emseg.session.project_sync import ProjectSync
 
 
@@ -67,7 +67,7 @@ class Session:
         known = self._sources.get(key)
         if known is None or known.stack.shape != stack.shape:
             self._close_project(key)
-            known = StackState(key, stack, Results(stack.shape))
+            known = StackState(key, stack, AnnotationEditor(Results(stack.shape)))
         source = replace(known, stack=stack)
         self._put(source)
         return source
@@ -92,8 +92,8 @@ class Session:
 
     def take(self, source: StackState, project: ProjectSync) -> None:
         """Put a stack of a project to work, with all that is known of it."""
-        hand = source.results.hand
-        hand.reviewed, hand.excluded = source.reviewed, source.excluded
+        editor = source.editor
+        editor.reviewed, editor.excluded = source.reviewed, source.excluded
         self._projects[source.key] = project
         self._put(source)
 
@@ -144,22 +144,22 @@ class Session:
 
     def _marking(self) -> AnnotationEditor:
         """Return what marks sections of the stack at work, and is listened to."""
-        hand = self._writable().results.hand
-        hand.marked.connect(self._on_marked, unique=True)
-        return hand
+        editor = self._writable().editor
+        editor.marked.connect(self._on_marked, unique=True)
+        return editor
 
     def _on_marked(self) -> None:
         """Know which sections are reviewed and excluded, after a step or its undo."""
         for source in self.sources:
-            hand = source.results.hand if source.results.begun else None
-            if hand is None:
+            editor = source.editor
+            if not editor.begun:
                 continue
-            marks = hand.reviewed, hand.excluded
+            marks = editor.reviewed, editor.excluded
             if marks != (source.reviewed, source.excluded):
                 self._renew(replace(source, reviewed=marks[0], excluded=marks[1]))
 
     def correcting(self) -> AnnotationEditor:
-        """Return the hand work on the stack at work.
+        """Return the editor of the stack at work, ready for work.
 
         Raises
         ------
@@ -167,11 +167,12 @@ class Session:
             If there is no stack.
         """
         source = self.at_work
-        hand = source.results.hand
-        hand.given = (
+        editor = source.editor
+        editor.begin()
+        editor.given = (
             OpenedProbabilities(source.stack.data) if source.is_probabilities else None
         )
-        return hand
+        return editor
 
     def note_findings(self, key: str, findings: Sequence[SectionCheck]) -> None:
         """Keep what a check of a stack found."""
@@ -261,7 +262,7 @@ class Session:
     def _writable(self) -> StackState:
         source, project = self.at_work, self.project
         if project is not None and project.read_only:
-            raise ValueError(source.results.hand.refusal)
+            raise ValueError(source.editor.refusal)
         return source
 
     def _put(self, source: StackState) -> None:

@@ -10,6 +10,7 @@ from napari_emseg.core import regions
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import Settings
 from napari_emseg.core.stack import Stack
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import Results
 from napari_emseg.session.run_scope import RunScope
 
@@ -27,6 +28,8 @@ class StackState:
         Which one it is among all that were at work, e.g. the id of its layer.
     stack
         With the voxel size that counts.
+    editor
+        Of the results: what runs gave, and what a person did to them.
     excluded
         Sections that no run touches.
     findings
@@ -37,7 +40,7 @@ class StackState:
 
     key: str
     stack: Stack
-    results: Results = field(repr=False)
+    editor: AnnotationEditor = field(repr=False)
     excluded: frozenset[int] = frozenset()
     findings: tuple[SectionCheck, ...] | None = None
     reviewed: frozenset[int] = frozenset()
@@ -48,6 +51,11 @@ class StackState:
         return self.stack.name
 
     @property
+    def results(self) -> Results:
+        """What runs gave."""
+        return self.editor.results
+
+    @property
     def reviewed_regions(self) -> tuple[regions.Region, ...]:
         """Where everything counts: whole sections, and regions of the others.
 
@@ -55,7 +63,7 @@ class StackState:
         """
         _, y, x = self.stack.shape
         whole = (regions.Region.whole(z, (y, x)) for z in sorted(self.reviewed))
-        parts = self.results.hand.regions if self.results.begun else ()
+        parts = self.editor.regions if self.editor.begun else ()
         return (*whole, *(part for part in parts if part.z not in self.reviewed))
 
     @property

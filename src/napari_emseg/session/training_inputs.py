@@ -212,13 +212,13 @@ class TrainingInputs:
 
     def _tally(self, source: StackState) -> CorrectionCounter:
         tally = self._tallies.get(source.key)
-        if tally is None or tally.results is not source.results:
-            tally = self._tallies[source.key] = CorrectionCounter(source.results)
+        if tally is None or tally.editor is not source.editor:
+            tally = self._tallies[source.key] = CorrectionCounter(source.editor)
         return tally
 
 
 def _is_worked_on(source: StackState) -> bool:
-    return source.results.begun or bool(source.reviewed)
+    return source.editor.begun or bool(source.reviewed)
 
 
 def _size(stack: Stack) -> str:

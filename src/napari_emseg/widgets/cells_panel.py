@@ -143,7 +143,7 @@ class CellsPanel(QWidget):
             return
         z = section_on_screen(self._controller.viewer, layer)
         if z is not None:
-            source.results.cut(z, self._session.cell_settings.threshold)
+            source.editor.apply_threshold(z, self._session.cell_settings.threshold)
             membranes.visible = True
             layers.refresh({"membranes"}, {z})
         self._timer.start()

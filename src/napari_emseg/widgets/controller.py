@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from napari_emseg.proofreading.edits import Name
     from napari_emseg.session import Results
+    from napari_emseg.session.annotation_editor import AnnotationEditor
 
 
 LINKED: tuple[Name, ...] = ("membranes", "corrections", "cells")
@@ -52,7 +53,10 @@ class Flat:
 
 
 def take_over_data(
-    layers: ResultLayers, results: Results, kind: str, check: Callable[[int], None]
+    layers: ResultLayers,
+    editor: AnnotationEditor,
+    kind: str,
+    check: Callable[[int], None],
 ) -> None:
     """Make an edit of how replaced data differs; the layer shows the results again.
 
@@ -64,14 +68,14 @@ def take_over_data(
     if layer is None or name is None:
         return
     given = layer.data
-    wanted = results.hand.linked.arrays[name]
+    wanted = editor.linked.arrays[name]
     flat = wanted.shape[0] == 1 and len(given.shape) == 2
     try:
         if name == "corrections":
             largest = max(int(np.max(np.asarray(section))) for section in given)
             if largest <= np.iinfo(wanted.dtype).max:  # else it says so below
                 check(largest)
-        edit = results.hand.take_over(name, Flat(given) if flat else given)
+        edit = editor.take_over(name, Flat(given) if flat else given)
     except (OSError, ValueError) as refusal:
         layers.restore(kind)
         show_warning(f"{layer.name} was replaced, and is as before: {refusal}")
@@ -119,7 +123,7 @@ class ViewerController:
         self.training = TrainingController(lambda: self.learning)
         self._running: RunPresenter | None = None
         self._results: dict[str, ResultLayers] = {}
-        self._filled: dict[str, Results] = {}
+        self._filled: dict[str, AnnotationEditor] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
         self._followed: ReferenceType[Layer] | None = None
         self.job.recorded.connect(self._on_recorded)
@@ -213,6 +217,11 @@ class ViewerController:
 
     def results_with(self, layer: Layer) -> Results | None:
         """Return the results that a layer shows; None if it is none of ours."""
+        editor = self.editor_of(layer)
+        return None if editor is None else editor.results
+
+    def editor_of(self, layer: Layer) -> AnnotationEditor | None:
+        """Return what edits the results that a layer shows; None if it shows none."""
         for key, layers in self._results.items():
             if layers.owns(layer):
                 return self._filled[key]
@@ -232,7 +241,7 @@ class ViewerController:
         key = str(layer.unique_id)
         self._opened_with.setdefault(key, stack.voxel_size_nm)
         source = self.session.select(key, stack)
-        if key in self._filled and self._filled[key] is not source.results:
+        if key in self._filled and self._filled[key] is not source.editor:
             # pictures of another shape: what was made from those before is theirs
             self._results.pop(key, None)
             self._filled.pop(key)
@@ -289,7 +298,7 @@ class ViewerController:
         if source is None or layer is None:
             return
         results = source.results
-        if results.segmented or results.hand.history.corrections():
+        if results.segmented or source.editor.history.corrections():
             kept = ("membranes", "corrections", "cells")
             arrays = {kind: getattr(results, kind) for kind in kept}
             self._layers_of(source, layer).show_now(arrays)
@@ -300,15 +309,15 @@ class ViewerController:
             layers = ResultLayers(self.viewer, layer, self.changes)
             layers.replaced.connect(partial(self._on_replaced, source.key))
             self._results[source.key] = layers
-        self._filled[source.key] = source.results
+        self._filled[source.key] = source.editor
         return self._results[source.key]
 
     def _on_replaced(self, key: str, kind: str) -> None:
         """Take over what another program has put in a layer; the layer stays ours."""
-        layers, results = self._results.get(key), self._filled.get(key)
-        if layers is not None and results is not None:
+        layers, editor = self._results.get(key), self._filled.get(key)
+        if layers is not None and editor is not None:
             check = self.learning.material.check_code
-            take_over_data(layers, results, kind, check)
+            take_over_data(layers, editor, kind, check)
 
     def _on_recorded(self, records: list[Record]) -> None:
         if self._running is not None:

@@ -314,9 +314,9 @@ class CorrectPanel(QWidget):
 
     def _on_source(self) -> None:
         source = self._controller.session.source
-        if source is not None and source.results.begun:
-            self.main.show_settings(source.results.hand.settings)
-            self.advanced.show_settings(source.results.hand.settings)
+        if source is not None and source.editor.begun:
+            self.main.show_settings(source.editor.settings)
+            self.advanced.show_settings(source.editor.settings)
 
     def _on_said(self, words: str) -> None:
         self._show(words, "hint")

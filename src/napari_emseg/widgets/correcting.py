@@ -98,8 +98,8 @@ class Correcting(QObject):
             return
         source = self._controller.session.source
         reviewed: tuple[Region, ...] = ()
-        if source is not None and source.results.begun:
-            reviewed = source.results.hand.regions
+        if source is not None and source.editor.begun:
+            reviewed = source.editor.regions
         regions = [place.region for place in self.places]
         to_do = [r for n, r in enumerate(regions) if not self.is_done(n)]
         current = None if self.here is None else regions[self.here]

@@ -231,7 +231,7 @@ class LinkedLayers(QObject):
     def _on_source(self, *_: Any) -> None:
         """Follow the hand work on the source at work, once there is some."""
         source = self._controller.session.source
-        hand = source.results.hand if source and source.results.begun else None
+        hand = source.editor if source and source.editor.begun else None
         if hand is self._hand:
             return
         if self._hand is not None:
@@ -286,13 +286,13 @@ class LinkedLayers(QObject):
         painted, self._painted = self._painted, []
         taken: list[tuple[AnnotationEditor, Linked, Layer, list[Stroke]]] = []
         for layer, value in reversed(painted):
-            name, results = self._linked_as(layer), self._controller.results_with(layer)
-            if name is None or results is None:
+            name, hand = self._linked_as(layer), self._controller.editor_of(layer)
+            if name is None or hand is None:
                 continue
-            array = results.hand.linked.arrays[name]
+            array = hand.linked.arrays[name]
             strokes = strokes_of(value, array, flat=layer.ndim == 2)
             take_back(array, strokes)
-            taken.append((results.hand, name, layer, strokes))
+            taken.append((hand, name, layer, strokes))
         self._on_source()
         for hand, name, layer, strokes in reversed(taken):
             if strokes:
@@ -319,8 +319,7 @@ class LinkedLayers(QObject):
         """Show what was painted over a stack that isn't at work."""
         for layers in self._controller.all_results:
             cells = layers.get("cells") or layers.get("membranes")
-            results = None if cells is None else self._controller.results_with(cells)
-            if results is not None and results.begun and results.hand is hand:
+            if cells is not None and self._controller.editor_of(cells) is hand:
                 layers.refresh(set(LINKED), set(sections))
 
     def _on_changed(self, sections: frozenset[int]) -> None:

@@ -75,7 +75,7 @@ class RegionRow(QWidget):
             return
         y, x = (view.top + view.bottom) // 2, (view.left + view.right) // 2
         middle = Region(view.z, y, x, y + 1, x + 1)
-        known = source.results.hand.regions if source.results.begun else ()
+        known = source.editor.regions if source.editor.begun else ()
         found = [region for region in known if region.overlap(middle)]
         if not found:
             self.refused.emit("there is no reviewed region in the middle of the view")

@@ -347,8 +347,8 @@ class TrainPanel(QWidget):
     def _follow_hand(self) -> None:
         """Count corrections of the stack at work as they are made."""
         source = self._controller.session.source
-        begun = source is not None and source.results.begun
-        self._follow(source.results.hand if begun and source is not None else None)
+        begun = source is not None and source.editor.begun
+        self._follow(source.editor if begun and source is not None else None)
 
     def _follow(self, hand: AnnotationEditor | None) -> None:
         if hand is self._followed:
