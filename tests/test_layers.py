@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -164,10 +167,67 @@ def test_every_kind_of_import_is_seen(code):
     assert next(imported(ast.parse(code))).startswith("openvino")
 
 
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Code of the package by the names of its modules."""
+    found = {}
+    for path in sorted((ROOT / "src" / "napari_emseg").rglob("*.py")):
+        parts = path.relative_to(ROOT / "src").with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
 def test_a_public_class_name_exists_once() -> None:
     places: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "src").rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for module, code in modules().items():
+        for node in code.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(path.name)
+                places.setdefault(node.name, []).append(module)
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def statements(code: ast.AST) -> Iterator[ast.AST]:
+    """All statements; expressions, of which there are many more, import nothing."""
+    for child in ast.iter_child_nodes(code):
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield child
+            yield from statements(child)
+
+
+def needed(code: ast.AST, known: Mapping[str, object]) -> set[str]:
+    """Modules of the package that code imports: lazily and for types, too."""
+    names: set[str] = set()
+    for node in statements(code):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute, so that this sees them"
+            below = (f"{node.module}.{alias.name}" for alias in node.names)
+            names |= {name if name in known else str(node.module) for name in below}
+    return names.intersection(known)
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import one another, directly or through others."""
+    names = list(imports)
+    graph = np.array([[b in imports[a] for b in names] for a in names])
+    n, group = connected_components(graph, connection="strong")
+    members = [[names[i] for i in np.flatnonzero(group == k)] for k in range(n)]
+    return [sorted(found) for found in members if len(found) > 1]
+
+
+def test_circles_of_imports_are_found() -> None:
+    code = "def f():\n    from a.b import C\nif TYPE_CHECKING:\n    from a import c"
+    known = dict.fromkeys(("a", "a.b", "a.c", "a.d"))
+    assert needed(ast.parse(code), known) == {"a.b", "a.c"}
+    chain = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}
+    assert circles(chain) == [["a", "b", "c"]]
+
+
+def test_no_circles_of_imports() -> None:
+    """Not even with imports inside functions and for types: one can be read alone."""
+    code = modules()
+    found = circles({name: needed(tree, code) - {name} for name, tree in code.items()})
+    in_session = [c for c in found if any(".session" in name for name in c)]
+    assert in_session + [c for c in found if len(c) > 2] == []
