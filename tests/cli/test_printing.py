@@ -39,6 +39,23 @@ def test_an_error_is_told_with_the_option_that_ends_it(error, said) -> None:
     assert said in usage_message(error)
 
 
+def test_a_lack_of_memory_is_told_with_what_to_do() -> None:
+    with pytest.raises(MemoryError) as info:
+        np.empty(2**58)
+    for error, cause in (
+        (info.value, "Unable to allocate 2.00 EiB"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (MemoryError(), "MemoryError"),
+    ):
+        said = usage_message(error)
+        assert said.startswith(f"not enough memory ({cause}")
+        assert said.endswith(
+            "; close other programs, or choose a smaller region or tile"
+        )
+    assert usage_message(RuntimeError("another")) == "another"
+    assert usage_message(MemoryError("set a smaller tile")) == "set a smaller tile"
+
+
 def test_a_batch_names_the_option_that_an_input_needs(emseg, tiny_weights) -> None:
     """Also where only one of several inputs can't be used."""
     imwrite("c.tif", np.ones((2, 30, 40), np.uint16), metadata={"axes": "CYX"})

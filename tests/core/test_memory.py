@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,19 @@ def test_is_less_in_a_container(
     assert memory._free_by_limit() == left
     if left:
         assert memory.free_ram() == 1500
+
+
+@pytest.mark.skipif(memory.resource is None, reason="no such limits here")
+def test_is_less_under_a_limit_of_address_space() -> None:
+    """As set by `ulimit -v`, in a process of its own since it can't be taken back."""
+    script = """
+import resource, psutil
+from napari_emseg.core.memory import free_ram
+used = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+assert 0 < free_ram() <= 2**26, free_ram()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def reading(instead: dict[str, str]) -> Callable[[Path], str]:

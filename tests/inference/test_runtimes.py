@@ -17,6 +17,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import Predictor, openvino_runtime, torch_runtime
+from napari_emseg.inference import runtime as runtimes
 from napari_emseg.inference.runtime import load_runtime
 from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 from napari_emseg.models.weights import Weights
@@ -256,6 +257,19 @@ class TestOpenVino:
         with pytest.raises(RuntimeError, match=r"differs from PyTorch by 0\.0"):
             openvino_runtime.OpenVinoRuntime(weights.network())
         assert load_runtime(weights, PredictSettings(device="cpu")).name == "torch"
+
+    @pytest.mark.parametrize("runtime", ["auto", "openvino"])
+    def test_is_not_begun_with_where_memory_is_short(
+        self, weights: Weights, monkeypatch: pytest.MonkeyPatch, runtime: str
+    ) -> None:
+        """It would take what PyTorch needs, and fail."""
+        monkeypatch.setattr(runtimes, "free_ram", lambda: 400_000_000)
+        found = load_runtime(weights, PredictSettings(device="cpu", runtime=runtime))
+        assert found.name == "torch"
+        assert found.notes == (
+            "running on PyTorch, since OpenVINO needs 1.0 GB of memory, and 0.4 GB are "
+            "free",
+        )
 
     def test_reports_its_use_to_nobody(self, weights: Weights) -> None:
         script = f"""

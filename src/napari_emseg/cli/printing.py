@@ -152,6 +152,14 @@ def question_message(error: AmbiguousFileError, prefix: str = "") -> str:
     return error.message(f"choose with {option_name(*parts)}")
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Tell a library's error for want of memory; our own say what to do."""
+    from napari_emseg.inference.runtime import is_out_of_memory
+
+    own = type(error) is MemoryError and str(error) != ""
+    return is_out_of_memory(error) and not own
+
+
 def _words(error: BaseException) -> str:
     if isinstance(error, AmbiguousFileError):
         return question_message(error)
@@ -167,6 +175,11 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip() or type(error).__name__
+    if _lacks_memory(error):
+        return (
+            f"not enough memory ({text}); close other programs, or choose a smaller "
+            "region or tile"
+        )
     return text.strip("'\"") if isinstance(error, LookupError) else text
 
 

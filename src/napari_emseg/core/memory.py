@@ -6,13 +6,28 @@ from pathlib import Path
 
 import psutil
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def free_ram() -> int:
-    """Return bytes that may be used: of the machine, or of the job or container."""
+    """Return bytes that may be used: of the machine, the job, container or process."""
     free = int(psutil.virtual_memory().available)
-    return min([free, *_free_by_limit()])
+    return min([free, *_free_by_limit(), *_free_by_ulimit()])
+
+
+def _free_by_ulimit() -> list[int]:
+    """Return what a limit of this process (`ulimit -v`, Slurm's VSizeFactor) leaves."""
+    if resource is None:
+        return []
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return []
+    return [max(0, limit - int(psutil.Process().memory_info().vms))]
 
 
 def _free_by_limit() -> list[int]:

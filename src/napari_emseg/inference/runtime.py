@@ -10,10 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.symmetry import mean_over_symmetries
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.weights import Weights
+
+OPENVINO_BYTES = 10**9
+"""What loading and compiling takes, about half of it, and what small tiles take."""
 
 
 class Runtime(Protocol):
@@ -109,7 +113,14 @@ def _on_cpu(weights: Weights, settings: PredictSettings, *notes: str) -> Runtime
     from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 
     network, threads = weights.network(), settings.threads
-    if _takes_openvino(settings):
+    free, takes = free_ram(), _takes_openvino(settings)
+    if takes and free < OPENVINO_BYTES:
+        # tried all the same, it would leave too little for PyTorch, too
+        notes += (
+            f"running on PyTorch, since OpenVINO needs {OPENVINO_BYTES / 1e9:.1f} GB "
+            f"of memory, and {free / 1e9:.1f} GB are free",
+        )
+    elif takes:
         try:
             return OpenVinoRuntime(network, threads=threads, notes=notes)
         except (ImportError, RuntimeError, MemoryError) as e:
