@@ -124,6 +124,8 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     np.testing.assert_allclose(corners.min(axis=0), where.min(axis=0) - 0.5)
     np.testing.assert_allclose(corners.max(axis=0), where.max(axis=0) + 0.5)
     assert row.button.text() == TO_SECTIONS
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2 * surface.scale
+    np.testing.assert_allclose(viewer.scene.camera.center, middle, atol=1)
     window.click(row.button)
     assert viewer.dims.ndisplay == 2
     assert shown(window) == before
@@ -140,6 +142,15 @@ def test_napari_s_own_button_goes_back_too(window) -> None:
     window.viewer.dims.ndisplay = 2
     assert not view.on
     assert shown(window) == before
+
+
+def test_contours_are_of_sections_alone(window) -> None:
+    window.dock.panel("Correct").layers.show()
+    layer = window.layer("em corrections")
+    window.viewer.dims.ndisplay = 3  # else napari warns, and warnings are errors here
+    assert layer.contour == 0
+    window.viewer.dims.ndisplay = 2
+    assert layer.contour == 1
 
 
 def test_a_cell_that_is_not_there_is_said(window) -> None:

@@ -266,6 +266,7 @@ class CorrectPanel(QWidget):
         follow(self, self._correcting.keys.changed, self._name_keys)
         follow(self, self._controller.session.events.source, self._on_source)
         self._name_keys()
+        self._on_tool_changed(self.pointer.tool)
 
     def _on_tool(self, tool: Tool, *_: Any) -> None:
         chosen = None if self.pointer.tool is tool else tool

@@ -227,8 +227,21 @@ class CellView(QObject):
         colour = self._colour(cell)
         self._overlay.show(partial(_surface, surface, cell, colour, source), source)
         viewer.dims.ndisplay = 3
-        viewer.reset_view()
+        self._look_at(surface[0], source)
         self.changed.emit(True)
+
+    def _look_at(self, corners: NDArray[Any], source: Layer) -> None:
+        """Have the surface in the middle of the view, as large as it fits, aslant."""
+        viewer = self._controller.viewer
+        ends = [source.data_to_world(f(corners, axis=0)) for f in (np.min, np.max)]
+        low, high = (np.asarray(end, float)[-3:] for end in ends)
+        viewer.reset_view()
+        scene = np.asarray(viewer.layers.extent.world)[:, -3:]
+        wide = [np.linalg.norm(high - low), np.linalg.norm(scene[1] - scene[0])]
+        camera = viewer.scene.camera
+        camera.center = tuple((low + high) / 2)
+        camera.zoom = camera.zoom * wide[1] / max(wide[0], 1e-9)
+        camera.angles = ASLANT
 
     def leave(self) -> None:
         """Go back to the sections, as they were shown before."""
@@ -237,8 +250,8 @@ class CellView(QObject):
             return
         viewer = self._controller.viewer
         self._overlay.remove()
-        before.restore()
         viewer.dims.ndisplay = 2
+        before.restore()
         for name, value in self._camera.items():
             setattr(viewer.scene.camera, name, value)
         self.changed.emit(False)
@@ -270,6 +283,9 @@ def _surface(
         **placement_of(source),
     )
 
+
+ASLANT = (0.0, 30.0, 60.0)
+"""Of the camera: neither along an axis nor upside down."""
 
 TO_3D, TO_SECTIONS = "View in 3-D", "Back to sections"
 

@@ -82,6 +82,10 @@ class ResultLayers(QObject):
         self._name = source.name
         for name in PLACEMENT:
             source.events[name].connect(self._on_placed)
+        self._contours: dict[Kind, int] = {}
+        turned = viewer.dims.events.ndisplay
+        turned.connect(self._before_3d, position="first")
+        turned.connect(self._after_3d, position="last")
         self._free_at = 0.0
         self._waiting: set[Kind] = set()
         self._timer = QTimer(self)
@@ -100,6 +104,28 @@ class ResultLayers(QObject):
         layer = self._layers[kind]() if kind in self._layers else None
         there = viewer is not None and layer is not None and layer in viewer.layers
         return layer if there else None
+
+    def _before_3d(self, *_: Any) -> None:
+        """Draw no contours in 3-D: napari can't, and warns of each."""
+        viewer = self._viewer()
+        if viewer is None or viewer.dims.ndisplay == 2:
+            return
+        for kind in self._layers:
+            self._hide_contour(kind, self.get(kind))
+
+    def _hide_contour(self, kind: Kind, layer: Layer | None) -> None:
+        if isinstance(layer, Labels) and layer.contour:
+            self._contours[kind], layer.contour = layer.contour, 0
+
+    def _after_3d(self, *_: Any) -> None:
+        viewer = self._viewer()
+        if viewer is None or viewer.dims.ndisplay != 2:
+            return
+        contours, self._contours = self._contours, {}
+        for kind, width in contours.items():
+            layer = self.get(kind)
+            if isinstance(layer, Labels):
+                layer.contour = width
 
     def owns(self, layer: Layer) -> bool:
         """Tell if a layer is one of these."""
@@ -263,6 +289,9 @@ class ResultLayers(QObject):
         layer.events.data.connect(self._on_data)
         for name in PLACEMENT:
             layer.events[name].connect(self._on_moved)
+        viewer = self._viewer()
+        if viewer is not None and viewer.dims.ndisplay != 2:
+            self._hide_contour(kind, layer)
         self._changes.add(layer)
 
 

@@ -98,7 +98,7 @@ class MembranesPanel(QWidget):
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
         self.card = text_label()
         self.details = text_label()
-        self._more = CollapsibleBox("About these weights", self.details, role="link")
+        self._more = CollapsibleBox("About this model", self.details, role="link")
         self.exchange = ImportExport(self._controller)
         self.depth = DepthDial(self._controller)
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])

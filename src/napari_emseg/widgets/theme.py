@@ -54,7 +54,7 @@ QPushButton[role="primary"]:disabled {{ background: {foreground}; color: {hint};
 QPushButton[role="cancel"] {{ font-weight: bold; padding: 6px 14px; }}
 QPushButton[role="tool"] {{ padding: 4px; }}
 QPushButton[role="tool"]:checked {{
-    background: {primary}; color: {on_primary}; font-weight: bold;
+    background: {primary}; color: {on_primary};
 }}
 QPushButton[role="link"] {{
     background: transparent; border: none; color: {link}; padding: 2px;
