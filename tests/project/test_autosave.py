@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from napari_emseg.core.records import Record
 from napari_emseg.core.stack import Stack
-from napari_emseg.project import Project, Saved, SaveFailed
+from napari_emseg.project import Project, Saved, SaveFailed, journal
 from napari_emseg.project import autosave as autosaves
-from napari_emseg.project import chunks as chunked
 from napari_emseg.project.journal import Journal
 
 SHAPE = (3, 60, 50)
@@ -75,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_fault_is_said_and_what_waits_is_saved_after(
     folder: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, place: str
 ) -> None:
-    owner = {"zstd_encode": chunked, "__setitem__": chunked.Chunked}.get(place, Journal)
+    owner = {"zstd_encode": journal, "__setitem__": journal.Chunked}.get(place, Journal)
     real, failing = getattr(owner, place), [True]
 
     def once(*args: object) -> object:
@@ -180,8 +179,8 @@ def test_faults_at_random_lose_nothing(tmp_path_factory, seed, often) -> None:
     project = Project.create(folder, Stack(np.zeros(SHAPE, np.uint8)))
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in (
-            (chunked, "zstd_encode"),
-            (chunked.Chunked, "__setitem__"),
+            (journal, "zstd_encode"),
+            (journal.Chunked, "__setitem__"),
             (Journal, "replace"),
             (Journal, "commit"),
             (Journal, "finish"),

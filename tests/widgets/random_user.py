@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 import threading
 import warnings
@@ -685,8 +686,10 @@ class RandomUser:
         if panel is None or self.source is None or self.controller.source_layer is None:
             return
         status = self.random.choice(["to do", "reviewed", "excluded"])
-        shown = panel.review.label.text()
-        z = int(shown.split()[1])
+        shown = re.search(r"z = (\d+)", panel.review.label.text())
+        if shown is None:
+            return
+        z = int(shown[1])
         known = self.known.setdefault(self.source.key, Known())
         panel.review.status.setCurrentText(status)
         panel.review.status.activated.emit(panel.review.status.currentIndex())
