@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QLayout,
     QLineEdit,
-    QProgressBar,
     QVBoxLayout,
     QWidget,
 )
@@ -26,9 +25,10 @@ from napari_emseg.batch.settings import step_names
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
 from napari_emseg.widgets.batch_controller import BatchController
-from napari_emseg.widgets.flow_row import FlowLayout, FlowRow
+from napari_emseg.widgets.flow_row import FlowLayout
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.formatting import format_time_left, format_variant
+from napari_emseg.widgets.formatting import format_variant
+from napari_emseg.widgets.run import JobControls
 from napari_emseg.widgets.theme import (
     SPACING,
     CollapsibleBox,
@@ -36,7 +36,6 @@ from napari_emseg.widgets.theme import (
     follow,
     form_layout,
     row_label,
-    set_role,
     text_label,
 )
 from napari_emseg.widgets.weights_box import WeightsBox
@@ -243,70 +242,45 @@ class BatchForm(QWidget):
 DRY = "Say what it will take: sections, time, disk, memory. Nothing is written."
 
 
-class BatchFoot(QWidget):
+class BatchFoot(JobControls):
     """Buttons and words; Start becomes Cancel while something runs."""
 
     start = Signal()
     dry_run = Signal()
 
     def __init__(self, batching: BatchController) -> None:
-        super().__init__()
-        self._batching = batching
-        self._words = "Start"
-        self.button = button("Start", "primary")
         self.dry = button("Dry run", tooltip=DRY)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.left = QLabel()
-        self.message = text_label()
+        super().__init__("Start", beside=(self.dry,))
+        self._batching = batching
         self.link = QLabel()
         self.link.setOpenExternalLinks(True)
-        self._lay_out()
+        self.layout().addWidget(self.link)
         self.button.clicked.connect(self._on_click)
         self.dry.clicked.connect(lambda _: self.dry_run.emit())
         follow(self, batching.changed, self.show_state)
         self.show_state()
 
-    def _lay_out(self) -> None:
-        row = FlowRow(self.button, self.dry, self.bar, self.left)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(row)
-        layout.addWidget(self.message)
-        layout.addWidget(self.link)
-
     def call(self, words: str) -> None:
         """Have the button say Start, or Resume."""
-        self._words = words
+        self.words = words
         self.show_state()
 
     def show_state(self) -> None:
         """Show how it stands."""
         busy, stopping = self._batching.busy, self._batching.job.stopping
-        self.button.setText("Cancel" if busy else self._words)
-        set_role(self.button, "cancel" if busy else "primary")
-        self.button.setEnabled(not stopping)
-        for widget in (self.bar, self.left):
-            widget.setVisible(busy)
+        self.show_busy(busy, enabled=not stopping)
         self.dry.setVisible(not busy)
-        self._show_advance(stopping=stopping)
+        self.show_advance(self._batching.advance)
+        if stopping:
+            self.show_stopping()
         self._show_words()
         self._show_link()
-
-    def _show_advance(self, *, stopping: bool) -> None:
-        advance = self._batching.advance
-        self.bar.setRange(0, 1 if advance is None else advance.total)
-        self.bar.setValue(0 if advance is None else advance.done)
-        left = "starting" if advance is None else format_time_left(advance.seconds_left)
-        self.left.setText("stops soon" if stopping else left)
 
     def _show_words(self) -> None:
         error, lines = self._batching.error, self._batching.notes()
         if self._batching.words:
             lines = [*lines, self._batching.words]
-        self.message.setText(error or "\n".join(lines))
-        self.message.setVisible(bool(error or lines))
-        set_role(self.message, "error" if error else "hint")
+        self.say(error or "\n".join(lines), "error" if error else "hint")
 
     def _show_link(self) -> None:
         summary = self._batching.summary

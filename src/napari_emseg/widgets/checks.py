@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QHeaderView,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -24,10 +23,10 @@ from napari_emseg.widgets.camera import (
     section_on_screen,
 )
 from napari_emseg.widgets.controller import ViewerController
-from napari_emseg.widgets.flow_row import FlowRow
-from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.run import JobControls
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.theme import button, fit_rows, follow, set_role, text_label
+from napari_emseg.widgets.theme import fit_rows, follow
 
 if TYPE_CHECKING:
     from napari_emseg.check import SectionCheck
@@ -45,12 +44,12 @@ class Checks(QWidget):
         self._controller = controller
         self._job = BackgroundJob()
         self._checked = ""
-        self.button = button(
-            "Check sections", tooltip="Look for blank, blurred and shifted sections."
+        self.controls = JobControls(
+            "Check sections",
+            "",
+            tooltip="Look for blank, blurred and shifted sections.",
         )
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.summary = text_label()
+        self.button, self.summary = self.controls.button, self.controls.message
         self.table = QTableWidget(0, 3)
         self.exclude = QCheckBox()
         self._lay_out()
@@ -73,18 +72,17 @@ class Checks(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(FlowRow(self.button, self.bar))
-        layout.addWidget(self.summary)
+        layout.addWidget(self.controls)
         layout.addWidget(self.table)
         layout.addWidget(self.exclude)
-        self.bar.hide()
+        self.controls.show_busy(False)
 
     def _connect(self) -> None:
         self.button.clicked.connect(self._on_click)
         self.table.cellClicked.connect(self._on_cell)
         self.table.itemChanged.connect(self._on_item)
         self.exclude.clicked.connect(self._on_exclude)
-        self._job.advanced.connect(self._on_advanced)
+        self._job.advanced.connect(self.controls.show_advance)
         self._job.ended.connect(self._on_ended)
         follow(self, self._controller.session.events.source, self._on_source)
         follow(self, self._controller.viewer.dims.events.point, self._on_view)
@@ -95,34 +93,25 @@ class Checks(QWidget):
             return
         run = self._controller.runs.check()
         self._checked = run.source.key
-        self.button.setText("Cancel")
-        self.summary.hide()
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
-        self.bar.show()
+        self.controls.say("")
+        self.controls.show_advance(None)
+        self.controls.show_busy(True)
         self._job.start(run.work, run.title)
 
-    def _on_advanced(self, advance: Advance) -> None:
-        self.bar.setRange(0, advance.total)
-        self.bar.setValue(advance.done)
-
     def _on_ended(self, outcome: JobResult) -> None:
-        self.bar.hide()
-        self.button.setText("Check sections")
+        self.controls.show_busy(False)
+        self._on_source()
         if isinstance(outcome.result, list):
             self._controller.session.note_findings(self._checked, outcome.result)
         elif outcome.cause is not None:
-            self.summary.setText(format_record(outcome.cause))
-            self.summary.show()
-            set_role(self.summary, "error")
+            self.controls.say(format_record(outcome.cause), "error")
 
     def _on_source(self) -> None:
         source = self._controller.session.source
         self.button.setEnabled(source is not None or self._job.busy)
         findings = None if source is None else source.findings
-        self.summary.setText(_in_words(findings))
-        self.summary.setVisible(findings is not None and not self._job.busy)
-        set_role(self.summary, "note" if findings else "hint")
+        words = "" if self._job.busy else _in_words(findings)
+        self.controls.say(words, "note" if findings else "hint")
         self.table.setVisible(bool(findings))
         self._fill(findings or (), frozenset() if source is None else source.excluded)
         self._on_view()

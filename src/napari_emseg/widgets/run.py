@@ -28,8 +28,85 @@ from napari_emseg.widgets.theme import (
 SHOWN_NOTES = 6
 """The latest ones; the rest is counted."""
 
+CANCEL = "Cancel"
 
-class RunRow(QWidget):
+
+class JobControls(QWidget):
+    """A button that becomes Cancel while work is on, how far that is, and a message.
+
+    What starts and what cancels is up to those who make rows of it.
+
+    Parameters
+    ----------
+    words, role
+        Of the button, while nothing runs.
+    beside, after
+        Further widgets of the row, behind the button and at its end.
+    left
+        What says how much is left to do; in the row, unless it has words of its own.
+    """
+
+    def __init__(
+        self,
+        words: str,
+        role: str = "primary",
+        *,
+        tooltip: str = "",
+        beside: Sequence[QWidget] = (),
+        after: Sequence[QWidget] = (),
+        left: QLabel | None = None,
+    ) -> None:
+        super().__init__()
+        self.words, self._role = words, role
+        self.button = button(words, role, tooltip)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.left = QLabel() if left is None else left
+        self.message = text_label()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        inside = [self.left] if left is None else []
+        row = FlowRow(self.button, *beside, self.bar, *inside, *after)
+        for widget in (row, *([] if left is None else [left]), self.message):
+            layout.addWidget(widget)
+        self.say("")
+
+    def say(self, message: str, role: str = "hint") -> None:
+        """Show a message under the button; none if it is empty."""
+        self.message.setText(message)
+        self.message.setVisible(bool(message))
+        set_role(self.message, role)
+
+    def show_share(self, done: int = 0, total: int = 1) -> None:
+        """Show how far work is."""
+        # at rest, not busy: a moving bar repaints the window without end
+        self.bar.setRange(0, max(1, total))
+        self.bar.setValue(done)
+
+    def show_advance(self, advance: Advance | None) -> None:
+        """Show how far work is and how long it takes yet; None: it has just begun."""
+        if advance is None:
+            self.show_share()
+            self.left.setText("starting")
+        else:
+            self.show_share(advance.done, advance.total)
+            self.left.setText(format_time_left(advance.seconds_left))
+
+    def show_stopping(self, words: str = "stops soon") -> None:
+        """Show that work was asked to stop."""
+        self.button.setEnabled(False)
+        self.left.setText(words)
+
+    def show_busy(self, busy: bool, *, enabled: bool = True) -> None:
+        """Have the button say Cancel or not, and show or hide how far work is."""
+        self.button.setText(CANCEL if busy else self.words)
+        set_role(self.button, "cancel" if busy else self._role)
+        self.button.setEnabled(enabled)
+        self.bar.setVisible(busy)
+        self.left.setVisible(busy)
+
+
+class RunRow(JobControls):
     """Starts a stage's runs and shows them. Its button becomes Cancel meanwhile.
 
     Parameters
@@ -43,7 +120,7 @@ class RunRow(QWidget):
     def __init__(
         self, controller: ViewerController, stage: Stage, prepare: Callable[[], Run]
     ) -> None:
-        super().__init__()
+        super().__init__("Run")
         self._controller = controller
         self._stage = stage
         self._prepare = prepare
@@ -51,18 +128,8 @@ class RunRow(QWidget):
         self._ready = True
         self._told = True
         """False once another stack is at work than the one that a run is over."""
-        self.button = button("Run", "primary")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.left = QLabel()
-        self.message = text_label()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(FlowRow(self.button, self.bar, self.left))
-        layout.addWidget(self.message)
         self._connect()
         self._on_state()
-        self._say([], "hint")
 
     def _connect(self) -> None:
         self.button.clicked.connect(self._on_click)
@@ -88,7 +155,7 @@ class RunRow(QWidget):
         self._told = not self.running
         if self._told:
             self._notes = []
-            self._say([], "hint")
+            self.say("")
 
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Allow Run or not; `why` not is its tooltip."""
@@ -98,7 +165,7 @@ class RunRow(QWidget):
 
     def refuse(self, message: str) -> None:
         """Show an error."""
-        self._say([message], "error")
+        self.say(message, "error")
 
     def _on_click(self) -> None:
         if self.running:
@@ -106,29 +173,23 @@ class RunRow(QWidget):
             return
         self._notes = []
         self._told = True
-        self._say([], "hint")
+        self.say("")
         try:
             self._controller.start(self._prepare(), self._stage)
         except (OSError, RuntimeError, ValueError) as e:
             self.refuse(str(e))
 
     def _on_started(self) -> None:
-        # at rest, not busy: a moving bar repaints the window without end
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
-        self.left.setText("starting" if self.running else "")
+        self.show_advance(None)
         self._on_state()
 
     def _on_advanced(self, advance: Advance) -> None:
         if self.running:
-            self.bar.setRange(0, advance.total)
-            self.bar.setValue(advance.done)
-            self.left.setText(format_time_left(advance.seconds_left))
+            self.show_advance(advance)
 
     def _on_cancelling(self) -> None:
         if self.running:
-            self.button.setEnabled(False)
-            self.left.setText("stops after this tile")
+            self.show_stopping("stops after this tile")
 
     def _on_ended(self, outcome: JobResult) -> None:
         self._on_state()
@@ -154,28 +215,21 @@ class RunRow(QWidget):
         self._notes.append(note)
         more = len(self._notes) - SHOWN_NOTES
         shown = self._notes[-SHOWN_NOTES:]
-        self._say([f"({more} earlier notes)", *shown] if more > 0 else shown, "hint")
-
-    def _say(self, lines: list[str], role: str) -> None:
-        self.message.setText("\n".join(lines))
-        self.message.setVisible(bool(lines))
-        set_role(self.message, role)
+        lines = [f"({more} earlier notes)", *shown] if more > 0 else shown
+        self.say("\n".join(lines))
 
     def _on_state(self) -> None:
         busy = self._controller.job.busy
-        self.button.setText("Cancel" if self.running else "Run")
-        set_role(self.button, "cancel" if self.running else "primary")
-        self.button.setEnabled(self.running or (self._ready and not busy))
+        enabled = self.running or (self._ready and not busy)
+        self.show_busy(self.running, enabled=enabled)
         if busy and not self.running:
             self.button.setToolTip(f"{self._controller.job.title} is running.")
-        self.bar.setVisible(self.running)
-        self.left.setVisible(self.running)
 
 
 Work = Generator[Record, None, Any]
 
 
-class JobRow(QWidget):
+class JobRow(JobControls):
     """Starts work and shows how far it is. Its button becomes Cancel meanwhile.
 
     `done` carries the result of work that came to its end.
@@ -199,44 +253,23 @@ class JobRow(QWidget):
         *,
         role: str = "primary",
     ) -> None:
-        super().__init__()
+        super().__init__(words, role)
         self.job = BackgroundJob()
-        self._role = role
-        self._words = words
         self._prepare = prepare
         self._ready = True
         self._notes: list[str] = []
-        self.button = button(words, role)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.left = QLabel()
-        self.message = text_label()
-        self._lay_out()
         self.button.clicked.connect(self._on_click)
         self.job.recorded.connect(self._on_recorded)
-        self.job.advanced.connect(self._on_advanced)
+        self.job.advanced.connect(self.show_advance)
         self.job.cancelling.connect(self._on_cancelling)
         self.job.ended.connect(self._on_ended)
-        self.say("")
         self._show_state()
-
-    def _lay_out(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(FlowRow(self.button, self.bar, self.left))
-        layout.addWidget(self.message)
 
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Allow a start or not; `why` not is the button's tooltip."""
         self._ready = ready
         self.button.setToolTip(why)
         self._show_state()
-
-    def say(self, message: str, role: str = "hint") -> None:
-        """Show a message under the button."""
-        self.message.setText(message)
-        self.message.setVisible(bool(message))
-        set_role(self.message, role)
 
     def _on_click(self) -> None:
         if self.job.busy:
@@ -249,9 +282,7 @@ class JobRow(QWidget):
         except (OSError, ValueError) as e:
             self.say(str(e), "error")
             return
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
-        self.left.setText("starting")
+        self.show_advance(None)
         self.job.start(run_niced(work), title)
         self._show_state()
 
@@ -260,14 +291,8 @@ class JobRow(QWidget):
         if self._notes:
             self.say("\n".join(self._notes), "note")
 
-    def _on_advanced(self, advance: Advance) -> None:
-        self.bar.setRange(0, advance.total)
-        self.bar.setValue(advance.done)
-        self.left.setText(format_time_left(advance.seconds_left))
-
     def _on_cancelling(self) -> None:
-        self.button.setEnabled(False)
-        self.left.setText("stops soon")
+        self.show_stopping()
 
     def _on_ended(self, outcome: JobResult) -> None:
         self._show_state()
@@ -281,9 +306,4 @@ class JobRow(QWidget):
             self.done.emit(outcome.result)
 
     def _show_state(self) -> None:
-        busy = self.job.busy
-        self.button.setText("Cancel" if busy else self._words)
-        set_role(self.button, "cancel" if busy else self._role)
-        self.button.setEnabled(busy or self._ready)
-        self.bar.setVisible(busy)
-        self.left.setVisible(busy)
+        self.show_busy(self.job.busy, enabled=self.job.busy or self._ready)

@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
     QFileDialog,
-    QLabel,
-    QProgressBar,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_emseg.core.records import Note, Record
@@ -22,16 +18,15 @@ from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.controller import ViewerController
-from napari_emseg.widgets.flow_row import FlowRow
-from napari_emseg.widgets.formatting import format_time_left
-from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.run import JobControls
 from napari_emseg.widgets.run_presenter import format_record
-from napari_emseg.widgets.theme import button, follow_stack, set_role, text_label
+from napari_emseg.widgets.theme import button, follow_stack
 
 if TYPE_CHECKING:
     from napari_emseg.segmentation.meshes import MeshFormat
 
-SAVE, CANCEL = "Save…", "Cancel"
+SAVE = "Save…"
 
 SHOWN_NOTES = 3
 """Of what the work told."""
@@ -109,7 +104,7 @@ def _choice(kind: OutputKind) -> SaveFormat:
     return SaveFormat(kind.words, kind.suffixes, Target(Path(), kind.name))
 
 
-class SaveRow(QWidget):
+class SaveRow(JobControls):
     """A button that saves a result in a thread, and is Cancel meanwhile.
 
     Parameters
@@ -129,7 +124,14 @@ class SaveRow(QWidget):
         name: Callable[[], str],
         work: Callable[[Target | Meshes | None, Path], Work],
     ) -> None:
-        super().__init__()
+        self.renumber = button("Renumber", tooltip="Count cells anew from 1.")
+        self.as_float = button("As float", tooltip="Exact up to id 16,777,216.")
+        super().__init__(
+            SAVE,
+            "plain",
+            tooltip="For Fiji, IMOD, webKnossos and others.",
+            after=(self.renumber, self.as_float),
+        )
         self._controller = controller
         self._choices = choices
         self._name = name
@@ -137,31 +139,17 @@ class SaveRow(QWidget):
         self._asked: tuple[Target | Meshes | None, Path] | None = None
         self._notes: list[str] = []
         self.job = BackgroundJob(in_activity_dock=False)
-        self.save = button(SAVE, tooltip="For Fiji, IMOD, webKnossos and others.")
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
-        self.left = QLabel()
-        self.message = text_label()
-        self.renumber = button("Renumber", tooltip="Count cells anew from 1.")
-        self.as_float = button("As float", tooltip="Exact up to id 16,777,216.")
-        self._lay_out()
+        self.save = self.button
         self._say("", "hint")
         self._show_state()
         self.save.clicked.connect(self._on_save)
         self.renumber.clicked.connect(lambda: self._again("renumber"))
         self.as_float.clicked.connect(lambda: self._again("float"))
         self.job.recorded.connect(self._on_recorded)
-        self.job.advanced.connect(self._on_advanced)
+        self.job.advanced.connect(self.show_advance)
         self.job.cancelling.connect(self._on_cancelling)
         self.job.ended.connect(self._on_ended)
         follow_stack(self, controller.session, self._on_stack)
-
-    def _lay_out(self) -> None:
-        row = FlowRow(self.save, self.bar, self.left, self.renumber, self.as_float)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(row)
-        layout.addWidget(self.message)
 
     def save_as(self, path: Path, choice: SaveFormat) -> None:
         """Save as a format; the path gets its ending if it has none of it."""
@@ -188,8 +176,7 @@ class SaveRow(QWidget):
             return
         self._notes = []
         self._say(f"saving {path.name} …", "hint")
-        self.bar.setRange(0, 1)
-        self.bar.setValue(0)
+        self.show_share()
         self.left.setText("")
         self.job.start(work, f"Save {path.name}")
         self._show_state()
@@ -220,14 +207,8 @@ class SaveRow(QWidget):
     def _on_recorded(self, records: Sequence[Record]) -> None:
         self._notes += [r.message for r in records if isinstance(r, Note)]
 
-    def _on_advanced(self, advance: Advance) -> None:
-        self.bar.setRange(0, advance.total)
-        self.bar.setValue(advance.done)
-        self.left.setText(format_time_left(advance.seconds_left))
-
     def _on_cancelling(self) -> None:
-        self.save.setEnabled(False)
-        self.left.setText("stops soon")
+        self.show_stopping()
 
     def _on_ended(self, outcome: JobResult) -> None:
         self._show_state()
@@ -241,17 +222,10 @@ class SaveRow(QWidget):
             self._say("\n".join([saved, *self._notes[:SHOWN_NOTES]]), "hint")
 
     def _show_state(self) -> None:
-        busy = self.job.busy
-        self.save.setText(CANCEL if busy else SAVE)
-        set_role(self.save, "cancel" if busy else "plain")
-        self.save.setEnabled(True)
-        self.bar.setVisible(busy)
-        self.left.setVisible(busy)
+        self.show_busy(self.job.busy)
 
     def _say(self, message: str, role: str) -> None:
-        self.message.setText(message)
-        set_role(self.message, role)
-        self.message.setVisible(bool(message))
+        self.say(message, role)
         self._offer(None)
 
     def _offer(self, error: BaseException | None) -> None:

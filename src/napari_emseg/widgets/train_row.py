@@ -10,7 +10,6 @@ from napari.utils.theme import get_theme
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -22,6 +21,7 @@ from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import BROKEN_OFF, Round
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
+from napari_emseg.widgets.run import JobControls
 from napari_emseg.widgets.theme import button, follow, set_role, text_label
 from napari_emseg.widgets.training import TrainingController
 
@@ -34,7 +34,7 @@ STOP = "End training here. The best so far is kept and compared."
 RESUME = "Go on with the round that was stopped, with what it learnt from."
 
 
-class TrainRow(QWidget):
+class TrainRow(JobControls):
     """Starts and stops rounds, and shows how far they are.
 
     Parameters
@@ -46,17 +46,18 @@ class TrainRow(QWidget):
     def __init__(
         self, training: TrainingController, learning: Learning, new: Callable[[], bool]
     ) -> None:
-        super().__init__()
-        self._training, self._learning, self._new = training, learning, new
-        self._ready = True
-        self.start = button("Start", "primary", START)
         self.stop = button("Stop", "cancel", STOP)
         self.resume = button("Resume", tooltip=RESUME)
-        self.bar = QProgressBar()
-        self.bar.setTextVisible(False)
         self.progress = text_label(role="plain")
-        self.message = text_label()
-        self._lay_out()
+        super().__init__(
+            "Start",
+            tooltip=START,
+            beside=(self.stop, self.resume),
+            left=self.progress,
+        )
+        self.start = self.button
+        self._training, self._learning, self._new = training, learning, new
+        self._ready = True
         self.start.clicked.connect(self._on_start)
         self.stop.clicked.connect(training.stop)
         self.resume.clicked.connect(self._on_resume)
@@ -64,25 +65,11 @@ class TrainRow(QWidget):
         follow(self, learning.changed, self._on_state)
         self._on_state()
 
-    def _lay_out(self) -> None:
-        row = FlowRow(self.start, self.stop, self.resume, self.bar)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(row)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.message)
-
     def set_ready(self, ready: bool, why: str = "") -> None:
         """Allow Start or not; `why` not is its tooltip."""
         self._ready = ready
         self.start.setToolTip(START if ready else why)
         self._on_state()
-
-    def say(self, message: str, role: str = "error") -> None:
-        """Show a message."""
-        self.message.setText(message)
-        self.message.setVisible(bool(message))
-        set_role(self.message, role)
 
     def _on_start(self, *_: Any) -> None:
         self._try(lambda: self._training.start(new=self._new()))
@@ -94,7 +81,7 @@ class TrainRow(QWidget):
         try:
             begin()
         except (OSError, ValueError) as e:
-            self.say(str(e))
+            self.say(str(e), "error")
 
     def _on_state(self) -> None:
         training = self._training
@@ -108,10 +95,12 @@ class TrainRow(QWidget):
         elsewhere = "" if training.shown else f"{training.job.title}: "
         self.progress.setText(f"{elsewhere}{training.words}")
         at = training.progress
-        self.bar.setRange(0, 1 if at is None else max(1, at.total))
-        self.bar.setValue(0 if at is None else at.done)
+        if at is None:
+            self.show_share()
+        else:
+            self.show_share(at.done, at.total)
         if training.error and training.shown:
-            self.say(training.error)
+            self.say(training.error, "error")
         elif stopped is not None and stopped.outcome == BROKEN_OFF:
             self.say(
                 f"{stopped.name} was {BROKEN_OFF}; Resume goes on with it.", "note"
