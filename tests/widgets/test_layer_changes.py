@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from napari._qt.containers import QtLayerList
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QOpenGLContext
 
 from napari_emseg.core.regions import Region
 
@@ -54,3 +55,28 @@ def test_a_loop_over_the_list_finds_what_it_counted(open_window, em) -> None:
     assert len(layers) == 0
     window.qtbot.wait(20)
     assert len(layers) == 0
+
+
+def test_a_removed_layer_is_freed_in_the_context_it_was_drawn_in(
+    open_window, em, monkeypatch
+) -> None:
+    """Otherwise Mesa ends the process as it draws the next time."""
+    window = open_window(em(), em("other"), em("third"), show=True)
+    canvas = window.viewer.window._qt_viewer.canvas
+    window.qtbot.waitUntil(canvas.native.isValid)
+    gl, found = canvas._scene_canvas.context, []
+    finish = type(gl).finish
+
+    def watched(*_: Any) -> None:
+        found.append(QOpenGLContext.currentContext() == canvas.native.context())
+        finish(gl)
+
+    monkeypatch.setattr(gl, "finish", watched)
+    foreign, surface = QOpenGLContext(), window.viewer.window._qt_window.windowHandle()
+    assert foreign.create()
+    assert foreign.makeCurrent(surface)
+    window.viewer.layers.remove("other")
+    window.viewer.layers.selection = {window.viewer.layers["third"]}
+    assert foreign.makeCurrent(surface)
+    window.viewer.layers.remove_selected()
+    assert found == [True, True]

@@ -9,6 +9,7 @@ from weakref import ReferenceType, ref
 
 from napari import Viewer
 from napari.layers import Layer
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari.layers import PLACEMENT, place, placement_of
@@ -44,6 +45,8 @@ class LayerChanges(QObject):
         events = viewer.layers.events
         for name in EVENTS:
             events[name].connect(self.wait)
+        for emitter in (events.begin_batch, events.removing):
+            emitter.connect(self._have_canvas_current)
         events.begin_batch.connect(self._on_begin)
         events.end_batch.connect(self._on_end)
 
@@ -59,6 +62,19 @@ class LayerChanges(QObject):
         if not self._at_work:
             self._settled = False
             self._soon.start()
+
+    def _have_canvas_current(self, *_: Any) -> None:
+        """Have napari free what a removed layer was drawn with in its own GL context.
+
+        napari 0.9 does that outside of drawing, in whichever context is current: mostly
+        the one in which Qt composes the window. Mesa then follows a pointer to nothing
+        when the canvas is drawn next, and the process ends. By the event that follows,
+        it would be too late: napari's callbacks are called before those of plugins.
+        """
+        viewer = self._viewer()
+        shown = None if viewer is None else getattr(viewer.window, "_qt_viewer", None)
+        if shown is not None and isalive(shown) and shown.canvas.native.isValid():
+            shown.canvas.native.makeCurrent()
 
     def _on_begin(self, *_: Any) -> None:
         self._batches += 1
