@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +12,7 @@ from napari.layers import Image, Labels
 from napari_emseg.session.results import Uncertainty
 from napari_emseg.widgets import layers, region_row
 from napari_emseg.widgets.correct_view import TO_3D, TO_SECTIONS, CellView
+from napari_emseg.widgets.layers import _corrections
 
 
 def shown(window) -> dict[str, tuple]:
@@ -144,13 +146,12 @@ def test_napari_s_own_button_goes_back_too(window) -> None:
     assert shown(window) == before
 
 
-def test_contours_are_of_sections_alone(window) -> None:
+def test_corrections_are_seen_in_3d_without_a_warning(window) -> None:
     window.dock.panel("Correct").layers.show()
-    layer = window.layer("em corrections")
-    window.viewer.dims.ndisplay = 3  # else napari warns, and warnings are errors here
-    assert layer.contour == 0
-    window.viewer.dims.ndisplay = 2
-    assert layer.contour == 1
+    with warnings.catch_warnings(record=True) as told:
+        _corrections(np.ones((2, 8, 8), np.uint8), "filters", {})
+        window.viewer.dims.ndisplay = 3
+    assert not [w for w in told if "Contours" in str(w.message)]
 
 
 def test_a_cell_that_is_not_there_is_said(window) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
@@ -82,10 +83,6 @@ class ResultLayers(QObject):
         self._name = source.name
         for name in PLACEMENT:
             source.events[name].connect(self._on_placed)
-        self._contours: dict[Kind, int] = {}
-        turned = viewer.dims.events.ndisplay
-        turned.connect(self._before_3d, position="first")
-        turned.connect(self._after_3d, position="last")
         self._free_at = 0.0
         self._waiting: set[Kind] = set()
         self._timer = QTimer(self)
@@ -104,28 +101,6 @@ class ResultLayers(QObject):
         layer = self._layers[kind]() if kind in self._layers else None
         there = viewer is not None and layer is not None and layer in viewer.layers
         return layer if there else None
-
-    def _before_3d(self, *_: Any) -> None:
-        """Draw no contours in 3-D: napari can't, and warns of each."""
-        viewer = self._viewer()
-        if viewer is None or viewer.dims.ndisplay == 2:
-            return
-        for kind in self._layers:
-            self._hide_contour(kind, self.get(kind))
-
-    def _hide_contour(self, kind: Kind, layer: Layer | None) -> None:
-        if isinstance(layer, Labels) and layer.contour:
-            self._contours[kind], layer.contour = layer.contour, 0
-
-    def _after_3d(self, *_: Any) -> None:
-        viewer = self._viewer()
-        if viewer is None or viewer.dims.ndisplay != 2:
-            return
-        contours, self._contours = self._contours, {}
-        for kind, width in contours.items():
-            layer = self.get(kind)
-            if isinstance(layer, Labels):
-                layer.contour = width
 
     def owns(self, layer: Layer) -> bool:
         """Tell if a layer is one of these."""
@@ -289,9 +264,6 @@ class ResultLayers(QObject):
         layer.events.data.connect(self._on_data)
         for name in PLACEMENT:
             layer.events[name].connect(self._on_moved)
-        viewer = self._viewer()
-        if viewer is not None and viewer.dims.ndisplay != 2:
-            self._hide_contour(kind, layer)
         self._changes.add(layer)
 
 
@@ -340,6 +312,8 @@ def _corrections(data: NDArray[Any], name: str, placement: dict[str, Any]) -> La
     shown = CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours], name="corrections")
     layer = Labels(data, name=name, colormap=shown, opacity=0.8, **placement)
     layer.contour = 1  # reviewed regions are full of corrections, and the EM is seen
+    # In 3-D napari fills labels, and would say so each time as a notification.
+    warnings.filterwarnings("ignore", "Contours are not displayed")
     return layer
 
 
