@@ -14,6 +14,7 @@ from napari_emseg.batch.cluster import SchedulerGoneError
 from napari_emseg.batch.engine import OutputFullError
 from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
 from napari_emseg.batch.planning import LockedCellsError
+from napari_emseg.cli.app import COMMANDS
 from napari_emseg.cli.printing import usage_message
 from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
 from napari_emseg.io.errors import AmbiguousFileError, OutputExistsError
@@ -37,6 +38,16 @@ SAID = [
 @pytest.mark.parametrize(("error", "said"), SAID, ids=lambda x: type(x).__name__)
 def test_an_error_is_told_with_the_option_that_ends_it(error, said) -> None:
     assert said in usage_message(error)
+
+
+def test_every_command_is_there(emseg) -> None:
+    """Each is looked for only when it is called, or when a word is no command."""
+    done = emseg("nothing")
+    assert done.code == 2
+    assert "nothing" in done.err
+    assert "Traceback" not in done.err
+    for name in COMMANDS:
+        assert emseg(name, "--help").code == 0
 
 
 def test_a_lack_of_memory_is_told_with_what_to_do() -> None:

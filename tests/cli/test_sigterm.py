@@ -99,6 +99,30 @@ def test_a_command_that_follows_nothing_ends_with_one_line(tmp_path: Path) -> No
     assert done.stderr == "stopped: by SIGTERM\n"
 
 
+LATE = {
+    "as it ends": "code = main(); os.kill(os.getpid(), signal.SIGTERM)",
+    "while threads end": "code = main()\n"
+    "from threading import Thread; here = os.getpid()\n"
+    "Thread(target=os.kill, args=(here, signal.SIGTERM)).start()",
+    "at the very end": "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+    "code = main()",
+}
+
+
+@pytest.mark.parametrize("when", LATE)
+@pytest.mark.parametrize(("words", "code"), [(["weights", "list"], 0), (["no"], 2)])
+def test_sigterm_after_the_work_changes_no_exit_code(when, words, code) -> None:
+    script = (
+        "import atexit, os, signal, sys; from napari_emseg.cli import main\n"
+        f"sys.argv = ['emseg', *{words!r}]\n{LATE[when]}\nsys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert ("isbi2012-unet" in done.stdout) == (code == 0)
+
+
 def test_a_run_goes_on_when_nobody_reads_its_words(
     em_file, tiny_weights, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from napari_emseg.cli.printing import (
     usage_message,
     write_what_can_be_written,
 )
-from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm
+from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm, keep_exit_code
 from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import AmbiguousFileError
 from napari_emseg.io.scratch import clear_scratch
@@ -78,6 +78,9 @@ COMMANDS = {
 
 GROUPS = ("weights", "project")
 
+MODULES = {"meshes": "export"}
+"""Where a command isn't in a module of its own name."""
+
 
 def build_app(called: str = "") -> App:
     """Return the application; a command's module is imported when it is called.
@@ -97,7 +100,7 @@ def build_app(called: str = "") -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, (summary, example) in COMMANDS.items():
-        place = f"napari_emseg.cli.{name}:{name}"
+        place = f"napari_emseg.cli.{MODULES.get(name, name)}:{name}"
         brief = None if name == called else summary
         if name in GROUPS:  # with commands of their own, each with an example
             app.command(f"napari_emseg.cli.{name}:app", name=name, help=brief)
@@ -108,8 +111,20 @@ def build_app(called: str = "") -> App:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = sys.argv[1:] if words is None else list(words)
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    words
+        None where this is the whole program: those it was called with.
+    """
+    if words is not None:
+        return _run(list(words))
+    with keep_exit_code() as keep:
+        return keep(_run(sys.argv[1:]))
+
+
+def _run(words: list[str]) -> int:
     write_what_can_be_written()
     clear_scratch()
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from threading import current_thread, main_thread
 from time import perf_counter
@@ -81,6 +83,30 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
     with _handling(interrupt, signal.SIGTERM):
         yield
+
+
+@contextmanager
+def keep_exit_code() -> Iterator[Callable[[int], int]]:
+    """Let a program that SIGTERM meets at its end still end with its exit code.
+
+    Yields what is to be told of the code. Afterwards Python waits for its threads and
+    takes itself down, for which it needs a while; results are written by then.
+    """
+    code = TERMINATED
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    def keep(now: int) -> int:
+        nonlocal code
+        code = now
+        return now
+
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, leave)
+        # registered first, so it is called last: no handler runs after it
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+    yield keep
 
 
 def exit_code(error: BaseException | None) -> int:
