@@ -23,6 +23,7 @@ from napari_emseg.proofreading import (
     paint,
     wire_field,
 )
+from napari_emseg.proofreading.section_view import SectionView, painted_along
 
 THIN = CorrectSettings(width=1, sliver=2)
 
@@ -38,6 +39,24 @@ THREE = """
 
 def lines(picture: str) -> str:
     return "\n".join(picture.split())
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 10, 51])
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_line_is_as_wide_as_it_is_said_to_be(width: int, upright: bool) -> None:
+    empty = np.zeros((1, 120, 120), np.uint8)
+    names = ("membranes", "cells", "corrections")
+    sheet = SectionView(0, dict.fromkeys(names, empty))
+    along = np.arange(20, 101)
+    across = np.full_like(along, 60)
+    pixels = np.stack((along, across) if upright else (across, along), axis=1)
+    wide, core, area = painted_along(sheet, pixels, width)
+    rows, columns = (part.start for part in area)
+    middle = wide[60 - rows] if upright else wide[:, 60 - columns]
+    assert middle.sum() == width
+    assert np.ptp(np.flatnonzero(middle)) == width - 1
+    assert core.sum() == len(along)
+    assert wide[core].all()
 
 
 @pytest.fixture

@@ -347,5 +347,7 @@ def painted_along(
     core[tuple(local[kept].T)] = True
     if width == 1:
         return core, core, area
-    wide = ndi.distance_transform_edt(~core) <= (width - 1) / 2 + 0.2
+    # no pixel is the middle of an even width: two are
+    middle = core if width % 2 else ndi.binary_dilation(core, np.ones((2, 2)))
+    wide = ndi.distance_transform_edt(~middle) <= (width - 1) // 2 + 0.2
     return wide, core, area
