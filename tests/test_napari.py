@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points
+from napari.layers._layer_actions import _duplicate_layer
 from npe2 import PluginManifest
 
 import napari_emseg
@@ -179,6 +180,22 @@ def test_labels_of_a_file_are_painted_in_memory(tmp_path: Path, kind: str) -> No
         open_stack(tmp_path / "painted.tif").data[:], expected
     )
     np.testing.assert_array_equal(open_stack(path).data[:], drawn)
+
+
+def test_a_layer_that_reads_from_a_file_is_duplicated(tmp_path: Path) -> None:
+    drawn = np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9)
+    tifffile.imwrite(tmp_path / "em.tif", drawn)
+    ((data, options, _),) = _napari.read_layers(str(tmp_path / "em.tif"))
+    viewer = ViewerModel()
+    layer = viewer.add_labels(data, name=options["name"])
+    viewer.layers.selection = {layer}
+    _duplicate_layer(viewer.layers)
+    layer.data[0, 1, 2] = 200
+    viewer.layers.selection = {layer}
+    _duplicate_layer(viewer.layers)
+    painted, clean = (x for x in viewer.layers if x is not layer)
+    layer.data[0, 1, 2] = 100
+    assert (painted.data[0, 1, 2], clean.data[0, 1, 2]) == (200, drawn[0, 1, 2])
 
 
 def test_labels_too_large_for_memory_are_not_painted(monkeypatch) -> None:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QPoint, Qt, qInstallMessageHandler
 from qtpy.QtWidgets import QApplication, QDockWidget
 
+from napari_emseg._napari.layers import RESULT
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.session import StackState
 from napari_emseg.widgets.controller import ViewerController, controller_for
@@ -202,8 +203,9 @@ class RandomUser:
         keys = {str(layer.unique_id) for layer in sources}
         if source is not None and source.key not in keys:
             yield f"{source.name} is at work and not in the list"
-        if sources and source is None and not self.controller.session.refusal:
-            yield f"no stack is at work; there are {[x.name for x in sources]}"
+        unmade = [layer.name for layer in sources if RESULT not in layer.metadata]
+        if unmade and source is None and not self.controller.session.refusal:
+            yield f"no stack is at work; there are {unmade}"
         for each in self.controller.session.sources:
             known = self.known.get(each.key, Known())
             if set(each.reviewed) != known.reviewed:
@@ -445,6 +447,12 @@ class RandomUser:
         layers = [layer for layer in self.viewer.layers if wanted(layer)]
         return self.random.choice(layers) if layers else None
 
+    def _is_in_view(self, layer: Layer) -> bool:
+        """Tell if the sliders are within a layer, along each axis that has one."""
+        hidden = list(layer._slice_input.not_displayed)
+        at = np.round(layer.world_to_data(self.viewer.dims.point))[hidden]
+        return bool(((at >= 0) & (at < np.array(layer.data.shape)[hidden])).all())
+
     def _is_own(self, layer: Layer) -> bool:
         ours = [x for xs in self._overlays().values() for x in xs]
         return self.controller.results_with(layer) is None and layer not in ours
@@ -639,6 +647,8 @@ class RandomUser:
         layer = self._any_layer(lambda x: isinstance(x, Labels) and x.editable)
         if layer is None or not layer.visible or not isinstance(layer.data, np.ndarray):
             return
+        if not self._is_in_view(layer):
+            return  # napari's brush itself raises IndexError there
         self.note(layer.name)
         self.viewer.layers.selection = {layer}
         layer.brush_size = 4

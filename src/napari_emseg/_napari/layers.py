@@ -49,6 +49,12 @@ class Shown:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __deepcopy__(self, _: dict[int, Any]) -> Shown:
+        """Read the same file, for a layer that is duplicated; paint has its own."""
+        other = Shown(self.stack)
+        other.painted = None if self.painted is None else self.painted.copy()
+        return other
+
     def __array__(
         self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
     ) -> NDArray[Any]:
