@@ -109,7 +109,7 @@ def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> N
     session.review(1)
     session.review(4)
     assert "1 correction and 2 reviewed sections" in told(window, panel)
-    assert "judge: section 4 of em" in panel.judges.text()
+    assert panel.judges.text().startswith("Validation regions: section 4 of em.")
     before = session.weights
     start(window, panel)
     assert not panel.run.start.isEnabled()
