@@ -21,6 +21,7 @@ from napari_emseg.batch import (
 )
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import MEMBRANES, Context, Part
+from napari_emseg.batch.settings import settings_of_steps
 from napari_emseg.batch.step import STEPS, Step, StepResult
 from napari_emseg.batch.stores import make_result
 from napari_emseg.batch.tasks import Stages, TaskBuilder
@@ -107,6 +108,13 @@ def test_the_estimate_counts_what_it_takes(make_job) -> None:
         for steps in (("membranes",), STEPS_WANTED)
     )
     assert more - plain == pytest.approx(100 * 6 * 200 * 180, abs=1)
+
+
+def test_the_dock_offers_the_settings_of_steps() -> None:
+    assert set(settings_of_steps()) <= set(BatchSettings.model_fields)
+    assert "table" in settings_of_steps()
+    for step in STEPS.values():
+        assert not step.flag or step.flag in step.settings
 
 
 def test_settings_know_where_it_may_stand() -> None:

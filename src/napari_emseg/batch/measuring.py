@@ -225,6 +225,7 @@ class TableStep(Step):
     name = "table"
     needs = ("cells",)
     flag = "table"
+    settings = ("table",)
     ending = ".csv"
 
     def cost(self, *, whole: bool) -> Mapping[str, float]:

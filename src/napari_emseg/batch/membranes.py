@@ -310,6 +310,7 @@ class MembranesStep(Step):
 
     name = "membranes"
     reads = "EM"
+    settings = ("probabilities",)
     needs_weights = True
     results = (RESULT,)
 

@@ -24,6 +24,8 @@ class StepRule(Protocol):
         What inputs hold if it is the first one; empty if it can't be.
     flag
         The setting that asks for it, instead of its name in `steps`.
+    settings
+        Fields of `BatchSettings` that are about it alone; the dock offers them.
     needs_weights
         It can't be done without weights.
     """
@@ -32,6 +34,7 @@ class StepRule(Protocol):
     needs: tuple[str, ...]
     reads: str
     flag: str
+    settings: tuple[str, ...]
     needs_weights: bool
 
 
@@ -42,6 +45,11 @@ RULES: dict[str, StepRule] = {}
 def step_names() -> tuple[str, ...]:
     """Return the steps that are chosen by name, in their order."""
     return tuple(name for name, rule in RULES.items() if not rule.flag)
+
+
+def settings_of_steps() -> tuple[str, ...]:
+    """Return the fields of `BatchSettings` that are about one step alone."""
+    return tuple(name for rule in RULES.values() for name in rule.settings)
 
 
 class BatchSettings(Settings):

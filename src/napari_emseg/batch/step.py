@@ -51,7 +51,7 @@ class Step(ABC):
 
     Attributes
     ----------
-    name, needs, reads, flag, needs_weights
+    name, needs, reads, flag, settings, needs_weights
         As `StepRule` says.
     results
         What it makes under names of their own.
@@ -66,6 +66,7 @@ class Step(ABC):
     needs: tuple[str, ...] = ()
     reads: str = ""
     flag: str = ""
+    settings: tuple[str, ...] = ()
     needs_weights: bool = False
     results: tuple[StepResult, ...] = ()
     refines: str = ""

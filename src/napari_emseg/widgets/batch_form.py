@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg.batch import BatchConfig, BatchSettings
-from napari_emseg.batch.settings import step_names
+from napari_emseg.batch.settings import settings_of_steps, step_names
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
 from napari_emseg.widgets.batch_controller import BatchController
@@ -78,7 +78,6 @@ class CheckBoxRow(QWidget):
             box.blockSignals(blocked)
 
 
-MAIN = ("output", "probabilities", "table")
 ADVANCED = ("retries", "block", "whole")
 LABEL_WIDTH = 108
 """So that labels line up with those of the settings below, px."""
@@ -102,7 +101,8 @@ class BatchForm(QWidget):
         self.browse = button("Folder…", tooltip="Choose where results are written.")
         self.replace = QCheckBox("Replace results")
         self.replace.setToolTip("Begin anew, and replace what is in the folder.")
-        self.main = SettingsForm(settings, fields=MAIN)
+        self._main = ("output", *settings_of_steps())
+        self.main = SettingsForm(settings, fields=self._main)
         self.advanced = SettingsForm(settings, fields=ADVANCED)
         self.place = SettingsForm(batching.place)
         kinds = [kind for kind in OUTPUT_KINDS if not kind.missing]
@@ -179,7 +179,7 @@ class BatchForm(QWidget):
             If the steps don't fit together.
         """
         chosen = {
-            **{name: getattr(self.main.settings, name) for name in MAIN},
+            **{name: getattr(self.main.settings, name) for name in self._main},
             **{name: getattr(self.advanced.settings, name) for name in ADVANCED},
             "steps": self.steps.ticked,
             "export": self.export.ticked,
