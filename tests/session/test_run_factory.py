@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from thin import thin_weights
 
-from napari_emseg.core.records import Note, Provenance, SectionDone, TileDone, drain
+from napari_emseg.core.records import (
+    Note,
+    Progress,
+    Provenance,
+    SectionDone,
+    TileDone,
+    drain,
+)
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
@@ -240,3 +247,20 @@ assert RunFactory(session).estimate(RunScope((0, 1))).sections == 2
 assert not {{"torch", "qtpy", "napari"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_takes_long_is_named_the_first_time(runs) -> None:
+    def phases(run) -> list[str]:
+        found: list[str] = []
+        drain(run.work, lambda r: found.append(r.step) if is_phase(r) else None)
+        return found
+
+    def is_phase(record) -> bool:
+        return isinstance(record, Progress) and not record.total
+
+    everything = RunScope((0, 1, 2, 3))
+    preparing = "preparing the network (first time only)"
+    assert preparing in phases(runs.predict(everything))
+    assert phases(runs.predict(everything)) == []
+    drain(runs.segment(everything).work)  # of this process, the first or not
+    assert phases(runs.segment(everything)) == []

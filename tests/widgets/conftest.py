@@ -30,6 +30,7 @@ from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import JobResult
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.project_row import RemadeProbabilities
 from napari_emseg.widgets.scope import ScopeRow
 
 
@@ -195,8 +196,10 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
 
     yield open_window
     for window in windows:
-        job = window.controller.job
-        if job.busy:
+        again = window.controller.shared(RemadeProbabilities).job
+        for job in (again, window.controller.job):
+            if not job.busy:
+                continue
             with qtbot.waitSignal(job.ended, timeout=120_000):
                 job.cancel()
 

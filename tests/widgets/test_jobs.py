@@ -11,7 +11,9 @@ import pytest
 from qtpy.QtCore import QThread
 
 from napari_emseg.core.records import Note, Progress, Record, SectionDone, TileDone
-from napari_emseg.widgets.jobs import BackgroundJob, JobError
+from napari_emseg.widgets.formatting import format_advance
+from napari_emseg.widgets.jobs import BackgroundJob, JobError, _Clock
+from napari_emseg.widgets.run import JobControls
 
 
 def counting(n: int, seen: list[str] | None = None) -> Generator[Record, None, str]:
@@ -163,6 +165,38 @@ def test_progress_follows_tiles_and_tells_the_time_left(qtbot, job) -> None:
     assert seen[-1].done == 40
     assert seen[-1].total == 80
     assert 0.2 < seen[-1].seconds_left < 2  # 40 more at 10 ms, or slower
+
+
+def test_each_phase_is_told_with_its_name(qtbot, job) -> None:
+    core = (slice(0, 1), slice(0, 1))
+    value = np.zeros((1, 1, 1), np.float32)
+    work = (
+        [Progress("preparing the network", 0, 0)],
+        [TileDone(4, core, value, 1, 8)],
+        [TileDone(4, core, value, 2, 8), SectionDone(4, 1, 4)],
+        [TileDone(5, core, value, 3, 8)],
+        [Progress("ignored", 1, 3), TileDone(5, core, value, 8, 8)],
+        [Progress("linking cells", 0, 0)],
+    )
+    clock = _Clock()
+    told = [clock.advance(records) for records in work]
+    assert [format_advance(x, 4).partition(" · ")[0] for x in told] == [
+        "Preparing the network",
+        "Section 1 of 4",
+        "Section 2 of 4",
+        "Section 2 of 4",
+        "Finishing",
+        "Linking cells",
+    ]
+    controls = JobControls("Run")
+    qtbot.addWidget(controls)
+    bar = controls.bar
+    for advance in told:
+        controls.show_advance(advance, 4)
+        assert bar.value() < bar.maximum()
+    assert controls.left.text() == "Linking cells"
+    controls.show_share(2, 8)
+    assert bar.value() == bar.maximum() // 4
 
 
 def test_activity_dock_bar_is_closed(qtbot) -> None:

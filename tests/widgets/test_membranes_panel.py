@@ -197,11 +197,21 @@ def test_progress_and_time_left_are_shown(open_window, em) -> None:
     window.choose_scope(window.membranes, "all sections")
     window.start(window.membranes)
     run = window.membranes.run
-    window.qtbot.waitUntil(lambda: run.bar.value() > 2, timeout=120_000)
+    told: list[str] = []
+    full: list[bool] = []
+
+    def look() -> None:
+        told.append(run.left.text())
+        full.append(run.bar.value() == run.bar.maximum())
+
+    window.controller.job.advanced.connect(look)
+    window.qtbot.waitUntil(lambda: run.bar.value() > 0, timeout=120_000)
     assert run.bar.isVisibleTo(window.membranes)
     window.qtbot.waitUntil(lambda: "left" in run.left.text(), timeout=120_000)
     window.finish()
     assert not run.bar.isVisibleTo(window.membranes)
+    assert not any(full), "a bar that is full has ended"
+    assert any(words.startswith("Section 2 of 4") for words in told)
 
 
 def test_the_section_on_screen_comes_first(open_window, em) -> None:

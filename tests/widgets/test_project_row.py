@@ -19,6 +19,7 @@ from napari_emseg.project import journal as journals
 from napari_emseg.proofreading import lock
 from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.widgets import preferences, project_row, save_status_label
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.project_row import NONE, ProjectRow
 
 WHOLE = slice(0, 96), slice(0, 112)
@@ -175,6 +176,63 @@ def test_opened_in_another_window_as_it_was_left(
     paint(window, z=2)
     keeping.flush()
     np.testing.assert_equal(on_disk(keeping.path), arrays(window))
+
+
+def test_a_project_opened_over_another_stack_is_what_is_seen(
+    open_work, open_window, em, tmp_path
+) -> None:
+    path = saved(open_work(), tmp_path / "work").path
+    window = open_window(show=True)
+    viewer, controller = window.viewer, window.controller
+    far = np.zeros((9, 500, 500), np.uint8)
+    other = viewer.add_image(far, name="other", translate=(0, 5000, 5000))
+    made = controller._layers_of(controller.session.source, other)
+    made.show_now({"cells": np.zeros(far.shape, np.uint32)})
+    window.qtbot.waitUntil(lambda: "other cells" in viewer.layers)
+    over = viewer.add_image(np.zeros((4, 96, 112), np.uint8), name="over")
+    viewer.dims.set_current_step(0, 8)
+    viewer.fit_to_view(layers=[other])
+    opened(window, path)
+    layer = controller.source_layer
+    assert layer.visible
+    assert over.visible
+    assert not other.visible
+    assert not viewer.layers["other cells"].visible
+    assert section_on_screen(viewer, layer) is not None
+    middle = viewer.scene.camera.center[-2:]
+    assert all(0 <= at <= 4 * n for at, n in zip(middle, (96, 112), strict=True))
+    panel = window.data
+    for chosen in (other, layer):
+        panel.layers.setCurrentIndex(panel.layers.findText(chosen.name))
+        panel.layers.activated.emit(panel.layers.currentIndex())
+        assert other.visible == viewer.layers["other cells"].visible
+        assert (layer.visible, other.visible) == (chosen is layer, chosen is other)
+        assert over.visible == (chosen is layer)
+
+
+def test_probabilities_of_what_is_on_screen_are_made_again(
+    open_work, open_window, tmp_path, drawn_stack
+) -> None:
+    import napari_emseg
+
+    path = saved(open_work(), tmp_path / "work").path
+    window = open_window()
+    window.choose_weights("thin")
+    opened(window, path)
+    session, z = window.controller.session, window.viewer.dims.current_step[0]
+    results = session.source.results
+    before = np.array(results.membranes)
+    window.qtbot.waitUntil(lambda: results.predicted == (z,), timeout=120_000)
+    window.qtbot.waitUntil(lambda: "Live-wire works" in window.viewer.status)
+    expected = napari_emseg.predict(
+        session.source.stack, session.weights, settings=session.predict_settings
+    )
+    shown = session.correcting().probabilities
+    np.testing.assert_allclose(shown[z], expected[z], atol=1e-5)
+    np.testing.assert_array_equal(results.membranes, before)
+    window.viewer.dims.set_current_step(0, z - 1)
+    both = tuple(sorted((z - 1, z)))
+    window.qtbot.waitUntil(lambda: results.predicted == both, timeout=120_000)
 
 
 def test_the_second_window_says_that_it_only_reads(

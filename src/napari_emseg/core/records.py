@@ -20,7 +20,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Progress(Record):
-    """`done` of `total` units of work of a named step."""
+    """`done` of `total` units of work of a named step.
+
+    A `total` of 0 begins a step of which nobody can tell how far it is.
+    """
 
     step: str
     done: int

@@ -160,6 +160,17 @@ class Predictor:
         results = Assembly(scope, sink, keep=keep, squeeze=classes is None)
         return self._run(scope, settings, results, reader)
 
+    def is_loaded(self, settings: PredictSettings) -> bool:
+        """Tell if the network is ready to run in this way."""
+        return self._way(settings) in self._loaded
+
+    def _way(self, settings: PredictSettings) -> tuple[object, ...]:
+        s, part = settings, self._part(settings)
+        return (
+            *(part.depth, part.heads, s.tta),
+            *(s.device, s.runtime, s.half_precision, s.threads),
+        )
+
     def runtime(self, settings: PredictSettings) -> Runtime:
         """Return the runtime for these settings, loaded once.
 
@@ -169,11 +180,7 @@ class Predictor:
             If the device or the runtime isn't there, the weights don't fit, or their
             network has no such depth.
         """
-        s, part = settings, self._part(settings)
-        wanted = (
-            *(part.depth, part.heads, s.tta),
-            *(s.device, s.runtime, s.half_precision, s.threads),
-        )
+        wanted = self._way(settings)
         if wanted not in self._loaded:
             # give memory back before the next one takes some
             for known in list(self._loaded)[: len(self._loaded) + 1 - self._at_hand]:

@@ -46,6 +46,7 @@ class RunFactory:
     def __init__(self, chosen: RunChoices) -> None:
         self._chosen = chosen
         self._predictor: Predictor | None = None
+        self._again: Predictor | None = None
         self._recuts: AgglomerationPreview | None = None
 
     def check(self) -> Run:
@@ -121,6 +122,29 @@ class RunFactory:
         )
         title, further = f"Membranes of {source.name}", weights.card.further_classes
         return Run(title, source, region, settings, work, further)
+
+    def predict_again(self, z: int) -> Run | None:
+        """Return a run that makes lost probabilities of a section again.
+
+        None where they are known or can't be made: without weights, or of a section
+        that nothing was found in.
+        """
+        from napari_emseg.inference import Predictor
+        from napari_emseg.session.runs import iter_predict_again
+
+        source, weights = self._chosen.source, self._chosen.weights
+        if source is None or weights is None or source.is_probabilities:
+            return None
+        results = source.results
+        if z in results.predicted or z not in results.segmented:
+            return None
+        settings = self._chosen.predict_settings
+        # of its own: a run may be started while this one ends
+        if self._again is None or self._again.weights != weights:
+            self._again = Predictor(weights)
+        work = iter_predict_again(self._again, source, z, settings)
+        title = f"Probabilities of section {z} of {source.name}"
+        return Run(title, source, RunScope((z,)), settings, work)
 
     def segment(self, region: RunScope) -> Run:
         """Return a run that finds the cells of a region.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from zlib import adler32
 
@@ -69,6 +70,7 @@ def _predicting(
     # a run leaves nothing in sections that were excluded since the last one
     editor.clear(sorted(source.excluded))
     with closing(work):
+        yield from _preparing(predictor, settings)
         while True:
             try:
                 record = next(work)
@@ -84,6 +86,48 @@ def _predicting(
             elif isinstance(record, SectionDone):
                 results.settle(record.z)
             yield record
+
+
+def iter_predict_again(
+    predictor: Predictor, source: StackState, z: int, settings: PredictSettings
+) -> Generator[Record, None, None]:
+    """Make the probabilities of a section again, and nothing else.
+
+    A project doesn't keep them; the live-wire and the places to look at need them.
+    """
+    from napari_emseg.inference import provenance
+
+    results = source.results
+    work = predictor.run(source.stack, settings=settings, sections=[z], keep=False)
+    with closing(work):
+        yield from _preparing(predictor, settings)
+        found = []
+        for record in work:
+            if isinstance(record, TileDone):
+                found.append((record.core, record.values[0]))
+            yield record
+    if z in results.made:  # a run was faster
+        return
+    for core, values in found:  # membranes and cells came back with the project
+        results.probabilities[z][core] = values
+        results.note_predicted(z, core)
+    results.settle(z)
+    results.made[z] = provenance(source.stack, predictor.weights, settings)
+
+
+def _preparing(
+    predictor: Predictor, settings: PredictSettings
+) -> Generator[Record, None, None]:
+    """Load the network, if it isn't: that takes longer than many a run."""
+    if predictor.is_loaded(settings):
+        return
+    yield Progress("preparing the network (first time only)", 0, 0)
+    if predictor.runtime(settings).name == "openvino":  # by its first tile
+        yield Progress("compiling the network (first time only)", 0, 0)
+
+
+_seen_cells = Event()
+"""Set once this process has found cells: their kernels are compiled by then."""
 
 
 def iter_segment(
@@ -145,8 +189,12 @@ def _keeping_hand_work(
     linked: bool,
 ) -> Generator[Record, None, CellsResult]:
     """Run to the end, or as far as it goes; then see which cells were there before."""
+    if not _seen_cells.is_set():
+        yield Progress("compiling (first time only)", 0, 0)
     try:
-        return (yield from work)
+        found = yield from work
+        _seen_cells.set()
+        return found
     finally:
         # also when it is cancelled: what was found until then is kept
         editor.results.note_links(region.sections, linked=linked)

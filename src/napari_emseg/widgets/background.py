@@ -104,11 +104,10 @@ def warmed_up(
         with no_collection():
             for kind in (np.uint8, np.uint32):
                 Labels(np.zeros((2, 2), kind))  # has napari load what colours them
-        yield Progress("loading", 0, 1)
+        yield Progress("preparing the layers", 0, 0)
         layers_are_there.wait(PATIENCE)
         if torch:
-            load_torch()
-            yield Progress("loading", 1, 1)
+            yield from _loading_torch()
         return (yield from work)
 
 
@@ -125,8 +124,7 @@ def with_torch(
     """Do work that needs PyTorch, which is loaded with the window alive."""
     with closing(work), full_collections_are_seldom:
         _stand_back()
-        load_torch()
-        yield Progress("loading", 1, 1)
+        yield from _loading_torch()
         return (yield from work)
 
 
@@ -136,14 +134,18 @@ def with_training(
     """Do work that learns, and load what that needs, and the panel that shows it."""
     with closing(work), full_collections_are_seldom:
         _stand_back()
-        load_torch()
-        yield Progress("loading", 1, 3)
+        yield from _loading_torch()
+        yield Progress("preparing to train", 0, 0)
         load_training()
-        yield Progress("loading", 2, 3)
         with no_collection():
             import_module("pyqtgraph")
-        yield Progress("loading", 3, 3)
         return (yield from work)
+
+
+def _loading_torch() -> Generator[Record, None, None]:
+    if "torch" not in sys.modules:
+        yield Progress("loading PyTorch (first time only)", 0, 0)
+    load_torch()
 
 
 def _stand_back() -> None:

@@ -76,6 +76,20 @@ def go_to_section(viewer: Viewer, layer: Layer, z: int) -> None:
     viewer.dims.set_point(viewer.dims.ndim - 3, float(world[-3]))
 
 
+def bring_into_view(viewer: Viewer, layer: Layer) -> None:
+    """Have a section of a layer on screen, and some of it in the view."""
+    if section_on_screen(viewer, layer) is None:
+        go_to_section(viewer, layer, nearest_section(viewer, layer))
+    if not shows_sections(viewer, layer):
+        return
+    ends = ([0] * layer.ndim, (*([0] * (layer.ndim - 2)), *_shape(layer)[-2:]))
+    corners = [np.asarray(layer.data_to_world(end), float)[-2:] for end in ends]
+    low, high = np.minimum(*corners), np.maximum(*corners)
+    middle = np.asarray(viewer.scene.camera.center, float)[-2:]
+    if (middle < low).any() or (middle > high).any():
+        viewer.fit_to_view(layers=[layer])
+
+
 def go_to_place(viewer: Viewer, layer: Layer, place: tuple[int, int, int]) -> None:
     """Bring a voxel `(z, y, x)` into the middle of the view, near enough to be seen."""
     go_to_section(viewer, layer, place[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
 from napari import Viewer
@@ -22,6 +22,7 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Results, Run, Session, StackState
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.widgets.camera import bring_into_view
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
@@ -125,6 +126,8 @@ class ViewerController:
         self._results: dict[str, ResultLayers] = {}
         self._filled: dict[str, AnnotationEditor] = {}
         self._opened_with: dict[str, VoxelSize | None] = {}
+        self._hidden: WeakSet[Layer] = WeakSet()
+        """Layers of other stacks, until theirs is put to work again."""
         self._followed: ReferenceType[Layer] | None = None
         self.job.recorded.connect(self._on_recorded)
         self.job.ended.connect(self._on_ended)
@@ -160,6 +163,11 @@ class ViewerController:
     def stage(self) -> Stage | None:
         """Of the run that is on, or was the last one."""
         return None if self._running is None else self._running.stage
+
+    @property
+    def sections_to_run(self) -> int | None:
+        """How many the run is over that is on, or was the last one."""
+        return None if self._running is None else len(self._running.run.region.sections)
 
     def overlay(self, name: str) -> OverlayLayer:
         """Return the layer of our own for something, the same one for all panels."""
@@ -247,12 +255,38 @@ class ViewerController:
             self._filled.pop(key)
             self.sources_changed.emit()
 
+    def show_alone(self, layer: Layer) -> None:
+        """Have a stack on screen with its results, and those of other stacks hidden.
+
+        What is seen is what tools, runs and marks work on. A picture that lies over
+        the stack, of its shape and never at work, stays.
+        """
+        for other in self.sources():
+            at_work = any(x.key == str(other.unique_id) for x in self.session.sources)
+            same = getattr(other.data, "shape", None) == layer.data.shape
+            away = other is not layer and (at_work or not same)
+            for each in self._with_results(other):
+                if away and each.visible:
+                    each.visible = False
+                    self._hidden.add(each)
+                elif not away and each in self._hidden:
+                    each.visible = True
+                    self._hidden.discard(each)
+        layer.visible = True
+        bring_into_view(self.viewer, layer)
+
+    def _with_results(self, layer: Layer) -> list[Layer]:
+        results = self._results.get(str(layer.unique_id))
+        made = () if results is None else filter(results.owns, self.viewer.layers)
+        return [layer, *made]
+
     def add(self, stack: Stack) -> None:
         """Show an opened stack in a layer, and put it to work if it is an image."""
         layer = Layer.create(*layer_of(stack))
         self.viewer.add_layer(layer)
         if isinstance(layer, Image):
             self.choose(layer)
+            self.show_alone(layer)
 
     def set_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
         """Give the stack at work another voxel size; None: what it was opened with.

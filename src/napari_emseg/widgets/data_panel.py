@@ -285,7 +285,10 @@ class DataPanel(QWidget):
     def _on_layer_chosen(self, index: int) -> None:
         key = self.layers.itemData(index)
         layers = {str(layer.unique_id): layer for layer in self._controller.sources()}
-        self._controller.choose(layers.get(key))
+        layer = layers.get(key)
+        self._controller.choose(layer)
+        if layer is not None and layer is self._controller.source_layer:
+            self._controller.show_alone(layer)
 
     def _on_sources(self) -> None:
         """List the layers anew; the one that was shown stays shown."""

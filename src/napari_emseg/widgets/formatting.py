@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.intensity import LARGE_UPSAMPLING, TOO_COARSE
@@ -13,6 +13,9 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.inference import PredictionResult, throughput
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import CellsResult
+
+if TYPE_CHECKING:
+    from napari_emseg.widgets.jobs import Advance
 
 
 def format_stack(stack: Stack) -> str:
@@ -235,6 +238,27 @@ def format_cell_size(
         f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}",
         "µm³" if volume else "µm²",
     )
+
+
+def format_advance(advance: Advance, sections: int | None = None) -> str:
+    """Return e.g. `Section 3 of 20 · 14 s left`, or what is done beside sections.
+
+    Parameters
+    ----------
+    sections
+        How many there are, as long as the work itself didn't tell.
+    """
+    done, total = advance.done, advance.total
+    if total and done >= total:
+        return "Finishing"  # what follows the last unit takes its time, too
+    what = advance.step[:1].upper() + advance.step[1:]
+    of = advance.sections or sections
+    if advance.section is not None:
+        what = f"Section {advance.section}" + (f" of {of}" if of else "")
+    elif total > 1:
+        what = f"{what} · {done} of {total}"
+    left = format_time_left(advance.seconds_left)
+    return " · ".join(words for words in (what, left) if words)
 
 
 _SCORE_WORDS = {"rand": "Rand", "vi": "VI", "iou": "IoU", "dice": "Dice"}

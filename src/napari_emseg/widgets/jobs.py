@@ -58,11 +58,22 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """`done` of `total` units of work; `seconds_left` is None until it can be told."""
+    """`done` of `total` units of work; `seconds_left` is None until it can be told.
+
+    Parameters
+    ----------
+    step
+        What is done; empty for sections and their tiles.
+    section, sections
+        Which one is on, counted from 1, and of how many, as far as that is known.
+    """
 
     done: int
     total: int
     seconds_left: float | None
+    step: str = ""
+    section: int | None = None
+    sections: int | None = None
 
 
 class _OwnWarnings(WorkerBase):
@@ -285,7 +296,7 @@ class BackgroundJob(QObject):
             self.advanced.emit(advance)
 
     def _show_in_dock(self, advance: Advance) -> None:
-        if self._bar is None:
+        if self._bar is None or not advance.total:
             return
         if self._bar.total != advance.total:
             self._bar.total = advance.total
@@ -296,24 +307,38 @@ class _Clock:
     """Tells how far work is, by its finest records, and how long it will take yet."""
 
     def __init__(self) -> None:
-        self._kind: type[Record] | None = None
+        self._kind: tuple[type[Record], str] | None = None
         self._first: tuple[int, float] | None = None
+        self._sections: tuple[int, int | None] = (0, None)
 
     def advance(self, records: Iterable[Record]) -> Advance | None:
         """Return how far the work is after these records; None if they don't say."""
         latest = None
         for record in records:
-            count = _count(record)
-            if count is None or (
-                self._kind is TileDone and type(record) is not TileDone
-            ):
+            if isinstance(record, SectionDone):
+                self._sections = record.done, record.total
+            count, kind = _count(record), (type(record), _step(record))
+            if count is None or (self._by_tiles and not _is_as_fine(record)):
                 continue
-            if type(record) is not self._kind:
-                self._kind, self._first = type(record), None
+            if kind != self._kind:
+                self._kind, self._first = kind, None
             latest = count
             if self._first is None:
                 self._first = (count[0], perf_counter())
-        return None if latest is None else Advance(*latest, self._left(*latest))
+        return None if latest is None else self._advance(*latest)
+
+    @property
+    def _by_tiles(self) -> bool:
+        return self._kind is not None and self._kind[0] is TileDone
+
+    def _advance(self, done: int, total: int) -> Advance:
+        kind, step = self._kind or (Record, "")
+        left = self._left(done, total)
+        if kind not in (TileDone, SectionDone):
+            return Advance(done, total, left, step)
+        finished, sections = self._sections
+        here = finished + 1 if sections is None else min(finished + 1, sections)
+        return Advance(done, total, left, section=here, sections=sections)
 
     def _left(self, done: int, total: int) -> float | None:
         """Seconds, by the pace since the first record (what led to it is set-up)."""
@@ -321,6 +346,17 @@ class _Clock:
             return None
         pace = (perf_counter() - self._first[1]) / (done - self._first[0])
         return pace * (total - done)
+
+
+def _is_as_fine(record: Record) -> bool:
+    """Tell if a record says more of the work than tiles do, or begins a new step."""
+    return isinstance(record, TileDone) or (
+        isinstance(record, Progress) and not record.total
+    )
+
+
+def _step(record: Record) -> str:
+    return record.step if isinstance(record, Progress) else ""
 
 
 def _count(record: Record) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from weakref import ReferenceType, ref
 
 from napari.layers import Layer
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QMainWindow, QWidget
 
 from napari_emseg._napari import stack_of
@@ -25,6 +25,8 @@ from napari_emseg.session.projects import (
     iter_save_project,
     remember_project,
 )
+from napari_emseg.widgets.background import with_torch
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
@@ -107,7 +109,71 @@ def _keepings(session: Session | None) -> list[ProjectSync]:
     return [] if session is None else list(session.projects.values())
 
 
+SOON_MS = 250
+"""After the latest move of the slider, until a section is looked at."""
+
 NONE = "none: what you correct is lost when napari closes"
+
+
+class RemadeProbabilities(QObject):
+    """Makes probabilities of sections on screen again, which a project doesn't keep.
+
+    In the background, for stacks that came from projects, one section at a time; a run
+    that somebody starts comes first.
+    """
+
+    def __init__(self, controller: ViewerController) -> None:
+        super().__init__()
+        self._controller = controller
+        self._keys: set[str] = set()
+        self.job = BackgroundJob()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(SOON_MS)
+        self._soon.timeout.connect(self._look)
+        self.job.ended.connect(self._on_ended)
+        controller.job.started.connect(self.job.cancel)
+        controller.job.ended.connect(self._wait)
+        controller.viewer.dims.events.current_step.connect(self._wait)
+        controller.session.events.source.connect(self._wait)
+
+    def begin(self, key: str) -> None:
+        """Look after a stack from now on."""
+        self._keys.add(key)
+        self._wait()
+
+    def _wait(self, *_: object) -> None:
+        if self._keys:
+            self._soon.start()
+
+    def _look(self) -> None:
+        controller, source = self._controller, self._controller.session.source
+        try:
+            layer = controller.source_layer
+        except RuntimeError:  # the window is closed
+            return
+        idle = not (controller.job.busy or self.job.busy)
+        if source is None or layer is None or source.key not in self._keys or not idle:
+            return
+        z = section_on_screen(controller.viewer, layer)
+        try:
+            run = None if z is None else controller.runs.predict_again(z)
+        except ValueError as e:
+            controller.viewer.status = f"no probabilities of section {z}: {e}"
+            return
+        if run is not None:
+            controller.viewer.status = f"{run.title} are made again in the background"
+            self.job.start(with_torch(run.work), run.title)
+
+    def _on_ended(self, outcome: JobResult) -> None:
+        viewer = self._controller.viewer
+        if outcome.cause is not None:
+            self._keys.clear()
+            viewer.status = f"{self.job.title}: {format_record(outcome.cause)}"
+            return
+        if not outcome.cancelled:
+            viewer.status = f"{self.job.title} are there: Live-wire works here"
+        self._wait()
 
 
 class ProjectRow(QWidget):
@@ -125,6 +191,7 @@ class ProjectRow(QWidget):
         self.state = text_label(NONE)
         self._saved = SaveStatusLabel(self.state, lambda: self._job.busy)
         self.moved = RelocateStackRow(controller)
+        self._remade = controller.shared(RemadeProbabilities)
         self.message = text_label(role="error")
         self._lay_out()
         self.open.clicked.connect(self._on_open)
@@ -251,6 +318,9 @@ class ProjectRow(QWidget):
             return
         adopt(controller.session, source.key, replace(opened, stack=source.stack))
         controller.show_results()
+        if controller.source_layer is not None:
+            controller.show_alone(controller.source_layer)
+        self._remade.begin(source.key)
         self._remember(opened.keeping)
         self._say("\n".join(opened.keeping.notes), "note")
 

@@ -14,7 +14,7 @@ from napari_emseg.session import Run
 from napari_emseg.widgets.background import run_niced
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
-from napari_emseg.widgets.formatting import format_result, format_time_left
+from napari_emseg.widgets.formatting import format_advance, format_result
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import Stage, format_record
 from napari_emseg.widgets.theme import (
@@ -30,6 +30,9 @@ SHOWN_NOTES = 6
 
 CANCEL = "Cancel"
 
+UNITS = 1000
+"""Of a bar."""
+
 
 class JobControls(QWidget):
     """A button that becomes Cancel while work is on, how far that is, and a message.
@@ -43,7 +46,7 @@ class JobControls(QWidget):
     beside, after
         Further widgets of the row, behind the button and at its end.
     left
-        What says how much is left to do; in the row, unless it has words of its own.
+        What says which step is on, and how long it takes yet; below the row.
     """
 
     def __init__(
@@ -61,13 +64,12 @@ class JobControls(QWidget):
         self.button = button(words, role, tooltip)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.left = QLabel() if left is None else left
+        self.left = text_label() if left is None else left
         self.message = text_label()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        inside = [self.left] if left is None else []
-        row = FlowRow(self.button, *beside, self.bar, *inside, *after)
-        for widget in (row, *([] if left is None else [left]), self.message):
+        row = FlowRow(self.button, *beside, self.bar, *after)
+        for widget in (row, self.left, self.message):
             layout.addWidget(widget)
         self.say("")
 
@@ -77,20 +79,28 @@ class JobControls(QWidget):
         self.message.setVisible(bool(message))
         set_role(self.message, role)
 
-    def show_share(self, done: int = 0, total: int = 1) -> None:
-        """Show how far work is."""
+    def show_share(self, done: int = 0, total: int = 0) -> None:
+        """Show how far work is; a bar that is full would say that it has ended."""
         # at rest, not busy: a moving bar repaints the window without end
-        self.bar.setRange(0, max(1, total))
-        self.bar.setValue(done)
+        self.bar.setRange(0, UNITS)
+        self.bar.setValue(min(UNITS - 1, UNITS * done // total) if total else 0)
 
-    def show_advance(self, advance: Advance | None) -> None:
-        """Show how far work is and how long it takes yet; None: it has just begun."""
+    def show_advance(
+        self, advance: Advance | None, sections: int | None = None
+    ) -> None:
+        """Show how far work is and how long it takes yet; None: it has just begun.
+
+        Parameters
+        ----------
+        sections
+            How many there are, as long as the work itself didn't tell.
+        """
         if advance is None:
             self.show_share()
-            self.left.setText("starting")
+            self.left.setText("Starting")
         else:
             self.show_share(advance.done, advance.total)
-            self.left.setText(format_time_left(advance.seconds_left))
+            self.left.setText(format_advance(advance, sections))
 
     def show_stopping(self, words: str = "stops soon") -> None:
         """Show that work was asked to stop."""
@@ -185,7 +195,7 @@ class RunRow(JobControls):
 
     def _on_advanced(self, advance: Advance) -> None:
         if self.running:
-            self.show_advance(advance)
+            self.show_advance(advance, self._controller.sections_to_run)
 
     def _on_cancelling(self) -> None:
         if self.running:

@@ -95,10 +95,7 @@ class TrainRow(JobControls):
         elsewhere = "" if training.shown else f"{training.job.title}: "
         self.progress.setText(f"{elsewhere}{training.words}")
         at = training.progress
-        if at is None:
-            self.show_share()
-        else:
-            self.show_share(at.done, at.total)
+        self.show_share(*((0, 0) if at is None else (at.done, at.total)))
         if training.error and training.shown:
             self.say(training.error, "error")
         elif stopped is not None and stopped.outcome == BROKEN_OFF:

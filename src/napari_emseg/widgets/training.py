@@ -114,6 +114,8 @@ class TrainingController(QObject):
         if self.progress is None:
             return "starting"
         done, total = self.progress.done, self.progress.total
+        if not total:
+            return self.progress.step
         if self.progress.step != STEP:
             return f"{self.progress.step} {done}/{total}"
         said = [f"step {done}/{total}"]
