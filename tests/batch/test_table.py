@@ -68,5 +68,5 @@ def test_it_can_be_asked_for_later(make_job, em, tmp_path) -> None:
 
 
 def test_without_cells_there_is_no_table(make_job) -> None:
-    with pytest.raises(ValueError, match="needs the step cells"):
+    with pytest.raises(ValueError, match="“Cell measurements” needs the step cells"):
         make_job(steps=("membranes",), table=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,8 +131,8 @@ class BatchSettings(Settings):
         for rule in RULES.values():
             lacking = [need for need in rule.needs if need not in self.steps]
             if rule.flag and getattr(self, rule.flag) and lacking:
-                title = cast("str", type(self).model_fields[rule.flag].title)
-                msg = f"a {title.lower()} needs the step {lacking[0]}"
+                title = type(self).model_fields[rule.flag].title
+                msg = f"“{title}” needs the step {lacking[0]}"
                 raise ValueError(msg)
         return self
 
