@@ -10,7 +10,11 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points
-from napari.layers._layer_actions import _duplicate_layer
+from napari.layers._layer_actions import (
+    _convert_dtype,
+    _convert_to_labels,
+    _duplicate_layer,
+)
 from npe2 import PluginManifest
 
 import napari_emseg
@@ -196,6 +200,28 @@ def test_a_layer_that_reads_from_a_file_is_duplicated(tmp_path: Path) -> None:
     painted, clean = (x for x in viewer.layers if x is not layer)
     layer.data[0, 1, 2] = 100
     assert (painted.data[0, 1, 2], clean.data[0, 1, 2]) == (200, drawn[0, 1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:projection mode")  # of napari's own
+def test_a_layer_that_reads_from_a_file_is_converted(tmp_path: Path) -> None:
+    drawn = np.arange(2 * 8 * 9, dtype=np.float32).reshape(2, 8, 9)
+    tifffile.imwrite(tmp_path / "em.tif", drawn)
+    ((data, options, _),) = _napari.read_layers(str(tmp_path / "em.tif"))
+    viewer = ViewerModel()
+    viewer.layers.selection = {viewer.add_image(data, **options)}
+    _convert_to_labels(viewer.layers)
+    viewer.layers.selection = {viewer.layers[1]}
+    _convert_dtype(viewer.layers, "uint16")
+    assert viewer.layers[1].data.dtype == np.uint16
+    np.testing.assert_array_equal(viewer.layers[1].data, drawn)
+
+
+def test_layers_too_large_for_memory_are_not_converted(monkeypatch) -> None:
+    monkeypatch.setattr(layers, "free_ram", lambda: 8 * 2 * 8 * 9 - 1)
+    shown = layers.Shown(Stack(np.zeros((2, 8, 9), np.uint8), name="cells"))
+    assert shown.astype("uint32").nbytes == 4 * 2 * 8 * 9
+    with pytest.raises(MemoryError, match="cells can't be converted"):
+        shown.astype("int64")
 
 
 def test_labels_too_large_for_memory_are_not_painted(monkeypatch) -> None:

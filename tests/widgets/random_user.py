@@ -377,6 +377,7 @@ class RandomUser:
         n = len(self.viewer.layers)
         if n > 1:
             moved = self.random.sample(range(n), self.random.randint(1, n))
+            moved.sort()  # napari itself raises IndexError for some other orders
             self.viewer.layers.move_multiple(moved, self.random.randrange(n))
 
     @act(1)

@@ -12,7 +12,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_info, show_warning
 from napari.utils.transforms import Affine
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pint import DimensionalityError, Unit
 
 from napari_emseg.core.memory import free_ram
@@ -81,16 +81,31 @@ class Shown:
             If all of it takes more than is free.
         """
         if self.painted is None:
-            name, needed, free = self.stack.name, self.nbytes, free_ram()
-            if needed > free:
-                msg = (
-                    f"{name} can't be painted on: it takes {needed / 1e9:.2g} GB of "
-                    f"memory, {free / 1e9:.2g} GB are free; crop it first"
-                )
-                raise MemoryError(msg)
+            self._refuse_beyond_memory("painted on", self.nbytes)
             self.painted = np.array(self[:])
+            name = self.stack.name
             show_info(f"{name} was read into memory to paint on; save it to keep that")
         self.painted[key] = value
+
+    def astype(self, dtype: DTypeLike) -> NDArray[Any]:
+        """Return all of it in memory, for a layer that is converted.
+
+        Raises
+        ------
+        MemoryError
+            If that takes more than is free.
+        """
+        self._refuse_beyond_memory("converted", self.size * np.dtype(dtype).itemsize)
+        return self[:].astype(dtype)
+
+    def _refuse_beyond_memory(self, act: str, needed: int) -> None:
+        free = free_ram()
+        if needed > free:
+            msg = (
+                f"{self.stack.name} can't be {act}: it takes {needed / 1e9:.2g} GB of "
+                f"memory, {free / 1e9:.2g} GB are free; crop it first"
+            )
+            raise MemoryError(msg)
 
     def _one_by_one(self, key: tuple[Any, ...]) -> NDArray[Any]:
         which = np.arange(self.shape[0])[key[0]]
