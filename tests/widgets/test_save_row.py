@@ -12,6 +12,7 @@ import tifffile
 from thin import thin_weights
 
 from napari_emseg.io import open_stack
+from napari_emseg.proofreading import paint
 from napari_emseg.widgets.save_row import cells_choices, picture_choices
 
 
@@ -150,7 +151,10 @@ def test_a_training_set_from_panel_4(open_window, em, tmp_path) -> None:
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert "nothing is corrected" in pairs.message.text()
-    window.controller.session.source.editor.corrections[1, 5:9, 5:9] = 2
+    editor = window.controller.session.correcting()
+    square = slice(5, 9), slice(5, 9)
+    drawn = np.ones((4, 4), bool)
+    editor.do(paint(editor.sheet(1), "corrections", drawn, square, 2))
     with window.qtbot.waitSignal(pairs.job.ended, timeout=120_000):
         pairs.export_to(tmp_path / "set")
     assert pairs.message.text() == "saved in set"
