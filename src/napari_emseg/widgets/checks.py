@@ -44,14 +44,15 @@ class Checks(QWidget):
         self._controller = controller
         self._job = BackgroundJob()
         self._checked = ""
+        self.exclude = QCheckBox()
         self.controls = JobControls(
             "Check sections",
             "",
             tooltip="Look for blank, blurred and shifted sections.",
+            after=[self.exclude],
         )
         self.button, self.summary = self.controls.button, self.controls.message
         self.table = QTableWidget(0, 3)
-        self.exclude = QCheckBox()
         self._lay_out()
         self._connect()
         self._on_source()
@@ -74,7 +75,6 @@ class Checks(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.controls)
         layout.addWidget(self.table)
-        layout.addWidget(self.exclude)
         self.controls.show_busy(False)
 
     def _connect(self) -> None:
