@@ -114,6 +114,7 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     cell = int(np.bincount(cells.data.ravel())[1:].argmax()) + 1
     cells.selected_label = cell
     viewer.scene.camera.zoom = 3.25
+    viewer.dims.set_current_step(0, 1)
     camera, before = viewer.scene.camera.center, shown(window)
     row = panel.cells.in_3d
     with window.qtbot.waitSignal(row.job.ended):
@@ -131,6 +132,7 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     window.click(row.button)
     assert viewer.dims.ndisplay == 2
     assert shown(window) == before
+    assert viewer.dims.current_step[0] == 1
     assert viewer.scene.camera.zoom == 3.25
     np.testing.assert_allclose(viewer.scene.camera.center, camera)
     assert row.button.text() == TO_3D
@@ -143,6 +145,18 @@ def test_napari_s_own_button_goes_back_too(window) -> None:
     assert "cell 1" in window.viewer.layers
     window.viewer.dims.ndisplay = 2
     assert not view.on
+    assert shown(window) == before
+
+
+def test_the_correct_view_is_refused_in_3d(window) -> None:
+    """Two views that each put back what they found would hide the EM in the end."""
+    panel, before = window.dock.panel("Correct"), shown(window)
+    view = window.controller.shared(CellView)
+    view.enter((np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3]])), 1)
+    window.click(panel.views.contours)
+    assert not panel.views.contours.isChecked()
+    assert "leave the 3-D display first" in panel.message.text()
+    view.leave()
     assert shown(window) == before
 
 

@@ -184,7 +184,7 @@ def _linked_cells(source: StackState) -> Stack:
     if not source.results.linked:
         msg = (
             f"the cells of {source.name} aren't linked through the stack, so meshes "
-            "would be slices; tick Link in 3 Cells, and press Run"
+            "would be slices; tick Link sections in 3 Cells, and press Run"
         )
         raise ValueError(msg)
     return cells

@@ -78,8 +78,12 @@ class CorrectView:
         Raises
         ------
         ValueError
-            If there is no stack, or nothing to correct yet.
+            If there is no stack, nothing to correct yet, or the display is in 3-D.
         """
+        if self._controller.viewer.dims.ndisplay == 3:
+            # One view at a time: each puts back what it found, in any order.
+            msg = "the correct view is one of sections; leave the 3-D display first"
+            raise ValueError(msg)
         if self.on:
             self.leave()
         else:
@@ -206,6 +210,7 @@ class CellView(QObject):
         self._overlay = controller.overlay("cell")
         self._before: LayerStates | None = None
         self._camera: dict[str, Any] = {}
+        self._point: tuple[float, ...] = ()
         controller.viewer.dims.events.ndisplay.connect(self._on_ndisplay)
 
     @property
@@ -221,6 +226,7 @@ class CellView(QObject):
         if not self.on:
             camera = viewer.scene.camera
             self._camera = {n: getattr(camera, n) for n in ("center", "zoom", "angles")}
+            self._point = viewer.dims.point
             self._before = LayerStates(viewer)
         for layer in viewer.layers:
             layer.visible = False
@@ -252,6 +258,9 @@ class CellView(QObject):
         self._overlay.remove()
         viewer.dims.ndisplay = 2
         before.restore()
+        # The surface reached half a voxel beyond the stack; without it the slider's
+        # range is the stack's again, and napari has put the slider elsewhere.
+        viewer.dims.point = self._point
         for name, value in self._camera.items():
             setattr(viewer.scene.camera, name, value)
         self.changed.emit(False)
@@ -322,7 +331,7 @@ class ViewRow(QWidget):
         try:
             self.view.toggle()
         except ValueError as e:
-            self.contours.setChecked(False)
+            self.contours.setChecked(self.view.on)
             self.refused.emit(str(e))
 
     def _on_view(self, on: bool) -> None:
@@ -381,11 +390,14 @@ class CellViewRow(JobRow):
         layers = self._controller.results(source.key)
         cells = None if layers is None else layers.get("cells")
         self._cell = self._chosen() or getattr(cells, "selected_label", 0)
+        if not self._cell:
+            msg = "no cell is chosen; click a row of the table, or pick a cell"
+            raise ValueError(msg)
         return f"Cell {self._cell}", iter_cell_surface(source, self._cell)
 
     def _on_surface(self, surface: tuple[NDArray[Any], NDArray[Any]]) -> None:
         self.view.enter(surface, self._cell)
 
     def _on_changed(self, on: bool) -> None:
-        self._words = TO_SECTIONS if on else TO_3D
+        self.words = TO_SECTIONS if on else TO_3D
         self._show_state()
