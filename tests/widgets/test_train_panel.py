@@ -170,7 +170,8 @@ def test_the_primary_button_is_what_the_measurement_speaks_for(
         ["splits", "3", "4", "-1", "–"],
         ["mergers", "4", "2", "+2", "–"],
     ]
-    assert box.words.text() == "measured on 9,000 held-out px"
+    whose = "parent-round1, learnt from em"
+    assert box.words.text() == f"{whose}: measured on 9,000 held-out px"
 
 
 def test_validation_regions_that_nobody_corrected_are_doubted(window, panel) -> None:
@@ -320,7 +321,7 @@ def test_a_round_that_ends_under_another_stack_is_announced(
     staged.set()
     end(window)
     assert str(notification_manager.records[-1].message) == (
-        "a new candidate: parent-round1, learnt from em: choose em in 1 Data "
+        "em: parent-round1 is a new candidate; choose em in 1 Data "
         f"({window.controller.learning.rounds[-1].output})"
     )
     assert not panel.plot.isVisibleTo(panel)
@@ -344,7 +345,7 @@ def test_a_round_of_a_closed_project_says_which_one_to_open(
     staged.set()
     end(window)
     message = str(notification_manager.records[-1].message)
-    assert "learnt from em: open the project p.emseg again" in message
+    assert "em: parent-round1 is a new candidate; open the project p.emseg" in message
     assert not panel.candidate.accept.isVisibleTo(panel)
 
 

@@ -230,7 +230,7 @@ class Learning:
         return source is not None and source.key in sources
 
     def describe_whereabouts(self, name: str, sources: frozenset[str]) -> str:
-        """Say what a round learnt from, and where it is found while that isn't shown.
+        """Say where a round is found while what it learnt from isn't at work.
 
         Raises
         ------
@@ -247,7 +247,7 @@ class Learning:
             there = f"open the project {project.name} again"
         else:
             there = "see Rounds in 5 Train"
-        return f"{name}, learnt from {round_.learnt_from}: {there} ({round_.output})"
+        return f"{there} ({round_.output})"
 
     def finish(self, name: str, learnt: Learnt) -> None:
         """Keep what a round gave, as a candidate."""

@@ -386,6 +386,8 @@ def format_comparison(candidate: Round) -> tuple[str, str]:
     if not colon:
         return candidate.name, said or "there was nothing to compare with"
     words = rest if comparison is None else _basis(comparison)
+    whose = f"{candidate.name}, learnt from {candidate.learnt_from}"
+    words = f"{whose}: {words}" if candidate.learnt_from else words
     return headline[:1].upper() + headline[1:], words
 
 

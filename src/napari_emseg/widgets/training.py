@@ -144,21 +144,24 @@ class TrainingController(QObject):
         learning = self._learning()
         if isinstance(outcome.result, Learnt):
             learning.finish(attempt.name, outcome.result)
-            self._announce(attempt, "a new candidate")
+            self._announce(attempt, "is a new candidate")
         elif outcome.cause is not None:
             self.error = format_record(outcome.cause)
             learning.fail(attempt.name, self.error)
             show_error(f"{attempt.name}: {self.error}")
         else:
             learning.break_off(attempt.name)
-            self._announce(attempt, "stopped")
+            self._announce(attempt, "was stopped")
         self.changed.emit()
 
     def _announce(self, attempt: Attempt, what: str) -> None:
         """Tell how a round ended whose stack isn't at work, so that no panel does."""
         if not self.shown:
-            there = self._learning().describe_whereabouts(attempt.name, attempt.sources)
-            show_info(f"{what}: {there}")
+            learning, name = self._learning(), attempt.name
+            stack = learning.ledger.known(name).learnt_from
+            there = learning.describe_whereabouts(name, attempt.sources)
+            # a notification shows its beginning only until it is unfolded
+            show_info(f"{stack}: {name} {what}; {there}")
 
 
 class _Pace:
