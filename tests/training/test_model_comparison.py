@@ -14,8 +14,10 @@ from skimage.metrics import variation_of_information
 
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.models.weights import Weights
+from napari_emseg.inference import predict_stack
+from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.training import model_comparison
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE
@@ -188,3 +190,31 @@ def test_padding_is_not_measured(
     wrong = {"current": 0.0, "candidate": 0.0}
     found = compare(pair, known, list(known.reviewed), monkeypatch, wrong=wrong)
     assert found.pixels == 128 * 100
+
+
+def test_weights_are_judged_by_what_a_run_gives(
+    pair: tuple[Weights, Weights],
+) -> None:
+    """One network at two thresholds, on a picture that is resampled and padded."""
+    stack, codes = drawn()
+    grey = np.array(stack.data)
+    grey[3, :, :28] = 0
+    em = Stack(grey, voxel_size_nm=(50, 5, 5))
+    region = Region(3, 10, 12, 110, 120)
+    known = TrainingSet.from_corrections(em, codes, reviewed=[region])
+    settings = PredictSettings(runtime="torch", device="cpu", invert="no")
+    run = predict_stack(em, pair[0], settings=settings, sections=(3,), roi=region.area)
+    p = drain(run).probabilities[0]
+    middle = float(np.median(p[p > 0]))
+    card = pair[1].card.model_copy(update={"threshold": middle})
+    pair = pair[0], replace_card(pair[1], card)
+    found = drain(compare_weights(*pair, [known], held_out=[[region]]))
+    (changed,) = found.changed
+    current, candidate = (p > weights.card.threshold for weights in pair)
+    truth = codes[3][region.area] - 1
+    wanted = np.where(candidate == (truth == 0), GAINED, LOST)
+    wanted[:, :16] = OTHER  # padding is not known
+    wanted[current == candidate] = SAME
+    np.testing.assert_array_equal(changed.map, wanted)
+    assert {SAME, GAINED, LOST} == set(np.unique(wanted))
+    assert current.mean() != candidate.mean()

@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import zoom_of
-from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.models.roi import region_probabilities
+from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import segment_section
 from napari_emseg.training.corrections import TrainingSet
@@ -142,7 +140,7 @@ def compare_weights(
     # candidate, or each would be judged by a truth of its own
     complete: list[TrainingSet] = []
     for known in sets:
-        whole = yield from completed(known, pair[0].network, pair[0].card)
+        whole = yield from completed(known, pair[0].predictor)
         complete.append(whole)
     basis: Basis = "held-out regions" if any(held_out) else "corrections"
     places = [
@@ -178,45 +176,32 @@ class _Judged:
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
         self.card: Card = weights.card
-        self.network = weights.network().to(device).eval()
-        self._sections: dict[int, NormalisedStack] = {}
-
-    def sections(self, known: TrainingSet) -> NormalisedStack:
-        """Return a set's sections as these weights see them."""
-        key = id(known)
-        if key not in self._sections:
-            self._sections[key] = NormalisedStack(
-                known.stack, self.card.normalisation, invert=known.invert
-            )
-        return self._sections[key]
+        # the path that users run: what is accepted gives them what was measured
+        self.predictor = RegionPredictor(weights, device)
 
     def shown(
         self, known: TrainingSet, region: Region
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
         """Return membrane and cells of a region `(y, x)`, at the card's threshold."""
-        section = self.sections(known).section(region.z)
-        if section is None:
+        p = self.predictor.membrane(known.stack, region, invert=known.invert)
+        if p is None:
             return np.zeros(region.shape, bool), np.zeros(region.shape, np.uint32)
-        zoom, _ = zoom_of(known.stack, self.card)
-        p = region_probabilities(self.network, section.image, region.area, zoom)
         threshold = self.card.threshold
         # each weights' own threshold: that is what a user would get
-        cells = segment_section(
-            p[0], CellSettings(threshold=threshold, grow=CELLS_GROW)
-        )
-        return p[0] > threshold, cells
+        cells = segment_section(p, CellSettings(threshold=threshold, grow=CELLS_GROW))
+        return p > threshold, cells
 
 
 def _truth(
     known: TrainingSet, region: Region, judged: _Judged
 ) -> NDArray[np.uint8] | None:
     """Return class numbers `(y, x)`, `IGNORE` where nothing is known."""
-    section = judged.sections(known).section(region.z)
+    section = judged.predictor.open(known.stack, region.z, invert=known.invert)
     codes = known.opinions.window(region)
-    if section is not None and section.padding is not None:
-        codes[section.padding[region.area]] = 0
+    if section.empty is not None:
+        codes[section.empty(region.area)] = 0
     target: NDArray[np.uint8] = codes - np.uint8(1)
-    return None if section is None or (target == IGNORE).all() else target
+    return None if section.blank or (target == IGNORE).all() else target
 
 
 def _changed(

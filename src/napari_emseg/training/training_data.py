@@ -11,7 +11,6 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import zoom_of
@@ -20,7 +19,7 @@ from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings
-from napari_emseg.models.roi import region_probabilities
+from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
@@ -137,11 +136,12 @@ def prepare(
     settings, note = _with_fitting_patch(settings, geometry)
     if note:
         yield Note(note)
+    predictor = RegionPredictor(parent, device)
     complete: list[TrainingSet] = []
     parts: list[_Part] = []
     for known in sets:
         _check_classes(known, classes)
-        complete.append((yield from completed(known, network, card)))
+        complete.append((yield from completed(known, predictor)))
         parts.append(_part_of(complete[-1], card, geometry, settings))
     rehearsal: list[Crop] = []
     for known in complete if settings.rehearsal and settings.steps else ():
@@ -166,7 +166,7 @@ def prepare(
 
 
 def completed(
-    known: TrainingSet, network: nn.Module, card: Card
+    known: TrainingSet, predictor: RegionPredictor
 ) -> Generator[Progress, None, TrainingSet]:
     """Take what weights show in reviewed regions for right where nobody corrected it.
 
@@ -175,14 +175,12 @@ def completed(
     missing = known.incomplete
     if not missing:
         return known
-    zoom, _ = zoom_of(known.stack, card)
-    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    threshold = predictor.weights.card.threshold
     opinions = known.opinions.copy()
     for done, region in enumerate(missing, start=1):
-        section = sections.section(region.z)
-        if section is not None:
-            p = region_probabilities(network, section.image, region.area, zoom)
-            shown = np.where(p[0] > card.threshold, MEMBRANE, INSIDE).astype(np.uint8)
+        p = predictor.membrane(known.stack, region, invert=known.invert)
+        if p is not None:
+            shown = np.where(p > threshold, MEMBRANE, INSIDE).astype(np.uint8)
             by_hand = known.opinions.window(region)
             opinions.put(region, np.where(by_hand > 0, by_hand, shown))
         yield Progress("reviewed regions", done, len(missing))
