@@ -253,6 +253,7 @@ def test_odd_notes_of_an_image(
         open_stack(path)
 
 
+@pytest.mark.filterwarnings("ignore:Object at .* is not recognized")  # what zarr sees
 @pytest.mark.parametrize(
     ("notes", "words"),
     [

@@ -28,6 +28,8 @@ DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64"]
 DTYPES += ["float32", "float64", "bool"]
 
 
+# coarser levels are means, of values near the largest there are as well
+@pytest.mark.filterwarnings("ignore:overflow encountered in reduce")
 @settings(
     max_examples=25,
     deadline=None,
