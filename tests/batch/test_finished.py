@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +129,50 @@ def test_a_kill_in_the_final_clean_up(make_job, monkeypatch) -> None:
     assert second.ok
     assert second.tasks == 0
     assert not make_job().folder.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from napari_emseg.batch.job import clear_folder
+
+left = [int(sys.argv[2])]
+
+def hook(event, arguments):
+    if event in ("os.remove", "os.rmdir"):
+        left[0] -= 1
+        if left[0] < 0 or str(arguments[0]).endswith(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+clear_folder(SimpleNamespace(folder=Path(sys.argv[1])))
+"""
+"""The final clean-up of a batch, killed at its nth removal or at that of a file."""
+
+MOMENTS = [(0, "none"), (1, "none"), (999, "batch.json"), (999, "ledger.jsonl")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_what_a_killed_clean_up_leaves_is_cleared(make_job, monkeypatch) -> None:
+    """By a real signal, while files are removed; the next run does the rest."""
+    with monkeypatch.context() as context:
+        context.setattr(engine, "clear_folder", lambda job: None)
+        whole = run(make_job(out="kept"))
+    for nth, (count, name) in enumerate(MOMENTS):
+        job = make_job(out=f"killed-{nth}", resume=True)
+        shutil.copytree(make_job(out="kept").out, job.out)
+        words = [sys.executable, "-c", KILLED, str(job.folder), str(count), name]
+        assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+        assert job.folder.exists()
+        again = run(job)
+        assert again.ok
+        assert again.tasks == 0
+        assert not job.folder.exists()
+        for one, other in zip(
+            whole.rows[0].outputs, again.rows[0].outputs, strict=True
+        ):
+            np.testing.assert_array_equal(values(one), values(other))
 
 
 def test_a_kill_before_the_final_clean_up(make_job, monkeypatch) -> None:

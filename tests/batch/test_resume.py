@@ -146,6 +146,12 @@ def test_everything_killed(make_job, weights, em, tmp_path, seconds) -> None:
     second = run(make_job(out="killed", steps=STEPS, resume=True, overwrite=done))
     assert second.ok
     assert done or second.reused > 0
+    assert {path.suffix for path in out.iterdir()} <= {
+        ".zarr",
+        ".json",
+        ".csv",
+        ".html",
+    }
     for one, other in zip(results(whole), results(second), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from napari_emseg.api import predict
 from napari_emseg.core.records import Provenance
@@ -201,6 +203,24 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     kept = open_stack(next(Path().glob("out.tif.*.part")))
     expected = predict(open_stack(em_file), tiny_weights)
     np.testing.assert_array_equal(kept.data[:2], expected[:2])
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino", "auto"])
+def test_a_network_that_gives_nan_has_failed(emseg, em_file, tiny_weights, runtime):
+    """The call was right: exit code 1, and whatever runs it says so alike."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    parts = load_file(tiny_weights)
+    for name in (name for name in parts if name.endswith("running_var")):
+        parts[name][:] = -1.0
+    with safe_open(tiny_weights, "np") as file:
+        save_file(parts, "nan.safetensors", file.metadata())
+    words = ("--weights", "nan.safetensors", "--runtime", runtime, "--device", "cpu")
+    done = emseg("predict", em_file, "out.tif", *words)
+    assert done.code == 1
+    assert "error: the network's result is NaN" in done.err
+    assert "--help" not in done.err
+    assert not Path("out.tif").exists()
 
 
 def test_a_damaged_input_fails(emseg, em_file, tiny_weights):

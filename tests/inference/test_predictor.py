@@ -8,6 +8,7 @@ import pytest
 from blur import Blur
 from numpy.typing import NDArray
 
+from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
@@ -61,7 +62,7 @@ def test_a_tile_that_is_no_number_ends_the_run(
     sink = Sink()
     stack = Stack(grey((3, 40, 60)))
     said = r"result is NaN in section \d, rows \d+ to \d+, columns \d+ to \d+: its we"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(WorkFailedError, match=said):
         everything(stack, weights, settings=settings, sink=sink)
     assert all(np.isfinite(section).all() for section in sink.got.values())
 

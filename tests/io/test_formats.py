@@ -66,6 +66,17 @@ def test_unknown_format() -> None:
         output_kind("png")  # type: ignore[arg-type]
 
 
+def test_what_takes_a_type_is_said(tmp_path: Path) -> None:
+    values = np.zeros((1, 4, 4), np.float64)
+    ways = r"write OME-Zarr 0\.5 \(\.zarr\) or OME-Zarr 0\.4 .* or HDF5 \(\.h5\)$"
+    for name in ("a.tif", "a.mrc"):
+        with pytest.raises(ValueError, match=rf"output takes .*, got float64; {ways}"):
+            save_stack(tmp_path / name, values)
+    with pytest.raises(ValueError, match=r"got complex64; convert the values$"):
+        open_sink(tmp_path / "a.h5", (1, 4, 4), np.complex64)
+    assert list(tmp_path.iterdir()) == []
+
+
 @every
 def test_a_missing_package_is_named(
     kind: OutputKind, monkeypatch: pytest.MonkeyPatch

@@ -75,8 +75,19 @@ def test_level_that_is_missing(tmp_path: Path, stack: np.ndarray) -> None:
     np.testing.assert_array_equal(open_stack(path).data[:], stack)
     assert describe(path).items[0].shapes == ((5, 20, 33), (5, 5, 9))
     shutil.rmtree(path / "0")
-    with pytest.raises(OSError, match=r"a\.zarr: scale level 0 is missing"):
-        open_stack(path)
+    for level, gone in ((None, 0), (0, 0), (1, 1)):
+        said = rf"a\.zarr: scale level {gone} is missing; .* level=…: 2 \(5 Z × 5 Y"
+        with pytest.raises(AmbiguousFileError, match=said):
+            open_stack(path, level=level)
+    found = open_stack(path, level=2)
+    np.testing.assert_array_equal(found.data[:], stack[:, ::4, ::4])
+    with pytest.raises(ValueError, match=r"level must be 2\.\.2, got 3"):
+        open_stack(path, level=3)
+    shutil.rmtree(path / "2")
+    with pytest.raises(
+        OSError, match=r"a\.zarr: its scale levels are missing: 0, 1, 2"
+    ):
+        open_stack(path, level=1)
 
 
 @pytest.mark.parametrize("shape", [(20, 33, 1), (5, 20, 33, 1), (1, 5, 20, 33)])

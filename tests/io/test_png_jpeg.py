@@ -46,6 +46,21 @@ def test_grey_jpeg(tmp_path: Path, mode: str) -> None:
     assert np.abs(found.astype(int) - ramp).max() < 6
 
 
+def test_a_png_of_several_pictures_is_refused(tmp_path: Path) -> None:
+    first, *more = (Image.new("L", (8, 6), 40 * n) for n in range(3))
+    first.save(tmp_path / "a.png", save_all=True, append_images=more)
+    with pytest.raises(OSError, match=r"a\.png: is an animation of 3 pictures; save"):
+        open_stack(tmp_path / "a.png")
+    first.save(tmp_path / "b.png", save_all=True)
+    assert open_stack(tmp_path / "b.png").shape == (1, 6, 8)
+
+
+def test_inks_are_refused(tmp_path: Path) -> None:
+    Image.new("CMYK", (16, 24)).save(tmp_path / "a.jpg")
+    with pytest.raises(OSError, match=r"a\.jpg: is in CMYK, .*; save it as grey"):
+        open_stack(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_real_colour_asks(tmp_path: Path, suffix: str) -> None:
     colour = np.zeros((16, 24, 3), np.uint8)

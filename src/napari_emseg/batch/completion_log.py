@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from napari_emseg.core.errors import first_fault
 from napari_emseg.core.sinks import Closing
 
 Facts = dict[str, Any]
@@ -25,13 +26,6 @@ SUM = "sum"
 class _Line(BaseModel):
     stamp: str
     facts: Facts
-
-
-def first_fault(error: ValidationError) -> str:
-    """Return in one line what is wrong with a file of values."""
-    fault = error.errors()[0]
-    where = ".".join(map(str, fault["loc"]))
-    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
 
 
 def stamp(*facts: object) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_emseg._version import __version__
-from napari_emseg.batch.completion_log import first_fault
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import ClusterSettings
 from napari_emseg.core.atomic import remove_tree, write_whole
-from napari_emseg.core.errors import SettingError
+from napari_emseg.core.errors import SettingError, first_fault
 from napari_emseg.core.lock import LOCK, WHO, Hold
 from napari_emseg.core.paths import (
     UnsafePathError,

@@ -24,6 +24,7 @@ from napari_emseg.batch.tasks import (
     TaskResult,
 )
 from napari_emseg.batch.unchunked_inputs import advice
+from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import Normalisation
@@ -270,7 +271,7 @@ class _Store(ClosingSink):
         source = self._context.sections[place]
         if not np.isfinite(values).all():
             msg = f"section {source}: the network's output is not a number (NaN)"
-            raise ValueError(msg)
+            raise WorkFailedError(msg)
         if self._burn is not None:
             values = self._burn(values, source, self._area)
         if self._context.settings.probabilities == "uint8":

@@ -10,7 +10,7 @@ from typing import cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from napari_emseg.batch.completion_log import first_fault, sum_of
+from napari_emseg.batch.completion_log import sum_of
 from napari_emseg.batch.job import (
     LEDGER,
     BatchConfig,
@@ -25,7 +25,7 @@ from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row, State
 from napari_emseg.batch.step import steps_of
 from napari_emseg.core.atomic import write_whole
-from napari_emseg.core.errors import UnusableInputsError
+from napari_emseg.core.errors import UnusableInputsError, first_fault
 from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind

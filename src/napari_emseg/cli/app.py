@@ -20,6 +20,7 @@ from napari_emseg.cli.printing import (
     write_what_can_be_written,
 )
 from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm, keep_exit_code
+from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import AmbiguousFileError
 from napari_emseg.io.scratch import clear_scratch
@@ -146,6 +147,9 @@ def _run(words: list[str]) -> int:
         OutputBusyError,
     ) as e:
         return _refuse(usage_message(e), words)
+    except WorkFailedError as e:
+        complain(usage_message(e))
+        return FAILED
     except (PermissionError, AmbiguousFileError, ValueError, LookupError) as e:
         return _refuse(usage_message(e), words)
     except (OSError, MemoryError, RuntimeError) as e:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return in one line what is wrong with a file of values, and where."""
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"]))
+    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+
 
 class SettingError(Exception):
     """Ends if a setting is changed.
@@ -20,6 +29,10 @@ class UnknownVoxelSizeError(SettingError, ValueError):
     """Something is measured in nm, and the voxel size isn't known."""
 
     remedies: Mapping[str, object] = {"voxel_size": None}
+
+
+class WorkFailedError(ValueError):
+    """What was asked for was right, and the work failed all the same."""
 
 
 class UnusableInputsError(ValueError):

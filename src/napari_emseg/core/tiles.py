@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.axis import Axis
+from napari_emseg.core.errors import WorkFailedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +349,7 @@ def check_probabilities(values: NDArray[np.float32], where: str = "") -> None:
 
     Raises
     ------
-    ValueError
+    WorkFailedError
         If it didn't, with `where`.
     """
     if not np.isfinite(values).all():
@@ -356,7 +357,7 @@ def check_probabilities(values: NDArray[np.float32], where: str = "") -> None:
             f"the network's result is NaN{where and ' '}{where}: its weights, or the "
             "grey values, are not what it can compute with"
         )
-        raise ValueError(msg)
+        raise WorkFailedError(msg)
 
 
 def core_of(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.memory import free_ram
-from napari_emseg.core.tiles import Geometry, TilePlan
+from napari_emseg.core.tiles import Geometry, TilePlan, check_probabilities
 from napari_emseg.models.zoo import Network
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class OpenVinoRuntime:
         with torch.inference_mode():
             logits = inner_logits(network, torch.from_numpy(batch))
             wanted = to_probabilities(logits, network)
+        # OpenVINO may make numbers of what is NaN by PyTorch
+        check_probabilities(wanted.numpy())
         difference = float(np.abs(wanted.numpy() - self(batch)).max())
         if not difference <= SAME:
             msg = f"OpenVINO differs from PyTorch by {difference:.2g} in probabilities"

@@ -87,13 +87,19 @@ def _same(key: Value, given: Value) -> bool:
 
 
 def _level(volume: Volume, level: int | None, name: str) -> Volume:
-    levels = (volume, *volume.levels)
+    first, levels = volume.gone, (volume, *volume.levels)
+    if 0 <= (level or 0) < first:
+        choices: list[tuple[Value, str]] = [
+            (nth, each.summary) for nth, each in enumerate(levels, start=first)
+        ]
+        question = f"scale level {level or 0} is missing"
+        raise AmbiguousFileError(name, question, "level", choices)
     if level is None:
         return volume
-    if not 0 <= level < len(levels):
-        msg = f"{name}: level must be 0..{len(levels) - 1}, got {level}"
+    if not first <= level < first + len(levels):
+        msg = f"{name}: level must be {first}..{first + len(levels) - 1}, got {level}"
         raise ValueError(msg)
-    return levels[level]
+    return levels[level - first]
 
 
 def sections_of(volume: Volume, choice: AxisSelection, name: str) -> SectionArray:

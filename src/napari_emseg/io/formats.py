@@ -106,6 +106,26 @@ class OutputKind:
             return ""
         return f"{self.title} needs {self.extra[0]}: pip install {self.extra[1]}"
 
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Check that values of a type can be stored.
+
+        Raises
+        ------
+        ValueError
+            If not, with the formats that take them.
+        """
+        if dtype.name in self.dtypes:
+            return
+        others = [
+            f"{kind.title} ({kind.suffixes[0]})"
+            for kind in OUTPUT_KINDS
+            if dtype.name in kind.dtypes and not kind.cells_only
+        ]
+        way = f"write {' or '.join(others)}" if others else "convert the values"
+        takes = f"{self.title} output takes {', '.join(self.dtypes)}"
+        msg = f"{takes}, got {dtype.name}; {way}"
+        raise ValueError(msg)
+
     def sink_class(self) -> SinkClass:
         """Load what writes it.
 

@@ -289,14 +289,16 @@ class _Present:
 
 
 def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
-    levels = []
-    for nth, dataset in enumerate(notes["datasets"]):
+    levels: list[Volume] = []
+    gone = 0
+    for dataset in notes["datasets"]:
         array = group.get(dataset["path"])
-        if array is None and nth > 0:
-            continue  # a smaller copy was never written, or was left out
+        if array is None:
+            # a smaller copy may never have been written; a larger one is missed
+            gone += not levels
+            continue
         if not isinstance(array, zarr.Array):
-            what = "is missing" if array is None else "is not an array"
-            msg = f"scale level {dataset['path']} {what}"
+            msg = f"scale level {dataset['path']} is not an array"
             raise UnreadableError(msg)
         axes = _axes(notes, array.ndim)
         lengths, shift = _placed(notes, dataset, array.ndim)
@@ -308,9 +310,13 @@ def _image(group: zarr.Group, notes: Notes, key: str) -> Volume:
             words=key or str(notes.get("name", "")),
         )
         levels.append(level)
+    if not levels:
+        paths = ", ".join(str(dataset["path"]) for dataset in notes["datasets"])
+        msg = f"its scale levels are missing: {paths}"
+        raise UnreadableError(msg)
     # the standard asks for the largest first, but not all writers keep to it
     levels.sort(key=lambda level: -prod(level.shape))
-    return replace(levels[0], levels=tuple(levels[1:]))
+    return replace(levels[0], levels=tuple(levels[1:]), gone=gone)
 
 
 def _axes(notes: Notes, ndim: int) -> str:

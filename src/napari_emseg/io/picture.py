@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from napari_emseg.io.claims import DEFLATE, JPEG, check_packed
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.io.volumes import FileContents, Index, Volume
+from napari_emseg.io.volumes import CMYK, FileContents, Index, Volume
 
 _SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Samples of a pixel by PNG colour type; a palette is real colour."""
@@ -36,6 +37,12 @@ def _png(path: Path, head: bytes) -> Volume:
     if colour not in _SAMPLES or width == 0 or height == 0:
         msg = f"is damaged, its PNG header says {width} × {height} px"
         raise UnreadableError(msg)
+    if (pictures := _pictures(path)) > 1:
+        msg = (
+            f"is an animation of {pictures} pictures; save them as a TIFF, or each "
+            "as a file of its own"
+        )
+        raise UnreadableError(msg)
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
     shape = height, width, _SAMPLES[colour]
     # as many bits as are stored, of which eight or fewer become a byte
@@ -50,19 +57,34 @@ def _png(path: Path, head: bytes) -> Volume:
     return _volume(height, width, _SAMPLES[colour], dtype, read)
 
 
+def _pictures(path: Path) -> int:
+    """Return how many pictures a PNG holds: what its `acTL` says before the first."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", head)
+            if kind == b"acTL":
+                return int.from_bytes(file.read(4), "big")
+            if kind == b"IDAT":
+                break
+            file.seek(size + 4, os.SEEK_CUR)
+    return 1
+
+
 def _jpeg(path: Path) -> Volume:
     # Not Image.open: it refuses pictures as large as EM sections can be.
     with path.open("rb") as file, JpegImageFile(file) as picture:
         width, height = picture.size
         bands = len(picture.getbands())
+    if bands > 3:
+        raise UnreadableError(CMYK)
     check_packed((height, width), 1, path.stat().st_size, JPEG)
 
     def read(index: Index) -> NDArray[Any]:
         with path.open("rb") as file, JpegImageFile(file) as picture:
-            whole = picture.convert("RGB") if bands > 3 else picture
-            return np.asarray(whole)
+            return np.asarray(picture)
 
-    volume = _volume(height, width, min(bands, 3), np.dtype(np.uint8), read)
+    volume = _volume(height, width, bands, np.dtype(np.uint8), read)
     return replace(volume, lossy=True)
 
 

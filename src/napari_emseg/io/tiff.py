@@ -28,7 +28,14 @@ from napari_emseg.io.tiff_pages import (
     provenance,
     voxel_size_nm,
 )
-from napari_emseg.io.volumes import FileContents, Index, RawPlanes, Volume, array_volume
+from napari_emseg.io.volumes import (
+    CMYK,
+    FileContents,
+    Index,
+    RawPlanes,
+    Volume,
+    array_volume,
+)
 
 _PAIR = 2
 """Pictures, of which one may be the labels of the other: that is asked."""
@@ -271,8 +278,7 @@ def _volume(pages: Pages, series: TiffPageSeries, nth: int) -> Volume:
 def _level(pages: Pages, series: TiffPageSeries) -> Volume:
     axes = series.axes
     if series.keyframe.photometric == _INKS:
-        msg = "is in CMYK, inks for printing; save it as grey"
-        raise UnreadableError(msg)
+        raise UnreadableError(CMYK)
     two = series.keyframe.samplesperpixel == 2
     if two and not any(kind in (1, 2) for kind in series.keyframe.extrasamples):
         axes = axes.replace("S", "C")  # two channels, not grey with transparency

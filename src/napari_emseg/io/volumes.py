@@ -60,6 +60,8 @@ class Volume:
         `(z, y, x)` of the first voxel.
     planes
         Channels (C) are the sections unless the user says otherwise.
+    gone
+        Larger scale levels that are missing; those that are there are numbered on.
     lossy
         Grey values were compressed as JPEG does, so colours of a grey picture differ.
     """
@@ -77,6 +79,7 @@ class Volume:
     chunk: tuple[int, int] | None = None
     origin_nm: Origin = NOWHERE
     planes: bool = False
+    gone: int = 0
     lossy: bool = False
 
     @property
@@ -89,6 +92,10 @@ class Volume:
         """Name, shape and type in words."""
         size = " × ".join(f"{n} {axis}" for axis, n in self.sizes.items())
         return f"{self.words}: {size}, {self.dtype}" if self.words else size
+
+
+CMYK = "is in CMYK, inks for printing; save it as grey"
+"""Why such a picture isn't read."""
 
 
 @dataclass(frozen=True, slots=True)

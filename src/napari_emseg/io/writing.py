@@ -137,6 +137,7 @@ def open_sink(
             overwrite=overwrite,
             origin_nm=origin_nm,
         )
+    kind.check_dtype(np.dtype(dtype))
     return kind.sink_class()(
         place,
         size,

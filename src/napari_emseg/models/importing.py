@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.errors import first_fault
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.io.errors import AmbiguousNetworkError
 from napari_emseg.models.weights import (
@@ -445,7 +446,7 @@ def _our_card(said: dict[str, Any], name: str) -> Card | None:
     try:
         return Card.model_validate(ours["card"])
     except ValidationError as e:
-        msg = f"{name}: its card is damaged: {e.errors()[0]['msg']}"
+        msg = f"{name}: its card is damaged: {first_fault(e)}"
         raise ValueError(msg) from e
 
 

@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save
 
 from napari_emseg.core.atomic import clear_leftovers, write_whole
 from napari_emseg.core.card import Card
+from napari_emseg.core.errors import first_fault
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.variants import card_at, is_mean, with_facts
 from napari_emseg.models.zoo import Network, Prunable, build
@@ -341,7 +342,7 @@ def _read_card(path: Path) -> Weights:
     try:
         return Weights(path, Card.model_validate_json(header[CARD]))
     except ValidationError as e:
-        msg = f"{path.name}: its card is damaged: {e.errors()[0]['msg']}"
+        msg = f"{path.name}: its card is damaged: {first_fault(e)}"
         raise ValueError(msg) from e
 
 

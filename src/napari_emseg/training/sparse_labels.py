@@ -126,6 +126,17 @@ class SparseLabels:
         """The highest code; 0 without any."""
         return max((int(codes.max()) for codes in self._blocks.values()), default=0)
 
+    def first_above(self, code: int) -> tuple[int, tuple[int, int, int]] | None:
+        """Return the first higher code, and its `(z, y, x)`; None if there is none."""
+        for block in sorted(self._blocks):
+            z, row, column = block
+            found = np.argwhere(self._blocks[block] > code)
+            if len(found):
+                y, x = (int(n) for n in found[0])
+                value = int(self._blocks[block][y, x])
+                return value, (z, row * BLOCK + y, column * BLOCK + x)
+        return None
+
     @property
     def nbytes(self) -> int:
         """Memory that the opinions take."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.labels import format_sections
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.training import TrainSettings
@@ -209,7 +210,7 @@ class Trainer:
         """Say that the loss is not a number, if there are good weights to keep."""
         msg = _not_a_number(self._step, self.settings)
         if self.best.step == 0:
-            raise ValueError(f"{msg}; no weights are good yet")
+            raise WorkFailedError(f"{msg}; no weights are good yet")
         return Note(f"{msg}; the last good weights, of step {self.best.step}, are kept")
 
     def _update(self) -> float:

@@ -224,11 +224,14 @@ def _part_of(
 
 
 def _check_classes(known: TrainingSet, classes: Sequence[str]) -> None:
-    if known.opinions.largest > len(classes):
+    found = known.opinions.first_above(len(classes))
+    if found is not None:
+        code, (z, y, x) = found
+        listed = ", ".join(f"{nth} {name}" for nth, name in enumerate(classes, start=1))
         msg = (
-            f"corrections of {known.stack.name} hold code {known.opinions.largest}, "
-            f"class {known.opinions.largest - 1}, but the classes are "
-            f"{', '.join(classes)}; name the new class"
+            f"corrections of {known.stack.name} hold code {code}, class {code - 1}, in "
+            f"section {z} at y {y}, x {x}, but the classes are {listed}; change or "
+            "erase it there, or name the new class"
         )
         raise ValueError(msg)
 
