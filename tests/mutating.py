@@ -36,7 +36,7 @@ import zarr
 from PIL import Image
 
 from napari_emseg.cli import main
-from napari_emseg.cli.app import COMMANDS
+from napari_emseg.cli.app import COMMANDS, MODULES
 from napari_emseg.core.card import Card
 from napari_emseg.io import save_stack
 from napari_emseg.models.exporting import export_weights
@@ -356,7 +356,7 @@ def run(seed: int, tries: int, folder: Path, only: str = "") -> list[tuple[str, 
         msg = "whole files could not be written"
         raise RuntimeError(msg)
     for name in COMMANDS:  # once, and not in every try
-        import_module(f"napari_emseg.cli.{name}")
+        import_module(f"napari_emseg.cli.{MODULES.get(name, name)}")
     whole = [p for p in sorted(home.iterdir()) if p.name not in BESIDE[:2]]
     whole = [p for p in whole if only in p.name]
     chance = random.Random(seed)
