@@ -74,6 +74,26 @@ def test_two_stacks_each_with_its_own_results(open_window, em) -> None:
     assert {"a membrane probability", "b membrane probability"} <= names
 
 
+def test_a_stack_opened_in_napari_goes_to_work_and_into_view(
+    open_window, em, tmp_path
+) -> None:
+    """It lies over the one before, which R and Run would go on with unseen."""
+    window = open_window(em("a"))
+    tall, same = np.zeros((6, 130, 90), np.uint8), np.zeros((4, 96, 112), np.uint8)
+    for name, values in (("tall", tall), ("same", same)):
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", values + np.uint8(100), photometric="minisblack"
+        )
+    assert window.layer("a").data.shape == same.shape
+    for name in ("same", "tall"):  # a picture of a's shape is one of a's
+        window.viewer.open(str(tmp_path / f"{name}.tif"), plugin="napari-emseg")
+        window.settle()
+        at_work = window.controller.session.at_work.name
+        assert at_work == ("a" if name == "same" else "tall")
+    assert window.layer("tall").visible
+    assert not window.layer("a").visible
+
+
 @pytest.mark.parametrize(
     ("layer", "words"),
     [

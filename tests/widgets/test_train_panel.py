@@ -421,6 +421,31 @@ def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> 
     assert told(window, panel) == NOTHING
 
 
+def test_start_waits_until_it_is_said_what_labels_are(window, panel) -> None:
+    """They would be left out without a word else."""
+    labels = np.zeros(window.controller.session.at_work.stack.shape, int)
+    labels[2, 5:9] = 1
+    placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
+    window.viewer.add_layer(Labels(labels, name="truth", **placed))
+    window.controller.session.review(3)
+    assert "1 reviewed section of em" in told(window, panel)
+    assert panel.run.start.isEnabled()
+    box = panel.material
+    for which, words, question in (
+        (box.labels, "truth", "say what truth holds"),
+        (box.meaning, "inside", "say if truth is sparse or complete"),
+    ):
+        which.setCurrentIndex(which.findText(words))
+        which.activated.emit(which.currentIndex())
+        told(window, panel)
+        assert question in panel.judges.text()
+        assert not panel.run.start.isEnabled()
+    box.extent.setCurrentIndex(box.extent.findText("sparse labels"))
+    box.extent.activated.emit(box.extent.currentIndex())
+    told(window, panel)
+    assert panel.run.start.isEnabled()
+
+
 def test_one_stroke_teaches_only_itself_or_its_section_with_a_warning(
     window, panel
 ) -> None:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from napari_emseg.session.annotation_editor import AnnotationEditor
 
 
+READER = "napari-emseg"
+"""Name of our reader, as napari notes it in a layer."""
+
 LINKED: tuple[Name, ...] = ("membranes", "corrections", "cells")
 
 
@@ -376,9 +379,32 @@ class ViewerController:
             layers.let_go()
 
     def _on_inserted(self, event: Any) -> None:
-        if self.session.source is None and event.value in self._unmade():
-            self.choose(event.value)
+        layer = event.value
+        if layer in self._unmade():
+            if self.session.source is None:
+                self.choose(layer)
+            elif self._comes_to_work(layer):
+                self.choose(layer)
+                self.changes.do(partial(self._show_if_at_work, layer))
         self.sources_changed.emit()
+
+    def _comes_to_work(self, layer: Layer) -> bool:
+        """Tell if a layer was opened from a file by our reader, as a stack of its own.
+
+        A picture of the shape of the stack at work belongs to that one, such as a
+        ground truth, and lies over it.
+        """
+        at_work = self.source_layer
+        shape = getattr(layer.data, "shape", None)
+        return (
+            layer.source.reader_plugin == READER
+            and layer.source.path is not None
+            and (at_work is None or shape != at_work.data.shape)
+        )
+
+    def _show_if_at_work(self, layer: Layer) -> None:
+        if layer is self.source_layer:
+            self.show_alone(layer)
 
     def _on_removed(self, event: Any) -> None:
         source = self.session.source

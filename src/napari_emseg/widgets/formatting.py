@@ -160,8 +160,7 @@ def format_result(result: object) -> str:
         where = f"by {result.runtime} on {result.device}"
         return f"{said} in {result.seconds:.{digits}f} s {where}"
     if isinstance(result, CellsResult):
-        cells = sum(result.counts.values())
-        return f"{cells:,} cells in {format_sections(len(result.counts))}"
+        return f"{result.count:,} cells in {format_sections(len(result.counts))}"
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from napari import Viewer
 from napari.layers import Image, Labels, Layer
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import stack_of
@@ -59,7 +59,12 @@ FEW = 0.05
 
 
 class MaterialBox(QWidget):
-    """Chooses labels that were drawn elsewhere, and stacks that join."""
+    """Chooses labels that were drawn elsewhere, and stacks that join.
+
+    Signals: `answered` when something was chosen about labels.
+    """
+
+    answered = Signal()
 
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
@@ -140,7 +145,23 @@ class MaterialBox(QWidget):
         self.extent.setCurrentIndex(-1)
         self._on_chosen()
 
+    @property
+    def question(self) -> str:
+        """What must be said of the chosen labels before they are learnt from."""
+        layer = self._layer()
+        if layer is None or self._drawn:
+            return ""
+        if not self.meaning.currentText():
+            return f"Additional labels: say what {layer.name} holds."
+        if self.extent.isEnabled() and self.extent.currentIndex() < 0:
+            return f"Additional labels: say if {layer.name} is sparse or complete."
+        return ""
+
     def _on_chosen(self, *_: Any) -> None:
+        self._choose()
+        self.answered.emit()
+
+    def _choose(self) -> None:
         """Learn from these labels, and not from those before."""
         layer, meaning = self._layer(), self.meaning.currentText()
         if self._drawn:
@@ -313,6 +334,7 @@ class TrainPanel(QWidget):
         self.new_settings.edited.connect(self._on_new_settings)
         self._soon.timeout.connect(self._ask)
         self._asking.found.connect(self._on_prospect)
+        self.material.answered.connect(self._soon.start)
         self._asking.failed.connect(self._on_unknown)
         session = self._controller.session
         follow(self, self._learning.changed, self._on_state)
@@ -373,7 +395,12 @@ class TrainPanel(QWidget):
         self.judges.setText(prospect.judges)
         set_role(self.judges, "note" if prospect.doubtful else "hint")
         self.judges.setVisible(bool(prospect.judges))
-        self.run.set_ready(prospect.ready, prospect.learns)
+        question = self.material.question
+        if question:
+            self.judges.setText(question)
+            set_role(self.judges, "note")
+            self.judges.setVisible(True)
+        self.run.set_ready(prospect.ready and not question, question or prospect.learns)
 
     def _on_unknown(self, error: Exception) -> None:
         self._on_prospect(RoundPreview(str(error), ready=False))
