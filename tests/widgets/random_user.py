@@ -34,6 +34,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from napari_emseg._napari.layers import RESULT
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.session import StackState
+from napari_emseg.session.projects import KEPT
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
@@ -785,7 +786,9 @@ class RandomUser:
         known = self.kept.pop(path)
         self.known[source.key] = known
         if known.pictures is not None:
-            self._compare(known.pictures, self._pictures(source.editor))
+            # membranes aren't kept: they come back from cells, or by a run
+            after = self._pictures(source.editor)
+            self._compare(known.pictures, {name: after[name] for name in KEPT})
 
     def _compare(self, before: Pictures, after: Pictures) -> None:
         for name, picture in after.items():
