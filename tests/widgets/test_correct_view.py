@@ -10,7 +10,7 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_emseg.session.results import Uncertainty
-from napari_emseg.widgets import layers, region_row
+from napari_emseg.widgets import correcting, layers
 from napari_emseg.widgets.correct_view import TO_3D, TO_SECTIONS, CellView
 from napari_emseg.widgets.layers import _corrections
 
@@ -206,7 +206,7 @@ def test_colours_are_told_apart_by_colour_blind_people(seen_by) -> None:
     from skimage.color import rgb2lab
 
     colours = np.array(
-        [layers.ORANGE, layers.BLUE, layers.UNCERTAIN, region_row.REVIEWED[:3]]
+        [layers.ORANGE, layers.BLUE, layers.UNCERTAIN, correcting.REVIEWED[:3]]
     )
     linear = colours**2.2 @ np.asarray(seen_by).T
     lab = rgb2lab(np.clip(linear, 0, 1) ** (1 / 2.2))

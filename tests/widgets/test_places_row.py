@@ -14,9 +14,8 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.widgets import places_row
 from napari_emseg.widgets.camera import section_on_screen
-from napari_emseg.widgets.correcting import Correcting
+from napari_emseg.widgets.correcting import NAME, REVIEWED, TO_DO, Correcting
 from napari_emseg.widgets.places_row import PlacesRow
-from napari_emseg.widgets.region_row import NAME, REVIEWED, TO_DO
 
 REGIONS = (
     Region(2, 8, 10, 40, 42),

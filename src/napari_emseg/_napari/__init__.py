@@ -16,7 +16,6 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 
-from napari_emseg._napari.dropped import SUFFIX, open_project
 from napari_emseg._napari.layers import (
     KEY,
     LayerData,
@@ -54,6 +53,9 @@ __all__ = [
     "write_labels",
 ]
 
+PROJECT = ".emseg"
+PLUGIN, DOCK = "napari-emseg", "EM segmentation"
+
 
 def get_reader(
     path: str | Sequence[str],
@@ -63,7 +65,7 @@ def get_reader(
     Or for a project, a folder `NAME.emseg`.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    if len(paths) == 1 and paths[0].rstrip("/\\").endswith(SUFFIX):
+    if len(paths) == 1 and paths[0].rstrip("/\\").endswith(PROJECT):
         return open_project
     readable = all(
         Path(p).is_dir() or Path(p).name.lower().endswith(SUFFIXES) for p in paths
@@ -183,3 +185,45 @@ def _sample(
         **{key: image[1][key] for key in ("scale", "units", "axis_labels")},
     }
     return [image, (drawn, options, "labels")]
+
+
+def open_project(path: str | Sequence[str]) -> list[tuple[Any, ...]]:
+    """Open a project in the dock of the window, where it is saved while one works.
+
+    Without a window, return what is in it as layers: the stack, corrections, cells.
+
+    Raises
+    ------
+    OSError
+        If it is no project, or its stack isn't where it was.
+    """
+    folder = path if isinstance(path, str) else path[0]
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return _project_layers(folder)
+    docks = viewer.window.dock_widgets.values()
+    dock = next((x for x in docks if hasattr(x, "open_project")), None)
+    if dock is None:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock.open_project(folder)
+    return [(None,)]  # napari's word for: nothing more to add
+
+
+def _project_layers(folder: str) -> list[tuple[Any, ...]]:
+    from napari_emseg.project import Project  # not when napari looks for readers
+
+    with Project(folder, read_only=True) as project:
+        stack = project.open_source().stack
+        depth = stack.shape[0]
+        image = layer_of(stack)
+        found: list[tuple[Any, ...]] = [image]
+        for name in ("corrections", "cells"):
+            values = np.stack([project.section(name, z) for z in range(depth)])
+            made = Provenance(kind=name, source=stack.source)
+            labels = layer_of(
+                replace(stack, data=values, name=f"{stack.name} {name}", metadata={})
+            )
+            options = labels[1] | {"metadata": {KEY: made.model_dump(mode="json")}}
+            options.pop("contrast_limits", None)
+            found.append((values, options, "labels"))
+    return found

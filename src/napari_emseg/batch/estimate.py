@@ -12,11 +12,10 @@ from time import perf_counter
 
 import numpy as np
 
-from napari_emseg.batch.context import Context, parts
+from napari_emseg.batch.context import Context, advice, parts, piece_bytes
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import steps_of
-from napari_emseg.batch.unchunked_inputs import advice, piece_bytes
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.estimate import RunEstimate, estimate

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
 from napari_emseg.batch.completion_log import Facts, stamp
-from napari_emseg.batch.context import EMPTY, MEMBRANES, Area, Context, Part, blocks
+from napari_emseg.batch.context import (
+    EMPTY,
+    MEMBRANES,
+    Area,
+    Context,
+    Part,
+    advice,
+    blocks,
+)
 from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes
 from napari_emseg.batch.stores import make_result, make_scratch
 from napari_emseg.batch.tasks import (
@@ -23,7 +31,6 @@ from napari_emseg.batch.tasks import (
     TaskBuilder,
     TaskResult,
 )
-from napari_emseg.batch.unchunked_inputs import advice
 from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from napari_emseg.batch.cells import CellsStep
 from napari_emseg.batch.context import Part, blocks
-from napari_emseg.batch.finishing import Downsample
 from napari_emseg.batch.links import LinkStep
 from napari_emseg.batch.measuring import TableStep
 from napari_emseg.batch.membranes import MembranesStep
 from napari_emseg.batch.step import STEPS, StepResult, steps_of
+from napari_emseg.batch.stores import Downsample
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
 from napari_emseg.io.fingerprint import NO_SMALLER_COPY
 from napari_emseg.io.zarr_sink import pyramid

@@ -11,10 +11,9 @@ from typing import cast
 
 from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import Context, WeightsRef
-from napari_emseg.batch.inputs import Input
+from napari_emseg.batch.inputs import Input, OpenInput, open_input
 from napari_emseg.batch.job import BatchConfig, Memory, remembered
 from napari_emseg.batch.pipeline import InputPipeline
-from napari_emseg.batch.project_overlay import OpenInput, open_input
 from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings

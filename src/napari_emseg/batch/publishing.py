@@ -7,10 +7,9 @@ from pathlib import Path
 
 from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, stamp, sum_of
 from napari_emseg.batch.context import Context
-from napari_emseg.batch.finishing import ExportResult
 from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.step import StepResult, results_of
-from napari_emseg.batch.stores import note_failures
+from napari_emseg.batch.stores import ExportResult, note_failures
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
 from napari_emseg.io.formats import OutputFormat, output_kind

@@ -17,8 +17,7 @@ from filelock import FileLock
 from napari_emseg._version import __version__
 from napari_emseg.batch.completion_log import SUM, Facts, checksum
 from napari_emseg.batch.context import Context, WeightsRef
-from napari_emseg.batch.inputs import Input
-from napari_emseg.batch.project_overlay import OpenInput, open_input
+from napari_emseg.batch.inputs import Input, OpenInput, open_input
 from napari_emseg.core.atomic import sync
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io.fingerprint import (

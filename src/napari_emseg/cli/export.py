@@ -18,11 +18,10 @@ from napari_emseg.cli.options import (
     Stored,
     numbers,
 )
-from napari_emseg.cli.outputs import check_outputs, say_kept
+from napari_emseg.cli.outputs import WholeNumbers, check_outputs, say_kept
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.table import WholeNumbers
 from napari_emseg.io import iter_save, open_stack, output_format, output_kind
 from napari_emseg.io.writing import iter_save_labelled
 from napari_emseg.segmentation.meshes import MeshFormat, saving_meshes

@@ -25,7 +25,14 @@ from napari_emseg.cli.options import (
     ScopeOptions,
     Sections,
 )
-from napari_emseg.cli.outputs import OutputTarget, check_outputs, writing
+from napari_emseg.cli.outputs import (
+    OutputTarget,
+    Probabilities,
+    Table,
+    TablePath,
+    check_outputs,
+    writing,
+)
 from napari_emseg.cli.predict import (
     facts,
     refuse_if_unreadable,
@@ -35,7 +42,6 @@ from napari_emseg.cli.predict import (
 )
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.table import Probabilities, Table, TablePath
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings

@@ -33,9 +33,8 @@ from napari_emseg.proofreading import (
 )
 from napari_emseg.proofreading.edits import LabelArray, Name
 from napari_emseg.proofreading.marking import Status
-from napari_emseg.session.brush import Stroke
 from napari_emseg.session.results import FoundCells, MaskedProbabilities, Results
-from napari_emseg.session.run_scope import Area
+from napari_emseg.session.run_scope import Area, Stroke
 
 Step = Literal["made", "undone", "redone"]
 """What was done with an edit."""

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_emseg._napari import layer_of, placement_of, stack_of
 from napari_emseg._napari.layers import place
-from napari_emseg.batch.project_overlay import open_input
+from napari_emseg.batch.inputs import open_input
 from napari_emseg.batch.queue import Entry, is_unfinished
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack

@@ -13,7 +13,7 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg.session.annotation_editor import AnnotationEditor, login_name
-from napari_emseg.session.brush import Stroke, take_back
+from napari_emseg.session.run_scope import Stroke, take_back
 from napari_emseg.widgets.camera import (
     go_to_section,
     nearest_section,

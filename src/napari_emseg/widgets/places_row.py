@@ -20,9 +20,8 @@ from napari_emseg.session.review_queue import finding, next_place, sections_to_d
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
 from napari_emseg.widgets.controller import ViewerController
-from napari_emseg.widgets.correcting import Correcting
+from napari_emseg.widgets.correcting import Correcting, Outlines, RegionRow
 from napari_emseg.widgets.flow_row import FlowRow
-from napari_emseg.widgets.region_row import Outlines, RegionRow
 from napari_emseg.widgets.run import JobRow, Work
 from napari_emseg.widgets.theme import (
     SPACING,
