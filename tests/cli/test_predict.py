@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -208,8 +209,8 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
 @pytest.mark.parametrize("runtime", ["torch", "openvino", "auto"])
 def test_a_network_that_gives_nan_has_failed(emseg, em_file, tiny_weights, runtime):
     """The call was right: exit code 1, and whatever runs it says so alike."""
-    if runtime == "openvino":
-        pytest.importorskip("openvino")
+    if runtime == "openvino" and find_spec("openvino") is None:
+        pytest.skip("OpenVINO is not installed")
     parts = load_file(tiny_weights)
     for name in (name for name in parts if name.endswith("running_var")):
         parts[name][:] = -1.0
