@@ -163,8 +163,14 @@ def main() -> None:
     )
     stroke = [(45, 190), (45, 256)]
     show(page, "cut", stroke, lambda sheet: cut(sheet, np.array(stroke)))
-    through = [(172, 160), (140, 200)]
-    show(page, "merge", through, lambda sheet: merge(sheet, np.array(through)))
+    through = [(30, 222), (60, 222)]
+    show(
+        page,
+        "merge",
+        through,
+        lambda sheet: merge(sheet, np.array(through)),
+        before=lambda sheet: cut(sheet, np.array(stroke)),
+    )
     wall = (175, 281)
     show(page, "delete", [wall], lambda sheet: delete_membrane(sheet, wall))
     show(

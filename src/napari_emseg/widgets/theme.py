@@ -50,7 +50,7 @@ QPushButton[role="primary"] {{
     background: {primary}; color: {on_primary}; font-weight: bold; padding: 6px 14px;
 }}
 QPushButton[role="primary"]:hover {{ background: {hover}; }}
-QPushButton[role="primary"]:disabled {{ background: {foreground}; color: {hint}; }}
+QPushButton[role="primary"]:disabled {{ background: {foreground}; color: {faint}; }}
 QPushButton[role="cancel"] {{ font-weight: bold; padding: 6px 14px; }}
 QPushButton[role="tool"] {{ padding: 4px; }}
 QPushButton[role="tool"]:checked {{
@@ -85,10 +85,13 @@ def style(theme_id: str) -> str:
     theme = get_theme(theme_id)
     dark = theme.type == "dark"
     text = theme.text.as_hex()
+    ends = (theme.text.as_rgb_tuple(), theme.foreground.as_rgb_tuple())
+    faint = tuple(round(0.35 * a + 0.65 * b) for a, b in zip(*ends, strict=True))
     current = theme.current.as_hex()
     return _STYLE.format(
         text=text,
         hint=theme.icon.as_hex(),
+        faint=f"rgb{faint}",  # as napari draws what is disabled
         warning=theme.warning.as_hex() if dark else theme.text.as_hex(),
         error=theme.error.as_hex() if dark else "#ffc9c9",
         primary=current,
