@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -17,10 +18,12 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.sample import synthetic
 
 # Tests that run side by side (pytest-xdist) share the cores: one thread each, set
-# before torch, numba and OpenMP are loaded.
+# before torch and OpenMP are loaded. napari has loaded numba already, which would look
+# at it when it compiles next, and fail if its threads run by then.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
+    numba.core.config.reload_config()
 
 # On a busy machine any example may take long.
 settings.register_profile("busy", deadline=None)

@@ -183,7 +183,7 @@ def test_what_is_on_screen_already_is_not_predicted_again(
 ) -> None:
     drain(runs.predict(RunScope((1,), AREA)).work)
     view = view_of(session, 1, AREA, LIVE)
-    with pytest.raises(ValueError, match="made by these weights"):
+    with pytest.raises(ValueError, match="up to date"):
         next(Live().run(view))
     session.choose_settings(FAST.model_copy(update={"depth": 1}))
     assert len(pictures(session)[0]) == 1
