@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.stack import Stack
+from napari_emseg.segmentation import CellsResult
 from napari_emseg.widgets.formatting import (
     format_card,
     format_card_details,
     format_cell_size,
     format_rescaling,
+    format_result,
     format_stack,
     format_time_left,
     format_voxel_size,
@@ -150,3 +154,9 @@ def test_time_left(seconds, words) -> None:
 )
 def test_sizes_of_cells_are_physical_where_voxels_are(voxels, size, solid, words):
     assert format_cell_size(voxels, size, solid=solid) == words
+
+
+def test_linked_profiles_are_counted_as_the_cells_they_are() -> None:
+    found = CellsResult(None, (0, 1), {0: 3, 1: 4}, {}, linked=5)
+    assert format_result(found) == "5 cells in 2 sections"
+    assert format_result(replace(found, linked=None)) == "7 cells in 2 sections"
