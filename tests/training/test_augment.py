@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+from collections import Counter
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from napari_emseg.core.training import AugmentSettings
-from napari_emseg.training import augment
+from napari_emseg.core.training import Artefact, AugmentSettings, TrainSettings
 from napari_emseg.training.augment import (
+    Augmentation,
     Warp,
-    add_artefacts,
-    change_grey,
+    draw_artefacts,
+    draw_augmentation,
+    draw_grey_change,
     draw_warp,
     positions,
     sample,
 )
+from napari_emseg.training.dataset import draw_patch
 from napari_emseg.training.losses import IGNORE
 
 SIDE = 33
@@ -110,22 +115,27 @@ def test_beyond_the_border_is_its_mirror() -> None:
 
 
 def test_grey_values_change_within_their_bounds() -> None:
-    image = torch.linspace(0, 1, 1000).view(20, 50)
+    image = torch.linspace(0, 1, 900).view(30, 30)
     settings = AugmentSettings(contrast=0.3, noise=0)
     for seed in range(30):
-        changed = change_grey(image, settings, seeded(seed))
+        changed = draw_grey_change(settings, 30, seeded(seed)).apply(image)
         assert (torch.diff(changed.ravel()) > 0).all()  # dark stays dark
         gain = float(changed.max() - changed.min())
         assert 0.7 <= gain <= 1.3
         assert abs(float((changed.max() + changed.min()) / 2) - 0.5) <= 0.15 + 1e-6
     still = AugmentSettings(contrast=0, noise=0)
-    torch.testing.assert_close(change_grey(image, still, seeded(0)), image)
+    same = draw_grey_change(still, 30, seeded(0)).apply(image)
+    torch.testing.assert_close(same, image)
 
 
 def test_noise_has_at_most_its_standard_deviation() -> None:
     settings = AugmentSettings(contrast=0, noise=0.2)
     deviations = [
-        float(change_grey(torch.full((64, 64), 0.5), settings, seeded(s)).std())
+        float(
+            draw_grey_change(settings, 64, seeded(s))
+            .apply(torch.full((64, 64), 0.5))
+            .std()
+        )
         for s in range(20)
     ]
     assert max(deviations) < 0.21
@@ -133,52 +143,48 @@ def test_noise_has_at_most_its_standard_deviation() -> None:
     assert min(deviations) < 0.1
 
 
-def spoiled_by(monkeypatch: pytest.MonkeyPatch, name: str) -> AugmentSettings:
-    """Settings with which only the artefact of that name happens."""
+def only(artefact: Artefact) -> AugmentSettings:
+    """Settings with which that artefact happens to each patch, and no other."""
+    return AugmentSettings(artefacts=0, **{artefact: 1})
 
-    def leave(image: Tensor, *_args: object) -> Tensor:
-        return image
 
-    def leave_both(image: Tensor, target: Tensor, _rng: object) -> tuple[Tensor, ...]:
-        return image, target
-
-    for other in ("_blur", "_contrast_step", "_charging", "_knife_mark"):
-        if other != name:
-            monkeypatch.setattr(augment, other, leave)
-    if name != "_blank":
-        monkeypatch.setattr(augment, "_blank", leave_both)
-    return AugmentSettings(artefacts=1)
+def drawn_artefacts(settings: AugmentSettings, side: int, seed: int) -> Augmentation:
+    """Only the artefacts of a draw."""
+    still = settings.model_copy(update={"warp": 0, "contrast": 0, "noise": 0})
+    grey = draw_grey_change(still, side, seeded(seed))
+    warp = draw_warp(still, seeded(0))
+    return Augmentation(side, warp, grey, draw_artefacts(still, side, seeded(seed)))
 
 
 def spoil_once(
-    monkeypatch: pytest.MonkeyPatch, name: str, image: Tensor, seed: int
+    artefact: Artefact, image: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, what changed in it, and target with one artefact."""
     target = torch.ones(image.shape, dtype=torch.long)
-    settings = spoiled_by(monkeypatch, name)
-    changed, after = add_artefacts(image, target, settings, seeded(seed))
-    return changed, changed - image, after
+    drawn = drawn_artefacts(only(artefact), len(image), seed)
+    changed = image
+    for each in drawn.artefacts:
+        changed = each.apply(changed)
+    return changed, changed - image, drawn.on_target(target)
 
 
-def test_no_artefact_without_a_chance() -> None:
-    image, target = torch.rand(16, 16), torch.ones(16, 16, dtype=torch.long)
-    same, also = add_artefacts(image, target, AugmentSettings(artefacts=0), seeded(0))
-    assert same is image
-    assert also is target
+def test_no_artefact_without_a_share() -> None:
+    assert draw_artefacts(AugmentSettings(artefacts=0), 16, seeded(0)) == ()
 
 
-def test_blur_smooths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blur_smooths() -> None:
     image = torch.rand(64, 64, generator=seeded(0))
-    changed, _, target = spoil_once(monkeypatch, "_blur", image, 1)
+    changed, _, target = spoil_once("blur", image, 1)
     assert float(changed.std()) < 0.8 * float(image.std())
     assert float(changed.mean()) == pytest.approx(float(image.mean()), abs=0.01)
     assert (target == 1).all()
     flat = torch.full((16, 16), 0.3)
-    torch.testing.assert_close(spoil_once(monkeypatch, "_blur", flat, 1)[0], flat)
+    torch.testing.assert_close(spoil_once("blur", flat, 1)[0], flat)
 
 
-def test_contrast_steps_along_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contrast_steps_along_a_line() -> None:
     image = torch.rand(64, 64, generator=seeded(0))
-    changed, difference, target = spoil_once(monkeypatch, "_contrast_step", image, 3)
+    changed, difference, target = spoil_once("contrast_step", image, 3)
     touched = difference != 0
     assert 0.02 < float(touched.float().mean()) < 0.98
     x, y = image[touched].numpy(), changed[touched].numpy()
@@ -189,9 +195,9 @@ def test_contrast_steps_along_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (target == 1).all()
 
 
-def test_charging_fades_along_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = torch.rand(200, 64, generator=seeded(0))
-    _, difference, target = spoil_once(monkeypatch, "_charging", image, 1)
+def test_charging_fades_along_some_rows() -> None:
+    image = torch.rand(200, 200, generator=seeded(0))
+    _, difference, target = spoil_once("charging", image, 1)
     rows = difference.abs().amax(dim=1) > 1e-4
     assert 0.03 < float(rows.float().mean()) < 0.2
     strength = difference[rows].abs()
@@ -200,11 +206,11 @@ def test_charging_fades_along_some_rows(monkeypatch: pytest.MonkeyPatch) -> None
     assert (target == 1).all()
 
 
-def test_a_knife_mark_is_a_straight_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_knife_mark_is_a_straight_scratch() -> None:
     image = torch.rand(128, 128, generator=seeded(0))
     widths = []
     for seed in range(12):
-        _, difference, target = spoil_once(monkeypatch, "_knife_mark", image, seed)
+        _, difference, target = spoil_once("knife_mark", image, seed)
         assert len(torch.sign(difference[difference.abs() > 0.1]).unique()) == 1
         y, x = (difference.abs() > 0.35).nonzero().numpy().T
         assert 0.5 < float(difference.abs().max()) <= 0.7 + 1e-4
@@ -216,11 +222,11 @@ def test_a_knife_mark_is_a_straight_scratch(monkeypatch: pytest.MonkeyPatch) -> 
     assert max(widths) < 4.5
 
 
-def test_a_blank_area_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blank_area_teaches_nothing() -> None:
     image = torch.rand(64, 64, generator=seeded(0))
     shares = []
     for seed in range(20):
-        changed, _, target = spoil_once(monkeypatch, "_blank", image, seed)
+        changed, _, target = spoil_once("missing_tissue", image, seed)
         gone = target == IGNORE
         shares.append(float(gone.float().mean()))
         assert (target[~gone] == 1).all()
@@ -229,11 +235,88 @@ def test_a_blank_area_teaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(shares) > 0.2
 
 
-def test_artefacts_have_the_chance_of_the_settings() -> None:
-    image, target = torch.rand(32, 32), torch.ones(32, 32, dtype=torch.long)
-    settings = AugmentSettings(artefacts=0.1)
-    untouched = [
-        add_artefacts(image, target, settings, seeded(s))[0] is image
-        for s in range(400)
-    ]
-    assert np.mean(untouched) == pytest.approx(0.9**5, abs=0.08)
+ARTEFACTS = get_args(Artefact)
+
+
+def shares(settings: AugmentSettings) -> dict[str, float]:
+    """Of 400 patches, by the name of the class that spoils them."""
+    drawn = [draw_artefacts(settings, 32, seeded(s)) for s in range(400)]
+    names = Counter(type(artefact).__name__ for each in drawn for artefact in each)
+    return {name: n / 400 for name, n in names.items()}
+
+
+def test_artefacts_share_one_number_where_none_has_its_own() -> None:
+    """As settings and cards of before have it."""
+    old = AugmentSettings.model_validate({"artefacts": 0.3})
+    assert [old.share_with(name) for name in ARTEFACTS] == [0.3] * 5
+    found = shares(old)
+    assert len(found) == 5
+    assert list(found.values()) == pytest.approx([0.3] * 5, abs=0.08)
+
+
+def test_each_artefact_has_its_own_share() -> None:
+    own = dict(zip(ARTEFACTS, (0.5, 0.1, 0.9, 0.0, 0.3), strict=True))
+    found = shares(AugmentSettings(artefacts=1, **own))
+    wanted = {
+        "OutOfFocus": 0.5,
+        "ContrastStep": 0.1,
+        "Charging": 0.9,
+        "MissingTissue": 0.3,
+    }
+    assert found == pytest.approx(wanted, abs=0.08)
+
+
+def test_shares_are_read_back_as_they_are_written() -> None:
+    settings = AugmentSettings(artefacts=0.2, charging=0)
+    assert AugmentSettings(**settings.model_dump(mode="json")) == settings
+    with pytest.raises(ValueError, match="blur"):
+        AugmentSettings(blur=1.5)
+
+
+EVERYTHING = AugmentSettings(artefacts=1, warp=1, invert=0.5)
+
+
+def test_an_augmentation_is_replayed_on_image_and_labels() -> None:
+    """A picture that is its own labels stays so where both can be seen."""
+    drawn = draw_augmentation(only("missing_tissue"), SIDE, seeded(3))
+    picture = (smooth() > 0).float()[None]
+    where = drawn.positions(CENTRE)
+    image, target = (sample(picture, where, "nearest")[0] for _ in range(2))
+    hidden = drawn.on_target(target.long()) == IGNORE
+    assert 0 < int(hidden.sum()) < hidden.numel()
+    assert torch.equal(drawn.on_target(target.long())[~hidden], image.long()[~hidden])
+    spoilt = drawn.artefacts[0].apply(image)
+    assert torch.equal(spoilt[~hidden], image[~hidden])
+    assert len(spoilt[hidden].unique()) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_seed_does_the_same_to_any_picture(seed: int) -> None:
+    one, two = (draw_augmentation(EVERYTHING, SIDE, seeded(seed)) for _ in range(2))
+    for picture in (smooth(), torch.rand(SIDE, SIDE, generator=seeded(9))):
+        before = picture.clone()
+        once, again, other = (
+            drawn.on_image(sample(picture[None], drawn.positions(CENTRE), "bicubic")[0])
+            for drawn in (one, one, two)
+        )
+        assert torch.equal(once, again)
+        assert torch.equal(once, other)
+        assert torch.equal(picture, before)
+    # what is added to grey values doesn't depend on the picture
+    dark, bright = torch.full((SIDE, SIDE), 0.2), torch.full((SIDE, SIDE), 0.8)
+    noise = draw_grey_change(AugmentSettings(contrast=0), SIDE, seeded(seed))
+    torch.testing.assert_close(noise.apply(dark) + 0.6, noise.apply(bright))
+
+
+def test_a_patch_is_what_its_augmentation_makes_of_its_section() -> None:
+    grey, classes = smooth(80), (smooth(80) > 0).float()
+    section = torch.stack([grey, classes, torch.ones_like(grey)])
+    settings = TrainSettings(patch=SIDE, augment=EVERYTHING)
+    image, target, weight = draw_patch(section, (40.0, 38.0), settings, seeded(2))
+    drawn = draw_augmentation(EVERYTHING, SIDE, seeded(2))
+    where = drawn.positions((40.0, 38.0))
+    wanted = drawn.on_image(sample(grey[None], where, "bicubic")[0])
+    assert torch.equal(image, wanted)
+    labels = sample(classes[None], where, "nearest")[0].long()
+    assert torch.equal(target, drawn.on_target(labels))
+    assert (weight == 1).all()

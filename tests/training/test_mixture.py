@@ -15,7 +15,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
-from napari_emseg.training.augment import change_grey
+from napari_emseg.training.augment import draw_grey_change
 from napari_emseg.training.card import Split
 from napari_emseg.training.dataset import Example, PatchSource
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
@@ -124,7 +124,10 @@ def test_some_patches_are_inverted(share: float) -> None:
     settings = AugmentSettings(contrast=0, noise=0, invert=share)
     rng = torch.Generator().manual_seed(0)
     image = torch.full((4, 4), 0.2)
-    found = [float(change_grey(image, settings, rng).mean()) for _ in range(200)]
+    found = [
+        float(draw_grey_change(settings, 4, rng).apply(image).mean())
+        for _ in range(200)
+    ]
     inverted = [value > 0.5 for value in found]
     assert np.mean(inverted) == pytest.approx(share, abs=0.1)
     assert {round(value, 3) for value in found} <= {0.2, 0.8}
@@ -132,15 +135,14 @@ def test_some_patches_are_inverted(share: float) -> None:
 
 def test_without_inversion_patches_are_what_they_were() -> None:
     """Nothing more is drawn, so that a seed keeps its meaning."""
-    image = torch.rand(8, 8)
     states = []
     for settings in (AugmentSettings(), AugmentSettings(invert=1e-9)):
         rng = torch.Generator().manual_seed(0)
-        change_grey(image, settings, rng)
+        draw_grey_change(settings, 8, rng)
         states.append(rng.get_state())
     rng = torch.Generator().manual_seed(0)
     torch.rand(3, generator=rng), torch.rand((), generator=rng)
-    torch.randn(image.shape, generator=rng)
+    torch.randn((8, 8), generator=rng)
     assert torch.equal(rng.get_state(), states[0])
     assert not torch.equal(rng.get_state(), states[1])
 

@@ -11,6 +11,10 @@ from napari_emseg.core.settings import Device, Invert, Settings
 LossName = Literal["cross-entropy", "bce-dice", "dice"]
 
 
+Artefact = Literal["blur", "contrast_step", "charging", "knife_mark", "missing_tissue"]
+"""What cutting and imaging do to sections."""
+
+
 class AugmentSettings(Settings):
     """How training patches are varied; what the paper does, and what real EM does."""
 
@@ -62,8 +66,48 @@ class AugmentSettings(Settings):
         ge=0,
         le=1,
         title="Artefacts",
-        description="Chance of each: blank area, knife mark, streaks, blur, step.",
+        description="Share of patches for each of the following that has none itself.",
     )
+    blur: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Blurred patches",
+        description="Share of patches that are out of focus.",
+    )
+    contrast_step: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Contrast steps",
+        description="Share with a step of contrast, as in a montage.",
+    )
+    charging: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Charging",
+        description="Share with bright or dark streaks along rows.",
+    )
+    knife_mark: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Knife marks",
+        description="Share with a straight scratch.",
+    )
+    missing_tissue: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Missing tissue",
+        description="Share with a blank part, of which nothing is learnt.",
+    )
+
+    def share_with(self, artefact: Artefact) -> float:
+        """Return the share of patches with an artefact."""
+        own: float | None = getattr(self, artefact)
+        return self.artefacts if own is None else own
 
 
 class TrainSettings(Settings):

@@ -1,13 +1,16 @@
 """Random changes of training patches: parameters are drawn first, then applied.
 
 Geometry is one warp of image, target and weight alike; grey values change afterwards.
-All of it runs on the device of the image, in torch.
+All of it runs on the device of the image, in torch. What is drawn is an `Augmentation`,
+which does the same to any picture, as often as it is applied (as transforms of torchio
+are replayed).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import pi
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -87,99 +90,215 @@ def sample(picture: Tensor, where: Tensor, mode: str) -> Tensor:
     )[0]
 
 
-def change_grey(
-    image: Tensor, settings: AugmentSettings, rng: torch.Generator
-) -> Tensor:
-    """Change contrast, brightness and gamma of `(y, x)`, add noise, maybe invert."""
+@dataclass(frozen=True, slots=True, eq=False)
+class GreyChange:
+    """Contrast, brightness and gamma of a patch, its noise `(y, x)`, and inversion."""
+
+    gain: float
+    offset: float
+    gamma: float
+    noise: Tensor
+    inverted: bool
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image `(y, x)`."""
+        # normalised grey values go a little below 0, where powers
+        # aren't defined: left as they are
+        image = image.clamp(min=0) ** self.gamma + image.clamp(max=0)
+        image = (image - 0.5) * self.gain + 0.5 + self.offset
+        image = image + self.noise.to(image)
+        return 1 - image if self.inverted else image
+
+
+def draw_grey_change(
+    settings: AugmentSettings, side: int, rng: torch.Generator
+) -> GreyChange:
+    """Draw how the grey values of a patch `(side, side)` change."""
     c = settings.contrast
     gain, offset, gamma = (torch.rand(3, generator=rng) * 2 - 1).tolist()
-    # normalised grey values go a little below 0, where powers
-    # aren't defined: left as they are
-    image = image.clamp(min=0) ** (1 + c * gamma) + image.clamp(max=0)
-    image = (image - 0.5) * (1 + c * gain) + 0.5 + c / 2 * offset
-    strength = float(torch.rand((), generator=rng)) * settings.noise
-    image = image + strength * _noise(image, rng)
-    if settings.invert and bool(torch.rand((), generator=rng) < settings.invert):
-        image = 1 - image
-    return image
+    strength = _uniform(rng) * settings.noise
+    noise = strength * torch.randn((side, side), generator=rng)
+    # drawn only if it is asked for, so that seeds of before give the same patches
+    inverted = settings.invert > 0 and _happens(settings.invert, rng)
+    return GreyChange(1 + c * gain, c / 2 * offset, 1 + c * gamma, noise, inverted)
 
 
-def add_artefacts(
-    image: Tensor, target: Tensor, settings: AugmentSettings, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Do to `(y, x)` what cutting and imaging do, each with the chance in settings.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line through a patch: the angle of its normal, and a point, px."""
 
-    Where nothing can be seen any more the target becomes `IGNORE`.
+    angle: float
+    y: float
+    x: float
+
+    def distance(self, image: Tensor) -> Tensor:
+        """Return the signed distance of each pixel of `(y, x)` to it, px."""
+        angle = torch.tensor(self.angle)
+        y = torch.arange(image.shape[0])[:, None] - self.y
+        x = torch.arange(image.shape[1])[None] - self.x
+        distance: Tensor = y * torch.cos(angle) + x * torch.sin(angle)
+        return distance.to(image.device)
+
+
+class Spoiling(Protocol):
+    """What cutting or imaging did to a patch; its parameters are drawn already."""
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFocus:
+    """A Gaussian blur of `sigma` px."""
+
+    sigma: float
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+        radius = max(1, round(3 * self.sigma))
+        x = torch.arange(-radius, radius + 1, device=image.device)
+        # by rows, then by columns: a Gaussian is separable
+        kernel = torch.exp(-(x**2) / (2 * self.sigma**2))
+        kernel = kernel / kernel.sum()
+        padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")
+        rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
+        return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastStep:
+    """Two halves of different contrast, as where two tiles of a montage meet."""
+
+    line: Line
+    gain: float
+    offset: float
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+        beyond = self.line.distance(image) > 0
+        return torch.where(beyond, image * (1 + self.gain) + self.offset, image)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Charging:
+    """Rows that start bright or dark, `rows` `(y,)`, and fade over `length` px."""
+
+    rows: Tensor
+    length: float
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+        fade = torch.exp(-torch.arange(image.shape[1]) / self.length)
+        return image + (self.rows[:, None] * fade).to(image)
+
+
+@dataclass(frozen=True, slots=True)
+class KnifeMark:
+    """A straight scratch: how wide, px, and what it adds to grey values."""
+
+    line: Line
+    width: float
+    contrast: float
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+        mark = torch.exp(-((self.line.distance(image) / self.width) ** 2))
+        return image + self.contrast * mark
+
+
+@dataclass(frozen=True, slots=True)
+class MissingTissue:
+    """One grey value far enough beyond a line, where there is nothing to learn."""
+
+    line: Line
+    level: float
+
+    def _gone(self, image: Tensor) -> Tensor:
+        return self.line.distance(image) > image.shape[0] / 4
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the spoilt image `(y, x)`."""
+        return torch.where(self._gone(image), self.level, image)
+
+    def hide(self, target: Tensor) -> Tensor:
+        """Return the target `(y, x)`, `IGNORE` where nothing can be seen."""
+        return torch.where(self._gone(target), IGNORE, target)
+
+
+def draw_artefacts(
+    settings: AugmentSettings, side: int, rng: torch.Generator
+) -> tuple[Spoiling, ...]:
+    """Draw what spoils a patch `(side, side)`, each with its own share of patches."""
+    found: list[Spoiling] = []
+    if _happens(settings.share_with("blur"), rng):
+        found.append(OutOfFocus(0.5 + _uniform(rng)))
+    if _happens(settings.share_with("contrast_step"), rng):
+        gain, offset = (torch.rand(2, generator=rng) * 0.6 - 0.3).tolist()
+        found.append(ContrastStep(_line(side, rng), gain, offset))
+    if _happens(settings.share_with("charging"), rng):
+        rows = torch.randn(side, generator=rng)
+        rows = rows * (torch.rand(side, generator=rng) < 0.1) * 0.4
+        found.append(Charging(rows, side * (0.1 + _uniform(rng))))
+    if _happens(settings.share_with("knife_mark"), rng):
+        width, sign = torch.rand(2, generator=rng).tolist()
+        contrast = 0.7 if sign < 0.5 else -0.7
+        found.append(KnifeMark(_line(side, rng), 0.5 + 1.5 * width, contrast))
+    if _happens(settings.share_with("missing_tissue"), rng):
+        found.append(MissingTissue(_line(side, rng), _uniform(rng)))
+    return tuple(found)
+
+
+def _uniform(rng: torch.Generator) -> float:
+    return float(torch.rand((), generator=rng))
+
+
+def _happens(share: float, rng: torch.Generator) -> bool:
+    # compared in single precision, as it is drawn
+    return bool(torch.rand((), generator=rng) < share)
+
+
+def _line(side: int, rng: torch.Generator) -> Line:
+    angle = torch.rand((), generator=rng) * pi
+    y, x = (torch.rand(2, generator=rng) * side).tolist()
+    return Line(float(angle), y, x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Augmentation:
+    """All that happens to one patch of `side` px.
+
+    Applied again, or to another picture, it does the same: `positions` moves pixels of
+    whatever is `sample`d there, `on_image` and `on_target` are for what was sampled.
     """
 
-    def happens() -> bool:
-        return bool(torch.rand((), generator=rng) < settings.artefacts)
+    side: int
+    warp: Warp
+    grey: GreyChange
+    artefacts: tuple[Spoiling, ...]
 
-    if happens():
-        image = _blur(image, 0.5 + float(torch.rand((), generator=rng)))
-    if happens():
-        image = _contrast_step(image, rng)
-    if happens():
-        image = _charging(image, rng)
-    if happens():
-        image = _knife_mark(image, rng)
-    if happens():
-        image, target = _blank(image, target, rng)
-    return image, target
+    def positions(self, centre: tuple[float, float]) -> Tensor:
+        """Return where the pixels of the patch around `centre` lie, `(y, x, 2)`."""
+        return positions(self.warp, centre, self.side)
 
+    def on_image(self, image: Tensor) -> Tensor:
+        """Return grey values `(side, side)` changed and spoilt."""
+        image = self.grey.apply(image)
+        for artefact in self.artefacts:
+            image = artefact.apply(image)
+        return image
 
-def _noise(image: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(image.shape, generator=rng).to(image)
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    radius = max(1, round(3 * sigma))
-    x = torch.arange(-radius, radius + 1, device=image.device)
-    # by rows, then by columns: a Gaussian is separable
-    kernel = torch.exp(-(x**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]
+    def on_target(self, target: Tensor) -> Tensor:
+        """Return classes `(side, side)`, `IGNORE` where nothing can be seen."""
+        for artefact in self.artefacts:
+            if isinstance(artefact, MissingTissue):
+                target = artefact.hide(target)
+        return target
 
 
-def _line(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Signed distance in px of each pixel to a random line through the patch."""
-    side = torch.tensor(image.shape)
-    angle = torch.rand((), generator=rng) * pi
-    y0, x0 = torch.rand(2, generator=rng) * side
-    y = torch.arange(image.shape[0])[:, None] - y0
-    x = torch.arange(image.shape[1])[None] - x0
-    distance: Tensor = y * torch.cos(angle) + x * torch.sin(angle)
-    return distance.to(image.device)
-
-
-def _contrast_step(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Two halves of different contrast, as where two tiles of a montage meet."""
-    gain, offset = (torch.rand(2, generator=rng) * 0.6 - 0.3).tolist()
-    return torch.where(_line(image, rng) > 0, image * (1 + gain) + offset, image)
-
-
-def _charging(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Rows that start bright or dark and fade along the scan."""
-    rows = torch.randn(image.shape[0], generator=rng)
-    rows = rows * (torch.rand(image.shape[0], generator=rng) < 0.1) * 0.4
-    length = image.shape[1] * (0.1 + float(torch.rand((), generator=rng)))
-    fade = torch.exp(-torch.arange(image.shape[1]) / length)
-    return image + (rows[:, None] * fade).to(image)
-
-
-def _knife_mark(image: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw a straight bright or dark scratch of 1–4 px."""
-    width, sign = torch.rand(2, generator=rng).tolist()
-    mark = torch.exp(-((_line(image, rng) / (0.5 + 1.5 * width)) ** 2))
-    return image + (0.7 if sign < 0.5 else -0.7) * mark
-
-
-def _blank(
-    image: Tensor, target: Tensor, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """One side of a line without tissue: one grey value, nothing to learn."""
-    gone = _line(image, rng) > image.shape[0] / 4
-    level = float(torch.rand((), generator=rng))
-    return torch.where(gone, level, image), torch.where(gone, IGNORE, target)
+def draw_augmentation(
+    settings: AugmentSettings, side: int, rng: torch.Generator
+) -> Augmentation:
+    """Draw all that happens to a patch; the same seed gives the same."""
+    warp = draw_warp(settings, rng)
+    grey = draw_grey_change(settings, side, rng)
+    return Augmentation(side, warp, grey, draw_artefacts(settings, side, rng))

@@ -23,13 +23,7 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings, TrainSettings
-from napari_emseg.training.augment import (
-    add_artefacts,
-    change_grey,
-    draw_warp,
-    positions,
-    sample,
-)
+from napari_emseg.training.augment import draw_augmentation, sample
 from napari_emseg.training.crops import Crop
 from napari_emseg.training.losses import (
     IGNORE,
@@ -261,14 +255,12 @@ def draw_patch(
 
     Returns image, target and weight, each `(side, side)`.
     """
-    side, augment = settings.patch, settings.augment
-    where = positions(draw_warp(augment, rng), centre, side).to(section.device)
+    drawn = draw_augmentation(settings.augment, settings.patch, rng)
+    where = drawn.positions(centre).to(section.device)
     # the same positions for all three; class numbers can't be interpolated
     image = sample(section[:1], where, "bicubic")[0]
     target, weight = sample(section[1:], where, "nearest")
-    target = target.round().long()
-    image = change_grey(image, augment, rng)
-    image, target = add_artefacts(image, target, augment, rng)
+    image, target = drawn.on_image(image), drawn.on_target(target.round().long())
     return image, target, weight
 
 
