@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from napari_emseg.core import compiler
 from napari_emseg.core.records import Note, Progress, Provenance, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.comparison import (
     Side,
     check_pair,
+    compile_scores,
     iter_compare,
     meaning_said,
     says_linked,
@@ -221,3 +223,24 @@ def test_reading_can_be_stopped(truth) -> None:
     work = iter_compare(*sides(gap(truth, 0), truth), range(3))
     assert isinstance(next(work), Progress)
     work.close()
+
+
+def test_compiling_is_a_step_of_the_first_scores_only(truth, monkeypatch) -> None:
+    monkeypatch.setattr(compiler, "_used", set())
+
+    def steps() -> list[str]:
+        work = iter_compare(*sides(gap(truth, 1), truth), [1])
+        return [record.step for record in work if isinstance(record, Progress)]
+
+    assert steps()[:2] == ["reading", "compiling (first time only)"]
+    assert "compiling (first time only)" not in steps()
+
+
+def test_scores_compile_each_kernel_once(truth) -> None:
+    """A second set of types would take as long as the first."""
+    from napari_emseg.metrics.kernels import section, warping
+
+    compile_scores()
+    compare(*sides(gap(truth, 1), truth))
+    kernels = {**vars(section), **vars(warping)}.values()
+    assert {len(k.signatures) for k in kernels if hasattr(k, "signatures")} == {1}

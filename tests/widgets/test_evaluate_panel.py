@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points
 
-from napari_emseg.core.records import Provenance
+from napari_emseg.core import compiler
+from napari_emseg.core.records import Progress, Provenance
 from napari_emseg.metrics import isbi_scores
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.evaluate_panel import ALL, SECTION
@@ -90,6 +91,15 @@ def test_the_outcome_is_said_in_words(window, membrane, probability) -> None:
     }
     assert shown["V_Rand"] == f"{score:.4f}"
     assert {"V_Info", "warping error", "adapted Rand error", "cell IoU"} <= set(shown)
+
+
+def test_the_first_scores_say_that_they_compile(window, monkeypatch) -> None:
+    window.qtbot.waitUntil(lambda: "scores" in compiler._used, timeout=60_000)
+    monkeypatch.setattr(compiler, "_used", set())
+    records = []
+    window.evaluate.run.job.recorded.connect(records.extend)
+    evaluate(window)
+    assert Progress("compiling (first time only)", 0, 0) in records
 
 
 def test_this_section_is_the_one_on_screen(window) -> None:

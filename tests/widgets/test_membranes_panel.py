@@ -8,6 +8,7 @@ from napari.layers import Image, Labels
 from thin import thin_weights
 
 import napari_emseg
+from napari_emseg.core import compiler
 from napari_emseg.core.records import Provenance
 from napari_emseg.widgets import weights_box
 
@@ -28,6 +29,16 @@ def test_membranes_of_all_sections(open_window, em, weights) -> None:
     np.testing.assert_array_equal(membranes.data, expected > 0.4)
     assert isinstance(probability, Image)
     assert isinstance(membranes, Labels)
+
+
+def test_after_membranes_the_kernels_of_cells_are_compiled(
+    open_window, em, monkeypatch
+) -> None:
+    monkeypatch.setattr(compiler, "_used", set())
+    window = open_window(em())
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    window.qtbot.waitUntil(lambda: "cells" in compiler._used, timeout=60_000)
 
 
 def test_results_lie_over_their_source_and_say_how_they_came(open_window, em) -> None:

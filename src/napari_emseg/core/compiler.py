@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import ParamSpec, TypeVar, cast
+
+from napari_emseg.core.records import Progress, Record
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,3 +25,24 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
     except RuntimeError:  # "no locator available"
         return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+
+
+_used: set[str] = set()
+"""Work whose kernels this process has had once: they are compiled by then."""
+
+
+def announce_compiling(
+    kernels: str, work: Generator[Record, None, R]
+) -> Generator[Record, None, R]:
+    """Do work, and say first that its kernels are compiled, if they may have to be.
+
+    Parameters
+    ----------
+    kernels
+        A name of the kernels that `work` has need of.
+    """
+    if kernels not in _used:
+        yield Progress("compiling (first time only)", 0, 0)
+    result = yield from work
+    _used.add(kernels)
+    return result

@@ -15,8 +15,9 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.compiler import announce_compiling
 from napari_emseg.core.labels import Meaning, is_drawn
-from napari_emseg.core.records import Note, Progress, Provenance, Record
+from napari_emseg.core.records import Note, Progress, Provenance, Record, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics.report import Report, report_steps
@@ -159,7 +160,7 @@ def _comparing(
     made = provenance_of(prediction.stack)
     area, pairs = reader.pairs()
     both_cells = prediction.meaning == truth.meaning == "cells"
-    report = yield from report_steps(
+    work = report_steps(
         np.stack([pair[0] for pair in pairs.values()]),
         np.stack([pair[1] for pair in pairs.values()]),
         prediction_is=cast("Meaning", prediction.meaning),
@@ -168,10 +169,19 @@ def _comparing(
         threshold=None if made is None else made.threshold,
         linked=linked if both_cells else None,
     )
+    report = yield from announce_compiling("scores", work)
     notes = (*reader.notes, *report.evaluation.warnings)
     for note in notes:
         yield Note(note)
     return Compared(prediction.name, truth.name, _moved(report, area), notes)
+
+
+def compile_scores() -> None:
+    """Have the kernels of scores compiled, so that the first ones needn't wait."""
+    values = np.zeros((1, 24, 24), np.float32)
+    values[:, ::8] = values[:, :, ::8] = 1
+    side = Side(Stack(values, name="scores"), "membrane")
+    drain(iter_compare(side, side, [0]))
 
 
 def _moved(report: Report, area: Area) -> Report:

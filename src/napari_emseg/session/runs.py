@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from threading import Event
 from typing import TYPE_CHECKING, Any
 from zlib import adler32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.records import Progress, Record, SectionDone, TileDone
+from napari_emseg.core.compiler import announce_compiling
+from napari_emseg.core.records import Progress, Record, SectionDone, TileDone, drain
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
@@ -126,10 +126,6 @@ def _preparing(
         yield Progress("compiling the network (first time only)", 0, 0)
 
 
-_seen_cells = Event()
-"""Set once this process has found cells: their kernels are compiled by then."""
-
-
 def iter_segment(
     source: StackState, region: RunScope, settings: CellSettings
 ) -> Generator[Record, None, CellsResult]:
@@ -152,6 +148,19 @@ def iter_segment(
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     return _keeping_hand_work(work, source.editor, region, linked=settings.link)
+
+
+CELLS = "cells"
+
+
+def compile_cells() -> None:
+    """Have the kernels of cells compiled, so that the first run needn't wait."""
+    from napari_emseg.segmentation import segment_stack
+
+    values = np.zeros((1, 32, 32), np.float32)
+    values[:, ::8] = values[:, :, ::8] = 1
+    work = segment_stack(Stack(values, name=CELLS), settings=CellSettings())
+    drain(announce_compiling(CELLS, work))
 
 
 def probabilities_of(
@@ -189,12 +198,8 @@ def _keeping_hand_work(
     linked: bool,
 ) -> Generator[Record, None, CellsResult]:
     """Run to the end, or as far as it goes; then see which cells were there before."""
-    if not _seen_cells.is_set():
-        yield Progress("compiling (first time only)", 0, 0)
     try:
-        found = yield from work
-        _seen_cells.set()
-        return found
+        return (yield from announce_compiling(CELLS, work))
     finally:
         # also when it is cancelled: what was found until then is kept
         editor.results.note_links(region.sections, linked=linked)

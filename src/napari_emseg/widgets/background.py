@@ -197,6 +197,16 @@ def _link(folder: Path) -> None:
 Question = Callable[[], object]
 
 
+def niced(question: Question) -> Question:
+    """Return a question that lets the window go first."""
+
+    def ask() -> object:
+        _stand_back()
+        return question()
+
+    return ask
+
+
 class LatestOnlyWorker(QObject):
     """Answers one question at a time; a newer one takes the place of those before.
 

@@ -22,6 +22,8 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.session import Results, Run, Session, StackState
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.session.runs import compile_cells
+from napari_emseg.widgets.background import LatestOnlyWorker, niced
 from napari_emseg.widgets.camera import bring_into_view
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
@@ -124,6 +126,8 @@ class ViewerController:
         self._overlays: dict[str, OverlayLayer] = {}
         self._shared: dict[Callable[[ViewerController], Any], Any] = {}
         self.job = BackgroundJob()
+        self._compiler = LatestOnlyWorker()
+        self._compiled: set[Callable[[], None]] = set()
         self.training = TrainingController(lambda: self.learning)
         self._running: RunPresenter | None = None
         self._results: dict[str, ResultLayers] = {}
@@ -349,6 +353,15 @@ class ViewerController:
         self._filled[source.key] = source.editor
         return self._results[source.key]
 
+    def compile_soon(self, kernels: Callable[[], None]) -> None:
+        """Compile what will be wanted, while nobody waits for it.
+
+        Once for each window: it is quick afterwards, and where numba kept it on disk.
+        """
+        if kernels not in self._compiled:
+            self._compiled.add(kernels)
+            self._compiler.ask(niced(kernels))
+
     def _on_replaced(self, key: str, kind: str) -> None:
         """Take over what another program has put in a layer; the layer stays ours."""
         layers, editor = self._results.get(key), self._filled.get(key)
@@ -366,6 +379,8 @@ class ViewerController:
         if self._running is None:
             return
         message = self._running.on_end(outcome)
+        if self.stage == "membranes" and outcome.error is None:
+            self.compile_soon(compile_cells)  # that is what comes next
         if message:
             self.failed.emit(message)
         there = {str(layer.unique_id) for layer in self.viewer.layers}

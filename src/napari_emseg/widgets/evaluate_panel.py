@@ -24,6 +24,7 @@ from napari_emseg.session.comparison import (
     Compared,
     Side,
     check_pair,
+    compile_scores,
     iter_compare,
     meaning_said,
     says_linked,
@@ -196,6 +197,7 @@ class EvaluatePanel(QWidget):
 
     def attach(self) -> None:
         """Show the rings around mistakes: the panel can be seen."""
+        self._controller.compile_soon(compile_scores)
         self.result.mistakes.attach()
 
     def detach(self) -> None:

@@ -21,8 +21,10 @@ def by_segment(
         if truth[i]:
             start[segments[i] + 1] += 1
     # counting sort: counts were put one place further, so `start[s]` is now where
-    # segment s begins and `start[1]` how many pixels segment 0 has
-    start = np.cumsum(start)
+    # segment s begins and `start[1]` how many pixels segment 0 has. Loops, here and
+    # below: each of numpy's functions would take a second to compile
+    for i in range(1, start.size):
+        start[i] += start[i - 1]
     ids = np.empty(start[-1], np.int32)
     fill = start.copy()
     for i in range(truth.size):
@@ -59,8 +61,11 @@ def overlap_sums(
     # and -1/n log(1/n) of entropy, both in the table and in its marginal
     n, single = ids.size, start[1]
     squares, entropy = single, single / max(n, 1) * np.log(max(n, 1))
-    segment_squares, segment_entropy = squares_and_entropy(np.diff(start[1:]), n)
-    truth_squares, truth_entropy = squares_and_entropy(np.bincount(ids), n)
+    segment_squares, segment_entropy = squares_and_entropy(start[2:] - start[1:-1], n)
+    sizes = np.zeros(n_truth + 1, np.int64)
+    for i in ids:
+        sizes[i] += 1
+    truth_squares, truth_entropy = squares_and_entropy(sizes, n)
     segment_squares += squares
     segment_entropy += entropy
     # one row of the table at a time, never all of it: `row` is counted up, summed and
@@ -189,8 +194,10 @@ def flood(basins: NDArray[np.int32], step: int) -> NDArray[np.int32]:
                 queue[end] = pixel + offset
                 end += 1
         state[pixel] = own
-    grown: NDArray[np.int32] = np.maximum(state, DAM)
-    return grown
+    for pixel in range(state.size):  # in place, or it would become int64
+        if state[pixel] < DAM:
+            state[pixel] = DAM
+    return state
 
 
 class Labels:

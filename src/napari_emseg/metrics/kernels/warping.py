@@ -131,17 +131,18 @@ def ids_around(
 ) -> tuple[int, int]:
     """How many different ids the real neighbours have, and the largest of them."""
     seen = np.zeros(8, np.int32)
-    n = 0
+    n, largest = 0, 0
     for dx, dy in RING:
         other = pixel + dx * step + dy
         if real[other]:
+            largest = max(largest, labels[other])
             known = False
             for k in range(n):
                 known = known or seen[k] == labels[other]
             if not known:
                 seen[n] = labels[other]
                 n += 1
-    return n, seen.max()
+    return n, largest
 
 
 @compiled
