@@ -1,7 +1,5 @@
 """Membranes and cells from electron-microscopy stacks."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

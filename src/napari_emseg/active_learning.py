@@ -1,7 +1,5 @@
 """Weights and what is corrected already in, the places to correct next out."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 

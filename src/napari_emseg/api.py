@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.labels import Meaning
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Note, Record, drain
@@ -26,7 +27,6 @@ from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.segmentation import segment_stack
 
 if TYPE_CHECKING:
-    from napari_emseg.core.labels import Meaning
     from napari_emseg.metrics.evaluation import Evaluation
 
 OnRecord = Callable[[Record], None]

@@ -1,7 +1,5 @@
 """A stack in, out what is wrong with its sections: blank, blurred, shifted, damaged."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Generator, Sequence

@@ -3,8 +3,6 @@
 No Qt and no torch: napari imports this when it looks for plugins that open a file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path

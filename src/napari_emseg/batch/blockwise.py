@@ -1,7 +1,5 @@
 """The step membranes → profiles of sections that are too large to be worked whole."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

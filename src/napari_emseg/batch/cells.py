@@ -1,7 +1,5 @@
 """The step membranes → cells: profiles of each section, then ids for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from math import prod

@@ -3,8 +3,6 @@
 Nothing listens beyond 127.0.0.1, and there is no dashboard, unless an address is given.
 """
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import CancelledError
 from contextlib import ExitStack

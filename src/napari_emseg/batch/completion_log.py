@@ -1,7 +1,5 @@
 """What is finished, on the disk: a line for each part, added when its results are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What every task of an input needs to know; small, and sent along with each task."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The batch itself: tasks handed out, outcomes recorded, results published."""
 
-from __future__ import annotations
-
 import errno
 from collections import deque
 from collections.abc import Callable, Generator, Mapping

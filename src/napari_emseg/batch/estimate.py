@@ -1,7 +1,5 @@
 """What a batch will take, said before it: sections, time, disk, memory."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -19,12 +19,7 @@ from napari_emseg.batch.where import ClusterSettings
 from napari_emseg.core.atomic import remove_tree, write_whole
 from napari_emseg.core.errors import SettingError, first_fault
 from napari_emseg.core.lock import LOCK, WHO, Hold
-from napari_emseg.core.paths import (
-    UnsafePathError,
-    is_link,
-    path_inside,
-    read_bounded,
-)
+from napari_emseg.core.paths import UnsafePathError, is_link, path_inside, read_bounded
 from napari_emseg.models.weights import Weights
 
 MOST_BYTES = 2**26

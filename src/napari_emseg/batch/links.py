@@ -1,7 +1,5 @@
 """The step profiles → cells through the stack: overlaps by pairs, then ids for all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise

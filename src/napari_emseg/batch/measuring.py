@@ -4,8 +4,6 @@ So no more is held at once than a block and the sums of `RANGE` cells, but for 8
 for each cell.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The step EM → membranes: sections in runs, or blocks of one that is too large."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """May a batch begin? What is there already is never mixed, nor replaced unasked."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Sequence

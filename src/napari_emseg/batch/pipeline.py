@@ -4,8 +4,6 @@ A pipeline is a generator: it yields the tasks of a stage and is sent their outc
 facts or failures, in their order. It never waits and computes nothing itself.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from napari_emseg.batch.cells import CellsStep

@@ -1,7 +1,5 @@
 """A job → its plan: inputs opened, settings settled, and what it will take."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Finished results get their final names; unfinished ones never look finished."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

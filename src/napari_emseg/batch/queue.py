@@ -4,8 +4,6 @@ What a window shows of a batch; `starting` and `dry_run` are the long part, for 
 thread.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

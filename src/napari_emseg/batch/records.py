@@ -1,7 +1,5 @@
 """What a batch tells while it runs, and at its end."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path

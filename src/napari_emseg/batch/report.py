@@ -1,7 +1,5 @@
 """The summary of a batch: a table as CSV, and a page that needs nothing beside it."""
 
-from __future__ import annotations
-
 import csv
 from base64 import b64encode
 from collections.abc import Sequence

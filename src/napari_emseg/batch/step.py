@@ -1,7 +1,5 @@
 """What a step of a batch is: all that the rest needs to know of it, in one object."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

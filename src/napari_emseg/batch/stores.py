@@ -1,7 +1,5 @@
 """Arrays of an input under way: made once, then published under their final names."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

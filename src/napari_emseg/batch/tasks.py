@@ -1,7 +1,5 @@
 """Tasks of an input, and what every stage of its way shares."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where a batch runs, and the cluster of this machine."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -1,7 +1,5 @@
 """The command line: `emseg …`, thin commands over the same generators as the panels."""
 
-from __future__ import annotations
-
 from napari_emseg.cli.app import main
 
 __all__ = ["main"]

@@ -5,8 +5,6 @@ Exit codes: 0 done; 1 the work failed (damaged file, no space left, out of memor
 130 stopped by Ctrl-C; 143 by SIGTERM.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """`emseg check`: what a stack is, and which of its sections are worth a look."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter

@@ -1,7 +1,5 @@
 """`emseg doctor`: what this machine has, what works here and what doesn't."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """`emseg export`: what is in one file, written for another program."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

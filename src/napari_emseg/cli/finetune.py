@@ -1,7 +1,5 @@
 """`emseg finetune`: weights and corrections in, better weights out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

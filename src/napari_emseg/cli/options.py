@@ -1,7 +1,5 @@
 """Options that several commands share, and how their words become values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self

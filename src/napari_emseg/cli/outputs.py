@@ -1,7 +1,5 @@
 """Output files under way: what is kept when a run stops early, and said about it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Results to stdout, everything else to stderr; errors in the words of options."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

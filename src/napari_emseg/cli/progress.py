@@ -22,9 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress import (
-    Progress as Bars,
-)
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from napari_emseg.cli.printing import say, talk

@@ -1,7 +1,5 @@
 """`emseg project`: what a project folder holds, and two people's work as one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

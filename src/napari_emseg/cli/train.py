@@ -1,7 +1,5 @@
 """`emseg train`: images and labels in, a weights file out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

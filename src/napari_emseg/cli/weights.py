@@ -1,7 +1,5 @@
 """`emseg weights`: which weights there are, and what their cards say."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any

@@ -6,8 +6,6 @@ disk before it is renamed, and so is the folder after, so that neither a kill no
 power cut leaves half a file under a name that promises a whole one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

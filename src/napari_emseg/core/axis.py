@@ -4,8 +4,6 @@ Both directions are sampled at absolute positions, so that the result doesn't de
 which part is asked for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil, floor
 

@@ -1,7 +1,5 @@
 """The card: what a weights file says about itself. JSON in the file's header."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field

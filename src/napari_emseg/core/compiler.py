@@ -1,7 +1,5 @@
 """The one decorator of all kernels: numba without the GIL, cached where possible."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from typing import ParamSpec, TypeVar, cast
 

@@ -1,7 +1,5 @@
 """Errors that carry what ends them; who shows one says how that is done there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError

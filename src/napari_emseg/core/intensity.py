@@ -1,7 +1,5 @@
 """Grey values as stored → what a network sees: range, polarity, size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

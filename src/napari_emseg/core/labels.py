@@ -1,7 +1,5 @@
 """What a label picture means, said once: membrane, inside or cells, or no label."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 

@@ -1,7 +1,5 @@
 """Who writes to a folder or an output: one at a time; a kill leaves no lock behind."""
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

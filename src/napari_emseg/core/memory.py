@@ -1,7 +1,5 @@
 """How much main memory is free, for this process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

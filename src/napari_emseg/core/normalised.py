@@ -1,7 +1,5 @@
 """Sections of a stack as networks see them, normalised by the weights' rule."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

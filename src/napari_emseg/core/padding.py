@@ -5,8 +5,6 @@ uint8; 0 for float) that touches the border of the picture. What begins at the b
 followed inwards block by block, and blocks that it doesn't reach aren't looked at.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any

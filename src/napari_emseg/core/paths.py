@@ -4,8 +4,6 @@ A folder may come from somebody else. Whatever it says, nothing outside of it is
 written, moved or deleted, and no link in it is followed there.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

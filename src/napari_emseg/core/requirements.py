@@ -1,7 +1,5 @@
 """What is said where a required package is of a version that can't be used."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 
 

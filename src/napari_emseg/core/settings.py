@@ -1,7 +1,5 @@
 """Settings of runs, checks, cells, tools and the preview, with their bounds."""
 
-from __future__ import annotations
-
 from re import fullmatch
 from typing import Annotated, Literal, get_args
 

@@ -1,7 +1,5 @@
 """Where finished sections go, one by one and in any order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Ronneberger 2015 averages seven rotations of the input; the eight symmetries nee
 interpolation, so that nothing is lost by turning there and back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 

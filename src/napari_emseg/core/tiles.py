@@ -16,8 +16,6 @@ Where the result of a network does depend on the window, neighbouring cores over
 are blended (`ImportanceMap`): what is kept of a tile is its core with that overlap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Settings of training and of learning from corrections, with their bounds."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Pieces of sections in, whole sections out: to a sink, or into one array."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable
 from fractions import Fraction
 from math import prod

@@ -1,7 +1,5 @@
 """What a run will take: memory, time, and the tiles that fit."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

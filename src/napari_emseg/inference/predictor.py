@@ -1,7 +1,5 @@
 """Stack and weights in, membrane probabilities out, section by section."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field

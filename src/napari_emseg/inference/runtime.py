@@ -1,7 +1,5 @@
 """What runs a network: a replaceable part, chosen by the settings and the machine."""
 
-from __future__ import annotations
-
 import errno
 import re
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """What a run covers: which sections and region, resampled how; said in words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

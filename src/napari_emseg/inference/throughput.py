@@ -1,7 +1,5 @@
 """How fast weights run on this machine, remembered while the program runs."""
 
-from __future__ import annotations
-
 from time import perf_counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """PyTorch as a runtime: CUDA, MPS or CPU. Importing this imports torch."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

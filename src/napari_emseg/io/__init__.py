@@ -1,7 +1,5 @@
 """Files in and out: `open_stack`, `open_sink`, `save_stack`; formats load on demand."""
 
-from __future__ import annotations
-
 from napari_emseg.io.errors import AmbiguousFileError, UnreadableError
 from napari_emseg.io.formats import (
     OUTPUT_KINDS,

@@ -1,7 +1,5 @@
 """From a file's volumes to one lazy stack: the choices, asked only where needed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -6,8 +6,6 @@ larger than its bytes: what counts is what is allocated at once (a section, or a
 and whether the bytes that are stored can hold what they are said to.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from math import prod

@@ -1,7 +1,5 @@
 """Files packed by gzip or bzip2: unpacked beside, then opened as what they are."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import shutil

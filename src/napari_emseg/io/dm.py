@@ -1,7 +1,5 @@
 """Gatan DigitalMicrograph DM3 and DM4, read section by section."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

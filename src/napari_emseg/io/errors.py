@@ -1,7 +1,5 @@
 """What opening a file can end in: a choice that only the user can make, or damage."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

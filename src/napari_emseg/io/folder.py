@@ -1,7 +1,5 @@
 """A folder or glob of files, one section each, in the order of their numbers."""
 
-from __future__ import annotations
-
 import glob
 import math
 import os

@@ -1,7 +1,5 @@
 """Write sections into one dataset of an HDF5 file, as ilastik and Fiji know them."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cells for formats that hold smaller numbers: kept, renumbered, or as float."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args

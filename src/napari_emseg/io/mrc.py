@@ -1,7 +1,5 @@
 """MRC, REC, ST and MAP: read with their voxel size and origin, and written."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, replace
 from math import prod, sqrt

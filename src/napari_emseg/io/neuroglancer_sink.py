@@ -1,7 +1,5 @@
 """Write cells as a Neuroglancer `precomputed` segmentation, with smaller copies."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

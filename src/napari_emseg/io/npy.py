@@ -1,7 +1,5 @@
 """NumPy's own files, read section by section."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

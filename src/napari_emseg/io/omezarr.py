@@ -1,7 +1,5 @@
 """OME-Zarr 0.4 and 0.5, and plain Zarr arrays, read slab by slab of their chunks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

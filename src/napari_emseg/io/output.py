@@ -1,7 +1,5 @@
 """An output under way: written beside its final name, and renamed when it is whole."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

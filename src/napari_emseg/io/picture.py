@@ -1,7 +1,5 @@
 """PNG and JPEG: one section each."""
 
-from __future__ import annotations
-
 import os
 import struct
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Probabilities before they are stored: looked at, and as bytes if so asked."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Open any file of EM sections: format by content, choices → a lazy stack."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders for temporary copies, which are removed even if the program was killed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """TIFF in all its forms, read page by page: OME, ImageJ, pyramids, BigTIFF, tiles."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Parts of TIFFs: pages, strips and tiles read alone, and what their notes say."""
 
-from __future__ import annotations
-
 import json
 import re
 import weakref

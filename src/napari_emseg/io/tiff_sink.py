@@ -1,7 +1,5 @@
 """TIFFs for other programs, ImageJ among them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Open an output for sections, or save a whole stack; the name says the format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from os import PathLike

@@ -1,7 +1,5 @@
 """Write sections into an OME-Zarr with smaller copies for large sections."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, TypeAlias
 

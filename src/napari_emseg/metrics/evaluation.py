@@ -1,7 +1,5 @@
 """A prediction beside its truth, whatever the two are: all scores in one record."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import PixelCounts
-from napari_emseg.metrics.inputs import (
-    cells_of_inside,
-    check_meaning,
-    comparable,
-)
+from napari_emseg.metrics.inputs import cells_of_inside, check_meaning, comparable
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
 from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
 from napari_emseg.metrics.rand_info import thin

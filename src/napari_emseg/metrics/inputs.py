@@ -1,7 +1,5 @@
 """What may be scored: probabilities and a truth mask, checked once at the boundary."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence

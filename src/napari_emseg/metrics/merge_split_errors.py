@@ -1,7 +1,5 @@
 """Mistakes as a list of places: what kind, in which section, where, how large."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args

@@ -1,7 +1,5 @@
 """A limit on what a network may allocate while it is built."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import prod
 from typing import Any

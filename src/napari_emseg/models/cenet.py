@@ -13,8 +13,6 @@ Pooling windows begin at the window's corner and their maps are stretched over i
 the result depends on the tile: tiles of this network are blended.
 """
 
-from __future__ import annotations
-
 from math import sqrt
 from typing import ClassVar
 

@@ -5,8 +5,6 @@ classifiers without their heads, for one grey channel. ResNet's stem halves the 
 at once: its level 0 is half as large as the input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError

@@ -3,8 +3,6 @@
 What tiles must equal, and enough for pictures that fit into memory.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import cast
 
@@ -14,12 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_emseg.core.symmetry import mean_over_symmetries
-from napari_emseg.core.tiles import (
-    TilePlan,
-    check_probabilities,
-    core_of,
-    read_tile,
-)
+from napari_emseg.core.tiles import TilePlan, check_probabilities, core_of, read_tile
 from napari_emseg.models.zoo import Network
 
 

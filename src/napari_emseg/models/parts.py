@@ -7,6 +7,7 @@ everything else is the decoder.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,8 +16,6 @@ from torch.nn import Conv2d
 from napari_emseg.models.zoo import build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from torch import Tensor, nn
 
 Part = Literal["encoder", "decoder", "head"]

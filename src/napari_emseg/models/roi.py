@@ -1,7 +1,5 @@
 """A network over a region of a section, tile by tile, on the section's own grid."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -11,12 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_emseg.core.tiles import (
-    TilePlan,
-    check_probabilities,
-    core_of,
-    read_tile,
-)
+from napari_emseg.core.tiles import TilePlan, check_probabilities, core_of, read_tile
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
 

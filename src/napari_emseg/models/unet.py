@@ -6,8 +6,6 @@ the paper's form; `padding="same"` with batch normalisation and a narrower base 
 everyday one.
 """
 
-from __future__ import annotations
-
 from functools import cached_property, partial
 from math import prod, sqrt
 from typing import ClassVar, Literal

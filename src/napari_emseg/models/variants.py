@@ -1,7 +1,6 @@
 """The ways in which one set of weights can be run: to which depth, by which heads."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from napari_emseg.core.card import Card, Variant
@@ -9,8 +8,6 @@ from napari_emseg.core.settings import Heads
 from napari_emseg.models.zoo import Network, Prunable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
 

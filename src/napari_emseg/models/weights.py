@@ -7,6 +7,7 @@ are read from the header alone; torch is imported when a network is built, not b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -31,8 +32,6 @@ from napari_emseg.models.variants import card_at, is_mean, with_facts
 from napari_emseg.models.zoo import Network, Prunable, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from torch import Tensor, nn
 
 CARD = "emseg.card"

@@ -1,7 +1,5 @@
 """A thread that saves what is handed to it, soon and together."""
 
-from __future__ import annotations
-
 import logging
 import weakref
 from collections import deque

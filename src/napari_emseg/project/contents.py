@@ -1,7 +1,5 @@
 """What is in a project: its stack, pictures, review, edits and weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a project's folder is made of: the names of its files, made and read."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What changes of a project are written to: a journal of edits, pictures in chunks."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

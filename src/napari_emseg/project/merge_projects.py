@@ -1,7 +1,5 @@
 """Two projects on one stack, section by section, and where they disagree."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime

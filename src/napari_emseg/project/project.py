@@ -1,7 +1,5 @@
 """A project `NAME.emseg/`: all work on a stack, saved while it goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +19,7 @@ from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.project.autosave import SECONDS, Listener, ProjectWriter, Step
 from napari_emseg.project.contents import ProjectReader
 from napari_emseg.project.folder import FOLDER, create_folder, keep_weights, named
-from napari_emseg.project.source import (
-    OpenedSource,
-    open_source,
-    refer_to,
-)
+from napari_emseg.project.source import OpenedSource, open_source, refer_to
 from napari_emseg.project.state import Corners, EditLine, ProjectInfo
 from napari_emseg.project.store import ProjectStore, pieces_of
 from napari_emseg.proofreading.area import Area

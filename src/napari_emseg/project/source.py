@@ -1,7 +1,5 @@
 """The stack that a project is about: where it is, and whether it is still the same."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """A project's folder as it is and as it is to become: changes wait here for a save."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path

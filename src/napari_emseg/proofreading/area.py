@@ -1,7 +1,5 @@
 """Rectangles of a section: around points, grown, joined."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

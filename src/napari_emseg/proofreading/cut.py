@@ -1,7 +1,5 @@
 """Cut a cell by a stroke."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tools of one click: delete a spurious membrane, fill, lock."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Draw membrane: there is no cell, and a cell that falls apart becomes several."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Close a gap: the best way from membrane to membrane past a click."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any

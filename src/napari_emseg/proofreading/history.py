@@ -1,7 +1,5 @@
 """Undo and redo over all linked arrays together, one step for each edit."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures of a stack that are edited together, and what was said of their parts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

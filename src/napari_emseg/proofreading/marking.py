@@ -3,8 +3,6 @@
 So what was right when somebody looked stays so, whatever a later run finds there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What is measured of cells, in columns: blocks add up to profiles, these to cells."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 

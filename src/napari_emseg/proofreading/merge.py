@@ -1,7 +1,5 @@
 """Merge cells of a section, by a stroke through them or by clicks."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

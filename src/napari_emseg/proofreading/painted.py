@@ -1,7 +1,5 @@
 """Strokes of another program's brush on one of the linked pictures, made edits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A new segmentation beside hand work: what was done by hand stays, ids stay too."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

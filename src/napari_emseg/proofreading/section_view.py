@@ -1,7 +1,5 @@
 """One section with its linked pictures, as the tools see it: read, never written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """A table of cells, the suspicious ones first."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ paths from one anchor to all pixels of a window are found once; a path to the po
 then only read off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

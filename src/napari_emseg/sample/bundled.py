@@ -6,8 +6,6 @@ see LICENCE.md beside this file. FIB-25: the last 20 sections of a block of Take
 al., PNAS 2015, under the licence of that data; see LICENCE-fib25.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path

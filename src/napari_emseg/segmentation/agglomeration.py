@@ -4,8 +4,6 @@ All in flat arrays, so that a large section can be joined as a whole. Loaded on 
 use, since compiling and numba itself take a second.
 """
 
-from __future__ import annotations
-
 import heapq
 
 import numpy as np

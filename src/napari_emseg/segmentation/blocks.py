@@ -15,8 +15,6 @@ in the section. So blocks agree about it without having met. What is measured at
 seams are sums of whole numbers and largest values, and so blocks add up to the section.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Membrane probabilities → fragments: pieces of cells that are never cut further."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Sections of cells, one after the other → which of them are one cell throughout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Self

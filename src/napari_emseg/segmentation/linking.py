@@ -1,7 +1,5 @@
 """Cells of each section of a stack → cells through the stack."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile

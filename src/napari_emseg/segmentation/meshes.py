@@ -1,7 +1,5 @@
 """Surfaces of cells in nm, one cell after the other, as PLY, OBJ or STL."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Generator
 from dataclasses import dataclass

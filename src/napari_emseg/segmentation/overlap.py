@@ -1,7 +1,5 @@
 """Two neighbouring sections → how much their cells overlap, also if one is shifted."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Cells of a section, and of a stack."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -6,8 +6,6 @@ around, and a part of a picture can be flooded by itself: see `blocks`. Loaded o
 use, since compiling and numba itself take a second.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """What a person did to the results of a stack: it outlives runs, and can be undone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

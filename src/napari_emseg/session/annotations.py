@@ -22,12 +22,12 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION
+from napari_emseg.proofreading.history import Correction
+from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.results import Results
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
-    from napari_emseg.proofreading.history import Correction
-    from napari_emseg.session.annotation_editor import AnnotationEditor
-    from napari_emseg.session.results import Results
-    from napari_emseg.session.stack_state import StackState
     from napari_emseg.training.corrections import LabelMeaning, TrainingSet
 
 WALL = 2

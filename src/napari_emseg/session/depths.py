@@ -1,19 +1,14 @@
 """What each depth of a network costs and gives, to choose among them before a run."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.session.run_scope import RunScope
-
-if TYPE_CHECKING:
-    from napari_emseg.core.card import Card, Variant
-    from napari_emseg.models.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)

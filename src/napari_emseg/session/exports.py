@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
@@ -16,9 +19,6 @@ from napari_emseg.segmentation import cells_provenance
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from napari_emseg.segmentation.meshes import MeshFormat
 
 

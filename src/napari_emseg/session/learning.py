@@ -4,15 +4,13 @@ Like the session, it is written to by the GUI thread only. The work of a round i
 generator for a thread of its own, with a snapshot of what there is to learn.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from psygnal import Signal, SignalGroupDescriptor
 
@@ -22,6 +20,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.models.weights import SUFFIX, Weights, read_weights
 from napari_emseg.project.folder import PROJECT_SUFFIX
+from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NOTHING
 from napari_emseg.session.rounds import CANDIDATES, Round
@@ -33,9 +32,6 @@ from napari_emseg.session.training_request import (
     going_on,
     learning,
 )
-
-if TYPE_CHECKING:
-    from napari_emseg.session.project_sync import ProjectSync
 
 
 class LearningContext(OpenStacks, Protocol):

@@ -31,14 +31,14 @@ from napari_emseg.core.settings import (
 )
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.core.tiles import TilePlan
+from napari_emseg.models.weights import Weights
 from napari_emseg.session.depths import depths_of
 from napari_emseg.session.run_scope import Area, RunScope
+from napari_emseg.session.session import Session
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor
-    from napari_emseg.models.weights import Weights
-    from napari_emseg.session.session import Session
-    from napari_emseg.session.stack_state import StackState
 
 
 SIDE = 512

@@ -1,7 +1,5 @@
 """Work on a stack and its project in step: what is done is saved, without waiting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime

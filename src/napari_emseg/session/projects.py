@@ -4,8 +4,6 @@
 `save_project` and `open_project` do all of it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator
 from contextlib import ExitStack, suppress

@@ -1,7 +1,5 @@
 """What runs over one stack have given so far, filled in piece by piece."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

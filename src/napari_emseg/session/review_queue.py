@@ -9,13 +9,13 @@ from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.training import SuggestSettings
+from napari_emseg.models.weights import Weights
 from napari_emseg.session.annotations import ManualCorrections
+from napari_emseg.session.session import Session
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.active_learning import Suggestion
-    from napari_emseg.models.weights import Weights
-    from napari_emseg.session.session import Session
-    from napari_emseg.session.stack_state import StackState
 
 NEAR = 5
 """Sections that are looked at around the one on screen."""

@@ -1,7 +1,5 @@
 """All rounds of one window, by the folder in which their weights are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a round would learn from, and what would judge it: said before it begins."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -19,14 +19,14 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import PredictedProbabilities
 from napari_emseg.session.run_scope import Area, RunScope
+from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
-    from napari_emseg.session.annotation_editor import AnnotationEditor
-    from napari_emseg.session.stack_state import StackState
 
 
 def iter_predict(

@@ -4,26 +4,22 @@ Only the GUI thread (or whoever else is in charge) writes to a session. Runs get
 snapshot of it and write into results only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from psygnal import SignalGroupDescriptor
 
+from napari_emseg.check import SectionCheck
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.session.results import OpenedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
-
-if TYPE_CHECKING:
-    from napari_emseg.check import SectionCheck
-    from napari_emseg.models.weights import Weights
-    from napari_emseg.session.project_sync import ProjectSync
 
 
 @dataclass(eq=False)

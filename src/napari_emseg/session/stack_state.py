@@ -1,11 +1,10 @@
 """A stack at work with all that is known of it, and a run over it."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from napari_emseg.check import SectionCheck
 from napari_emseg.core import regions
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.settings import Settings
@@ -13,9 +12,6 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import Results
 from napari_emseg.session.run_scope import RunScope
-
-if TYPE_CHECKING:
-    from napari_emseg.check import SectionCheck
 
 
 @dataclass(frozen=True, slots=True, eq=False)

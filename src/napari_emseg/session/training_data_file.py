@@ -4,8 +4,6 @@ It lies beside the round's checkpoint. Stacks aren't copied: they are found agai
 those that are open, by a few of their sections.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
 
 from napari_emseg.core.stack import Stack
+from napari_emseg.models.weights import Weights
 from napari_emseg.session.annotations import (
     AnnotationSource,
     CorrectionCounter,
@@ -17,13 +19,10 @@ from napari_emseg.session.annotations import (
     corrected,
 )
 from napari_emseg.session.round_preview import RoundPreview, preview_round
+from napari_emseg.session.stack_state import StackState
 from napari_emseg.session.training_request import CLASSES
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from napari_emseg.models.weights import Weights
-    from napari_emseg.session.stack_state import StackState
     from napari_emseg.training.corrections import LabelMeaning
 
 

@@ -6,8 +6,6 @@ which does the same to any picture, as often as it is applied (as transforms of 
 are replayed).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import pi
 from typing import Protocol

@@ -1,7 +1,5 @@
 """A finished training run in, what its weights' card says out."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Sequence

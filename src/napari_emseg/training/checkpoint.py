@@ -1,7 +1,5 @@
 """An unfinished training run on disk: all that is needed to go on from it."""
 
-from __future__ import annotations
-
 import errno
 import os
 from itertools import count

@@ -1,7 +1,5 @@
 """What is known of a stack → the pieces of it that training holds in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil

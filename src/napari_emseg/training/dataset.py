@@ -1,7 +1,5 @@
 """Images and labels → patches: what a step of training sees."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

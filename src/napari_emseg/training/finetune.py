@@ -1,7 +1,5 @@
 """Weights and corrections in, better weights with their lineage out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

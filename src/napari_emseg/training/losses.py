@@ -5,8 +5,6 @@ Every loss takes the logits `(n, n_classes, y, x)` of one output, class numbers
 own end (soft-max, or a sigmoid for each class). So any loss fits any network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Candidate against current weights, where neither of them has learnt."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,7 +1,5 @@
 """A training set as files for other programs: pictures, labels and masks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator, Sequence
 from os import PathLike

@@ -1,7 +1,5 @@
 """Images and labels in, a weights file with its card out: one training run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """A network, patches and a validation in; the best weights out, step by step."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What is known of some stacks → all that a round of learning needs of it."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256

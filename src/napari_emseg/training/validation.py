@@ -1,7 +1,5 @@
 """How good a network is on sections that it doesn't learn from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from copy import deepcopy
 from time import perf_counter

@@ -5,8 +5,6 @@ links it, for most of a second in the case of PyTorch: the window would stand st
 Linking it beforehand, by a call that lets go of the lock, leaves little to do.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os

@@ -1,7 +1,5 @@
 """Batch: what was learned on a few sections runs over everything, unattended."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a batch does: weights, steps, where its results go, and where it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from html import escape

@@ -1,7 +1,5 @@
 """The table of a batch: a row for each input, with how far it is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import ref

@@ -1,7 +1,5 @@
 """What a viewer shows of a stack: which section, which part of it, which box."""
 
-from __future__ import annotations
-
 from math import ceil, floor
 from typing import Any
 

@@ -1,7 +1,5 @@
 """3 Cells: membrane probabilities in, cells out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from napari import Viewer

@@ -1,9 +1,5 @@
 """What is wrong with sections: found by a button, listed, gone to, excluded."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -16,6 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_emseg.check import SectionCheck
 from napari_emseg.widgets.camera import (
     go_to_section,
     no_section,
@@ -27,9 +24,6 @@ from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.run import JobControls
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import fit_rows, follow
-
-if TYPE_CHECKING:
-    from napari_emseg.check import SectionCheck
 
 SECTION, FINDING, EXCLUDE = range(3)
 ROWS_SHOWN = 6

@@ -4,8 +4,6 @@ A command opens the dock where it isn't open, unfolds the panel and presses its 
 so one sees what it does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 import numpy as np
@@ -19,7 +19,9 @@ from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.proofreading.edits import Name
 from napari_emseg.session import Results, Run, Session, StackState
+from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.runs import compile_cells
@@ -31,14 +33,6 @@ from napari_emseg.widgets.layers import ResultLayers
 from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run_presenter import RunPresenter, Stage
 from napari_emseg.widgets.training import TrainingController
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari_emseg.proofreading.edits import Name
-    from napari_emseg.session import Results
-    from napari_emseg.session.annotation_editor import AnnotationEditor
-
 
 READER = "napari-emseg"
 """Name of our reader, as napari notes it in a layer."""

@@ -1,7 +1,5 @@
 """4 Correct: tools with which a person mends membranes and cells, and real undo."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from math import isnan

@@ -1,7 +1,5 @@
 """Views for correcting: contours over the EM, uncertainty, and one cell in 3-D."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any

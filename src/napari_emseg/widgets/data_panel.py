@@ -1,7 +1,5 @@
 """1 Data: which stack is at work, how large its voxels are, how its grey values run."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, get_args

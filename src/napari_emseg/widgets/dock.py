@@ -1,7 +1,5 @@
 """The docks: all panels one below the other, and each of them alone."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Protocol, runtime_checkable
 
 from napari import Viewer

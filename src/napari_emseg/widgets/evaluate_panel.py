@@ -1,7 +1,5 @@
 """6 Evaluate: a prediction and a truth in; scores, a curve and mistakes out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import get_args
 

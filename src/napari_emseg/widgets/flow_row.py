@@ -1,7 +1,5 @@
 """Widgets that fit a dock of any width: rows that wrap, names that are elided."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """A form made from a settings model: its titles, help, bounds and units, said once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -9,13 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QDoubleSpinBox,
-    QLineEdit,
-    QSpinBox,
-    QWidget,
-)
+from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QLineEdit, QSpinBox, QWidget
 from superqt import QLabeledDoubleSlider
 
 from napari_emseg.core.settings import Settings

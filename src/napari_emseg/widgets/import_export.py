@@ -1,7 +1,5 @@
 """Weights of others in, packages for others out: two buttons, and what they ask."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from pathlib import Path
 

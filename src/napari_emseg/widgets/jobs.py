@@ -5,8 +5,6 @@ napari's; a timer in the GUI thread collects what came, so that a thousand recor
 second cost no more than ten.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections import deque
@@ -24,13 +22,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker, GeneratorWorker, WorkerBase
 
-from napari_emseg.core.records import (
-    EpochDone,
-    Progress,
-    Record,
-    SectionDone,
-    TileDone,
-)
+from napari_emseg.core.records import EpochDone, Progress, Record, SectionDone, TileDone
 
 DELIVERY_MS = 100
 """How often the GUI hears of records."""

@@ -1,7 +1,5 @@
 """Keys: listed in napari's preferences, at work while their panel can be seen."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial

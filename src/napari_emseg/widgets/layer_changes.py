@@ -1,7 +1,5 @@
 """The one place that adds layers to a viewer's list, and takes them out of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Result layers: made beside their source, and shown again when something is new."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial

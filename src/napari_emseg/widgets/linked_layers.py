@@ -1,7 +1,5 @@
 """The layers that are corrected together: one history, and napari's brush in it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 from weakref import WeakSet

@@ -1,7 +1,5 @@
 """Live preview: what is on screen is predicted as soon as the view rests."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
@@ -31,11 +29,7 @@ from napari_emseg.session.live import (
 )
 from napari_emseg.session.run_scope import Area
 from napari_emseg.widgets.background import LatestOnlyWorker, with_torch
-from napari_emseg.widgets.camera import (
-    area_in_view,
-    section_here,
-    shows_sections,
-)
+from napari_emseg.widgets.camera import area_in_view, section_here, shows_sections
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.layer_changes import OverlayLayer
 from napari_emseg.widgets.run_presenter import format_record

@@ -1,7 +1,5 @@
 """2 Membranes: weights and a scope in, membrane probabilities out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from napari import Viewer

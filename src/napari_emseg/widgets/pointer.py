@@ -1,7 +1,5 @@
 """The pointer over the picture, while a correcting tool is active."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from typing import Any
 

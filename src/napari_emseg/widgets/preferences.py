@@ -1,7 +1,5 @@
 """What the user set for this plugin in napari's Preferences."""
 
-from __future__ import annotations
-
 import os
 
 from napari.settings import get_plugin_settings, get_settings

@@ -1,7 +1,5 @@
 """A line over the picture that shows what a tool would do."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The project of the stack at work: make one, open one, and see that all is saved."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from weakref import ReferenceType, ref

@@ -1,7 +1,5 @@
 """What a comparison gave: a line in words, mistakes, a curve, all scores, export."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import partial

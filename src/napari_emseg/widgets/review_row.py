@@ -1,20 +1,12 @@
 """Which section is done: to do, reviewed, excluded; and on to the next."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
 from psygnal import Signal
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QHBoxLayout,
-    QLineEdit,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import Invert

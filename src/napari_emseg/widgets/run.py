@@ -1,7 +1,5 @@
 """Run, Cancel, progress and what a run tells: the foot of a panel that computes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 

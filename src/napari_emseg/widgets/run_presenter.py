@@ -1,7 +1,5 @@
 """One run on its way: its layers are added, kept up to date, and told of."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Generator, Sequence
 from threading import Event

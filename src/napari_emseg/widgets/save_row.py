@@ -8,9 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import (
-    QFileDialog,
-)
+from qtpy.QtWidgets import QFileDialog
 
 from napari_emseg.core.records import Note, Record
 from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind

@@ -1,7 +1,5 @@
 """A line that says whether all that was done is saved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The scope of a run: a row of widgets that turns the view into a region."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from napari.layers import Layer

@@ -1,12 +1,10 @@
 """Colours and spacing of the panels, from napari's theme."""
 
-from __future__ import annotations
-
 import inspect
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from napari import Viewer
 from napari.utils.theme import get_theme
@@ -29,11 +27,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QElidingLabel
 
+from napari_emseg.session import Session
 from napari_emseg.widgets.flow_row import SPACING, ElidingComboBox, WrappingLabel
-
-if TYPE_CHECKING:
-    from napari_emseg.session import Session
-
 
 MARGIN = 8
 LABEL_WIDTH = 96

@@ -1,7 +1,5 @@
 """The correcting tools: their keys, what they say, and how a pointer drives them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

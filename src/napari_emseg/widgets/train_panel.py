@@ -1,7 +1,5 @@
 """5 Train: corrections in, candidate weights out, while the person goes on."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, get_args
 

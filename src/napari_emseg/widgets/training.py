@@ -4,8 +4,6 @@ It has a job of its own, so that the person goes on predicting and correcting. P
 are views of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from time import perf_counter
 

@@ -1,7 +1,5 @@
 """Which weights are in use: the same in every panel of a window."""
 
-from __future__ import annotations
-
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,

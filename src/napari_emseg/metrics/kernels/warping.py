@@ -1,7 +1,5 @@
 """The warping error's loops: flip simple points, then name those that are left."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 import numpy as np
