@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from napari_emseg.core.paths import UnsafePathError
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Learning
-from napari_emseg.session.rounds import read_rounds
+from napari_emseg.session.rounds import Round, read_rounds, write_rounds
+from napari_emseg.training.measures import Comparison, Interval
 
 BEGAN = "2026-01-01T00:00:00Z"
 
@@ -159,3 +161,24 @@ def test_a_name_of_weights_is_no_path(
     learning.start()
     (round_,) = learning.rounds
     assert round_.output.parent == tmp_path / "own" / "candidates"
+
+
+def test_what_was_measured_comes_back_with_the_list(mine: Path) -> None:
+    comparison = Comparison(
+        "worse",
+        "held-out regions",
+        9000,
+        (),
+        {"pixel_f": 0.9, "vi": 1.25, "splits": 4.0},
+        {"pixel_f": 0.85, "vi": 1.5, "splits": 3.0},
+        {"pixel_f": Interval(-0.05, -0.07, -0.025), "vi": Interval(0.25, nan, nan)},
+    )
+    path = mine / "good.safetensors"
+    write_rounds(mine, [Round("good", "candidate", path, comparison=comparison)], ())
+    (again,), _ = read_rounds(mine)
+    assert again.comparison.words == comparison.words
+    assert again.comparison.current == comparison.current
+    assert again.comparison.candidate == comparison.candidate
+    assert again.comparison.differences["pixel_f"] == Interval(-0.05, -0.07, -0.025)
+    assert not again.comparison.differences["vi"].known
+    json.loads((mine / "rounds.json").read_text(), parse_constant=pytest.fail)

@@ -44,8 +44,10 @@ def test_sums_over_squares_give_the_scores_of_the_whole(
     known, wall = truth != IGNORE, truth == 0
     both = np.count_nonzero(membrane & wall)
     sizes = np.count_nonzero(membrane & known) + np.count_nonzero(wall)
-    f = 2 * both / sizes if sizes else 1.0
-    assert found.scores["pixel_f"] == pytest.approx(f)
+    if wall.any():
+        assert found.scores["pixel_f"] == pytest.approx(2 * both / sizes)
+    else:
+        assert "pixel_f" not in found.scores
     assert found.pixels == np.count_nonzero(known)
     true = ndi.label(known & ~wall)[0]
     keep = true > 0
@@ -80,6 +82,13 @@ def test_the_interval_is_that_of_paired_squares() -> None:
     assert 0.04 < interval.low <= interval.value <= interval.high < 0.06
     assert difference(a, a)["pixel_f"].high == 0
     assert difference(a, b) == difference(a, b), "the same draws each time"
+
+
+def test_three_squares_give_no_interval() -> None:
+    counts = np.array([[5.0, 1, 1]] * 3)
+    interval = difference(*[Measured(counts, None, 21)] * 2)["pixel_f"]
+    assert not interval.known
+    assert interval.words == "+0.000"
 
 
 @pytest.fixture
@@ -170,6 +179,19 @@ def test_without_regions_only_corrections_are_measured(
     assert found.scores == {}
     assert "vi" not in found.candidate
     assert any((changed.map == OTHER).any() for changed in found.changed)
+
+
+def test_where_no_membrane_is_known_there_is_no_score(
+    pair: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, codes = drawn()
+    codes[codes == 1] = 0
+    known = TrainingSet.from_corrections(stack, codes)
+    wrong = {"current": 0.1, "candidate": 0.1}
+    found = compare(pair, known, [], monkeypatch, wrong=wrong)
+    assert found.verdict == "too little data"
+    assert found.candidate == found.current == found.differences == {}
+    assert "no membrane is known there, so no score can be given" in found.words
 
 
 def test_with_nothing_to_measure_on_it_says_so(pair: tuple[Weights, Weights]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from math import nan
 from threading import Event
 
 import numpy as np
@@ -14,10 +15,10 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.proofreading import paint as painted
 from napari_emseg.session.projects import save_project
+from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NO_JUDGE, NOTHING, UNCORRECTED
 from napari_emseg.session.training_request import Learnt
-from napari_emseg.training.measures import Interval
-from napari_emseg.training.model_comparison import Comparison
+from napari_emseg.training.measures import Comparison, Interval
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -172,6 +173,34 @@ def test_the_primary_button_is_what_the_measurement_speaks_for(
     ]
     whose = "parent-round1, learnt from em"
     assert box.words.text() == f"{whose}: measured on 9,000 held-out px"
+
+
+def test_the_table_of_a_candidate_is_there_again_after_a_restart(
+    window, panel, staged
+) -> None:
+    staged.comparison = Comparison(
+        "worse",
+        "held-out regions",
+        9000,
+        (),
+        {"pixel_f": 0.9},
+        {"pixel_f": 0.85},
+        {"pixel_f": Interval(-0.05, nan, nan)},
+    )
+    staged.set()
+    window.controller.session.review(0)
+    start(window, panel)
+    end(window)
+    learning = window.controller.learning
+    folder = learning.folder
+    learning.folder = folder.with_name("another")
+    assert not panel.candidate.table.isVisibleTo(panel)
+    learning.ledger = RoundHistory()  # as after a restart
+    learning.folder = folder
+    assert texts(panel.candidate.table) == [
+        ["pixel F", "0.850", "0.900", "-0.050", "–"]
+    ]
+    assert panel.candidate.reject.property("role") == "primary"
 
 
 def test_validation_regions_that_nobody_corrected_are_doubted(window, panel) -> None:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,9 +25,7 @@ from napari_emseg.models.weights import (
     own_folder,
     read_weights,
 )
-
-if TYPE_CHECKING:
-    from napari_emseg.training.model_comparison import Comparison
+from napari_emseg.training.measures import Basis, Comparison, Interval, Verdict
 
 State = Literal["learning", "stopped", "candidate", "accepted", "rejected", "failed"]
 
@@ -153,6 +152,53 @@ class _Beginning(BaseModel):
         return None
 
 
+class _Measurement(BaseModel):
+    """A comparison in the file, without the pictures of what changed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    verdict: Verdict
+    basis: Basis
+    pixels: int
+    current: dict[str, float]
+    candidate: dict[str, float]
+    differences: dict[str, tuple[float, float | None, float | None]]
+    """Each with its interval, if it has one."""
+
+    @classmethod
+    def of(cls, found: Comparison) -> _Measurement:
+        """Keep what a table shows."""
+        return cls(
+            verdict=found.verdict,
+            basis=found.basis,
+            pixels=found.pixels,
+            current=found.current,
+            candidate=found.candidate,
+            differences={
+                name: (d.value, *((d.low, d.high) if d.known else (None, None)))
+                for name, d in found.differences.items()
+            },
+        )
+
+    def comparison(self) -> Comparison:
+        """Return what was kept."""
+        shared = self.current.keys() & self.candidate.keys()
+        differences = {
+            name: Interval(*(nan if end is None else end for end in told))
+            for name, told in self.differences.items()
+            if name in shared
+        }
+        return Comparison(
+            self.verdict,
+            self.basis,
+            self.pixels,
+            (),
+            self.current,
+            self.candidate,
+            differences,
+        )
+
+
 class _Line(BaseModel):
     """A round in the file."""
 
@@ -165,6 +211,7 @@ class _Line(BaseModel):
     learnt_from: str = ""
     outcome: str = ""
     verdict: str = ""
+    comparison: _Measurement | None = None
     began: AwareDatetime
     beginning: _Beginning | None = None
 
@@ -196,6 +243,7 @@ def write_rounds(folder: Path, rounds: Iterable[Round], classes: Iterable[str]) 
 
 
 def _line(round_: Round, folder: Path) -> dict[str, Any]:
+    found = round_.comparison
     line = _Line(
         name=round_.name,
         state=round_.state,
@@ -204,6 +252,7 @@ def _line(round_: Round, folder: Path) -> dict[str, Any]:
         learnt_from=round_.learnt_from,
         outcome=round_.outcome,
         verdict=round_.verdict,
+        comparison=None if found is None else _Measurement.of(found),
         began=round_.began,
         beginning=None if round_.beginning is None else _Beginning.of(round_.beginning),
     )
@@ -282,6 +331,7 @@ def _read(line: _Line, folder: Path) -> Round:
         learnt_from=line.learnt_from,
         outcome=line.outcome,
         verdict=line.verdict,
+        comparison=None if line.comparison is None else line.comparison.comparison(),
         began=line.began,
         weights=_weights(output),
     )

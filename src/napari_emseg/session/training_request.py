@@ -38,7 +38,7 @@ from napari_emseg.training.holdout import HoldoutSplit, Spacing, split_regions
 
 if TYPE_CHECKING:
     from napari_emseg.training.corrections import TrainingSet
-    from napari_emseg.training.model_comparison import Comparison
+    from napari_emseg.training.measures import Comparison
 
 
 Settings = FinetuneSettings | NewWeightsSettings

@@ -20,7 +20,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import network_class
 from napari_emseg.training.holdout import rounds_of
-from napari_emseg.training.model_comparison import Comparison
+from napari_emseg.training.measures import Comparison
 from napari_emseg.training.trainer import TrainResult
 from napari_emseg.training.training_data import TrainingData
 

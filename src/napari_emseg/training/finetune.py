@@ -27,7 +27,8 @@ from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import RehearsingLoss
 from napari_emseg.training.dataset import CorrectionPatches, Patches, rehearsed
 from napari_emseg.training.losses import LOSSES
-from napari_emseg.training.model_comparison import Comparison, compare_weights
+from napari_emseg.training.measures import Comparison
+from napari_emseg.training.model_comparison import compare_weights
 from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
 from napari_emseg.training.validation import (

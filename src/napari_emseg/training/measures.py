@@ -1,24 +1,33 @@
 """Membranes and cells of a region against the truth, square by square.
 
 Scores are ratios of sums over squares, so that a bootstrap only draws squares: what is
-next to each other is alike, and single pixels would feign certainty.
+next to each other is alike, and single pixels would feign certainty. What two weights
+were found to differ by is a `Comparison`, which can be read without PyTorch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.training.losses import IGNORE, MEMBRANE
+from napari_emseg.core.regions import Region
 
 SQUARE = 64
 """Side of what is drawn, px."""
 
 DRAWS = 2000
+
+LEAST_SQUARES = 4
+"""Fewer squares, drawn again and again, say nothing of how certain a score is."""
+
+Verdict = Literal["better", "worse", "mixed", "no difference", "too little data"]
+Basis = Literal["held-out regions", "corrections"]
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Sums `(…, k)` → scores `(…)`."""
@@ -32,15 +41,22 @@ SMALLEST = 30
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference and its 95 % interval by paired bootstrap."""
+    """A difference and its 95 % interval by paired bootstrap, NaN if it has none."""
 
     value: float
     low: float
     high: float
 
     @property
+    def known(self) -> bool:
+        """True if there is an interval."""
+        return not isnan(self.low)
+
+    @property
     def words(self) -> str:
         """For people: `+0.040, 95 % from +0.021 to +0.058`."""
+        if not self.known:
+            return f"{self.value:+.3f}"
         return f"{self.value:+.3f}, 95 % from {self.low:+.3f} to {self.high:+.3f}"
 
 
@@ -80,11 +96,93 @@ class Measured:
     @property
     def scores(self) -> dict[str, float]:
         """By name."""
-        found = {"pixel_f": float(_f(self.counts.sum(axis=0)))}
+        counts = self.counts.sum(axis=0)
+        found = {"pixel_f": float(_f(counts))} if _has_membrane(counts) else {}
         if self.information is not None:
             found["vi"] = float(_mean(self.information.sum(axis=0)))
             found |= {"splits": float(self.splits), "mergers": float(self.mergers)}
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A region of set number `of`, and what changed in it `(y, x)`: `SAME` …."""
+
+    of: int
+    region: Region
+    map: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What is known of candidate and current weights.
+
+    Parameters
+    ----------
+    basis
+        `held-out regions`, or `corrections`: then both were measured on what the
+        candidate learnt from, which flatters it.
+    current, candidate
+        By name: `pixel_f` (of membrane, if any is known), `vi` (bits), `splits`,
+        `mergers`.
+    differences
+        Candidate less current, with 95 % intervals by paired bootstrap.
+    pixels
+        On which they were measured.
+    """
+
+    verdict: Verdict
+    basis: Basis
+    pixels: int
+    regions: tuple[Region, ...]
+    current: dict[str, float]
+    candidate: dict[str, float]
+    differences: dict[str, Interval]
+    changed: tuple[Changed, ...] = field(repr=False, default=())
+
+    @property
+    def words(self) -> str:
+        """The outcome as a sentence or two."""
+        if self.pixels == 0:
+            return "nothing to measure on: review a region away from what was corrected"
+        measured = ", ".join(self._in_words()) or UNDEFINED
+        where = (
+            f"on {self.pixels:,} held-out px"
+            if self.basis == "held-out regions"
+            else f"measured only where you corrected, {self.pixels:,} px"
+        )
+        return f"{_SAID[self.verdict]}: {measured}, {where}"
+
+    def _in_words(self) -> Iterator[str]:
+        for name, (title, unit) in _COMPARED.items():
+            difference = self.differences.get(name)
+            if difference is not None:
+                numbers = f"{self.candidate[name]:.3f} against {self.current[name]:.3f}"
+                yield f"{title} {numbers}{unit} ({difference.words})"
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """For a card."""
+        if self.basis != "held-out regions" or not self.pixels:
+            return {}
+        return {
+            **{f"held_out_{name}": value for name, value in self.candidate.items()},
+            **{f"parent_{name}": value for name, value in self.current.items()},
+            "held_out_pixels": float(self.pixels),
+        }
+
+
+UNDEFINED = "no membrane is known there, so no score can be given"
+
+_COMPARED = {"pixel_f": ("pixel F", ""), "vi": ("VI", " bits")}
+
+_SAID: dict[Verdict, str] = {
+    "better": "the candidate is better",
+    "worse": "the candidate is worse",
+    "mixed": "better in pixels or in cells, worse in the other",
+    "no difference": "no difference can be shown",
+    "too little data": "too little data to tell",
+}
 
 
 def measure(
@@ -106,6 +204,8 @@ def measure(
     squares
         Cut the region into squares; else it is one.
     """
+    from napari_emseg.training.losses import IGNORE, MEMBRANE  # with PyTorch
+
     known = truth != IGNORE
     square = _squares(truth.shape, SQUARE if squares else max(truth.shape))
     n = int(square.max()) + 1
@@ -132,7 +232,9 @@ def difference(
     # sums, so all draws are one matrix product; the same draws for both,
     # which makes the bootstrap paired.
     times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
-    found = {"pixel_f": _interval(times, current.counts, candidate.counts, _f)}
+    found = {}
+    if _has_membrane(current.counts.sum(axis=0)):
+        found["pixel_f"] = _interval(times, current.counts, candidate.counts, _f)
     a, b = current.information, candidate.information
     if a is not None and b is not None:
         found["vi"] = _interval(times, a, b, _mean)
@@ -145,8 +247,10 @@ def _interval(
     candidate: NDArray[np.float64],
     score: Score,
 ) -> Interval:
-    drawn = score(times @ candidate) - score(times @ current)
     value = score(candidate.sum(axis=0)) - score(current.sum(axis=0))
+    if len(current) < LEAST_SQUARES:
+        return Interval(float(value), nan, nan)
+    drawn = score(times @ candidate) - score(times @ current)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))
 
@@ -156,6 +260,12 @@ def _f(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     both, predicted, true = np.moveaxis(counts, -1, 0)
     sizes = 2 * both + predicted + true
     return np.where(sizes > 0, 2 * both / np.maximum(sizes, 1), 1.0)
+
+
+def _has_membrane(counts: NDArray[np.float64]) -> bool:
+    """Tell if there is membrane to be found: without any, F says nothing."""
+    both, _, true = counts
+    return bool(both + true > 0)
 
 
 def _mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,8 +1,7 @@
 """Candidate against current weights, where neither of them has learnt."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from math import nan
 
 import numpy as np
 import torch
@@ -17,16 +16,21 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import segment_section
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE, MEMBRANE
-from napari_emseg.training.measures import Interval, Measured, difference, measure
+from napari_emseg.training.measures import (
+    LEAST_SQUARES,
+    Basis,
+    Changed,
+    Comparison,
+    Interval,
+    Measured,
+    Verdict,
+    difference,
+    measure,
+)
 from napari_emseg.training.training_data import completed
 
-Verdict = Literal["better", "worse", "mixed", "no difference", "too little data"]
-Basis = Literal["held-out regions", "corrections"]
-
 LEAST_PIXELS = 8_000
-"""With fewer pixels, or fewer squares, nothing is said of which is better."""
-
-LEAST_SQUARES = 4
+"""With fewer pixels, or fewer than `LEAST_SQUARES`, it isn't said which is better."""
 
 CELLS_GROW = 5
 """Cells reach so far into membranes, px, so that VI doesn't measure their width."""
@@ -34,85 +38,6 @@ CELLS_GROW = 5
 SAME, GAINED, LOST, OTHER = 0, 1, 2, 3
 """Where candidate and current agree on membrane; only the candidate is right; only the
 current one is; they differ where nothing is known."""
-
-
-@dataclass(frozen=True, eq=False)
-class Changed:
-    """A region of set number `of`, and what changed in it `(y, x)`: `SAME` …."""
-
-    of: int
-    region: Region
-    map: NDArray[np.uint8] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What is known of candidate and current weights.
-
-    Parameters
-    ----------
-    basis
-        `held-out regions`, or `corrections`: then both were measured on what the
-        candidate learnt from, which flatters it.
-    current, candidate
-        By name: `pixel_f` (of membrane), `vi` (bits), `splits`, `mergers`.
-    differences
-        Candidate less current, with 95 % intervals by paired bootstrap.
-    pixels
-        On which they were measured.
-    """
-
-    verdict: Verdict
-    basis: Basis
-    pixels: int
-    regions: tuple[Region, ...]
-    current: dict[str, float]
-    candidate: dict[str, float]
-    differences: dict[str, Interval]
-    changed: tuple[Changed, ...] = field(repr=False, default=())
-
-    @property
-    def words(self) -> str:
-        """The outcome as a sentence or two."""
-        if self.pixels == 0:
-            return "nothing to measure on: review a region away from what was corrected"
-        f = self.differences["pixel_f"]
-        measured = (
-            f"pixel F {self.candidate['pixel_f']:.3f} against "
-            f"{self.current['pixel_f']:.3f} ({f.words})"
-        )
-        if "vi" in self.differences:
-            vi = self.differences["vi"]
-            measured += (
-                f", VI {self.candidate['vi']:.3f} against {self.current['vi']:.3f} "
-                f"bits ({vi.words})"
-            )
-        where = (
-            f"on {self.pixels:,} held-out px"
-            if self.basis == "held-out regions"
-            else f"measured only where you corrected, {self.pixels:,} px"
-        )
-        return f"{_SAID[self.verdict]}: {measured}, {where}"
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """For a card."""
-        if self.basis != "held-out regions" or not self.pixels:
-            return {}
-        return {
-            **{f"held_out_{name}": value for name, value in self.candidate.items()},
-            **{f"parent_{name}": value for name, value in self.current.items()},
-            "held_out_pixels": float(self.pixels),
-        }
-
-
-_SAID: dict[Verdict, str] = {
-    "better": "the candidate is better",
-    "worse": "the candidate is worse",
-    "mixed": "better in pixels or in cells, worse in the other",
-    "no difference": "no difference can be shown",
-    "too little data": "too little data to tell",
-}
 
 
 def compare_weights(
@@ -237,7 +162,8 @@ def _verdict(
     small = measured.pixels < LEAST_PIXELS or len(measured.counts) < LEAST_SQUARES
     if basis == "corrections" or small:
         return "too little data"
-    f, vi = differences["pixel_f"], differences["vi"]
+    undefined = Interval(nan, nan, nan)
+    f, vi = (differences.get(name, undefined) for name in ("pixel_f", "vi"))
     # pixel F is better when higher, variation of information when lower; an
     # interval that holds 0 shows nothing
     better, worse = f.low > 0 or vi.high < 0, f.high < 0 or vi.low > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_emseg.session.comparison import PredictionDiff, iter_predict_both
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.results import allocate
 from napari_emseg.session.rounds import Round
+from napari_emseg.training.measures import UNDEFINED, Comparison
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import area_in_view, section_here
 from napari_emseg.widgets.controller import ViewerController
@@ -29,10 +30,6 @@ from napari_emseg.widgets.keys import Act, Keys, key_of
 from napari_emseg.widgets.result import FittedTable
 from napari_emseg.widgets.run import JobRow
 from napari_emseg.widgets.theme import button, follow, set_role, text_label
-
-if TYPE_CHECKING:
-    from napari_emseg.training.model_comparison import Comparison
-
 
 GREEN = (0.0, 0.62, 0.45)
 PINK = (0.80, 0.47, 0.65)
@@ -359,7 +356,7 @@ SCORES = {
 def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
     """Yield tooltip, name, candidate, current, difference and interval."""
     for key, (name, tip) in SCORES.items():
-        if key not in found.candidate:
+        if key not in found.candidate or key not in found.current:
             continue
         ours, theirs = found.candidate[key], found.current[key]
         interval = found.differences.get(key)
@@ -373,9 +370,9 @@ def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
                 "–",
             )
         else:
-            low, high = f"{interval.low:+.3f}", f"{interval.high:+.3f}"
             numbers = f"{ours:.3f}", f"{theirs:.3f}", f"{interval.value:+.3f}"
-            yield tip, name, *numbers, f"{low} to {high}"
+            ends = f"{interval.low:+.3f} to {interval.high:+.3f}"
+            yield tip, name, *numbers, ends if interval.known else "–"
 
 
 def format_comparison(candidate: Round) -> tuple[str, str]:
@@ -395,6 +392,8 @@ def _basis(found: Comparison) -> str:
     """Say on what it was measured."""
     if not found.pixels:
         return found.words
+    if not found.candidate:
+        return UNDEFINED
     if found.basis == "corrections":
         return (
             f"measured only where you corrected, on {found.pixels:,} px: that flatters "
