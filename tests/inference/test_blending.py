@@ -22,7 +22,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry, TilePlan
 from napari_emseg.inference import Predictor, estimate, predictor
-from napari_emseg.inference.estimate import BLENDED_SIDE, Limits, choose_limits
+from napari_emseg.inference.plan import BLENDED_SIDE, Limits, choose_limits
 from napari_emseg.inference.scope import scope_of
 from napari_emseg.models.cenet import CENet
 from napari_emseg.models.weights import Weights, save_weights

@@ -14,7 +14,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import Predictor, RunEstimate, estimate, throughput
-from napari_emseg.inference.estimate import CPU_SIDE, Limits, choose_limits
+from napari_emseg.inference.plan import CPU_SIDE, Limits, choose_limits
 from napari_emseg.inference.scope import scope_of
 from napari_emseg.models.weights import Weights
 

@@ -13,7 +13,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import Predictor
-from napari_emseg.inference.estimate import Limits, lowered
+from napari_emseg.inference.plan import Limits, lowered
 from napari_emseg.inference.runtime import is_device_lost, is_out_of_memory
 from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.models.weights import Weights

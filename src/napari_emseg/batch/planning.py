@@ -22,7 +22,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import TilePlan
-from napari_emseg.inference.estimate import choose_limits
+from napari_emseg.inference.plan import choose_limits
 from napari_emseg.inference.predictor import provenance
 from napari_emseg.inference.scope import scope_of
 from napari_emseg.io.fingerprint import (

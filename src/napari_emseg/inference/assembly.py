@@ -1,8 +1,12 @@
 """Pieces of sections in, whole sections out: to a sink, or into one array."""
 
+from collections import deque
 from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from math import prod
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +15,10 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
-from napari_emseg.inference.engine import Engine, Piece, Skipped
+from napari_emseg.inference.engine import TilePredicted
+from napari_emseg.inference.plan import RunPlan
+from napari_emseg.inference.reading import SectionSkipped
 from napari_emseg.inference.scope import PredictionScope
-from napari_emseg.inference.sections import AsyncSectionWriter
 from napari_emseg.io.fingerprint import BLANK, LEFT_OUT, LossNotes
 
 
@@ -57,6 +62,63 @@ class Blend:
         # the first tile of a pixel is taken as it is: the quotient is 1
         mean += (values - mean) * (weights / total)
         return mean.copy()
+
+
+class AsyncSectionWriter:
+    """Writes sections to a sink in a thread, at most `waiting` behind.
+
+    A context manager: leaving it writes what was handed over and ends the thread. An
+    error of the sink is raised by the next call, as it is.
+    """
+
+    def __init__(self, sink: SectionSink | None, *, waiting: int = 2) -> None:
+        self._sink = sink
+        self._waiting = waiting
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="emseg-write")
+        self._pending: deque[tuple[int, Future[None]]] = deque()
+
+    def put(self, z: int, index: int, section: NDArray[np.float32]) -> None:
+        """Hand over section `z`, the sink's `index`."""
+        if self._sink is None:
+            self.skip(z)
+        else:
+            write = self._pool.submit(self._sink.write, index, section)
+            self._pending.append((z, write))
+
+    def skip(self, z: int) -> None:
+        """Let section `z` count as written when its turn comes."""
+        nothing: Future[None] = Future()
+        nothing.set_result(None)
+        self._pending.append((z, nothing))
+
+    def written(self, *, wait: bool = False) -> list[int]:
+        """Return sections that were written since the last call.
+
+        Waits for those that are too many to stay in memory; with `wait` for all.
+        """
+        out = []
+        while self._pending:
+            z, future = self._pending[0]
+            if not (wait or future.done() or len(self._pending) > self._waiting):
+                break
+            self._pending.popleft()
+            # raises the sink's error, in the order in which sections were handed over
+            future.result()
+            out.append(z)
+        return out
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None or issubclass(kind, GeneratorExit):
+            self.written(wait=True)
 
 
 LARGE = 2**28
@@ -116,7 +178,7 @@ class Assembly:
         return self._all[0] if self._squeeze else self._all
 
     def collect(
-        self, items: Iterable[Piece | Skipped | Note], engine: Engine
+        self, items: Iterable[TilePredicted | SectionSkipped | Note], plan: RunPlan
     ) -> Generator[Record, None, None]:
         """Put pieces together; yield what happened."""
         notes = {True: LossNotes(LEFT_OUT), False: LossNotes(BLANK)}
@@ -124,11 +186,11 @@ class Assembly:
             for item in items:
                 if isinstance(item, Note):
                     yield item
-                elif isinstance(item, Skipped):
+                elif isinstance(item, SectionSkipped):
                     yield from notes[item.damaged].add(item.z, item.reason)
-                    yield self._skip(item, engine, writer)
+                    yield self._skip(item, plan, writer)
                 else:
-                    yield self._add(item, engine, writer)
+                    yield self._add(item, plan, writer)
                 yield from self._sections_done(writer.written())
             yield from self._sections_done(writer.written(wait=True))
         for each in notes.values():
@@ -140,7 +202,7 @@ class Assembly:
             yield SectionDone(z, self._written, len(self.sections))
 
     def _add(
-        self, piece: Piece, engine: Engine, writer: AsyncSectionWriter
+        self, piece: TilePredicted, plan: RunPlan, writer: AsyncSectionWriter
     ) -> TileDone:
         task = piece.task
         z, core = task.section.z, task.tile.core
@@ -154,7 +216,7 @@ class Assembly:
         if self._missing[z] == 0:
             self._finish(z, writer)
         self._tiles += 1
-        return TileDone(z, core, values, self._tiles, engine.tiles)
+        return TileDone(z, core, values, self._tiles, plan.tiles)
 
     def _place(
         self,
@@ -178,7 +240,7 @@ class Assembly:
         return values
 
     def _skip(
-        self, skipped: Skipped, engine: Engine, writer: AsyncSectionWriter
+        self, skipped: SectionSkipped, plan: RunPlan, writer: AsyncSectionWriter
     ) -> TileDone:
         """Give a section probability 0; a damaged one is left out of the sink."""
         canvas = self._canvas(skipped.z)
@@ -193,7 +255,7 @@ class Assembly:
         shape = (len(self._scope.channels), *self._scope.shape)
         # one number seen as a section; listeners only read it
         zeros = np.broadcast_to(np.float32(0), shape)
-        return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, engine.tiles)
+        return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, plan.tiles)
 
     def _canvas(self, z: int) -> NDArray[np.float32] | None:
         """Return where section `z` is put together, `(c, y, x)`."""

@@ -1,6 +1,11 @@
-"""Stack and weights in, membrane probabilities out, section by section."""
+"""Stack and weights in, membrane probabilities out, section by section.
 
-from collections.abc import Callable, Generator, Sequence
+A run has five steps, each a file: what is wanted (`scope`), how it is cut into tiles
+(`plan`), their windows (`reading`), what the network says of them (`engine`), and
+whole sections again (`assembly`).
+"""
+
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -18,10 +23,11 @@ from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.inference import throughput
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
-from napari_emseg.inference.estimate import Limits, choose_limits
+from napari_emseg.inference.plan import RunPlan
+from napari_emseg.inference.reading import prefetch, read_tiles
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
-from napari_emseg.inference.sections import SectionReader, prefetch
+from napari_emseg.inference.sections import SectionReader
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
@@ -155,8 +161,47 @@ class Predictor:
         scope = scope_of(
             stack, card, settings, sections=sections, roi=roi, classes=classes
         )
-        results = Assembly(scope, sink, keep=keep, squeeze=classes is None)
-        return self._run(scope, settings, results, reader)
+        assembly = Assembly(scope, sink, keep=keep, squeeze=classes is None)
+        return self._run(scope, settings, assembly, reader)
+
+    def _run(
+        self,
+        scope: PredictionScope,
+        settings: PredictSettings,
+        assembly: Assembly,
+        reader: SectionReader | None,
+    ) -> Generator[Record, None, PredictionResult]:
+        """Plan, read, infer and assemble what is in the scope."""
+        start = perf_counter()
+        plan = RunPlan(scope, settings, kept=assembly.kept_bytes)
+        engine = self._engine(plan, settings)
+        notes = [*scope.notes, *engine.runtime.notes]
+        try:
+            if reader is None:
+                reader, words = self._reader_of(scope, settings)
+                notes += [words] if words else []
+            yield from map(Note, notes)
+            with closing(iter_tiles(plan, reader, engine, assembly)) as records:
+                for record in records:
+                    if isinstance(record, Note):
+                        notes.append(record.message)
+                    yield record
+        # also when the run is stopped: what it measured holds
+        finally:
+            engine.release()
+            self._note_speed(engine, settings)
+        return PredictionResult(
+            probabilities=assembly.probabilities,
+            sections=assembly.sections,
+            roi=scope.roi,
+            damaged=assembly.damaged,
+            blank=tuple(sorted(assembly.blank)),
+            notes=tuple(notes),
+            runtime=engine.runtime.name,
+            device=engine.runtime.device,
+            seconds=perf_counter() - start,
+            provenance=provenance(scope.stack, self.weights, settings),
+        )
 
     def is_loaded(self, settings: PredictSettings) -> bool:
         """Tell if the network is ready to run in this way."""
@@ -206,64 +251,34 @@ class Predictor:
             throughput.remember(self.weights, settings, ms)
         return ms
 
-    def _run(
-        self,
-        scope: PredictionScope,
-        settings: PredictSettings,
-        results: Assembly,
-        reader: SectionReader | None,
-    ) -> Generator[Record, None, PredictionResult]:
-        start = perf_counter()
-        notes: list[str] = []
-        engine = self._engine(scope, settings, results.kept_bytes)
-        try:
-            words = ""
-            if reader is None:
-                inverted, words = self._inverting.decide(scope.stack, settings)
-                reader = self._reader_of(scope, inverted=inverted)
-            for record in _records(scope, words, reader, engine, results):
-                if isinstance(record, Note):
-                    notes.append(record.message)
-                yield record
-        # also when the run is stopped: what it measured holds
-        finally:
-            engine.release()
-            self._note_speed(engine, settings)
-        return PredictionResult(
-            probabilities=results.probabilities,
-            sections=results.sections,
-            roi=scope.roi,
-            damaged=results.damaged,
-            blank=tuple(sorted(results.blank)),
-            notes=tuple(notes),
-            runtime=engine.runtime.name,
-            device=engine.runtime.device,
-            seconds=perf_counter() - start,
-            provenance=provenance(scope.stack, self.weights, settings),
-        )
+    def _engine(self, plan: RunPlan, settings: PredictSettings) -> Engine:
+        runtimes = self._runtimes(settings)
+        runtime = next(runtimes)
+        plan.fit(runtime)
+        shapes = self._shapes.setdefault(id(runtime), set())
+        return Engine(plan, runtime, runtimes, shapes)
 
-    def _engine(
-        self, scope: PredictionScope, settings: PredictSettings, kept: int
-    ) -> Engine:
+    def _runtimes(self, settings: PredictSettings) -> Iterator[Runtime]:
+        """Yield the runtime of these settings, then those that need less memory.
+
+        These are loaded when they are asked for.
+        """
         runtime = self.runtime(settings)
-        limits = _limits(scope, settings, runtime, kept)
-
-        def instead(**less: str) -> tuple[Runtime, Limits]:
+        on_cpu, name = runtime.device == "cpu", runtime.name
+        yield runtime
+        del runtime
+        less: list[dict[str, str]] = []
+        if not on_cpu:
+            # in this order: the CPU for a GPU, then PyTorch for OpenVINO
+            less.append({"device": "cpu"})
+        if name == "openvino" or (not on_cpu and settings.runtime == "auto"):
+            # needs less memory than OpenVINO, which is as good where there is enough
+            less.append({"device": "cpu", "runtime": "torch"})
+        for update in less:
             # before the other runtime is loaded: memory is what was short
             self._loaded.clear()
             self._shapes.clear()
-            other = self._load(settings.model_copy(update={"device": "cpu", **less}))
-            return other, _limits(scope, settings, other, kept)
-
-        ways: list[Callable[[], tuple[Runtime, Limits]]] = []
-        if runtime.device != "cpu":
-            # in this order: the CPU for a GPU, then PyTorch for OpenVINO
-            ways.append(instead)
-        if runtime.name == "openvino" or (ways and settings.runtime == "auto"):
-            # needs less memory than OpenVINO, which is as good where there is enough
-            ways.append(lambda: instead(runtime="torch"))
-        shapes = self._shapes.setdefault(id(runtime), set())
-        return Engine(scope, runtime, limits, ways, shapes)
+            yield self._load(settings.model_copy(update=update))
 
     def _note_speed(self, engine: Engine, settings: PredictSettings) -> None:
         """Remember how fast a run was, unless only a slow first window tells."""
@@ -272,17 +287,20 @@ class Predictor:
         if ms is not None and self._loaded and (engine.typical or not known):
             throughput.remember(self.weights, settings, ms)
 
-    def _reader_of(self, scope: PredictionScope, *, inverted: bool) -> SectionReader:
-        if self._reader is not None and self._reader.serves(
+    def _reader_of(
+        self, scope: PredictionScope, settings: PredictSettings
+    ) -> tuple[SectionReader, str]:
+        """Return what opens sections, and what to say of their polarity."""
+        inverted, words = self._inverting.decide(scope.stack, settings)
+        reader = self._reader
+        if reader is None or not reader.serves(
             scope.stack, scope.rule, invert=inverted
         ):
-            return self._reader
-        reader = SectionReader(
-            scope.stack, scope.rule, invert=inverted, remember=self._remember
-        )
-        if self._remember:
-            self._reader = reader
-        return reader
+            reader = SectionReader(
+                scope.stack, scope.rule, invert=inverted, remember=self._remember
+            )
+        self._reader = reader if self._remember else None
+        return reader, words
 
 
 def predict_stack(
@@ -340,34 +358,26 @@ def provenance(
     )
 
 
-def _limits(
-    scope: PredictionScope, settings: PredictSettings, runtime: Runtime, kept: int
-) -> Limits:
-    """Choose limits from what is free beside a result of `kept` bytes."""
-    on_cpu = runtime.device == "cpu"
-    return choose_limits(
-        scope,
-        runtime.geometry,
-        settings,
-        bytes_per_pixel=runtime.bytes_per_pixel,
-        free=max(0, runtime.free_memory() - kept * on_cpu),
-        gpu=not on_cpu,
-    )
-
-
-def _records(
-    scope: PredictionScope,
-    words: str,
+def iter_tiles(
+    plan: RunPlan,
     reader: SectionReader,
     engine: Engine,
-    results: Assembly,
+    assembly: Assembly,
+    *,
+    ahead: bool = True,
 ) -> Generator[Record, None, None]:
-    """Chain the stages: reading, computing and writing run in threads of their own."""
-    for note in (*scope.notes, *engine.runtime.notes):
-        yield Note(note)
-    if words:
-        yield Note(words)
-    read = prefetch(engine.read(reader), name="emseg-read")
+    """Read, infer and assemble the tiles of a plan: the one loop over tiles there is.
+
+    Parameters
+    ----------
+    ahead
+        Read and infer in threads of their own, each a step ahead. For pictures that are
+        in memory that isn't worth the threads.
+    """
+    read = read_tiles(plan, reader, make_room=engine.make_room)
+    read = prefetch(read, name="emseg-read") if ahead else read
+    predicted = engine.infer(read)
+    predicted = prefetch(predicted, name="emseg-compute") if ahead else predicted
     # closing the outer generator closes the inner ones, so no thread outlives a run
-    with closing(prefetch(engine.compute(read), name="emseg-compute")) as items:
-        yield from results.collect(items, engine)
+    with closing(predicted) as tiles:
+        yield from assembly.collect(tiles, plan)
