@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from napari_emseg.core.sinks import ArraySink, PassingSink
+from napari_emseg.core.sinks import ArraySink, ClosingSink, PassingSink
 
 
 def test_sections_come_in_any_order_and_missing_ones_are_0() -> None:
@@ -72,3 +72,11 @@ def test_what_can_not_be_closed_is_aborted() -> None:
     with pytest.raises(OSError, match="no space"), sink:
         pass
     assert sink.aborted
+
+
+def test_a_sink_that_can_not_stop_early_is_not_made() -> None:
+    class Half(ClosingSink):
+        def close(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"abstract .*abort"):
+        Half()

@@ -72,9 +72,22 @@ def test_what_takes_a_type_is_said(tmp_path: Path) -> None:
     for name in ("a.tif", "a.mrc"):
         with pytest.raises(ValueError, match=rf"output takes .*, got float64; {ways}"):
             save_stack(tmp_path / name, values)
+    with pytest.raises(
+        ValueError, match=r"; write HDF5 \(\.h5\), which Fiji opens too$"
+    ):
+        save_stack(tmp_path / "a.tif", values, format="fiji")
     with pytest.raises(ValueError, match=r"got complex64; convert the values$"):
         open_sink(tmp_path / "a.h5", (1, 4, 4), np.complex64)
     assert list(tmp_path.iterdir()) == []
+
+
+@readable
+def test_a_format_holds_what_the_table_says(tmp_path: Path, kind: OutputKind) -> None:
+    for name in kind.dtypes:
+        values = np.arange(2 * 3 * 4).reshape(2, 3, 4).astype(name)
+        path = tmp_path / f"{name}{kind.suffixes[0]}"
+        save_stack(path, values, format=kind.name)
+        np.testing.assert_array_equal(open_stack(path).data[:], values, str(path))
 
 
 @every
@@ -279,7 +292,7 @@ def test_only_probabilities_become_bytes(tmp_path: Path, stack: np.ndarray) -> N
 class ToySink(ArraySink):
     """Writes all sections as NumPy's text."""
 
-    def __init__(self, path: Path, shape: Any, dtype: Any, **_: Any) -> None:
+    def __init__(self, path: Path, shape: Any, dtype: Any, options: Any) -> None:
         super().__init__(shape, dtype)
         self._path = path
 

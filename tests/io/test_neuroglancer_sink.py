@@ -130,6 +130,9 @@ def test_an_unknown_size_is_refused_before_any_work(tmp_path: Path, size: Any) -
 
 
 def test_pictures_are_refused(tmp_path: Path) -> None:
-    words = r"takes uint32, uint64, got float32.*OME-Zarr"
+    words = (
+        r"takes uint32, uint64, got float32; write OME-Zarr 0\.5 \(\.zarr\) or "
+        r"OME-Zarr 0\.4 \(\.zarr\), which Neuroglancer opens too$"
+    )
     with pytest.raises(ValueError, match=words):
         open_sink(tmp_path / "a.precomputed", (2, 3, 4), np.float32, voxel_size_nm=SIZE)

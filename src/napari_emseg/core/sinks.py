@@ -1,5 +1,6 @@
 """Where finished sections go, one by one and in any order."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,12 +49,12 @@ class SectionSink(Protocol):
     ) -> None: ...
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that closes at its end."""
 
+    @abstractmethod
     def close(self) -> object:
         """Finish."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -70,13 +71,13 @@ class Closing:
 class ClosingSink(Closing):
     """A sink that closes at its end, and aborts if anything went wrong by then."""
 
+    @abstractmethod
     def close(self) -> Path | None:
         """Finish, and return where the result is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort(self, *, keep: bool = False) -> Path | None:
         """Stop early; return the part if it is kept."""
-        raise NotImplementedError
 
     def __exit__(
         self,

@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import SectionSink
-from napari_emseg.core.stack import Origin, VoxelSize
+from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.claims import check_regular
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.io.volumes import FileContents
@@ -23,21 +23,20 @@ NO_LIMIT = 2**64 - 1
 """The largest id there is."""
 
 
-class SinkClass(Protocol):
-    """What makes a sink of a format."""
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """What is said of an output beside its values; see `open_sink`."""
 
-    def __call__(
-        self,
-        path: Path,
-        shape: tuple[int, int, int],
-        dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool,
-        origin_nm: Origin,
-    ) -> SectionSink:
-        """Open an output."""
+    voxel_size_nm: VoxelSize | None = None
+    provenance: Provenance | None = None
+    overwrite: bool = False
+    origin_nm: Origin = NOWHERE
+
+
+SinkClass = Callable[
+    [Path, tuple[int, int, int], np.dtype[Any], SinkOptions], SectionSink
+]
+"""What makes a sink of a format, of a type that the table says it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +113,20 @@ class OutputKind:
         ValueError
             If not, with the formats that take them.
         """
-        if dtype.name in self.dtypes:
-            return
-        others = [
-            f"{kind.title} ({kind.suffixes[0]})"
-            for kind in OUTPUT_KINDS
-            if dtype.name in kind.dtypes and not kind.cells_only
-        ]
-        way = f"write {' or '.join(others)}" if others else "convert the values"
-        takes = f"{self.title} output takes {', '.join(self.dtypes)}"
-        msg = f"{takes}, got {dtype.name}; {way}"
-        raise ValueError(msg)
+        if dtype.name not in self.dtypes:
+            takes = f"{self.title} output takes {', '.join(self.dtypes)}"
+            msg = f"{takes}, got {dtype.name}; {self._way_out(dtype)}"
+            raise ValueError(msg)
+
+    def _way_out(self, dtype: np.dtype[Any]) -> str:
+        """Say what takes this type: a format for the same program, if there is one."""
+        others = [k for k in OUTPUT_KINDS if dtype.name in k.dtypes and k.membranes]
+        if not others:
+            return "convert the values"
+        for program in self.opens_in.split(", "):
+            if same := [k for k in others if program in k.opens_in.split(", ")]:
+                return f"write {_listed(same)}, which {program} opens too"
+        return f"write {_listed(others)}"
 
     def sink_class(self) -> SinkClass:
         """Load what writes it.
@@ -137,10 +139,12 @@ class OutputKind:
         if self.missing:
             raise ValueError(self.missing)
         module, _, name = self.sink.partition(":")
-        found: Callable[..., SectionSink] = getattr(
-            import_module(f"napari_emseg.io.{module}"), name
-        )
+        found = getattr(import_module(f"napari_emseg.io.{module}"), name)
         return cast("SinkClass", found)
+
+
+def _listed(kinds: list[OutputKind]) -> str:
+    return " or ".join(f"{kind.title} ({kind.suffixes[0]})" for kind in kinds)
 
 
 _INTEGERS = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32")

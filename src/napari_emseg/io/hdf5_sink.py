@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.core.stack import NOWHERE, VoxelSize
+from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
 
 CHUNK = 256
 """Side of a chunk in px; one section deep, so that any order will do."""
-
-_TAKES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32")
 
 _VIGRA_SPACE = 2
 """AxisType of a length, in the axis tags that ilastik has from vigra."""
@@ -32,8 +31,6 @@ class Hdf5Sink(FileSink):
 
     Raises
     ------
-    ValueError
-        If the dtype can't be written.
     OSError
         As `Output`.
     """
@@ -45,21 +42,15 @@ class Hdf5Sink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
+        options: SinkOptions,
     ) -> None:
-        if dtype.name not in (*_TAKES, "float32", "float64"):
-            msg = f"HDF5 output takes {', '.join(_TAKES)} and float, got {dtype}"
-            raise ValueError(msg)
-        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
+        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
+        made = options.provenance
         with self._output.beginning() as part:
             self._bytes = _NeverFailing(part)
             self._file = h5py.File(self._bytes, "w")
             self._data = self._file.create_dataset(
-                "data" if provenance is None else provenance.kind,
+                "data" if made is None else made.kind,
                 shape,
                 dtype,
                 chunks=(1, min(CHUNK, shape[1]), min(CHUNK, shape[2])),
@@ -67,9 +58,9 @@ class Hdf5Sink(FileSink):
                 compression_opts=1,
                 shuffle=True,
             )
-            _describe(self._data, voxel_size_nm, provenance)
-            if origin_nm != NOWHERE:
-                self._data.attrs["offset"] = origin_nm
+            _describe(self._data, options.voxel_size_nm, made)
+            if options.origin_nm != NOWHERE:
+                self._data.attrs["offset"] = options.origin_nm
 
     def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
 from napari_emseg.io.volumes import (
     FileContents,
@@ -210,8 +211,6 @@ class MrcSink(FileSink):
 
     Raises
     ------
-    ValueError
-        If the dtype can't be written.
     OSError
         As `Output`.
     """
@@ -221,24 +220,18 @@ class MrcSink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
+        options: SinkOptions,
     ) -> None:
-        if dtype.name not in _MODE_OF:
-            msg = f"MRC output takes {', '.join(_MODE_OF)}, got {dtype}"
-            raise ValueError(msg)
         needed = HEADER_BYTES + prod(shape) * dtype.itemsize
-        output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        output = Output(path, overwrite=options.overwrite, bytes_needed=needed)
         super().__init__(output, shape, dtype)
-        self._flip = not (provenance and rows_run_upwards(provenance.source))
+        made = options.provenance
+        self._flip = not (made and rows_run_upwards(made.source))
         self._values = _Statistics()
         stored = np.dtype(np.int8) if dtype.name == "uint8" else dtype
-        labels = self._labels(voxel_size_nm, provenance)
+        labels = self._labels(options.voxel_size_nm, made)
         with output.beginning() as part:
-            _lay_out(part, shape, stored, voxel_size_nm, origin_nm, labels)
+            _lay_out(part, shape, stored, options, labels)
             self._file = part.open("r+b")
 
     def _labels(self, size: VoxelSize | None, made: Provenance | None) -> list[str]:
@@ -303,8 +296,7 @@ def _lay_out(
     path: Path,
     shape: tuple[int, int, int],
     stored: np.dtype[Any],
-    size: VoxelSize | None,
-    origin: Origin,
+    options: SinkOptions,
     labels: list[str],
 ) -> None:
     """Write the header, and make the file as long as it will be."""
@@ -313,10 +305,10 @@ def _lay_out(
     mode = _MODE_OF[stored.name]
     with mrcfile.new_mmap(path, shape, mrc_mode=mode, overwrite=True) as mrc:
         mrc.set_volume()
-        if size is not None:
+        if (size := options.voxel_size_nm) is not None:
             z, y, x = (0.0 if length is None else 10 * length for length in size)
             mrc.voxel_size = (x, y, z)
-        for axis, at in zip("zyx", origin, strict=True):
+        for axis, at in zip("zyx", options.origin_nm, strict=True):
             mrc.header.origin[axis] = 10 * at  # Å
         stamps = np.array([IMOD_STAMP, SIGNED_BYTES | ORIGIN_AS_STANDARD], "i4")
         extra = bytearray(mrc.header.extra2.tobytes())

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
 
 SLAB_BYTES = 64 * 2**20
@@ -42,7 +43,7 @@ class NeuroglancerSink(FileSink):
     Raises
     ------
     ValueError
-        If the dtype is not uint32 or uint64, or the voxel size is unknown.
+        If the voxel size is unknown.
     OSError
         As `Output`.
     """
@@ -52,27 +53,17 @@ class NeuroglancerSink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
+        options: SinkOptions,
     ) -> None:
-        if dtype.name not in ("uint32", "uint64"):
-            msg = (
-                f"Neuroglancer precomputed takes cells, uint32 or uint64, got {dtype}; "
-                "for a picture write an OME-Zarr, which Neuroglancer opens too"
-            )
-            raise ValueError(msg)
-        size = _whole_size(voxel_size_nm)
-        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
+        size = _whole_size(options.voxel_size_nm)
+        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
         section = prod(shape[1:]) * dtype.itemsize
         self._depth = _power_of_2(min(DEEPEST, SLAB_BYTES // section, shape[0]))
         self._slab: dict[int, NDArray[Any]] = {}
         with self._output.beginning() as part, _system_errors():
             self._scales = _create(part, shape, dtype, size, self._depth)
-            if provenance is not None:
-                _tell(part, provenance)
+            if options.provenance is not None:
+                _tell(part, options.provenance)
 
     def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`, and its smaller copies."""

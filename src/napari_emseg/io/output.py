@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -335,9 +336,9 @@ class FileSink(ClosingSink):
         with naming_full_disk(self._output.path):
             self._store(checked(self, z, section), section)
 
+    @abstractmethod
     def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store a section that fits."""
-        raise NotImplementedError
 
     def _let_go(self, *, keep: bool) -> None:
         """Write what waits, unless nothing is kept, and close what is open.

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.core.stack import VoxelSize
+from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
 from napari_emseg.io.probabilities import PROBABILITIES
 
@@ -25,8 +26,6 @@ _PAGE_BYTES = 512
 _Form = Literal["pages", "one page", "big"]
 """A page for each section; a page for all, as ImageJ has it; BigTIFF."""
 
-_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "float32")
-
 
 class TiffSink(FileSink):
     """An uncompressed TIFF whose sections are filled in any order.
@@ -38,13 +37,10 @@ class TiffSink(FileSink):
 
     Raises
     ------
-    ValueError
-        If the dtype can't be written.
     OSError
         As `Output`.
     """
 
-    dtypes: ClassVar[tuple[str, ...]] = _DTYPES
     only_imagej: ClassVar[bool] = False
 
     def __init__(
@@ -52,23 +48,16 @@ class TiffSink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
+        options: SinkOptions,
     ) -> None:
-        if dtype.name not in self.dtypes:
-            msg = f"TIFF output takes {', '.join(self.dtypes)}, got {dtype}"
-            raise ValueError(msg)
         needed = prod(shape) * dtype.itemsize + (shape[0] + 1) * _PAGE_BYTES
-        output = Output(path, overwrite=overwrite, bytes_needed=needed)
+        output = Output(path, overwrite=options.overwrite, bytes_needed=needed)
         super().__init__(output, shape, dtype)
         form: _Form = "pages"
         if needed > CLASSIC_LIMIT:
             form = "one page" if self.only_imagej else "big"
         with output.beginning() as part:
-            self._start = _lay_out(part, shape, dtype, voxel_size_nm, provenance, form)
+            self._start = _lay_out(part, shape, dtype, options, form)
             self._file = part.open("r+b")
 
     def _store(self, z: int, section: NDArray[Any]) -> None:
@@ -89,7 +78,6 @@ class ImageJSink(TiffSink):
     first section only.
     """
 
-    dtypes: ClassVar[tuple[str, ...]] = ("uint8", "uint16", "int16", "float32")
     only_imagej: ClassVar[bool] = True
 
 
@@ -97,11 +85,11 @@ def _lay_out(
     path: Path,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
-    size: VoxelSize | None,
-    provenance: Provenance | None,
+    options: SinkOptions,
     form: _Form,
 ) -> int:
     """Write all but the values, and return the byte at which these begin."""
+    size, provenance = options.voxel_size_nm, options.provenance
     order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
     info = json.dumps({"emseg": provenance.model_dump()} if provenance else {})
     big = form == "big"

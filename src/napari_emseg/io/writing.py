@@ -27,6 +27,7 @@ from napari_emseg.io.formats import (
     OUTPUT_KINDS,
     OutputFormat,
     OutputKind,
+    SinkOptions,
     output_format,
     output_kind,
 )
@@ -123,28 +124,11 @@ def open_sink(
             origin_nm=origin_nm,
         )
         return BytesSink(sink)
+    options = SinkOptions(voxel_size_nm, provenance, overwrite, origin_nm)
     if needs_coding(kind, np.dtype(dtype)):
-        return SpooledSink(
-            place,
-            size,
-            np.dtype(dtype),
-            kind,
-            ids,
-            voxel_size_nm=voxel_size_nm,
-            provenance=provenance,
-            overwrite=overwrite,
-            origin_nm=origin_nm,
-        )
+        return SpooledSink(place, size, np.dtype(dtype), options, kind, ids)
     kind.check_dtype(np.dtype(dtype))
-    return kind.sink_class()(
-        place,
-        size,
-        np.dtype(dtype),
-        voxel_size_nm=voxel_size_nm,
-        provenance=provenance,
-        overwrite=overwrite,
-        origin_nm=origin_nm,
-    )
+    return kind.sink_class()(place, size, np.dtype(dtype), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,33 +286,21 @@ class SpooledSink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
+        options: SinkOptions,
         kind: OutputKind,
         ids: Ids,
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
     ) -> None:
         from napari_emseg.io.tiff_sink import TiffSink
 
-        check_output(waiting_path(path), overwrite=overwrite)
+        check_output(waiting_path(path), overwrite=options.overwrite)
         # refuses now what would be refused later
-        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
+        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
         self._path, self._kind, self._ids = path, kind, ids
-        self._size, self._made = voxel_size_nm, provenance
-        self._origin = origin_nm
-        self._overwrite = overwrite
-        self._apart = TiffSink(
-            waiting_path(path),
-            shape,
-            np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32),
-            voxel_size_nm=voxel_size_nm,
-            provenance=provenance,
-            overwrite=overwrite,
-        )
+        self._options = options
+        wide = np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32)
+        self._apart = TiffSink(waiting_path(path), shape, wide, options)
 
-    def write(self, z: int, section: NDArray[Any]) -> None:
+    def _store(self, z: int, section: NDArray[Any]) -> None:
         """Keep section `z`, `(y, x)`."""
         self._apart.write(z, section)
 
@@ -347,10 +319,10 @@ class SpooledSink(FileSink):
         self._output.give_up(keep=False)
         work = iter_save(
             self._path,
-            replace(open_stack(apart), origin_nm=self._origin),
-            voxel_size_nm=self._size,
-            provenance=self._made,
-            overwrite=self._overwrite,
+            replace(open_stack(apart), origin_nm=self._options.origin_nm),
+            voxel_size_nm=self._options.voxel_size_nm,
+            provenance=self._options.provenance,
+            overwrite=self._options.overwrite,
             format=self._kind.name,
             ids=self._ids,
         )

@@ -8,9 +8,9 @@ import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from napari_emseg.core.records import Provenance
 from napari_emseg.core.requirements import incompatible
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
+from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
 
 TESTED = "0.3.4"
@@ -65,23 +65,20 @@ class ZarrSink(FileSink):
         path: Path,
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
-        *,
-        voxel_size_nm: VoxelSize | None,
-        provenance: Provenance | None,
-        overwrite: bool = False,
-        origin_nm: Origin = NOWHERE,
+        options: SinkOptions,
     ) -> None:
-        super().__init__(Output(path, overwrite=overwrite), shape, dtype)
+        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
         self._ids = dtype.name in _IDS
         shapes = pyramid(shape)
         image = describe_levels(
             shapes,
-            voxel_size_nm,
+            options.voxel_size_nm,
             path.name,
             centred=not self._ids,
-            origin=origin_nm,
+            origin=options.origin_nm,
         )
-        notes = {"emseg": provenance.model_dump()} if provenance else {}
+        made = options.provenance
+        notes = {"emseg": made.model_dump()} if made else {}
         with self._output.beginning() as part:
             self._levels = self._create(part, image, shapes, dtype, notes)
 
