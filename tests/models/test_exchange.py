@@ -16,10 +16,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
+from tifffile import imread
 
 from napari_emseg.core.card import Card
-from napari_emseg.models.exporting import MANIFEST, export_weights
+from napari_emseg.models.exporting import (
+    MANIFEST,
+    Credits,
+    credits_of,
+    export_weights,
+    licence_of,
+)
 from napari_emseg.models.importing import import_weights
 from napari_emseg.models.weights import Weights, load_weights, save_weights
 from napari_emseg.models.zoo import build
@@ -113,6 +121,114 @@ def needs_bioimageio() -> None:
 
     if newer(pydantic, (2, 14)) and not newer(spec, (0, 5, 13)):
         pytest.skip(f"bioimageio.spec {spec} can't work with pydantic {pydantic}")
+
+
+BIOIMAGEIO_ERRORS = "bioimageio.spec._internal.field_validation"
+
+
+class TestCredits:
+    def test_passes_the_strict_checks_of_the_collection(self, tmp_path: Path) -> None:
+        """Not even a note is left, but that the name at GitHub can't be looked up."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pytest.importorskip(
+                "bioimageio.spec", reason="needs the extra napari-emseg[bioimageio]"
+            )
+            from importlib import import_module
+
+            from bioimageio.spec import ValidationContext, load_description
+
+            import_module(BIOIMAGEIO_ERRORS).KNOWN_GITHUB_USERS.add("ada")
+            weights = make(tmp_path, "unet")
+            known = credits_of(
+                weights, authors=("Ada",), maintainer="ada", licence="MIT"
+            )
+            path = export_weights(weights, tmp_path / "x.zip", known)
+            with ValidationContext(warning_level=20, perform_io_checks=True):
+                found = load_description(path)
+            assert found.validation_summary.status == "valid-format", (
+                found.validation_summary.format()
+            )
+
+    def test_says_who_made_it_and_what_to_cite(
+        self, unet: Weights, tmp_path: Path
+    ) -> None:
+        known = credits_of(
+            unet, authors=("Ada", "Grace"), maintainer="ada-l", licence="CC-BY-4.0"
+        )
+        said = manifest_of(export_weights(unet, tmp_path / "x.zip", known))
+        assert said["authors"] == [{"name": "Ada"}, {"name": "Grace"}]
+        assert said["maintainers"] == [{"github_user": "ada-l"}]
+        assert said["license"] == "CC-BY-4.0"
+        # the architecture, and the data that the test picture is a crop of
+        assert [each["doi"] for each in said["cite"]] == [
+            "10.1007/978-3-319-24574-4_28",
+            "10.6084/m9.figshare.856713",
+        ]
+
+    def test_own_weights_are_nobody_elses(self, unet: Weights) -> None:
+        found = credits_of(unet)
+        assert (found.authors, found.licence) == ((), "")
+        assert found.missing == ("its authors", "who maintains it", "its licence")
+
+    def test_bundled_weights_are_complete(self) -> None:
+        for name in ("isbi2012-unet", "isbi2012-unetpp", "isbi2012-cenet"):
+            found = credits_of(load_weights(name))
+            assert found.missing == ()
+            assert found.licence == "BSD-3-Clause"
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ("BSD-3-Clause; learnt from ISBI 2012", "BSD-3-Clause"),
+            ("CC BY-NC-SA 3.0 (learnt from VNC)", "CC-BY-NC-SA-3.0"),
+            ("CC BY 4.0", "CC-BY-4.0"),
+            ("CC0 1.0", "CC0-1.0"),
+            ("MIT", "MIT"),
+            ("ours alone", ""),
+            ("LIMITED", ""),
+            ("", ""),
+        ],
+    )
+    def test_licence_of_a_card(self, words: str, expected: str) -> None:
+        card = Card(name="a", architecture="unet", licence=words)
+        assert licence_of(card) == expected
+
+    @pytest.mark.parametrize("name", ["", "  ", "a/b", "a\\b"])
+    def test_what_is_no_name_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="an author is a name"):
+            Credits(authors=(name,))
+
+    def test_pictures_for_people(self, unet: Weights, package: Path) -> None:
+        """A cover twice as wide as high, TIFFs of the test picture and its membranes"""
+        with zipfile.ZipFile(package) as file:
+            read = {
+                name: file.read(name) for name in file.namelist() if name != MANIFEST
+            }
+        cover = Image.open(io.BytesIO(read["cover.png"]))
+        height = np.load(io.BytesIO(read["test-input.npy"])).shape[-1]
+        assert cover.size == (2 * height, height)
+        assert len(read["cover.png"]) < 500_000  # as the collection wants it
+        for name in ("input", "output"):
+            shown = imread(io.BytesIO(read[f"sample-{name}.tif"]))
+            tested = np.load(io.BytesIO(read[f"test-{name}.npy"]))
+            assert np.array_equal(shown, tested)
+        said = manifest_of(package)
+        files = [
+            *said["covers"],
+            said["documentation"],
+            *(each["sample_tensor"] for each in (*said["inputs"], *said["outputs"])),
+        ]
+        for each in files:
+            assert sha256(read[each["source"]]).hexdigest() == each["sha256"]
+
+    def test_a_short_or_odd_name_becomes_a_good_one(self, tmp_path: Path) -> None:
+        weights = make(tmp_path, "unet")
+        for name, expected in (("ü", "- EM membranes"), ("a/b.c" * 20, "a-b-c" * 13)):
+            card = weights.card.model_copy(update={"name": name})
+            changed = Weights(weights.path, card)
+            said = manifest_of(export_weights(changed, tmp_path / "y.zip"))
+            assert said["name"] == expected[:64]
 
 
 class TestExport:

@@ -205,6 +205,12 @@ def prune(
         )
 
 
+CREDITS = (
+    "to publish it in the collection of BioImage.IO, give --author, --maintainer and "
+    "--licence"
+)
+
+
 @app.command(help_epilogue="Example: emseg weights export isbi2012-unet unet.zip")
 def export(
     weights: WeightsName,
@@ -213,6 +219,17 @@ def export(
     *,
     depth: Annotated[int | None, DEPTH] = None,
     heads: Annotated[Heads, HEADS] = "last",
+    author: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), help="Who made the weights; again for each of them."),
+    ] = (),
+    maintainer: Annotated[
+        str, Parameter(help="Name of one of them at GitHub, for questions.")
+    ] = "",
+    licence: Annotated[
+        str,
+        Parameter(help="SPDX identifier such as CC-BY-4.0; by default the card's."),
+    ] = "",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -223,12 +240,15 @@ def export(
     output
         The package to write: .zip.
     """
-    from napari_emseg.models.exporting import export_weights
+    from napari_emseg.models.exporting import credits_of, export_weights
 
     part = find_weights(weights).at(depth, heads)
+    known = credits_of(part, authors=author, maintainer=maintainer, licence=licence)
     check_outputs(output, files=[part.path])
     with claimed_weights(output, overwrite=overwrite, suffix=".zip"):
-        export_weights(part, output)
+        export_weights(part, output, known)
+    if known.missing:
+        say(f"the package doesn't say {', '.join(known.missing)}: {CREDITS}")
     if json:
         print_json({"output": str(output), "weights": card_record(part)})
     else:

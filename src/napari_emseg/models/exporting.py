@@ -2,15 +2,18 @@
 
 It holds the state dict with the name of its architecture (for Python with this
 package), the network as TorchScript (for the rest), a small real picture with what the
-network says of it, and a manifest, `rdf.yaml`, of format 0.5.
+network says of it (as numbers to test by, as TIFF and as cover to look at), and a
+manifest, `rdf.yaml`, of format 0.5.
 See https://bioimage-io.github.io/spec-bioimage-io/
 """
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,13 +21,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
+from tifffile import imwrite
 
 from napari_emseg._version import __version__
 from napari_emseg.core.atomic import atomic_write, clear_leftovers
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.weights import Weights
+from napari_emseg.models.weights import Weights, bundled_folder
 from napari_emseg.models.zoo import Network, network_class
 from napari_emseg.sample import bundled
 
@@ -33,12 +38,17 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "rdf.yaml"
-FORMAT = "0.5.4"
+FORMAT = "0.5.12"
+"""The first whose inputs say how they are padded that a released program reads."""
+
 PARTS = {
     "state": "weights.pt",
     "script": "weights-torchscript.pt",
     "input": "test-input.npy",
     "output": "test-output.npy",
+    "shown input": "sample-input.tif",
+    "shown output": "sample-output.tif",
+    "cover": "cover.png",
     "documentation": "README.md",
     "environment": "environment.yaml",
     "licence": "LICENCE-of-test-input.md",
@@ -48,9 +58,115 @@ PARTS = {
 CLIP = (-0.5, 1.5)
 """As `core.intensity.normalise`."""
 
+PAPERS = {
+    "unet": (
+        "Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical "
+        "Image Segmentation. MICCAI (2015)",
+        "10.1007/978-3-319-24574-4_28",
+    ),
+    "unetpp": (
+        "Zhou, Siddiquee, Tajbakhsh, Liang: UNet++: A Nested U-Net Architecture for "
+        "Medical Image Segmentation. DLMIA (2018)",
+        "10.1007/978-3-030-00889-5_1",
+    ),
+    "cenet": (
+        "Gu et al.: CE-Net: Context Encoder Network for 2D Medical Image "
+        "Segmentation. IEEE Transactions on Medical Imaging (2019)",
+        "10.1109/TMI.2019.2903562",
+    ),
+}
+"""Of the architectures: what is to be cited, and its DOI."""
+
+_DOI = re.compile(r"10\.\d{4,9}/[^\s;,]+")
+_LICENCE = re.compile(
+    r"\b(CC0-1\.0|CC-BY(?:-NC)?(?:-SA|-ND)?-\d\.\d|MIT|BSD-[23]-Clause|Apache-2\.0)\b"
+)
+"""SPDX identifiers that cards name, with hyphens for spaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """Who made weights, and what others may do with them.
+
+    Parameters
+    ----------
+    authors
+        Their names.
+    maintainer
+        Name of one of them at GitHub, by whom the collection asks to be answered.
+    licence
+        SPDX identifier such as `CC-BY-4.0`; empty if none is stated.
+    """
+
+    authors: tuple[str, ...] = ()
+    maintainer: str = ""
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.authors:
+            if not name.strip() or "/" in name or "\\" in name:
+                msg = f"an author is a name without slashes, got {name!r}"
+                raise ValueError(msg)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the collection of BioImage.IO asks for, and nobody has said."""
+        said = {
+            "its authors": self.authors,
+            "who maintains it": self.maintainer,
+            "its licence": self.licence,
+        }
+        return tuple(what for what, value in said.items() if not value)
+
+
+def credits_of(
+    weights: Weights,
+    *,
+    authors: tuple[str, ...] = (),
+    maintainer: str = "",
+    licence: str = "",
+) -> Credits:
+    """Return what is said, and else what is known of these weights.
+
+    Raises
+    ------
+    ValueError
+        If an author is no name.
+    """
+    ours = weights.path.parent == bundled_folder() and not authors
+    return Credits(
+        authors or (("napari-emseg developers",) if ours else ()),
+        maintainer or ("napari-emseg" if ours else ""),
+        licence or licence_of(weights.card),
+    )
+
+
+def licence_of(card: Card) -> str:
+    """Return the SPDX identifier that a card's words on its licence begin with."""
+    words = re.sub(r"(?<=CC) |(?<=[A-Z0-9]) (?=\d)", "-", card.licence)
+    found = _LICENCE.search(words)
+    return "" if found is None else found[1]
+
+
+def citations(card: Card) -> list[dict[str, str]]:
+    """Return what is to be cited and has a DOI: architecture, data, test picture."""
+    sets = (*card.training_data, *card.validation_data, *card.held_out_data)
+    found = [PAPERS[card.architecture]] if card.architecture in PAPERS else []
+    for text in (*(each.citation for each in sets), bundled.CITATION):
+        doi = _DOI.search(text)
+        if doi is not None:
+            found.append((text, doi[0].rstrip(".")))
+    return [
+        {"text": text, "doi": doi} for doi, text in {d: t for t, d in found}.items()
+    ]
+
 
 def manifest_of(
-    card: Card, geometry: Geometry, sums: dict[str, str], torch_version: str
+    card: Card,
+    geometry: Geometry,
+    sums: dict[str, str],
+    torch_version: str,
+    credits: Credits,  # noqa: A002 - the word for it
 ) -> dict[str, Any]:
     """Return the manifest of a package.
 
@@ -85,16 +201,52 @@ def manifest_of(
     return {
         "type": "model",
         "format_version": FORMAT,
-        "name": card.name,
-        "description": card.summary or f"{card.architecture} for membranes in EM",
-        **({"license": "BSD-3-Clause"} if "BSD-3-Clause" in card.licence else {}),
-        "tags": ["electron-microscopy", "membrane", "2d", "semantic-segmentation"],
-        "documentation": PARTS["documentation"],
+        "name": _name(card),
+        "description": _description(card),
+        **_credited(credits),
+        "cite": citations(card),
+        "tags": list(TAGS),
+        "covers": [file("cover")],
+        "documentation": file("documentation"),
         "attachments": [file("licence")],
-        "inputs": [_input(card, geometry) | {"test_tensor": file("input")}],
-        "outputs": [_output(card, geometry) | {"test_tensor": file("output")}],
+        "inputs": [
+            _input(card, geometry)
+            | {"test_tensor": file("input"), "sample_tensor": file("shown input")}
+        ],
+        "outputs": [
+            _output(card, geometry)
+            | {"test_tensor": file("output"), "sample_tensor": file("shown output")}
+        ],
         "weights": weights,
         "config": {"emseg": {"card": card.model_dump(mode="json")}},
+    }
+
+
+TAGS = (
+    *("electron-microscopy", "membrane", "neurons", "2d"),
+    *("semantic-segmentation", "pytorch", "napari-emseg"),
+)
+
+LONGEST = 64
+"""Characters of a name that the collection takes without a word."""
+
+
+def _name(card: Card) -> str:
+    """Return a name of the characters, and as long, as the collection takes it."""
+    plain = re.sub(r"[^a-zA-Z0-9_+\- ()]", "-", card.name)[:LONGEST]
+    return plain if len(plain) >= 5 else f"{plain} EM membranes"
+
+
+def _description(card: Card) -> str:
+    return (card.summary or f"{card.architecture} for membranes in EM")[:512]
+
+
+def _credited(credits: Credits) -> dict[str, Any]:  # noqa: A002 - the word for it
+    who, licence = credits.maintainer, credits.licence
+    return {
+        "authors": [{"name": name} for name in credits.authors],
+        **({"maintainers": [{"github_user": who}]} if who else {}),
+        **({"license": licence} if licence else {}),
     }
 
 
@@ -117,6 +269,8 @@ def _input(card: Card, geometry: Geometry) -> dict[str, Any]:
             *({**axis, "size": size} for axis in _space(card)),
         ],
         "data": {"type": "uint8"},
+        # as beyond the border here; otherwise programs repeat the outermost pixels
+        "pad": {"mode": "reflect"},
         "preprocessing": [
             {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
             {"id": "scale_range", "kwargs": scale},
@@ -174,7 +328,7 @@ def environment() -> str:
     return str(yaml.safe_dump(made, sort_keys=False))
 
 
-def documentation(card: Card) -> str:
+def documentation(card: Card, geometry: Geometry) -> str:
     """Return the package's page for people, in Markdown."""
     data = [
         f"- {kind}: {each.name}, sections {each.sections}; "
@@ -197,11 +351,33 @@ def documentation(card: Card) -> str:
         "## Validation",
         "Scores of the ISBI 2012 challenge on sections that had no part in training:",
         *(scores or ["none measured"]),
+        "## Where other programs give other numbers",
+        _differences(card, geometry),
         "## Licences",
         f"Weights: {card.licence or 'not stated'}. The test input is a crop of: "
         f"{bundled.CITATION}, {bundled.LICENCE}, not for commercial use.",
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _differences(card: Card, geometry: Geometry) -> str:
+    """Say what of a run here the steps of a package can't."""
+    size = card.pixel_size_nm
+    said = [
+        "Predict by blocks (in bioimageio.core by `blocksize_parameter`), and grey "
+        "values are scaled by the percentiles of the picture, as napari-emseg does. In "
+        "one piece, bioimageio.core 0.11 mirrors the picture at its border first, and "
+        "takes the percentiles of what is wider then.",
+        "Alignment padding counts in the percentiles there, and not here; of pictures "
+        "wider than 2,047 px every second pixel counts here, or fewer.",
+    ]
+    if size is not None:
+        said.append(f"Resample to {size[0]:g} × {size[1]:g} nm per pixel before.")
+    if card.normalisation.scope == "stack":
+        said.append("Percentiles are those of the whole stack here.")
+    if geometry.blend:
+        said.append("What this network says depends on the block that it is shown.")
+    return "\n".join(f"- {line}" for line in said)
 
 
 SAME = 1e-5
@@ -211,12 +387,21 @@ PIXELS = 192
 """Side of the test picture, at least; enough for some membranes."""
 
 
-def export_weights(weights: Weights, path: Path) -> Path:
+def export_weights(
+    weights: Weights,
+    path: Path,
+    credits: Credits | None = None,  # noqa: A002 - the word for it
+) -> Path:
     """Write a BioImage.IO package beside its final name and rename it when whole.
 
     TorchScript is left out if it doesn't give what the network gives. Grey values are
     scaled per section; alignment padding, which we leave out of the percentiles, can't
     be expressed there.
+
+    Parameters
+    ----------
+    credits
+        As `credits_of` by default.
 
     Raises
     ------
@@ -228,7 +413,7 @@ def export_weights(weights: Weights, path: Path) -> Path:
     if path.suffix != ".zip":
         msg = f"a BioImage.IO package ends in .zip, got {path}"
         raise ValueError(msg)
-    contents = _contents(weights)
+    contents = _contents(weights, credits or credits_of(weights))
     clear_leftovers(path)
     with (
         atomic_write(path) as file,
@@ -239,19 +424,26 @@ def export_weights(weights: Weights, path: Path) -> Path:
     return path
 
 
-def _contents(weights: Weights) -> dict[str, bytes]:
+def _contents(
+    weights: Weights,
+    credits: Credits,  # noqa: A002 - the word for it
+) -> dict[str, bytes]:
     """Return the files by name; the manifest names the checksums of the others."""
     import torch
 
     network = weights.network()
     geometry = cast("Network", network).geometry
     picture = _test_picture(geometry)
+    expected = _expected(network, weights.card, picture)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     files = {
         PARTS["state"]: _saved(state),
         PARTS["input"]: _npy(picture),
-        PARTS["output"]: _npy(_expected(network, weights.card, picture)),
-        PARTS["documentation"]: documentation(weights.card).encode(),
+        PARTS["output"]: _npy(expected),
+        PARTS["shown input"]: _tiff(picture),
+        PARTS["shown output"]: _tiff(expected),
+        PARTS["cover"]: _cover(picture[0, 0], expected[0, 0]),
+        PARTS["documentation"]: documentation(weights.card, geometry).encode(),
         PARTS["environment"]: environment().encode(),
         PARTS["licence"]: bundled.path("LICENCE.md").read_bytes(),
     }
@@ -259,7 +451,7 @@ def _contents(weights: Weights) -> dict[str, bytes]:
     if script is not None:
         files[PARTS["script"]] = script
     sums = {name: sha256(data).hexdigest() for name, data in files.items()}
-    manifest = manifest_of(weights.card, geometry, sums, torch.__version__)
+    manifest = manifest_of(weights.card, geometry, sums, torch.__version__, credits)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
     return {MANIFEST: text.encode(), **files}
 
@@ -319,4 +511,20 @@ def _saved(state: dict[str, Any]) -> bytes:
 def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _tiff(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    imwrite(buffer, array, photometric="minisblack", compression="zlib")
+    return buffer.getvalue()
+
+
+def _cover(picture: NDArray[np.uint8], membrane: NDArray[np.float32]) -> bytes:
+    """Return the picture and its membranes side by side, twice as wide as high."""
+    trim = (picture.shape[0] - membrane.shape[0]) // 2
+    kept = picture[trim : trim + membrane.shape[0], trim : trim + membrane.shape[1]]
+    dark = np.rint(255 * (1 - membrane)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.hstack([kept, dark])).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
