@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from napari_emseg.batch import (
 )
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import MEMBRANES, Context, Part
-from napari_emseg.batch.settings import settings_of_steps
+from napari_emseg.batch.settings import settings_of_steps, step_names
 from napari_emseg.batch.step import STEPS, Step, StepResult
 from napari_emseg.batch.stores import make_result
 from napari_emseg.batch.tasks import Stages, TaskBuilder
+from napari_emseg.cli import main
 from napari_emseg.io.zarr_sink import fill
+from napari_emseg.models.weights import Weights
 
 LUMEN = StepResult("lumen.zarr", "lumen")
 
@@ -115,6 +118,30 @@ def test_the_dock_offers_the_settings_of_steps() -> None:
     assert "table" in settings_of_steps()
     for step in STEPS.values():
         assert not step.flag or step.flag in step.settings
+
+
+def test_the_command_line_takes_it(
+    em: Path, weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["batch", str(em), "--out", str(tmp_path / "out"), "--dry-run", "--json"]
+    words += ["--weights", str(weights.path), "--device", "cpu", "--steps"]
+    taken = []
+    for steps in ("membranes", "membranes,lumen"):
+        assert main([*words, steps]) == 0
+        taken.append(json.loads(capsys.readouterr().out)["disk_bytes"])
+    assert taken[1] - taken[0] == pytest.approx(100 * 6 * 200 * 180, abs=1)
+    assert main([*words, "membranes,lumens"]) == 2
+    assert "steps are membranes, cells, link and lumen" in capsys.readouterr().err
+
+
+def test_help_of_steps_names_those_of_the_program(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["batch", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    own = [name for name in step_names() if name != LumenStep.name]
+    assert f"and without gaps: {', '.join(own)}." in told
+    assert "Formats in which each result is written" in told
 
 
 def test_settings_know_where_it_may_stand() -> None:

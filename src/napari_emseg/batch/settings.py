@@ -58,8 +58,8 @@ class BatchSettings(Settings):
     steps: tuple[str, ...] = Field(
         ("membranes", "cells"),
         title="Stages",
-        description="Stages to run, in order and without gaps. Without membranes, "
-        "inputs are probabilities.",
+        description="Stages to run, in order and without gaps: membranes, cells, link. "
+        "Without membranes, inputs are probabilities.",
     )
     predict: PredictSettings = PredictSettings()
     cells: CellSettings = CellSettings()

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from rich.live import Live
@@ -26,7 +26,6 @@ from napari_emseg.batch import (
     plan_batch,
     run_batch,
 )
-from napari_emseg.batch.settings import step_names
 from napari_emseg.batch.where import share_arenas
 from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
 from napari_emseg.cli.printing import (
@@ -43,11 +42,6 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.models.weights import DEFAULT_WEIGHTS
-
-if TYPE_CHECKING:
-    StepName = str
-else:  # so that --help and messages list them
-    StepName = Literal[step_names()]
 
 
 class BatchDisplay:
@@ -125,18 +119,19 @@ WORK = Group("The batch", sort_key=2)
 FAILED = 1
 
 
+def _names(field: str) -> Parameter:
+    """Take words with commas between them, with the help that settings have."""
+    words = BatchSettings.model_fields[field].description
+    return Parameter(metavar="A,B", negative=(), help=words)
+
+
 @Parameter(name="*", group=WORK)
 class BatchOptions(BatchSettings):
     """What a batch does with its inputs, but for the settings of each step."""
 
-    steps: Annotated[
-        tuple[StepName, ...],
-        Parameter(metavar="A,B", negative=()),
-    ] = ("membranes", "cells")
-    export: Annotated[
-        tuple[OutputFormat, ...],
-        Parameter(metavar="A,B", negative=()),
-    ] = ()
+    # any word: which steps there are is asked when settings are made
+    steps: Annotated[tuple[str, ...], _names("steps")] = ("membranes", "cells")
+    export: Annotated[tuple[OutputFormat, ...], _names("export")] = ()
     predict: Annotated[PredictSettings, Parameter(parse=False)] = PredictSettings()
     cells: Annotated[CellSettings, Parameter(parse=False)] = CellSettings()
 
