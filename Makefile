@@ -3,6 +3,7 @@
 #   make demo          the main job on the bundled EM stack, results in demo-output/
 #   make demo GUI=1    the same, and then napari on the result
 #   make test          every test
+#   make wheels        both distributions as wheels, in dist/
 #   make test-lowest   a part of them with the lowest versions that pyproject.toml allows
 #
 # PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer), VENV=.venv-3.13 where
@@ -22,7 +23,7 @@ TESTS_LOWEST ?= tests/io tests/segmentation tests/models tests/project tests/tes
 	tests/test_api.py tests/widgets/test_dock.py tests/widgets/test_cells_panel.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint typecheck check docs clean
+.PHONY: help demo test test-lowest wheels lint typecheck check docs clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +49,10 @@ test-lowest:
 	@scripts/system_packages.sh test
 	@scripts/lowest_versions.sh
 	@.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) $(TESTS_LOWEST)
+
+wheels:
+	@scripts/environment.sh dev
+	@PYTHON="$(abspath $(BIN))/python" scripts/build_wheels.sh dist
 
 lint:
 	@scripts/environment.sh dev

@@ -22,7 +22,7 @@ from score_weights import rescore
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
-from napari_emseg.models.weights import Weights, bundled_folder, read_weights
+from napari_emseg.models.weights import Weights, bundled_folders, read_weights
 from napari_emseg.training.mixture import LabelledStack, train_mixture
 from napari_emseg.training.run import train_weights
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=bundled_folder())
+    parser.add_argument("--out", type=Path, help="a folder; where it is bundled")
     parser.add_argument("--device", default=cuda)
     parser.add_argument("--threads", type=int, help="of the CPU; all by default")
     args = parser.parse_args()
@@ -196,7 +196,9 @@ def main() -> None:
         weights = read_weights(out)
     print("held out:", weights.card.scores)
     if all(recipe.begins_with != args.name for recipe in RECIPES.values()):
-        print("wrote", shutil.copy(weights.path, args.out))
+        # ours first, then that of napari-emseg-data, for what isn't for commercial use
+        home = bundled_folders()[len(sources) > 1]
+        print("wrote", shutil.copy(weights.path, args.out or home))
 
 
 if __name__ == "__main__":

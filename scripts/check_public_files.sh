@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 by_schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
 
-validate-pyproject pyproject.toml
+validate-pyproject pyproject.toml packages/napari-emseg-data/pyproject.toml
 npe2 validate --imports napari-emseg
 by_schema citation-file-format CITATION.cff
 by_schema github-workflows .github/workflows/*.yml

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Create .venv (or what VENV says) and install this project into it; at once done when
-# nothing changed.
+# Create .venv (or what VENV says) and install this project into it, with its data; at once
+# done when nothing changed.
 # Usage: environment.sh core | all | dev
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 extras=${1:?core, all or dev}
 venv=${VENV:-.venv}
+data=packages/napari-emseg-data
 requires="3.11"
 
 say() { echo "· $*" >&2; }
@@ -19,7 +20,10 @@ refuse() {
 current() {
     local stamp=$venv/.installed-$extras
     [[ -f $stamp && $(cat "$stamp") == "$PWD" ]] || return 1
-    [[ ! pyproject.toml -nt $stamp && ! constraints/cpu.txt -nt $stamp ]] || return 1
+    local file
+    for file in pyproject.toml "$data/pyproject.toml" constraints/cpu.txt; do
+        [[ ! $file -nt $stamp ]] || return 1
+    done
     "$venv/bin/python" -c "" 2>/dev/null
 }
 
@@ -75,7 +79,7 @@ install() {
     say "Installing napari-emseg and what it needs ($extras): minutes the first time"
     still_there &
     trap "kill $! 2>/dev/null || true" EXIT
-    "$venv/bin/python" -m pip install "${options[@]}" --editable "$what"
+    "$venv/bin/python" -m pip install "${options[@]}" --editable "$what" --editable "$data"
 }
 
 # dev contains all, which contains core

@@ -28,4 +28,4 @@ overrides=()
     --output-file "$venv/lowest.txt" pyproject.toml
 say "Installing them: minutes the first time"
 "$venv/bin/python" -m pip install -qq -r "$venv/lowest.txt"
-"$venv/bin/python" -m pip install -qq --no-deps --editable .
+"$venv/bin/python" -m pip install -qq --no-deps --editable . --editable packages/napari-emseg-data

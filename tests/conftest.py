@@ -54,6 +54,12 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide napari-emseg-data, as where only napari-emseg is installed."""
+    monkeypatch.setattr("napari_emseg._installed.find_spec", lambda name: None)
+
+
 @pytest.fixture(scope="session")
 def drawn_stack() -> tuple[Stack, NDArray[np.uint32]]:
     """Four drawn sections of 96 × 112 px, and their cells; don't write into them."""

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from thin import thin_weights
 
 from napari_emseg.cli import main
 from napari_emseg.cli.app import COMMANDS, build_app
 from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.metrics import v_rand_v_info
-from napari_emseg.sample import vnc, vnc_membranes
+from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,6 +107,23 @@ def test_a_second_demo_replaces_nothing_unless_told(demo):
     assert refused.code == 2
     assert "--overwrite" in refused.err
     assert Path("demo-output/cells.tif").stat().st_mtime_ns == before
+
+
+def test_without_napari_emseg_data_it_takes_the_fib_sem_sample(tmp_path, without_data):
+    weights, out = thin_weights(tmp_path), tmp_path / "out"
+    done = emseg("demo", "--weights", str(weights.path), "--out", str(out))
+    assert done.code == 0, done.err
+    assert "Takemura" in done.out
+    assert "6 sections of 250 × 250 px, 10 × 10 × 10 nm" in done.out
+    assert "pip install napari-emseg-data" in done.out
+    em, truth = (open_stack(out / f"{name}.tif").data[:] for name in ("em", "truth"))
+    np.testing.assert_array_equal(em, np.asarray(fib25().data[:6]))
+    cells = np.asarray(fib25_cells().data[:6]).astype(int)
+    ends = (np.diff(cells) != 0) & (cells[..., 1:] > 0) & (cells[..., :-1] > 0)
+    assert (truth[..., 1:][ends] == 255).all()
+    assert 0.05 < (truth == 255).mean() < 0.3
+    assert "Takemura" in (out / "LICENCE.md").read_text(encoding="utf-8")
+    assert 0 < json.loads((out / "scores.json").read_text())["scores"]["v_rand"] < 1
 
 
 @pytest.fixture

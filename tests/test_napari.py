@@ -395,6 +395,11 @@ def test_sample_opens_aligned() -> None:
     assert set(np.unique(labels[0])) == {0, 1}
 
 
+def test_the_sample_says_how_to_get_it(without_data) -> None:
+    with pytest.raises(ValueError, match="pip install napari-emseg-data"):
+        _napari.sample_vnc()
+
+
 def test_the_second_sample_brings_its_cells() -> None:
     image, labels = _napari.sample_fib25()
     assert image[0].shape == labels[0].shape == (20, 250, 250)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -191,7 +192,10 @@ class TestEnvironment:
 
         assert python.run("environment.sh", "dev").returncode == 0
         (first,) = installs()
-        assert first.endswith("--constraint constraints/cpu.txt --editable .[dev]")
+        assert first.endswith(
+            "--constraint constraints/cpu.txt --editable .[dev] "
+            "--editable packages/napari-emseg-data"
+        )
         for extras in ("dev", "all", "core"):  # dev contains the others
             assert python.run("environment.sh", extras).returncode == 0
         assert len(installs()) == 1
@@ -216,3 +220,49 @@ class TestEnvironment:
         (install,) = [c for c in python.calls("python3") if "pip install" in c]
         assert "--extra-index-url https://example.org --editable ." in install
         assert "--constraint" not in install
+
+
+class TestCheckWheel:
+    """What `scripts/check_wheel.py` says of names and metadata of a wheel."""
+
+    @pytest.fixture
+    def check(self, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "scripts")
+        return importlib.import_module("check_wheel")
+
+    def wheel(self, check, name: str) -> tuple[list[str], dict[str, str]]:
+        wanted = check.WHEELS[name]
+        names = [
+            f"{name}-0.1.0.dist-info/{each}" if each.startswith("licenses/") else each
+            for each in wanted.needed
+        ]
+        return names, {
+            "METADATA": f"License-Expression: {wanted.licence}\n",
+            "entry_points.txt": "\n".join(wanted.points),
+        }
+
+    @pytest.mark.parametrize("name", ["napari_emseg", "napari_emseg_data"])
+    def test_what_is_whole_passes(self, check, name):
+        assert check.problems(name, *self.wheel(check, name)) == []
+
+    def test_what_is_not_for_commercial_use_stays_out(self, check):
+        names, texts = self.wheel(check, "napari_emseg")
+        for lost in ("sample/vnc_raw.tif", "models/bundled/em-membranes.safetensors"):
+            each = f"napari_emseg/{lost}"
+            assert check.problems("napari_emseg", [*names, each], texts) == [
+                f"{each} belongs into napari_emseg_data"
+            ]
+
+    def test_what_is_missing_or_wrong_is_said(self, check):
+        names, texts = self.wheel(check, "napari_emseg_data")
+        texts["METADATA"] = "License-Expression: BSD-3-Clause\n"
+        names = [*names[1:], "tests/a.py"]
+        assert check.problems("napari_emseg_data", names, texts) == [
+            "the package by which the files are found "
+            "(napari_emseg_data/__init__.py) is missing",
+            "tests/a.py doesn't belong into a wheel",
+            "its licence is BSD-3-Clause, and should be CC-BY-NC-SA-3.0",
+        ]
+        names, texts = self.wheel(check, "napari_emseg")
+        texts["entry_points.txt"] = ""
+        assert len(check.problems("napari_emseg", names, texts)) == 2

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 
 _HOME = {
     "Stack": "core.stack",

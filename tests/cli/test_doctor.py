@@ -47,3 +47,10 @@ def test_says_whether_a_window_can_open(monkeypatch, qt, screen, works, said):
     found = doctor.panels()
     assert found.works is works
     assert said in found.words
+
+
+def test_napari_emseg_data_may_be_missing(without_data):
+    found = doctor._data()
+    assert (found.works, found.needed) == (False, False)
+    assert "em-membranes" in found.words
+    assert "pip install napari-emseg-data" in found.words

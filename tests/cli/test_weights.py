@@ -10,7 +10,7 @@ from napari_emseg.models import weights as store
 
 @pytest.fixture
 def one_bundled(tiny_weights, monkeypatch) -> Path:
-    monkeypatch.setattr(store, "bundled_folder", lambda: tiny_weights.parent)
+    monkeypatch.setattr(store, "bundled_folders", lambda: (tiny_weights.parent,))
     return tiny_weights
 
 
@@ -39,3 +39,24 @@ def test_unknown_names_list_those_that_exist(emseg, one_bundled):
     done = emseg("weights", "show", "tidy")
     assert done.code == 2
     assert "no weights named 'tidy'; bundled are: tiny" in done.err
+
+
+HOW = (
+    "em-membranes is in napari-emseg-data (not for commercial use): "
+    "pip install napari-emseg-data"
+)
+
+
+def test_list_says_how_to_get_what_is_not_installed(emseg, without_data):
+    done = emseg("weights", "list", "--json")
+    assert {*json.loads(done.out)} == {
+        *("isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp")
+    }
+    assert done.err.splitlines() == [HOW]
+
+
+def test_show_says_how_to_get_what_is_not_installed(emseg, without_data):
+    done = emseg("weights", "show", "em-membranes")
+    assert done.code == 2
+    assert HOW in done.err
+    assert done.out == ""

@@ -292,9 +292,9 @@ class TestExport:
     def test_states_licences_of_weights_and_test_picture(self, package: Path) -> None:
         with zipfile.ZipFile(package) as file:
             words = file.read("README.md").decode()
-            assert "CC-BY-NC-SA-3.0" in words
+            assert "LicenseRef-FIB25" in words
             assert "not stated" in words
-            assert b"Gerhard" in file.read("LICENCE-of-test-input.md")
+            assert b"Takemura" in file.read("LICENCE-of-test-input.md")
 
     def test_needs_a_zip(self, unet: Weights, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"ends in \.zip, got"):

@@ -241,6 +241,47 @@ def test_bundled_weights_load(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        (
+            "em-membranes",
+            "1a1d4541c002dcc040f9a15475f932cf73186ff6b22669869c6e5f3792b9d3bd",
+        ),
+        (
+            "isbi2012-cenet",
+            "05d1b961c97f8cf867cda25be2aaeb9085c61d9d89fb53b9f5c8f9d61db3f806",
+        ),
+        (
+            "isbi2012-unet",
+            "9da9abdd1b3d68f729ece263378906e7976472041141a918f9e87612c1e7339b",
+        ),
+        (
+            "isbi2012-unetpp",
+            "921b3d988a8ddd8090cc956a19d4630b47ec26cc4ab77d8faaeb89c14ad808b0",
+        ),
+    ],
+)
+def test_bundled_weights_are_those_that_projects_and_batches_name(name, sha256):
+    assert load_weights(name).sha256 == sha256
+
+
+def test_weights_of_napari_emseg_data_may_be_missing(without_data):
+    assert {*list_weights()} == {"isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp"}
+    with pytest.raises(ValueError, match=r"^em-membranes is .* napari-emseg-data$"):
+        load_weights("em-membranes")
+    chosen = choose_fitting_weights(list_weights(), wanted="em-membranes")
+    assert chosen.card.name == DEFAULT_WEIGHTS
+
+
+def test_own_weights_may_be_named_as_those_of_napari_emseg_data(
+    without_data, saved, monkeypatch
+):
+    own = saved.path.rename(saved.path.with_name("em-membranes.safetensors"))
+    monkeypatch.setenv("EMSEG_WEIGHTS", str(own.parent))
+    assert load_weights("em-membranes").path == own
+
+
+@pytest.mark.parametrize(
     ("pixel", "name"),
     [
         (None, "em-membranes"),

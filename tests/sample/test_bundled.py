@@ -1,13 +1,15 @@
+import sys
 import tomllib
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tifffile import TiffFile, imread
 
-from napari_emseg import sample
+from napari_emseg import _installed, sample
 from napari_emseg.core.labels import touching
-from napari_emseg.sample.bundled import path
+from napari_emseg.sample.bundled import name_in_sample, path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,13 +82,24 @@ def test_licence_and_citation_lie_beside_the_files() -> None:
     )
 
 
-def test_the_wheel_names_every_licence() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    licences = set(project["license"].split(" AND "))
-    for stack in (sample.vnc(), sample.fib25()):
-        name = stack.metadata["licence"]
-        assert name in licences
-        assert (ROOT / "LICENSES" / f"{name}.txt").is_file()
+@pytest.mark.parametrize(
+    ("folder", "stack", "whole"),
+    [
+        (ROOT, sample.fib25, "BSD-3-Clause AND LicenseRef-FIB25"),
+        (ROOT / "packages" / "napari-emseg-data", sample.vnc, "CC-BY-NC-SA-3.0"),
+    ],
+    ids=["napari-emseg", "napari-emseg-data"],
+)
+def test_each_distribution_names_its_licences(folder, stack, whole) -> None:
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert project["license"] == whole
+    name = stack().metadata["licence"]
+    assert name in whole
+    assert [path.stem for path in (folder / "LICENSES").iterdir()] == [name]
+    assert folder in Path(stack().source).parents
+
+
+def test_the_licence_of_fib25_is_explained() -> None:
     text = path("LICENCE-fib25.md").read_text(encoding="utf-8")
     for word in ("Takemura", "LicenseRef-FIB25", "Cropped"):
         assert word in text
@@ -105,3 +118,36 @@ def test_second_crop_is_the_original(ours, theirs, shared_data: Path) -> None:
 def test_crop_is_the_original(kind: str, shared_data: Path) -> None:
     original = imread(shared_data / "vnc" / f"{kind}.tif")[2:8, 416:928, 288:800]
     np.testing.assert_array_equal(imread(path(f"vnc_{kind}.tif")), original)
+
+
+@pytest.mark.parametrize("make", [sample.vnc, sample.vnc_membranes])
+def test_what_is_not_for_commercial_use_may_be_missing(make, without_data) -> None:
+    words = r"VNC.*napari-emseg-data \(not for commercial use\): pip install napari-"
+    with pytest.raises(ValueError, match=words):
+        make()
+    assert sample.fib25().section(0).shape == (250, 250)
+
+
+def test_an_empty_folder_that_pip_left_is_no_data(tmp_path, monkeypatch) -> None:
+    assert _installed.data_folder().name == "napari_emseg_data"
+    (tmp_path / "napari_emseg_data" / "sample").mkdir(parents=True)
+    monkeypatch.delitem(sys.modules, "napari_emseg_data", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])  # no editable installations
+    assert _installed.data_folder() is None
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("/env/site-packages/napari_emseg/sample/vnc_raw.tif", "vnc_raw.tif"),
+        ("/env/site-packages/napari_emseg_data/sample/vnc_raw.tif", "vnc_raw.tif"),
+        (r"C:\env\napari_emseg\sample\fib25_raw.tif", "fib25_raw.tif"),
+        ("/data/napari_emseg/sample/other.tif", None),
+        ("/data/sample/vnc_raw.tif", None),
+        ("vnc_raw.tif", None),
+        ("", None),
+    ],
+)
+def test_samples_of_other_installations_are_known(place, name) -> None:
+    assert name_in_sample(place) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -14,10 +15,12 @@ from napari_emseg.core.regions import Region as Part
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
+from napari_emseg.models.weights import load_weights
 from napari_emseg.project import Project, StackNotFoundError
 from napari_emseg.project import journal as journals
 from napari_emseg.project.store import ProjectStore
 from napari_emseg.proofreading import cut, lock, merge_through, paint
+from napari_emseg.sample import vnc
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.projects import open_project, save_project
@@ -248,6 +251,47 @@ def test_a_stack_that_was_moved_or_changed(session, tmp_path) -> None:
     source = open_project(again, tmp_path / "a.emseg", stack=stack)
     assert "has changed since" in again.project.notes[0]
     again.forget(source.key)
+
+
+@pytest.fixture
+def of_the_sample(tmp_path) -> Path:
+    """A project of the bundled EM and weights, as 0.1.0 in another environment made."""
+    session = Session()
+    session.select("a", vnc())
+    session.choose_weights(load_weights("em-membranes"))
+    keeping = save_project(session, tmp_path / "a", author="Ada")
+    keeping.close()
+    info = keeping.path / "project.json"
+    known = json.loads(info.read_text())
+    known["source"] |= {
+        "absolute": "/env/lib/site-packages/napari_emseg/sample/vnc_raw.tif",
+        "path": "../env/lib/site-packages/napari_emseg/sample/vnc_raw.tif",
+    }
+    info.write_text(json.dumps(known))
+    return keeping.path
+
+
+def test_a_project_of_the_bundled_em_opens_in_another_environment(of_the_sample):
+    session = Session()
+    source = open_project(session, of_the_sample, author="Ada")
+    assert source.stack.source == vnc().source
+    assert session.weights.card.name == "em-membranes"
+    assert session.project.notes == ()
+    session.forget(source.key)
+
+
+def test_a_project_says_how_to_get_what_is_not_installed(of_the_sample, without_data):
+    with pytest.raises(StackNotFoundError, match=r"pip install napari-emseg-data$"):
+        open_project(Session(), of_the_sample, author="Ada")
+    session = Session()
+    values = Stack(np.zeros((6, 512, 512), np.uint8), name="copied")
+    source = open_project(session, of_the_sample, author="Ada", stack=values)
+    (note,) = (n for n in session.project.notes if "weights" in n)
+    assert note == (
+        "the weights em-membranes that were used are not here; em-membranes is in "
+        "napari-emseg-data (not for commercial use): pip install napari-emseg-data"
+    )
+    session.forget(source.key)
 
 
 def test_a_full_disk_is_said_and_nothing_lost(session, tmp_path, monkeypatch) -> None:

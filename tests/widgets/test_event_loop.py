@@ -14,7 +14,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, QTimer
 
 from napari_emseg.core.card import Card
-from napari_emseg.models.weights import bundled_folder, save_weights
+from napari_emseg.models.weights import bundled_folders, save_weights
 from napari_emseg.models.zoo import build
 
 TIMER_MS = 10
@@ -78,7 +78,7 @@ def test_a_run_does_not_hold_up_the_window(open_window, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_bundled_weights_in_a_new_process_do_not_either() -> None:
-    if not any(bundled_folder().glob("*.safetensors")):
+    if not any(bundled_folders()[0].glob("*.safetensors")):
         pytest.skip("no bundled weights")
     script = Path(__file__).parents[2] / "benchmarks" / "event_loop.py"
     done = subprocess.run(

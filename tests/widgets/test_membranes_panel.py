@@ -10,6 +10,7 @@ from thin import thin_weights
 import napari_emseg
 from napari_emseg.core import compiler
 from napari_emseg.core.records import Provenance
+from napari_emseg.session import Session
 from napari_emseg.widgets import weights_box
 
 
@@ -291,3 +292,15 @@ def test_a_run_whose_stack_is_deleted_says_nothing_of_the_next(open_window, em) 
     window.finish()
     assert panel.run.message.text() == ""
     assert "section" in panel.estimate.text()
+
+
+def test_weights_that_are_not_installed_are_named(qtbot, without_data) -> None:
+    session = Session()
+    box = weights_box.WeightsBox(session)
+    qtbot.addWidget(box)
+    last = box.choice.count() - 1
+    entry = box.choice.model().item(last)
+    assert entry.text() == "em-membranes: pip install napari-emseg-data"
+    assert "not for commercial use" in entry.toolTip()
+    assert not entry.isEnabled()
+    assert session.weights.card.name == box.choice.currentText() == "isbi2012-unet"

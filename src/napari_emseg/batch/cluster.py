@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.job import BatchStoppedError
 from napari_emseg.batch.where import ClusterSettings, here

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import ClusterSettings

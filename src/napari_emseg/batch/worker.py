@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import SUM, Facts, checksum
 from napari_emseg.batch.context import Context, WeightsRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input

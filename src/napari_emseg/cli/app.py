@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.cli.printing import (
     complain,
     give_up,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_text
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_emseg._installed import data_folder, only_in_data
 from napari_emseg.cli.doctor import panels
 from napari_emseg.cli.options import Json, Overwrite, ScopeOptions
 from napari_emseg.cli.outputs import OutputTarget
@@ -24,8 +25,10 @@ from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.segment import SegmentSummary, cells_from_probabilities
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.atomic import atomic_write, write_whole
+from napari_emseg.core.labels import touching
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.settings import CellSettings, Device, PredictSettings
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
@@ -117,20 +120,74 @@ def _outlined(grey: NDArray[np.uint8], cells: NDArray[np.uint32]) -> NDArray[np.
 SHOWN = 3
 """The section of the picture."""
 
-CREDIT = (
-    "EM: fly larva, ventral nerve cord, ssTEM, 4.6 nm/px; Gerhard et al., figshare "
-    "2013, CC BY-NC-SA 3.0"
-)
 
+@dataclass(frozen=True)
+class DemoSample:
+    """The EM that the demo runs over, and what was drawn in it.
+
+    Parameters
+    ----------
+    licence
+        File of the sample that says it.
+    truth
+        Makes the membranes that were drawn, uint8: membrane 255, inside 0.
+    remark
+        What to know of it; empty if nothing.
+    """
+
+    credit: str
+    licence: str
+    stack: Callable[[], Stack]
+    truth: Callable[[], Stack]
+    remark: str = ""
+
+    @classmethod
+    def here(cls) -> DemoSample:
+        """Return the fly neuropil, or what there is without napari-emseg-data."""
+        return _VNC if data_folder() is not None else _FIB25
+
+
+SECTIONS = 6
+"""So many of the FIB-SEM sample are enough to see what happens."""
+
+
+def _fib25() -> Stack:
+    stack = bundled.fib25()
+    return replace(stack, data=stack.data[:SECTIONS])
+
+
+def _fib25_walls() -> Stack:
+    """Return where the cells of the FIB-SEM sample touch, as membranes."""
+    cells = bundled.fib25_cells()
+    walls = 255 * touching(np.asarray(cells.data[:SECTIONS])).astype(np.uint8)
+    return replace(cells, data=walls, name="FIB-25 membranes")
+
+
+_VNC = DemoSample(
+    "EM: fly larva, ventral nerve cord, ssTEM, 4.6 nm/px; Gerhard et al., figshare "
+    "2013, CC BY-NC-SA 3.0",
+    "LICENCE.md",
+    bundled.vnc,
+    bundled.vnc_membranes,
+)
+_FIB25 = DemoSample(
+    "EM: adult fly, optic lobe, FIB-SEM, 10 nm/px; Takemura et al., PNAS 2015, its "
+    "Creative Commons licence",
+    "LICENCE-fib25.md",
+    _fib25,
+    _fib25_walls,
+    "The weights isbi2012-* have seen no FIB-SEM, so expect low scores; "
+    + only_in_data("the fly neuropil that they do well on"),
+)
 
 NAMES = {
     "em.tif": "EM, the bundled sample",
-    "truth.tif": "its membranes as drawn by hand, 255 = membrane",
+    "truth.tif": "its membranes by its authors, 255 = membrane",
     "membranes.tif": "probability of membrane, float32",
     "cells.tif": "cells, uint32 ids",
     "picture.png": "one section of them, side by side",
     "scores.json": "how the run went and what it scores",
-    "LICENCE.md": "of em.tif and truth.tif: CC BY-NC-SA 3.0",
+    "LICENCE.md": "of em.tif and truth.tif",
 }
 """What the demo writes."""
 
@@ -178,22 +235,22 @@ def demo(
 ) -> None:
     """Do the main job on the bundled EM stack: membranes, cells, scores, a picture.
 
-    Six real sections of fly neuropil come with the package, with their membranes drawn
-    by hand. The results can be opened in napari and Fiji.
+    The stack is six sections of fly neuropil with their membranes drawn by hand, if
+    napari-emseg-data is installed; else six of FIB-SEM, which comes with napari-emseg.
+    The results can be opened in napari and Fiji.
     """
     if gui:
         refuse_without_window()
-    files = Files(out)
+    files, sample = Files(out), DemoSample.here()
     loaded = find_weights(weights)
     files.prepare(overwrite=overwrite)
     with Claim(files["scores.json"]):  # stands for all of them
         files.prepare(overwrite=overwrite)  # a run may have ended in between
         if not json:
-            print_line(CREDIT)
-            print_line(f"{size_words(bundled.SHAPE)}, 50 × 4.6 × 4.6 nm (z × y × x)")
-        _write_sample(files)
+            _introduce(sample)
+        _write_sample(files, sample)
         run, cells = _run(files, loaded, device)
-        _draw(files)
+        _draw(files, sample.credit)
         scores = _score(files)
         record = {
             "out": str(out),
@@ -218,10 +275,19 @@ def refuse_without_window() -> None:
         raise ValueError(msg)
 
 
-def _write_sample(files: Files) -> None:
-    save_stack(files["em.tif"], bundled.vnc(), overwrite=True)
-    save_stack(files["truth.tif"], bundled.vnc_membranes(), overwrite=True)
-    write_whole(files["LICENCE.md"], bundled.path("LICENCE.md").read_bytes())
+def _introduce(sample: DemoSample) -> None:
+    stack = sample.stack()
+    size = " × ".join(f"{nm:g}" for nm in stack.voxel_size_nm or ())
+    print_line(sample.credit)
+    print_line(f"{size_words(stack.shape)}, {size} nm (z × y × x)")
+    if sample.remark:
+        print_line(sample.remark)
+
+
+def _write_sample(files: Files, sample: DemoSample) -> None:
+    save_stack(files["em.tif"], sample.stack(), overwrite=True)
+    save_stack(files["truth.tif"], sample.truth(), overwrite=True)
+    write_whole(files["LICENCE.md"], bundled.path(sample.licence).read_bytes())
 
 
 def _run(
@@ -254,13 +320,13 @@ def _score(files: Files) -> dict[str, float]:
     return {name: round(float(getattr(found, name)), 6) for name in names}
 
 
-def _draw(files: Files) -> None:
+def _draw(files: Files, credit: str) -> None:
     grey, membrane, cells = (
         open_stack(files[name]).section(SHOWN)
         for name in ("em.tif", "membranes.tif", "cells.tif")
     )
     save_picture(
-        files["picture.png"], grey=grey, membrane=membrane, cells=cells, credit=CREDIT
+        files["picture.png"], grey=grey, membrane=membrane, cells=cells, credit=credit
     )
 
 
@@ -281,7 +347,7 @@ def _report(
     ]
     print_table(("score (1 is best)", "", "split", "merge"), rows)
     print_line(
-        "ISBI 2012 scores after border thinning, against membranes drawn by hand"
+        "ISBI 2012 scores after border thinning, against the membranes of truth.tif"
     )
     print_line("")
     print_table((f"in {files.folder}", ""), list(NAMES.items()))

@@ -12,10 +12,15 @@ from typing import Any
 
 from napari_emseg.cli.options import Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.models.weights import bundled_folder, list_weights
+from napari_emseg.models.weights import (
+    bundled_folders,
+    list_weights,
+    missing_weights,
+)
 
 PACKAGES = (
     "napari-emseg",
+    "napari-emseg-data",
     "napari",
     "torch",
     "openvino",
@@ -108,7 +113,7 @@ def _version(package: str) -> str | None:
 
 
 def _findings() -> list[Finding]:
-    return [*_networks(), _openvino(), _weights(), panels()]
+    return [*_networks(), _openvino(), _weights(), _data(), panels()]
 
 
 def _networks() -> list[Finding]:
@@ -142,8 +147,14 @@ def _openvino() -> Finding:
 
 def _weights() -> Finding:
     names = list(list_weights())
-    words = ", ".join(names) or f"none that can be read in {bundled_folder()}"
+    words = ", ".join(names) or f"none that can be read in {bundled_folders()[0]}"
     return Finding("bundled weights", bool(names), words, needed=True)
+
+
+def _data() -> Finding:
+    missing = "; ".join(missing_weights().values())
+    words = missing or "its weights and EM aren't for commercial use"
+    return Finding("napari-emseg-data", not missing, words)
 
 
 def panels() -> Finding:

@@ -22,6 +22,7 @@ from napari_emseg.models.weights import (
     Weights,
     list_weights,
     load_weights,
+    missing_weights,
     own_folder,
     save_part,
 )
@@ -150,6 +151,8 @@ app = App(
 def list_(*, json: Json = False) -> None:
     """List the weights that come with the package, and your own."""
     found = list_weights(own_folder())
+    for how in missing_weights().values():
+        say(how)
     if json:
         print_json({name: card_record(weights) for name, weights in found.items()})
         return

@@ -14,7 +14,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.intensity import polarity
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings

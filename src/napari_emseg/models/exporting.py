@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tifffile import imwrite
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.atomic import atomic_write, clear_leftovers
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.weights import Weights, bundled_folder
+from napari_emseg.models.weights import Weights, bundled_folders
 from napari_emseg.models.zoo import Network, network_class
 from napari_emseg.sample import bundled
 
@@ -133,7 +133,7 @@ def credits_of(
     ValueError
         If an author is no name.
     """
-    ours = weights.path.parent == bundled_folder() and not authors
+    ours = weights.path.parent in bundled_folders() and not authors
     return Credits(
         authors or (("napari-emseg developers",) if ours else ()),
         maintainer or ("napari-emseg" if ours else ""),
@@ -152,7 +152,8 @@ def citations(card: Card) -> list[dict[str, str]]:
     """Return what is to be cited and has a DOI: architecture, data, test picture."""
     sets = (*card.training_data, *card.validation_data, *card.held_out_data)
     found = [PAPERS[card.architecture]] if card.architecture in PAPERS else []
-    for text in (*(each.citation for each in sets), bundled.CITATION):
+    crop: str = bundled.fib25().metadata["citation"]
+    for text in (*(each.citation for each in sets), crop):
         doi = _DOI.search(text)
         if doi is not None:
             found.append((text, doi[0].rstrip(".")))
@@ -341,6 +342,7 @@ def documentation(card: Card, geometry: Geometry) -> str:
         for each in sets
     ]
     scores = [f"- {name}: {value:.4f}" for name, value in card.scores.items()]
+    crop = bundled.fib25().metadata
     lines = [
         f"# {card.name}",
         card.summary,
@@ -355,7 +357,7 @@ def documentation(card: Card, geometry: Geometry) -> str:
         _differences(card, geometry),
         "## Licences",
         f"Weights: {card.licence or 'not stated'}. The test input is a crop of: "
-        f"{bundled.CITATION}, {bundled.LICENCE}, not for commercial use.",
+        f"{crop['citation']}, {crop['licence']}.",
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
 
@@ -445,7 +447,7 @@ def _contents(
         PARTS["cover"]: _cover(picture[0, 0], expected[0, 0]),
         PARTS["documentation"]: documentation(weights.card, geometry).encode(),
         PARTS["environment"]: environment().encode(),
-        PARTS["licence"]: bundled.path("LICENCE.md").read_bytes(),
+        PARTS["licence"]: bundled.path("LICENCE-fib25.md").read_bytes(),
     }
     script = _script(network, picture.shape[2:], geometry)
     if script is not None:
@@ -460,7 +462,7 @@ def _test_picture(geometry: Geometry) -> NDArray[np.uint8]:
     """Return a part of the bundled section, `(1, 1, y, x)`, as large as fits."""
     side = smallest_input(geometry)
     side += geometry.stride * max(0, (PIXELS - side) // geometry.stride)
-    section = bundled.vnc().section(0)
+    section = bundled.fib25().section(0)
     enough = max(0, side - section.shape[0])
     whole = np.pad(section, ((0, enough), (0, enough)), mode="reflect")
     return np.ascontiguousarray(whole[None, None, :side, :side])

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from napari_emseg._installed import data_folder, only_in_data
 from napari_emseg.core.atomic import clear_leftovers, write_whole
 from napari_emseg.core.card import Card
 from napari_emseg.core.errors import first_fault
@@ -42,6 +43,9 @@ CHECKED = ("F16", "F32", "F64")
 
 DEFAULT_WEIGHTS = "isbi2012-unet"
 """Bundled weights that are used where none are named, in panels and commands alike."""
+
+IN_DATA = ("em-membranes",)
+"""Names of weights that come with napari-emseg-data."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +204,17 @@ def _check_numbers(path: Path, _changed: int, _size: int) -> None:
                 raise ValueError(_not_finite(path.name, key))
 
 
-def bundled_folder() -> Path:
-    """Folder of the weights that come with the package."""
-    return Path(str(files("napari_emseg") / "models" / "bundled"))
+def bundled_folders() -> tuple[Path, ...]:
+    """Folders of the weights that come with this package, and with its data."""
+    ours, data = Path(str(files("napari_emseg") / "models" / "bundled")), data_folder()
+    return (ours,) if data is None else (ours, data / "weights")
+
+
+def missing_weights() -> dict[str, str]:
+    """Return by name how to get bundled weights that aren't installed here."""
+    if data_folder() is not None:
+        return {}
+    return {name: only_in_data(name) for name in IN_DATA}
 
 
 def own_folder() -> Path:
@@ -221,7 +233,7 @@ def list_weights(*folders: Path) -> dict[str, Weights]:
     read; `load_weights` and `Weights.network` look at the numbers.
     """
     found = {}
-    for folder in (bundled_folder(), *folders):
+    for folder in (*bundled_folders(), *folders):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
                 found[path.stem] = _read_card(path)
@@ -250,7 +262,8 @@ def choose_fitting_weights(
     """
     if wanted in known:
         return known[wanted]
-    bundled = [w for w in known.values() if w.path.parent == bundled_folder()]
+    folders = bundled_folders()
+    bundled = [w for w in known.values() if w.path.parent in folders]
     offered = sorted(
         bundled or known.values(), key=lambda w: w.path.stem != DEFAULT_WEIGHTS
     )
@@ -304,6 +317,8 @@ def _load(weights: str | Path | Weights) -> Weights:
         return read_weights(path)
     known = list_weights(own_folder())
     if str(weights) not in known:
+        if str(weights) in missing_weights():
+            raise ValueError(missing_weights()[str(weights)])
         bundled = list_weights()
         names = ", ".join(bundled) or "none"
         own = ", ".join(name for name in known if name not in bundled)

@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.sinks import Closing
 from napari_emseg.core.stack import Stack, VoxelSize
-from napari_emseg.models.weights import Weights, bundled_folder
+from napari_emseg.models.weights import Weights, bundled_folders
 from napari_emseg.project.autosave import SECONDS, Listener, ProjectWriter, Step
 from napari_emseg.project.contents import ProjectReader
 from napari_emseg.project.folder import FOLDER, create_folder, keep_weights, named
@@ -320,7 +320,7 @@ class Project(Closing, ProjectReader):
 
     @property
     def _known_folders(self) -> tuple[Path, ...]:
-        return bundled_folder(), self.path / FOLDER
+        return *bundled_folders(), self.path / FOLDER
 
     def _tell(self, told: dict[str, Any]) -> None:
         with self._telling:  # a run may tell what it found meanwhile

@@ -12,6 +12,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.io.fingerprint import files_of
 from napari_emseg.project.state import Fingerprint, SourceReference
+from napari_emseg.sample import bundled
 
 SECTIONS = 3
 """So many sections are read to know a stack again: the first, the last, between."""
@@ -26,18 +27,26 @@ class StackNotFoundError(FileNotFoundError):
         What is known of it: name, shape, fingerprint.
     tried
         Where it was looked for.
+    remedy
+        How else to get it, if that is known.
     """
 
-    def __init__(self, reference: SourceReference, tried: tuple[Path, ...]) -> None:
+    def __init__(
+        self,
+        reference: SourceReference,
+        tried: tuple[Path, ...],
+        remedy: str = "",
+    ) -> None:
         self.reference = reference
         self.tried = tried
+        self.remedy = remedy
         z, y, x = reference.shape
         places = ", ".join(map(str, tried))
         where = f"it is not at {places}" if tried else "it never was a file"
         super().__init__(
             f"the stack {reference.name} ({z} sections of {y} × {x} px; "
             f"{reference.fingerprint.words}) was not found: {where}; "
-            f"say where it is now"
+            f"{remedy or 'say where it is now'}"
         )
 
 
@@ -106,7 +115,13 @@ def find_source(reference: SourceReference, folder: Path) -> Path:
     for place in tried:
         if files_of(place):
             return place
-    raise StackNotFoundError(reference, tuple(dict.fromkeys(tried)))
+    sample, remedy = bundled.name_in_sample(reference.absolute or ""), ""
+    if sample is not None:
+        try:
+            return bundled.path(sample)
+        except ValueError as e:
+            remedy = str(e)
+    raise StackNotFoundError(reference, tuple(dict.fromkeys(tried)), remedy)
 
 
 def open_source(

@@ -1,30 +1,26 @@
 """The real stacks that come with the package: fly neuropil, and what was drawn in it.
 
-VNC: sections 2–7, rows 416–927, columns 288–799 of the first stack of Gerhard et al.,
-Segmented anisotropic ssTEM dataset of neural tissue, figshare 2013, CC BY-NC-SA 3.0;
-see LICENCE.md beside this file. FIB-25: the last 20 sections of a block of Takemura et
-al., PNAS 2015, under the licence of that data; see LICENCE-fib25.md.
+FIB-25: the last 20 sections of a block of Takemura et al., PNAS 2015, under the licence
+of that data; see LICENCE-fib25.md beside this file. VNC: sections 2–7, rows 416–927,
+columns 288–799 of the first stack of Gerhard et al., Segmented anisotropic ssTEM
+dataset of neural tissue, figshare 2013, CC BY-NC-SA 3.0; it comes with
+napari-emseg-data, with its LICENCE.md.
 """
 
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from scipy.spatial import KDTree
 
+from napari_emseg._installed import data_folder, only_in_data
 from napari_emseg.core.stack import Stack, VoxelSize
 
-VOXEL_SIZE_NM = (50.0, 4.6, 4.6)
-SHAPE = (6, 512, 512)
-LICENCE = "CC-BY-NC-SA-3.0"
-CITATION = (
-    "Stephan Gerhard, Jan Funke, Julien Martel, Albert Cardona, Richard Fetter: "
-    "Segmented anisotropic ssTEM dataset of neural tissue. figshare, 2013. "
-    "http://dx.doi.org/10.6084/m9.figshare.856713"
-)
+IN_DATA = ("vnc_raw.tif", "vnc_membranes.tif", "LICENCE.md")
+"""Files that come with napari-emseg-data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,14 @@ class _Origin:
     citation: str
 
 
-_VNC = _Origin(SHAPE, VOXEL_SIZE_NM, LICENCE, CITATION)
+_VNC = _Origin(
+    (6, 512, 512),
+    (50.0, 4.6, 4.6),
+    "CC-BY-NC-SA-3.0",
+    "Stephan Gerhard, Jan Funke, Julien Martel, Albert Cardona, Richard Fetter: "
+    "Segmented anisotropic ssTEM dataset of neural tissue. figshare, 2013. "
+    "http://dx.doi.org/10.6084/m9.figshare.856713",
+)
 _FIB25 = _Origin(
     (20, 250, 250),
     (10.0, 10.0, 10.0),
@@ -51,7 +54,12 @@ _FIB25 = _Origin(
 def vnc() -> Stack:
     """Grey values `(6, 512, 512)`, uint8, of a fly larva's ventral nerve cord (ssTEM).
 
-    Licensed CC BY-NC-SA 3.0: not for commercial use; cite `CITATION`.
+    Licensed CC BY-NC-SA 3.0: not for commercial use; cite what its metadata say.
+
+    Raises
+    ------
+    ValueError
+        If napari-emseg-data isn't installed.
     """
     return _bundled("vnc_raw.tif", "VNC", _VNC)
 
@@ -76,8 +84,33 @@ def fib25_cells() -> Stack:
 
 
 def path(name: str) -> Path:
-    """Return where a file of this folder lies, e.g. `vnc_raw.tif`."""
-    return Path(str(files("napari_emseg.sample") / name))
+    """Return where a file of a sample lies, e.g. `vnc_raw.tif`.
+
+    Raises
+    ------
+    ValueError
+        If it comes with napari-emseg-data, and that isn't installed.
+    """
+    if name not in IN_DATA:
+        return Path(str(files("napari_emseg.sample") / name))
+    folder = data_folder()
+    if folder is None:
+        raise ValueError(only_in_data("the EM of fly neuropil (VNC)"))
+    return folder / "sample" / name
+
+
+def name_in_sample(place: str) -> str | None:
+    """Return the name of a file that is a sample in some installation; None for others.
+
+    That may be another environment, or one from before napari-emseg-data was a
+    distribution of its own; `path` says where the same file is here.
+    """
+    *_, package, folder, name = ("", "", "", *PureWindowsPath(place).parts)
+    ours = package in ("napari_emseg", "napari_emseg_data") and folder == "sample"
+    return name if ours and name in _STACKS else None
+
+
+_STACKS = ("fib25_raw.tif", "fib25_cells.tif", "vnc_raw.tif", "vnc_membranes.tif")
 
 
 def _bundled(

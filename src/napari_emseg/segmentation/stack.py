@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Progress, Provenance, Record, SectionDone
 from napari_emseg.core.settings import CellSettings

@@ -18,7 +18,12 @@ from napari_emseg.core.settings import (
     PredictSettings,
     Settings,
 )
-from napari_emseg.models.weights import Weights, list_weights, own_folder
+from napari_emseg.models.weights import (
+    Weights,
+    list_weights,
+    missing_weights,
+    own_folder,
+)
 from napari_emseg.project import EditLine, Project, ProjectInfo, Saved
 from napari_emseg.project.autosave import SECONDS
 from napari_emseg.project.folder import FOLDER
@@ -74,9 +79,10 @@ def restore(
     if info.weights is not None:
         weights = chosen_weights(info, project.lineage())
         if weights is None:
+            otherwise = "choose others in 2 Membranes"
+            remedy = missing_weights().get(info.weights, otherwise)
             notes.append(
-                f"the weights {info.weights} that were used are not here; choose "
-                f"others in 2 Membranes"
+                f"the weights {info.weights} that were used are not here; {remedy}"
             )
         else:
             session.choose_weights(weights)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.card import Card, DataSet, TrainingRecord
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation

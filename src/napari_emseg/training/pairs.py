@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg._version import __version__
+from napari_emseg._installed import __version__
 from napari_emseg.core.atomic import atomic_folder
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Record, SectionDone

@@ -130,9 +130,10 @@ class RelocateStackRow(QWidget):
         reference = moved.reference
         z, y, x = reference.shape
         where = f"It was at {reference.absolute}. " if reference.absolute else ""
+        remedy = f"{moved.remedy[:1].upper()}{moved.remedy[1:]}. " * bool(moved.remedy)
         self.question.setText(
             f"The stack {reference.name} of this project ({z} sections of {y} × {x} "
-            f"px) was not found. {where}Where is it now?"
+            f"px) was not found. {where}{remedy}Where is it now?"
         )
         fitting = [
             layer

@@ -13,7 +13,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.models.weights import Weights, list_weights, own_folder
+from napari_emseg.models.weights import (
+    Weights,
+    list_weights,
+    missing_weights,
+    own_folder,
+)
 from napari_emseg.session import Session
 from napari_emseg.session.depths import Depth, depths_of, measuring
 from napari_emseg.session.run_scope import RunScope
@@ -49,6 +54,7 @@ class WeightsBox(QWidget):
         self._known = list_weights(own_folder())
         for weights in self._known.values():
             self._offer(weights)
+        self._tell_missing()
         self._propose()
         self.choice.activated.connect(self._on_chosen)
         follow(self, session.events.weights, self._on_weights)
@@ -58,9 +64,19 @@ class WeightsBox(QWidget):
     def _propose(self) -> None:
         self._session.propose_weights(self._known, preference("runs", "weights") or "")
 
+    def _tell_missing(self) -> None:
+        """Name weights that could be here as entries that can't be chosen."""
+        for name, how in missing_weights().items():
+            if name not in self._known:
+                self.choice.addItem(f"{name}: pip install napari-emseg-data")
+                entry = self.choice.model().item(self.choice.count() - 1)
+                entry.setEnabled(False)
+                entry.setToolTip(how)
+
     def _offer(self, weights: Weights) -> int:
         for nth in range(self.choice.count()):
-            if self.choice.itemData(nth).path == weights.path:
+            there = self.choice.itemData(nth)
+            if there is not None and there.path == weights.path:
                 return nth
         self.choice.addItem(weights.card.name, weights)
         return self.choice.count() - 1
