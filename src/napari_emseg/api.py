@@ -163,6 +163,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a prediction by the ISBI 2012 scores and by the overlap of cells.
 
+    Of membranes the cells that `segment` makes by default are scored, too.
+
     Parameters
     ----------
     prediction, truth
@@ -191,6 +193,7 @@ def evaluate(
         If the shapes differ, there is nothing to compare, or a meaning is unknown.
     """
     from napari_emseg.metrics.evaluation import evaluate_steps
+    from napari_emseg.segmentation import usual_cells
 
     work = evaluate_steps(
         _array(prediction),
@@ -199,6 +202,8 @@ def evaluate(
         truth_is=truth_is,
         threshold=threshold,
         linked=linked,
+        # 0 and 1 are refused with the scores
+        make_cells=usual_cells(threshold) if 0 < threshold < 1 else None,
     )
     return drain(work, on_record)
 

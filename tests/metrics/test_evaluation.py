@@ -176,9 +176,11 @@ def test_a_perfect_prediction_is_perfect_where_the_truth_has_a_label(how, linked
     assert {k for k, v in scores.items() if v == pytest.approx(1)} >= {
         *("v_rand", "v_info", "membrane_iou", "membrane_dice"),
         *("cell_iou", "cell_dice", "adapted_rand_split", "adapted_rand_merge"),
+        *("cells_v_rand", "cells_v_info"),
     }
-    errors = [scores[k] for k in scores if "error" in k or k.startswith("vi_")]
-    assert errors == pytest.approx([0] * 6, abs=1e-12)
+    bad = ("error", "vi_", "false")
+    errors = [scores[k] for k in scores if any(part in k for part in bad)]
+    assert errors == pytest.approx([0] * 11, abs=1e-12)
     assert found.warnings[0].startswith(f"{unknown.mean():.1%} of the truth has no lab")
     by_zero = np.where(unknown, 0, cells)
     plain = metrics.evaluate(
@@ -259,6 +261,29 @@ def test_results_can_be_written_as_json_and_as_a_table(pair):
     assert rows["v_rand"] == (found.isbi.v_rand, 0.6)
     assert rows["membrane_iou"] == (found.membrane.iou, None)
     assert all(meaning for *_, meaning in found.rows())
+
+
+def test_cells_are_scored_beside_the_membranes_that_they_are_made_of(touching):
+    """The membrane has a gap: its mask joins two cells, who makes cells closes it."""
+    membrane = np.zeros(touching.shape)
+    membrane[7:9] = membrane[:, 7:9] = 1
+    membrane[7:9, 3] = 0
+
+    def made(p):
+        assert p[7, 3] == 0
+        return np.where(p > 0.5, 0, touching)
+
+    options = {"prediction_is": "membrane", "truth_is": "cells"}
+    found = metrics.evaluate(membrane, touching, **options, make_cells=made)
+    scores = found.scores()
+    assert scores["v_rand_merge"] < 0.7
+    assert scores["cells_v_rand"] == 1
+    assert (scores["cells_false_merges"], scores["cells_false_splits"]) == (0, 0)
+    plain = json.loads(json.dumps(found.as_dict()))
+    assert plain["cells"]["vi"] == pytest.approx(found.cells.variation_of_information)
+    without = metrics.evaluate(membrane, touching, **options)
+    assert without.cells is None
+    assert "cells_v_rand" not in without.scores()
 
 
 def test_every_section_is_told(pair):

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from napari_emseg import metrics
+from napari_emseg.metrics import cell_scores, overlap_scores
 
 IDS = arrays(np.uint16, (2, 6, 7), elements=st.integers(0, 5))
 
@@ -151,3 +152,50 @@ def test_cells_of_one_pixel_have_no_pairs_to_score():
 def test_what_cannot_be_scored_is_said(prediction, truth, message):
     with pytest.raises(ValueError, match=message):
         metrics.overlap_scores(prediction, truth)
+
+
+def drawn_cells():
+    """Two sections of three true cells, and cells that are wrong in the second."""
+    true = np.zeros((2, 40, 62), np.uint32)
+    for k in range(3):
+        true[:, :, 21 * k : 21 * k + 20] = k + 1
+    predicted = true.copy()
+    predicted[1, :, :41] = 1  # the first two are one
+    predicted[1, 20:, 42:] = 7  # the third is two
+    predicted[1, 19:21, 42:] = 0
+    return predicted, true
+
+
+def test_cells_have_all_scores_and_counts_of_what_is_wrong():
+    predicted, true = drawn_cells()
+    found = cell_scores(predicted, true)
+    assert (found.false_merges, found.false_splits, found.true_cells) == (1, 1, 6)
+    right, wrong = (cell_scores(predicted[z], true[z]) for z in (0, 1))
+    assert (right.v_rand, right.v_info) == (1, 1)
+    assert right.variation_of_information == right.adapted_rand_error == 0
+    assert found.v_rand == pytest.approx((1 + wrong.v_rand) / 2)
+    overlap = overlap_scores(predicted[1], true[1], linked=False)
+    assert wrong.adapted_rand_error == overlap.adapted_rand_error
+    assert wrong.vi_merge == pytest.approx(2 / 3), "two of three cells, one bit each"
+    assert found.as_dict()["vi"] == found.variation_of_information
+    assert found.words.endswith("1 false merge, 1 false split")
+
+
+def test_small_parts_are_no_false_splits():
+    predicted, true = drawn_cells()
+    predicted = true[:1].copy()
+    predicted[0, :5, :5] = 9  # 25 px
+    predicted[0, :2, 42:] = 8  # a twentieth of its cell
+    found = cell_scores(predicted, true[:1])
+    assert (found.false_merges, found.false_splits) == (0, 0)
+
+
+def test_sections_without_a_true_cell_are_left_out_of_the_scores_of_cells():
+    predicted, true = drawn_cells()
+    true[1] = 0
+    assert cell_scores(predicted, true).v_rand == 1
+
+
+def test_one_cell_that_fills_a_section_can_be_scored():
+    whole = np.ones((1, 30, 30), np.uint32)
+    assert cell_scores(whole, whole).v_rand == 1

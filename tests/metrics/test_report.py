@@ -134,3 +134,21 @@ def test_what_can_not_be_scored_is_refused_in_words(truth):
         report(truth > 0, np.zeros_like(truth))
     with pytest.raises(ValueError, match="shapes differ"):
         report(truth > 0, truth[:, 1:])
+
+
+def test_cells_are_told_in_words_and_progress_never_goes_back(prediction, truth):
+    def made(membrane):
+        return metrics.thin(membrane < 0.5).astype(np.uint32)
+
+    options = {"prediction_is": "membrane", "truth_is": "membrane", "threshold": 0.4}
+    work = report_steps(prediction, truth, **options, make_cells=made)
+    done = []
+    try:
+        while True:
+            done.append(next(work).done)
+    except StopIteration as stop:
+        found = stop.value
+    assert done == sorted(done)
+    assert found.about_cells == f"{found.evaluation.cells.words} at 0.4"
+    assert found.about_cells.startswith("cells: V_Rand")
+    assert report(prediction, truth).about_cells == ""

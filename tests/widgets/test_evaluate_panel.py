@@ -173,7 +173,7 @@ def test_export_as_a_table_and_as_json(window, tmp_path) -> None:
         result.save(tmp_path / name)
     header, first, *_ = (tmp_path / "scores.csv").read_text().splitlines()
     assert header == "score,value,membrane_threshold,meaning"
-    assert first.startswith("v_rand,0.")
+    assert first.startswith("cells_v_rand,0.")
     everything = json.loads((tmp_path / "scores.json").read_text())
     assert everything["words"] == result.words.text()
     assert (everything["prediction"], everything["truth"]) == ("predicted", "drawn")

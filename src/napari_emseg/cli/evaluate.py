@@ -67,6 +67,7 @@ def evaluate(
 ) -> None:
     """Score a prediction against a truth by the ISBI 2012 scores and by overlap.
 
+    Of membranes the cells that emseg segment makes of them by default are scored, too.
     V_Rand and V_Info are the challenge's, after border thinning; 1 is best.
 
     Parameters
@@ -77,20 +78,24 @@ def evaluate(
         What is right, of the same shape.
     """
     from napari_emseg.metrics.evaluation import evaluate_steps
+    from napari_emseg.segmentation import usual_cells
 
     given = own_ids(source.open(prediction))
     right = own_ids(truth_source.open(truth, prefix="truth"))
     made = provenance_of(given)
     with require_unchanged(given, right):
         predicted, drawn = (_sections_of(s, sections) for s in (given, right))
+    at = _threshold(threshold, made)
     work = evaluate_steps(
         predicted,
         drawn,
         prediction_is=meaning_of(given, prediction_is, "--prediction-is"),
         truth_is=meaning_of(right, truth_is, "--truth-is"),
-        threshold=_threshold(threshold, made),
+        threshold=at,
         linked=False if linked is None and _is_unlinked(made) else linked,
         sections=pick_sections(sections, right),
+        # 0 and 1 are refused with the scores
+        make_cells=usual_cells(at) if 0 < at < 1 else None,
     )
     found = run_with_progress(work)
     for warning in found.warnings:

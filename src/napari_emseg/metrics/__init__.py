@@ -8,7 +8,9 @@ from napari_emseg.metrics.evaluation import Evaluation, evaluate, evaluate_steps
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores, isbi_scores_steps
 from napari_emseg.metrics.merge_split_errors import Mistakes, find_mistakes
 from napari_emseg.metrics.overlap import (
+    CellScores,
     OverlapScores,
+    cell_scores,
     overlap_by_section,
     overlap_scores,
 )
@@ -22,6 +24,7 @@ from napari_emseg.metrics.rand_info import (
 )
 
 __all__ = [
+    "CellScores",
     "Evaluation",
     "IsbiScores",
     "Mistakes",
@@ -29,6 +32,7 @@ __all__ = [
     "PixelCounts",
     "RandInfoScores",
     "agreement_at",
+    "cell_scores",
     "evaluate",
     "evaluate_steps",
     "find_mistakes",

@@ -1,7 +1,8 @@
 """A prediction beside its truth, whatever the two are: all scores in one record."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,9 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import PixelCounts
-from napari_emseg.metrics.inputs import cells_of_inside, check_meaning, comparable
+from napari_emseg.metrics.inputs import (
+    ComparablePair,
+    Labels,
+    cells_of_inside,
+    check_meaning,
+    comparable,
+    in_threads,
+)
 from napari_emseg.metrics.isbi import IsbiScores, isbi_scores_steps
-from napari_emseg.metrics.overlap import OverlapScores, overlap_scores
+from napari_emseg.metrics.overlap import (
+    CellScores,
+    OverlapScores,
+    cell_scores,
+    overlap_scores,
+)
 from napari_emseg.metrics.rand_info import thin
 
 USUAL = 0.5
@@ -60,7 +73,17 @@ def find_doubts(
 
 Scores = dict[str, float | None]
 
+CellMaker = Callable[[NDArray[np.float32]], NDArray[np.uint32]]
+"""Probabilities of membrane `(y, x)` in, ids of cells out."""
+
 MEANINGS: dict[str, str] = {
+    "cells_v_rand": "of cells as they are made by default: pairs of pixels; 1 is best",
+    "cells_v_info": "of the same cells: information shared with the truth; 1 is best",
+    "cells_adapted_rand_error": "of the same cells: wrong pairs of pixels; 0 is best",
+    "cells_vi_split": "of the same cells: bits lost by splits; 0 is best",
+    "cells_vi_merge": "of the same cells: bits lost by mergers; 0 is best",
+    "cells_false_merges": "true cells too many in one predicted cell, all sections",
+    "cells_false_splits": "predicted cells too many in one true cell, all sections",
     "v_rand": "pairs of pixels rightly together or apart, borders thinned; 1 is best",
     "v_rand_split": "low: cells were split",
     "v_rand_merge": "low: cells were merged",
@@ -98,10 +121,14 @@ class Evaluation:
     membrane: PixelCounts
     overlap: OverlapScores
     warnings: tuple[str, ...]
+    cells: CellScores | None = None
+    """Of a prediction of cells, or of those that were made of it; sections singly."""
 
     def scores(self) -> Scores:
         """Every score by its name in `MEANINGS`; None where one is not defined."""
+        cells = {} if self.cells is None else self.cells.as_dict()
         found = {
+            **{f"cells_{name}": value for name, value in cells.items()},
             **self.isbi.as_dict(),
             **self.overlap.as_dict(),
             "membrane_iou": self.membrane.iou,
@@ -109,7 +136,7 @@ class Evaluation:
             "cell_iou": self.overlap.iou,
             "cell_dice": self.overlap.dice,
         }
-        return {name: found[name] for name in MEANINGS}
+        return {name: found[name] for name in MEANINGS if name in found}
 
     def rows(self) -> list[tuple[str, float | None, float | None, str]]:
         """Rows of a table: score, value, its best threshold of inside, meaning."""
@@ -133,6 +160,7 @@ class Evaluation:
             "isbi": self.isbi.as_dict(),
             "membrane": membrane,
             "overlap": self.overlap.as_dict(),
+            "cells": None if self.cells is None else self.cells.as_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -146,6 +174,7 @@ def evaluate(
     linked: bool | None = None,
     threshold: float = 0.5,
     threads: int | None = None,
+    make_cells: CellMaker | None = None,
 ) -> Evaluation:
     """Score a prediction by the ISBI 2012 scores and by overlap.
 
@@ -167,6 +196,9 @@ def evaluate(
         Probability of membrane, in (0, 1), above which a pixel counts as membrane.
     threads
         Threads to use; none takes all cores.
+    make_cells
+        Makes the cells that are scored beside the membranes of a section; without it
+        only a prediction of cells has such scores.
 
     Raises
     ------
@@ -183,6 +215,7 @@ def evaluate(
             linked=linked,
             threshold=threshold,
             threads=threads,
+            make_cells=make_cells,
         )
     )
 
@@ -197,6 +230,7 @@ def evaluate_steps(
     threshold: float = 0.5,
     threads: int | None = None,
     sections: Sequence[int] | None = None,
+    make_cells: CellMaker | None = None,
 ) -> Generator[Progress, None, Evaluation]:
     """Score as `evaluate` does, with a record after each section.
 
@@ -217,11 +251,13 @@ def evaluate_steps(
     membrane = 1 - pair.inside > threshold
     known = ... if pair.known is None else pair.known
     linked = both_cells if linked is None else linked
+    true = pair.true if truth_is == "cells" else cells_of_inside(pair.mask)
+    cells = yield from _cell_scores(pair, true, prediction_is, make_cells, threads)
     overlap = overlap_scores(
         # cells of a prediction reach to the middle of its membranes, as for V_Rand, or
         # broad membranes would count against them
         pair.predicted if prediction_is == "cells" else thin(~membrane),
-        pair.true if truth_is == "cells" else cells_of_inside(pair.mask),
+        true,
         linked=linked,
     )
     return Evaluation(
@@ -232,6 +268,7 @@ def evaluate_steps(
         isbi=isbi,
         membrane=PixelCounts.of(membrane[known], ~pair.mask[known]),
         overlap=overlap,
+        cells=cells,
         warnings=(
             *pair.notes,
             *find_doubts(
@@ -243,6 +280,26 @@ def evaluate_steps(
             ),
         ),
     )
+
+
+def _cell_scores(
+    pair: ComparablePair,
+    true: Labels,
+    prediction_is: Meaning,
+    make_cells: CellMaker | None,
+    threads: int | None,
+) -> Generator[Progress, None, CellScores | None]:
+    """Score given cells, or those that are made of each section."""
+    if prediction_is == "cells":
+        return cell_scores(pair.predicted, true)
+    if make_cells is None:
+        return None
+    made = []
+    calls = (partial(make_cells, 1 - section) for section in pair.inside)
+    for cells in in_threads(calls, threads=threads):
+        made.append(cells)
+        yield Progress("cells", len(made), len(pair.inside))
+    return cell_scores(np.stack(made), true)
 
 
 def _check_options(

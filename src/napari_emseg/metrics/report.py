@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Progress
 from napari_emseg.metrics.agreement import Agreement
-from napari_emseg.metrics.evaluation import Evaluation, evaluate_steps
+from napari_emseg.metrics.evaluation import CellMaker, Evaluation, evaluate_steps
 from napari_emseg.metrics.inputs import comparable, in_threads
 from napari_emseg.metrics.isbi import simple_points
 from napari_emseg.metrics.merge_split_errors import (
@@ -117,6 +117,15 @@ class Report:
         return f"{self.evaluation.isbi.v_rand:.3f} V_Rand: {format_errors(self.places)}"
 
     @property
+    def about_cells(self) -> str:
+        """What cells score that are made by default; nothing if there are none."""
+        cells = self.evaluation.cells
+        if cells is None:
+            return ""
+        made = "" if self.threshold is None else f" at {self.evaluation.threshold:g}"
+        return f"{cells.words}{made}"
+
+    @property
     def about_thresholds(self) -> str:
         """What to know about the threshold of `words`; nothing for cells and masks."""
         if self.threshold is None:
@@ -166,12 +175,13 @@ def report_steps(
     sections: Sequence[int] | None = None,
     threshold: float | None = None,
     linked: bool | None = None,
+    make_cells: CellMaker | None = None,
 ) -> Generator[Progress, None, Report]:
     """Score, and look for mergers and splits.
 
     Parameters
     ----------
-    prediction, truth, prediction_is, truth_is, linked
+    prediction, truth, prediction_is, truth_is, linked, make_cells
         As `evaluate` has them; `(z, y, x)`.
     sections
         Numbers of the sections in their file; from 0 by default.
@@ -200,6 +210,7 @@ def report_steps(
             threshold=HALF if threshold is None else threshold,
             linked=linked,
             sections=sections,
+            make_cells=make_cells,
         )
     )
     at = evaluation.isbi.v_rand_threshold
@@ -220,14 +231,17 @@ def _halves(
     work: Generator[Progress, None, Evaluation],
 ) -> Generator[Progress, None, Evaluation]:
     """Count the scores as the first half of the way, sections with mistakes follow."""
+    done = 0
     while True:
         try:
             record = next(work)
         except StopIteration as stop:
             found: Evaluation = stop.value
             return found
+        # cells are counted from the first section again: what is done stays so
+        done = max(done, record.done)
         # mistakes of each section are looked for afterwards
-        yield Progress(record.step, record.done, 2 * record.total)
+        yield Progress(record.step, done, 2 * record.total)
 
 
 def _finding(

@@ -10,6 +10,7 @@ from napari_emseg.segmentation.stack import (
     section_fragments,
     segment_section,
     segment_stack,
+    usual_cells,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "section_fragments",
     "segment_section",
     "segment_stack",
+    "usual_cells",
 ]

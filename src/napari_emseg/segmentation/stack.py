@@ -1,7 +1,8 @@
 """Cells of a section, and of a stack."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,16 @@ def segment_section(
     settings = settings or CellSettings()
     found = section_fragments(membrane, settings.threshold, exclude=exclude)
     return found.cells(settings)
+
+
+def usual_cells(
+    threshold: float | None = None,
+) -> Callable[[NDArray[np.float32]], NDArray[np.uint32]]:
+    """Return what makes cells of a section as it is done by default, at a threshold."""
+    settings = (
+        CellSettings() if threshold is None else CellSettings(threshold=threshold)
+    )
+    return partial(segment_section, settings=settings)
 
 
 def section_fragments(

@@ -22,6 +22,7 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics.report import Report, report_steps
 from napari_emseg.models.weights import Weights
+from napari_emseg.segmentation import usual_cells
 from napari_emseg.session.results import Results
 from napari_emseg.session.run_scope import Area
 
@@ -168,6 +169,7 @@ def _comparing(
         sections=tuple(pairs),
         threshold=None if made is None else made.threshold,
         linked=linked if both_cells else None,
+        make_cells=usual_cells(None if made is None else made.threshold),
     )
     report = yield from announce_compiling("scores", work)
     notes = (*reader.notes, *report.evaluation.warnings)

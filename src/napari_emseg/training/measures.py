@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.regions import Region
+from napari_emseg.metrics.overlap import false_merges_and_splits
 
 SQUARE = 64
 """Side of what is drawn, px."""
@@ -31,12 +32,6 @@ Basis = Literal["held-out regions", "corrections"]
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Sums `(…, k)` → scores `(…)`."""
-
-LEAST_SHARED = 0.1
-"""A part of a cell counts as a split or a merger if it is at least so much of it."""
-
-SMALLEST = 30
-"""Smaller cells, px, are neither split nor merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +303,5 @@ def _cells(
     where = square[keep]
     lost = np.bincount(where, bits[which], minlength=n)
     sums = np.stack([lost, np.bincount(where, minlength=n)], axis=1).astype(float)
-    # predicted membrane, id 0, is no part of a cell
-    real = (p_of > 0) & (shared >= SMALLEST)
-    splits = _more_than_one(t_of[real & (shared >= LEAST_SHARED * t_size)])
-    mergers = _more_than_one(p_of[real & (shared >= LEAST_SHARED * p_size)])
+    mergers, splits = false_merges_and_splits(t_of, p_of, shared)
     return sums, splits, mergers
-
-
-def _more_than_one(ids: NDArray[np.int64]) -> int:
-    """Count how many more parts there are than cells."""
-    return int(len(ids) - len(np.unique(ids)))

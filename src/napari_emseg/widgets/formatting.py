@@ -82,6 +82,8 @@ def _pair(values: tuple[float, ...]) -> str:
     return f"{y:g}" if y == x else f"{y:g} × {x:g}"
 
 
+_OF_CELLS = "cells_"
+
 _SCORES = {
     "v_rand": "V_Rand",
     "v_info": "V_Info",
@@ -265,6 +267,8 @@ _SCORE_WORDS = {"rand": "Rand", "vi": "VI", "iou": "IoU", "dice": "Dice"}
 
 def format_score_name(name: str) -> str:
     """Return a score's name for readers: `v_rand_split` → `V_Rand split`."""
+    if name.startswith(_OF_CELLS):
+        return f"cells: {format_score_name(name.removeprefix(_OF_CELLS))}"
     for short, words in _SCORES.items():
         if name.startswith(short):
             return words + name.removeprefix(short).replace("_", " ")

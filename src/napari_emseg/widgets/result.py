@@ -199,8 +199,7 @@ class Result(QWidget):
         self.words.setText(report.words)
         lines = [f"{found.prediction} against {found.truth}"]
         lines.append(format_sections(len(report.sections)))
-        if report.about_thresholds:
-            lines.append(report.about_thresholds)
+        lines += filter(None, (report.about_cells, report.about_thresholds))
         self.about.setText(" · ".join(lines))
         fixed = None if report.fixed is None else report.fixed.threshold
         self.plot.show_curve(report.curve, fixed)
