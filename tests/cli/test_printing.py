@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_every_command_is_there(emseg) -> None:
     assert "Traceback" not in done.err
     for name in COMMANDS:
         assert emseg(name, "--help").code == 0
+
+
+@pytest.mark.parametrize("command", ["segment", "train", "finetune", "batch"])
+def test_options_that_name_sections_say_from_where_they_count(emseg, command) -> None:
+    lines = emseg(command, "--help").out.replace("│", " ").splitlines()
+    begins = [i for i, line in enumerate(lines) if line.lstrip(" *").startswith("--")]
+    options = [
+        " ".join(" ".join(lines[i:j]).split())
+        for i, j in pairwise([*begins, len(lines)])
+    ]
+    named = [o for o in options if re.search(r" (A:B|Z,Z) ", o)]
+    assert named
+    for option in named:
+        assert "counted from 0" in option
 
 
 def test_a_lack_of_memory_is_told_with_what_to_do() -> None:

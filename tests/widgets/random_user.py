@@ -698,7 +698,7 @@ class RandomUser:
         if panel is None or self.source is None or self.controller.source_layer is None:
             return
         status = self.random.choice(["to do", "reviewed", "excluded"])
-        shown = re.search(r"z = (\d+)", panel.review.label.text())
+        shown = re.match(r"Section (\d+)", panel.review.label.text())
         if shown is None:
             return
         z = int(shown[1])

@@ -182,9 +182,9 @@ def test_each_phase_is_told_with_its_name(qtbot, job) -> None:
     told = [clock.advance(records) for records in work]
     assert [format_advance(x, 4).partition(" · ")[0] for x in told] == [
         "Preparing the network",
-        "Section 1 of 4",
-        "Section 2 of 4",
-        "Section 2 of 4",
+        "1 of 4 sections",
+        "2 of 4 sections",
+        "2 of 4 sections",
         "Finishing",
         "Linking cells",
     ]

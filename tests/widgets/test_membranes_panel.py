@@ -223,7 +223,7 @@ def test_progress_and_time_left_are_shown(open_window, em) -> None:
     window.finish()
     assert not run.bar.isVisibleTo(window.membranes)
     assert not any(full), "a bar that is full has ended"
-    assert any(words.startswith("Section 2 of 4") for words in told)
+    assert any(words.startswith("2 of 4 sections") for words in told)
 
 
 def test_the_section_on_screen_comes_first(open_window, em) -> None:

@@ -328,9 +328,12 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert len(hand.history.undoable) == done
 
     window.viewer.dims.set_current_step(0, n - 1)
-    assert panel.review.label.text().startswith(f"Section {n} of {n} (z = {n - 1})")
+    # the number of napari's slider, and the same one in what is said of it
+    assert window.viewer.dims.current_step[0] == n - 1
+    assert panel.review.label.text().startswith(f"Section {n - 1} (0 to {n - 1})")
     assert checks.exclude.isEnabled()
     press(window, Qt.Key.Key_R)
+    assert panel.message.text() == f"section {n - 1} is reviewed"
     assert window.controller.session.source.reviewed == {n - 1}
 
 

@@ -48,8 +48,8 @@ def finetune(
     reviewed: Annotated[
         Sections,
         Parameter(
-            help="Sections in which everything counts, A up to B - 1; of corrections "
-            "none, of other labels each section with any label."
+            help="Sections in which everything counts, A up to B - 1, counted from 0; "
+            "of corrections none, of other labels each section with any label."
         ),
     ] = None,
     roi: Region = None,

@@ -96,7 +96,8 @@ Exclude = Annotated[
         converter=numbers,
         n_tokens=1,
         metavar="Z,Z",
-        help="Sections without cells, e.g. damaged ones; links bridge them.",
+        help="Sections without cells, counted from 0, e.g. damaged ones; links "
+        "bridge them.",
     ),
 ]
 

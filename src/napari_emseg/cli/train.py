@@ -56,12 +56,16 @@ def train(
     validation: Annotated[
         Sections,
         Parameter(
-            help="Sections that choose the best weights and the threshold; the last "
-            "sixth by default. Leave some between them and those learnt from."
+            help="Sections that choose the best weights and the threshold, counted "
+            "from 0; the last sixth by default. Leave some between them and those "
+            "learnt from."
         ),
     ] = None,
     held_out: Annotated[
-        Sections, Parameter(help="Sections to score once, at the end; none by default.")
+        Sections,
+        Parameter(
+            help="Sections to score once, at the end, counted from 0; none by default."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,

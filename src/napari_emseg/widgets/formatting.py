@@ -242,7 +242,7 @@ def format_cell_size(
 
 
 def format_advance(advance: Advance, sections: int | None = None) -> str:
-    """Return e.g. `Section 3 of 20 · 14 s left`, or what is done beside sections.
+    """Return e.g. `3 of 20 sections · 14 s left`, or what is done beside sections.
 
     Parameters
     ----------
@@ -255,7 +255,8 @@ def format_advance(advance: Advance, sections: int | None = None) -> str:
     what = advance.step[:1].upper() + advance.step[1:]
     of = advance.sections or sections
     if advance.section is not None:
-        what = f"Section {advance.section}" + (f" of {of}" if of else "")
+        now = advance.section
+        what = f"{now} of {format_sections(of)}" if of else format_sections(now)
     elif total > 1:
         what = f"{what} · {done} of {total}"
     left = format_time_left(advance.seconds_left)

@@ -57,7 +57,7 @@ class Advance:
     step
         What is done; empty for sections and their tiles.
     section, sections
-        Which one is on, counted from 1, and of how many, as far as that is known.
+        How many are done or on, and of how many, as far as that is known.
     """
 
     done: int

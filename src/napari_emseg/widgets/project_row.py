@@ -27,6 +27,7 @@ from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
+from napari_emseg.widgets.formatting import format_sections
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.run_presenter import format_record
@@ -365,7 +366,7 @@ class ProjectRow(QWidget):
     def _on_recorded(self, records: list[Record]) -> None:
         for record in records[-1:]:
             if isinstance(record, SectionDone):
-                words = f"section {record.done} of {record.total}"
+                words = f"{record.done} of {format_sections(record.total)}"
                 self.state.setText(f"{self._path.stem}: {words}")
 
     def _on_stack(self) -> None:

@@ -129,7 +129,7 @@ class ReviewRow(QWidget):
         if z is None:
             self.label.setText(f"{no_section(viewer, layer)} · {done} reviewed")
             return
-        self.label.setText(f"Section {z + 1} of {n} (z = {z}) · {done} reviewed")
+        self.label.setText(f"Section {z} (0 to {n - 1}) · {done} reviewed")
         self.status.setCurrentText(status_of(z, source.reviewed, source.excluded))
 
 
