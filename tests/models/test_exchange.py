@@ -163,7 +163,7 @@ class TestCredits:
         # the architecture, and the data that the test picture is a crop of
         assert [each["doi"] for each in said["cite"]] == [
             "10.1007/978-3-319-24574-4_28",
-            "10.6084/m9.figshare.856713",
+            "10.1073/pnas.1509820112",
         ]
 
     def test_own_weights_are_nobody_elses(self, unet: Weights) -> None:
