@@ -387,7 +387,9 @@ def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> No
     assert (session.source.excluded, session.source.reviewed) == ({1}, {1, 2, 3})
     with Project(keeping.path, read_only=True) as project:
         lines = [line for line in project.edits() if line.what == "review"]
-    assert [line.words for line in lines if line.undone][-1] == "section 2 is reviewed"
+    assert [line.words for line in lines if line.undone][
+        -1
+    ] == "marked section 2 as reviewed"
     keeping.close()
     other = Session()
     open_project(other, keeping.path)

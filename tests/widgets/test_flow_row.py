@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 from thin import thin_weights
 
+from napari_emseg.models.weights import list_weights
 from napari_emseg.widgets.batch_dock import BatchDock
 from napari_emseg.widgets.flow_row import (
     BREAK,
@@ -29,7 +30,7 @@ from napari_emseg.widgets.flow_row import (
     shorten,
 )
 from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
-from napari_emseg.widgets.theme import CollapsibleBox, ScrollBox
+from napari_emseg.widgets.theme import PREFERRED_WIDTH, CollapsibleBox, ScrollBox
 
 WIDTHS = (300, 320, 398, 430)
 LONG = "20261129_FIB-SEM_block3_aligned_8x8x8nm_cropped_and_more_of_that"
@@ -98,6 +99,44 @@ def test_nothing_is_cut_in_a_narrow_dock(open_window, em, tmp_path, theme) -> No
     window.dock.parentWidget().setFloating(True)
     resize(window.dock, WIDTHS[0])
     assert cut(window.dock) == []
+
+
+@pytest.mark.parametrize("width", [300, 400])
+def test_run_is_in_view_as_long_as_its_panel_is(open_window, em, width) -> None:
+    window = open_window(em(LONG), show=True)
+    window.viewer.window.resize(1366, 768)
+    unfold(window.dock)
+    window.choose_scope(window.membranes, RANGE)
+    resize(window.dock, width)
+    view, bar = window.dock.viewport(), window.dock.verticalScrollBar()
+    lying = 0
+    for at in (*range(0, bar.maximum(), 50), bar.maximum()):
+        bar.setValue(at)
+        for name in ("Membranes", "Cells", "Train", "Evaluate"):
+            panel, run = window.dock.panel(name), window.dock.panel(name).run
+            foot = run.foot
+            top = max(0, panel.mapTo(view, QPoint(0, 0)).y())
+            end = run.mapTo(view, QPoint(0, 0)).y()
+            if view.height() - top < 3 * foot.height() or end < 2 * foot.height():
+                continue  # nearly all of it is below, or it is scrolled past Run
+            low = foot.mapTo(view, QPoint(0, foot.height())).y()
+            assert foot.height() <= low <= view.height(), (name, at)
+            button = run.button.mapTo(view, run.button.rect().center())
+            assert view.childAt(button) is run.button
+            lying += end > view.height()
+    assert lying > 4, "it never had to be moved"
+
+
+def test_cards_of_bundled_weights_take_two_lines(open_window) -> None:
+    window = open_window(show=True)
+    session, panel = window.controller.session, window.membranes
+    for weights in list_weights().values():
+        session.choose_weights(weights)
+        resize(window.dock, PREFERRED_WIDTH)
+        for label in (panel.about, panel.card):
+            lines = label.height() / label.fontMetrics().lineSpacing()
+            assert lines < 2, (weights.card.name, label.text())
+        assert panel.about.toolTip() == weights.card.summary
 
 
 def test_nothing_of_batch_is_cut(open_window, em) -> None:

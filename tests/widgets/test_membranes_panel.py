@@ -118,7 +118,8 @@ def test_the_estimate_is_said_before_the_run(open_window, em) -> None:
 def test_the_card_is_said_in_words(open_window, em) -> None:
     window = open_window(em())
     panel = window.membranes
-    assert panel.card.text() == "Dark is membrane.<br><b>V_Rand 0.500</b> held out"
+    assert panel.about.text() == "Dark is membrane."
+    assert panel.card.text() == "<b>V_Rand 0.500</b> held out"
     for words in ("drawings", "BSD-3-Clause"):
         assert words in panel.details.text()
 
@@ -131,6 +132,12 @@ def test_too_coarse_a_picture_is_said_before_the_run(open_window, em, tmp_path) 
     assert "4 → 1.5 nm/px (2.67×), enlarged more than 2×" in words.text()
     assert "poor membranes" in words.text()
     assert words.property("role") == "note"
+    window.choose_scope(window.membranes, "this section")
+    assert window.run(window.membranes).error is None
+    told = window.membranes.run.message.text()
+    assert "openvino" in told or "torch" in told
+    assert "poor membranes" not in told, "it is said above"
+    assert "rescaled" not in told
 
 
 def test_weights_follow_the_stack_until_somebody_chooses(

@@ -349,7 +349,7 @@ def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
     viewer.dims.set_current_step(0, 1)
     press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
     assert viewer.dims.current_step[0] == 3, "it is seen what is taken back"
-    assert panel.message.text() == "undone: section 3 is reviewed, in section 3"
+    assert panel.message.text() == "undone: marked section 3 as reviewed"
     assert panel.review.status.currentText() == "to do"
     assert session.source.reviewed == frozenset()
     assert len(hand.history.undoable) == done
@@ -371,7 +371,7 @@ def test_ctrl_z_takes_back_that_a_section_is_excluded(window) -> None:
     assert (session.source.reviewed, session.source.excluded) == (set(), {3})
     viewer.dims.set_current_step(0, 1)
     press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
-    assert panel.message.text() == "undone: section 3 is excluded, in section 3"
+    assert panel.message.text() == "undone: marked section 3 as excluded"
     assert panel.review.status.currentText() == "reviewed"
     assert (session.source.reviewed, session.source.excluded) == ({3}, set())
     assert not dock.panel("Data").checks.exclude.isChecked()

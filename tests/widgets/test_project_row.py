@@ -223,7 +223,7 @@ def test_probabilities_of_what_is_on_screen_are_made_again(
     results = session.source.results
     before = np.array(results.membranes)
     window.qtbot.waitUntil(lambda: results.predicted == (z,), timeout=120_000)
-    window.qtbot.waitUntil(lambda: "Live-wire works" in window.viewer.status)
+    window.qtbot.waitUntil(lambda: "Live-wire works" in window.viewer.help)
     expected = napari_emseg.predict(
         session.source.stack, session.weights, settings=session.predict_settings
     )

@@ -360,7 +360,7 @@ class AnnotationEditor:
         here = frozenset({z})
         edit = Edit(
             "review",
-            f"section {z} is {words}",
+            f"marked section {z} as {words}",
             finish=here - self.reviewed if reviewed else frozenset(),
             reopen=frozenset() if reviewed else here & self.reviewed,
             exclude=here - self.excluded if excluded else frozenset(),

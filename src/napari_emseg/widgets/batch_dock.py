@@ -143,7 +143,7 @@ class BatchPanel(QWidget):
         layout.addWidget(FlowRow(self.remove, self.retry))
         layout.addWidget(self.about)
         layout.addWidget(self.form)
-        layout.addWidget(self.foot)
+        self.foot.stick_in(layout)
         layout.addWidget(help_link("batch.md#in-napari"))
 
     def _connect(self) -> None:

@@ -85,7 +85,7 @@ class CellsPanel(QWidget):
         layout.addWidget(self.main)
         layout.addLayout(form)
         layout.addWidget(self.state)
-        layout.addWidget(self.run)
+        self.run.stick_in(layout)
         layout.addWidget(self.saving)
         layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
 

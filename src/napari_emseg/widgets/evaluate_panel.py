@@ -211,7 +211,7 @@ class EvaluatePanel(QWidget):
         layout.addLayout(form)
         layout.addWidget(self.linked)
         layout.addWidget(self.state)
-        layout.addWidget(self.run)
+        self.run.stick_in(layout)
         layout.addWidget(self.result)
 
     def _connect(self) -> None:

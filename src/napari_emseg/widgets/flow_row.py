@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from qtpy.QtCore import QEvent, QPoint, QRect, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QPoint, QRect, QSize, Qt
 from qtpy.QtGui import QAction, QContextMenuEvent, QKeyEvent, QKeySequence, QPaintEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QLayout,
     QLayoutItem,
     QMenu,
+    QScrollArea,
     QSizePolicy,
     QStyle,
     QStyleOptionComboBox,
@@ -276,3 +277,60 @@ def shorten(name: str, most: int = SHORT) -> str:
         return name
     kept = most - 1
     return f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
+
+
+class StickyFoot(QObject):
+    """Keeps a widget of a panel in view while the panel is, however far it reaches.
+
+    Where its layout puts it, as long as that is seen, else at the lower edge of the
+    scroll area.
+
+    Parameters
+    ----------
+    foot
+        What is kept in view.
+    below
+        The next widget in the same layout: by it the foot's own place is known.
+    """
+
+    def __init__(self, foot: QWidget, below: QWidget) -> None:
+        super().__init__(foot)
+        self._foot, self._below = foot, below
+        self._area: QScrollArea | None = None
+        foot.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        for widget in (foot, below):
+            widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Notice a layout, another height of the dock, or the first time it is seen."""
+        if event.type() in MOVING:
+            if self._area is None:
+                self._find()
+            self._place()
+        return False
+
+    def _find(self) -> None:
+        parent = self._foot.parentWidget()
+        while parent is not None and not isinstance(parent, QScrollArea):
+            parent = parent.parentWidget()
+        self._area = parent
+        if parent is not None:
+            parent.viewport().installEventFilter(self)
+            parent.verticalScrollBar().valueChanged.connect(self._place)
+            parent.verticalScrollBar().rangeChanged.connect(self._place)
+
+    def _place(self, *_: object) -> None:
+        foot, panel = self._foot, self._foot.parentWidget()
+        if self._area is None or panel is None or not foot.isVisible():
+            return
+        own = self._below.y() - SPACING - foot.height()
+        view = self._area.viewport()
+        end = panel.mapFrom(view, QPoint(0, view.height())).y() - foot.height()
+        # of a panel whose title alone is seen it would hide what little there is
+        at = end if 2 * foot.height() < end < own else own
+        if at != foot.y():
+            foot.move(foot.x(), at)
+            foot.raise_()
+
+
+MOVING = (QEvent.Type.Move, QEvent.Type.Resize, QEvent.Type.Show)

@@ -91,16 +91,15 @@ _SCORES = {
 
 
 def format_card(card: Card) -> str:
-    """Return the two lines of a weights' card that one chooses by, as rich text."""
+    """Return the line of a weights' card that one chooses by, as rich text."""
     facts = []
     if card.pixel_size_nm is not None:
         facts.append(f"{_pair(card.pixel_size_nm)} nm/px")
     if "v_rand" in card.scores:
         facts.append(f"<b>V_Rand {card.scores['v_rand']:.3f}</b> held out")
     if is_non_commercial(card.licence):
-        facts.append("not for commercial use")
-    about = escape(card.summary or card.architecture)
-    return "<br>".join(line for line in (about, " · ".join(facts)) if line)
+        facts.append("non-commercial")
+    return " · ".join(facts)
 
 
 def is_non_commercial(licence: str) -> bool:
@@ -115,6 +114,8 @@ def format_card_details(card: Card) -> str:
     if card.parameters:
         facts.append(f"{card.parameters / 1e6:.1f} M parameters")
     lines = [" · ".join(facts)]
+    if card.summary:
+        lines.insert(0, escape(card.summary))
     scores = [
         f"{words} {card.scores[k]:.3f}"
         for k, words in _SCORES.items()

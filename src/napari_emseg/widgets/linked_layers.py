@@ -210,6 +210,8 @@ class LinkedLayers(QObject):
             stays = "; probabilities stay" if run and what == "undo" else ""
             where = self._go_where(edit.sections | edit.marked)
             words = edit.words if run or edit.whole else edit.tool
+            if edit.whole and not edit.sections:
+                where = ""  # the words name the section
             self.said.emit(f"{done}: {words}{stays}{where}")
 
     def _go_where(self, sections: frozenset[int]) -> str:

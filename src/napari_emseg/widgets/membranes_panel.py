@@ -4,6 +4,7 @@ from pathlib import Path
 
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from superqt import QElidingLabel
 
 from napari_emseg.core.intensity import TOO_COARSE
 from napari_emseg.core.settings import PredictSettings
@@ -94,6 +95,8 @@ class MembranesPanel(QWidget):
         self._weights = WeightsBox(self._session)
         self.weights = self._weights.choice
         self.file = button("File…", tooltip="Use weights of your own (.safetensors).")
+        self.about = QElidingLabel()
+        set_role(self.about, "hint")
         self.card = text_label()
         self.details = text_label()
         self._more = CollapsibleBox("About this model", self.details, role="link")
@@ -130,6 +133,7 @@ class MembranesPanel(QWidget):
         scope.addRow(row_label("Run on"), self.scope)
         layout = panel_layout(self)
         layout.addLayout(weights)
+        layout.addWidget(self.about)
         layout.addWidget(self.card)
         layout.addWidget(self._more)
         layout.addWidget(self.depth)
@@ -137,7 +141,7 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.rescaling)
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
-        layout.addWidget(self.run)
+        self.run.stick_in(layout)
         layout.addWidget(self.saving)
         layout.addWidget(self.live)
         layout.addWidget(CollapsibleBox("Advanced", self._further(), role="link"))
@@ -202,11 +206,15 @@ class MembranesPanel(QWidget):
         weights = self._session.weights
         if weights is not None:
             settings = self._session.predict_settings
+            summary = weights.card.summary or weights.card.architecture
+            self.about.setText(summary)
+            self.about.setToolTip(summary)
             self.card.setText(format_card(weights.card))
             file = format_file(weights, settings)
             about = (format_card_details(weights.card), file)
             self.details.setText("<br>".join(words for words in about if words))
-        self.card.setVisible(weights is not None)
+        self.about.setVisible(weights is not None)
+        self.card.setVisible(weights is not None and bool(self.card.text()))
         self._more.setVisible(weights is not None)
         self.heads.setVisible(weights is not None and len(weights.card.depths) > 1)
         self._on_estimate()
@@ -225,6 +233,7 @@ class MembranesPanel(QWidget):
             rescaling = format_rescaling(source.stack, weights.card, rescale=rescale)
             coarse = TOO_COARSE in rescaling
         self.rescaling.setText(rescaling)
+        self.run.said_above = rescaling
         set_role(self.rescaling, "note" if coarse else "hint")
         self.rescaling.setVisible(bool(rescaling))
         self.depth.show_depths(self._region())

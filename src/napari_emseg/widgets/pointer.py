@@ -18,7 +18,7 @@ from napari_emseg.widgets.tools import CanvasPoint, Tool
 
 
 class StatusHelp(QObject):
-    """The hint of the active tool, and over it what the latest act said.
+    """The hint of the active tool, and over it what was said last, in the status bar.
 
     napari writes the keys of the active layer there whenever the pointer moves. They
     come back when no tool is active, and another layer or mode is chosen.

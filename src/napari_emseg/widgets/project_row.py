@@ -29,6 +29,7 @@ from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.formatting import format_sections
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.pointer import StatusHelp
 from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.save_status_label import (
@@ -126,6 +127,7 @@ class RemadeProbabilities(QObject):
         self._controller = controller
         self._keys: set[str] = set()
         self.job = BackgroundJob()
+        self._help = controller.shared(StatusHelp)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(SOON_MS)
@@ -158,20 +160,19 @@ class RemadeProbabilities(QObject):
         try:
             run = None if z is None else controller.runs.predict_again(z)
         except ValueError as e:
-            controller.viewer.status = f"no probabilities of section {z}: {e}"
+            self._help.say(f"no probabilities of section {z}: {e}")
             return
         if run is not None:
-            controller.viewer.status = f"{run.title} are made again in the background"
+            self._help.say(f"{run.title} are made again in the background")
             self.job.start(with_torch(run.work), run.title)
 
     def _on_ended(self, outcome: JobResult) -> None:
-        viewer = self._controller.viewer
         if outcome.cause is not None:
             self._keys.clear()
-            viewer.status = f"{self.job.title}: {format_record(outcome.cause)}"
+            self._help.say(f"{self.job.title}: {format_record(outcome.cause)}")
             return
         if not outcome.cancelled:
-            viewer.status = f"{self.job.title} are there: Live-wire works here"
+            self._help.say(f"{self.job.title} are there: Live-wire works here")
         self._wait()
 
 

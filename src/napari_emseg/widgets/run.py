@@ -11,7 +11,7 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.session import Run
 from napari_emseg.widgets.background import run_niced
 from napari_emseg.widgets.controller import ViewerController
-from napari_emseg.widgets.flow_row import FlowRow
+from napari_emseg.widgets.flow_row import FlowRow, StickyFoot
 from napari_emseg.widgets.formatting import format_advance, format_result
 from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import Stage, format_record
@@ -64,12 +64,25 @@ class JobControls(QWidget):
         self.bar.setTextVisible(False)
         self.left = text_label() if left is None else left
         self.message = text_label()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
+        self.foot = QWidget()
+        set_role(self.foot, "foot")
         row = FlowRow(self.button, *beside, self.bar, *after)
-        for widget in (row, self.left, self.message):
-            layout.addWidget(widget)
+        for outer, widgets in (
+            (self.foot, (row, self.left)),
+            (self, (self.foot, self.message)),
+        ):
+            layout = QVBoxLayout(outer)
+            layout.setContentsMargins(0, 0, 0, 0)
+            for widget in widgets:
+                layout.addWidget(widget)
         self.say("")
+
+    def stick_in(self, panel: QVBoxLayout) -> None:
+        """Add it to a panel, with all but the message in view while the panel is."""
+        self.layout().removeWidget(self.foot)
+        panel.addWidget(self.foot)
+        panel.addWidget(self)
+        StickyFoot(self.foot, self)
 
     def say(self, message: str, role: str = "hint") -> None:
         """Show a message under the button; none if it is empty."""
@@ -133,6 +146,8 @@ class RunRow(JobControls):
         self._stage = stage
         self._prepare = prepare
         self._notes: list[str] = []
+        self.said_above = ""
+        """What the panel says before the run; its notes don't repeat that."""
         self._ready = True
         self._told = True
         """False once another stack is at work than the one that a run is over."""
@@ -212,7 +227,7 @@ class RunRow(JobControls):
             self._add_note(format_result(outcome.result))
 
     def _on_noted(self, note: str) -> None:
-        if self.running:
+        if self.running and note.removeprefix("rescaled ") not in self.said_above:
             self._add_note(note)
 
     def _on_failed(self, message: str) -> None:

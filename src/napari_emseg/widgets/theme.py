@@ -34,6 +34,7 @@ MARGIN = 8
 LABEL_WIDTH = 96
 
 _STYLE = """
+QWidget[role="foot"] {{ background: {background}; }}
 QLabel[role="title"] {{ font-weight: bold; }}
 QLabel[role="headline"] {{ font-weight: bold; font-size: 12pt; }}
 QLabel[role="hint"] {{ color: {hint}; }}

@@ -313,8 +313,10 @@ class TrainPanel(QWidget):
         self.network.addItems(architectures())
         layout = panel_layout(self)
         layout.addLayout(begin)
-        for widget in (self._new_box, self.learns, self.judges, self.run, self.plot):
+        for widget in (self._new_box, self.learns, self.judges):
             layout.addWidget(widget)
+        self.run.stick_in(layout)
+        layout.addWidget(self.plot)
         layout.addWidget(self.since)
         layout.addWidget(self.candidate)
         layout.addWidget(
