@@ -16,8 +16,9 @@ from yaozarrs import v04, v05
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.sinks import Kept
 from napari_emseg.core.stack import Stack
-from napari_emseg.io import OutputFormat, describe, open_stack
+from napari_emseg.io import OutputFormat, describe, open_stack, writing
 from napari_emseg.io.writing import iter_save_labelled
+from napari_emseg.io.zarr_sink import ZarrSink
 
 both = pytest.mark.parametrize("format", ["zarr", "zarr-0.4"])
 SIZE = (50.0, 5.0, 4.0)
@@ -129,7 +130,7 @@ def test_what_it_refuses(tmp_path: Path, stack: np.ndarray) -> None:
         drain(iter_save_labelled(place, image, cells[:4]))
     with pytest.raises(ValueError, match="whole numbers, not float64"):
         drain(iter_save_labelled(place, image, cells / 2))
-    with pytest.raises(ValueError, match=r"zarr or zarr-0\.4, not tiff"):
+    with pytest.raises(ValueError, match=r"zarr or zarr-3d or zarr-0\.4, not tiff"):
         drain(iter_save_labelled(place, image, cells, format="tiff"))
     assert list(tmp_path.iterdir()) == []
 
@@ -147,3 +148,76 @@ def test_stopping_leaves_a_part_only(tmp_path: Path, stack: np.ndarray) -> None:
     (part,) = tmp_path.iterdir()
     assert part.suffix == ".part"
     assert kept == [Kept(part, 1, len(stack))]
+
+
+@pytest.mark.parametrize("format", ["zarr", "zarr-3d", "zarr-0.4"])
+def test_is_a_dataset_of_webknossos(
+    tmp_path: Path,
+    stack: np.ndarray,
+    format: OutputFormat,  # noqa: A002
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ZarrSink, "most", (1, 16, 16))
+    monkeypatch.setattr(writing, "DEEP_CHUNK", (4, 16, 16))
+    cells = (stack % 7).astype(np.uint64)
+    work = iter_save_labelled(
+        tmp_path / "a.zarr",
+        Stack(stack, voxel_size_nm=SIZE),
+        cells,
+        name="neurons",
+        format=format,
+    )
+    path = drain(work)
+    said = json.loads((path / "datasource-properties.json").read_text())
+    assert said["id"]["name"] == "a.zarr"
+    assert said["scale"] == {"factor": [4.0, 5.0, 50.0], "unit": "nanometer"}
+    image, neurons = said["dataLayers"]
+    z, y, x = stack.shape
+    assert image["boundingBox"] == {
+        "topLeft": [0, 0, 0],
+        "width": x,
+        "height": y,
+        "depth": z,
+    }
+    assert (image["category"], image["elementClass"]) == ("color", stack.dtype.name)
+    assert (neurons["category"], neurons["elementClass"]) == ("segmentation", "uint64")
+    assert neurons["largestSegmentId"] == int(cells.max())
+    kinds = {"zarr-0.4": "zarr"}
+    for layer, folder in ((image, ""), (neurons, "labels/neurons/")):
+        assert layer["dataFormat"] == kinds.get(format, "zarr3")
+        assert [mag["mag"] for mag in layer["mags"]] == [
+            [1, 1, 1],
+            [2, 2, 1],
+            [4, 4, 1],
+        ]
+        for nth, mag in enumerate(layer["mags"]):
+            assert mag["path"] == f"./{folder}{nth}"
+            assert mag["axisOrder"] == {"x": 2, "y": 1, "z": 0}
+            assert (path / mag["path"]).is_dir()
+
+
+def test_is_none_where_the_voxel_size_is_unknown(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    work = iter_save_labelled(
+        tmp_path / "a.zarr", Stack(stack), stack.astype(np.uint32)
+    )
+    assert not (drain(work) / "datasource-properties.json").exists()
+
+
+@pytest.mark.parametrize("format", ["zarr", "zarr-3d", "zarr-0.4"])
+def test_the_library_of_webknossos_opens_it(
+    tmp_path: Path,
+    stack: np.ndarray,
+    format: OutputFormat,  # noqa: A002
+) -> None:
+    webknossos = pytest.importorskip("webknossos", reason="needs webknossos")
+    cells = (stack % 7).astype(np.uint32)
+    work = iter_save_labelled(
+        tmp_path / "a.zarr", Stack(stack, voxel_size_nm=SIZE), cells, format=format
+    )
+    dataset = webknossos.Dataset.open(drain(work))
+    assert tuple(dataset.voxel_size) == SIZE[::-1]
+    for name, values in (("image", stack), ("cells", cells)):
+        found = dataset.get_layer(name).get_mag(1).read()
+        np.testing.assert_array_equal(found, values)

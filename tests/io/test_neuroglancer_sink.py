@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_emseg.core.records import Provenance
-from napari_emseg.io import neuroglancer_sink, open_sink, save_stack
+from napari_emseg.io import neuroglancer_sink, open_sink, output, save_stack
 
 SIZE = (50.0, 5.0, 4.0)
 
@@ -115,7 +115,7 @@ def test_any_order(tmp_path: Path, order: list[int]) -> None:
 def test_large_sections_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neuroglancer_sink, "SLAB_BYTES", 3 * 20 * 33 * 4)
+    monkeypatch.setattr(output, "SLAB_BYTES", 3 * 20 * 33 * 4)
     values = np.arange(5 * 20 * 33, dtype=np.uint32).reshape(5, 20, 33)
     path = save_stack(tmp_path / "a.precomputed", values, voxel_size_nm=SIZE)
     assert _info(path)["scales"][0]["chunk_sizes"][0][2] == 2

@@ -15,14 +15,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from yaozarrs import v05
 
-from napari_emseg.core.records import Provenance
+from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import as_stack
 from napari_emseg.io import (
     open_sink,
     open_stack,
+    output,
     read_provenance,
     save_stack,
     zarr_sink,
 )
+from napari_emseg.io.writing import iter_save_labelled
+from napari_emseg.segmentation import cells_provenance
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64"]
 DTYPES += ["float32", "float64", "bool"]
@@ -87,7 +92,7 @@ def test_any_order_and_unwritten_sections(tmp_path: Path, stack: np.ndarray) -> 
 def test_smaller_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(zarr_sink, "CHUNK", 16)
+    monkeypatch.setattr(zarr_sink.ZarrSink, "most", (1, 16, 16))
     values = np.arange(2 * 21 * 50).reshape(2, 21, 50).astype(dtype)
     path = save_stack(tmp_path / "a.zarr", values, voxel_size_nm=(50, 4, 4))
     yaozarrs.validate_zarr_store(path)
@@ -137,3 +142,62 @@ def test_a_folder_of_something_else_is_never_replaced(
     save_stack(tmp_path / "b.zarr", stack)
     assert (tmp_path / "a.zarr" / "thesis.txt").exists()
     assert (tmp_path / "b.zarr.part" / "thesis.txt").exists()
+
+
+class TestChunksForViewsFromTheSide:
+    def test_as_deep_as_sections_allow(self, tmp_path: Path) -> None:
+        values = np.arange(20 * 300 * 40, dtype=np.uint16).reshape(20, 300, 40)
+        path = save_stack(tmp_path / "a.zarr", values, format="zarr-3d")
+        levels = zarr.open_group(path)
+        assert levels["0"].chunks == (16, 256, 40)
+        assert levels["1"].shape == (20, 150, 20)  # until a chunk holds a section
+        np.testing.assert_array_equal(levels["0"][:], values)
+        np.testing.assert_array_equal(open_stack(path).data[:], values)
+
+    def test_less_deep_where_sections_are_large(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(output, "SLAB_BYTES", 5 * 30 * 30)
+        sink = open_sink(tmp_path / "a.zarr", (20, 30, 30), np.uint8, format="zarr-3d")
+        sink.close()
+        assert zarr.open(tmp_path / "a.zarr")["0"].chunks == (4, 30, 30)
+
+    def test_sections_in_any_order(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        values = rng.integers(0, 99, (40, 7, 9), dtype=np.uint32)
+        order = rng.permutation(40)[:-3]  # three are never written
+        with open_sink(
+            tmp_path / "a.zarr", values.shape, values.dtype, format="zarr-3d"
+        ) as sink:
+            for z in order:
+                sink.write(int(z), values[z])
+        expected = np.zeros_like(values)
+        expected[order] = values[order]
+        np.testing.assert_array_equal(zarr.open(tmp_path / "a.zarr")["0"][:], expected)
+
+    @pytest.mark.parametrize(
+        ("link", "depth"), [(True, 16), (False, 1)], ids=["linked", "not linked"]
+    )
+    def test_is_what_linked_cells_are_written_in(
+        self, tmp_path: Path, link: bool, depth: int
+    ) -> None:
+        made = cells_provenance(CellSettings(link=link))
+        cells = np.ones((17, 5, 5), np.uint32)
+        path = save_stack(tmp_path / "a.zarr", cells, provenance=made)
+        assert zarr.open(path)["0"].chunks == (depth, 5, 5)
+        flat = save_stack(tmp_path / "b.zarr", cells, provenance=made, format="zarr")
+        assert zarr.open(flat)["0"].chunks == (1, 5, 5)
+
+    def test_picture_and_cells_in_one(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(1)
+        image = rng.integers(0, 255, (19, 6, 8), dtype=np.uint8)
+        cells = rng.integers(0, 9, (19, 6, 8), dtype=np.uint32)
+        path = drain(
+            iter_save_labelled(
+                tmp_path / "a.zarr", as_stack(image), cells, format="zarr-3d"
+            )
+        )
+        group = zarr.open_group(path)
+        for name, values in (("0", image), ("labels/cells/0", cells)):
+            assert group[name].chunks == (16, 6, 8)
+            np.testing.assert_array_equal(group[name][:], values)

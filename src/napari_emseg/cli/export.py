@@ -58,8 +58,8 @@ def export(
     if image is not None:
         picture = open_stack(image).with_voxel_size(source.voxel_size)
     check_outputs(output, stacks=[stack] if picture is None else [stack, picture])
-    kind = output_kind(format or output_format(output))
     made = provenance_of(stack)
+    kind = output_kind(format or output_format(output, made))
     if picture is None:
         run_with_progress(
             iter_save(

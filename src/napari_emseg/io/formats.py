@@ -187,6 +187,18 @@ OUTPUT_KINDS = [
         holds_both=True,
     ),
     OutputKind(
+        name="zarr-3d",
+        title="OME-Zarr 0.5 for 3-D",
+        opens_in="as zarr, quick from the side",
+        suffixes=(".zarr",),
+        dtypes=_ANY,
+        sink="zarr_sink:Zarr3dSink",
+        membranes="any",
+        cells="any",
+        voxel_size="scale, in nm",
+        holds_both=True,
+    ),
+    OutputKind(
         name="zarr-0.4",
         title="OME-Zarr 0.4",
         opens_in="webKnossos, Neuroglancer, older programs",
@@ -272,8 +284,16 @@ def output_kind(name: OutputFormat) -> OutputKind:
     raise ValueError(msg)
 
 
-def output_format(path: str | PathLike[str]) -> OutputFormat:
+def output_format(
+    path: str | PathLike[str], provenance: Provenance | None = None
+) -> OutputFormat:
     """Return the format that an output's name stands for.
+
+    Parameters
+    ----------
+    provenance
+        Of what is to be written: cells that are linked through the stack are looked at
+        from all sides, which `.zarr` then stands for.
 
     Raises
     ------
@@ -281,12 +301,22 @@ def output_format(path: str | PathLike[str]) -> OutputFormat:
         If it stands for none.
     """
     suffix = Path(path).suffix.lower()
+    if suffix == ".zarr" and _are_linked(provenance):
+        return "zarr-3d"
     for kind in OUTPUT_KINDS:
         if suffix in kind.suffixes:
             return kind.name
     known = ", ".join(output_suffixes())
     msg = f"can't tell the format of {path} by its name; use one of {known}"
     raise ValueError(msg)
+
+
+def _are_linked(provenance: Provenance | None) -> bool:
+    """Tell if cells have one id through the stack."""
+    if provenance is None or provenance.kind != "cells":
+        return False
+    made = provenance.settings.get("cells")
+    return isinstance(made, dict) and made.get("link") is True
 
 
 HEAD = 2056

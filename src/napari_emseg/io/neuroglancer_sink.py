@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,7 @@ from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.formats import SinkOptions
-from napari_emseg.io.output import FileSink, Output
-
-SLAB_BYTES = 64 * 2**20
-"""Sections that share chunks are kept until they are together, up to this size."""
+from napari_emseg.io.output import Output, SlabSink, slab_depth
 
 DEEPEST = 16
 """Most sections in a chunk."""
@@ -32,7 +28,7 @@ BLOCK = (8, 8, 8)
 """Of the codec, in which each block has its own table of ids."""
 
 
-class NeuroglancerSink(FileSink):
+class NeuroglancerSink(SlabSink):
     """A `precomputed` folder of ids whose sections come in any order.
 
     In order is fast, since chunks are some sections deep. Each scale has half the rows
@@ -56,38 +52,20 @@ class NeuroglancerSink(FileSink):
         options: SinkOptions,
     ) -> None:
         size = _whole_size(options.voxel_size_nm)
-        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
-        section = prod(shape[1:]) * dtype.itemsize
-        self._depth = _power_of_2(min(DEEPEST, SLAB_BYTES // section, shape[0]))
-        self._slab: dict[int, NDArray[Any]] = {}
+        output = Output(path, overwrite=options.overwrite)
+        depth = slab_depth(shape, dtype.itemsize, DEEPEST)
+        super().__init__(output, shape, dtype, depth)
         with self._output.beginning() as part, _system_errors():
             self._scales = _create(part, shape, dtype, size, self._depth)
             if options.provenance is not None:
                 _tell(part, options.provenance)
 
-    def _store(self, z: int, section: NDArray[Any]) -> None:
-        """Store section `z`, `(y, x)`, and its smaller copies."""
-        if self._slab and z // self._depth != next(iter(self._slab)) // self._depth:
-            self._flush()
-        self._slab[z] = section.astype(self.dtype)
-        if len(self._slab) == self._depth:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Write what was kept: at once if nothing between is missing."""
-        zs = sorted(self._slab)
-        together = len(zs) == zs[-1] - zs[0] + 1
-        for run in [zs] if together else [[z] for z in zs]:
-            values = np.stack([self._slab[z] for z in run])
-            for scale in self._scales:
-                where = scale[:, :, run[0] : run[-1] + 1, 0]
-                _write(where, values.transpose(2, 1, 0), _side(self._depth))
-                values = values[:, ::2, ::2]
-        self._slab.clear()
-
-    def _let_go(self, *, keep: bool) -> None:
-        if keep and self._slab:
-            self._flush()
+    def _store_run(self, z: int, values: NDArray[Any]) -> None:
+        """Store sections `(n, y, x)` from z on, and their smaller copies."""
+        for scale in self._scales:
+            where = scale[:, :, z : z + len(values), 0]
+            _write(where, values.transpose(2, 1, 0), _side(self._depth))
+            values = values[:, ::2, ::2]
 
 
 def _write(where: ts.TensorStore, values: NDArray[Any], side: int) -> None:

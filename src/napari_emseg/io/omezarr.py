@@ -1,6 +1,7 @@
 """OME-Zarr 0.4 and 0.5, and plain Zarr arrays, read slab by slab of their chunks."""
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -13,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from zarr.core.sync import sync
+from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, ZipStore
 
 from napari_emseg.core.records import Provenance
@@ -191,7 +193,11 @@ def _walk(group: zarr.Group, key: str) -> Iterator[Volume]:
         yield _image(group, _checked(images), key)
     if key.count("/") >= _DEEPEST:
         return
-    for name, node in sorted(group.members()):
+    with warnings.catch_warnings():
+        # of files beside, such as webKnossos's
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        members = sorted(group.members())
+    for name, node in members:
         inner = f"{key}/{name}".strip("/")
         if isinstance(node, zarr.Group):
             yield from _walk(node, inner)

@@ -377,3 +377,64 @@ class FileSink(ClosingSink):
         finally:
             kept = self._output.give_up(keep=keep)
         return kept
+
+
+SLAB_BYTES = 512 * 2**20
+"""Sections that share chunks are kept until they are together, up to this size."""
+
+
+def slab_depth(shape: tuple[int, int, int], itemsize: int, most: int) -> int:
+    """Return how many sections chunks are deep: a power of 2, at most `most`.
+
+    Less where sections are so large, or so few, that they can't be kept together.
+    """
+    section = shape[1] * shape[2] * itemsize
+    return 1 << (max(1, min(most, SLAB_BYTES // section, shape[0])).bit_length() - 1)
+
+
+class SlabSink(FileSink):
+    """An output whose chunks hold several sections.
+
+    Sections that share chunks are kept until they are together, so that a chunk is
+    written once if sections come in order.
+
+    Parameters
+    ----------
+    depth
+        Sections of a chunk.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        depth: int,
+    ) -> None:
+        super().__init__(output, shape, dtype)
+        self._depth = depth
+        self._slab: dict[int, NDArray[Any]] = {}
+
+    @abstractmethod
+    def _store_run(self, z: int, values: NDArray[Any]) -> None:
+        """Store sections `(n, y, x)` that follow one another from z on."""
+
+    def _store(self, z: int, section: NDArray[Any]) -> None:
+        """Keep section `z`, `(y, x)`, and write what is together."""
+        if self._slab and z // self._depth != next(iter(self._slab)) // self._depth:
+            self._flush()
+        self._slab[z] = section.astype(self.dtype)
+        if len(self._slab) == self._depth:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what was kept: at once if nothing between is missing."""
+        zs = sorted(self._slab)
+        together = len(zs) == zs[-1] - zs[0] + 1
+        for run in [zs] if together else [[z] for z in zs]:
+            self._store_run(run[0], np.stack([self._slab[z] for z in run]))
+        self._slab.clear()
+
+    def _let_go(self, *, keep: bool) -> None:
+        if keep and self._slab:
+            self._flush()

@@ -42,10 +42,15 @@ from napari_emseg.io.probabilities import (
 )
 from napari_emseg.io.reading import open_stack
 from napari_emseg.io.zarr_sink import (
+    DEEP_CHUNK,
+    WebknossosLayer,
+    ZarrSink,
     create_v04,
     create_v05,
+    describe_layers,
     describe_levels,
     fill,
+    fitting_chunk,
     pyramid,
     v04,
     v05,
@@ -88,7 +93,8 @@ def open_sink(
     overwrite
         Replace an existing output, once the new one is whole.
     format
-        A name in `OUTPUT_KINDS`; by the path's ending if None.
+        A name in `OUTPUT_KINDS`; if None by the path's ending, and for `.zarr` by the
+        provenance: chunks of linked cells are made for views from the side.
     ids
         For cells in formats that hold small numbers only (`fiji`, `mrc`): `keep` them,
         `renumber` from 1, or store as `float`. All of them are known at the end only,
@@ -105,7 +111,7 @@ def open_sink(
     FileExistsError, FileNotFoundError, PermissionError, OSError
         If the output exists, its folder is missing or not writable, or too full.
     """
-    kind = output_kind(output_format(path) if format is None else format)
+    kind = output_kind(format or output_format(path, provenance))
     if len(shape) != 3 or min(shape) < 1:
         msg = f"an output needs a non-empty (z, y, x) shape, got {shape}"
         raise ValueError(msg)
@@ -172,7 +178,7 @@ def iter_save(
         As `open_sink`; if a section can't be read.
     """
     stack = as_stack(data).with_voxel_size(voxel_size_nm)
-    kind = output_kind(output_format(path) if format is None else format)
+    kind = output_kind(format or output_format(path, provenance))
     if provenance is None and stack.source is not None and kind.needs_source:
         provenance = Provenance(kind="em", source=stack.source)
     plan = yield from _planning(stack, kind, provenance, ids, stored)
@@ -372,7 +378,7 @@ def iter_save_labelled(
     provenance
         Of the cells.
     format
-        `zarr` (0.5) or `zarr-0.4`.
+        `zarr` (0.5), `zarr-3d` or `zarr-0.4`.
     on_kept
         As `iter_save`.
 
@@ -386,22 +392,31 @@ def iter_save_labelled(
     labels = as_stack(cells)
     _check(image, labels, format)
     output = Output(Path(path).expanduser(), overwrite=overwrite)
-    written = 0
+    written, largest = 0, 0
     try:
         with naming_full_disk(output.path):
-            levels = _create(
-                output, image, labels, name, provenance, older="0.4" in format
-            )
+            levels = _create(output, image, labels, name, provenance, format)
         depth = image.shape[0]
+        step = levels[0][0].chunks[0]
         with require_unchanged(image, labels):
-            for z in range(depth):
-                picture, ids = image.section(z), labels.section(z)
+            for first in range(0, depth, step):
+                run = range(first, min(first + step, depth))
+                pictures = np.stack([image.section(z) for z in run])
+                ids = np.stack([labels.section(z) for z in run])
                 with naming_full_disk(output.path):
-                    fill(levels[0], z, picture, ids=False)
-                    fill(levels[1], z, ids, ids=True)
-                written += 1
-                yield SectionDone(z, written, depth)
+                    fill(levels[0], first, pictures, ids=False)
+                    fill(levels[1], first, ids, ids=True)
+                largest = max(largest, int(ids.max()))
+                for z in run:
+                    written += 1
+                    yield SectionDone(z, written, depth)
         with naming_full_disk(output.path):
+            layers = [
+                WebknossosLayer("image", "", levels[0]),
+                WebknossosLayer(name, f"labels/{name}/", levels[1], largest),
+            ]
+            size = image.voxel_size_nm or labels.voxel_size_nm
+            describe_layers(output, layers, size)
             output.finish()
     except BaseException:
         part = output.give_up(keep=written > 0)
@@ -430,18 +445,21 @@ def _create(
     labels: Stack,
     name: str,
     provenance: Provenance | None,
-    *,
-    older: bool,
+    format: OutputFormat,  # noqa: A002 - the word for it
 ) -> tuple[list[zarr.Array[Any]], list[zarr.Array[Any]]]:
     """Make the image, the group of labels and the cells; return their levels."""
+    older = format == "zarr-0.4"
     make = create_v04 if older else create_v05
-    shapes = pyramid(image.shape)
+    most = DEEP_CHUNK if format == "zarr-3d" else ZarrSink.most
+    widest = max(image.dtype.itemsize, labels.dtype.itemsize)
+    chunk = fitting_chunk(most, image.shape, widest)
+    shapes = pyramid(image.shape, chunk[1])
     size = image.voxel_size_nm or labels.voxel_size_nm
     notes = {"emseg": provenance.model_dump()} if provenance else {}
     root = output.part
     at = image.origin_nm
     picture = describe_levels(shapes, size, output.path.name, centred=True, origin=at)
-    pixels = make(root, picture, shapes, _plain(image.dtype), {})
+    pixels = make(root, picture, shapes, _plain(image.dtype), {}, chunk)
     group = zarr.open_group(root / "labels", mode="w-", zarr_format=2 if older else 3)
     if older:
         group.attrs.update(v04.LabelsGroup(labels=[name]).model_dump(mode="json"))
@@ -456,7 +474,8 @@ def _create(
             "image-label": {"source": {"image": "../../"}},
         }
     )
-    return pixels, make(root / "labels" / name, ids, shapes, labels.dtype, notes)
+    place = root / "labels" / name
+    return pixels, make(place, ids, shapes, labels.dtype, notes, chunk)
 
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:

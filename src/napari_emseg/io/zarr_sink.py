@@ -1,7 +1,9 @@
 """Write sections into an OME-Zarr with smaller copies for large sections."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import zarr
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from napari_emseg.core.requirements import incompatible
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.formats import SinkOptions
-from napari_emseg.io.output import FileSink, Output
+from napari_emseg.io.output import Output, SlabSink, slab_depth
 
 TESTED = "0.3.4"
 
@@ -39,17 +41,20 @@ __all__ = ["MODELS", "prepare_image", "v04", "v05"]
 
 
 CHUNK = 1024
-"""Side of a chunk in px; a chunk is one section deep, so that any order will do."""
+"""Side of a chunk in px that is one section deep."""
+
+DEEP_CHUNK = (16, 256, 256)
+"""For views from the side too, which read a row of chunks instead of all sections."""
 
 _IDS = ("uint32", "uint64")
 
 Shape: TypeAlias = tuple[int, int, int]
 
 
-class ZarrSink(FileSink):
+class ZarrSink(SlabSink):
     """An OME-Zarr 0.5 whose sections are filled in any order.
 
-    `Zarr04Sink` writes the older form.
+    `Zarr04Sink` writes the older form, `Zarr3dSink` chunks for views from the side.
 
     Sections wider than a chunk get copies of half the size until one chunk holds them:
     means of 2 × 2 px, for ids (uint32, uint64) every second pixel.
@@ -60,6 +65,9 @@ class ZarrSink(FileSink):
         As `Output`.
     """
 
+    most: ClassVar[Shape] = (1, CHUNK, CHUNK)
+    """Of a chunk."""
+
     def __init__(
         self,
         path: Path,
@@ -67,9 +75,11 @@ class ZarrSink(FileSink):
         dtype: np.dtype[Any],
         options: SinkOptions,
     ) -> None:
-        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
+        chunk = fitting_chunk(self.most, shape, dtype.itemsize)
+        output = Output(path, overwrite=options.overwrite)
+        super().__init__(output, shape, dtype, chunk[0])
         self._ids = dtype.name in _IDS
-        shapes = pyramid(shape)
+        shapes = pyramid(shape, chunk[1])
         image = describe_levels(
             shapes,
             options.voxel_size_nm,
@@ -80,7 +90,7 @@ class ZarrSink(FileSink):
         made = options.provenance
         notes = {"emseg": made.model_dump()} if made else {}
         with self._output.beginning() as part:
-            self._levels = self._create(part, image, shapes, dtype, notes)
+            self._levels = self._create(part, image, shapes, dtype, notes, chunk)
 
     def _create(
         self,
@@ -89,14 +99,20 @@ class ZarrSink(FileSink):
         shapes: list[Shape],
         dtype: np.dtype[Any],
         notes: dict[str, Any],
+        chunk: Shape,
     ) -> list[zarr.Array[Any]]:
         """Make the group and its empty arrays, the largest first."""
-        return create_v05(path, image, shapes, dtype, notes)
+        return create_v05(path, image, shapes, dtype, notes, chunk)
 
-    def _store(self, z: int, section: NDArray[Any]) -> None:
-        """Store section `z`, `(y, x)`, and its smaller copies."""
-        values = section.astype(self.dtype, copy=False)
+    def _store_run(self, z: int, values: NDArray[Any]) -> None:
+        """Store sections `(n, y, x)` from z on, and their smaller copies."""
         fill(self._levels, z, values, ids=self._ids)
+
+
+class Zarr3dSink(ZarrSink):
+    """An OME-Zarr 0.5 that is quick to look at from all sides."""
+
+    most = DEEP_CHUNK
 
 
 class Zarr04Sink(ZarrSink):
@@ -109,8 +125,9 @@ class Zarr04Sink(ZarrSink):
         shapes: list[Shape],
         dtype: np.dtype[Any],
         notes: dict[str, Any],
+        chunk: Shape,
     ) -> list[zarr.Array[Any]]:
-        return create_v04(path, image, shapes, dtype, notes)
+        return create_v04(path, image, shapes, dtype, notes, chunk)
 
 
 def create_v05(
@@ -119,6 +136,7 @@ def create_v05(
     shapes: list[Shape],
     dtype: np.dtype[Any],
     notes: dict[str, Any],
+    chunk: Shape = ZarrSink.most,
 ) -> list[zarr.Array[Any]]:
     """Make an OME-Zarr 0.5 and return its empty arrays, the largest first."""
     _, arrays = prepare_image(
@@ -126,7 +144,7 @@ def create_v05(
         image,
         [(each, dtype) for each in shapes],
         extra_attributes=notes or None,
-        chunks=(1, CHUNK, CHUNK),
+        chunks=chunk,
         writer="zarr",
     )
     return list(arrays.values())
@@ -138,6 +156,7 @@ def create_v04(
     shapes: list[Shape],
     dtype: np.dtype[Any],
     notes: dict[str, Any],
+    chunk: Shape = ZarrSink.most,
 ) -> list[zarr.Array[Any]]:
     """Make an OME-Zarr 0.4 and return its empty arrays, the largest first."""
     said = image.model_dump(mode="json", exclude_none=True, by_alias=True)
@@ -153,7 +172,7 @@ def create_v04(
         group.create_array(
             each.path,
             shape=shape,
-            chunks=tuple(map(min, (1, CHUNK, CHUNK), shape)),
+            chunks=tuple(map(min, chunk, shape)),
             dtype=dtype,
             fill_value=0,
             compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE),
@@ -163,11 +182,85 @@ def create_v04(
     ]
 
 
-def pyramid(shape: Shape) -> list[Shape]:
-    """Return the shapes of all levels."""
+DATASET = "datasource-properties.json"
+"""In which webKnossos keeps what a folder's layers are."""
+
+_ELEMENTS = {"float32": "float", "float64": "double"}
+"""Words of webKnossos for types, where they differ from numpy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebknossosLayer:
+    """An array and its smaller copies, as webKnossos sees them.
+
+    Parameters
+    ----------
+    folder
+        In which the levels lie: empty, or ending in a slash.
+    largest
+        The largest id of cells; 0 for a picture.
+    """
+
+    name: str
+    folder: str
+    levels: list[zarr.Array[Any]]
+    largest: int = 0
+
+    def described(self, *, older: bool) -> dict[str, Any]:
+        """Return its part of the notes; `older` for Zarr 2."""
+        z, y, x = self.levels[0].shape
+        dtype = self.levels[0].dtype.name
+        cells = {"largestSegmentId": self.largest} if self.largest else {}
+        return {
+            "name": self.name,
+            "category": "segmentation" if dtype in _IDS else "color",
+            "boundingBox": {"topLeft": [0, 0, 0], "width": x, "height": y, "depth": z},
+            "dataFormat": "zarr" if older else "zarr3",
+            "mags": [
+                {
+                    "mag": [2**nth, 2**nth, 1],
+                    "path": f"./{self.folder}{nth}",
+                    "axisOrder": {"x": 2, "y": 1, "z": 0},
+                }
+                for nth in range(len(self.levels))
+            ],
+            "numChannels": 1,
+            "elementClass": _ELEMENTS.get(dtype, dtype),
+            **cells,
+        }
+
+
+def describe_layers(
+    output: Output, layers: list[WebknossosLayer], size: VoxelSize | None
+) -> None:
+    """Make an OME-Zarr a dataset of webKnossos, too, if its voxel size is known.
+
+    Of types that webKnossos hasn't (masks, half precision) none is made.
+    """
+    kinds = {layer.levels[0].dtype.name for layer in layers}
+    if size is None or size[0] is None or kinds & {"bool", "float16"}:
+        return
+    older = layers[0].levels[0].metadata.zarr_format == 2
+    notes = {
+        "id": {"name": output.path.name, "team": ""},
+        "scale": {"factor": [size[2], size[1], size[0]], "unit": "nanometer"},
+        "dataLayers": [layer.described(older=older) for layer in layers],
+        "version": 1,
+    }
+    text = json.dumps(notes, indent=1)
+    (output.part / DATASET).write_text(text, encoding="utf-8")
+
+
+def fitting_chunk(most: Shape, shape: Shape, itemsize: int) -> Shape:
+    """Return the shape of chunks, less deep where sections are large."""
+    return slab_depth(shape, itemsize, most[0]), most[1], most[2]
+
+
+def pyramid(shape: Shape, side: int = CHUNK) -> list[Shape]:
+    """Return the shapes of all levels, until a chunk of a side holds a section."""
     shapes = [shape]
     # z keeps its length: sections are shown and corrected one at a time
-    while max(shapes[-1][1:]) > CHUNK:
+    while max(shapes[-1][1:]) > side:
         z, y, x = shapes[-1]
         shapes.append((z, -(-y // 2), -(-x // 2)))
     return shapes
@@ -176,18 +269,23 @@ def pyramid(shape: Shape) -> list[Shape]:
 def fill(
     levels: list[zarr.Array[Any]], z: int, values: NDArray[Any], *, ids: bool
 ) -> None:
-    """Write section `z` `(y, x)` into all levels; of ids every second pixel."""
+    """Write sections `(n, y, x)` from z on into all levels; of ids every second pixel.
+
+    One section may also be `(y, x)`.
+    """
+    values = values.reshape(-1, *values.shape[-2:])
     for level in levels:
-        level[z] = values
+        level[z : z + len(values)] = values
         # a mean of ids would be the id of another cell
-        values = values[::2, ::2] if ids else half(values)
+        values = values[:, ::2, ::2] if ids else half(values)
 
 
 def half(values: NDArray[Any]) -> NDArray[Any]:
-    """Return means of 2 × 2 px; an odd border is repeated."""
-    y, x = values.shape
-    even = np.pad(values, ((0, y % 2), (0, x % 2)), mode="edge")
-    mean = even.reshape(even.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3))
+    """Return means of 2 × 2 px of sections `(n, y, x)`; an odd border is repeated."""
+    n, y, x = values.shape
+    even = np.pad(values, ((0, 0), (0, y % 2), (0, x % 2)), mode="edge")
+    rows, columns = even.shape[1] // 2, even.shape[2] // 2
+    mean = even.reshape(n, rows, 2, columns, 2).mean(axis=(2, 4))
     if values.dtype.kind in "iu":
         mean = np.rint(mean)
     half: NDArray[Any] = mean.astype(values.dtype)
