@@ -18,7 +18,7 @@ from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import file_stem
 from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.settings import CellSettings, PredictSettings, Through
 from napari_emseg.core.stack import LazyArray, Stack, VoxelSize, as_stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference import predict_stack
@@ -98,6 +98,8 @@ def segment(
     *,
     threshold: float | None = None,
     link: bool | None = None,
+    through: Through | None = None,
+    voxel_size_nm: VoxelSize | None = None,
     settings: CellSettings | None = None,
     excluded: Sequence[int] = (),
     source: Stack | LazyArray | None = None,
@@ -115,6 +117,11 @@ def segment(
     link
         Give the profiles of one cell in all sections the same id; wins over the
         settings, where it is off.
+    through
+        `3-d` finds cells in three dimensions at once, `auto` does where voxels are
+        about isotropic; wins over the settings, which go section by section.
+    voxel_size_nm
+        `(z, y, x)`; wins over the stack's own. Only `auto` asks for it.
     settings
         Method, smallest size and so on.
     excluded
@@ -127,7 +134,8 @@ def segment(
     Returns
     -------
     ndarray
-        `(z, y, x)` uint32, 0 = membrane. Unless linked, no id is in two sections.
+        `(z, y, x)` uint32, 0 = membrane. Unless linked or found in three dimensions,
+        no id is in two sections.
 
     Raises
     ------
@@ -135,11 +143,11 @@ def segment(
         If a section can't be read or holds no probabilities, or `source` has another
         shape.
     """
-    said = {"threshold": threshold, "link": link}
+    said = {"threshold": threshold, "link": link, "through": through}
     given = {name: value for name, value in said.items() if value is not None}
     settings = CellSettings(**{**(settings or CellSettings()).model_dump(), **given})
     work = segment_stack(
-        as_stack(probabilities, name="probabilities"),
+        as_stack(probabilities, name="probabilities").with_voxel_size(voxel_size_nm),
         settings=settings,
         excluded=excluded,
         source=None if source is None else as_stack(source),

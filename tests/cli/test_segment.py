@@ -202,3 +202,46 @@ def test_a_table_that_exists_is_refused_before_the_run(emseg, ours):
     done = emseg("segment", ours, "c.tif", "--table", "t.csv", "--overwrite")
     assert done.code == 0
     assert Path("t.csv").read_text().startswith("cell,")
+
+
+def test_through_the_stack_from_em_and_from_probabilities(emseg, em_file, tiny_weights):
+    cells = ("--through", "3-d", "--minimum-size", "10", "--threshold", "0.63")
+    scope = ("--sections", "1:4", "--roi", "8:90,4:100", "--exclude", "2")
+    done = emseg(
+        *("segment", em_file, "cells.tif", "--input-is", "em", "--json"),
+        *("--weights", tiny_weights, *scope, *cells),
+    )
+    assert json.loads(done.out)["linked"] is True
+    emseg("predict", em_file, "p.tif", "--weights", tiny_weights, *scope[:4])
+    again = emseg("segment", "p.tif", "again.tif", "--exclude", "1", *cells)
+    assert again.code == 0
+    found = open_stack("cells.tif").data[:]
+    np.testing.assert_array_equal(found, open_stack("again.tif").data[:])
+    assert found[0].any()
+    assert not found[1].any()
+    made = read_provenance("cells.tif").settings["cells"]
+    assert (made["through"], made["link"]) == ("3-d", True)
+
+
+def test_auto_goes_by_the_voxel_size_that_is_given(emseg, probabilities, tmp_path):
+    made = Provenance(kind="membrane", threshold=0.45)
+    save_stack(tmp_path / "p.tif", Stack(probabilities), provenance=made)
+    for size, linked in (("40,4,4", False), ("5,4,4", True)):
+        options = ("--through", "auto", "--voxel-size", size, "--json", "--overwrite")
+        done = emseg("segment", "p.tif", "c.tif", *options)
+        assert json.loads(done.out)["linked"] is linked
+        made = read_provenance("c.tif").settings["cells"]
+        assert made["through"] == ("3-d" if linked else "sections")
+        expected = segment(
+            probabilities,
+            threshold=0.45,
+            through="auto",
+            voxel_size_nm=tuple(map(float, size.split(","))),
+        )
+        np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
+
+
+def test_a_batch_refuses_cells_in_three_dimensions(emseg, ours, tmp_path):
+    done = emseg("batch", ours, "--out", "out", "--steps", "cells", "--through", "auto")
+    assert done.code == 2
+    assert "section by section, not 'auto'; set --through sections" in done.err

@@ -48,7 +48,10 @@ class ExtractFragments:
         """Find and store them."""
         c, area, place = self.context, _area(self.part), self.part.first
 
-        def read(window: Area) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        def read(
+            window: tuple[slice, ...],
+        ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+            window = window[0], window[1]
             # the window is wider than the block: what failed in a
             # neighbouring block is hidden, too
             mask = _hidden(c, place, window, self.missing, padded=self.padded)

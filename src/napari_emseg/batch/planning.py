@@ -49,6 +49,15 @@ class LockedCellsError(SettingError, ValueError):
         self.remedies = {"whole": whole}
 
 
+class SectionsOnlyError(SettingError, ValueError):
+    """Batches find cells section by section."""
+
+    remedies: Mapping[str, object] = {"through": "sections"}
+
+    def __init__(self, through: str) -> None:
+        super().__init__(f"a batch finds cells section by section, not {through!r}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
     """An input that could be opened."""
@@ -135,6 +144,7 @@ def facts_of(job: BatchConfig) -> dict[str, object]:
     # these change how fast, where or in what form results
     # come, and none of their values
     everything["predict"].pop("threads")
+    everything["cells"].pop("through")  # there is but one way, see `plan_batch`
     flags = [step.flag for step in STEPS.values() if step.flag]
     for name in ("retries", "export", "output", *flags):
         everything.pop(name)
@@ -153,8 +163,10 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     Raises
     ------
     ValueError
-        If weights are missing for EM.
+        If weights are missing for EM, or cells are to be found in three dimensions.
     """
+    if job.settings.cells.through != "sections":
+        raise SectionsOnlyError(job.settings.cells.through)
     if job.settings.need_weights and job.weights is None:
         msg = "membranes need weights"
         raise ValueError(msg)

@@ -54,6 +54,7 @@ from napari_emseg.segmentation import (
     link_stack,
     scratch,
     segment_stack,
+    settle_through,
 )
 
 if TYPE_CHECKING:
@@ -123,8 +124,13 @@ def cells_from_em(
     from napari_emseg.inference import predict_stack, provenance
 
     settings = _with_threshold(settings, weights.card.threshold)
+    settings = settle_through(settings, scope.stack.voxel_size_nm, len(scope.sections))
     made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
+    if settings.through == "3-d":
+        return _cells_in_3d(
+            scope, place, weights, run, settings, exclude=exclude, table=table
+        )
     membrane = None if table is None else scratch(scope.shape).view(np.float32)
     with writing(place.open(scope, np.uint32, made)) as counted:
         apart = _Scratch(counted.shape) if settings.link else counted
@@ -150,6 +156,69 @@ def cells_from_em(
     return _outcome(scope, place, settings, cells, run=result)
 
 
+def _cells_in_3d(
+    scope: ScopeOptions,
+    place: OutputTarget,
+    weights: Weights,
+    run: PredictSettings,
+    settings: CellSettings,
+    *,
+    exclude: Sequence[int],
+    table: Table | None,
+) -> SegmentSummary:
+    """Predict all sections, then find cells through them and write these."""
+    from napari_emseg.inference import predict_stack, provenance
+
+    made = cells_provenance(settings, provenance(scope.stack, weights, run))
+    kept = _without(scope, exclude)
+    membrane = ArraySink.on(scratch((len(kept), *scope.shape[1:]), np.float32))
+    with writing(place.open(scope, np.uint32, made)) as sink:
+        result = run_with_progress(
+            predict_stack(
+                scope.stack,
+                weights,
+                settings=run,
+                sections=kept,
+                roi=scope.region,
+                sink=membrane,
+            )
+        )
+        refuse_if_unreadable(result)
+        known = _Kept(membrane.data, kept, scope.stack.shape[0])
+        stack = Stack(known, voxel_size_nm=scope.stack.voxel_size_nm)
+        found = run_with_progress(
+            segment_stack(
+                stack,
+                settings=settings,
+                sections=scope.sections,
+                excluded=exclude,
+                sink=sink,
+            )
+        )
+    if table is not None:
+        table.write(Probabilities(stack, scope.sections), linked=True)
+    return _outcome(scope, place, settings, found.count, run=result)
+
+
+class _Kept:
+    """Probabilities of some sections, by their places in the stack; else NaN."""
+
+    def __init__(
+        self, data: NDArray[np.float32], sections: Sequence[int], n: int
+    ) -> None:
+        self._data = data
+        self._places = {z: place for place, z in enumerate(sections)}
+        self.shape = (n, *data.shape[1:])
+        self.dtype = data.dtype
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        place = self._places.get(int(key))
+        if place is None:
+            return np.full(self.shape[1:], np.nan, np.float32)
+        section: NDArray[np.float32] = self._data[place]
+        return section
+
+
 def cells_from_probabilities(
     scope: ScopeOptions,
     place: OutputTarget,
@@ -162,6 +231,7 @@ def cells_from_probabilities(
     before = provenance_of(scope.stack)
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
+    settings = settle_through(settings, scope.stack.voxel_size_nm, len(scope.sections))
     made = cells_provenance(settings, before)
     _without(scope, exclude)
     membrane = _cropped(scope.stack, scope.region)
@@ -294,9 +364,10 @@ def segment(
     """Make cells, uint32 ids, from an EM stack or from probabilities of membrane.
 
     0 is membrane. No id is in two sections, unless --link finds which profiles are one
-    cell. The threshold is that of the weights unless --threshold is given. From
-    probabilities the weights and the options of the run are not used. Sections that
-    can't be read have no cells: the result is incomplete, and the exit code 1.
+    cell, or cells are found in three dimensions (--through). The threshold is that of
+    the weights unless --threshold is given. From probabilities the weights and the
+    options of the run are not used. Sections that can't be read have no cells: the
+    result is incomplete, and the exit code 1.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ Device = Annotated[DeviceKind | str, AfterValidator(_check_device)]
 
 Invert = Literal["auto", "yes", "no"]
 CellMethod = Literal["agglomeration", "multicut", "mutex-watershed"]
+Through = Literal["sections", "auto", "3-d"]
 Heads = Literal["last", "mean"]
 
 
@@ -178,10 +179,17 @@ class CellSettings(Settings):
         description="How far cells reach into membranes; a line always stays between.",
         json_schema_extra={"unit": "px"},
     )
+    through: Through = Field(
+        "sections",
+        title="Through the stack",
+        description="Find cells section by section, or in three dimensions at once; "
+        "auto does so where voxels are no more than twice as long as wide.",
+    )
     link: bool = Field(
         False,
         title="Link sections",
-        description="Give the profiles of one cell in all sections the same id.",
+        description="Give the profiles of one cell in all sections the same id; cells "
+        "found in three dimensions have one anyhow.",
     )
     overlap: float = Field(
         0.2,

@@ -103,6 +103,13 @@ class ArraySink(ClosingSink):
         self.dtype = np.dtype(dtype)
         self.data = np.zeros(shape, self.dtype)
 
+    @classmethod
+    def on(cls, data: NDArray[Any]) -> Self:
+        """Return one that keeps sections in an array that is there."""
+        sink = cls((0, 0, 0), data.dtype)
+        sink.shape, sink.data = data.shape, data
+        return sink
+
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
         self.data[checked(self, z, section)] = section

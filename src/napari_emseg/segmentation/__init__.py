@@ -10,6 +10,7 @@ from napari_emseg.segmentation.stack import (
     section_fragments,
     segment_section,
     segment_stack,
+    settle_through,
     usual_cells,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "section_fragments",
     "segment_section",
     "segment_stack",
+    "settle_through",
     "usual_cells",
 ]

@@ -1,28 +1,40 @@
-"""Sections larger than memory: fragments block by block, the same as of the whole.
+"""What is larger than memory: fragments block by block, the same as of the whole.
 
-A block is worked out in a window around it, of which the outermost pixels, and what
-depends on them, count as flooded from outside:
+Blocks are parts of a section `(y, x)` or of a volume `(z, y, x)`. A block is worked out
+in a window around it, of which the outermost pixels, and what depends on them, count as
+flooded from outside:
 
       window                      ~ unknown: may depend on what lies outside
     ┌~~~~~~~~~~~~~~~~~~~~~~┐      If nothing unknown reaches the block, its fragments
-    │~  ┌──────────────┐  ~│      are those of the whole section, pixel by pixel
-    │~  │    block     │~ ~│      (`watershed` takes pixels in an order that nothing
-    │~  └──────────────┘  ~│      far away changes). Else the window is made larger.
+    │~  ┌──────────────┐  ~│      are those of the whole, pixel by pixel (`watershed`
+    │~  │    block     │~ ~│      takes pixels in an order that nothing far away
+    │~  └──────────────┘  ~│      changes). Else the window is made larger.
     └~~~~~~~~~~~~~~~~~~~~~~┘
 
 A fragment is known by its place: the number, row by row, of the first pixel of its seed
-in the section. So blocks agree about it without having met. What is measured at the
-seams are sums of whole numbers and largest values, and so blocks add up to the section.
+in the whole. So blocks agree about it without having met. What is measured at the seams
+are sums of whole numbers and largest values, and so blocks add up to the whole.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
+from napari_emseg.core.requirements import distance_transform, label, relabel_sequential
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation.fragments import BROAD, joined, reach_of, strength_of
+from napari_emseg.segmentation.fragments import (
+    BROAD,
+    flood,
+    joined,
+    peaks_of,
+    reach_of,
+    seeds_of,
+    strength_of,
+)
 from napari_emseg.segmentation.rag import (
     EdgeFeatures,
     RegionGraph,
@@ -30,15 +42,12 @@ from napari_emseg.segmentation.rag import (
     depths_of,
     regions_of,
 )
-from napari_emseg.segmentation.windows import (
-    Area,
-    Window,
-    WindowFragments,
-    fragments_of,
-)
+
+Area = tuple[slice, ...]
+"""Rows and columns of a section, or sections, rows and columns of a volume."""
 
 Read = Callable[[Area], tuple[NDArray[np.float32], NDArray[np.bool_] | None]]
-"""Reads probabilities `(y, x)` of an area, and where there is no picture."""
+"""Reads probabilities of an area, and where there is no picture."""
 
 HALO = 256
 """Of the first window tried, px."""
@@ -48,6 +57,159 @@ WIDEST = 1024
 
 BEYOND = np.uint64(2**63)
 """Marks pixels that are too deep in membrane for any cell to reach."""
+
+
+GRID = 64
+"""Windows begin at multiples of it: filters compute the last few columns of a picture,
+or of a vector register, in another way."""
+
+FILTERED = 32
+"""Pixels around an unknown one that smoothing and the search for maxima may change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An area of a section or volume; `cut` says which sides are not the whole's own.
+
+    They are the first along each axis, then the last ones. `shape` is that of the
+    whole.
+    """
+
+    area: Area
+    cut: tuple[bool, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def around(cls, block: Area, halo: int, shape: tuple[int, ...]) -> Self:
+        """Return the window of a block that reaches `halo` px beyond it, or more."""
+        # the far end needs no grid: its last columns count as unknown, unless the
+        # whole ends there
+        grids = (1, GRID, GRID)[-len(shape) :]
+        starts = [
+            max(0, p.start - halo) // g * g for p, g in zip(block, grids, strict=True)
+        ]
+        stops = [min(n, p.stop + halo) for p, n in zip(block, shape, strict=True)]
+        area = tuple(slice(*ends) for ends in zip(starts, stops, strict=True))
+        before = [start > 0 for start in starts]
+        after = [stop < n for stop, n in zip(stops, shape, strict=True)]
+        return cls(area, (*before, *after), shape)
+
+    @property
+    def whole(self) -> bool:
+        """True if it is all there is."""
+        return not any(self.cut)
+
+    def alone(self) -> Self:
+        """Return the same area as if it were all there is."""
+        return type(self)(self.area, (False,) * len(self.cut), self.shape)
+
+    def inside(self, area: Area) -> Area:
+        """Return an area of the whole as one of the window."""
+        return tuple(
+            slice(a.start - w.start, a.stop - w.start)
+            for a, w in zip(area, self.area, strict=True)
+        )
+
+    def places(self, pixels: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return the number in the whole, plus one, of pixels of the window."""
+        sides = tuple(part.stop - part.start for part in self.area)
+        at = np.unravel_index(pixels, sides)
+        there = tuple(i + part.start for i, part in zip(at, self.area, strict=True))
+        numbers: NDArray[np.int64] = np.ravel_multi_index(there, self.shape)
+        return (numbers + 1).astype(np.uint64)
+
+    def to_cut(self) -> NDArray[np.float32]:
+        """Distance to the nearest pixel beyond a side that is cut."""
+        lines = (self._along(axis) for axis in range(len(self.area)))
+        nearest: NDArray[np.float32] = next(lines)
+        for line in lines:
+            nearest = np.minimum(nearest[..., None], line)
+        return nearest
+
+    def _along(self, axis: int) -> NDArray[np.float32]:
+        """Distance along one axis to what lies beyond it, where that is cut."""
+        n = self.area[axis].stop - self.area[axis].start
+        line = np.full(n, np.inf, np.float32)
+        steps = np.arange(1, n + 1, dtype=np.float32)
+        if self.cut[axis]:
+            np.minimum(line, steps, out=line)
+        if self.cut[axis + len(self.area)]:
+            np.minimum(line, steps[::-1], out=line)
+        return line
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowFragments:
+    """Fragments of a window: labels 1 … n, where each begins, and what is unknown."""
+
+    labels: NDArray[np.uint32]
+    first: NDArray[np.int64]
+    unknown: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+    strength: NDArray[np.float32]
+    depth: NDArray[np.float32]
+
+
+def fragments_of(
+    window: Window,
+    membrane: NDArray[np.float32],
+    exclude: NDArray[np.bool_] | None,
+    threshold: float,
+) -> WindowFragments:
+    """Find the fragments of a window, and where they may be others in the section."""
+    inside = membrane <= threshold
+    if exclude is not None:
+        inside &= ~exclude
+        membrane = np.where(exclude, np.float32(0), membrane)
+    strength = strength_of(membrane, threshold)
+    depth = distance_transform(inside)
+    seeds, unknown = _seeds(window, inside, depth)
+    # the first pixel of seed k, row by row: by it `blocks` knows the fragment
+    _, first = np.unique(seeds, return_index=True)
+    first = first[1:] if (seeds == 0).any() else first
+    outside = np.uint32(len(first) + 1)
+    # One more marker stands for everything that may come from outside. It takes
+    # part in the flooding, so what it reaches is what could be another fragment's.
+    markers = np.where(unknown, outside, seeds)
+    labels = flood(strength, markers, exclude)
+    return WindowFragments(labels, first, labels == outside, inside, strength, depth)
+
+
+def _seeds(
+    window: Window, inside: NDArray[np.bool_], depth: NDArray[np.float32]
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Return seeds that are certain, numbered row by row, and what may be others."""
+    peaks = peaks_of(depth)
+    areas = label(inside, connectivity=1)
+    if window.whole:
+        return seeds_of(peaks, areas), np.zeros(inside.shape, bool)
+    to_cut = window.to_cut()
+    # a membrane beyond the cut side may be nearer than the nearest one that is seen
+    doubtful = (depth > to_cut) if not inside.all() else np.ones(inside.shape, bool)
+    near = ndi.maximum_filter(doubtful.view(np.uint8), 2 * FILTERED + 1) > 0
+    near |= to_cut <= FILTERED
+    unknown = (near & inside) | (to_cut <= FILTERED)
+    # An area inside that gets near to what is unknown, and has no peak of its own that
+    # is certain, may have one out there: then it is no seed as a whole (`seeds_of`).
+    reached = np.zeros(int(areas.max()) + 1, bool)
+    reached[areas[near]] = True
+    seeded = np.zeros_like(reached)
+    seeded[areas[peaks & ~near]] = True
+    unknown |= (reached & ~seeded)[areas] & (areas > 0)
+    seeds = seeds_of(peaks & ~unknown, np.where(unknown, 0, areas), seeded)
+    return _without_doubtful(seeds, unknown)
+
+
+def _without_doubtful(
+    seeds: NDArray[np.uint32], unknown: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Seeds that touch what is unknown may be parts of others: they are unknown."""
+    touched = np.zeros(int(seeds.max()) + 1, bool)
+    touched[seeds[ndi.binary_dilation(unknown)]] = True
+    touched[0] = False
+    unknown = unknown | touched[seeds]
+    kept: NDArray[np.uint32] = relabel_sequential(np.where(unknown, 0, seeds))[0]
+    return kept.astype(np.uint32), unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +232,9 @@ class BlockFragments:
     Parameters
     ----------
     block
-        Rows and columns in the section.
+        Where it is in the section or volume.
     places
-        `(y, x)` uint64: place of each pixel's fragment plus one, 0 where there is no
+        uint64: place of each pixel's fragment plus one, 0 where there is no
         picture; `BEYOND` is added where no cell reaches.
     fragments
         `(n,)` those that occur, ascending.
@@ -85,7 +247,7 @@ class BlockFragments:
     strengths
         What was measured where they meet.
     rims
-        Its first row and column, its last row and column.
+        Its first pixels along each axis, then its last ones.
     unsure
         Pixels of which the widest window couldn't tell what the whole section would.
     """
@@ -97,7 +259,7 @@ class BlockFragments:
     depths: NDArray[np.float32]
     ends: NDArray[np.uint64]
     strengths: EdgeFeatures
-    rims: tuple[Rim, Rim, Rim, Rim]
+    rims: tuple[Rim, ...]
     unsure: int
 
 
@@ -122,14 +284,15 @@ class Joined:
 
 def find_block(
     read: Read,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     block: Area,
     settings: CellSettings,
     *,
     halo: int = HALO,
     widest: int = WIDEST,
+    exact: bool = True,
 ) -> BlockFragments:
-    """Find the fragments of a block of a section of `(y, x)` px.
+    """Find the fragments of a block of a section or volume of so many px.
 
     Parameters
     ----------
@@ -137,10 +300,13 @@ def find_block(
         Of the first window; twice as wide each time as that isn't enough.
     widest
         Of the last one.
+    exact
+        Make windows larger until fragments are those of the whole. Else the first one
+        has to do, and what is unsure isn't counted.
     """
     # `reach` is compared with these two distances, so it must be right that far
     halo = max(halo, settings.grow + 1, BROAD + 1)
-    while True:
+    while exact:
         window = Window.around(block, halo, shape)
         membrane, exclude = read(window.area)
         found = fragments_of(window, membrane, exclude, settings.threshold)
@@ -148,7 +314,10 @@ def find_block(
         if unsure == 0 or halo >= widest or window.whole:
             break
         halo = min(2 * halo, widest)
-    if unsure:
+    else:
+        window, unsure = Window.around(block, halo, shape), 0
+        membrane, exclude = read(window.area)
+    if unsure or not exact:
         # as good as can be known: blocks may disagree about these fragments, so the
         # pixels in doubt are counted
         found = fragments_of(window.alone(), membrane, exclude, settings.threshold)
@@ -213,21 +382,21 @@ def _graph(blocks: Sequence[BlockFragments]) -> tuple[NDArray[np.uint64], Region
     key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
     strengths = EdgeFeatures.added([some for _, some in seams], edges, len(key))
     ends = np.stack(np.divmod(key, n), axis=1)
-    return known, regions_of(sizes, depths, ends, strengths)
+    dimensions = len(blocks[0].block) if blocks else 2
+    return known, regions_of(sizes, depths, ends, strengths, dimensions)
 
 
 def _neighbours(blocks: Sequence[BlockFragments]) -> Iterator[tuple[Rim, Rim]]:
     """Yield the sides at which blocks touch."""
-    at = {(b.block[0].start, b.block[1].start): b for b in blocks}
+    at = {tuple(part.start for part in b.block): b for b in blocks}
     for block in blocks:
-        rows, columns = block.block
-        # on a regular grid a side touches one block, and looking down and right only
-        # yields each pair once
-        below, beside = (rows.stop, columns.start), (rows.start, columns.stop)
-        if below in at:
-            yield block.rims[2], at[below].rims[0]
-        if beside in at:
-            yield block.rims[3], at[beside].rims[1]
+        starts, n = [part.start for part in block.block], len(block.block)
+        # on a regular grid a side touches one block, and looking onward only yields
+        # each pair once
+        for axis, part in enumerate(block.block):
+            next_to = at.get((*starts[:axis], part.stop, *starts[axis + 1 :]))
+            if next_to is not None:
+                yield block.rims[axis + n], next_to.rims[axis]
 
 
 def _across(one: Rim, other: Rim) -> tuple[NDArray[np.uint64], EdgeFeatures]:
@@ -265,15 +434,10 @@ def _measured(
     places = names[labels]
     places[reach > settings.grow] |= BEYOND
     near = reach <= BROAD
-    sides = ((0, ...), (..., 0), (-1, ...), (..., -1))
-    top, left, bottom, right = (
-        Rim(
-            places[side].copy(),
-            strength[side].copy(),
-            near[side].copy(),
-            depth[side].copy(),
-        )
-        for side in sides
+    rims = tuple(
+        Rim(*(a.take(end, axis) for a in (places, strength, near, depth)))  # type: ignore[arg-type]
+        for end in (0, -1)
+        for axis in range(places.ndim)
     )
     return BlockFragments(
         block=block,
@@ -283,6 +447,6 @@ def _measured(
         depths=depths_of(labels, depth)[there],
         ends=names[seams.ends].reshape(-1, 2),
         strengths=EdgeFeatures.along(seams, strength, near, depth),
-        rims=(top, left, bottom, right),
+        rims=rims,
         unsure=unsure,
     )

@@ -84,7 +84,7 @@ FARTHEST = 255
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragments:
-    """The fragments of a section and all that it takes to make cells of them.
+    """The fragments of a section or volume and all it takes to make cells of them.
 
     Made once from probabilities and a threshold. Every other setting only chooses which
     fragments are one cell and how far it reaches: `cells` takes a few milliseconds, so
@@ -93,16 +93,16 @@ class Fragments:
     Parameters
     ----------
     labels
-        `(y, x)` ids 1 … n, 0 where there is no picture.
+        `(y, x)` or `(z, y, x)` ids 1 … n, 0 where there is no picture.
     reach
-        `(y, x)` uint8, distance to the next place inside, px, rounded up; 0 inside.
+        uint8, distance to the next place inside, px, rounded up; 0 inside.
     regions
         The fragments' sizes, neighbours and boundaries; their `strength` is on the
         scale of `CellSettings.join`.
     tree
         The order in which agglomeration joins them.
     seams
-        Pixels that part two fragments if they are different cells.
+        Pixels that part two fragments within a section if they are different cells.
     """
 
     labels: NDArray[np.uint32]
@@ -112,7 +112,7 @@ class Fragments:
     seams: BoundaryPixels
 
     def cells(self, settings: CellSettings) -> NDArray[np.uint32]:
-        """Return cells `(y, x)`: ids 1, 2, …, 0 between them; none touch by an edge."""
+        """Return cells: ids 1, 2, …, 0 between them; none touch within a section."""
         ids = self.joined(settings)
         # `reach` empties broad membranes; in thin ones cells would still meet, so the
         # pixels of `seams` between two of them become 0 as well
@@ -151,12 +151,12 @@ def find_fragments(
     *,
     exclude: NDArray[np.bool_] | None = None,
 ) -> Fragments:
-    """Find the fragments of a section.
+    """Find the fragments of a section, or of a volume of about isotropic voxels.
 
     Parameters
     ----------
     membrane
-        Probabilities `(y, x)` in [0, 1], float32, no NaN.
+        Probabilities `(y, x)` or `(z, y, x)` in [0, 1], float32, no NaN.
     threshold
         Above it a pixel is membrane. Fragments are the basins around the places that
         are farthest from membranes.
@@ -175,8 +175,10 @@ def find_fragments(
     seams = boundary_pixels(labels, strength)
     sizes = np.bincount(labels[inside], minlength=int(labels.max()) + 1)
     strengths = EdgeFeatures.along(seams, strength, reach <= BROAD, depth)
-    regions = regions_of(sizes, depths_of(labels, depth), seams.ends, strengths)
-    return Fragments(labels, reach, regions, MergeTree.of(regions), seams)
+    depths = depths_of(labels, depth)
+    regions = regions_of(sizes, depths, seams.ends, strengths, labels.ndim)
+    lines = seams.within_sections(labels.shape)
+    return Fragments(labels, reach, regions, MergeTree.of(regions), lines)
 
 
 def strength_of(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
@@ -194,15 +196,15 @@ def strength_of(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.f
 
 
 def seeds(depth: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Return a seed for each place `(y, x)` that is deeper than what is around it.
+    """Return a seed for each place that is deeper than what is around it.
 
-    Every 4-connected area inside has at least one: areas beside a deeper one, whose own
+    Every connected area inside has at least one: areas beside a deeper one, whose own
     maximum is drowned in smoothing, are a seed as a whole.
 
     Parameters
     ----------
     depth
-        Distance to the nearest membrane `(y, x)`, px; 0 on membranes.
+        Distance to the nearest membrane, px; 0 on membranes.
     """
     return seeds_of(peaks_of(depth), label(depth > 0, connectivity=1))
 
@@ -226,7 +228,7 @@ def seeds_of(
     Parameters
     ----------
     areas
-        4-connected areas inside, 0 between them.
+        Areas inside, connected by sides of pixels, 0 between them.
     seeded
         Which of them have a peak; those with one in `peaks` if not given.
     """
@@ -243,7 +245,7 @@ def flood(
     markers: NDArray[np.uint32],
     exclude: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint32]:
-    """Grow markers `(y, x)` over the whole section until they meet on membranes.
+    """Grow markers over the whole picture until they meet on membranes.
 
     Fragments are 0 where `exclude` is true, and all 0 without markers.
     """
@@ -258,7 +260,7 @@ def flood(
 
 
 def reach_of(inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return the distance to the next place inside `(y, x)`, px, rounded up."""
+    """Return the distance to the next place inside, px, rounded up."""
     if not inside.any():
         return np.full(inside.shape, FARTHEST, np.uint8)
     distance: NDArray[np.float32] = distance_transform(~inside)

@@ -76,7 +76,7 @@ def link_stack(
     return _run(stack, settings or CellSettings(), set(excluded), sink, first_id)
 
 
-def scratch(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
+def scratch(shape: tuple[int, ...], dtype: Any = np.uint32) -> NDArray[Any]:
     """Return zeros on disk, in a file that disappears with them.
 
     Raises
@@ -86,7 +86,7 @@ def scratch(shape: tuple[int, int, int]) -> NDArray[np.uint32]:
     """
     # the map holds the file after it was closed; it is removed with the last reference
     with TemporaryFile() as file:
-        zeros: NDArray[np.uint32] = np.memmap(file, np.uint32, "w+", shape=shape)
+        zeros: NDArray[Any] = np.memmap(file, dtype, "w+", shape=shape)
     return zeros
 
 

@@ -14,12 +14,12 @@ from scipy.sparse.csgraph import connected_components
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundaryPixels:
-    """Of each two 4-neighbours in different fragments, the pixel of more membrane.
+    """Of each two neighbours in different fragments, the pixel of more membrane.
 
     Parameters
     ----------
     pixels, beside
-        `(k,)` positions in the flattened section, of that pixel and of the other one.
+        `(k,)` positions in the flattened picture, of that pixel and of the other one.
     edges
         `(k,)` which of `ends` the two fragments are.
     ends
@@ -37,16 +37,25 @@ class BoundaryPixels:
         apart: NDArray[np.bool_] = (a != b) & (a > 0) & (b > 0)
         return self.pixels[apart[self.edges]]
 
+    def within_sections(self, shape: tuple[int, ...]) -> BoundaryPixels:
+        """Return those of two neighbours in one section of a volume of that shape."""
+        if len(shape) < 3:
+            return self
+        plane = shape[-1] * shape[-2]
+        same = self.pixels // plane == self.beside // plane
+        parts = (self.pixels[same], self.beside[same], self.edges[same])
+        return BoundaryPixels(*parts, self.ends)
+
 
 def boundary_pixels(
     labels: NDArray[np.uint32], membrane: NDArray[np.float32]
 ) -> BoundaryPixels:
-    """Find the seams of fragments `(y, x)`; `ends` ascend."""
+    """Find the seams of fragments, along each axis; `ends` ascend."""
     place = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
     pixels, others, pairs = [], [], []
     n = int(labels.max()) + 1
-    # one entry for each pair of 4-neighbours: a pixel may occur up to four times
-    for axis in (0, 1):
+    # one entry for each pair of neighbours: a pixel may occur up to twice for an axis
+    for axis in range(labels.ndim):
         label, value, at = (np.moveaxis(a, axis, 0) for a in (labels, membrane, place))
         meet = (label[:-1] != label[1:]) & (label[:-1] > 0) & (label[1:] > 0)
         a, b = (part[meet].astype(np.int64) for part in (label[:-1], label[1:]))
@@ -66,6 +75,10 @@ Depths = NDArray[np.float32]
 
 FAR = 1e-3
 """How much a pixel counts that is not near what its seam parts."""
+
+OPENNESS = {2: 1.0, 3: 0.5}
+"""How much an opening counts by dimensions: the mean of a face says more than that of a
+line, so its widest place says less."""
 
 FINE = 2**30
 """Membrane is summed in such parts, as whole numbers, so that order doesn't matter."""
@@ -172,12 +185,12 @@ class EdgeFeatures:
         near: NDArray[np.bool_],
         depth: NDArray[np.float32],
     ) -> EdgeFeatures:
-        """Measure seams on membranes `(y, x)`.
+        """Measure seams on membranes.
 
         Of each two pixels that part fragments the one of more membrane counts, so that
-        a membrane of one pixel is as strong as a broad one. `near` `(y, x)` is where a
-        pixel tells something about the boundary; `depth` `(y, x)` the distance to
-        membranes, 0 on them.
+        a membrane of one pixel is as strong as a broad one. `near` is where a pixel
+        tells something about the boundary; `depth` the distance to membranes, 0 on
+        them.
         """
         return cls.of_pixels(
             seams.edges,
@@ -232,6 +245,7 @@ def regions_of(
     depths: NDArray[np.float32],
     ends: NDArray[np.int64],
     strengths: EdgeFeatures,
+    dimensions: int = 2,
 ) -> RegionGraph:
     """Return fragments of given sizes, depths `(n,)` with what is known of their seams.
 
@@ -248,12 +262,12 @@ def regions_of(
         ends,
         total / length,
         length,
-        strengths.opening.astype(np.float64),
+        strengths.opening.astype(np.float64) * OPENNESS[dimensions],
     )
 
 
 def depths_of(labels: NDArray[np.uint32], depth: NDArray[np.float32]) -> Depths:
-    """Return the largest depth `(n + 1,)` in each of fragments 1 … n `(y, x)`."""
+    """Return the largest depth `(n + 1,)` in each of fragments 1 … n."""
     found = np.ones(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(found, labels.ravel().astype(np.intp), depth.ravel())
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,18 @@ from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Progress, Provenance, Record, SectionDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
-from napari_emseg.core.stack import LazyArray, Stack, as_stack, sections_asked
+from napari_emseg.core.stack import (
+    LazyArray,
+    Stack,
+    VoxelSize,
+    as_stack,
+    sections_asked,
+)
 from napari_emseg.io.fingerprint import NO_CELLS, LossNotes, check_sources_after
 from napari_emseg.segmentation.fragments import Fragments, find_fragments
+from napari_emseg.segmentation.linker import BRIDGE
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
+from napari_emseg.segmentation.volume import WHOLE, is_isotropic, iter_segment_volume
 
 
 def segment_section(
@@ -188,7 +197,9 @@ def segment_stack(
     """Find the cells of each section; ids are unique over the stack.
 
     With `settings.link` profiles of one cell in several sections share an id, see
-    `link_stack`. Until then sections are kept on disk, and Progress tells of them.
+    `link_stack`. With `settings.through` cells are found in three dimensions, see
+    `iter_segment_volume`; single missing sections are bridged. Until then sections are
+    kept on disk, and Progress tells of them.
 
     Yields SectionDone when a section is in the sink, after a Note where one can't be
     read. Stopping keeps what is finished; the sink remains the caller's to close.
@@ -226,8 +237,34 @@ def segment_stack(
     sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
     job = _Work(stack, order, frozenset(excluded), settings, source)
-    work = _linked(job, sink, first_id) if settings.link else job.run(sink, first_id)
+    if job.in_3d:
+        work = _through(job, sink, first_id)
+    elif settings.link:
+        work = _linked(job, sink, first_id)
+    else:
+        work = job.run(sink, first_id)
     return check_sources_after(work, stack, source, unread=lambda found: found.damaged)
+
+
+def works_in_3d(
+    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
+) -> bool:
+    """Tell if cells of so many sections are found through all of them at once."""
+    if settings.through == "sections" or sections < 2:
+        return False
+    return settings.through == "3-d" or bool(is_isotropic(voxel_size_nm))
+
+
+def settle_through(
+    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
+) -> CellSettings:
+    """Return settings that say how so many sections are worked, without `auto`.
+
+    Cells through all sections count as linked.
+    """
+    if works_in_3d(settings, voxel_size_nm, sections):
+        return settings.model_copy(update={"through": "3-d", "link": True})
+    return settings.model_copy(update={"through": "sections"})
 
 
 def cells_provenance(
@@ -261,6 +298,14 @@ class _Work:
     def shape(self) -> tuple[int, int, int]:
         """`(z, y, x)` of the result."""
         return (len(self.order), *self.stack.shape[1:])
+
+    @property
+    def in_3d(self) -> bool:
+        """True if cells are found through all sections at once."""
+        size = self.stack.voxel_size_nm
+        if size is None and self.source is not None:
+            size = self.source.voxel_size_nm
+        return works_in_3d(self.settings, size, len(self.order))
 
     def run(
         self, sink: SectionSink | None, first_id: int
@@ -299,6 +344,90 @@ class _Work:
         if self.source is None:
             return values, nothing_predicted(values)
         return values, padding(self.source.section(z))
+
+
+def _through(
+    work: _Work, sink: SectionSink | None, first_id: int
+) -> Generator[Record, None, CellsResult]:
+    """Find the cells of all sections at once; they wait on disk until all are known."""
+    own = None
+    if sink is None:
+        sink = own = ArraySink(work.shape, np.dtype(np.uint32))
+    ascending = tuple(sorted(work.order))
+    counts: dict[int, int] = {}
+    damaged: dict[int, str] = {}
+    following = first_id
+    for run in _runs(ascending):
+        cells = yield from _segment_run(work, run, damaged)
+        for z in (z for z in run if z not in damaged):
+            ids = cells[z - run[0]]
+            counts[z] = int(np.count_nonzero(np.unique(ids)))
+            sink.write(ascending.index(z), _offset(ids, following - 1))
+            yield SectionDone(z, len(counts) + len(damaged), len(ascending))
+        following += int(cells.max(initial=0))
+    result = None if own is None else own.data
+    return CellsResult(result, ascending, counts, damaged, following - first_id)
+
+
+def _runs(sections: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return ascending sections in runs whose gaps can be bridged."""
+    cuts = np.flatnonzero(np.diff(sections) > BRIDGE + 1) + 1
+    return [tuple(int(z) for z in run) for run in np.split(np.asarray(sections), cuts)]
+
+
+def _segment_run(
+    work: _Work, run: Sequence[int], damaged: dict[int, str]
+) -> Generator[Record, None, NDArray[np.uint32]]:
+    """Find the cells from the first to the last section of a run.
+
+    What isn't there (not asked for, excluded, blank, damaged) is bridged.
+    """
+    first, n = run[0], run[-1] - run[0] + 1
+    shape = (n, *work.shape[1:])
+    membrane = np.empty(shape, np.float32) if np.prod(shape) <= WHOLE else None
+    if membrane is None:
+        membrane = scratch(shape, np.float32)
+    notes = LossNotes(NO_CELLS)
+    absent = set(range(n)) - {z - first for z in run}
+    for done, z in enumerate(run, start=1):
+        try:
+            membrane[z - first] = _seen(*work._read(z))
+        except (OSError, ValueError) as e:
+            damaged[z] = str(e)
+            absent.add(z - first)
+            yield from notes.add(z, str(e))
+        else:
+            if np.isnan(membrane[z - first]).all():
+                absent.add(z - first)
+        yield Progress("probabilities", done, len(run))
+    yield from notes.rest()
+    _bridge(membrane, sorted(absent))
+    return (yield from iter_segment_volume(membrane, work.settings, absent=absent))
+
+
+def _seen(
+    membrane: NDArray[Any], exclude: NDArray[np.bool_] | None
+) -> NDArray[np.float32]:
+    """Return probabilities that are NaN where there is no picture, and if blank."""
+    values, missing = _probabilities(membrane)
+    exclude = _either(exclude, missing, values.shape)
+    if _blank(values, exclude):
+        return np.full(values.shape, np.nan, np.float32)
+    return values if exclude is None else np.where(exclude, np.float32(np.nan), values)
+
+
+def _bridge(membrane: NDArray[np.float32], absent: Sequence[int]) -> None:
+    """Fill short gaps between good sections by what lies between these, linearly.
+
+    Longer gaps, and those at the ends, have no picture.
+    """
+    good = np.setdiff1d(np.arange(len(membrane)), absent)
+    membrane[list(absent)] = np.nan
+    for before, after in pairwise(good):
+        if 1 < after - before <= BRIDGE + 1:
+            for z in range(before + 1, after):
+                share = np.float32((z - before) / (after - before))
+                membrane[z] = (1 - share) * membrane[before] + share * membrane[after]
 
 
 def _linked(

@@ -22,12 +22,27 @@ def quantise(heights: NDArray[np.float32]) -> NDArray[np.uint16]:
     return levels
 
 
-@compiled
 def seeded_watershed(
     levels: NDArray[np.uint16], markers: NDArray[np.uint32], closed: NDArray[np.bool_]
 ) -> NDArray[np.uint32]:
-    """Grow markers `(y, x)` over what isn't closed; 0 where none can reach."""
-    height, width = levels.shape
+    """Grow markers `(y, x)` or `(z, y, x)` over what isn't closed, 0 where none can."""
+    shape = levels.shape
+    if levels.ndim == 2:
+        levels, markers, closed = levels[None], markers[None], closed[None]
+    found: NDArray[np.uint32] = _flooded(
+        np.ascontiguousarray(levels),
+        np.ascontiguousarray(markers),
+        np.ascontiguousarray(closed),
+    )
+    return found.reshape(shape)
+
+
+@compiled
+def _flooded(
+    levels: NDArray[np.uint16], markers: NDArray[np.uint32], closed: NDArray[np.bool_]
+) -> NDArray[np.uint32]:
+    depth, height, width = levels.shape
+    plane = height * width
     level = levels.ravel()
     out = markers.copy().ravel()
     shut = closed.ravel()
@@ -40,7 +55,7 @@ def seeded_watershed(
         if shut[pixel]:
             out[pixel] = 0
     # row by row, so that the markers of a window begin in the order that they have in
-    # the whole section
+    # the whole
     for pixel in range(out.size):
         if out[pixel]:
             _append(first, last, following, int(level[pixel]), pixel)
@@ -48,16 +63,21 @@ def seeded_watershed(
         while first[now] >= 0:
             pixel = first[now]
             first[now] = following[pixel]
-            y, x = pixel // width, pixel % width
-            for side in range(4):
-                if side == 0 and y > 0:
+            z, rest = pixel // plane, pixel % plane
+            y, x = rest // width, rest % width
+            for side in range(6):
+                if side == 0 and z > 0:
+                    beside = pixel - plane
+                elif side == 1 and y > 0:
                     beside = pixel - width
-                elif side == 1 and x > 0:
+                elif side == 2 and x > 0:
                     beside = pixel - 1
-                elif side == 2 and x < width - 1:
+                elif side == 3 and x < width - 1:
                     beside = pixel + 1
-                elif side == 3 and y < height - 1:
+                elif side == 4 and y < height - 1:
                     beside = pixel + width
+                elif side == 5 and z < depth - 1:
+                    beside = pixel + plane
                 else:
                     continue
                 if out[beside] or shut[beside]:

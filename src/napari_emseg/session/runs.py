@@ -134,8 +134,10 @@ def iter_segment(
     Corrections are burnt into them. Cells that were there before keep their ids; those
     of others go on, so that cells of different runs never share one.
     """
-    from napari_emseg.segmentation import segment_stack
+    from napari_emseg.segmentation import segment_stack, settle_through
 
+    size, n = source.stack.voxel_size_nm, len(region.sections)
+    settings = settle_through(settings, size, n)
     results = source.results
     roi = region.roi or (slice(0, results.shape[1]), slice(0, results.shape[2]))
     membrane, em = _given(source, roi)

@@ -29,6 +29,7 @@ SHOWN_NOTES = 6
 REMEDIES = {
     "resume": "go on with “Resume”",
     "overwrite": "tick “Replace results” to begin anew",
+    "through": "set “Through the stack” in 3 Cells to {}",
     "whole": "set “Whole sections up to” to {}",
 }
 """How the settings are set in the dock that end an error."""

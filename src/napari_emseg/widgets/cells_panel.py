@@ -7,6 +7,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation import settle_through
 from napari_emseg.session import Run
 from napari_emseg.session.exports import (
     Meshes,
@@ -33,9 +34,9 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 
-FIRST = ("threshold", "join", "minimum_size", "method", "link")
+FIRST = ("threshold", "join", "minimum_size", "method", "through", "link")
 SLIDERS = ("threshold", "join")
-LINKING = ("link", "overlap", "shift", "branches")
+LINKING = ("through", "link", "overlap", "shift", "branches")
 """Of no effect on one section alone."""
 
 ADVANCED = tuple(name for name in CellSettings.model_fields if name not in FIRST)
@@ -158,6 +159,9 @@ class CellsPanel(QWidget):
         if self._controller.job.busy or self._fragments.busy:
             return
         recuts, settings = self._controller.runs.recuts(), self._session.cell_settings
+        size, n = source.stack.voxel_size_nm, len(source.results.segmented)
+        if settle_through(settings, size, n).through == "3-d":
+            return  # of no single section
         z = section_on_screen(self._controller.viewer, layer)
         if z is None or not recuts.able(z):
             return
