@@ -224,6 +224,7 @@ def finetune(
     corrections_are: Literal["corrections", "membrane", "inside", "cells"] = (
         "corrections"
     ),
+    extent: Literal["complete", "sparse"] | None = None,
     reviewed: Sequence[Region] = (),
     voxel_size_nm: VoxelSize | None = None,
     new_classes: Sequence[str] = (),
@@ -241,10 +242,13 @@ def finetune(
         EM sections `(z, y, x)`: a `Stack` or any array.
     corrections
         Of the same shape. By hand: 0 no opinion, 1 membrane, 2 inside, k + 1 is class
-        k. Or labels that were drawn elsewhere; of those each section with any label
-        counts as drawn to the end.
+        k. Or labels that were drawn elsewhere.
     corrections_are
         What they are.
+    extent
+        Of labels that were drawn elsewhere: `complete`, all of each section with any
+        label counts; `sparse`, only what is labelled. By default complete, if at least
+        5 % is labelled there; less could be strokes.
     reviewed
         Regions in which everything counts: what is not corrected there is right as the
         weights show it, and labels are drawn to the end.
@@ -267,7 +271,8 @@ def finetune(
     Raises
     ------
     ValueError
-        If shapes differ, nothing is corrected, or a class has no name.
+        If shapes differ, nothing is corrected, a class has no name, or `extent` must be
+        said.
     OSError
         If a file can't be read or written, or another run is writing the output.
     """
@@ -281,6 +286,7 @@ def finetune(
         images,
         corrections,
         corrections_are,
+        extent=extent,
         reviewed=reviewed,
         invert=settings.invert,
     )

@@ -64,3 +64,30 @@ def test_wrong_usage(emseg, em_file, corrections_file, tiny_weights, options, sa
     )
     assert done.code == 2
     assert said in done.err
+
+
+def test_one_stroke_teaches_nothing_of_the_rest_unasked(
+    emseg, em_file, tmp_path, tiny_weights
+):
+    """As the window asks: sparse or complete?"""
+    stroke = np.zeros((4, 96, 112), np.uint8)
+    stroke[1, 10:14, 20:60] = 1
+    labels = save_stack(tmp_path / "stroke.tif", Stack(stroke))
+    command = (
+        *("finetune", em_file, labels, "mine.safetensors"),
+        *("--labels-are", "membrane", "--weights", tiny_weights, *SMALL),
+    )
+    done = emseg(*command)
+    assert done.code == 2
+    assert "only 1.5 % of section 1 is labelled" in done.err
+    assert "--extent sparse or --extent complete" in done.err
+    assert not Path("mine.safetensors").exists()
+    done = emseg(*command, "--extent", "sparse")
+    assert done.code == 0, done.err
+    assert "learning from 160 px in 1 section, 0 reviewed regions" in done.err
+    done = emseg(*command, "--extent", "sparse", "--reviewed", "1:2", "--overwrite")
+    assert done.code == 2
+    assert "leave reviewed regions or sparse out" in done.err
+    done = emseg(*command, "--extent", "complete", "--overwrite")
+    assert done.code == 0, done.err
+    assert "learning from 10,752 px in 1 section, 1 reviewed region" in done.err

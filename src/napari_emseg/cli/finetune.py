@@ -49,7 +49,15 @@ def finetune(
         Sections,
         Parameter(
             help="Sections in which everything counts, A up to B - 1, counted from 0; "
-            "of corrections none, of other labels each section with any label."
+            "of corrections none, of other labels as --extent says."
+        ),
+    ] = None,
+    extent: Annotated[
+        Literal["complete", "sparse"] | None,
+        Parameter(
+            help="Of other labels than corrections. complete: all of each section with "
+            "any label counts; sparse: only what is labelled. By default complete, if "
+            "at least 5 % is labelled there; less could be strokes."
         ),
     ] = None,
     roi: Region = None,
@@ -89,7 +97,7 @@ def finetune(
     checkpoint = output.with_name(f"{output.stem}.checkpoint")
     check_outputs(output, checkpoint, stacks=[stack, drawn], files=[parent.path])
     from napari_emseg.inference.torch_runtime import choose_device
-    from napari_emseg.training.corrections import training_set
+    from napari_emseg.training.corrections import ExtentNeededError, training_set
     from napari_emseg.training.finetune import finetune_weights
 
     with (
@@ -97,9 +105,18 @@ def finetune(
         require_unchanged(stack, drawn),
     ):
         sources = source_states(stack, drawn)
-        known = training_set(
-            stack, drawn.data, labels_are, reviewed=regions, invert=settings.invert
-        )
+        try:
+            known = training_set(
+                stack,
+                drawn.data,
+                labels_are,
+                reviewed=regions,
+                invert=settings.invert,
+                extent=extent,
+            )
+        except ExtentNeededError as e:
+            msg = f"{labels}: {e}: --extent sparse or --extent complete"
+            raise ValueError(msg) from e
         for note in known.notes:
             say(note)
         say(f"learning from {known.words}")

@@ -1,10 +1,15 @@
 """What a label picture means, said once: membrane, inside or cells, or no label."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_emseg.core.stack import LazyArray
 
 Meaning = Literal["membrane", "inside", "cells"]
 """`membrane` and `inside` are masks (> 0); `cells` are ids with 0 between them."""
@@ -123,3 +128,40 @@ def format_sections(sections: Sequence[int]) -> str:
             runs.append([z])
     numbers = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
     return f"section{'s' * (len(set(sections)) != 1)} {numbers}"
+
+
+FEW = 0.05
+"""Labelled part of sections, below which it is doubted that they are complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Sections with any label, and which part of them has one."""
+
+    sections: tuple[int, ...]
+    share: float
+
+    @classmethod
+    def of(cls, labels: LazyArray, meaning: Meaning) -> Labelled:
+        """Look at labels `(z, y, x)`; reads all sections."""
+        n, y, x = labels.shape
+        counts = {}
+        for z in range(n):
+            section = as_labels(np.asarray(labels[z]), meaning)
+            if found := int(np.count_nonzero(section > 0)):
+                counts[z] = found
+        share = sum(counts.values()) / (len(counts) * y * x) if counts else 0.0
+        return cls(tuple(counts), share)
+
+    @property
+    def doubtful(self) -> bool:
+        """True if it is too little to be taken as drawn to the end unasked."""
+        return bool(self.sections) and self.share < FEW
+
+    @property
+    def words(self) -> str:
+        """For people: `0.4 % of section 2 is labelled`."""
+        if not self.sections:
+            return "nothing is labelled"
+        percent = f"{100 * self.share:.2g}" if self.share < 0.995 else "100"
+        return f"{percent} % of {format_sections(self.sections)} is labelled"

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.labels import Meaning, format_sections, is_drawn
-from napari_emseg.core.labels import as_labels as zero_unlabelled
+from napari_emseg.core.labels import Labelled, Meaning, is_drawn
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
@@ -141,22 +140,6 @@ class ManualCorrections:
         return codes
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Sections with any label, and which part of them has one."""
-
-    sections: tuple[int, ...]
-    share: float
-
-    @property
-    def words(self) -> str:
-        """For people: `0.4 % of section 2 is labelled`."""
-        if not self.sections:
-            return "nothing is labelled"
-        percent = f"{100 * self.share:.2g}" if self.share < 0.995 else "100"
-        return f"{percent} % of {format_sections(self.sections)} is labelled"
-
-
 @dataclass(frozen=True, eq=False)
 class ImportedLabels:
     """Labels of a stack that were drawn elsewhere.
@@ -189,17 +172,8 @@ class ImportedLabels:
 
     def labelled(self) -> Labelled:
         """Return how much is labelled; reads all sections."""
-        _, y, x = self.labels.shape
-        meaning: Meaning = "cells"
-        if self.meaning != "corrections":
-            meaning = self.meaning
-        counts = {}
-        for z in range(self.labels.shape[0]):
-            section = zero_unlabelled(np.asarray(self.labels.section(z)), meaning)
-            if n := int(np.count_nonzero(section > 0)):
-                counts[z] = n
-        share = sum(counts.values()) / (len(counts) * y * x) if counts else 0.0
-        return Labelled(tuple(counts), share)
+        meaning: Meaning = "cells" if self.meaning == "corrections" else self.meaning
+        return Labelled.of(self.labels.data, meaning)
 
     def regions(self) -> tuple[Region, ...]:
         """Return sections with any label; of strokes none is drawn to its end."""
@@ -226,7 +200,7 @@ class ImportedLabels:
             self.labels.data,
             self.meaning,
             invert=invert,
-            sparse=self.sparse,
+            extent="sparse" if self.sparse else "complete",
         )
         for note in known.notes:
             yield Note(f"{self.labels.name}: {note}")

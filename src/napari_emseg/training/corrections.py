@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.intensity import polarity
 from napari_emseg.core.labels import (
+    Labelled,
     Meaning,
     as_labels,
     format_sections,
@@ -283,6 +284,9 @@ def _check_shape(stack: Stack, array: LazyArray, what: str) -> None:
 
 LabelMeaning = Literal["corrections", "membrane", "inside", "cells"]
 
+Extent = Literal["complete", "sparse"]
+"""Of labels: all of each section with any label counts, or only what is labelled."""
+
 
 def training_set(
     stack: Stack,
@@ -291,31 +295,55 @@ def training_set(
     *,
     reviewed: Sequence[Region] = (),
     invert: Invert = "auto",
-    sparse: bool = False,
+    extent: Extent | None = None,
 ) -> TrainingSet:
     """Take corrections, or labels drawn elsewhere, by what they are said to be.
 
     Parameters
     ----------
-    sparse
-        Only what is labelled counts, and not the rest of sections with any label.
+    extent
+        Of other labels than corrections without reviewed regions; None: complete, if
+        that can't be doubted.
 
     Raises
     ------
     ValueError
-        As `TrainingSet.from_corrections` and `from_labels`.
+        As `TrainingSet.from_corrections` and `from_labels`; or if labels may be a few
+        strokes, of which the rest of their sections must not be learnt.
     """
     bright = should_invert(stack, invert)
     if labels_are == "corrections":
         return TrainingSet.from_corrections(
             stack, labels, reviewed=reviewed, invert=bright
         )
-    if sparse:
+    if extent is None and not reviewed:
+        _refuse_strokes(labels, labels_are)
+    if extent == "sparse" and reviewed:
+        msg = (
+            "where all counts labels are complete: leave reviewed regions or sparse out"
+        )
+        raise ValueError(msg)
+    if extent == "sparse":
         return TrainingSet.from_sparse_labels(stack, labels, labels_are, invert=bright)
     regions = reviewed or None
     return TrainingSet.from_labels(
         stack, labels, labels_are, regions=regions, invert=bright
     )
+
+
+class ExtentNeededError(ValueError):
+    """Nobody said if the rest of what is labelled counts, and it may not."""
+
+
+def _refuse_strokes(labels: LazyArray, labels_are: Meaning) -> None:
+    found = Labelled.of(labels, labels_are)
+    if found.doubtful:
+        rest = "inside" if labels_are == "membrane" else "membrane"
+        msg = (
+            f"only {found.words}: say whether the labels are sparse (the rest is "
+            f"unknown) or complete (the rest is {rest})"
+        )
+        raise ExtentNeededError(msg)
 
 
 def should_invert(stack: Stack, invert: Invert) -> bool:

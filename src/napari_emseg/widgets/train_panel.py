@@ -9,6 +9,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import stack_of
+from napari_emseg.core.labels import Labelled
 from napari_emseg.core.training import (
     FinetuneSettings,
     NewWeightsSettings,
@@ -16,7 +17,6 @@ from napari_emseg.core.training import (
 )
 from napari_emseg.models.zoo import architectures
 from napari_emseg.session.annotation_editor import AnnotationEditor
-from napari_emseg.session.annotations import Labelled
 from napari_emseg.session.comparison import meaning_said
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.round_preview import RoundPreview
@@ -51,9 +51,6 @@ what has no label is what the labels aren't<br>
 """
 
 COMPLETE, SPARSE = "complete sections", "sparse labels"
-
-FEW = 0.05
-"""Labelled part of sections said to be complete, below which that is doubted."""
 
 
 class MaterialBox(QWidget):
@@ -191,7 +188,7 @@ class MaterialBox(QWidget):
         role = "note"
         if self.extent.isEnabled() and not extent:
             words += "; say if that is sparse or complete"
-        elif extent == COMPLETE and found.share < FEW and found.sections:
+        elif extent == COMPLETE and found.doubtful:
             other = "membrane" if self.meaning.currentText() != "membrane" else "inside"
             words += f"; as complete sections, all the rest teaches {other}"
         else:
