@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 from napari_emseg._napari import layer_of
-from napari_emseg.batch import Row
+from napari_emseg.batch import Row, read_recipe
 from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
 from napari_emseg.batch.planning import LockedCellsError
 from napari_emseg.batch.queue import is_unfinished
@@ -21,6 +22,7 @@ from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
 from napari_emseg.io.errors import OutputExistsError
+from napari_emseg.models.weights import load_weights
 from napari_emseg.sample import synthetic
 from napari_emseg.widgets.batch_controller import BatchController, format_error
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
@@ -387,3 +389,53 @@ def test_another_run_in_the_window_goes_on(bench, files, em, weights) -> None:
     assert window.run(window.membranes).error is None
     bench.finish()
     assert bench.states() == ["done", "done"]
+
+
+class TestRecipes:
+    def test_what_is_set_is_saved_and_set_again(self, bench, tmp_path) -> None:
+        """In another sitting, where everything was changed meanwhile."""
+        session, form = bench.window.controller.session, bench.panel.form
+        form.steps.boxes["link"].setChecked(True)
+        session.cell_settings = CellSettings(minimum_size=7, threshold=0.37)
+        settings, weights = form.settings, session.weights
+        bench.panel.write_recipe(tmp_path / "r.json")
+        assert bench.said == "saved as r.json"
+
+        form.steps.boxes["link"].setChecked(False)
+        session.cell_settings = CellSettings()
+        session.choose_weights(load_weights("isbi2012-unet"))
+        bench.panel.take_recipe(tmp_path / "r.json")
+        assert bench.said == "set as r.json says"
+        assert form.settings == settings
+        assert session.weights == weights
+        assert bench.batching.settings == settings
+        form.folder.setText(str(bench.out))
+        label = read_recipe(tmp_path / "r.json").label
+        assert form.job().recipe == label
+        session.cell_settings = CellSettings(minimum_size=8)
+        assert form.job().recipe is None  # it isn't what the recipe says any more
+
+    def test_a_bad_one_changes_nothing(self, bench, tmp_path) -> None:
+        before = bench.panel.form.settings
+        path = tmp_path / "r.json"
+        path.write_text("{}")
+        bench.panel.take_recipe(path)
+        assert bench.said == "r.json is no recipe of emseg"
+        bench.panel.write_recipe(path)
+        said = json.loads(path.read_text())
+        said["settings"]["steps"] = ["membranes"]
+        said["weights"]["sha256"] = "0" * 64
+        path.write_text(json.dumps(said))
+        bench.panel.take_recipe(path)
+        assert "r.json asks for the weights" in bench.said
+        assert bench.panel.form.settings == before
+
+    def test_presets(self, bench) -> None:
+        form = bench.panel.form
+        form.preset.setCurrentIndex(form.preset.findData("volume"))
+        form.preset.activated.emit(form.preset.currentIndex())
+        assert form.steps.ticked == ("membranes", "cells", "link")
+        assert form.settings.table
+        assert form.settings.cells.threshold == 0.4  # as in 3 Cells
+        assert form.preset.currentData() == ""
+        assert bench.batching.settings == form.settings

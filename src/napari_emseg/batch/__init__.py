@@ -5,6 +5,14 @@ from napari_emseg.batch.estimate import BatchEstimate, estimate_batch
 from napari_emseg.batch.inputs import Input, find_inputs
 from napari_emseg.batch.job import BatchConfig
 from napari_emseg.batch.planning import Plan, plan_batch
+from napari_emseg.batch.recipe import (
+    OpenedRecipe,
+    Recipe,
+    preset,
+    read_recipe,
+    recipe_of,
+    write_recipe,
+)
 from napari_emseg.batch.records import BatchWaiting, Row, RowChanged, Summary
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.where import ClusterSettings
@@ -16,12 +24,18 @@ __all__ = [
     "BatchWaiting",
     "ClusterSettings",
     "Input",
+    "OpenedRecipe",
     "Plan",
+    "Recipe",
     "Row",
     "RowChanged",
     "Summary",
     "estimate_batch",
     "find_inputs",
     "plan_batch",
+    "preset",
+    "read_recipe",
+    "recipe_of",
     "run_batch",
+    "write_recipe",
 ]

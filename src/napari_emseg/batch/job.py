@@ -44,6 +44,8 @@ class BatchConfig:
         Replace results that are there, and begin anew.
     where
         What runs it.
+    recipe
+        Name and checksum of the recipe that the settings come from, for results to say.
     """
 
     inputs: tuple[Input, ...]
@@ -53,6 +55,7 @@ class BatchConfig:
     where: ClusterSettings = ClusterSettings()  # noqa: RUF009 - frozen
     resume: bool = False
     overwrite: bool = False
+    recipe: str | None = None
 
     @property
     def folder(self) -> Path:

@@ -246,6 +246,8 @@ def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
     else:
         scope_of(stack, weights.card, job.settings.predict)
         made = provenance(stack, weights, job.settings.predict)
+    if job.recipe is not None:
+        made = made.model_copy(update={"recipe": job.recipe})
     first_id = 1 if hand is None else hand.first_id
     state = source_state(stack)
     digits, saves = found.fingerprint, found.hand_state

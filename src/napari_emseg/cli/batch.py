@@ -17,6 +17,7 @@ from napari_emseg.batch import (
     BatchConfig,
     BatchSettings,
     ClusterSettings,
+    OpenedRecipe,
     Plan,
     Row,
     RowChanged,
@@ -24,8 +25,13 @@ from napari_emseg.batch import (
     estimate_batch,
     find_inputs,
     plan_batch,
+    read_recipe,
+    recipe_of,
     run_batch,
+    write_recipe,
 )
+from napari_emseg.batch.recipe import Preset
+from napari_emseg.batch.recipe import preset as preset_settings
 from napari_emseg.batch.where import share_arenas
 from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
 from napari_emseg.cli.printing import (
@@ -37,11 +43,11 @@ from napari_emseg.cli.printing import (
     usage_message,
 )
 from napari_emseg.cli.progress import LOG_SECONDS, stop_on_signals
-from napari_emseg.cli.weights import WeightsName, find_weights
+from napari_emseg.cli.weights import find_weights
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
-from napari_emseg.models.weights import DEFAULT_WEIGHTS
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 
 
 class BatchDisplay:
@@ -139,7 +145,27 @@ class BatchOptions(BatchSettings):
 def batch(
     *inputs: str,
     out: Annotated[Path, Parameter(help="Folder of the results.")],
-    weights: WeightsName = DEFAULT_WEIGHTS,
+    recipe: Annotated[
+        Path | None,
+        Parameter(
+            help="Settings and weights of a recipe (.json); options given here win. "
+            "Without inputs, its project is the input."
+        ),
+    ] = None,
+    preset: Annotated[
+        Preset | None, Parameter(help="Stages and outputs for a common purpose.")
+    ] = None,
+    save_recipe: Annotated[
+        Path | None,
+        Parameter(help="Also write what is done as a recipe (.json), for elsewhere."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        Parameter(
+            help="Bundled weights (emseg weights list), or a .safetensors file; "
+            f"{DEFAULT_WEIGHTS} where neither this nor a recipe says which."
+        ),
+    ] = None,
     only_sections: Sections = None,
     resume: Annotated[
         bool, Parameter(negative=(), help="Go on with a batch that was broken off.")
@@ -171,28 +197,29 @@ def batch(
     inputs
         Files, folders of sections, OME-Zarrs (also URLs), projects; globs in quotes.
     """
-    settings = BatchSettings(
-        **{name: getattr(work, name) for name in work.model_fields_set},
-    ).model_copy(update={"predict": run, "cells": cells})
-    if cells.link and settings.steps[-1] == "cells":
-        linked = (*settings.steps, "link")
-        settings = settings.model_copy(update={"steps": linked})
+    opened = None if recipe is None else read_recipe(recipe)
+    settings = _settings(opened, preset, work, cells, run)
+    chosen = _weights(opened, weights, settings)
+    project = None if opened is None else opened.project
     span = only_sections or slice(None)
     job = BatchConfig(
         find_inputs(
-            inputs,
+            inputs or (() if project is None else (str(project),)),
             first=span.start,
             stop=span.stop,
             voxel_size_nm=source.voxel_size,
             choice=_choice(source),
         ),
         out.expanduser(),
-        find_weights(weights, run) if settings.need_weights else None,
+        chosen,
         settings,
         where=ClusterSettings(workers, scheduler),
         resume=resume,
         overwrite=overwrite,
+        recipe=None if opened is None else opened.label,
     )
+    if save_recipe is not None:
+        _save_recipe(save_recipe, job, overwrite=overwrite)
     if dry_run:
         return _say_what_it_takes(plan_batch(job), json=json)
     summary = _follow(job)
@@ -201,6 +228,58 @@ def batch(
     else:
         _print(summary)
     return 0 if summary.ok else FAILED
+
+
+def _settings(
+    opened: OpenedRecipe | None,
+    preset: Preset | None,
+    work: BatchOptions,
+    cells: CellSettings,
+    run: PredictSettings,
+) -> BatchSettings:
+    """Return the recipe's settings, and over them the preset, and what was given."""
+    base = BatchSettings() if opened is None else opened.settings
+    if preset is not None:
+        base = preset_settings(preset, base)
+    given = {name: getattr(work, name) for name in work.model_fields_set}
+    settings = BatchSettings(
+        **{
+            **{name: getattr(base, name) for name in BatchSettings.model_fields},
+            **given,
+            "predict": base.predict.model_copy(update=_given(run)),
+            "cells": base.cells.model_copy(update=_given(cells)),
+        }
+    )
+    if settings.cells.link and settings.steps[-1] == "cells":
+        linked = (*settings.steps, "link")
+        settings = settings.model_copy(update={"steps": linked})
+    return settings
+
+
+def _given(settings: CellSettings | PredictSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def _weights(
+    opened: OpenedRecipe | None, given: str | None, settings: BatchSettings
+) -> Weights | None:
+    if not settings.need_weights:
+        return None
+    if given is None and opened is not None and opened.recipe.weights is not None:
+        found = opened.weights()
+        if found is not None:
+            whole = found.whole or found
+            return whole.at(settings.predict.depth, settings.predict.heads)
+    return find_weights(given or DEFAULT_WEIGHTS, settings.predict)
+
+
+def _save_recipe(path: Path, job: BatchConfig, *, overwrite: bool) -> None:
+    """Write what a batch does as a recipe."""
+    projects = [Path(each.path) for each in job.inputs if each.is_project]
+    project = projects[0] if len(projects) == 1 else None
+    folder = path.expanduser().parent
+    made = recipe_of(job.settings, job.weights, project, folder=folder)
+    say(f"{write_recipe(path, made, overwrite=overwrite)}: the recipe")
 
 
 def _choice(source: InputOptions) -> list[tuple[str, Any]]:

@@ -91,6 +91,8 @@ class Provenance(BaseModel):
     """Stored value of probability 1: 1 for float, 255 for uint8."""
     settings: dict[str, Any] = Field(default_factory=dict)
     version: str = ""
+    recipe: str | None = None
+    """Name and checksum of the recipe that a batch went by."""
 
     @property
     def is_of_probabilities(self) -> bool:

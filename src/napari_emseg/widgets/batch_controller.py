@@ -13,7 +13,13 @@ from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg.batch import BatchConfig, BatchEstimate, BatchSettings, Summary
+from napari_emseg.batch import (
+    BatchConfig,
+    BatchEstimate,
+    BatchSettings,
+    OpenedRecipe,
+    Summary,
+)
 from napari_emseg.batch.queue import BatchQueue
 from napari_emseg.batch.where import PlaceSettings
 from napari_emseg.core.errors import SettingError, UnusableInputsError
@@ -64,6 +70,7 @@ class BatchController(QObject):
         self.settings = BatchSettings()
         self.place = PlaceSettings()
         self.out = ""
+        self.recipe: OpenedRecipe | None = None
         self.job = jobs.BackgroundJob()
         self.advance: jobs.Advance | None = None
         self.words = ""
@@ -119,6 +126,11 @@ class BatchController(QObject):
     def refuse(self, error: Exception | None) -> None:
         """Show why something can't be done; nothing if it can."""
         self.error = "" if error is None else format_error(error)
+        self.changed.emit()
+
+    def tell(self, words: str) -> None:
+        """Show what was done."""
+        self.words, self.error = words, ""
         self.changed.emit()
 
     def _check_free(self) -> None:

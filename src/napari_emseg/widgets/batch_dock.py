@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_emseg._napari import layer_of, placement_of, stack_of
 from napari_emseg._napari.layers import place
+from napari_emseg.batch import read_recipe, recipe_of, write_recipe
 from napari_emseg.batch.inputs import open_input
 from napari_emseg.batch.queue import Entry, is_unfinished
 from napari_emseg.core.stack import Stack
@@ -104,6 +105,7 @@ def _shape(layer: Layer) -> tuple[int, ...]:
 
 
 NO_ROW = "Add inputs, or drop files here. Double-click a finished one to see it."
+RECIPES = "Recipes (*.json)"
 RESULTS = "emseg-results"
 """Folder that is proposed, beside the first input."""
 
@@ -128,6 +130,14 @@ class BatchPanel(QWidget):
         self.remove = button("Remove", tooltip="Take the chosen rows away.")
         self.retry = button("Retry failed", tooltip="Do only what failed once more.")
         self.table = BatchTable(self._controller.viewer)
+        self.open_recipe = button(
+            "Open recipe…", tooltip="Set model, settings and stages as a recipe says."
+        )
+        self.save_recipe = button(
+            "Save recipe…",
+            tooltip="Model, settings and stages in one small file, to run elsewhere: "
+            "here, or by emseg batch --recipe.",
+        )
         self.about = text_label()
         self.form = BatchForm(self._controller.session, self._batching)
         self.foot = BatchFoot(self._batching)
@@ -151,6 +161,8 @@ class BatchPanel(QWidget):
         self.folder.clicked.connect(self._on_folder)
         self.layers.clicked.connect(self.add_layers)
         self.project.clicked.connect(self.add_project)
+        self.open_recipe.clicked.connect(self._on_open_recipe)
+        self.save_recipe.clicked.connect(self._on_save_recipe)
         self.remove.clicked.connect(self._on_remove)
         self.retry.clicked.connect(lambda: self._try(lambda: self._start(retry=True)))
         self.typed.returnPressed.connect(self._on_typed)
@@ -181,8 +193,42 @@ class BatchPanel(QWidget):
         self._try(self._add_projects)
         self._propose()
 
-    def _try(self, action: Callable[[], object]) -> None:
-        """Do what was asked for, or say why it can't be done."""
+    def take_recipe(self, path: Path) -> None:
+        """Set what a recipe says; its project becomes an input if it is here."""
+
+        def take() -> None:
+            opened = read_recipe(path)
+            self.form.use_recipe(opened)
+            project = opened.project
+            given = [Path(entry.given.path) for entry in self._board.entries]
+            if project is not None and project not in given:
+                self._board.add_paths([str(project)])
+
+        if self._try(take):
+            self._propose()
+            self._batching.tell(f"set as {path.name} says")
+
+    def write_recipe(self, path: Path) -> None:
+        """Write what is set here, and in the panels, as a recipe."""
+
+        def write() -> None:
+            weights, settings = self._controller.session.weights, self.form.settings
+            made = recipe_of(settings, weights, self._project(), folder=path.parent)
+            write_recipe(path, made, overwrite=True)  # a dialog has asked
+
+        if self._try(write):
+            self._batching.tell(f"saved as {path.name}")
+
+    def _project(self) -> Path | None:
+        """Return the project whose hand work belongs to what is done here."""
+        listed = [e.given.path for e in self._board.entries if e.given.is_project]
+        if len(listed) == 1:
+            return Path(listed[0])
+        opened = self._controller.session.project
+        return None if listed or opened is None else opened.path
+
+    def _try(self, action: Callable[[], object]) -> bool:
+        """Do what was asked for, or say why it can't be done; tell if it was."""
         why: Exception | None = None
         try:
             action()
@@ -190,6 +236,7 @@ class BatchPanel(QWidget):
             why = e
         self._on_listed()
         self._batching.refuse(why)
+        return why is None
 
     def _add_layers(self) -> None:
         selected = self._controller.viewer.layers.selection
@@ -237,6 +284,18 @@ class BatchPanel(QWidget):
         )
         if chosen:
             self.add_paths(chosen)
+
+    def _on_open_recipe(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(self, "Open recipe", "", RECIPES)
+        if chosen:
+            self.take_recipe(Path(chosen))
+
+    def _on_save_recipe(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Save recipe", "recipe.json", RECIPES
+        )
+        if name:
+            self.write_recipe(Path(name).with_suffix(".json"))
 
     def _on_folder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Folder of sections or stacks")

@@ -18,7 +18,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.batch import BatchConfig, BatchSettings
+from napari_emseg.batch import BatchConfig, BatchSettings, OpenedRecipe, preset
+from napari_emseg.batch.recipe import HERE, PRESETS, without_machine
 from napari_emseg.batch.settings import settings_of_steps, step_names
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
@@ -31,6 +32,7 @@ from napari_emseg.widgets.theme import (
     SPACING,
     CollapsibleBox,
     button,
+    combo_box,
     follow,
     form_layout,
     row_label,
@@ -76,6 +78,7 @@ class CheckBoxRow(QWidget):
             box.blockSignals(blocked)
 
 
+CHOSEN = "as chosen below"
 ADVANCED = ("retries", "block", "whole")
 LABEL_WIDTH = 108
 """So that labels line up with those of the settings below, px."""
@@ -91,6 +94,10 @@ class BatchForm(QWidget):
         self._session = session
         self._batching = batching
         settings = batching.settings
+        self.preset = combo_box()
+        self.preset.addItem(CHOSEN, "")
+        for name, (title, _) in PRESETS.items():
+            self.preset.addItem(title, name)
         self.weights = WeightsBox(session)
         self.steps = CheckBoxRow({step: step for step in step_names()})
         self.steps.tick(settings.steps)
@@ -119,7 +126,12 @@ class BatchForm(QWidget):
         line.addWidget(self.folder, 1)
         line.addWidget(self.browse)
         form, more = form_layout(), QWidget()
-        rows = {"Model": self.weights, "Stages": self.steps, "Results in": line}
+        rows = {
+            "Preset": self.preset,
+            "Model": self.weights,
+            "Stages": self.steps,
+            "Results in": line,
+        }
         for words, field in rows.items():
             label = row_label(words)
             label.setMinimumWidth(LABEL_WIDTH)
@@ -142,6 +154,7 @@ class BatchForm(QWidget):
 
     def _connect(self) -> None:
         self.browse.clicked.connect(self._on_browse)
+        self.preset.activated.connect(self._on_preset)
         for signal in (
             self.folder.textChanged,
             self.replace.toggled,
@@ -190,6 +203,51 @@ class BatchForm(QWidget):
             msg = e.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(msg) from e
 
+    def show_batch(self, settings: BatchSettings) -> None:
+        """Show other settings of a batch; those of 2 Membranes and 3 Cells stay.
+
+        Raises
+        ------
+        ValueError
+            If a package is missing for a format that they ask for.
+        """
+        for kind in OUTPUT_KINDS:
+            if kind.name in settings.export and kind.missing:
+                raise ValueError(kind.missing)
+        self.steps.tick(settings.steps)
+        self.export.tick(settings.export)
+        self.main.show_settings(settings)
+        self.advanced.show_settings(settings)
+        self._on_edited()
+
+    def use_recipe(self, opened: OpenedRecipe) -> None:
+        """Set what a recipe says, here and in the panels 2 and 3.
+
+        Raises
+        ------
+        ValueError
+            If its weights aren't here, or a package is missing; nothing is set then.
+        """
+        session, settings = self._session, opened.settings
+        weights = opened.weights()
+        self.show_batch(settings)
+        if weights is not None:
+            session.choose_weights(weights.whole or weights)
+        here = {name: getattr(session.predict_settings, name) for name in HERE}
+        session.choose_settings(settings.predict.model_copy(update=here))
+        session.cell_settings = settings.cells
+        self._batching.recipe = opened
+        self._on_edited()
+
+    def _recipe_label(self) -> str | None:
+        """Return what results say of the recipe, as long as nothing was changed."""
+        opened, weights = self._batching.recipe, self._session.weights
+        if opened is None or without_machine(self.settings) != opened.settings:
+            return None
+        said = opened.recipe.weights
+        other = said is not None and (weights is None or weights.sha256 != said.sha256)
+        return None if other else opened.label
+
     def job(self) -> BatchConfig:
         """Return what is asked for, but for the inputs.
 
@@ -209,6 +267,7 @@ class BatchForm(QWidget):
             settings,
             where=self._batching.place.where,
             overwrite=self.replace.isChecked(),
+            recipe=self._recipe_label(),
         )
 
     def _on_edited(self, *_: object) -> None:
@@ -218,6 +277,19 @@ class BatchForm(QWidget):
         with suppress(ValueError):
             batching.settings = self.settings
         self.edited.emit()
+
+    def _on_preset(self, nth: int) -> None:
+        """Set what a preset says, and be ready for another one."""
+        name = self.preset.itemData(nth)
+        self.preset.setCurrentIndex(0)
+        if not name:
+            return
+        why: ValueError | None = None
+        try:
+            self.show_batch(preset(name, self._batching.settings))
+        except ValueError as e:
+            why = e
+        self._batching.refuse(why)
 
     def _on_browse(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Results in")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from napari_emseg.io import read_provenance
+
+RUN = ("--device", "cpu", "--runtime", "torch", "--invert", "no")
+
+
+def test_a_recipe_is_saved_and_run_elsewhere(emseg, tiny_weights, em_file) -> None:
+    done = emseg(
+        *("batch", em_file, "--out", "a", "--weights", tiny_weights, *RUN),
+        *("--threshold", "0.31", "--steps", "membranes", "--save-recipe", "r.json"),
+    )
+    assert done.code == 0
+    assert "r.json: the recipe" in done.err
+    said = json.loads(Path("r.json").read_text())
+    assert said["weights"]["name"] == tiny_weights.stem
+    assert said["settings"]["cells"]["threshold"] == 0.31
+
+    done = emseg("batch", em_file, "--out", "b", "--recipe", "r.json", *RUN, "--json")
+    assert done.code == 0
+    (row,) = json.loads(done.out)["inputs"]
+    (output,) = map(Path, row["outputs"])
+    told = read_provenance(output)
+    assert told is not None
+    assert told.recipe is not None
+    assert told.recipe.startswith("r.json, sha256 ")
+
+    # an option that is given wins over the recipe, also over a preset
+    done = emseg(
+        *("batch", em_file, "--out", "c", "--recipe", "r.json", "--save-recipe"),
+        *("r2.json", "--preset", "fiji", "--threshold", "0.4", "--dry-run"),
+    )
+    assert done.code == 0
+    settings = json.loads(Path("r2.json").read_text())["settings"]
+    assert settings["cells"]["threshold"] == 0.4
+    assert settings["steps"] == ["membranes", "cells"]
+    assert settings["output"] == "tiff"
+    assert settings["predict"]["invert"] == "no"
+
+
+def test_what_is_wrong_with_a_recipe_is_one_line(emseg, em_file) -> None:
+    Path("r.json").write_text('{"kind": "emseg batch recipe", "version": 1, "x": 2}')
+    done = emseg("batch", em_file, "--out", "o", "--recipe", "r.json")
+    assert done.code == 2
+    assert done.err.startswith("error: r.json: x: Extra inputs are not permitted")
+    assert emseg("batch", em_file, "--out", "o", "--recipe", "none.json").code != 0
+    assert not Path("o").exists()
+
+
+def test_without_inputs_and_project_an_input_is_asked_for(emseg) -> None:
+    Path("r.json").write_text('{"kind": "emseg batch recipe", "version": 1}')
+    done = emseg("batch", "--out", "o", "--recipe", "r.json")
+    assert done.code == 2
+    assert "a batch needs one input at least" in done.err
