@@ -8,10 +8,17 @@ from itertools import combinations
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from skimage.measure import marching_cubes
 
 from napari_emseg.session.results import Uncertainty
 from napari_emseg.widgets import correcting, layers
-from napari_emseg.widgets.correct_view import TO_3D, TO_SECTIONS, CellView
+from napari_emseg.widgets.correct_view import (
+    DARKEST,
+    TO_3D,
+    TO_SECTIONS,
+    CellView,
+    light_on,
+)
 from napari_emseg.widgets.layers import _corrections
 
 
@@ -174,7 +181,26 @@ def test_a_cell_that_is_not_there_is_said(window) -> None:
     with window.qtbot.waitSignal(row.job.ended):
         window.click(row.button)
     assert row.message.text() == "there is no cell 9999"
+    window.layer("em cells").selected_label = 0
+    window.click(row.button)
+    words = "no cell is chosen; click a row of the table, or pick a cell"
+    assert row.message.text() == words
     assert window.viewer.dims.ndisplay == 2
+
+
+def test_what_is_seen_of_a_cell_at_first_is_not_dark() -> None:
+    """Whichever way its triangles are wound."""
+    ball = np.sum((np.mgrid[:11, :41, :41].T - (5, 20, 20)) ** 2 / (16, 225, 225), -1)
+    corners, triangles, _, _ = marching_cubes((ball.T < 1).astype(np.float32), 0.5)
+    corners = corners * (4, 1, 1)
+    light = light_on(corners, triangles)
+    np.testing.assert_allclose(light, light_on(corners, triangles[:, ::-1]))
+    outwards = corners - corners.mean(axis=0)
+    # of napari's camera at these angles
+    towards = outwards @ (0.43, -0.87, 0.25) / np.linalg.norm(outwards, axis=1)
+    assert light[towards > 0.5].min() > 0.5
+    assert light.min() >= DARKEST
+    assert light[towards > 0.5].mean() > light[towards < -0.5].mean() + 0.2
 
 
 def test_membrane_has_one_colour_and_corrections_are_contours(window) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
 
 
 def type_size(window, text: str) -> None:
@@ -79,19 +80,37 @@ def test_a_stack_opened_in_napari_goes_to_work_and_into_view(
 ) -> None:
     """It lies over the one before, which R and Run would go on with unseen."""
     window = open_window(em("a"))
-    tall, same = np.zeros((6, 130, 90), np.uint8), np.zeros((4, 96, 112), np.uint8)
-    for name, values in (("tall", tall), ("same", same)):
-        tifffile.imwrite(
-            tmp_path / f"{name}.tif", values + np.uint8(100), photometric="minisblack"
-        )
-    assert window.layer("a").data.shape == same.shape
-    for name in ("same", "tall"):  # a picture of a's shape is one of a's
+    rng, shape = np.random.default_rng(0), window.layer("a").data.shape
+    mask = np.full(shape, 100, np.uint8)
+    mask[:, ::8] = 0
+    em_too = rng.integers(0, 255, shape, np.uint8)
+    tall = np.full((6, 130, 90), 100, np.uint8)
+    opened = {"mask": mask, "em too": em_too, "tall": tall}
+    for name, values in opened.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="minisblack")
+    # a mask of a's shape is one of a's; another EM of that shape isn't
+    for name, at_work in (("mask", "a"), ("em too", "em too"), ("tall", "tall")):
         window.viewer.open(str(tmp_path / f"{name}.tif"), plugin="napari-emseg")
         window.settle()
-        at_work = window.controller.session.at_work.name
-        assert at_work == ("a" if name == "same" else "tall")
-    assert window.layer("tall").visible
-    assert not window.layer("a").visible
+        assert window.controller.session.at_work.name == at_work
+        assert window.layer(at_work).visible
+        assert window.layer("a").visible == (at_work == "a")
+        told = [n.message for n in notification_manager.records]
+        assert any(f"{name} is at work; a is hidden" in m for m in told) == (
+            name == "em too"
+        ), told
+        notification_manager.records.clear()
+
+
+def test_the_stack_that_takes_over_comes_into_view(open_window, em) -> None:
+    window = open_window(em("a"), em("b", translate=(0, 9000, 9000)))
+    window.layer("b").visible = False
+    window.viewer.layers.remove("a")
+    window.settle()
+    assert window.controller.session.at_work.name == "b"
+    assert window.layer("b").visible
+    centre = np.mean(window.layer("b").extent.world, axis=0)[-2:]
+    np.testing.assert_allclose(window.viewer.scene.camera.center[-2:], centre, atol=4)
 
 
 @pytest.mark.parametrize(

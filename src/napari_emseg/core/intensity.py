@@ -245,6 +245,24 @@ def polarity(stack: Stack, *, sections: int = 5) -> Polarity:
     return Polarity(float(np.mean(known)) if known else 0.0)
 
 
+def is_micrograph(stack: Stack) -> bool:
+    """Tell if grey values look taken, and not like a mask, ids or probabilities.
+
+    Neighbours of a mask or of cells are mostly the same, those of EM seldom are.
+    """
+    for section in _read(stack, stack.shape[0] // 2):
+        if section.dtype.kind == "f" and section.min() >= 0 and section.max() <= 1:
+            return False
+        same = float(np.mean(section[:, 1:] == section[:, :-1]))
+        return same < MOSTLY and np.unique(section).size > FEW_VALUES
+    return False
+
+
+MOSTLY = 0.5
+FEW_VALUES = 16
+"""Masks and drawings have no more."""
+
+
 def _read(stack: Stack, z: int) -> list[NDArray[Any]]:
     """Return the section's middle in a list, or no section if it can't be read."""
     middle = tuple(

@@ -16,6 +16,7 @@ from psygnal import Signal
 
 from napari_emseg._napari import layer_of, set_voxel_size, stack_of
 from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
+from napari_emseg.core.intensity import is_micrograph
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -401,15 +402,20 @@ class ViewerController:
         """Tell if a layer was opened from a file by our reader, as a stack of its own.
 
         A picture of the shape of the stack at work belongs to that one, such as a
-        ground truth, and lies over it.
+        ground truth, and lies over it; unless it is a micrograph, too.
         """
         at_work = self.source_layer
-        shape = getattr(layer.data, "shape", None)
-        return (
-            layer.source.reader_plugin == READER
-            and layer.source.path is not None
-            and (at_work is None or shape != at_work.data.shape)
+        if layer.source.reader_plugin != READER or layer.source.path is None:
+            return False
+        if at_work is None or layer.data.shape != at_work.data.shape:
+            return True
+        if "emseg" in layer.metadata or not is_micrograph(stack_of(layer)):
+            return False
+        show_info(
+            f"{layer.name} is at work; {at_work.name} is hidden until it is chosen in "
+            "1 Data"
         )
+        return True
 
     def _show_if_at_work(self, layer: Layer) -> None:
         if layer is self.source_layer:
@@ -426,7 +432,10 @@ class ViewerController:
         if running is None or running.run.source.key != key:
             self._drop_results(key)
         if source is not None and source.key == key:
-            self.choose(next(iter(self._unmade()), None))
+            layer = next(iter(self._unmade()), None)
+            self.choose(layer)
+            if layer is not None:
+                self.changes.do(partial(self._show_if_at_work, layer))
         self.sources_changed.emit()
 
     def _on_reordered(self) -> None:

@@ -282,14 +282,43 @@ def _surface(
     source: Layer,
 ) -> Surface:
     corners, triangles = surface
+    light = light_on(corners * np.asarray(source.scale[-3:]), triangles)
     return Surface(
         (corners, triangles),
         name=f"cell {cell}",
-        vertex_colors=np.tile(colour, (len(corners), 1)),
-        shading="smooth",
+        vertex_colors=np.concatenate(
+            [light[:, None] * colour[:3], np.ones((len(corners), 1))], axis=1
+        ),
+        shading="none",
         **placement_of(source),
     )
 
+
+def light_on(
+    corners: NDArray[np.floating[Any]], triangles: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """Return how bright each corner `(n, 3)` is: 1 towards the light, never dark.
+
+    napari's own light leaves most of what is seen at first in the shade, as it takes
+    no account of how axes are turned.
+    """
+    a, b, c = (corners[triangles[:, k]].astype(float) for k in range(3))
+    face = np.cross(b - a, c - a)
+    if np.einsum("ij,ij->", a, face) < 0:  # the volume: triangles are wound inwards
+        face = -face
+    at, n = triangles.T.ravel(), len(corners)
+    normal = np.stack(
+        [np.bincount(at, np.tile(part, 3), minlength=n) for part in face.T], axis=1
+    )
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    towards = np.array(LIGHT) / np.linalg.norm(LIGHT)
+    return DARKEST + (1 - DARKEST) * (1 + normal @ towards) / 2
+
+
+LIGHT = (0.43, -0.87, 0.75)
+"""From where it comes, `(z, y, x)`: from behind a camera at `ASLANT`, and its right."""
+
+DARKEST = 0.3
 
 ASLANT = (0.0, 30.0, 60.0)
 """Of the camera: neither along an axis nor upside down."""
