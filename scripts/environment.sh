@@ -72,6 +72,9 @@ still_there() {
 install() {
     local what=. options=(-qq)
     [[ $extras == core ]] || what=".[$extras]"
+    # Compiling all that is installed takes pip longer than unpacking it, and a fifth of it
+    # is ever imported: that is compiled then, once, unless Python may not keep it.
+    [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]] || options+=(--no-compile)
     if ! nvidia-smi >/dev/null 2>&1; then
         options+=(--constraint constraints/cpu.txt)
     fi

@@ -192,6 +192,7 @@ class TestEnvironment:
 
         assert python.run("environment.sh", "dev").returncode == 0
         (first,) = installs()
+        assert "--no-compile" in first
         assert first.endswith(
             "--constraint constraints/cpu.txt --editable .[dev] "
             "--editable packages/napari-emseg-data"
@@ -212,6 +213,12 @@ class TestEnvironment:
         assert python.run("environment.sh", "core").returncode == 0
         installs = [c for c in python.calls("python3") if "pip install" in c]
         assert len(installs) == 2
+
+    def test_pip_compiles_where_python_may_keep_nothing_later(self, python):
+        done = python.run("environment.sh", "core", PYTHONDONTWRITEBYTECODE="1")
+        assert done.returncode == 0
+        (install,) = [c for c in python.calls("python3") if "pip install" in c]
+        assert "--no-compile" not in install
 
     def test_a_gpu_leaves_torch_free_and_an_index_can_be_added(self, python):
         python.fake("nvidia-smi", "exit 0")
