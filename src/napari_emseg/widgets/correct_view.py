@@ -15,7 +15,6 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import placement_of
-from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.records import Record
 from napari_emseg.session.exports import iter_cell_surface
 from napari_emseg.session.results import Uncertainty
@@ -223,7 +222,7 @@ class CellView(QObject):
         if source is None:
             return
         if not self.on:
-            camera = camera_of(viewer)
+            camera = viewer.scene.camera
             self._camera = {n: getattr(camera, n) for n in ("center", "zoom", "angles")}
             self._point = viewer.dims.point
             self._before = LayerStates(viewer)
@@ -243,7 +242,7 @@ class CellView(QObject):
         viewer.reset_view()
         scene = np.asarray(viewer.layers.extent.world)[:, -3:]
         wide = [np.linalg.norm(high - low), np.linalg.norm(scene[1] - scene[0])]
-        camera = camera_of(viewer)
+        camera = viewer.scene.camera
         camera.center = tuple((low + high) / 2)
         camera.zoom = camera.zoom * wide[1] / max(wide[0], 1e-9)
         camera.angles = ASLANT
@@ -261,7 +260,7 @@ class CellView(QObject):
         # range is the stack's again, and napari has put the slider elsewhere.
         viewer.dims.point = self._point
         for name, value in self._camera.items():
-            setattr(camera_of(viewer), name, value)
+            setattr(viewer.scene.camera, name, value)
         self.changed.emit(False)
 
     def _on_ndisplay(self, *_: Any) -> None:
