@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import meshio
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from napari_emseg.core.records import Note, drain
 from napari_emseg.core.stack import Stack
+from napari_emseg.io import save_stack
 from napari_emseg.segmentation import meshes
 from napari_emseg.segmentation.meshes import MeshFormat, saving_meshes
 
@@ -129,3 +131,96 @@ def test_stopping_leaves_nothing(tmp_path: Path, stack: Stack) -> None:
     assert {p.suffix for p in tmp_path.iterdir()} == {".part", ".emseg-lock"}
     work.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def _two_bricks() -> Stack:
+    """Cell 5: 3 × 4 × 6 voxels at (1, 2, 3); cell 2**40 + 1: one voxel."""
+    cells = np.zeros((6, 9, 12), np.uint64)
+    cells[1:4, 2:6, 3:9] = 5
+    cells[5, 8, 11] = 2**40 + 1
+    return Stack(cells, voxel_size_nm=SIZE, name="two")
+
+
+def _fragment(folder: Path, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read a surface as Neuroglancer's page on the format describes it."""
+    (name,) = json.loads((folder / "mesh" / f"{cell}:0").read_text())["fragments"]
+    data = (folder / "mesh" / name).read_bytes()
+    n = int(np.frombuffer(data, "<u4", 1)[0])
+    points = np.frombuffer(data, "<f4", 3 * n, 4).reshape(n, 3)
+    return points, np.frombuffer(data, "<u4", offset=4 + 12 * n).reshape(-1, 3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no colons in names")
+class TestNeuroglancer:
+    def test_surfaces_lie_in_their_voxels(self, tmp_path: Path) -> None:
+        place = tmp_path / "a.precomputed"
+        assert (
+            drain(saving_meshes(_two_bricks(), place, format="neuroglancer")) == place
+        )
+        info = json.loads((place / "info").read_text())
+        assert (info["mesh"], info["segment_properties"]) == (
+            "mesh",
+            "segment_properties",
+        )
+        assert info["scales"][0]["size"] == [12, 9, 6]
+        notes = json.loads((place / "mesh" / "info").read_text())
+        assert notes == {"@type": "neuroglancer_legacy_mesh"}
+        points, triangles = _fragment(place, 5)
+        # voxels 3 to 8 of 4 nm reach from 12 to 36 nm, and so on
+        np.testing.assert_allclose(points.min(axis=0), (12, 10, 50))
+        np.testing.assert_allclose(points.max(axis=0), (36, 30, 200))
+        assert triangles.max() == len(points) - 1
+        a, b, c = (points[triangles[:, k]].astype(float) for k in range(3))
+        assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0  # seen from outside
+        assert len(_fragment(place, 2**40 + 1)[1]) == 8  # of one voxel: an octahedron
+
+    def test_properties_are_sizes_and_sections(self, tmp_path: Path) -> None:
+        place = drain(
+            saving_meshes(_two_bricks(), tmp_path / "a", format="neuroglancer")
+        )
+        said = json.loads((place / "segment_properties" / "info").read_text())
+        assert said["@type"] == "neuroglancer_segment_properties"
+        assert said["inline"]["ids"] == ["5", str(2**40 + 1)]
+        columns = {each["id"]: each["values"] for each in said["inline"]["properties"]}
+        assert columns == {"voxels": [72, 1], "sections": [3, 1]}
+
+    def test_into_the_cells_that_are_there(self, tmp_path: Path) -> None:
+        place = save_stack(tmp_path / "a.precomputed", _two_bricks())
+        before = {p.name for p in place.iterdir()}
+        (place / "mesh").mkdir()  # of a run that was killed: the notes don't name it
+        drain(saving_meshes(_two_bricks(), place, ids=[5], format="neuroglancer"))
+        added = {"mesh", "segment_properties"}
+        assert {p.name for p in place.iterdir()} == before | added
+        assert len(list((place / "mesh").glob("*.fragment"))) == 1
+        with pytest.raises(FileExistsError, match="has meshes already"):
+            drain(saving_meshes(_two_bricks(), place, format="neuroglancer"))
+
+    def test_not_into_others(self, tmp_path: Path) -> None:
+        other = Stack(np.ones((2, 3, 4), np.uint32), voxel_size_nm=SIZE)
+        place = save_stack(tmp_path / "a.precomputed", other)
+        with pytest.raises(ValueError, match=r"holds other cells: \[4, 3, 2\] voxels"):
+            drain(saving_meshes(_two_bricks(), place, format="neuroglancer"))
+        (tmp_path / "b").mkdir()
+        for text in (None, "{", "[]", '{"scales": []}', "[" * 9000):
+            if text is not None:
+                (tmp_path / "b" / "info").write_text(text)
+            with pytest.raises(ValueError, match="holds no cells in Neurogl"):
+                drain(
+                    saving_meshes(_two_bricks(), tmp_path / "b", format="neuroglancer")
+                )
+        assert {p.name for p in (tmp_path / "b").iterdir()} == {"info"}
+
+    def test_cloudvolume_reads_them(self, tmp_path: Path) -> None:
+        cloudvolume = pytest.importorskip("cloudvolume", reason="needs cloud-volume")
+        place = drain(
+            saving_meshes(_two_bricks(), tmp_path / "a", format="neuroglancer")
+        )
+        volume = cloudvolume.CloudVolume(
+            f"precomputed://file://{place}", progress=False
+        )
+        mesh = volume.mesh.get(5)
+        mesh = mesh[5] if isinstance(mesh, dict) else mesh
+        np.testing.assert_allclose(mesh.vertices.min(axis=0), (12, 10, 50))
+        np.testing.assert_allclose(mesh.vertices.max(axis=0), (36, 30, 200))
+        expected = _two_bricks().data.transpose(2, 1, 0)
+        np.testing.assert_array_equal(np.asarray(volume[:])[..., 0], expected)

@@ -70,3 +70,15 @@ def test_cells_that_are_not_linked_make_no_meshes(open_window, em, tmp_path) -> 
     window.cells.saving.save_as(tmp_path / "m", _meshes("PLY"))
     assert "aren't linked" in window.cells.saving.message.text()
     assert not list(tmp_path.glob("m*"))
+
+
+def test_neuroglancers_come_with_the_cells(linked, tmp_path: Path) -> None:
+    row = linked.cells.saving
+    (choice,) = (c for c in cells_choices() if c.words.startswith("Meshes for Neuro"))
+    assert choice.suffixes == (".precomputed",)
+    with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
+        row.save_as(tmp_path / "m.precomputed", choice)
+    assert row.message.text() == "saved as m.precomputed"
+    info = json.loads((tmp_path / "m.precomputed" / "info").read_text())
+    assert info["type"] == "segmentation"
+    assert list((tmp_path / "m.precomputed" / info["mesh"]).glob("*.fragment"))

@@ -103,7 +103,12 @@ def meshes(
     largest: Annotated[
         int, Parameter(help="How many of the largest cells, if --ids names none.")
     ] = 100,
-    format: Annotated[MeshFormat, Parameter(help="Of the files.")] = "ply",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        MeshFormat,
+        Parameter(
+            help="Of the files; neuroglancer: in a precomputed folder with the cells."
+        ),
+    ] = "ply",
     json: Json = False,
     source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
@@ -121,7 +126,8 @@ def meshes(
     whole = replace(cells, data=WholeNumbers(cells))
     work = saving_meshes(whole, output, ids=ids, largest=largest, format=format)
     written = run_with_progress(work)
-    count = len(list(written.glob(f"cell_*.{format}")))
+    pattern = "mesh/*.fragment" if format == "neuroglancer" else f"cell_*.{format}"
+    count = len(list(written.glob(pattern)))
     if json:
         print_json({"output": str(written), "meshes": count})
     else:

@@ -1,7 +1,8 @@
 """Surfaces of cells in nm, one cell after the other, as PLY, OBJ or STL."""
 
 import json
-from collections.abc import Collection, Generator
+import os
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
-from napari_emseg.core.atomic import atomic_folder
+from napari_emseg.core.atomic import atomic_folder, write_whole
 from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.lock import Claim
+from napari_emseg.core.paths import path_inside, read_bounded, remove_inside
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.io.writing import iter_save
 
 
 @dataclass(slots=True)
@@ -28,12 +31,14 @@ class Box:
     y: slice
     x: slice
     voxels: int
+    sections: int = 1
 
     def add(self, z: int, y: slice, x: slice, voxels: int) -> None:
         """Grow around the cell's profile in section `z`."""
         self.z = _around(self.z, slice(z, z + 1))
         self.y, self.x = _around(self.y, y), _around(self.x, x)
         self.voxels += voxels
+        self.sections += 1
 
     @property
     def size(self) -> int:
@@ -67,7 +72,8 @@ def finding_boxes(cells: LazyArray) -> Generator[Record, None, dict[int, Box]]:
     return boxes
 
 
-MeshFormat = Literal["ply", "obj", "stl"]
+MeshFormat = Literal["ply", "obj", "stl", "neuroglancer"]
+"""A file for each cell; or Neuroglancer's form, beside the cells themselves."""
 
 LARGEST_BOX = 2**27
 """Voxels of a box that are looked at; of larger ones rows and columns are left out."""
@@ -90,6 +96,10 @@ def saving_meshes(
     half-way between voxels of the cell and others (marching cubes, Lorensen 1987), and
     is closed where the stack ends. The folder gets its name when it is whole.
 
+    `neuroglancer` writes surfaces, sizes and numbers of sections into a folder in
+    Neuroglancer's `precomputed` form, where they belong to the cells: into one that is
+    there already and holds these cells, or a new one with the cells in it.
+
     Parameters
     ----------
     cells
@@ -100,14 +110,18 @@ def saving_meshes(
     Raises
     ------
     ValueError
-        If the voxel size or a cell is unknown, or trimesh isn't installed.
+        If the voxel size or a cell is unknown, a package isn't installed, or the folder
+        holds other cells than these.
     FileExistsError
-        If there is such a folder already.
+        If there is such a folder already, or it has surfaces.
     OSError
         If a section can't be read, or the folder not be written.
     """
-    size = _checked_size(cells)
     place = Path(folder).expanduser()
+    if format == "neuroglancer":
+        size = _known_size(cells)
+        return (yield from _saving_precomputed(cells, place, ids, largest, size))
+    size = _checked_size(cells)
     if place.exists():
         msg = f"{place} exists already; remove it, or choose another name"
         raise FileExistsError(msg)
@@ -115,16 +129,150 @@ def saving_meshes(
     wanted = _wanted(boxes, ids, largest)
     with Claim(place), atomic_folder(place) as part:
         faces = {}
-        for done, i in enumerate(wanted, start=1):
-            step = _step(boxes[i])
-            if step > 1:
-                yield Note(f"cell {i} is large: one row and column in {step} is used")
-            points, triangles = _surface(cells, i, boxes[i], step, size)
+
+        def write(i: int, points: Points, triangles: Faces) -> None:
             _write(part / f"cell_{i}.{format}", points, triangles)
             faces[i] = len(triangles)
-            yield Progress("meshes", done, len(wanted))
+
+        yield from _each_surface(cells, {i: boxes[i] for i in wanted}, size, write)
         _describe(part, cells, faces, format)
     return place
+
+
+def _each_surface(
+    cells: Stack,
+    boxes: dict[int, Box],
+    size: tuple[float, float, float],
+    write: Callable[[int, Points, Faces], object],
+) -> Generator[Record, None, None]:
+    """Find the surface of each cell, and hand it on."""
+    for done, (i, box) in enumerate(boxes.items(), start=1):
+        step = _step(box)
+        if step > 1:
+            yield Note(f"cell {i} is large: one row and column in {step} is used")
+        write(i, *_surface(cells, i, box, step, size))
+        yield Progress("meshes", done, len(boxes))
+
+
+def _saving_precomputed(
+    cells: Stack,
+    place: Path,
+    ids: Collection[int],
+    largest: int,
+    size: tuple[float, float, float],
+) -> Generator[Record, None, Path]:
+    """Write surfaces and properties into a precomputed folder, its notes last."""
+    if os.name == "nt":
+        msg = (
+            "Neuroglancer finds a mesh by a file name with a colon, which Windows "
+            "hasn't; write meshes for it on another system"
+        )
+        raise ValueError(msg)
+    boxes = yield from finding_boxes(cells.data)
+    wanted = _wanted(boxes, ids, largest)
+    if not place.exists():
+        yield from iter_save(place, cells, format="neuroglancer")
+    said = _precomputed(place, cells, size)
+    half = np.array(size[::-1]) / 2
+    with Claim(place):
+        for name in (MESHES, PROPERTIES):  # what a killed run left
+            remove_inside(place, name)
+        with atomic_folder(place / MESHES) as part:
+
+            def write(i: int, points: Points, triangles: Faces) -> None:
+                # voxels are numbered by their corner there, and by their middle here
+                _write_fragment(part, i, points + half, triangles)
+
+            _write_json(part / "info", {"@type": "neuroglancer_legacy_mesh"})
+            yield from _each_surface(cells, {i: boxes[i] for i in wanted}, size, write)
+        with atomic_folder(place / PROPERTIES) as part:
+            _write_json(part / "info", _properties(boxes))
+        said |= {"mesh": MESHES, "segment_properties": PROPERTIES}
+        write_whole(place / "info", json.dumps(said).encode())
+    return place
+
+
+MESHES, PROPERTIES = "mesh", "segment_properties"
+"""Folders in a precomputed one."""
+
+MOST_INFO = 2**20
+"""Bytes of a precomputed folder's notes; they have about two thousand."""
+
+MOST_LISTED = 100_000
+"""So many cells have properties, the largest first; browsers read all of them."""
+
+
+def _precomputed(
+    place: Path, cells: Stack, size: tuple[float, float, float]
+) -> dict[str, Any]:
+    """Return the notes of a precomputed folder, if it is of such cells.
+
+    Raises
+    ------
+    ValueError
+        If it is of others, or none.
+    FileExistsError
+        If it has surfaces.
+    """
+    try:
+        said = json.loads(read_bounded(path_inside(place, "info"), MOST_INFO))
+        scale = said["scales"][0]
+        shape, resolution = scale["size"], scale["resolution"]
+        same = shape == list(cells.shape[::-1]) and np.allclose(
+            resolution, size[::-1], rtol=1e-6
+        )
+    except (FileNotFoundError, LookupError, TypeError, ValueError, RecursionError) as e:
+        msg = f"{place} holds no cells in Neuroglancer's form; name a new folder"
+        raise ValueError(msg) from e
+    if not same or said.get("type") != "segmentation":
+        msg = (
+            f"{place} holds other cells: {shape} voxels (x, y, z) of {resolution} nm, "
+            f"and these are {list(cells.shape[::-1])} of {list(size[::-1])} nm"
+        )
+        raise ValueError(msg)
+    if "mesh" in said:
+        msg = f"{place} has meshes already; export the cells anew, or name a new folder"
+        raise FileExistsError(msg)
+    found: dict[str, Any] = said
+    return found
+
+
+def _write_fragment(part: Path, cell: int, points: Points, triangles: Faces) -> None:
+    """Write a surface as Neuroglancer's single-resolution form has it."""
+    head = np.array([len(points)], "<u4").tobytes()
+    body = points.astype("<f4").tobytes() + triangles.astype("<u4").tobytes()
+    (part / f"{cell}.fragment").write_bytes(head + body)
+    _write_json(part / f"{cell}:0", {"fragments": [f"{cell}.fragment"]})
+
+
+def _properties(boxes: dict[int, Box]) -> dict[str, Any]:
+    """Return the size of each cell and its sections, for Neuroglancer's lists."""
+    by_size = sorted(boxes, key=lambda i: (-boxes[i].voxels, i))[:MOST_LISTED]
+    listed = sorted(by_size)
+    columns = {
+        "voxels": ("Voxels of the cell", [boxes[i].voxels for i in listed]),
+        "sections": ("Sections that it lies in", [boxes[i].sections for i in listed]),
+    }
+    return {
+        "@type": "neuroglancer_segment_properties",
+        "inline": {
+            "ids": [str(i) for i in listed],
+            "properties": [
+                {
+                    "id": name,
+                    "type": "number",
+                    "data_type": "uint32",
+                    "description": words,
+                    "values": [min(n, 2**32 - 1) for n in values],
+                }
+                for name, (words, values) in columns.items()
+            ],
+        },
+    }
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def iter_surface(
@@ -161,6 +309,10 @@ def _checked_size(cells: Stack) -> tuple[float, float, float]:
     if find_spec("trimesh") is None:
         msg = "meshes need trimesh: pip install napari-emseg[meshes]"
         raise ValueError(msg)
+    return _known_size(cells)
+
+
+def _known_size(cells: Stack) -> tuple[float, float, float]:
     size = cells.voxel_size_nm
     if size is None or size[0] is None:
         msg = (

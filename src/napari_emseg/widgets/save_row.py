@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QFileDialog
 
 from napari_emseg.core.records import Note, Record
-from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind
+from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind, output_kind
 from napari_emseg.io.errors import IdsDontFitError
 from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.session.exports import Meshes, Target
@@ -88,13 +88,21 @@ def cells_choices() -> list[SaveFormat]:
 
 
 def _meshes_choices() -> list[SaveFormat]:
-    if find_spec("trimesh") is None:
-        return []
-    return [
+    plain = [
         SaveFormat(
             f"Meshes, {name.upper()}, in a folder – {programs}", ("",), Meshes(name)
         )
         for name, programs in MESHES.items()
+    ]
+    kind = output_kind("neuroglancer")
+    beside = SaveFormat(
+        "Meshes for Neuroglancer, with the cells",
+        kind.suffixes,
+        Meshes("neuroglancer"),
+    )
+    return [
+        *(plain if find_spec("trimesh") is not None else []),
+        *([] if kind.missing else [beside]),
     ]
 
 
