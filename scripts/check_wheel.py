@@ -51,6 +51,7 @@ WHEELS = {
         {
             "napari_emseg_data/__init__.py": "the package by which the files are found",
             "napari_emseg_data/weights/em-membranes.safetensors": "weights",
+            "napari_emseg_data/weights/edges.json": "the classifier of edges",
             "napari_emseg_data/sample/vnc_raw.tif": "the EM sample",
             "napari_emseg_data/sample/vnc_membranes.tif": "the sample's membranes",
             "napari_emseg_data/sample/LICENCE.md": "the sample's licence and citation",

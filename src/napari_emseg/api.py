@@ -118,8 +118,9 @@ def segment(
         Give the profiles of one cell in all sections the same id; wins over the
         settings, where it is off.
     through
-        `3-d` finds cells in three dimensions at once, `auto` does where voxels are
-        about isotropic; wins over the settings, which go section by section.
+        `3-d` finds cells in three dimensions, `graph` by one graph of all sections,
+        `auto` goes by the voxel size; wins over the settings, which go section by
+        section.
     voxel_size_nm
         `(z, y, x)`; wins over the stack's own. Only `auto` asks for it.
     settings

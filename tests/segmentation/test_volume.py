@@ -12,7 +12,7 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
-from napari_emseg.segmentation import segment_stack
+from napari_emseg.segmentation import segment_stack, settle_through
 from napari_emseg.segmentation.volume import is_isotropic, iter_segment_volume
 
 ISOTROPIC = (8.0, 8.0, 8.0)
@@ -144,12 +144,24 @@ def test_auto_goes_by_the_voxel_size() -> None:
     assert is_isotropic((8.1, 4, 4)) is False
     assert is_isotropic((2, 4, 4)) is True
     assert is_isotropic((None, 4, 4)) is is_isotropic(None) is None
-    auto = CellSettings(through="auto", minimum_size=20)
-    for size, linked in ((ISOTROPIC, 2), ((40.0, 4.0, 4.0), None), (None, None)):
-        stack = Stack(two_tubes(), voxel_size_nm=size)
-        assert drain(segment_stack(stack, settings=auto)).linked == linked
-    one = drain(segment_stack(Stack(two_tubes()[:1], voxel_size_nm=ISOTROPIC)))
-    assert one.linked is None
+    auto = CellSettings(through="auto")
+    for size, through in (
+        ((8, 8, 8), "3-d"),
+        ((40, 4, 4), "graph"),
+        ((None, 4, 4), "sections"),
+        (None, "sections"),
+    ):
+        settled = settle_through(auto, size, 12)
+        assert settled.through == through
+        assert settled.link is (through != "sections")
+        assert settle_through(auto, size, 1).through == "sections"
+    asked = CellSettings(through="graph")
+    assert settle_through(asked, (8, 8, 8), 12).through == "graph"
+    stack = Stack(two_tubes(), voxel_size_nm=ISOTROPIC)
+    found = drain(
+        segment_stack(stack, settings=IN_3D.model_copy(update={"through": "auto"}))
+    )
+    assert found.linked == 2
 
 
 def test_records_tell_how_far_it_is_and_a_sink_gets_whole_sections_only() -> None:

@@ -127,7 +127,7 @@ def cells_from_em(
     settings = settle_through(settings, scope.stack.voxel_size_nm, len(scope.sections))
     made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
-    if settings.through == "3-d":
+    if settings.through != "sections":
         return _cells_in_3d(
             scope, place, weights, run, settings, exclude=exclude, table=table
         )

@@ -21,7 +21,7 @@ Device = Annotated[DeviceKind | str, AfterValidator(_check_device)]
 
 Invert = Literal["auto", "yes", "no"]
 CellMethod = Literal["agglomeration", "multicut", "mutex-watershed"]
-Through = Literal["sections", "auto", "3-d"]
+Through = Literal["sections", "auto", "3-d", "graph"]
 Heads = Literal["last", "mean"]
 
 
@@ -182,8 +182,9 @@ class CellSettings(Settings):
     through: Through = Field(
         "sections",
         title="Through the stack",
-        description="Find cells section by section, or in three dimensions at once; "
-        "auto does so where voxels are no more than twice as long as wide.",
+        description="Find cells section by section; in three dimensions, for voxels no "
+        "more than twice as long as wide; or by one graph of all sections, for longer "
+        "ones. Auto goes by the voxel size.",
     )
     link: bool = Field(
         False,

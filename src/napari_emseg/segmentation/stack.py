@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_emseg._installed import __version__
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Progress, Provenance, Record, SectionDone
-from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.settings import CellSettings, Through
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import (
     LazyArray,
@@ -25,6 +25,10 @@ from napari_emseg.io.fingerprint import NO_CELLS, LossNotes, check_sources_after
 from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linker import BRIDGE
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
+from napari_emseg.segmentation.stack_graph import (
+    default_classifier,
+    iter_segment_graph,
+)
 from napari_emseg.segmentation.volume import WHOLE, is_isotropic, iter_segment_volume
 
 
@@ -198,7 +202,7 @@ def segment_stack(
 
     With `settings.link` profiles of one cell in several sections share an id, see
     `link_stack`. With `settings.through` cells are found in three dimensions, see
-    `iter_segment_volume`; single missing sections are bridged. Until then sections are
+    `settle_through`; single missing sections are bridged. Until then sections are
     kept on disk, and Progress tells of them.
 
     Yields SectionDone when a section is in the sink, after a Note where one can't be
@@ -237,22 +241,13 @@ def segment_stack(
     sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
     job = _Work(stack, order, frozenset(excluded), settings, source)
-    if job.in_3d:
+    if job.through != "sections":
         work = _through(job, sink, first_id)
     elif settings.link:
         work = _linked(job, sink, first_id)
     else:
         work = job.run(sink, first_id)
     return check_sources_after(work, stack, source, unread=lambda found: found.damaged)
-
-
-def works_in_3d(
-    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
-) -> bool:
-    """Tell if cells of so many sections are found through all of them at once."""
-    if settings.through == "sections" or sections < 2:
-        return False
-    return settings.through == "3-d" or bool(is_isotropic(voxel_size_nm))
 
 
 def settle_through(
@@ -262,9 +257,17 @@ def settle_through(
 
     Cells through all sections count as linked.
     """
-    if works_in_3d(settings, voxel_size_nm, sections):
-        return settings.model_copy(update={"through": "3-d", "link": True})
-    return settings.model_copy(update={"through": "sections"})
+    through = settings.through
+    if through == "auto":
+        by_size: dict[bool | None, Through] = {
+            None: "sections",
+            True: "3-d",
+            False: "graph",
+        }
+        through = by_size[is_isotropic(voxel_size_nm)]
+    if through == "sections" or sections < 2:
+        return settings.model_copy(update={"through": "sections"})
+    return settings.model_copy(update={"through": through, "link": True})
 
 
 def cells_provenance(
@@ -300,12 +303,12 @@ class _Work:
         return (len(self.order), *self.stack.shape[1:])
 
     @property
-    def in_3d(self) -> bool:
-        """True if cells are found through all sections at once."""
+    def through(self) -> str:
+        """How cells are found through sections, see `settle_through`."""
         size = self.stack.voxel_size_nm
         if size is None and self.source is not None:
             size = self.source.voxel_size_nm
-        return works_in_3d(self.settings, size, len(self.order))
+        return settle_through(self.settings, size, len(self.order)).through
 
     def run(
         self, sink: SectionSink | None, first_id: int
@@ -401,6 +404,13 @@ def _segment_run(
                 absent.add(z - first)
         yield Progress("probabilities", done, len(run))
     yield from notes.rest()
+    if work.through == "graph":
+        classifier = default_classifier()
+        return (
+            yield from iter_segment_graph(
+                membrane, work.settings, absent=absent, classifier=classifier
+            )
+        )
     _bridge(membrane, sorted(absent))
     return (yield from iter_segment_volume(membrane, work.settings, absent=absent))
 

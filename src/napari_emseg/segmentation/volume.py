@@ -135,13 +135,19 @@ def _paint_volume(
     cells = scratch(membrane.shape)
     n, *sides = membrane.shape
     inner = tuple(slice(0, side) for side in sides)
-    there = np.zeros(int(joined.ids.max(initial=0)) + 1, bool)
     for z in range(n):
         if z not in absent:
             seen = np.nan_to_num(membrane[z])
             cells[z] = paint_block(places[z], seen, joined, inner, settings.threshold)
-            there[cells[z]] = True
         yield Progress("cells", z + 1, n)
+    return renumber(cells, int(joined.ids.max(initial=0)))
+
+
+def renumber(cells: NDArray[np.uint32], last: int) -> NDArray[np.uint32]:
+    """Give ids up to `last` numbers without gaps, in place, section by section."""
+    there = np.zeros(last + 1, bool)
+    for section in cells:
+        there[section] = True
     there[0] = False
     numbers = np.where(there, np.cumsum(there), 0).astype(np.uint32)
     for section in cells:

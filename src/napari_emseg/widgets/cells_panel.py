@@ -160,7 +160,7 @@ class CellsPanel(QWidget):
             return
         recuts, settings = self._controller.runs.recuts(), self._session.cell_settings
         size, n = source.stack.voxel_size_nm, len(source.results.segmented)
-        if settle_through(settings, size, n).through == "3-d":
+        if settle_through(settings, size, n).through != "sections":
             return  # of no single section
         z = section_on_screen(self._controller.viewer, layer)
         if z is None or not recuts.able(z):
