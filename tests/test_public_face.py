@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -287,30 +286,40 @@ def test_the_conda_recipe_asks_for_what_the_package_asks_for() -> None:
     assert [bad for line in script for bad in wrong(line)] == []
 
 
+PACKED = ("gz", "bz2")
+
+
 class TestPages:
-    def test_the_table_of_drags_says_where_napari_claims_names_too(self) -> None:
+    def test_the_table_of_drags_says_who_claims_a_name(self) -> None:
         (naparis,) = (
             found.manifest
             for found in PluginManifest.discover()
             if found.manifest and found.manifest.name == "napari"
         )
-        readers = naparis.contributions.readers or []
-        claimed = {p for reader in readers for p in reader.filename_patterns}
+        theirs = {
+            p
+            for reader in naparis.contributions.readers or []
+            for p in reader.filename_patterns
+        }
         ours = PluginManifest.from_file(SOURCE / "napari.yaml").contributions.readers
         (reader,) = ours or []
+        assert not reader.accepts_directories
         page = text("docs/formats.md").split("## What a drag onto napari does")[1]
-        rows = re.findall(r"^\| (.+?) \| (yes|nothing) \|", page, re.MULTILINE)
+        page = page.partition("\n## ")[0]
+        rows = re.findall(r"^\| (.+?) \| (us|napari)\b.* \| (.+) \|$", page, re.M)
         said = {
-            end: answer == "yes"
-            for names_, answer in rows
-            for end in re.findall(r"`(\.[\w.]+)`", names_)
+            f"*{end}": (by, asked == "nothing")
+            for cells, by, asked in rows
+            for end in re.findall(r"`(\.[\w.]+)`", cells.partition(";")[0])
         }
-        folders = any(each.accepts_directories for each in readers)
-        asked = {
-            pattern[1:]: any(fnmatch(f"a{pattern[1:]}", each) for each in claimed)
-            for pattern in reader.filename_patterns
-        }
-        assert said == asked | {".emseg": folders}
+        del said["*.emseg"]  # a folder, which no pattern claims
+        packed = {f"*.{x}.{y}" for x in ("mrc", "map", "rec", "st") for y in PACKED}
+        mine = {*reader.filename_patterns} - packed - {"project.json"}
+        assert {p for p, (by, _) in said.items() if by == "us"} == mine
+        for pattern, (by, alone) in said.items():
+            both = pattern in theirs and pattern in reader.filename_patterns
+            assert alone != both, pattern
+            assert (by == "us") or pattern in theirs, pattern
 
     def test_the_page_on_installation_names_the_bounds_that_others_cannot_meet(
         self,

@@ -8,6 +8,7 @@ from napari_emseg._installed import __version__
 _HOME = {
     "Stack": "core.stack",
     "open_stack": "io",
+    "read_layers": "_napari",
     "load_weights": "models.weights",
     "metrics": "metrics",
     "evaluate": "api",
@@ -25,11 +26,13 @@ __all__ = [
     "metrics",
     "open_stack",
     "predict",
+    "read_layers",
     "segment",
 ]
 
 if TYPE_CHECKING:
     from napari_emseg import metrics
+    from napari_emseg._napari import read_layers
     from napari_emseg.api import evaluate, finetune, predict, segment
     from napari_emseg.core.stack import Stack
     from napari_emseg.io import open_stack

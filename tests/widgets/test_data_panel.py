@@ -90,7 +90,7 @@ def test_a_stack_opened_in_napari_goes_to_work_and_into_view(
         tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="minisblack")
     # a mask of a's shape is one of a's; another EM of that shape isn't
     for name, at_work in (("mask", "a"), ("em too", "em too"), ("tall", "tall")):
-        window.viewer.open(str(tmp_path / f"{name}.tif"), plugin="napari-emseg")
+        window.viewer.open(str(tmp_path / f"{name}.tif"), plugin=None)
         window.settle()
         assert window.controller.session.at_work.name == at_work
         assert window.layer(at_work).visible

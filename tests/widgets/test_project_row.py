@@ -11,24 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Image
-from napari.plugins.utils import get_preferred_reader
 
 from napari_emseg.io import save_stack
 from napari_emseg.project import Project
 from napari_emseg.project import journal as journals
 from napari_emseg.proofreading import lock
 from napari_emseg.session.project_sync import ProjectSync
-from napari_emseg.widgets import preferences, project_row, save_status_label
+from napari_emseg.widgets import save_status_label
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.project_row import NONE, ProjectRow
 
 WHOLE = slice(0, 96), slice(0, 112)
-
-
-@pytest.fixture(autouse=True)
-def settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Don't write into the settings of whoever runs the tests."""
-    monkeypatch.setattr(project_row, "open_with_this", lambda: None)
 
 
 @pytest.fixture
@@ -298,23 +291,6 @@ def test_a_layer_may_be_the_stack_that_is_missing(
     assert "has changed since" in row(window).message.text()
 
 
-def test_dropped_on_the_window_it_opens_in_the_dock(
-    make_napari_viewer, open_work, tmp_path, qtbot
-) -> None:
-    window = open_work()
-    paint(window)
-    saved(window, tmp_path / "work.emseg")
-    before = arrays(window)
-    window.viewer.layers.clear()
-    viewer = make_napari_viewer()
-    assert viewer.open(str(tmp_path / "work.emseg"), plugin="napari-emseg") == []
-    qtbot.waitUntil(lambda: "em cells" in viewer.layers, timeout=120_000)
-    np.testing.assert_array_equal(viewer.layers["em cells"].data, before["cells"])
-    np.testing.assert_array_equal(
-        viewer.layers["em corrections"].data, before["corrections"]
-    )
-
-
 def test_closing_the_window_waits_for_the_last_save(open_work, tmp_path) -> None:
     window = open_work()
     keeping = saved(window, tmp_path / "work.emseg")
@@ -365,22 +341,3 @@ def test_what_is_no_project_is_said(open_window, tmp_path) -> None:
     window = open_window()
     row(window).open_path(tmp_path)
     assert "is no project" in row(window).message.text()
-
-
-def test_napari_opens_projects_with_this_plugin(monkeypatch, tmp_path) -> None:
-    class Plugins:
-        extension2reader: dict[str, str] = {"*.tif": "other"}  # noqa: RUF012
-
-    class Settings:
-        plugins = Plugins()
-
-    monkeypatch.setattr(preferences, "get_settings", Settings)
-    preferences.open_with_this()
-    assert Settings.plugins.extension2reader == {
-        "*.tif": "other",
-        preferences.PROJECTS: "napari-emseg",
-    }
-    monkeypatch.setattr("napari.plugins.utils.get_settings", Settings)
-    assert get_preferred_reader(tmp_path) is None
-    (tmp_path / "a.emseg").mkdir()
-    assert get_preferred_reader(tmp_path / "a.emseg") == "napari-emseg"

@@ -27,6 +27,7 @@ from napari_emseg._napari.layers import (
     stacks_of,
     voxel_size_of,
 )
+from napari_emseg._napari.versions import PLUGIN
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import Stack
@@ -39,20 +40,25 @@ __all__ = [
     "KEY",
     "LayerData",
     "get_reader",
+    "is_in_pixels",
     "layer_of",
+    "place_as_in_file",
     "placement_of",
     "read_layers",
     "sample_fib25",
     "sample_vnc",
     "set_voxel_size",
+    "stack_in_file",
     "stack_of",
     "voxel_size_of",
     "write_image",
     "write_labels",
 ]
 
-PROJECT = ".emseg"
-PLUGIN, DOCK = "napari-emseg", "EM segmentation"
+PROJECT, PROJECT_FILE = ".emseg", "project.json"
+DOCK = "EM segmentation"
+NAPARIS = ("napari", "builtins")
+"""Names of napari's own reader, as it notes them in a layer."""
 
 
 def get_reader(
@@ -60,10 +66,11 @@ def get_reader(
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
     """Return a reader for files and folders that look like EM stacks by their name.
 
-    Or for a project, a folder `NAME.emseg`.
+    Or for a project: a folder `NAME.emseg`, or `project.json` in it, since napari
+    offers a folder only to readers of every folder.
     """
     paths = [path] if isinstance(path, str) else list(path)
-    if len(paths) == 1 and paths[0].rstrip("/\\").endswith(PROJECT):
+    if len(paths) == 1 and _project_folder(paths[0]) is not None:
         return open_project
     readable = all(
         Path(p).is_dir() or Path(p).name.lower().endswith(SUFFIXES) for p in paths
@@ -71,8 +78,26 @@ def get_reader(
     return read_layers if paths and readable else None
 
 
+def _project_folder(path: str) -> Path | None:
+    folder = Path(path)
+    if folder.name == PROJECT_FILE:
+        folder = folder.parent
+    return folder if folder.name.endswith(PROJECT) else None
+
+
 def read_layers(path: str | Sequence[str]) -> list[LayerData]:
-    """Open files as lazy layers.
+    """Open files as lazy layers, with their voxel size.
+
+    Parameters
+    ----------
+    path
+        A file or folder, or several.
+
+    Returns
+    -------
+    list
+        A layer's data, options and type for each, which
+        `viewer.add_layer(Layer.create(*each))` shows.
 
     Raises
     ------
@@ -87,6 +112,46 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     except AmbiguousFileError as e:
         msg = e.message("choose with Plugins › EM segmentation, 1 Data, Open")
         raise ValueError(msg) from e
+
+
+def stack_in_file(layer: Layer) -> Stack | None:
+    """Open the file of a layer that napari's own reader has shown without voxel size.
+
+    Returns
+    -------
+    Stack | None
+        What the file holds, with its voxel size; None if the layer comes from elsewhere
+        or was given a size or place, if its file says no size, or is of another shape.
+    """
+    path = layer.source.path
+    if layer.source.reader_plugin not in NAPARIS or not path or not _is_bare(layer):
+        return None
+    try:
+        stack = open_stack(path)
+    except (OSError, ValueError):  # such as colour, of which napari shows all channels
+        return None
+    data = layer.data[0] if layer.multiscale else layer.data
+    alike = (1, *data.shape)[-3:] == stack.shape
+    return stack if alike and stack.voxel_size_nm is not None else None
+
+
+def _is_bare(layer: Layer) -> bool:
+    """Tell if a layer is a picture or stack that nobody has given a size or place."""
+    if not isinstance(layer, Image) or layer.ndim not in (2, 3) or is_turned(layer):
+        return False
+    moved = np.any(layer.scale != 1) or np.any(layer.translate != 0)
+    return is_in_pixels(layer) and not moved
+
+
+def is_in_pixels(layer: Layer) -> bool:
+    """Tell if no length is known of a layer."""
+    return all(str(unit) == "pixel" for unit in layer.units)
+
+
+def place_as_in_file(layer: Layer, stack: Stack) -> None:
+    """Give a layer the voxel size and the place that the stack in its file has."""
+    set_voxel_size(layer, stack.voxel_size_nm)
+    layer.translate = stack.origin_nm[-layer.ndim :]
 
 
 def _told(stack: Stack) -> Stack:
@@ -195,7 +260,8 @@ def open_project(path: str | Sequence[str]) -> list[tuple[Any, ...]]:
     OSError
         If it is no project, or its stack isn't where it was.
     """
-    folder = path if isinstance(path, str) else path[0]
+    given = path if isinstance(path, str) else path[0]
+    folder = str(_project_folder(given) or given)
     viewer = napari.current_viewer()
     if viewer is None:
         return _project_layers(folder)

@@ -356,10 +356,14 @@ def _report(
 def _open_napari(files: Files) -> None:
     """Open napari on the results, with the panels beside them."""
     import napari
+    from napari.layers import Layer
+
+    from napari_emseg import read_layers
 
     viewer = napari.Viewer(title="napari-emseg demo")
     for name in ("em.tif", "membranes.tif", "cells.tif"):
-        viewer.open(files[name], plugin="napari-emseg")
+        for layer in read_layers(str(files[name])):
+            viewer.add_layer(Layer.create(*layer))
     viewer.layers["membranes"].visible = False
     viewer.layers.selection.active = viewer.layers["em"]
     viewer.dims.set_current_step(0, SHOWN)

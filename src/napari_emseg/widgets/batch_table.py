@@ -1,7 +1,6 @@
 """The table of a batch: a row for each input, with how far it is."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from weakref import ref
 
 from napari import Viewer
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_emseg.batch import Row
 from napari_emseg.widgets.batch_controller import format_error
 from napari_emseg.widgets.formatting import format_sections, format_time_left
+from napari_emseg.widgets.opening import accept_files
 
 COLUMNS = ("input", "state", "progress", "left")
 STATE, PROGRESS, LEFT = 1, 2, 3
@@ -83,15 +83,15 @@ class BatchTable(QTableWidget):
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's
         """Take files."""
-        _take(event)
+        accept_files(event)
 
     def dragMoveEvent(self, event: QDragMoveEvent) -> None:  # noqa: N802 - Qt's
         """Take files wherever they are dropped."""
-        _take(event)
+        accept_files(event)
 
     def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's
         """Tell which files were dropped."""
-        paths = _take(event)
+        paths = accept_files(event)
         if paths:
             self.dropped.emit(paths)
 
@@ -107,18 +107,6 @@ def format_row(row: Row) -> str:
     lines += [] if row.error is None else [format_error(row.error)]
     lines += [path.name for path in row.outputs]
     return "\n".join(lines)
-
-
-def _take(event: QDropEvent) -> list[str]:
-    """Accept an event that brings files; return their paths."""
-    paths = [url.toLocalFile() for url in event.mimeData().urls()]
-    paths = [path for path in paths if path and Path(path).exists()]
-    if paths:
-        event.setDropAction(Qt.DropAction.CopyAction)
-        event.accept()
-    else:
-        event.ignore()
-    return paths
 
 
 class _ShareDelegate(QStyledItemDelegate):

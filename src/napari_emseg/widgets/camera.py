@@ -9,6 +9,7 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
+from napari_emseg._napari.versions import camera_of, fit_to_view
 from napari_emseg.session import RunScope
 from napari_emseg.session.run_scope import Area
 
@@ -83,9 +84,9 @@ def bring_into_view(viewer: Viewer, layer: Layer) -> None:
     ends = ([0] * layer.ndim, (*([0] * (layer.ndim - 2)), *_shape(layer)[-2:]))
     corners = [np.asarray(layer.data_to_world(end), float)[-2:] for end in ends]
     low, high = np.minimum(*corners), np.maximum(*corners)
-    middle = np.asarray(viewer.scene.camera.center, float)[-2:]
+    middle = np.asarray(camera_of(viewer).center, float)[-2:]
     if (middle < low).any() or (middle > high).any():
-        viewer.fit_to_view(layers=[layer])
+        fit_to_view(viewer, layer)
 
 
 def go_to_place(viewer: Viewer, layer: Layer, place: tuple[int, int, int]) -> None:
@@ -93,7 +94,7 @@ def go_to_place(viewer: Viewer, layer: Layer, place: tuple[int, int, int]) -> No
     go_to_section(viewer, layer, place[0])
     if not shows_sections(viewer, layer):
         return
-    camera = viewer.scene.camera
+    camera = camera_of(viewer)
     at = layer.data_to_world(np.asarray(place, float)[-layer.ndim :])
     camera.center = (camera.center[0], float(at[-2]), float(at[-1]))
     camera.zoom = max(camera.zoom, NEAR / abs(float(layer.scale[-1])))

@@ -14,8 +14,9 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_emseg._napari import layer_of, set_voxel_size, stack_of
+from napari_emseg._napari import NAPARIS, layer_of, set_voxel_size, stack_of
 from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
+from napari_emseg._napari.versions import PLUGIN, preference
 from napari_emseg.core.intensity import is_micrograph
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import PredictSettings
@@ -31,12 +32,9 @@ from napari_emseg.widgets.camera import bring_into_view
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
-from napari_emseg.widgets.preferences import preference
+from napari_emseg.widgets.opening import open_with_this, recover_voxel_sizes
 from napari_emseg.widgets.run_presenter import RunPresenter, Stage
 from napari_emseg.widgets.training import TrainingController
-
-READER = "napari-emseg"
-"""Name of our reader, as napari notes it in a layer."""
 
 LINKED: tuple[Name, ...] = ("membranes", "corrections", "cells")
 
@@ -114,6 +112,7 @@ class ViewerController:
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer: ReferenceType[Viewer] = ref(viewer)
+        open_with_this()
         device = preference("runs", "device") or "auto"
         self.session = Session(predict_settings=PredictSettings(device=device))
         self.runs = RunFactory(self.session)
@@ -137,6 +136,7 @@ class ViewerController:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
         viewer.layers.events.reordered.connect(self._on_reordered)
+        self._recover_voxel_sizes(self._unmade())
         for layer in self._unmade():
             if self.session.source is None:
                 self.choose(layer)
@@ -391,6 +391,7 @@ class ViewerController:
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
         if layer in self._unmade():
+            self._recover_voxel_sizes([layer])
             if self.session.source is None:
                 self.choose(layer)
             elif self._comes_to_work(layer):
@@ -398,14 +399,19 @@ class ViewerController:
                 self.changes.do(partial(self._show_if_at_work, layer))
         self.sources_changed.emit()
 
+    def _recover_voxel_sizes(self, layers: list[Layer]) -> None:
+        if recover_voxel_sizes(self.viewer, layers):
+            self.changes.do(self.viewer.reset_view)
+
     def _comes_to_work(self, layer: Layer) -> bool:
-        """Tell if a layer was opened from a file by our reader, as a stack of its own.
+        """Tell if a layer was opened from a file, as a stack of its own.
 
         A picture of the shape of the stack at work belongs to that one, such as a
         ground truth, and lies over it; unless it is a micrograph, too.
         """
         at_work = self.source_layer
-        if layer.source.reader_plugin != READER or layer.source.path is None:
+        opened = layer.source.reader_plugin in (PLUGIN, *NAPARIS)
+        if not opened or layer.source.path is None or not stacks_of([layer]):
             return False
         if at_work is None or layer.data.shape != at_work.data.shape:
             return True

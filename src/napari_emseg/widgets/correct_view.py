@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import placement_of
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.records import Record
 from napari_emseg.session.exports import iter_cell_surface
 from napari_emseg.session.results import Uncertainty
@@ -222,7 +223,7 @@ class CellView(QObject):
         if source is None:
             return
         if not self.on:
-            camera = viewer.scene.camera
+            camera = camera_of(viewer)
             self._camera = {n: getattr(camera, n) for n in ("center", "zoom", "angles")}
             self._point = viewer.dims.point
             self._before = LayerStates(viewer)
@@ -242,7 +243,7 @@ class CellView(QObject):
         viewer.reset_view()
         scene = np.asarray(viewer.layers.extent.world)[:, -3:]
         wide = [np.linalg.norm(high - low), np.linalg.norm(scene[1] - scene[0])]
-        camera = viewer.scene.camera
+        camera = camera_of(viewer)
         camera.center = tuple((low + high) / 2)
         camera.zoom = camera.zoom * wide[1] / max(wide[0], 1e-9)
         camera.angles = ASLANT
@@ -260,7 +261,7 @@ class CellView(QObject):
         # range is the stack's again, and napari has put the slider elsewhere.
         viewer.dims.point = self._point
         for name, value in self._camera.items():
-            setattr(viewer.scene.camera, name, value)
+            setattr(camera_of(viewer), name, value)
         self.changed.emit(False)
 
     def _on_ndisplay(self, *_: Any) -> None:

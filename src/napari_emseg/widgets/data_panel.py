@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 from napari import Viewer
+from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
@@ -183,6 +184,8 @@ class DataPanel(QWidget):
         super().__init__()
         self._controller = controller_for(napari_viewer)
         self._opening = BackgroundJob(in_activity_dock=False)
+        self._waiting: list[str] = []
+        self._put_off: set[str] = set()
         self.layers = combo_box()
         self.open = button("Open…")
         self.words = text_label(role="title")
@@ -238,12 +241,22 @@ class DataPanel(QWidget):
         follow(self, session.events.source, self._on_source)
         follow(self, session.events.refusal, self._on_source)
 
+    def open_paths(self, paths: list[str]) -> None:
+        """Open files and folders one after the other; questions come last."""
+        self._waiting += paths
+        self._open_next()
+
+    def _open_next(self) -> None:
+        if self._waiting and not self._opening.busy:
+            self.open_path(self._waiting.pop(0))
+
     def open_path(self, path: str, **choice: Any) -> None:
         """Open a file or folder in the background; asks back if it must."""
         if self._opening.busy:
             return
         if Path(path).suffix == PROJECT_SUFFIX:
             self.project.open_path(path)
+            self._open_next()
             return
         self.choice.hide()
         self.choice.path, self.choice.made = path, choice
@@ -255,12 +268,21 @@ class DataPanel(QWidget):
     def _on_opened(self, outcome: JobResult) -> None:
         self.open.setEnabled(True)
         self._on_source()
+        path = self.choice.path
         if isinstance(outcome.error, AmbiguousFileError):
-            self.choice.ask(outcome.error)
+            if not self._waiting or path in self._put_off:
+                self._put_off.discard(path)
+                self.choice.ask(outcome.error)
+                return  # what waits goes on when this is answered
+            self._put_off.add(path)
+            self._waiting.append(path)
         elif outcome.cause is not None:
             self._say(format_record(outcome.cause))
+            if self._waiting:  # whose opening takes the words away
+                show_error(format_record(outcome.cause))
         elif isinstance(outcome.result, Stack):
             self._controller.add(outcome.result)
+        self._open_next()
 
     def _on_choice_made(self) -> None:
         self.open_path(self.choice.path, **self.choice.answered())

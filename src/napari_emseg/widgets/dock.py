@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from napari import Viewer
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QDockWidget, QWidget
+from qtpy.QtWidgets import QDockWidget, QLineEdit, QWidget
 
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.controller import controller_for
@@ -15,6 +15,7 @@ from napari_emseg.widgets.data_panel import DataPanel
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import any_job_is_busy
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.opening import CanvasDrop, FileDrop, are_projects
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
     ScrollBox,
@@ -146,6 +147,19 @@ def make_panel(kind: type[QWidget], viewer: Viewer) -> QWidget:
     return panel
 
 
+def take_drops(dock: ScrollBox, data: DataPanel) -> None:
+    """Have files that are dropped on a dock opened by our reader, whatever they are.
+
+    And projects that are dropped on napari's canvas beside it: its own reader, which
+    alone is asked about folders, can't open them.
+    """
+    drop = FileDrop(dock, data.open_paths)
+    drop.watch(dock.viewport())
+    for line in dock.findChildren(QLineEdit):  # which would take the path as text
+        drop.watch(line)
+    CanvasDrop(dock, data.open_paths, are_projects)
+
+
 FOLDED = ("Correct", "Train", "Evaluate")
 """At first: what comes after the main job."""
 
@@ -172,6 +186,7 @@ class EmSegmentation(ScrollBox):
         self._controller.shared(Correcting)
         folds = {self.panel(name): fold for name, fold in self.folds.items()}
         self._on_screen = OnScreen(self, folds)
+        take_drops(self, self.panel("Data"))
         follow_theme(self, self._controller.viewer)
         events = self._controller.session.events
         follow(self, events.source, self._on_state)
@@ -214,6 +229,8 @@ class _Alone(ScrollBox):
             Correcting
         )  # what is painted is followed, whichever panel is open
         self._on_screen = OnScreen(self, {self.panel: None})
+        if isinstance(self.panel, DataPanel):
+            take_drops(self, self.panel)
         follow_theme(self, controller.viewer)
 
 

@@ -14,10 +14,9 @@ from napari.utils.key_bindings import KeymapProvider
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
+from napari_emseg._napari.versions import PLUGIN
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.tools import TOOLS
-
-PLUGIN = "napari-emseg"
 
 Act = Callable[[], object]
 """What a key does; False if there was nothing to do: then others may have the key."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
+from napari_emseg._napari.versions import preference
 from napari_emseg.session.annotation_editor import AnnotationEditor, login_name
 from napari_emseg.session.run_scope import Stroke, take_back
 from napari_emseg.widgets.camera import (
@@ -20,7 +21,6 @@ from napari_emseg.widgets.camera import (
 )
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.layers import ResultLayers
-from napari_emseg.widgets.preferences import preference
 
 Atom = tuple[tuple[Any, ...], NDArray[Any]]
 """An index into the layer's data, and the values there before."""

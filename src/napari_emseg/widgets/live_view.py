@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from napari_emseg._napari import placement_of
 from napari_emseg._napari.layers import LIVE, place
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.records import Record
 from napari_emseg.core.settings import LiveSettings
 from napari_emseg.session.live import (
@@ -168,8 +169,8 @@ class LiveView(QWidget):
             viewer.dims.events.point,
             viewer.dims.events.order,
             viewer.dims.events.ndisplay,
-            viewer.scene.camera.events.zoom,
-            viewer.scene.camera.events.center,
+            camera_of(viewer).events.zoom,
+            camera_of(viewer).events.center,
             session.events.source,
             session.events.weights,
             session.events.predict_settings,

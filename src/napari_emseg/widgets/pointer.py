@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.proofreading import Edit
 from napari_emseg.widgets.camera import section_here, shows_sections
 from napari_emseg.widgets.controller import ViewerController
@@ -110,7 +111,7 @@ class Pointer(QObject):
             self._listen(tool is not None)
         self.drop()
         self.tool = tool
-        camera = self._controller.viewer.scene.camera
+        camera = camera_of(self._controller.viewer)
         camera.mouse_pan = tool is None or "stroke" not in tool.gesture
         self.help.hint("" if tool is None else f"{tool.name}: {tool.hint}")
         if tool is None:

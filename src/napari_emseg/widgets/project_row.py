@@ -10,6 +10,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QMainWindow, QWidget
 
 from napari_emseg._napari import stack_of
+from napari_emseg._napari.versions import preference
 from napari_emseg.core.records import Record, SectionDone
 from napari_emseg.project import StackNotFoundError, read_info
 from napari_emseg.session import Session
@@ -30,7 +31,6 @@ from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.formatting import format_sections
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.pointer import StatusHelp
-from napari_emseg.widgets.preferences import open_with_this, preference
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.save_status_label import (
     RecentButton,
@@ -334,7 +334,6 @@ class ProjectRow(QWidget):
 
     def _remember(self, keeping: ProjectSync) -> None:
         """Let it be found again."""
-        open_with_this()
         remember_project(keeping.path)
         self.recent.list_projects()
 

@@ -6,6 +6,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.session import RunScope, from_here
 from napari_emseg.widgets.camera import (
     add_box_layer,
@@ -75,8 +76,8 @@ class ScopeRow(QWidget):
             viewer.dims.events.point,
             viewer.dims.events.order,
             viewer.dims.events.ndisplay,
-            viewer.scene.camera.events.zoom,
-            viewer.scene.camera.events.center,
+            camera_of(viewer).events.zoom,
+            camera_of(viewer).events.center,
             viewer.layers.selection.events.active,
         ):
             follow(self, event, self._on_view)

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_emseg._napari.versions import preference
 from napari_emseg.models.weights import (
     Weights,
     list_weights,
@@ -26,7 +27,6 @@ from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.formatting import format_duration, format_millions
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
-from napari_emseg.widgets.preferences import preference
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
     SPACING,

@@ -1,0 +1,59 @@
+"""What differs between the versions of napari that are supported: 0.7 and newer.
+
+One place for all of it, so that raising the lowest version is deleting lines here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Layer
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.components.camera import Camera
+
+PLUGIN = "napari-emseg"
+
+
+def camera_of(viewer: ViewerModel) -> Camera:
+    """Return the camera of a viewer, which moved into its scene with napari 0.9."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def fit_to_view(viewer: ViewerModel, layer: Layer) -> None:
+    """Have a layer fill the view, as napari does by itself since 0.9.
+
+    Before, all layers are fitted; then the view is moved and enlarged by how much
+    larger they are than this one.
+    """
+    if hasattr(viewer, "scene"):
+        viewer.fit_to_view(layers=[layer])
+        return
+    viewer.fit_to_view()
+    shown = [axis - viewer.dims.ndim for axis in viewer.dims.displayed]
+    low, high = layer.extent.world[:, shown]
+    every = np.ptp(viewer.layers.extent.world[:, shown], axis=0)
+    camera = camera_of(viewer)
+    camera.center = (*(0.0,) * (3 - len(shown)), *((low + high) / 2))
+    camera.zoom *= float(np.min(every / np.maximum(high - low, 1e-9)))
+
+
+def preference(category: str, name: str) -> str | None:
+    """Return a preference of the manifest's `configurations`; None if not there.
+
+    It is not there in napari before 0.9, which keeps none for plugins, and where the
+    plugin isn't installed, such as in some tests.
+    """
+    from napari import settings as napari_settings  # 0.7 brings Qt along with it
+
+    get: Any = getattr(napari_settings, "get_plugin_settings", None)
+    if get is None:
+        return None
+    try:
+        settings = get(PLUGIN)
+    except KeyError:
+        return None
+    value: str = getattr(getattr(settings, category), name)
+    return value
