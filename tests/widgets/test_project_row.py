@@ -228,6 +228,33 @@ def test_probabilities_of_what_is_on_screen_are_made_again(
     window.qtbot.waitUntil(lambda: results.predicted == both, timeout=120_000)
 
 
+def test_membranes_of_a_section_without_cells_are_made_again(
+    open_work, open_window, tmp_path
+) -> None:
+    """They were gone: a project keeps cells and corrections."""
+    work = open_work(cells=False)
+    path = saved(work, tmp_path / "work").path
+    z = 1
+    work.viewer.dims.set_current_step(0, z)
+    work.choose_scope(work.membranes, "this section")
+    assert work.run(work.membranes).error is None
+    before = np.array(work.controller.session.source.results.membranes)
+    assert before[z].any()
+    assert not before[0].any()
+    keeping = work.controller.session.project
+    keeping.flush()
+    keeping.close()
+    window = open_window()
+    window.choose_weights("thin")
+    opened(window, path)
+    results = window.controller.session.source.results
+    window.viewer.dims.set_current_step(0, z)
+    window.qtbot.waitUntil(lambda: results.predicted == (z,), timeout=120_000)
+    window.qtbot.waitUntil(lambda: "Live-wire works" in window.viewer.help)
+    np.testing.assert_array_equal(window.layer("em membranes").data, before)
+    assert results.membranes_in.keys() == {z}
+
+
 def test_the_second_window_says_that_it_only_reads(
     open_work, open_window, tmp_path
 ) -> None:

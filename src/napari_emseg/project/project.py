@@ -228,8 +228,9 @@ class Project(Closing, ProjectReader):
         settings: dict[str, dict[str, Any]] | None = None,
         segmented: dict[int, tuple[Corners, ...]] | None = None,
         linked: tuple[int, ...] | None = None,
+        predicted: dict[int, tuple[Corners, ...]] | None = None,
     ) -> None:
-        """Save what was chosen, and where runs found cells; what is None stays.
+        """Save what was chosen, and where runs found what; what is None stays.
 
         Weights that don't come with the program are copied into the project.
         """
@@ -239,6 +240,7 @@ class Project(Closing, ProjectReader):
             "settings": settings,
             "segmented": segmented,
             "linked": linked,
+            "predicted": predicted,
             "weights": None if weights is None else weights.card.name,
             "weights_sha256": None if weights is None else weights.sha256,
         }

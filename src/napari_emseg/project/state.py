@@ -131,12 +131,15 @@ class ProjectInfo(_Part):
     """Areas of sections in which cells were found."""
     linked: tuple[int, ...] = ()
     """Sections through which an id is one cell."""
+    predicted: dict[int, tuple[Corners, ...]] = Field(default_factory=dict)
+    """Areas of sections in which a network found membranes, which aren't kept."""
 
     @model_validator(mode="after")
     def _check_inside(self) -> Self:
         shape = self.source.shape
-        _check_sections_of((*self.segmented, *self.linked), shape[0])
-        areas = ((z, c) for z, known in self.segmented.items() for c in known)
+        told = (*self.segmented.items(), *self.predicted.items())
+        _check_sections_of((*(z for z, _ in told), *self.linked), shape[0])
+        areas = ((z, c) for z, known in told for c in known)
         check_inside((Region(z, c[0], c[2], c[1], c[3]) for z, c in areas), shape)
         return self
 

@@ -312,14 +312,16 @@ class ProjectSync:
             self.project.mark([z], status_of(z, reviewed, excluded))
 
     def tell_runs(self) -> None:
-        """Save where runs have found cells."""
+        """Save where runs have found cells and membranes."""
         results = self._hand.results
+        segmented, predicted = (
+            {z: tuple(map(corners, areas)) for z, areas in found.items()}
+            for found in (results.segmented, results.membranes_in)
+        )
         self.project.tell(
-            segmented={
-                z: tuple(corners(area) for area in areas)
-                for z, areas in results.segmented.items()
-            },
+            segmented=segmented,
             linked=tuple(sorted(results.linked_sections)),
+            predicted=predicted,
         )
 
     def _on_source(self, source: StackState | None) -> None:

@@ -215,8 +215,11 @@ def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None
         yield SectionDone(z, z + 1, depth)
     hand.results.last_id = hand.linked.last_id = project.last_id
     info = project.info
-    areas = {z: tuple(map(_area, known)) for z, known in info.segmented.items()}
-    hand.remember(areas, info.linked)
+    segmented, hand.results.lost = (
+        {z: tuple(map(_area, known)) for z, known in found.items()}
+        for found in (info.segmented, info.predicted)
+    )
+    hand.remember(segmented, info.linked)
     hand.linked.locked = project.locked
     hand.linked.regions = project.regions
     hand.history.remember(corrections_in(project.edits()))

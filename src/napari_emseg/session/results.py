@@ -72,6 +72,8 @@ class Results:
         self._areas: dict[int, list[Area]] = {}
         self._segmented: dict[int, list[Area]] = {}
         self._linked: frozenset[int] = frozenset()
+        self.lost: dict[int, tuple[Area, ...]] = {}
+        """Areas that were predicted in an earlier sitting, and can be again."""
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -109,6 +111,12 @@ class Results:
         """Sections with probabilities, at least in part; ascending."""
         return tuple(sorted(self._areas))
 
+    @property
+    def membranes_in(self) -> dict[int, tuple[Area, ...]]:
+        """Which areas of which sections were predicted, also in earlier sittings."""
+        there = {z: tuple(areas) for z, areas in self._areas.items()}
+        return dict(sorted((self.lost | there).items()))
+
     def note_predicted(self, z: int, area: Area) -> None:
         """Remember that an area has probabilities."""
         # a new list, since another thread may be reading the old one
@@ -131,6 +139,7 @@ class Results:
                 for values in (self.probabilities, *self._classes.values()):
                     values[z] = 0
             self._segmented.pop(z, None)
+            self.lost.pop(z, None)
             self.made.pop(z, None)
 
     def note_links(self, sections: Iterable[int], *, linked: bool) -> None:

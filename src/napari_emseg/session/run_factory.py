@@ -127,7 +127,7 @@ class RunFactory:
         """Return a run that makes lost probabilities of a section again.
 
         None where they are known or can't be made: without weights, or of a section
-        that nothing was found in.
+        in which nothing was run.
         """
         from napari_emseg.inference import Predictor
         from napari_emseg.session.runs import iter_predict_again
@@ -136,13 +136,15 @@ class RunFactory:
         if source is None or weights is None or source.is_probabilities:
             return None
         results = source.results
-        if z in results.predicted or z not in results.segmented:
+        found = {*results.segmented, *results.lost} - source.excluded
+        if z in results.predicted or z not in found:
             return None
         settings = self._chosen.predict_settings
         # of its own: a run may be started while this one ends
         if self._again is None or self._again.weights != weights:
             self._again = Predictor(weights)
-        work = iter_predict_again(self._again, source, z, settings)
+        threshold = self._chosen.cell_settings.threshold
+        work = iter_predict_again(self._again, source, z, settings, threshold)
         title = f"Probabilities of section {z} of {source.name}"
         return Run(title, source, RunScope((z,)), settings, work)
 

@@ -89,28 +89,42 @@ def _predicting(
 
 
 def iter_predict_again(
-    predictor: Predictor, source: StackState, z: int, settings: PredictSettings
+    predictor: Predictor,
+    source: StackState,
+    z: int,
+    settings: PredictSettings,
+    threshold: float,
 ) -> Generator[Record, None, None]:
-    """Make the probabilities of a section again, and nothing else.
+    """Make the probabilities of a section again, and membranes that are gone.
 
     A project doesn't keep them; the live-wire and the places to look at need them.
+    Membranes came back with cells, where there are any.
     """
     from napari_emseg.inference import provenance
 
     results = source.results
-    work = predictor.run(source.stack, settings=settings, sections=[z], keep=False)
-    with closing(work):
-        yield from _preparing(predictor, settings)
-        found = []
-        for record in work:
-            if isinstance(record, TileDone):
-                found.append((record.core, record.values[0]))
-            yield record
+    kept = z in results.segmented
+    _, height, width = results.shape
+    whole = (slice(0, height), slice(0, width))
+    found = []
+    for roi in (whole,) if kept else results.lost[z]:
+        work = predictor.run(
+            source.stack, settings=settings, sections=[z], roi=roi, keep=False
+        )
+        with closing(work):
+            yield from _preparing(predictor, settings)
+            for record in work:
+                if isinstance(record, TileDone):
+                    found.append((record.core, record.values[0]))
+                yield record
     if z in results.made:  # a run was faster
         return
-    for core, values in found:  # membranes and cells came back with the project
-        results.probabilities[z][core] = values
-        results.note_predicted(z, core)
+    for core, values in found:
+        if kept:
+            results.probabilities[z][core] = values
+            results.note_predicted(z, core)
+        else:
+            source.editor.put_prediction(z, core, values, threshold)
     results.settle(z)
     results.made[z] = provenance(source.stack, predictor.weights, settings)
 

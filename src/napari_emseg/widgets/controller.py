@@ -334,7 +334,11 @@ class ViewerController:
         if source is None or layer is None:
             return
         results = source.results
-        if results.segmented or source.editor.history.corrections():
+        if (
+            results.segmented
+            or results.predicted
+            or source.editor.history.corrections()
+        ):
             kept = ("membranes", "corrections", "cells")
             arrays = {kind: getattr(results, kind) for kind in kept}
             self._layers_of(source, layer).show_now(arrays)
@@ -376,6 +380,9 @@ class ViewerController:
         message = self._running.on_end(outcome)
         if self.stage == "membranes" and outcome.error is None:
             self.compile_soon(compile_cells)  # that is what comes next
+        project = self.session.projects.get(self._running.run.source.key)
+        if project is not None and not project.read_only:
+            project.tell_runs()  # also of a run that was cancelled
         if message:
             self.failed.emit(message)
         there = {str(layer.unique_id) for layer in self.viewer.layers}

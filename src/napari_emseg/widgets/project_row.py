@@ -172,8 +172,19 @@ class RemadeProbabilities(QObject):
             self._help.say(f"{self.job.title}: {format_record(outcome.cause)}")
             return
         if not outcome.cancelled:
+            self._show_membranes()
             self._help.say(f"{self.job.title} are there: Live-wire works here")
         self._wait()
+
+    def _show_membranes(self) -> None:
+        """Show those that were made again where there were no cells."""
+        source = self._controller.session.source
+        if source is None or source.key not in self._keys:
+            return
+        self._controller.show_results()
+        layers = self._controller.results(source.key)
+        if layers is not None:
+            layers.refresh({"membranes"}, set(source.results.predicted))
 
 
 class ProjectRow(QWidget):
