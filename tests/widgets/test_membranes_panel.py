@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
 from thin import thin_weights
 
 import napari_emseg
@@ -137,6 +138,8 @@ def test_too_coarse_a_picture_is_said_before_the_run(open_window, em, tmp_path) 
     told = window.membranes.run.message.text()
     assert "openvino" in told or "torch" in told
     assert "poor membranes" not in told, "it is said above"
+    notified = [n.message for n in notification_manager.records]
+    assert not any("poor membranes" in message for message in notified)
     assert "rescaled" not in told
 
 

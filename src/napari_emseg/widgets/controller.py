@@ -306,8 +306,13 @@ class ViewerController:
         if key in self._results:
             self._results[key].align(layer)
 
-    def start(self, run: Run, stage: Stage) -> None:
+    def start(self, run: Run, stage: Stage, *, said: str = "") -> None:
         """Run a stage; its results are shown while they are made.
+
+        Parameters
+        ----------
+        said
+            What a panel says of it already: notes don't repeat that.
 
         Raises
         ------
@@ -325,7 +330,7 @@ class ViewerController:
             raise RuntimeError(msg)
         layers = self._layers_of(run.source, layer)
         layers.align(layer)
-        self._running = RunPresenter(run, stage, layers, self.job)
+        self._running = RunPresenter(run, stage, layers, self.job, said=said)
         self.job.start(self._running.work, run.title)
 
     def show_results(self) -> None:

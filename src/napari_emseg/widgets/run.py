@@ -198,7 +198,8 @@ class RunRow(JobControls):
         self._told = True
         self.say("")
         try:
-            self._controller.start(self._prepare(), self._stage)
+            run = self._prepare()
+            self._controller.start(run, self._stage, said=self.said_above)
         except (OSError, RuntimeError, ValueError) as e:
             self.refuse(str(e))
 
@@ -227,7 +228,7 @@ class RunRow(JobControls):
             self._add_note(format_result(outcome.result))
 
     def _on_noted(self, note: str) -> None:
-        if self.running and note.removeprefix("rescaled ") not in self.said_above:
+        if self.running:
             self._add_note(note)
 
     def _on_failed(self, message: str) -> None:

@@ -38,8 +38,15 @@ class RunPresenter:
     """
 
     def __init__(
-        self, run: Run, stage: Stage, layers: ResultLayers, job: BackgroundJob
+        self,
+        run: Run,
+        stage: Stage,
+        layers: ResultLayers,
+        job: BackgroundJob,
+        *,
+        said: str = "",
     ) -> None:
+        self._said = said
         self.run = run
         self.stage = stage
         self._layers = layers
@@ -60,7 +67,12 @@ class RunPresenter:
         self._add_layers()
         sections = {r.z for r in records if isinstance(r, (TileDone, SectionDone))}
         self._layers.refresh(set(self._kinds), sections)
-        notes = [r.message for r in records if isinstance(r, Note)]
+        notes = [
+            r.message
+            for r in records
+            if isinstance(r, Note)
+            and r.message.removeprefix("rescaled ") not in self._said
+        ]
         for note in notes:
             self._announced += 1
             if self._announced <= ANNOUNCED:
