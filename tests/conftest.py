@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -108,3 +109,20 @@ def drawing() -> Drawing:
     cells = np.kron(np.array(digits, np.uint32), np.ones((3, 3), np.uint32))
     membrane = np.where(cells == 0, np.float32(0.95), np.float32(0.1))
     return Drawing(membrane, cells)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Files and folders that are open or mapped as on Windows: nobody renames them."""
+    held: set[Path] = set()
+    for name in ("rename", "replace"):
+        as_here = getattr(os, name)
+
+        def move(source: Any, target: Any, *more: Any, _move: Any = as_here) -> None:
+            if {Path(source), Path(target)} & held:
+                words = "The process cannot access the file because it is being used"
+                raise PermissionError(13, words, str(source))
+            _move(source, target, *more)
+
+        monkeypatch.setattr(os, name, move)
+    return held

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from test_layers import imported
 
+from napari_emseg.core import requirements
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "napari_emseg"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -136,3 +138,27 @@ def test_an_interface_that_is_gone_is_named_at_import(gone, module, package):
         rf"pip install {package}==[\d.]+ works",
         last,
     )
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "compiler"),
+    [
+        ("Linux", "aarch64", True),
+        ("Linux", "x86_64", False),
+        ("Windows", "AMD64", False),
+        ("Windows", "ARM64", True),
+        ("Darwin", "arm64", False),
+        ("Darwin", "x86_64", True),
+    ],
+)
+def test_a_package_without_a_wheel_says_what_builds_it(
+    monkeypatch, system, machine, compiler
+):
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    gone = ImportError("no module")
+    said = str(requirements.incompatible("no-such-package", "1.0", gone, compiled=True))
+    assert said.startswith("no-such-package isn't installed; pip install")
+    assert ("C++ compiler" in said) == compiler
+    plain = str(requirements.incompatible("no-such-package", "1.0", gone))
+    assert "C++ compiler" not in plain

@@ -285,6 +285,15 @@ def test_a_row_that_is_made_anew_takes_its_own_place(make_job) -> None:
     assert len((out / "summary.csv").read_text().splitlines()) == 2
 
 
+def test_results_that_a_layer_holds_are_refused_before_the_run(make_job, held) -> None:
+    first = run(make_job()).rows[0].outputs
+    held.add(first[-1])
+    with pytest.raises(PermissionError, match=f"{first[-1].name} can't be replaced"):
+        run(make_job(overwrite=True))
+    held.clear()
+    assert run(make_job(overwrite=True)).rows[0].outputs == first
+
+
 def test_rows_of_an_older_version_stay(make_job, em, tmp_path) -> None:
     out = run(make_job()).pages[0].parent
     (out / "summary.json").unlink()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 import torch
 
+from napari_emseg.cli.app import COMMANDS, GROUPS, main
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.inference.torch_runtime import choose_device
 from napari_emseg.io import open_stack
@@ -50,6 +52,7 @@ def run(
     "console",
     [
         {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252", "FORCE_COLOR": "1"},  # with progress bars
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"},
     ],
 )
@@ -66,6 +69,38 @@ def test_any_encoding_will_do(
     assert b"Traceback" not in done.stderr
     assert b"UnicodeEncodeError" not in done.stderr
     assert done.returncode == (2 if "夜.tif" in words else 0), done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+def test_every_command_explains_itself_and_its_errors_in_any_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    groups = [[name] for name in GROUPS]
+    calls = [[], *([name] for name in COMMANDS), *([*g, "show"] for g in groups)]
+    for call in calls:
+        code, shown, _ = spoken(monkeypatch, encoding, *call, "--help")
+        assert code == 0, call
+        assert "Usage" in shown
+    for call in calls[1:]:
+        if call not in (["demo"], ["doctor"]):
+            code, _, said = spoken(monkeypatch, encoding, *call, "夜 µ – ≥.tif")
+            assert code == 2, call
+            assert "error: " in said
+
+
+def spoken(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, *words: str
+) -> tuple[int, str, str]:
+    """Run a command; return its exit code, and what a console of an encoding got."""
+    said = [TextIOWrapper(BytesIO(), encoding=encoding) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        for name, stream in zip(("stdout", "stderr"), said, strict=True):
+            patch.setattr(sys, name, stream)
+        code = main(list(words))
+    for stream in said:
+        stream.flush()
+    return (code, *(s.buffer.getvalue().decode(encoding) for s in said))
 
 
 def test_a_name_that_the_console_can_not_show_is_escaped(

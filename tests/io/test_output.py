@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_emseg.io import open_stack, save_stack
-from napari_emseg.io.output import check_distinct, input_paths
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_sink, open_stack, save_stack
+from napari_emseg.io.formats import OUTPUT_KINDS, OutputKind
+from napari_emseg.io.output import check_distinct, check_output, input_paths
 
 
 @pytest.fixture
@@ -74,3 +76,34 @@ def test_a_folder_of_sections_gets_no_further_section(
         check_distinct([Path("in/s1.tif")], given)
     with pytest.raises(ValueError, match="is the input"):
         check_distinct([Path("in/s1.tif")], input_paths(open_stack("in/*.tif")))
+
+
+KINDS = [kind for kind in OUTPUT_KINDS if kind.membranes and not kind.needs_source]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_a_layer_holds_is_refused_before_any_work(
+    here: Path, held: set[Path], kind: OutputKind
+) -> None:
+    """Of all formats, as on Windows, where what is mapped can't be replaced."""
+    if kind.extra:
+        pytest.importorskip(kind.extra[0])
+    path = here / f"old{kind.suffixes[0]}"
+    dtype = np.dtype(np.uint8 if "uint8" in kind.dtypes else kind.dtypes[0])
+    before = np.arange(2 * 8 * 9).reshape(2, 8, 9).astype(dtype)
+    save_stack(path, Stack(before), format=kind.name)
+    there = sorted(here.rglob("*"))
+    held.add(path)
+    with pytest.raises(PermissionError, match=r"old\.\w+ can't be replaced .*close it"):
+        open_sink(path, before.shape, dtype, overwrite=True, format=kind.name)
+    assert sorted(here.rglob("*")) == there
+    held.clear()
+    save_stack(path, Stack(before[:1]), format=kind.name, overwrite=True)
+
+
+def test_what_nobody_holds_stays_as_it_is(here: Path) -> None:
+    (here / "a.tif").write_bytes(b"old")
+    before = (here / "a.tif").stat()
+    check_output(here / "a.tif", overwrite=True)
+    after = (here / "a.tif").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -13,6 +13,7 @@ from napari.layers import Layer
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.components.camera import Camera
+    from napari.utils.events import EventEmitter
 
 PLUGIN = "napari-emseg"
 
@@ -38,6 +39,15 @@ def fit_to_view(viewer: ViewerModel, layer: Layer) -> None:
     camera = camera_of(viewer)
     camera.center = (*(0.0,) * (3 - len(shown)), *((low + high) / 2))
     camera.zoom *= float(np.min(every / np.maximum(high - low, 1e-9)))
+
+
+def shortcut_changes() -> EventEmitter:
+    """Return what napari emits when a key is changed; 0.7 misspells its name."""
+    from napari.utils.action_manager import action_manager
+
+    events = action_manager.events
+    emitters: dict[str, EventEmitter] = events.emitters
+    return emitters.get("shortcut_changed") or emitters["shorcut_changed"]
 
 
 def preference(category: str, name: str) -> str | None:

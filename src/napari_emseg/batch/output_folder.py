@@ -27,7 +27,7 @@ from napari_emseg.core.errors import UnusableInputsError, first_fault
 from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind
-from napari_emseg.io.output import check_distinct, input_paths
+from napari_emseg.io.output import check_distinct, check_replaceable, input_paths
 
 NAME, CSV = "summary.json", "summary.csv"
 
@@ -230,7 +230,7 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
         If there are results, or an unfinished batch, and neither `resume` nor
         `overwrite` is set.
     OSError
-        If something that a batch writes to is a link.
+        If something that a batch writes to is a link, or is held by a program.
     """
     job = plan.job
     refuse_links(job)
@@ -238,6 +238,9 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
         raise UnusableInputsError([row.error for row in plan.rows if row.error])
     _spare_inputs(plan)
     if job.overwrite:
+        finals = (x for p in plan.planned if p is not None for x in p.finals(job.out))
+        for path in filter(Path.exists, finals):
+            check_replaceable(path)
         return {}
     before = remembered(job)
     if before is not None and not job.resume:

@@ -144,7 +144,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     FileExistsError
         If it is a folder of something else.
     FileNotFoundError, PermissionError
-        If the folder is missing or can't be written to.
+        If the folder is missing or can't be written to, or if a layer or another
+        program holds on to what is to be replaced (on Windows).
     """
     if path.exists():
         _check_existing(path, overwrite=overwrite)
@@ -155,6 +156,30 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"the folder {folder} can't be written to"
         raise PermissionError(msg)
+    if path.exists():
+        check_replaceable(path)
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that an existing file or folder can give up its name.
+
+    Windows lets nobody rename what is open or mapped, by a layer or another program;
+    that is known before any work by renaming it to the name it has. Elsewhere this
+    changes nothing, as renaming would succeed.
+
+    Raises
+    ------
+    PermissionError
+        If it can't.
+    """
+    try:
+        path.rename(path)
+    except PermissionError as e:
+        msg = (
+            f"{path} can't be replaced ({e.strerror}): close it first where it is "
+            "open, in a layer or another program, or choose another name"
+        )
+        raise PermissionError(msg) from e
 
 
 def _check_space(path: Path, bytes_needed: int) -> None:

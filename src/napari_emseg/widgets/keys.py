@@ -14,7 +14,7 @@ from napari.utils.key_bindings import KeymapProvider
 from psygnal import Signal
 from qtpy.QtCore import QObject
 
-from napari_emseg._napari.versions import PLUGIN
+from napari_emseg._napari.versions import PLUGIN, shortcut_changes
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.tools import TOOLS
 
@@ -87,7 +87,7 @@ class Keys(QObject):
         self._foreign = _ForeignStrokes()
         register()
         controller.viewer.layers.selection.events.active.connect(self._on_active)
-        action_manager.events.shortcut_changed.connect(self._on_shortcuts)
+        shortcut_changes().connect(self._on_shortcuts)
 
     def take(self, acts: Mapping[str, Act]) -> None:
         """Have keys do something, by the names in `key_acts`."""
