@@ -7,7 +7,12 @@ import pytest
 import torch
 from finetuning import drawn, untaught
 
-from napari_emseg.active_learning import Suggestion, suggest_places
+from napari_emseg.active_learning import (
+    AT_RANDOM,
+    Suggestion,
+    k_centre,
+    suggest_places,
+)
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
@@ -19,6 +24,8 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
 from napari_emseg.segmentation import segment_section
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.holdout import Place
+from napari_emseg.training.training_data import split_validation
 
 SETTINGS = SuggestSettings(places=8, side=32)
 
@@ -107,6 +114,7 @@ def test_the_wall_at_which_cells_are_joined_comes_first_at_any_threshold(
         "napari_emseg.active_learning.membrane_and_uncertainty",
         lambda *_: (p, np.zeros_like(p)),
     )
+    monkeypatch.setattr("napari_emseg.active_learning.CANDIDATES", 1)
     grey = np.random.default_rng(0).integers(1, 255, (1, 96, 400), dtype=np.uint8)
     known, wide = nothing(Stack(grey)), SuggestSettings(places=2, side=32)
     work = suggest_places(weights, known, settings=wide, cells=cells)
@@ -202,3 +210,59 @@ def test_only_the_sections_that_are_asked_for(weights: Weights) -> None:
 def test_everything_done_gives_an_empty_list(weights: Weights) -> None:
     stack, _ = drawn(2)
     assert suggest(weights, nothing(stack, excluded=[0, 1])) == ()
+
+
+def test_centres_are_far_from_what_is_taken_and_from_each_other() -> None:
+    """Three clusters, of which one is labelled: one of each other cluster."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [10, 0], [0, 10]])
+    candidates = np.concatenate([c + rng.random((5, 2)) for c in centres])
+    chosen = k_centre(candidates, candidates[:1] + 0.1, 2)
+    assert sorted(k // 5 for k in chosen) == [1, 2]
+    assert k_centre(candidates, candidates[:0], 1) == [0]
+    assert sorted(k_centre(candidates, candidates[:0], 99)) == list(range(15))
+
+
+def test_places_are_unlike_what_is_labelled(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two textures; where one is labelled, the places are of the other."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(100, 156, (1, 64, 512), dtype=np.uint8)
+    grey[:, :, 256:] = np.where(rng.random((1, 64, 256)) < 0.5, 0, 255)
+    seen(monkeypatch, Stack(grey))
+    codes = np.zeros(grey.shape, np.uint8)
+    codes[0, :32, 384:448] = 1
+    known = TrainingSet.from_corrections(Stack(grey), codes)
+    settings = SuggestSettings(places=2, side=32, at_random=0)
+    found = suggest(weights, known, settings)
+    assert found[0].gain >= found[1].gain
+    assert any(s.x < 256 for s in found)
+
+
+def test_a_third_lies_anywhere_where_it_is_held_out_to_stop_by(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    stack = Stack(rng.integers(1, 255, (2, 1024, 1024), dtype=np.uint8))
+    seen(monkeypatch, stack)
+    settings = SuggestSettings(places=12, side=32)
+    found = suggest(weights, nothing(stack), settings)
+    chosen, anywhere = found[:8], found[8:]
+    assert [s.reason == AT_RANDOM for s in found] == [False] * 8 + [True] * 4
+
+    def validates(s: Suggestion) -> bool:
+        return Place.at(s.region.z, s.y, s.x, 1).validates
+
+    assert all(validates(s) for s in anywhere)
+    assert not any(validates(s) for s in chosen)
+    codes = np.zeros(stack.shape, np.uint8)
+    for s in found:
+        codes[s.region.z, *s.region.area] = 1
+    corrected = TrainingSet.from_corrections(stack, codes)
+    learnt, checked = split_validation(corrected.opinions, 1)
+    assert checked.pixels == 4 * 32**2
+    assert learnt.pixels == 8 * 32**2
+    others = suggest(weights, corrected, settings)
+    done = {(s.region.z, s.y, s.x) for s in found}
+    assert not done & {(s.region.z, s.y, s.x) for s in others}

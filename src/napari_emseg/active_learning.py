@@ -1,12 +1,13 @@
 """Weights and what is corrected already in, the places to correct next out."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
+from torch import Tensor, nn
 
 from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.normalised import NormalisedStack
@@ -14,10 +15,16 @@ from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.training import SuggestSettings
-from napari_emseg.models.roi import has_heads, membrane_and_uncertainty
+from napari_emseg.models.parts import modules_of
+from napari_emseg.models.roi import (
+    has_heads,
+    membrane_and_uncertainty,
+    region_probabilities,
+)
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import section_fragments
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.holdout import Place, same_tissue
 
 UNDECIDED = 0.2
 """Walls whose strength is so near to where cells are joined are undecided."""
@@ -30,6 +37,18 @@ AGAIN = 0.8
 
 PER_SECTION = 40
 """Of each section only the best candidates are kept."""
+
+CANDIDATES = 6
+"""So many times what is listed are the best, of which those are taken that are unlike
+each other and unlike what is labelled."""
+
+MOST_LABELLED = 40
+"""So many labelled squares are looked at, to know what is labelled."""
+
+DRAWN = 60
+"""So often a place at random is drawn for each that is wanted."""
+
+AT_RANDOM = "at random: shows how good the weights are, wherever it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,10 @@ def suggest_places(
     It is worth most at a wall that is neither there nor not, between two large cells,
     where the network contradicts itself; then where it is unsure of a whole area.
     Reviewed regions, excluded sections and places with corrections are left out, and
-    places lie apart from each other.
+    places lie apart from each other. Of the best by that rank those are taken that are
+    unlike for the network's encoder (k-centre, Sener and Savarese 2018), since a wall
+    teaches little that looks like one that was taught. Some places lie anywhere, and
+    come last: what is corrected there is held out to stop by.
 
     Parameters
     ----------
@@ -87,13 +109,14 @@ def suggest_places(
     zoom, _ = zoom_of(known.stack, card)
     seen = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     found: list[Suggestion] = []
+    hidden_in: dict[int, NDArray[np.bool_] | None] = {}
     wanted = _sections(known, settings.sections, sections)
     for done, z in enumerate(wanted, start=1):
         section = seen.section(z)
         if section is not None:
             area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
             p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
-            hidden = section.padding
+            hidden = hidden_in[z] = section.padding
             if hidden is not None:
                 # a network has an opinion on padding, too, but nothing is seen there
                 p[hidden] = doubt[hidden] = 0
@@ -104,7 +127,143 @@ def suggest_places(
             shown = (s for s in places if hidden is None or not hidden[s.y, s.x])
             found += _best(s for s in shown if not _done(s, known))
         yield Progress("looking for places", done, len(wanted))
-    return _diverse(found, settings)
+    n_random = int(settings.at_random * settings.places)
+    best = _diverse(found, settings.side, CANDIDATES * (settings.places - n_random))
+    look = _Look(network, seen, zoom)
+    if n_random:
+        best = _taught(best, known, settings.places - n_random)
+    unlike = _unlike(best, known, look, settings.places - n_random)
+    return (*unlike, *_random(known, hidden_in, settings, n_random, unlike))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """A network, and sections as it sees them."""
+
+    network: nn.Module
+    sections: NormalisedStack
+    zoom: tuple[float, float]
+
+    def features(self, regions: Iterable[Region]) -> NDArray[np.floating]:
+        """Return what the encoder says of each region: means over it, `(n, d)`.
+
+        Of the deepest convolution, and of the one before.
+        """
+        convolutions = [
+            module
+            for module in modules_of(self.network, "encoder")
+            if isinstance(module, nn.Conv2d)
+        ]
+        pooled: list[Tensor] = []
+        hooks = [
+            module.register_forward_hook(
+                lambda _module, _given, values: pooled.append(values.mean((0, 2, 3)))
+            )
+            for module in convolutions[-2:]
+        ]
+        found = []
+        try:
+            for region in regions:
+                section = self.sections.section(region.z)
+                pooled.clear()
+                if section is not None:
+                    area = region.area
+                    region_probabilities(self.network, section.image, area, self.zoom)
+                found.append(torch.cat(pooled[:2]).cpu().numpy() if pooled else None)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        size = next((len(f) for f in found if f is not None), 0)
+        return np.stack([np.zeros(size) if f is None else f for f in found])
+
+
+def _taught(
+    best: Sequence[Suggestion], known: TrainingSet, n: int
+) -> tuple[Suggestion, ...]:
+    """Leave out what would be held out to stop by, as long as `n` are left."""
+    near = same_tissue(known.stack)
+    rest = [s for s in best if not Place.at(s.region.z, s.y, s.x, near).validates]
+    return tuple(best if len(rest) < n else rest)
+
+
+def _unlike(
+    best: Sequence[Suggestion], known: TrainingSet, look: _Look, n: int
+) -> tuple[Suggestion, ...]:
+    """Choose `n` that are unlike, the best first."""
+    if len(best) <= n:
+        return tuple(best)
+    labelled = known.usable.blocks
+    order = np.random.default_rng(0).permutation(len(labelled))[:MOST_LABELLED]
+    regions = [*(s.region for s in best), *(labelled[k] for k in order)]
+    features = look.features(regions)
+    spread = features[: len(best)].std(axis=0)
+    features = features / np.where(spread > 0, spread, 1)
+    chosen = k_centre(features[: len(best)], features[len(best) :], n)
+    return tuple(best[k] for k in sorted(chosen))
+
+
+def k_centre(
+    candidates: NDArray[np.floating], taken: NDArray[np.floating], n: int
+) -> list[int]:
+    """Choose `n` candidates, each the farthest from all that are taken before it.
+
+    Greedy, which is at most twice as far from all as the best choice there is.
+
+    Parameters
+    ----------
+    candidates, taken
+        Features `(n, d)`; `taken` may be empty, then the first candidate is.
+    """
+    chosen: list[int] = []
+    nearest = np.full(len(candidates), np.inf)
+    for other in taken:
+        nearest = np.minimum(nearest, np.linalg.norm(candidates - other, axis=1))
+    while len(chosen) < min(n, len(candidates)):
+        k = int(nearest.argmax())
+        chosen.append(k)
+        away = np.linalg.norm(candidates - candidates[k], axis=1)
+        nearest = np.minimum(nearest, away)
+        nearest[chosen] = -1
+    return chosen
+
+
+def _random(
+    known: TrainingSet,
+    hidden_in: Mapping[int, NDArray[np.bool_] | None],
+    settings: SuggestSettings,
+    n: int,
+    taken: Sequence[Suggestion],
+) -> list[Suggestion]:
+    """Draw places anywhere in the sections looked at, those that validate first."""
+    rng = np.random.default_rng(settings.seed)
+    shape, near = known.stack.shape[1:], same_tissue(known.stack)
+    sections = list(hidden_in)
+    drawn: list[tuple[bool, Suggestion]] = []
+    for _ in range(DRAWN * n if sections else 0):
+        z = sections[int(rng.integers(len(sections)))]
+        y, x = (int(rng.integers(size)) for size in shape)
+        hidden = hidden_in[z]
+        region = _around(np.array([y, x]), z, settings.side, shape)
+        one = Suggestion(region, y, x, 0.0, AT_RANDOM)
+        if (hidden is None or not hidden[y, x]) and not _done(one, known):
+            drawn.append((_validates(region, near), one))
+    found: list[Suggestion] = []
+    # sorting keeps the order in which they were drawn
+    for _, one in sorted(drawn, key=lambda pair: not pair[0]):
+        near_one = any(_same_place(one, s, settings.side) for s in (*taken, *found))
+        if len(found) < n and not near_one:
+            found.append(one)
+    return found
+
+
+def _validates(region: Region, near: int) -> bool:
+    """Tell if all of a region is held out to stop by, once it is corrected."""
+    corners = (
+        Place.at(region.z, y, x, near)
+        for y in (region.top, region.bottom - 1)
+        for x in (region.left, region.right - 1)
+    )
+    return all(place.validates for place in corners)
 
 
 def _sections(known: TrainingSet, most: int, among: Sequence[int] | None) -> list[int]:
@@ -240,20 +399,20 @@ def _best(places: Iterable[Suggestion]) -> list[Suggestion]:
 
 
 def _diverse(
-    places: Sequence[Suggestion], settings: SuggestSettings
+    places: Sequence[Suggestion], side: int, most: int
 ) -> tuple[Suggestion, ...]:
     """Take the best, then the best of what lies apart from it, and so on."""
     chosen: list[Suggestion] = []
     left = list(places)
     # greedy: gains of what is left change with each
     # choice, so they can't be sorted once
-    while left and len(chosen) < settings.places:
+    while left and len(chosen) < most:
         best = max(left, key=lambda s: s.gain)
         chosen.append(best)
         left = [
             replace(s, gain=s.gain * AGAIN) if s.region.z == best.region.z else s
             for s in left
-            if not _same_place(s, best, settings.side)
+            if not _same_place(s, best, side)
         ]
     return tuple(chosen)
 

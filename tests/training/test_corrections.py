@@ -18,7 +18,14 @@ from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, cut_crops
 from napari_emseg.training.dataset import CorrectionPatches
 from napari_emseg.training.losses import IGNORE, LOSSES, border_weight
-from napari_emseg.training.training_data import stroke_weights
+from napari_emseg.training.sparse_labels import SparseLabels
+from napari_emseg.training.training_data import (
+    FEWEST_STEPS,
+    MOST_STEPS,
+    balanced_weights,
+    places_learnt,
+    steps_for,
+)
 
 Drawn = tuple[Stack, NDArray[np.uint32]]
 CPU = torch.device("cpu")
@@ -227,7 +234,7 @@ def test_the_weight_map_is_only_inside_reviewed_regions(drawn_stack: Drawn) -> N
     np.testing.assert_array_equal(crop.weight, expected)
 
 
-def test_strokes_of_each_class_count_alike_but_reviewed_pixels_as_they_are(
+def test_strokes_of_each_class_count_alike_and_reviewed_pixels_by_themselves(
     drawn_stack: Drawn,
 ) -> None:
     stack, cells = drawn_stack
@@ -236,7 +243,7 @@ def test_strokes_of_each_class_count_alike_but_reviewed_pixels_as_they_are(
     codes[2, 80:90, 80:90] = 1  # 100 px
     codes[2, 80:90, 90:110] = 2  # 200 px
     known = TrainingSet.from_corrections(stack, codes, reviewed=[region], result=cells)
-    weights = stroke_weights(known.opinions.without([region]))
+    weights = balanced_weights(known.opinions.without([region]))
     np.testing.assert_allclose(weights[:2], [1.5, 0.75])
     (crop,) = cut_crops(
         NormalisedStack(stack, RULE),
@@ -249,6 +256,51 @@ def test_strokes_of_each_class_count_alike_but_reviewed_pixels_as_they_are(
     assert (crop.weight[80:90, 80:90] == 1.5).all()
     assert (crop.weight[80:90, 90:110] == 0.75).all()
     assert crop.weight.sum() == 64 * 64 + 300
+
+
+def test_classes_count_alike_in_reviewed_regions_beside_the_weight_of_walls(
+    drawn_stack: Drawn,
+) -> None:
+    stack, cells = drawn_stack
+    region = Region.whole(2, stack.shape[1:])
+    none = np.zeros(stack.shape, np.uint8)
+    known = TrainingSet.from_corrections(stack, none, reviewed=[region], result=cells)
+    weights = balanced_weights(known.opinions)
+    border = Border(10, 5)
+    (crop,) = cut_crops(
+        NormalisedStack(stack, RULE),
+        known.opinions,
+        margin=0,
+        reviewed=[region],
+        border=border,
+        reviewed_weights=weights,
+    )
+    plain = crop.weight - border_weight(crop.target, w0=10, sigma=5)
+    shares = [plain[crop.target == k].sum() for k in (0, 1)]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-4)
+    assert weights[0] > 1 > weights[1]
+
+
+def test_a_rare_class_counts_four_times_at_most() -> None:
+    codes = np.ones((1, 64, 64), np.uint8)
+    codes[0, 0, :4] = 2
+    found = balanced_weights(SparseLabels.read(codes))
+    np.testing.assert_allclose(found[:2], [0.5, 4], rtol=2e-3)
+
+
+def test_steps_follow_how_many_places_are_unlike() -> None:
+    codes = np.zeros((8, 128, 192), np.uint8)
+    codes[:, ::16, ::16] = 1
+    labels = SparseLabels.read(codes)
+    side = 64.0, 64.0
+    assert places_learnt(labels, side=side, sections=1) == 4 * 6
+    assert places_learnt(labels, side=side, sections=3) == 2 * 6
+    assert places_learnt(labels, side=(128.0, 128.0), sections=3) == 2 * 2
+    settings = FinetuneSettings(batch=4, rehearsal=0.25)
+    found = [steps_for(n, settings) for n in (0, 5, 30, 500)]
+    assert found == [FEWEST_STEPS, FEWEST_STEPS, 400, MOST_STEPS]
+    alone = FinetuneSettings(batch=1)
+    assert steps_for(10, alone) == 400
 
 
 SETTINGS = FinetuneSettings(patch=32, batch=4, rehearsal=0)

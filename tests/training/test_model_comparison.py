@@ -21,7 +21,7 @@ from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.training import model_comparison
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.measures import Measured, difference, measure
+from napari_emseg.training.measures import Interval, Measured, difference, measure
 from napari_emseg.training.model_comparison import (
     GAINED,
     LOST,
@@ -67,7 +67,10 @@ def test_splits_and_mergers_are_counted() -> None:
     assert (found.splits, found.mergers) == (1, 1)
     perfect = ndi.label(truth)[0].astype(np.uint32)
     found = measure(truth == 0, perfect, truth)
-    assert found.scores == {"pixel_f": 1, "vi": 0, "splits": 0, "mergers": 0}
+    assert found.scores == {
+        **{"pixel_f": 1, "vi": 0, "splits": 0, "mergers": 0},
+        **{"cells_v_rand": 1, "cells_v_info": 1, "cells_adapted_rand_error": 0},
+    }
 
 
 def test_the_interval_is_that_of_paired_squares() -> None:
@@ -153,6 +156,30 @@ def test_which_is_better(
     )
 
 
+def of_cells(vi: tuple[float, float], f: tuple[float, float]) -> str:
+    """Judge by 95 % intervals of VI, less is better, and of pixel F."""
+    found = {
+        name: Interval(sum(ends) / 2, *ends)
+        for name, ends in (("vi", vi), ("pixel_f", f))
+    }
+    measured = Measured(np.ones((9, 3)), np.ones((9, 2)), 9 * 64**2)
+    return model_comparison._verdict("held-out regions", measured, found)
+
+
+def test_what_is_worse_in_cells_is_never_called_better() -> None:
+    better, worse, neither = (0.01, 0.03), (-0.03, -0.01), (-0.01, 0.03)
+    fewer_bits, more_bits = (-0.2, -0.1), (0.1, 0.2)
+    for f in (better, worse, neither):
+        assert of_cells(fewer_bits, f) == "better"
+        assert of_cells(more_bits, f) == "worse"
+    unclear, against = (-0.2, 0.1), (-0.1, 0.2)
+    assert of_cells(unclear, better) == "better"
+    assert of_cells(against, better) == "no difference"
+    assert of_cells(against, worse) == "no difference"
+    assert of_cells(unclear, worse) == "no difference"
+    assert of_cells(unclear, neither) == "no difference"
+
+
 def test_small_regions_are_too_little_to_tell(
     pair: tuple[Weights, Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +189,7 @@ def test_small_regions_are_too_little_to_tell(
     wrong = {"current": 0.1, "candidate": 0.0}
     found = compare(pair, known, [region], monkeypatch, wrong=wrong)
     assert found.verdict == "too little data"
-    assert found.words.startswith("too little data to tell: pixel F 1.000 against")
+    assert found.words.startswith("too little data to tell: VI 0.000 against")
 
 
 def test_without_regions_only_corrections_are_measured(

@@ -12,7 +12,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.crops import BESIDE, rehearsal_crops
+from napari_emseg.training.crops import BESIDE, rehearsal_crops, surest
 from napari_emseg.training.losses import IGNORE
 
 SIDE = 16
@@ -22,7 +22,7 @@ def rehearsed(tmp_path: Path, known: TrainingSet) -> np.ndarray:
     """Return where something is rehearsed, `(z, y, x)`."""
     weights = untaught(tmp_path / "weights.safetensors")
     work = rehearsal_crops(
-        weights.network().eval(), weights.card, known, side=SIDE, confidence=0.5
+        weights.network().eval(), weights.card, known, side=SIDE, sure=1.0
     )
     found = np.zeros(known.stack.shape, bool)
     for crop in drain(work):
@@ -65,3 +65,36 @@ def test_reviewed_regions_and_excluded_sections_are_left_out(
 def test_without_corrections_squares_lie_anywhere(stack: Stack, tmp_path: Path) -> None:
     known = TrainingSet.from_corrections(stack, np.zeros(stack.shape, np.uint8))
     assert rehearsed(tmp_path, known).any()
+
+
+def test_of_each_class_the_surest_share_is_rehearsed() -> None:
+    """Sure of inside, unsure of membrane: one limit would keep no membrane at all."""
+    rng = np.random.default_rng(0)
+    classes = (rng.random((2, 60, 60)) > 0.2).astype(np.uint8)
+    likely = np.where(classes == 0, 0.5 + 0.3 * rng.random(classes.shape), 0.99)
+    likely -= 0.01 * rng.random(classes.shape)
+    shown = [(classes[k], likely[k].astype(np.float32)) for k in (0, 1)]
+    codes = np.stack(surest(shown, 0.7))
+    for k in (0, 1):
+        kept = codes == k + 1
+        assert not (kept & (classes != k)).any()
+        assert kept.sum() == pytest.approx(0.7 * (classes == k).sum(), rel=0.01)
+        left = (classes == k) & ~kept
+        assert likely[left].max() <= likely[kept].min() + 1e-6
+
+
+def test_the_share_is_of_all_squares_together() -> None:
+    """Where a class is never sure, little of it is rehearsed."""
+    shown = [
+        (np.zeros((10, 10), np.uint8), np.full((10, 10), p, np.float32))
+        for p in (0.9, 0.6)
+    ]
+    first, second = surest(shown, 0.5)
+    assert first.all()
+    assert not second.any()
+
+
+def test_a_least_probability_holds_besides() -> None:
+    shown = [(np.ones((4, 4), np.uint8), np.linspace(0, 1, 16).reshape(4, 4))]
+    (codes,) = surest(shown, 1.0, 0.9)
+    assert codes.sum() == 2 * np.count_nonzero(np.linspace(0, 1, 16) >= 0.9)

@@ -7,16 +7,25 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import Progress, drain
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.metrics import isbi_scores, v_rand_v_info
+from napari_emseg.metrics import cell_scores, isbi_scores
+from napari_emseg.metrics.inputs import cells_of_inside
 from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import read_weights, replace_card, save_weights
 from napari_emseg.models.zoo import build
+from napari_emseg.segmentation import segment_section
 from napari_emseg.training import validation
 from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.validation import isbi_validation, with_scores, with_times
+from napari_emseg.training.validation import (
+    best_threshold,
+    bits_lost,
+    isbi_validation,
+    with_scores,
+    with_times,
+)
 
 CONFIG = {"base": 2, "depth": 2}
 
@@ -39,6 +48,10 @@ def card_of(**facts: object) -> Card:
     return Card(name="x", architecture="unetpp", config=CONFIG, **facts)
 
 
+def segment(membrane: NDArray[np.float32], threshold: float) -> NDArray[np.uint32]:
+    return segment_section(membrane, CellSettings(threshold=threshold))
+
+
 def test_every_way_is_scored_by_itself(network, examples):
     card = card_of(threshold=0.4, scores={"validation_v_rand": 0.7, "v_rand": 0.1})
     records = []
@@ -53,9 +66,7 @@ def test_every_way_is_scored_by_itself(network, examples):
         for tta in (False, True)
     ]
     assert [r.done for r in records if isinstance(r, Progress)] == [1, 2, 3, 4, 5, 6]
-    truth, wanted = (
-        np.stack([e.target == 1 for e in some]) for some in (examples[3:], examples[:1])
-    )
+    truth = np.stack([e.target == 1 for e in examples[3:]])
     for depth, heads, tta in ways:
         part = network.pruned(depth, heads).eval()
         inside, seen = (
@@ -66,9 +77,13 @@ def test_every_way_is_scored_by_itself(network, examples):
         scores = found.variant(depth, heads, tta=tta).scores
         assert scores["v_rand"] == pytest.approx(expected.v_rand)
         assert scores["warping_error"] == pytest.approx(expected.warping_error)
-        best = 1 - v_rand_v_info(seen, wanted).v_rand_threshold
         chosen = found.variant(depth, heads, tta=tta).threshold
-        assert chosen == pytest.approx(np.clip(best, 0.05, 0.95), abs=0.005)
+        lost, walls = bits_lost(1 - seen[0], examples[0].target)
+        assert chosen == best_threshold(lost, walls, None)
+        cells = np.stack([segment(1 - p, chosen) for p in inside])
+        expected = cell_scores(cells, cells_of_inside(truth))
+        assert scores["cells_vi"] == pytest.approx(expected.variation_of_information)
+        assert scores["cells_false_merges"] == expected.false_merges
 
 
 def test_the_card_speaks_of_the_network_as_it_is(network, examples):
@@ -79,6 +94,7 @@ def test_the_card_speaks_of_the_network_as_it_is(network, examples):
     assert set(found.scores) - set(own.scores) == {
         "validation_v_rand",
         "validation_v_info",
+        "validation_mask_threshold",
     }
     assert found.scores["validation_v_rand"] != 0.7
     assert found.ms_per_megapixel == own.ms_per_megapixel

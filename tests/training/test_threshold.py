@@ -1,28 +1,27 @@
-from __future__ import annotations
+"""The threshold of a candidate: by the cells it gives, shrunk to its parent's."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from finetuning import untaught
 from numpy.typing import NDArray
-from torch import nn
 
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
-from napari_emseg.training import validation
-from napari_emseg.training.crops import Crop
+from napari_emseg.core.stack import Stack
+from napari_emseg.inference.region import RegionPredictor
+from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
-from napari_emseg.training.validation import choose_threshold
+from napari_emseg.training.validation import (
+    LEVELS,
+    KnownCells,
+    best_threshold,
+    bits_lost,
+    choose_threshold,
+)
 
-SIDE, EVERY = 96, 16
-
-
-@pytest.fixture(autouse=True)
-def _pictures_are_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of these tests says of each pixel how bright it is."""
-
-    def shown(network: nn.Module, image: NDArray[np.float32], area: object) -> object:
-        return np.stack([image, 1 - image])
-
-    monkeypatch.setattr(validation, "region_probabilities", shown)
+SIDE, EVERY = 96, 24
 
 
 def walls(strength: float, *, ground: float = 0.05) -> NDArray[np.float32]:
@@ -34,70 +33,91 @@ def walls(strength: float, *, ground: float = 0.05) -> NDArray[np.float32]:
 
 
 TRUTH = np.where(walls(1) > 0.5, MEMBRANE, INSIDE).astype(np.uint8)
+N_WALLS = 15
+"""Sixteen cells, each but the first parted from the others."""
 
 
-def crop(p: NDArray[np.float32], known: tuple[slice, slice] | None = None) -> Crop:
-    """Return a crop in which all is known, or some."""
-    target = np.full_like(TRUTH, IGNORE)
-    part = known or (slice(None), slice(None))
-    target[part] = TRUTH[part]
-    return Crop(p, target, np.ones_like(p), Region(0, 0, 0, SIDE, SIDE))
+def chosen(p: NDArray[np.float32], parent: float, walls: float | None = None) -> float:
+    """Choose by all of the truth, as if so many walls were known."""
+    bits, n = bits_lost(p, TRUTH)
+    return best_threshold(bits, n if walls is None else walls, parent)
 
 
-def chosen(*crops: Crop, parent: float = 0.6) -> float:
-    return drain(choose_threshold(nn.Identity(), crops, parent))
+def test_what_is_known_of_walls_is_counted() -> None:
+    bits, n = bits_lost(walls(0.9), TRUTH)
+    assert n == N_WALLS
+    assert bits.shape == (len(LEVELS), 2)
+    assert (bits[:, 1] == np.count_nonzero(TRUTH)).all()
 
 
 def test_weak_walls_lower_it() -> None:
-    assert chosen(crop(walls(0.4))) < 0.4
-
-
-def test_walls_that_are_none_raise_it() -> None:
-    p = walls(0.85)
-    p[EVERY // 2 :: EVERY] = np.maximum(p[EVERY // 2 :: EVERY], 0.5)
-    assert 0.5 < chosen(crop(p), parent=0.3) < 0.85
+    assert chosen(walls(0.3), parent=0.7) < 0.6
 
 
 def test_it_lies_in_the_middle_of_what_is_as_good() -> None:
-    assert chosen(crop(walls(0.7, ground=0.3)), parent=0.5) == pytest.approx(0.5)
-    assert chosen(crop(walls(0.9, ground=0.5)), parent=0.5) == pytest.approx(
-        0.7, abs=0.05
-    )
-
-
-def test_nothing_known_of_walls_leaves_it() -> None:
-    inside = slice(0, EVERY - 1), slice(0, EVERY - 1)
-    assert chosen(crop(walls(0.4), inside)) == 0.6
-    assert chosen() == 0.6
+    """Any threshold gives these cells: the parent's stays."""
+    bits, n = bits_lost(walls(0.95), TRUTH)
+    assert np.ptp(bits[:, 0]) < 1e-9
+    assert best_threshold(bits, 1e9, None) == pytest.approx(0.5)
+    assert best_threshold(bits, n, 0.3) == pytest.approx(0.3, abs=0.05)
 
 
 def test_few_walls_leave_the_parent_its_say() -> None:
-    one = slice(0, EVERY - 1), slice(0, 2 * EVERY)
-    few, many = chosen(crop(walls(0.4), one)), chosen(crop(walls(0.4)))
-    assert many < 0.4 < few < 0.6
+    bits = np.zeros((len(LEVELS), 2))
+    bits[:, 0] = [abs(level - 0.3) for level in LEVELS]  # a bit each, best at 0.3
+    bits[:, 1] = 1
+    few, some, many = (best_threshold(bits, n, 0.7) for n in (2, 20, 2000))
+    assert few == pytest.approx(0.6, abs=0.1)
+    assert many == pytest.approx(0.3, abs=0.01)
+    assert many <= some < few
 
 
-def test_gaps_around_what_is_known_count() -> None:
-    """Inside the place the wall is strong; further along, it is not."""
-    p = walls(0.9)
-    p[:, : SIDE // 2] = np.where(TRUTH == MEMBRANE, 0.3, p)[:, : SIDE // 2]
-    place = slice(0, SIDE), slice(SIDE // 2 + 2, SIDE - 1)
-    apart = Crop(
-        p[:, SIDE // 2 :],
-        crop(p, place).target[:, SIDE // 2 :],
-        p,
-        Region(0, 0, 0, SIDE, SIDE // 2),
+class Shown(RegionPredictor):
+    """Says what was drawn."""
+
+    def __init__(self, folder: Path, p: NDArray[np.float32]) -> None:
+        super().__init__(untaught(folder / "weights.safetensors"), "cpu")
+        self.p = p
+
+    def membrane(
+        self, stack: Stack, region: Region, *, invert: bool
+    ) -> NDArray[np.float32]:
+        return self.p[region.area]
+
+
+def known(where: tuple[slice, slice], counts: float = 1.0) -> KnownCells:
+    """Return what is known of the truth in one place."""
+    stack = Stack(np.zeros((1, SIDE, SIDE), np.uint8))
+    codes = np.zeros(stack.shape, np.uint8)
+    codes[0][where] = TRUTH[where] + 1
+    taught = TrainingSet.from_corrections(stack, codes)
+    return KnownCells(taught, taught.opinions, counts)
+
+
+ALL = slice(None), slice(None)
+
+
+def test_nothing_known_of_walls_leaves_it(tmp_path: Path) -> None:
+    shown = Shown(tmp_path, walls(0.3))
+    one = slice(0, EVERY - 1), slice(0, EVERY - 1)
+    for by in ([], [known(one)]):
+        assert drain(choose_threshold(shown, by, 0.62)) == 0.62
+
+
+def test_what_was_held_out_counts_more_than_what_was_learnt(tmp_path: Path) -> None:
+    shown = Shown(tmp_path, walls(0.3))
+    held_out, learnt = (
+        drain(choose_threshold(shown, [known(ALL, counts)], 0.9))
+        for counts in (1.0, 0.02)
     )
-    open_at_the_side = p.copy()
-    open_at_the_side[:, SIDE // 2] = 0.05
-    assert chosen(crop(p, place), parent=0.6) <= chosen(apart, parent=0.6)
+    assert held_out < learnt <= 0.9
 
 
 def test_groups_are_not_compared_with_each_other() -> None:
     """Both ends of one cell are known, and nobody said that they are two."""
     p = np.full((SIDE, SIDE), 0.05, np.float32)
     target = np.full(p.shape, IGNORE, np.uint8)
-    for left in (0, SIDE - 8):
-        target[:, left : left + 8] = INSIDE
-    one = Crop(p, target, p, Region(0, 0, 0, SIDE, SIDE))
-    assert chosen(one) == 0.6
+    target[:, :8] = target[:, -8:] = INSIDE
+    bits, n = bits_lost(p, target)
+    assert n == 0
+    assert bits[:, 0] == pytest.approx(0)

@@ -27,7 +27,13 @@ from napari_emseg.models.weights import (
     save_part,
 )
 
-WAYS = ("way", "parameters", "V_Rand", "V_Info", "threshold", "ms/Mpx on CPU")
+WAYS = (
+    *("way", "parameters", "V_Rand", "V_Info", "cells: V_Rand", "cells: VI"),
+    *("threshold", "ms/Mpx on CPU"),
+)
+
+
+OF_WAYS = ("v_rand", "v_info", "cells_v_rand", "cells_vi")
 
 
 def card_lines(weights: Weights) -> list[str]:
@@ -77,7 +83,7 @@ def _way_row(way: Variant) -> tuple[str, ...]:
     return (
         way.words,
         f"{way.parameters:,}" if way.parameters else "–",
-        *(_score(scores(name)) for name in ("v_rand", "v_info")),
+        *(_score(scores(name)) for name in OF_WAYS),
         "–" if way.threshold is None else f"{way.threshold:g}",
         "–" if ms is None else f"{ms:.0f}",
     )

@@ -209,12 +209,13 @@ Trained = Literal["all", "decoder", "head"]
 class FinetuneSettings(TrainSettings):
     """One round of learning from corrections."""
 
-    steps: int = Field(
-        200,
+    steps: int | None = Field(  # type: ignore[assignment] # a number once a round begins
+        None,
         ge=0,
         le=1_000_000,
         title="Steps",
-        description="Number of updates of the weights.",
+        description="Number of updates of the weights; auto follows how many places "
+        "are labelled, and how unlike they are.",
     )
     patch: int = Field(
         192,
@@ -250,12 +251,19 @@ class FinetuneSettings(TrainSettings):
         title="Rehearsal",
         description="Share of what the network knew before; 0 lets it forget.",
     )
+    rehearsed_share: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        title="Surest",
+        description="Of each class the surest predictions are rehearsed, this share.",
+    )
     confidence: float = Field(
-        0.9,
-        ge=0.5,
+        0.0,
+        ge=0,
         le=1,
         title="Rehearse above",
-        description="Rehearse only predictions at least this confident.",
+        description="Rehearse only predictions at least this confident; 0: any.",
     )
     freeze_statistics: bool = Field(
         True,
@@ -312,6 +320,14 @@ class SuggestSettings(Settings):
     places: int = Field(
         12, ge=1, le=1000, title="Places", description="How many are listed."
     )
+    at_random: float = Field(
+        1 / 3,
+        ge=0,
+        le=1,
+        title="At random",
+        description="Share of the places that lie anywhere: they tell when to stop "
+        "learning, and which threshold is right.",
+    )
     side: int = Field(
         96,
         ge=16,
@@ -326,4 +342,11 @@ class SuggestSettings(Settings):
         le=100_000,
         title="Sections",
         description="At most so many are looked at, evenly over the stack.",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        title="Seed",
+        description="Another one draws other places at random.",
     )

@@ -19,7 +19,7 @@ from napari_emseg.core.regions import Region
 from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.zoo import Activation
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.losses import IGNORE, Loss, border_weight
+from napari_emseg.training.losses import IGNORE, MEMBRANE, Loss, border_weight
 from napari_emseg.training.sparse_labels import BLOCK, NO_OPINION, SparseLabels
 
 
@@ -62,6 +62,7 @@ def cut_crops(
     reviewed: Sequence[Region] = (),
     border: Border = Border(),
     stroke_weights: NDArray[np.float32] | None = None,
+    reviewed_weights: NDArray[np.float32] | None = None,
 ) -> Iterator[Crop]:
     """Cut out what is known, with `margin` network pixels around it.
 
@@ -70,13 +71,13 @@ def cut_crops(
 
     Parameters
     ----------
-    stroke_weights
-        What pixels of each class count outside reviewed regions, `(n_classes,)`; 1 by
-        default.
+    stroke_weights, reviewed_weights
+        What pixels of each class count outside of reviewed regions, and in them,
+        `(n_classes,)`; 1 by default.
     """
     shape = opinions.shape[1], opinions.shape[2]
     wide = ceil(margin / min(zoom))
-    for region in _groups(opinions.blocks, wide, shape):
+    for region in groups_of(opinions.blocks, wide, shape):
         section = sections.section(region.z)
         if section is None:
             continue
@@ -98,7 +99,9 @@ def cut_crops(
         if stroke_weights is not None:
             weight[known] = stroke_weights[target[known]]
         for part in reviewed:
-            _weigh_reviewed(weight, target, (y, x), region.z, part, border)
+            _weigh_reviewed(
+                weight, target, (y, x), region.z, part, border, reviewed_weights
+            )
         yield Crop(image, target, weight, region)
 
 
@@ -111,7 +114,7 @@ def _known(
     return codes
 
 
-def _groups(
+def groups_of(
     blocks: Sequence[Region], margin: int, shape: tuple[int, int]
 ) -> Iterator[Region]:
     """Yield boxes of squares whose surroundings would meet."""
@@ -178,6 +181,7 @@ def _weigh_reviewed(
     z: int,
     reviewed: Region,
     border: Border,
+    weights: NDArray[np.float32] | None,
 ) -> None:
     """Put in the weight map where everything is known."""
     if reviewed.z != z:
@@ -191,7 +195,12 @@ def _weigh_reviewed(
     part = target[rows, columns]
     if part.size:
         extra = border_weight(part, w0=border.w0, sigma=border.sigma)
-        weight[rows, columns] = np.where(part == IGNORE, 0, 1 + extra)
+        known = part != IGNORE
+        if weights is not None:
+            extra[known] += weights[part[known]]
+        else:
+            extra += 1
+        weight[rows, columns] = np.where(known, extra, 0)
 
 
 NEAR, AWAY = 18, 6
@@ -210,7 +219,8 @@ def rehearsal_crops(
     known: TrainingSet,
     *,
     side: int,
-    confidence: float,
+    sure: float,
+    confidence: float = 0.0,
     seed: int = 0,
 ) -> Generator[Progress, None, list[Crop]]:
     """Predict squares of a stack, and keep what is sure and not corrected.
@@ -219,8 +229,10 @@ def rehearsal_crops(
     ----------
     side
         Of a patch, in network pixels; squares are larger.
+    sure
+        Share of each class that is kept, the surest of all squares.
     confidence
-        Probability that a class must have at least.
+        Probability that a class must have at least, besides.
     """
     zoom, _ = zoom_of(known.stack, card)
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
@@ -229,22 +241,60 @@ def rehearsal_crops(
     # Pseudo-rehearsal (Robins 1995): old data aren't at hand, so what the old weights
     # say of this stack is learnt again beside what is new.
     places = _places(known, (spans[0], spans[1]), seed)
+    shown: list[tuple[Region, Shown]] = []
     for done, region in enumerate(places, start=1):
         section = sections.section(region.z)
         if section is not None:
             p = region_probabilities(network, section.image, region.area, zoom)
-            corrected = known.opinions.window(region) > 0
-            sure = _sure(p, confidence)
-            # a correction says that the weights were wrong there, and likely next to it
-            opinions.put(region, np.where(_beside(corrected), NO_OPINION, sure))
+            shown.append((region, _shown(p, card.threshold)))
         yield Progress("rehearsal", done, len(places))
+    found = surest([classes for _, classes in shown], sure, confidence)
+    for (region, _), codes in zip(shown, found, strict=True):
+        corrected = known.opinions.window(region) > 0
+        # a correction says that the weights were wrong there, and likely next to it
+        opinions.put(region, np.where(_beside(corrected), NO_OPINION, codes))
     return list(cut_crops(sections, opinions, zoom=zoom, margin=side // 2))
 
 
-def _sure(p: NDArray[np.float32], confidence: float) -> NDArray[np.uint8]:
-    """Return codes `(y, x)` of the likeliest class, 0 where it isn't likely enough."""
-    best = p.argmax(axis=0)
-    return np.where(p.max(axis=0) >= confidence, best + 1, 0).astype(np.uint8)
+Shown = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""The class of each pixel `(y, x)`, and its probability."""
+
+
+def _shown(p: NDArray[np.float32], threshold: float) -> Shown:
+    """Return what a user is shown: membrane above the threshold, else the likeliest."""
+    other = p[MEMBRANE + 1 :].argmax(axis=0) + MEMBRANE + 1
+    classes = np.where(p[MEMBRANE] > threshold, MEMBRANE, other)
+    likely = np.take_along_axis(p, classes[None], axis=0)[0]
+    return classes.astype(np.uint8), likely
+
+
+def surest(
+    shown: Sequence[Shown], share: float, confidence: float = 0.0
+) -> list[NDArray[np.uint8]]:
+    """Return codes of the surest pixels of each class, 0 elsewhere.
+
+    One limit for all classes would keep most of the class that the weights are surer
+    of, on tissue that they don't know nearly always inside: every round would teach
+    them that there are fewer membranes.
+
+    Parameters
+    ----------
+    shown
+        Of each picture, class and probability.
+    share
+        Of each class, over all pictures.
+    confidence
+        What is less probable is not kept in any case.
+    """
+    least = np.full(IGNORE + 1, confidence)
+    for k in {int(k) for classes, _ in shown for k in np.unique(classes)}:
+        found = [likely[classes == k] for classes, likely in shown]
+        limit = np.quantile(np.concatenate(found), 1 - share)
+        least[k] = max(confidence, float(limit))
+    return [
+        np.where(likely >= least[classes], classes + 1, NO_OPINION).astype(np.uint8)
+        for classes, likely in shown
+    ]
 
 
 def _beside(corrected: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Weights and corrections in, better weights with their lineage out."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from napari_emseg.core.card import Card
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
+from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.io.fingerprint import SourceState, raise_if_changed, source_states
 from napari_emseg.models.parts import (
     part_of,
@@ -32,6 +34,8 @@ from napari_emseg.training.model_comparison import compare_weights
 from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
 from napari_emseg.training.validation import (
+    LEARNT_COUNTS,
+    KnownCells,
     Validation,
     choose_threshold,
     crop_validation,
@@ -289,21 +293,24 @@ class _Run:
     def threshold(
         self, result: TrainResult, lesson: TrainingData
     ) -> Generator[Record, None, float]:
-        """Choose that of what was learnt; it stays if nothing was."""
+        """Choose the one that gives the best cells; it stays if nothing was learnt."""
         before = self.parent.card.threshold
         if result.step == 0:
             return before
-        self.network.load_state_dict(result.state)
-        known = (*lesson.crops, *lesson.validation)
-        return (yield from choose_threshold(self.network, known, before))
+        by = [
+            KnownCells(known, opinions, counts)
+            for known, taught in zip(lesson.sets, lesson.taught, strict=True)
+            for opinions, counts in zip(taught, (LEARNT_COUNTS, 1.0), strict=True)
+        ]
+        with self.unnamed(result, lesson) as weights:
+            predictor = RegionPredictor(weights, self.device)
+            return (yield from choose_threshold(predictor, by, before))
 
     def compare(
         self, result: TrainResult, lesson: TrainingData, threshold: float
     ) -> Generator[Record, None, Comparison]:
-        """Compare the candidate, under a private name, with what it was made from."""
-        part = private_part(self.output)
-        try:
-            weights = self.save(result, lesson, threshold, path=part)
+        """Compare the candidate with what it was made from."""
+        with self.unnamed(result, lesson, threshold) as weights:
             return (
                 yield from compare_weights(
                     self.parent,
@@ -313,6 +320,15 @@ class _Run:
                     device=self.device,
                 )
             )
+
+    @contextmanager
+    def unnamed(
+        self, result: TrainResult, lesson: TrainingData, threshold: float | None = None
+    ) -> Iterator[Weights]:
+        """Write the candidate under a private name, for as long as it is measured."""
+        part = private_part(self.output)
+        try:
+            yield self.save(result, lesson, threshold, path=part)
         finally:
             part.unlink(missing_ok=True)
             release(part)

@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.regions import Region
-from napari_emseg.metrics.overlap import false_merges_and_splits
+from napari_emseg.metrics.overlap import (
+    CellScores,
+    cell_scores,
+    false_merges_and_splits,
+)
 
 SQUARE = 64
 """Side of what is drawn, px."""
@@ -73,6 +77,8 @@ class Measured:
     pixels: int
     splits: int = 0
     mergers: int = 0
+    cells: tuple[tuple[int, CellScores], ...] = ()
+    """Of each region: pixels, and what else is said of its cells."""
 
     @classmethod
     def together(cls, parts: Sequence[Measured]) -> Measured:
@@ -86,6 +92,7 @@ class Measured:
             sum(p.pixels for p in parts),
             sum(p.splits for p in parts),
             sum(p.mergers for p in parts),
+            tuple(part for p in parts for part in p.cells),
         )
 
     @property
@@ -96,6 +103,10 @@ class Measured:
         if self.information is not None:
             found["vi"] = float(_mean(self.information.sum(axis=0)))
             found |= {"splits": float(self.splits), "mergers": float(self.mergers)}
+        sizes = [pixels for pixels, _ in self.cells]
+        for name in _OF_CELLS if self.cells else ():
+            values = [getattr(scores, name) for _, scores in self.cells]
+            found[f"cells_{name}"] = float(np.average(values, weights=sizes))
         return found
 
 
@@ -169,7 +180,10 @@ class Comparison:
 
 UNDEFINED = "no membrane is known there, so no score can be given"
 
-_COMPARED = {"pixel_f": ("pixel F", ""), "vi": ("VI", " bits")}
+_OF_CELLS = ("v_rand", "v_info", "adapted_rand_error")
+"""Of regions one by one, beside VI and counts."""
+
+_COMPARED = {"vi": ("VI", " bits"), "pixel_f": ("pixel F", "")}
 
 _SAID: dict[Verdict, str] = {
     "better": "the candidate is better",
@@ -212,7 +226,8 @@ def measure(
         return Measured(counts.astype(float), None, pixels)
     true = ndi.label(known & ~wall)[0]
     information, splits, mergers = _cells(cells, true, square, n)
-    return Measured(counts.astype(float), information, pixels, splits, mergers)
+    others = ((pixels, cell_scores(cells, true)),) if squares and true.any() else ()
+    return Measured(counts.astype(float), information, pixels, splits, mergers, others)
 
 
 def difference(

@@ -1,7 +1,7 @@
 """Candidate against current weights, where neither of them has learnt."""
 
 from collections.abc import Generator, Sequence
-from math import nan
+from math import isnan, nan
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from napari_emseg.training.training_data import completed
 
 LEAST_PIXELS = 8_000
 """With fewer pixels, or fewer than `LEAST_SQUARES`, it isn't said which is better."""
-
-CELLS_GROW = 5
-"""Cells reach so far into membranes, px, so that VI doesn't measure their width."""
 
 SAME, GAINED, LOST, OTHER = 0, 1, 2, 3
 """Where candidate and current agree on membrane; only the candidate is right; only the
@@ -110,8 +107,8 @@ class _Judged:
         if p is None:
             return np.zeros(region.shape, bool), np.zeros(region.shape, np.uint32)
         threshold = self.card.threshold
-        # each weights' own threshold: that is what a user would get
-        cells = segment_section(p, CellSettings(threshold=threshold, grow=CELLS_GROW))
+        # each weights' own threshold and usual cells: that is what a user would get
+        cells = segment_section(p, CellSettings(threshold=threshold))
         return p > threshold, cells
 
 
@@ -164,11 +161,10 @@ def _verdict(
         return "too little data"
     undefined = Interval(nan, nan, nan)
     f, vi = (differences.get(name, undefined) for name in ("pixel_f", "vi"))
-    # pixel F is better when higher, variation of information when lower; an
-    # interval that holds 0 shows nothing
-    better, worse = f.low > 0 or vi.high < 0, f.high < 0 or vi.low > 0
-    if better and worse:
-        return "mixed"
-    if better or worse:
-        return "better" if better else "worse"
+    # users look at cells: what is clear of them decides. Membranes may become better
+    # pixel by pixel while cells stay as good, but wider ones are no worse for that
+    if vi.high < 0 or (f.low > 0 and not vi.value > 0):
+        return "better"
+    if vi.low > 0 or (f.high < 0 and isnan(vi.value)):
+        return "worse"
     return "no difference"

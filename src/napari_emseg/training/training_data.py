@@ -22,31 +22,28 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, Crop, cut_crops, rehearsal_crops
-from napari_emseg.training.holdout import HoldoutSplit, split_round
+from napari_emseg.training.dataset import rehearsed
+from napari_emseg.training.holdout import HoldoutSplit, Place, split_round
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.sparse_labels import BLOCK, INSIDE, MEMBRANE, SparseLabels
+from napari_emseg.training.sparse_labels import INSIDE, MEMBRANE, SparseLabels
 
-VALIDATION_SHARE = 6
-"""One of so many corrected places is held out to stop training early."""
-
-FEWEST_PLACES = 24
-"""With fewer corrected places none is held out: one or two tell more of themselves than
-of the weights, and are worth more when they are learnt."""
+FEWEST_CHECKED = 4
+"""With fewer places to stop by none is held out: one or two tell more of themselves
+than of the weights, and are worth more when they are learnt."""
 
 MOST_UNEVEN = 4.0
-"""Factor by which strokes of a class count more or less than others at most."""
-
-PLACE = 2 * BLOCK
-"""Side of such a place, px."""
+"""Factor by which pixels of a class count more or less than others at most."""
 
 
-def stroke_weights(strokes: SparseLabels) -> NDArray[np.float32]:
+def balanced_weights(opinions: SparseLabels) -> NDArray[np.float32]:
     """Return what a pixel of each class counts: classes alike, within bounds.
 
     How much of a class was drawn by hand says what the weights got wrong, and nothing
-    of how common it is. Reviewed regions do say that.
+    of how common it is. Reviewed regions do say that; but membranes are thin, and a
+    network that counts pixels learns to call none where it is in doubt: then no
+    threshold of before fits any more, and cells run together.
     """
-    counts = strokes.counts[1:].astype(float)
+    counts = opinions.counts[1:].astype(float)
     drawn = counts > 0
     weights = np.ones(len(counts), np.float32)
     weights[drawn] = counts.sum() / (drawn.sum() * counts[drawn])
@@ -54,21 +51,58 @@ def stroke_weights(strokes: SparseLabels) -> NDArray[np.float32]:
 
 
 def split_validation(
-    opinions: SparseLabels, seed: int
+    opinions: SparseLabels, sections: int
 ) -> tuple[SparseLabels, SparseLabels]:
-    """Divide opinions into what is learnt and what tells when to stop."""
+    """Divide opinions into what is learnt and what tells when to stop.
+
+    Parameters
+    ----------
+    sections
+        Neighbours of a section, on each side, that show the same tissue.
+    """
     blocks = opinions.blocks
     # whole places are held out: neighbouring pixels of one
     # stroke would tell of each other
-    places = sorted({(b.z, b.top // PLACE, b.left // PLACE) for b in blocks})
-    if len(places) < FEWEST_PLACES:
+    places = {b: Place.at(b.z, b.top, b.left, sections) for b in blocks}
+    chosen = {place for place in places.values() if place.validates}
+    if not FEWEST_CHECKED <= len(chosen) <= len(set(places.values())) / 2:
         return opinions, SparseLabels(opinions.shape)
-    n = max(1, len(places) // VALIDATION_SHARE)
-    order = np.random.default_rng(seed).permutation(len(places))
-    chosen = {places[k] for k in order[:n]}
-    apart = [b for b in blocks if (b.z, b.top // PLACE, b.left // PLACE) in chosen]
-    rest = [b for b in blocks if b not in set(apart)]
+    apart = [b for b in blocks if places[b] in chosen]
+    rest = [b for b in blocks if places[b] not in chosen]
     return opinions.without(apart), opinions.without(rest)
+
+
+EXPOSURES = 40
+"""So often a place is seen in a round."""
+
+FEWEST_STEPS, MOST_STEPS = 200, 600
+"""Of a round: a few strokes take some, and nobody waits for more."""
+
+
+def places_learnt(
+    opinions: SparseLabels, *, side: tuple[float, float], sections: int
+) -> int:
+    """Count places that don't show the same tissue.
+
+    Parameters
+    ----------
+    side
+        Of a place, rows and columns in px.
+    sections
+        Neighbours on each side that show the same.
+    """
+    return len(
+        {
+            (b.z // (sections + 1), int(b.top / side[0]), int(b.left / side[1]))
+            for b in opinions.blocks
+        }
+    )
+
+
+def steps_for(places: int, settings: FinetuneSettings) -> int:
+    """Return how many steps show so many places often enough, within bounds."""
+    new = max(1, settings.batch - rehearsed(settings))
+    return min(max(FEWEST_STEPS, EXPOSURES * places // new), MOST_STEPS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +118,9 @@ class TrainingData:
     held_out
         Reviewed regions of each set that judge the candidate.
     settings
-        With a patch that fits the network.
+        With a patch that fits the network, and so many steps as there is to learn.
+    taught
+        Opinions of each set that are learnt, and those that tell when to stop.
     """
 
     sets: tuple[TrainingSet, ...]
@@ -95,6 +131,7 @@ class TrainingData:
     held_out: tuple[tuple[Region, ...], ...]
     settings: FinetuneSettings
     n_classes: int
+    taught: tuple[tuple[SparseLabels, SparseLabels], ...]
 
     @property
     def fingerprint(self) -> str:
@@ -141,6 +178,9 @@ def prepare(
         _check_classes(known, classes)
         complete.append((yield from completed(known, predictor)))
         parts.append(_part_of(complete[-1], card, geometry, settings))
+    if settings.steps is None:
+        places = sum(part.places for part in parts)
+        settings = settings.model_copy(update={"steps": steps_for(places, settings)})
     rehearsal: list[Crop] = []
     for known in complete if settings.rehearsal and settings.steps else ():
         rehearsal += yield from rehearsal_crops(
@@ -148,6 +188,7 @@ def prepare(
             card,
             known,
             side=settings.patch,
+            sure=settings.rehearsed_share,
             confidence=settings.confidence,
             seed=settings.seed,
         )
@@ -160,6 +201,7 @@ def prepare(
         held_out=tuple(part.division.held_out for part in parts),
         settings=settings,
         n_classes=len(classes),
+        taught=tuple((part.learnt, part.checked) for part in parts),
     )
 
 
@@ -192,6 +234,9 @@ class _Part:
     crops: list[Crop]
     validation: list[Crop]
     division: HoldoutSplit
+    learnt: SparseLabels
+    checked: SparseLabels
+    places: int
 
 
 def _part_of(
@@ -203,7 +248,9 @@ def _part_of(
     # what judges is taken out with all that a network sees around it, in its
     # neighbouring sections too, before anything is learnt
     apart = division.zones(known.stack.shape)
-    learnt, checked = split_validation(known.usable.without(apart), settings.seed)
+    learnt, checked = split_validation(
+        known.usable.without(apart), division.spacing.sections
+    )
     sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
     border = Border(settings.border_weight, settings.border_sigma)
     # half a patch turned by 45° and enlarged reaches about so far
@@ -215,10 +262,16 @@ def _part_of(
         margin=margin,
         reviewed=division.training,
         border=border,
-        stroke_weights=stroke_weights(learnt.without(division.training)),
+        stroke_weights=balanced_weights(learnt.without(division.training)),
+        reviewed_weights=balanced_weights(learnt),
     )
     validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
-    return _Part(list(crops), list(validation), division)
+    places = places_learnt(
+        learnt,
+        side=(settings.patch / zoom[0], settings.patch / zoom[1]),
+        sections=division.spacing.sections,
+    )
+    return _Part(list(crops), list(validation), division, learnt, checked, places)
 
 
 def _check_classes(known: TrainingSet, classes: Sequence[str]) -> None:

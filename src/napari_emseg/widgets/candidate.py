@@ -345,12 +345,17 @@ class ComparisonTable(FittedTable):
 
 
 SCORES = {
-    "pixel_f": ("pixel F", "Of membrane pixels; 1 is perfect, more is better."),
     "vi": ("VI, bits", "Variation of information of cells; 0 is perfect."),
-    "splits": ("splits", "Cells that fell apart; fewer is better."),
-    "mergers": ("mergers", "Cells that run together; fewer is better."),
+    "cells_v_rand": ("V_Rand", "Of cells, pairs of pixels; 1 is perfect."),
+    "cells_v_info": ("V_Info", "Of cells, information shared; 1 is perfect."),
+    "cells_adapted_rand_error": ("adapted Rand error", "Of cells; 0 is perfect."),
+    "splits": ("false splits", "Cells that fell apart; fewer is better."),
+    "mergers": ("false merges", "Cells that run together; fewer is better."),
+    "pixel_f": ("pixel F", "Of membrane pixels; 1 is perfect, more is better."),
 }
 """Of the table: name, and what it says."""
+
+COUNTS = ("splits", "mergers")
 
 
 def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
@@ -361,14 +366,9 @@ def _rows(found: Comparison) -> Iterator[tuple[str, ...]]:
         ours, theirs = found.candidate[key], found.current[key]
         interval = found.differences.get(key)
         if interval is None:
-            yield (
-                tip,
-                name,
-                f"{ours:.0f}",
-                f"{theirs:.0f}",
-                f"{ours - theirs:+.0f}",
-                "–",
-            )
+            digits = 0 if key in COUNTS else 3
+            numbers = f"{ours:.{digits}f}", f"{theirs:.{digits}f}"
+            yield tip, name, *numbers, f"{ours - theirs:+.{digits}f}", "–"
         else:
             numbers = f"{ours:.3f}", f"{theirs:.3f}", f"{interval.value:+.3f}"
             ends = f"{interval.low:+.3f} to {interval.high:+.3f}"

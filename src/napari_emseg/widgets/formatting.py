@@ -95,7 +95,10 @@ def format_card(card: Card) -> str:
     facts = []
     if card.pixel_size_nm is not None:
         facts.append(f"{_pair(card.pixel_size_nm)} nm/px")
-    if "v_rand" in card.scores:
+    if "cells_v_rand" in card.scores:
+        score = card.scores["cells_v_rand"]
+        facts.append(f"cells: <b>V_Rand {score:.3f}</b> held out")
+    elif "v_rand" in card.scores:
         facts.append(f"<b>V_Rand {card.scores['v_rand']:.3f}</b> held out")
     if is_non_commercial(card.licence):
         facts.append("non-commercial")
