@@ -20,7 +20,11 @@ from pages import DOCS, put, table
 PAGE = "benchmarks/annotate-retrain.md"
 RESULT = Path(__file__).resolve().parent / "results" / "annotate_retrain.json"
 Row = dict[str, Any]
-TASKS = {"fib25": "fib25 (fly, FIB-SEM)", "cortex": "cortex (mouse, SEM)"}
+TASKS = {
+    "fib25": "fib25 (fly, FIB-SEM)",
+    "cortex": "cortex (mouse, SEM)",
+    "vnc": "VNC (fly, ssTEM)",
+}
 WAYS = {
     "suggested": ("suggested places", "#0072b2", "o"),
     "random": ("random places", "#e69f00", "s"),
@@ -188,6 +192,56 @@ def differences_table(rows: list[Row]) -> str:
     return table(head, lines)
 
 
+def at_minutes(rows: list[Row], start: Row, seed: int, minutes: float) -> list[float]:
+    """Return VI of each section after so many of the annotator's minutes, one seed.
+
+    Between two rounds it is taken to change evenly.
+    """
+    mine = [start, *(r for r in rows if r["seed"] == seed)]
+    clock = [r["minutes"] for r in mine]
+    sections = np.array([r["vi_by_section"] for r in mine])
+    return [float(np.interp(minutes, clock, values)) for values in sections.T]
+
+
+def equal_time_table(rows: list[Row]) -> str:
+    """Tabulate VI at suggested places, at random and with nothing learnt at all.
+
+    After as many of the annotator's minutes as the faster way took for all its rounds.
+    """
+    lines = []
+    for task in TASKS:
+        start = one(rows, task, "start")
+        ways = {
+            way: [r for part in rounds(rows, task, way).values() for r in part]
+            for way in ("suggested", "random")
+        }
+        seeds = {r["seed"] for r in ways["suggested"]} & {
+            r["seed"] for r in ways["random"]
+        }
+        if start is None or not seeds:
+            continue
+        found: dict[str, list[Row]] = {"suggested": [], "random": [], "nothing": []}
+        shared = []
+        for seed in sorted(seeds):
+            ends = (
+                max(r["minutes"] for r in part if r["seed"] == seed)
+                for part in ways.values()
+            )
+            shared.append(min(ends))
+            for way, part in ways.items():
+                vi = at_minutes(part, start, seed, shared[-1])
+                found[way].append({"seed": seed, "vi": vi})
+            found["nothing"].append({"seed": seed, "vi": start["vi_by_section"]})
+        for other in ("random", "nothing"):
+            d, low, high, n = better_by(found["suggested"], found[other], "vi")
+            words = "random places" if other == "random" else "nothing learnt"
+            middle = f"{mean(shared):.1f}"
+            numbers = f"{d:+.3f} ({low:+.3f} to {high:+.3f})"
+            lines.append([task, middle, words, numbers, str(n)])
+    head = ("tissue", "minutes", "suggested places against", "VI", "seeds")
+    return table(head, lines)
+
+
 def kept_table(rows: list[Row]) -> str:
     """Tabulate what was lost where the weights were good before."""
     lines = []
@@ -264,6 +318,7 @@ def main() -> None:
     draw(rows)
     put(PAGE, "loop scores", scores_table(rows))
     put(PAGE, "loop differences", differences_table(rows))
+    put(PAGE, "loop equal time", equal_time_table(rows))
     put(PAGE, "loop kept", kept_table(rows))
     put(PAGE, "loop times", times_table(rows))
     put(PAGE, "loop state", unfinished(rows))

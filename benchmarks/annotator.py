@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 import napari_emseg as emseg
-from napari_emseg.core.labels import inside_mask
+from napari_emseg.core.labels import Meaning, inside_mask
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
-from napari_emseg.metrics import overlap_by_section, v_rand_at, v_rand_v_info
+from napari_emseg.metrics import cell_scores, v_rand_at, v_rand_v_info
+from napari_emseg.metrics.inputs import cells_of_inside
 from napari_emseg.models.weights import Weights
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.sparse_labels import SparseLabels
@@ -34,9 +35,6 @@ TOLERANCE = 2
 SMALLEST_MISTAKE = 12
 """Smaller groups of wrong pixels are not worth a stroke."""
 
-GROW = 5
-"""Cells reach so far into membranes, px, so that VI doesn't measure their width."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -50,6 +48,7 @@ class Task:
     scored: tuple[int, ...]
     crop: int
     side: int
+    labels_are: Meaning = "cells"
 
     def load(self, folder: Path) -> Tissue:
         """Read the part of it that is used."""
@@ -59,7 +58,10 @@ class Task:
             for path in (self.images, self.ids)
         )
         stack = Stack(grey, name=self.name, voxel_size_nm=self.voxel_size_nm)
-        truth = np.where(inside_mask(ids, "cells"), 2, 1).astype(np.uint8)
+        inside = inside_mask(ids, self.labels_are)
+        if self.labels_are != "cells":
+            ids = cells_of_inside(inside)
+        truth = np.where(inside, 2, 1).astype(np.uint8)
         return Tissue(self, stack, ids.astype(np.uint32), truth)
 
 
@@ -72,6 +74,17 @@ FIB25 = Task(
     scored=(*range(0, 21, 4), *range(80, 100, 4)),
     crop=250,
     side=32,
+)
+VNC = Task(
+    "vnc",
+    "vnc/raw.tif",
+    "vnc/membranes.tif",
+    (50, 4.6, 4.6),
+    corrected=(0, 2, 4),
+    scored=(8, 10, 12),
+    crop=512,
+    side=44,
+    labels_are="membrane",
 )
 CORTEX = Task(
     "cortex",
@@ -117,16 +130,23 @@ class Tissue:
         )
 
     def scores(self, membrane: NDArray[np.float32], threshold: float) -> dict[str, Any]:
-        """Score `membrane` of the scored sections; V_Rand of each, and VI, too."""
+        """Score `membrane` of the scored sections, and the cells made of it by default.
+
+        V_Rand and VI of each section, too.
+        """
         z = list(self.task.scored)
         inside = self.truth[z] == 2
         found = v_rand_v_info(1 - membrane, inside, threads=1)
-        vi = self._vi(membrane, threshold)
+        cells = emseg.segment(membrane, settings=CellSettings(threshold=threshold))
+        of_cells = [cell_scores(*pair) for pair in zip(cells, self.ids[z], strict=True)]
+        vi = [scores.variation_of_information for scores in of_cells]
+        everything = cell_scores(cells, self.ids[z]).as_dict()
         return {
             "v_rand": found.v_rand,
             "v_rand_threshold": found.v_rand_threshold,
             "v_info": found.v_info,
             "vi": float(np.mean(vi)),
+            **{f"cells_{name}": value for name, value in everything.items()},
             "threshold": threshold,
             "v_rand_at_threshold": float(
                 v_rand_at(1 - membrane, inside, 1 - threshold).mean()
@@ -134,12 +154,6 @@ class Tissue:
             "v_rand_by_section": found.rand.f[found.rand.best].tolist(),
             "vi_by_section": vi,
         }
-
-    def _vi(self, membrane: NDArray[np.float32], threshold: float) -> list[float]:
-        settings = CellSettings(threshold=threshold, grow=GROW)
-        cells = emseg.segment(membrane, settings=settings)
-        sections = overlap_by_section(cells, self.ids[list(self.task.scored)])
-        return [s.variation_of_information for s in sections if s is not None]
 
 
 @dataclass
