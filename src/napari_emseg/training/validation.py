@@ -132,7 +132,7 @@ SAID_BEFORE = 10.0
 """Bits times known walls, for a threshold that is 1 away from the parent's: with ten
 walls 0.2 away must save 0.04 bits of VI, with a hundred 0.004."""
 
-LEARNT_COUNTS = 0.25
+LEARNT_COUNTS = 0.05
 """A wall that was learnt says less of the threshold than one that was held out, since a
 network is surer of it than of any other."""
 
