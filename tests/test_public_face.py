@@ -99,6 +99,10 @@ class TestLinks:
             *("README.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),
             *("CITATION.cff", "pyproject.toml", "recipe/recipe.yaml"),
             ".github/ISSUE_TEMPLATE/config.yml",
+            *(
+                f"packages/napari-emseg-data/{n}"
+                for n in ("README.md", "pyproject.toml")
+            ),
         ],
     )
     def test_those_into_the_own_repository_name_what_is_there(self, name: str) -> None:
