@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import napari_emseg as emseg
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading import (
     Edit,
@@ -29,7 +30,6 @@ from napari_emseg.proofreading import (
     paint,
     wire_field,
 )
-from napari_emseg.proofreading.area import Area
 from napari_emseg.sample import vnc
 
 IMAGES = Path(__file__).parents[1] / "images"

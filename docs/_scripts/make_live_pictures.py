@@ -54,9 +54,9 @@ def main() -> None:
             fold.collapse(animate=False)
     correct: CorrectPanel = dock.panel("Correct")
     correct.where_next.expand(animate=False)
-    correct.places.find.button.click()
-    wait_for(lambda: not correct.places.find.job.busy)
-    correct.places.finish()
+    correct.suggested.find.button.click()
+    wait_for(lambda: not correct.suggested.find.job.busy)
+    correct.suggested.finish()
     viewer.reset_view()
     viewer.layers["VNC membrane probability"].visible = False
     settle()

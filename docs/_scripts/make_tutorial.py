@@ -164,7 +164,7 @@ def find_places(walk: Walk) -> None:
     search(walk, TEACHING)
     cells = np.asarray(fib25_cells().data[:])
     walk.person = Person(walk.viewer, panel, walk.viewer.layers["FIB-25"], cells)
-    walk.dock.ensureWidgetVisible(panel.places.next)
+    walk.dock.ensureWidgetVisible(panel.suggested.next)
     walk.camera.window("tutorial-places.png")
 
 
@@ -183,7 +183,7 @@ def correct(walk: Walk) -> None:
     mend(walk, PLACES - 1)
 
 
-@step("Keep some apart to judge by")
+@step("Add validation regions")
 def keep_apart(walk: Walk) -> None:
     """Mend places far away, in sections that show other tissue."""
     fold(walk, "Train")
@@ -216,7 +216,7 @@ def learn(walk: Walk) -> None:
     expect(not training.error, training.error)
 
 
-@step("Read the judgement", "5-train.png", "tutorial-differ.png")
+@step("Compare the candidate", "5-train.png", "tutorial-differ.png")
 def judge(walk: Walk) -> None:
     """See that the candidate is better on what it never saw."""
     panel = walk.dock.panel("Train")
@@ -271,20 +271,20 @@ def accept(walk: Walk) -> None:
 def search(walk: Walk, z: int) -> None:
     """Press Find regions at a section."""
     walk.camera.go_to(z)
-    places = walk.dock.panel("Correct").places
+    places = walk.dock.panel("Correct").suggested
     pick(places.where, "near this section")
     places.find.button.click()
     wait_for(lambda: not places.find.job.busy)
     settle()
-    expect(len(places.places) >= PLACES, f"{PLACES} places or more near section {z}")
+    expect(len(places.suggestions) >= PLACES, f"{PLACES} or more near section {z}")
 
 
 def mend(walk: Walk, n: int, mended: Callable[[], None] = bool) -> None:
     """Correct the place on screen and those after it, each ended by J."""
-    places = walk.dock.panel("Correct").places
+    places = walk.dock.panel("Correct").suggested
     for _ in range(n):
         row = places.table.selectionModel().selectedRows()[0].row()
-        place = places.places[row]
+        place = places.suggestions[row]
         walk.person.mend(place.region)
         walk.person.use(None)
         mended()

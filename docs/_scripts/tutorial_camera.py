@@ -33,7 +33,7 @@ class Camera:
 
     def only(self, *kinds: str) -> None:
         """Show the stack and these layers of it, and hide all others."""
-        names = {STACK, "places", *kinds, *(f"{STACK} {kind}" for kind in kinds)}
+        names = {STACK, "regions", *kinds, *(f"{STACK} {kind}" for kind in kinds)}
         for layer in self.viewer.layers:
             layer.visible = layer.name in names
         settle(0.3)

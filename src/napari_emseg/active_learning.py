@@ -1,4 +1,4 @@
-"""Weights and what is corrected already in, the places to correct next out."""
+"""Weights and what is corrected already in, the regions to correct next out."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor, nn
 
-from napari_emseg.core.intensity import zoom_of
-from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.intensity import NormalisedStack, zoom_of
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
@@ -83,7 +82,7 @@ def suggest_places(
     cells: CellSettings | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Progress, None, tuple[Suggestion, ...]]:
-    """Rank places by what a correction there is worth, the best first.
+    """Rank regions by what a correction there is worth, the best first.
 
     It is worth most at a wall that is neither there nor not, between two large cells,
     where the network contradicts itself; then where it is unsure of a whole area.
@@ -126,7 +125,7 @@ def suggest_places(
             )
             shown = (s for s in places if hidden is None or not hidden[s.y, s.x])
             found += _best(s for s in shown if not _done(s, known))
-        yield Progress("looking for places", done, len(wanted))
+        yield Progress("looking for regions", done, len(wanted))
     n_random = int(settings.at_random * settings.places)
     best = _diverse(found, settings.side, CANDIDATES * (settings.places - n_random))
     look = _Look(network, seen, zoom)
@@ -314,7 +313,7 @@ def _walls(
             int(weakest[k][0]),
             int(weakest[k][1]),
             float(gain[k]),
-            _wall_in_words(sizes[regions.edges[k]], float(strength[k]), cells.join),
+            _format_wall(sizes[regions.edges[k]], float(strength[k]), cells.join),
         )
         for k in best
     ]
@@ -330,7 +329,7 @@ def _first_of_each(
     return found
 
 
-def _wall_in_words(sizes: NDArray[np.int64], strength: float, join: float) -> str:
+def _format_wall(sizes: NDArray[np.int64], strength: float, join: float) -> str:
     small, large = sorted(int(n) for n in sizes)
     wall = f"wall of strength {strength:.2f}, joined below {join:g}"
     if strength < join:
@@ -359,13 +358,13 @@ def _areas(
     step = max(1, side // 2)
     grid = np.argwhere(np.ones(p[::step, ::step].shape, bool)) * step
     found = []
-    torn_in_words = (
+    contradicted = (
         "the network's heads contradict each other"
         if heads
         else "the network says something else of the mirror image"
     )
     for y, x in grid:
-        reason = torn_in_words
+        reason = contradicted
         if torn[y, x] < unsure[y, x] / 2:
             reason = f"high uncertainty ({unsure[y, x]:.2f})"
         gain = float(unsure[y, x] + torn[y, x]) / 2
@@ -418,6 +417,6 @@ def _diverse(
 
 
 def _same_place(a: Suggestion, b: Suggestion, side: int) -> bool:
-    """Tell if two places show the same tissue."""
+    """Tell if two regions show the same tissue."""
     apart = max(abs(a.y - b.y), abs(a.x - b.x))
     return abs(a.region.z - b.region.z) <= 1 and apart < side

@@ -242,12 +242,12 @@ def finetune(
     stack
         EM sections `(z, y, x)`: a `Stack` or any array.
     corrections
-        Of the same shape. By hand: 0 no opinion, 1 membrane, 2 inside, k + 1 is class
-        k. Or labels that were drawn elsewhere.
+        Of the same shape. By hand: 0 unlabelled, 1 membrane, 2 inside, k + 1 is class
+        k. Or existing annotations.
     corrections_are
         What they are.
     extent
-        Of labels that were drawn elsewhere: `complete`, all of each section with any
+        Of existing annotations: `complete`, all of each section with any
         label counts; `sparse`, only what is labelled. By default complete, if at least
         5 % is labelled there; less could be strokes.
     reviewed

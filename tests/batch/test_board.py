@@ -98,7 +98,7 @@ def test_a_dry_run_needs_no_files_of_layers(job, em) -> None:
     board = BatchQueue()
     board.add_paths([str(em)])
     board.add_stack(array("x"), "1")
-    found = drain(board.looking(job))
+    found = drain(board.iter_dry_run(job))
     assert found.sections == 8
     assert found.inputs == 2
     assert not job.out.exists()

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_emseg.core.axis import mirror
 from napari_emseg.core.tiles import (
     Geometry,
     Tile,
     TilePlan,
     core_of,
+    mirror,
     read_tile,
 )
 

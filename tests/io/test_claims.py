@@ -24,8 +24,8 @@ import zarr
 from PIL import Image
 
 from napari_emseg.io import claims, open_stack
+from napari_emseg.io.compressed import clear_scratch, new_scratch
 from napari_emseg.io.errors import clear_errors
-from napari_emseg.io.scratch import clear_scratch, new_scratch
 
 SIDE = 60_000
 
@@ -232,7 +232,7 @@ def test_copies_of_a_killed_process_are_removed_and_nothing_else(
             sys.executable,
             "-c",
             f"import os, tempfile; tempfile.tempdir = {str(tmp_path)!r}\n"
-            "from napari_emseg.io.scratch import new_scratch\n"
+            "from napari_emseg.io.compressed import new_scratch\n"
             "print(new_scratch(), flush=True); os._exit(9)",
         ],
         stdout=subprocess.PIPE,

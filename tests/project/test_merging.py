@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.project import Merged, Project, merging
+from napari_emseg.project import Merged, Project, iter_merge
 from napari_emseg.project.merge_projects import Prefer
 from napari_emseg.proofreading import Change, Edit
 
@@ -41,7 +41,7 @@ def merge(a: Path, b: Path, prefer: Prefer = "none") -> tuple[Merged, Project]:
     out = a.with_name("out.emseg")
     shutil.rmtree(out, ignore_errors=True)
     with Project(a, read_only=True) as one, Project(b, read_only=True) as two:
-        merged = drain(merging(one, two, out, prefer=prefer))
+        merged = drain(iter_merge(one, two, out, prefer=prefer))
     return merged, Project(out, read_only=True)
 
 
@@ -165,5 +165,5 @@ def test_different_stacks_are_refused(tmp_path, two) -> None:
         Project.create(tmp_path / "c.emseg", other) as project,
         pytest.raises(ValueError, match=r"different stacks: em .* and other"),
     ):
-        merging(two[0], project, tmp_path / "out.emseg")
+        iter_merge(two[0], project, tmp_path / "out.emseg")
     assert not (tmp_path / "out.emseg").exists()

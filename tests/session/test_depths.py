@@ -8,7 +8,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.inference import throughput
 from napari_emseg.session import RunScope, Session
-from napari_emseg.session.depths import depths_of, measuring
+from napari_emseg.session.live import depths_of, iter_measure_depths
 
 FAST = PredictSettings(runtime="torch", device="cpu", threads=1)
 
@@ -56,7 +56,7 @@ def test_networks_without_depth_have_no_dial(tmp_path) -> None:
 def test_measured_times_are_told_and_others_follow_from_the_card(
     found, session
 ) -> None:
-    drain(measuring(session.weights, FAST, [2]))
+    drain(iter_measure_depths(session.weights, FAST, [2]))
     rows = found()
     assert [row.measured for row in rows] == [False, True, False, False]
     one, two, _, four = (row.seconds for row in rows)

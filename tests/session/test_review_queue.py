@@ -13,9 +13,9 @@ from napari_emseg.core.training import SuggestSettings
 from napari_emseg.session import RunScope as Run
 from napari_emseg.session import Session
 from napari_emseg.session.review_queue import (
-    finding,
     is_done,
-    next_place,
+    iter_suggest,
+    next_region,
     sections_to_do,
 )
 
@@ -53,20 +53,20 @@ def test_sections_with_membranes_are_preferred(session, runs) -> None:
 def test_places_are_found_where_they_are_asked_for(session) -> None:
     session.review(1)
     records: list[object] = []
-    found = drain(finding(session, [1, 2], SMALL), records.append)
+    found = drain(iter_suggest(session, [1, 2], SMALL), records.append)
     assert found
     assert {p.region.z for p in found} == {2}
     steps = [r.step for r in records if isinstance(r, Progress)]
-    assert steps[-1] == "looking for places"
+    assert steps[-1] == "looking for regions"
 
 
 def test_it_says_what_is_missing(session) -> None:
     session.choose_weights(None)
     with pytest.raises(ValueError, match="no weights are chosen"):
-        finding(session, [0])
+        iter_suggest(session, [0])
     session.deselect()
     with pytest.raises(ValueError, match="no stack is chosen"):
-        finding(session, [0])
+        iter_suggest(session, [0])
 
 
 def test_a_place_is_done_when_all_of_it_is_reviewed(session, runs) -> None:
@@ -76,15 +76,15 @@ def test_a_place_is_done_when_all_of_it_is_reviewed(session, runs) -> None:
     hand = session.correcting()
     hand.corrections[0, ::3] = 1  # so that something is shown
     hand.linked.arrays["membranes"][:2, ::3] = 1
-    assert next_place(source, places, None) == 0
-    assert next_place(source, places, 0) == 1
+    assert next_region(source, places, None) == 0
+    assert next_region(source, places, 0) == 1
     hand.review(Region(0, 0, 35, 30, 70))
     assert [is_done(source, p.region) for p in places] == [False, True, False]
-    assert next_place(source, places, 0) == 2
-    assert next_place(source, places, 2) == 0
+    assert next_region(source, places, 0) == 2
+    assert next_region(source, places, 2) == 0
     hand.undo()
     assert not is_done(source, places[1].region)
     session.review(0)
     session.exclude(1)
-    assert next_place(session.source, places, 0) is None
-    assert next_place(session.source, (), None) is None
+    assert next_region(session.source, places, 0) is None
+    assert next_region(session.source, (), None) is None

@@ -15,13 +15,13 @@ from napari_emseg.core.records import (
     TileDone,
     drain,
 )
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.session import RunScope, Session, from_here
 from napari_emseg.session.exports import Target, saving_class
 from napari_emseg.session.run_factory import RunFactory
-from napari_emseg.session.run_scope import Area
 
 
 def results(session: Session):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from napari_emseg.core.intensity import NormalisedStack
 from napari_emseg.core.labels import inside_mask
-from napari_emseg.core.normalised import NormalisedStack
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack

@@ -31,7 +31,7 @@ from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import JobResult
 from napari_emseg.widgets.membranes_panel import MembranesPanel
 from napari_emseg.widgets.project_row import RemadeProbabilities
-from napari_emseg.widgets.scope import ScopeRow
+from napari_emseg.widgets.run import ScopeRow
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -255,12 +255,12 @@ class RandomUser:
         for name, layers in shown.items():
             if len(layers) > 1:
                 yield f"{len(layers)} layers of {name}"
-        if not seen and shown["places"]:
-            yield "places are shown and no panel"
+        if not seen and shown["regions"]:
+            yield "regions are shown and no panel"
 
     def _overlays(self) -> dict[str, list[Layer]]:
         ours = {
-            n: self.controller.overlay(n).layer for n in ("places", "preview", "live")
+            n: self.controller.overlay(n).layer for n in ("regions", "preview", "live")
         }
         return {n: [x] if x is not None else [] for n, x in ours.items()}
 
@@ -369,7 +369,7 @@ class RandomUser:
     def rename_layer(self) -> None:
         layer = self._any_layer()
         if layer is not None:
-            names = ["places", "em", "日本", "a" * 60, "live membranes", "x membranes"]
+            names = ["regions", "em", "日本", "a" * 60, "live membranes", "x membranes"]
             layer.name = self.random.choice(names)
             self.note(layer.name)
 
@@ -716,7 +716,7 @@ class RandomUser:
     def review_view(self) -> None:
         panel = self.panel("Correct")
         if panel is not None:
-            row = panel.places.regions
+            row = panel.suggested.regions
             self._click(self.random.choice([row.view, row.view, row.back]))
             self.note(panel.message.text())
 
@@ -820,11 +820,11 @@ class RandomUser:
             self.note(box.said.text())
 
     @act(0.5)
-    def find_places(self) -> None:
+    def find_regions(self) -> None:
         panel = self.panel("Correct")
         if panel is not None:
-            self._click(panel.places.find.button)
-            self._wait_for(panel.places.find.job)
+            self._click(panel.suggested.find.button)
+            self._wait_for(panel.suggested.find.job)
             self.note(panel.message.text())
 
     @act(0.5)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points
+from qtpy.QtWidgets import QApplication
 
 from napari_emseg.core import compiler
 from napari_emseg.core.records import Progress, Provenance
@@ -51,6 +52,7 @@ def window(open_window, membrane, probability):
 
 
 def choose(box, text: str) -> None:
+    QApplication.processEvents()  # layers are listed when the event loop comes round
     box.setCurrentIndex(box.findText(text))
     box.activated.emit(box.currentIndex())
 
@@ -70,7 +72,7 @@ def test_a_meaning_comes_from_the_layer_or_from_the_user(window) -> None:
     assert panel.prediction.meaning.currentData() == "membrane"
     assert panel.truth.meaning.currentData() is None
     assert not panel.run.button.isEnabled()
-    assert "say what drawn holds" in panel.state.text()
+    assert "choose the type of drawn" in panel.state.text()
     choose(panel.truth.meaning, "membrane")
     assert panel.run.button.isEnabled()
     choose(panel.truth.layers, "predicted")
@@ -262,5 +264,23 @@ def test_cells_go_through_sections_only_if_they_say_so(window, membrane) -> None
 
 def test_a_removed_layer_is_no_longer_compared(window) -> None:
     window.viewer.layers.remove("drawn")
+    window.settle()
     assert "as the truth" in window.evaluate.state.text()
     assert not window.evaluate.run.button.isEnabled()
+
+
+def test_many_layers_are_listed_once_and_no_run_takes_one_that_is_gone(window) -> None:
+    picker, lists = window.evaluate.truth, []
+    window.settle()
+    picker.changed.connect(lambda: lists.append(picker.layers.count()))
+    before = picker.layers.count()
+    for n in range(10):
+        window.viewer.add_labels(np.ones((2, 96, 96), np.uint8), name=f"more {n}")
+    assert not lists
+    window.settle()
+    assert lists == [before + 10]
+    choose(picker.layers, "more 3")
+    window.viewer.layers.remove("more 3")
+    side = picker.side()  # asked before the event loop has come round
+    assert side is None or side.name != "more 3"
+    assert picker.layers.count() == before + 9

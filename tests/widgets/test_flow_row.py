@@ -29,7 +29,7 @@ from napari_emseg.widgets.flow_row import (
     breakable,
     shorten,
 )
-from napari_emseg.widgets.scope import ALL, BOX, RANGE, SECTION, VIEW
+from napari_emseg.widgets.run import ALL, BOX, RANGE, SECTION, VIEW
 from napari_emseg.widgets.theme import PREFERRED_WIDTH, CollapsibleBox, ScrollBox
 
 WIDTHS = (300, 320, 398, 430)

@@ -22,8 +22,10 @@ def corrected(open_window: Any, em: Any) -> Any:
     correct = window.dock.folds["Correct"]
     correct.expand(animate=False)
     panel = correct.content()
-    assert panel.places.regions.review(Region(0, 10, 10, 40, 40)), panel.message.text()
-    window.qtbot.waitUntil(lambda: "places" in window.viewer.layers)
+    assert panel.suggested.regions.review(Region(0, 10, 10, 40, 40)), (
+        panel.message.text()
+    )
+    window.qtbot.waitUntil(lambda: "regions" in window.viewer.layers)
     return window
 
 
@@ -49,7 +51,7 @@ def test_a_loop_over_the_list_finds_what_it_counted(open_window, em) -> None:
     window = corrected(open_window, em)
     layers = window.viewer.layers
     there = list(layers)
-    assert "places" in layers
+    assert "regions" in layers
     for layer in there:  # as napari does, in an order of its own
         layers.remove(layer)
     assert len(layers) == 0

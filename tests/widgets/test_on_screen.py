@@ -66,12 +66,12 @@ def window(open_window, em) -> Any:
     assert window.run(window.cells).error is None
     panel = window.dock.panel("Correct")
     window.dock.folds["Correct"].expand(animate=False)
-    assert panel.places.regions.review(Region(0, 10, 10, 40, 40))
+    assert panel.suggested.regions.review(Region(0, 10, 10, 40, 40))
     close(window, window.dock)
     window.bare = attached(window.viewer)
     assert window.bare["keys"] == []
     assert window.bare["pan"]
-    assert "places" not in window.bare["layers"]
+    assert "regions" not in window.bare["layers"]
     return window
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_seen_does_nothing(window) -> None:
     dock = open_dock(viewer)
     for away in (by_close_button, by_hiding, by_tabbing, by_folding) * 2:
         qtbot.waitUntil(lambda: "K" in attached(viewer)["keys"])
-        qtbot.waitUntil(lambda: "places" in viewer.layers)
+        qtbot.waitUntil(lambda: "regions" in viewer.layers)
         panel = panel_of(dock)
         qtbot.waitUntil(lambda: panel.height() > 100)  # noqa: B023 - at once
         window.click(panel.tools["Merge"])
@@ -125,7 +125,7 @@ def test_what_cannot_be_seen_does_nothing(window) -> None:
         assert here["drag"] == window.bare["drag"] + 1, away
         assert here["move"] == window.bare["move"] + 1
         assert here["double click"] == ["_on_double_click"]
-        assert [x for x in here["layers"] if x.startswith("places")] == ["places"]
+        assert [x for x in here["layers"] if x.startswith("regions")] == ["regions"]
         assert not here["pan"]
         back = away(window, dock)
         qtbot.waitUntil(lambda: attached(viewer)["keys"] == [])
@@ -315,8 +315,8 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert panel.message.text() == why
     assert window.membranes.estimate.text() == why
     assert not window.membranes.run.button.isEnabled()
-    panel.places.regions.view.click()
-    panel.places.regions.back.click()
+    panel.suggested.regions.view.click()
+    panel.suggested.regions.back.click()
     panel.pointer.choose(None)
     press(window, Qt.Key.Key_K)
     assert panel.message.text() == why

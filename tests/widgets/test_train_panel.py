@@ -435,11 +435,12 @@ def test_labels_drawn_elsewhere_are_chosen_with_their_meaning(window, panel) -> 
     labels[2] = codes[2] == 2
     placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
     window.viewer.add_layer(Labels(labels, name="truth", **placed))
+    window.settle()
     box = panel.material
     box.labels.setCurrentIndex(box.labels.findText("truth"))
     box.labels.activated.emit(box.labels.currentIndex())
     assert told(window, panel) == NOTHING
-    assert "say what truth holds" in box.message.text()
+    assert "choose the type of truth" in box.message.text()
     box.meaning.setCurrentIndex(box.meaning.findText("inside"))
     box.meaning.activated.emit(box.meaning.currentIndex())
     assert told(window, panel) == NOTHING
@@ -458,12 +459,13 @@ def test_start_waits_until_it_is_said_what_labels_are(window, panel) -> None:
     labels[2, 5:9] = 1
     placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
     window.viewer.add_layer(Labels(labels, name="truth", **placed))
+    window.settle()
     window.controller.session.review(3)
     assert "1 reviewed section of em" in told(window, panel)
     assert panel.run.start.isEnabled()
     box = panel.material
     for which, words, question in (
-        (box.labels, "truth", "say what truth holds"),
+        (box.labels, "truth", "choose the type of truth"),
         (box.meaning, "inside", "say if truth is sparse or complete"),
     ):
         which.setCurrentIndex(which.findText(words))
@@ -484,6 +486,7 @@ def test_one_stroke_teaches_only_itself_or_its_section_with_a_warning(
     stroke[3, 20:22, 10:40] = 1
     placed = {"scale": (200, 4, 4), "units": ("nm",) * 3}
     window.viewer.add_layer(Labels(stroke, name="stroke", **placed))
+    window.settle()
     box = panel.material
     for which, words in (
         (box.labels, "stroke"),

@@ -14,13 +14,13 @@ from napari_emseg.batch.context import (
     PLACES,
     PROFILES,
     TABLES,
-    Area,
     Context,
     Part,
     blocks,
 )
 from napari_emseg.batch.membranes import as_float, probabilities
 from napari_emseg.batch.tasks import Missing
+from napari_emseg.core.regions import Area
 from napari_emseg.segmentation.blocks import (
     BlockFragments,
     Joined,

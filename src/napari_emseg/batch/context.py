@@ -11,13 +11,11 @@ from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.padding import HUGE_PIXELS
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Area, Region
 from napari_emseg.core.stack import NOWHERE, Origin, Stack, VoxelSize
 from napari_emseg.io.fingerprint import SourceState
 from napari_emseg.io.sections import SectionArray
 from napari_emseg.io.zarr_sink import CHUNK
-
-Area = tuple[slice, slice]
 
 LUMP_PIXELS = 2048 * 2048
 """Small sections are worked on together, so that a task takes a second at least."""

@@ -77,7 +77,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class OutputFullError(BatchStoppedError):
-    """The folder of results takes no more."""
+    """The output folder is full."""
 
 
 def stop_if_hopeless(error: BaseException | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import AmbiguousFileError, open_stack
 from napari_emseg.io.fingerprint import fingerprint
@@ -187,9 +188,6 @@ def free_name(stem: str, taken: set[str]) -> str:
         nth += 1
         name = f"{stem}-{nth}"
     return name
-
-
-Area = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

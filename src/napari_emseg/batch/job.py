@@ -39,7 +39,7 @@ class BatchConfig:
     out
         Folder of the results; it is made if it isn't there.
     resume
-        Go on with what was broken off.
+        Go on with what was interrupted.
     overwrite
         Replace results that are there, and begin anew.
     where
@@ -64,7 +64,7 @@ class BatchConfig:
 
 
 class UnfinishedBatchError(SettingError, FileExistsError):
-    """The folder of results holds a batch that was broken off."""
+    """The folder of results holds a batch that was interrupted."""
 
     remedies: Mapping[str, object] = {"resume": True, "overwrite": True}
 

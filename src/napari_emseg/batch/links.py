@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from napari_emseg.batch import stores
 from napari_emseg.batch.blockwise import ranked
 from napari_emseg.batch.completion_log import Facts, stamp
-from napari_emseg.batch.context import TABLES, Area, Context, blocks
+from napari_emseg.batch.context import TABLES, Context, blocks
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import Step
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
 from napari_emseg.core.atomic import atomic_write
+from napari_emseg.core.regions import Area
 from napari_emseg.segmentation.linker import BRIDGE, Linker
 from napari_emseg.segmentation.overlap import (
     BIN,

@@ -19,7 +19,6 @@ from napari_emseg.batch.context import (
     CELLS,
     MEMBRANES,
     TABLES,
-    Area,
     Context,
     Part,
     blocks,
@@ -27,6 +26,7 @@ from napari_emseg.batch.context import (
 )
 from napari_emseg.batch.step import Step
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.proofreading.measurements import (

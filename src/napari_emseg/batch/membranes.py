@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
 from napari_emseg.batch.completion_log import Facts, stamp
-from napari_emseg.batch.context import (
-    EMPTY,
-    MEMBRANES,
-    Area,
-    Context,
-    Part,
-    advice,
-    blocks,
-)
+from napari_emseg.batch.context import EMPTY, MEMBRANES, Context, Part, advice, blocks
 from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes
 from napari_emseg.batch.stores import make_result, make_scratch
 from napari_emseg.batch.tasks import (
@@ -32,6 +24,7 @@ from napari_emseg.batch.tasks import (
 from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.sinks import ClosingSink
 from napari_emseg.core.stack import Stack

@@ -36,7 +36,7 @@ from napari_emseg.models.zoo import Network
 
 
 class LockedCellsError(SettingError, ValueError):
-    """Locked cells in sections that are too large to be worked in one piece.
+    """Locked cells in sections that are too large to be processed whole.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
     if hand is not None and hand.locked and not context.whole:
         msg = (
             f"{given.name} has locked cells in sections of {stack.shape[1]} × "
-            f"{stack.shape[2]} px, which need to be worked in one piece"
+            f"{stack.shape[2]} px, which must be processed whole"
         )
         raise LockedCellsError(msg, isqrt(stack.shape[1] * stack.shape[2] - 1) + 1)
     if weights is None:

@@ -218,7 +218,7 @@ class BatchQueue:
     ) -> Generator[Record, None, Summary]:
         """Return the work of a batch, to be run in a thread.
 
-        What was broken off in the folder of results is gone on with, unless `job` says
+        What was interrupted in the folder of results is gone on with, unless `job` says
         to overwrite.
 
         Parameters
@@ -244,7 +244,7 @@ class BatchQueue:
         job = replace(job, inputs=given, resume=resume)
         return run_queue(job, [copy for copy in copies if copy is not None])
 
-    def looking(self, job: BatchConfig) -> Generator[Record, None, BatchEstimate]:
+    def iter_dry_run(self, job: BatchConfig) -> Generator[Record, None, BatchEstimate]:
         """Return the work of a dry run: what a batch would take.
 
         Raises
@@ -315,5 +315,5 @@ class BatchQueue:
 
 
 def is_unfinished(out: Path) -> bool:
-    """Tell if a batch was broken off in a folder of results."""
+    """Tell if a batch was interrupted in a folder of results."""
     return (out / FOLDER / MEMORY).exists()

@@ -4,8 +4,6 @@ It holds settings, and says by name, place and checksum which weights and which 
 they go with. Nothing in it is run, and nothing is written where it says.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -20,8 +20,8 @@ from napari_emseg.cli.printing import (
 from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm, keep_exit_code
 from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.lock import OutputBusyError
+from napari_emseg.io.compressed import clear_scratch
 from napari_emseg.io.errors import AmbiguousFileError
-from napari_emseg.io.scratch import clear_scratch
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 

@@ -168,7 +168,7 @@ def batch(
     ] = None,
     only_sections: Sections = None,
     resume: Annotated[
-        bool, Parameter(negative=(), help="Go on with a batch that was broken off.")
+        bool, Parameter(negative=(), help="Resume an interrupted batch.")
     ] = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[

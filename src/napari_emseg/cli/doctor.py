@@ -12,11 +12,7 @@ from typing import Any
 
 from napari_emseg.cli.options import Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
-from napari_emseg.models.weights import (
-    bundled_folders,
-    list_weights,
-    missing_weights,
-)
+from napari_emseg.models.weights import bundled_folders, list_weights, missing_weights
 
 PACKAGES = (
     "napari-emseg",

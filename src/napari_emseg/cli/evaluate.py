@@ -20,7 +20,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import require_unchanged
-from napari_emseg.io.ids import own_ids
+from napari_emseg.io.stored import own_ids
 
 if TYPE_CHECKING:
     from napari_emseg.metrics.evaluation import Evaluation

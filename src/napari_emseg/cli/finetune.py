@@ -23,7 +23,7 @@ from napari_emseg.core.regions import Region as Reviewed
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.io.fingerprint import require_unchanged, source_states
-from napari_emseg.io.ids import own_ids
+from napari_emseg.io.stored import own_ids
 from napari_emseg.models.weights import load_weights
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
@@ -38,7 +38,7 @@ def finetune(
     labels_are: Annotated[
         Literal["corrections", "membrane", "inside", "cells"],
         Parameter(
-            help="corrections: 0 no opinion, 1 membrane, 2 inside, k + 1 class k; "
+            help="corrections: 0 unlabelled, 1 membrane, 2 inside, k + 1 class k; "
             "membrane and inside are masks (> 0), cells are ids."
         ),
     ],

@@ -25,13 +25,13 @@ from napari_emseg.io import (
     output_format,
     output_kind,
 )
-from napari_emseg.io.ids import needs_coding
 from napari_emseg.io.output import (
     check_distinct,
     check_output,
     input_paths,
     waiting_path,
 )
+from napari_emseg.io.stored import needs_coding
 from napari_emseg.proofreading.table import cells_table, write_table
 
 

@@ -12,7 +12,7 @@ from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.regions import Region
-from napari_emseg.project.merge_projects import Conflict, Merged, Prefer, merging
+from napari_emseg.project.merge_projects import Conflict, Merged, Prefer, iter_merge
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import StackNotFoundError, find_source
 from napari_emseg.proofreading.edits import Name
@@ -110,7 +110,7 @@ def merge(
     """
     check_outputs(output, files=[first, second])
     with Project(first, read_only=True) as a, Project(second, read_only=True) as b:
-        merged = run_with_progress(merging(a, b, output, prefer=prefer))
+        merged = run_with_progress(iter_merge(a, b, output, prefer=prefer))
     if json:
         print_json(_record(merged))
     else:

@@ -24,7 +24,7 @@ from napari_emseg.cli.weights import claimed_weights, print_card
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import require_unchanged
-from napari_emseg.io.ids import own_ids
+from napari_emseg.io.stored import own_ids
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
 

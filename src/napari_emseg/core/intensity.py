@@ -1,6 +1,7 @@
 """Grey values as stored → what a network sees: range, polarity, size."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -332,7 +333,7 @@ def zoom_of(
     if not rescale or wanted is None:
         return (1.0, 1.0), ()
     if stack.voxel_size_nm is None:
-        sizes = _in_words(wanted)
+        sizes = _format_pair(wanted)
         note = f"no voxel size given, used as it is (the weights expect {sizes} nm/px)"
         return (1.0, 1.0), (note,)
     given = stack.voxel_size_nm[1:]
@@ -341,18 +342,79 @@ def zoom_of(
         return (1.0, 1.0), ()
     if max(zoom) > MOST_ZOOM or min(zoom) < 1 / MOST_ZOOM:
         msg = (
-            f"{stack.name}: {_in_words(given)} nm/px is too far from the weights' "
-            f"{_in_words(wanted)} nm/px (at most {MOST_ZOOM:g}× either way); "
+            f"{stack.name}: {_format_pair(given)} nm/px is too far from the weights' "
+            f"{_format_pair(wanted)} nm/px (at most {MOST_ZOOM:g}× either way); "
             "check the voxel size, or turn rescaling off"
         )
         raise ValueError(msg)
-    times = _in_words((round(zoom[0], 2), round(zoom[1], 2)))
-    notes = [f"rescaled {_in_words(given)} → {_in_words(wanted)} nm/px ({times}×)"]
+    times = _format_pair((round(zoom[0], 2), round(zoom[1], 2)))
+    notes = [
+        f"rescaled {_format_pair(given)} → {_format_pair(wanted)} nm/px ({times}×)"
+    ]
     if max(zoom) > LARGE_UPSAMPLING:
         notes.append(TOO_COARSE)
     return zoom, tuple(notes)
 
 
-def _in_words(pair: tuple[float, float]) -> str:
+def _format_pair(pair: tuple[float, float]) -> str:
     y, x = pair
     return f"{y:g}" if y == x else f"{y:g} × {x:g}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormalisedSection:
+    """Grey values `(y, x)` float32, and where alignment padding is (None: nowhere)."""
+
+    image: NDArray[np.float32]
+    padding: NDArray[np.bool_] | None
+
+
+class NormalisedStack:
+    """Reads and normalises whole sections; keeps the last one.
+
+    Parameters
+    ----------
+    rule
+        From the weights' card.
+    invert
+        Swap dark and bright.
+    """
+
+    def __init__(
+        self, stack: Stack, rule: Normalisation, *, invert: bool = False
+    ) -> None:
+        self.stack = stack
+        self._rule = rule
+        self._invert = invert
+        self._last: tuple[int, NormalisedSection | None] | None = None
+
+    def section(self, z: int) -> NormalisedSection | None:
+        """Return section `z`; None if it is blank.
+
+        Raises
+        ------
+        IndexError
+            If there is no such section.
+        OSError, ValueError
+            From the reader, when the section is damaged.
+        """
+        if self._last is None or self._last[0] != z:
+            self._last = z, self._read(z)
+        return self._last[1]
+
+    def _read(self, z: int) -> NormalisedSection | None:
+        section = self.stack.section(z)
+        mask = padding(section)
+        # a `GreyRange` is never false, so `or` takes the
+        # section's own only where there is none
+        grey = self._whole or section_range(section, self._rule, mask)
+        if grey.blank:
+            return None
+        return NormalisedSection(normalise(section, grey, invert=self._invert), mask)
+
+    @cached_property
+    def _whole(self) -> GreyRange | None:
+        """Of the stack, if the rule says so."""
+        if self._rule.scope == "section":
+            return None
+        return stack_range(self.stack, self._rule)

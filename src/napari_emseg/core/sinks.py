@@ -157,7 +157,7 @@ class CountingSink(PassingSink):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Finished sections of an output that was broken off, and the part they lie in."""
+    """Finished sections of an output that was interrupted, and the part they lie in."""
 
     part: Path
     sections: int

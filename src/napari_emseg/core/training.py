@@ -318,7 +318,7 @@ class SuggestSettings(Settings):
     """Where to correct next."""
 
     places: int = Field(
-        12, ge=1, le=1000, title="Places", description="How many are listed."
+        12, ge=1, le=1000, title="Regions", description="How many are listed."
     )
     at_random: float = Field(
         1 / 3,
@@ -333,7 +333,7 @@ class SuggestSettings(Settings):
         ge=16,
         le=4096,
         title="Size",
-        description="Side of a place.",
+        description="Side of a region.",
         json_schema_extra={"unit": "px"},
     )
     sections: int = Field(

@@ -1,7 +1,5 @@
 """Windows in, probabilities out; smaller windows when memory runs out."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing

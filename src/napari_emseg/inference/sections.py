@@ -1,7 +1,5 @@
 """Sections of a stack as a network wants them: normalised, with their padding known."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +14,9 @@ from napari_emseg.core.intensity import (
     stack_range,
 )
 from napari_emseg.core.padding import HUGE_PIXELS, Padding, Read, find_padding, reading
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
-
-Area = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

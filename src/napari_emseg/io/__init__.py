@@ -8,7 +8,6 @@ from napari_emseg.io.formats import (
     output_format,
     output_kind,
 )
-from napari_emseg.io.ids import Ids
 from napari_emseg.io.reading import (
     Description,
     Item,
@@ -16,6 +15,7 @@ from napari_emseg.io.reading import (
     open_stack,
     read_provenance,
 )
+from napari_emseg.io.stored import Ids
 from napari_emseg.io.writing import Stored, iter_save, open_sink, save_stack
 
 __all__ = [

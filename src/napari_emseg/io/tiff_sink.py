@@ -15,7 +15,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
 from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import FileSink, Output
-from napari_emseg.io.probabilities import PROBABILITIES
+from napari_emseg.io.stored import PROBABILITIES
 
 CLASSIC_LIMIT = 2**32 - 2**20
 """Bytes that a TIFF with 32-bit offsets may have, with room for notes."""

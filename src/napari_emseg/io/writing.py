@@ -31,16 +31,20 @@ from napari_emseg.io.formats import (
     output_format,
     output_kind,
 )
-from napari_emseg.io.ids import Ids, as_unsigned, coding, needs_coding, unsigned
 from napari_emseg.io.output import FileSink, Output, check_output, waiting_path
-from napari_emseg.io.probabilities import (
+from napari_emseg.io.reading import open_stack
+from napari_emseg.io.stored import (
     BytesSink,
+    Ids,
     are_probabilities,
     as_bytes,
+    as_unsigned,
     checked_probabilities,
+    coding,
+    needs_coding,
     told_as_bytes,
+    unsigned,
 )
-from napari_emseg.io.reading import open_stack
 from napari_emseg.io.zarr_sink import (
     DEEP_CHUNK,
     WebknossosLayer,

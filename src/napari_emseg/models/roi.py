@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from napari_emseg.core.regions import Area
 from napari_emseg.core.tiles import TilePlan, check_probabilities, core_of, read_tile
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network
@@ -16,7 +17,6 @@ from napari_emseg.models.zoo import Network
 TILE = 768
 """Largest window, network px: enough for most regions, and little memory."""
 
-Area = tuple[slice, slice]
 Compute = Callable[[Tensor], Tensor]
 """Windows `(1, 1, y, x)` in, values `(1, c, y', x')` out, less the network's margin."""
 

@@ -1,7 +1,7 @@
 """The project folder `NAME.emseg/`: work on a stack, saved while it goes on."""
 
 from napari_emseg.project.folder import read_edits, read_info
-from napari_emseg.project.merge_projects import Conflict, Merged, merging
+from napari_emseg.project.merge_projects import Conflict, Merged, iter_merge
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import OpenedSource, StackNotFoundError
 from napari_emseg.project.state import (
@@ -23,7 +23,7 @@ __all__ = [
     "SaveFailed",
     "Saved",
     "StackNotFoundError",
-    "merging",
+    "iter_merge",
     "read_edits",
     "read_info",
 ]

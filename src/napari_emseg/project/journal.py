@@ -22,9 +22,9 @@ from napari_emseg.core.paths import (
     read_bounded,
     remove_inside,
 )
+from napari_emseg.core.regions import Area, within
 from napari_emseg.io.claims import check_memory
 from napari_emseg.io.errors import UnreadableError
-from napari_emseg.proofreading.area import Area, within
 
 STAGED = "staged"
 SLASH = ","

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.records import Record, SectionDone
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Area, Region
 from napari_emseg.project.folder import create_folder
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import seen_from
 from napari_emseg.project.state import EditLine, ProjectInfo
-from napari_emseg.proofreading.area import Area
 from napari_emseg.proofreading.edits import MEMBRANE, NO_OPINION
 
 Prefer = Literal["none", "first", "second", "latest"]
@@ -231,7 +230,7 @@ class Merged:
     """Sections whose cells are the second's."""
 
 
-def merging(
+def iter_merge(
     first: Project, second: Project, out: Path, *, prefer: Prefer = "none"
 ) -> Generator[Record, None, Merged]:
     """Unite two projects on one stack in a new one.
@@ -258,7 +257,7 @@ def merging(
     source = seen_from(first.info.source, folder)
     info = first.info.model_dump(exclude={"id", "created", "source"})
     create_folder(folder, ProjectInfo(source=source, **info))
-    return _merging(ProjectMerge(first, second, prefer), folder)
+    return _merge(ProjectMerge(first, second, prefer), folder)
 
 
 def check_same_stack(first: Project, second: Project) -> None:
@@ -280,7 +279,7 @@ def check_same_stack(first: Project, second: Project) -> None:
         raise ValueError(msg)
 
 
-def _merging(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged]:
+def _merge(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged]:
     depth = pair.first.info.source.shape[0]
     shared = pair.shared_ids()
     with Project(folder) as project:

@@ -1,4 +1,4 @@
-"""A project `NAME.emseg/`: all work on a stack, saved while it goes on."""
+"""A project `NAME.emseg/`: all work on a stack, read, and saved while it goes on."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,19 +11,87 @@ from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
 from napari_emseg.core.records import Note
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Area, Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.sinks import Closing
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.models.weights import Weights, bundled_folders
 from napari_emseg.project.autosave import SECONDS, Listener, ProjectWriter, Step
-from napari_emseg.project.contents import ProjectReader
-from napari_emseg.project.folder import FOLDER, create_folder, keep_weights, named
-from napari_emseg.project.source import OpenedSource, open_source, refer_to
-from napari_emseg.project.state import Corners, EditLine, ProjectInfo
+from napari_emseg.project.folder import (
+    FOLDER,
+    create_folder,
+    keep_weights,
+    named,
+    read_edits,
+    shelved,
+)
+from napari_emseg.project.source import (
+    OpenedSource,
+    compare_source,
+    open_source,
+    refer_to,
+)
+from napari_emseg.project.state import Corners, EditLine, ProjectInfo, ReviewState
 from napari_emseg.project.store import ProjectStore, pieces_of
-from napari_emseg.proofreading.area import Area
 from napari_emseg.proofreading.edits import Edit, Name
+
+
+class ProjectReader:
+    """A project's folder, to read."""
+
+    def __init__(self, path: Path, disk: ProjectStore) -> None:
+        self.path = path
+        self._disk = disk
+        self._info = disk.info
+        self._review = disk.review
+
+    @property
+    def info(self) -> ProjectInfo:
+        """What the project is about."""
+        return self._info
+
+    @property
+    def review(self) -> ReviewState:
+        """Sections that are reviewed or excluded."""
+        return self._review
+
+    @property
+    def locked(self) -> frozenset[int]:
+        """Cells that were locked when the project was opened."""
+        return frozenset(self._review.locked)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Reviewed parts of sections when the project was opened, in that order."""
+        return self._review.reviewed_regions
+
+    @property
+    def last_id(self) -> int:
+        """Largest id of a cell when the project was opened."""
+        return self._review.last_id
+
+    def section(self, name: Name, z: int) -> NDArray[Any]:
+        """Return `cells` or `corrections` of a section `(y, x)`, as they are saved."""
+        values: NDArray[Any] = self._disk.section(name, z)
+        return values
+
+    def edits(self) -> tuple[EditLine, ...]:
+        """Return every edit that is saved, oldest first."""
+        return read_edits(self.path)
+
+    def compare_source(self, stack: Stack) -> OpenedSource:
+        """Tell if a stack that is open already is the project's.
+
+        Raises
+        ------
+        ValueError
+            If its shape is another one.
+        """
+        return compare_source(self._info.source, stack)
+
+    def lineage(self) -> tuple[Weights, ...]:
+        """Return the project's weights, parents before their children."""
+        return shelved(self.path)
 
 
 def steps_of(edit: Edit, line: EditLine, *, back: bool) -> Iterator[Step]:

@@ -18,10 +18,9 @@ from pydantic import (
 )
 
 from napari_emseg.core.records import Record
-from napari_emseg.core.regions import Region, check_inside
+from napari_emseg.core.regions import Area, Region, check_inside, union
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import VoxelSize, check_voxel_size
-from napari_emseg.proofreading.area import Area, union
 from napari_emseg.proofreading.edits import Edit
 
 Side = Annotated[int, Field(gt=0, le=2**24)]

@@ -1,7 +1,7 @@
 """Correcting by hand: each tool returns an Edit over linked pictures; no Qt."""
 
-from napari_emseg.proofreading.cut import cut
 from napari_emseg.proofreading.delete_fill_lock import delete_membrane, fill, lock
+from napari_emseg.proofreading.draw_membrane import cut
 from napari_emseg.proofreading.edits import (
     INSIDE,
     MEMBRANE,

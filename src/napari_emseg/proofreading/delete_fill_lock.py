@@ -7,15 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.regions import Area, area_of, around, contained, corner, grown
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import (
-    Area,
-    area_of,
-    around,
-    contained,
-    corner,
-    grown,
-)
 from napari_emseg.proofreading.draw_membrane import PendingEdit, draw_inside
 from napari_emseg.proofreading.edits import INSIDE, Edit
 from napari_emseg.proofreading.merge import format_merge

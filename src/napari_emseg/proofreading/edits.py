@@ -11,8 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Region
-from napari_emseg.proofreading.area import Area, shape_of
+from napari_emseg.core.regions import Area, Region, shape_of
 
 Name = Literal["membranes", "cells", "corrections"]
 NAMES: tuple[Name, ...] = ("membranes", "cells", "corrections")

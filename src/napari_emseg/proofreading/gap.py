@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.regions import around, corner
 from napari_emseg.core.requirements import dijkstra_distance_field
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import around, corner
 from napari_emseg.proofreading.draw_membrane import draw_membrane
 from napari_emseg.proofreading.edits import Edit
 from napari_emseg.proofreading.section_view import SectionView, painted_along
@@ -120,7 +120,7 @@ def _tried(
         return None
     sizes = [int((draft.after["cells"] == i).sum()) for i in split[cell]]
     # a length, so that what is weighed is the length of a membrane against a width
-    return draft.edit("close gap", _in_words(cell, sizes)), min(sizes) ** 0.5
+    return draft.edit("close gap", _format_gap(cell, sizes)), min(sizes) ** 0.5
 
 
 def _direct(
@@ -200,6 +200,6 @@ def _path(before: NDArray[np.int64], end: tuple[int, int]) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(flat[::-1], before.shape), axis=1)
 
 
-def _in_words(cell: int, sizes: list[int]) -> str:
+def _format_gap(cell: int, sizes: list[int]) -> str:
     parts = " and ".join(f"{size:,} px" for size in sizes)
     return f"separates {parts} from cell {cell}"

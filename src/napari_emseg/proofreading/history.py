@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from napari_emseg.core.regions import Area, union
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import Area, union
 from napari_emseg.proofreading.edits import Edit
 from napari_emseg.proofreading.linked import LinkedLabels
 

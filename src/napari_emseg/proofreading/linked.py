@@ -31,7 +31,7 @@ class LinkedLabels:
     cells
         `(z, y, x)`: ids, 0 on membranes and background.
     corrections
-        `(z, y, x)`: 0 no opinion, 1 membrane, 2 inside, k + 1 class k.
+        `(z, y, x)`: 0 unlabelled, 1 membrane, 2 inside, k + 1 class k.
     probabilities
         Of membrane `(z, y, x)`; None where there are none.
     last_id

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Region
-from napari_emseg.proofreading.area import Area
+from napari_emseg.core.regions import Area, Region
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit
 from napari_emseg.proofreading.linked import LinkedLabels
 from napari_emseg.proofreading.rerun import burnt_in

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.regions import Area
 from napari_emseg.proofreading.section_view import BAND
 
 DEEP = BAND + 4
@@ -15,8 +16,6 @@ that it has grown over."""
 
 HALO = 64
 """What a block must be seen with around it, px; what is deeper may seem deeper yet."""
-
-Area = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

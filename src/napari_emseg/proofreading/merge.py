@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.regions import around, corner, grown, shape_of, union
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import around, corner, grown, shape_of, union
 from napari_emseg.proofreading.draw_membrane import draw_inside
 from napari_emseg.proofreading.edits import Edit
 from napari_emseg.proofreading.section_view import (

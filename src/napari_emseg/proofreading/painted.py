@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import Area
 from napari_emseg.proofreading.draw_membrane import (
     PendingEdit,
     draw_inside,
@@ -62,7 +62,7 @@ def paint(
         draft.after["corrections"][where] = correction
     else:
         draft.set(where, correction)
-    said = "no opinion" if correction == NO_OPINION else f"class {correction - 1}"
+    said = "unlabelled" if correction == NO_OPINION else f"class {correction - 1}"
     return draft.edit("paint", f"{int(where.sum())} px: {said}")
 
 

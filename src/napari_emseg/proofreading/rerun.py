@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.proofreading.area import Area
+from napari_emseg.core.regions import Area
 from napari_emseg.proofreading.edits import (
     INSIDE,
     MEMBRANE,

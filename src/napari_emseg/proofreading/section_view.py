@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage.draw import line
 
-from napari_emseg.core.settings import CellSettings
-from napari_emseg.core.stack import LazyArray
-from napari_emseg.proofreading.area import (
+from napari_emseg.core.regions import (
     Area,
     Shape,
     area_of,
@@ -23,6 +21,8 @@ from napari_emseg.proofreading.area import (
     shape_of,
     within,
 )
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import LazyArray
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, LabelArray, Name
 
 

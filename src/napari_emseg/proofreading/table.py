@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from napari_emseg.core.records import Record, SectionDone
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import LazyArray, VoxelSize
 from napari_emseg.io.output import Output
 from napari_emseg.proofreading.measurements import (
-    Area,
     CellMeasurements,
     ProfileTable,
     profiles_of,

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.regions import Area, around, corner
 from napari_emseg.core.requirements import dijkstra_distance_field
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading.area import Area, around, corner
 from napari_emseg.proofreading.draw_membrane import draw_membrane
 from napari_emseg.proofreading.edits import Edit
 from napari_emseg.proofreading.section_view import (

@@ -56,7 +56,7 @@ def agglomerate(
     k = 0
     while len(heap) > 0:
         height, a, b = heapq.heappop(heap)
-        edge = _between(first, following, count, ends, a, b)
+        edge = _find_edge(first, following, count, ends, a, b)
         if edge < 0 or strength[edge] != height:
             # Outdated: entries are never searched for and removed; a boundary whose
             # strength changes is pushed again.
@@ -70,7 +70,9 @@ def agglomerate(
         deeper = depths[b] > depths[a]
         depths[a] = max(depths[a], depths[b])
         _cut(ends, count, edge)
-        changed = _absorb(first, following, count, ends, total, length, opening, a, b)
+        changed = _contract_edge(
+            first, following, count, ends, total, length, opening, a, b
+        )
         # the strength of every boundary of a depends on its depth, not only of those
         # that came from b
         if deeper:
@@ -97,7 +99,7 @@ def _strength(
 
 
 @compiled
-def _absorb(
+def _contract_edge(
     first: NDArray[np.int32],
     following: NDArray[np.int32],
     count: NDArray[np.int32],
@@ -115,7 +117,9 @@ def _absorb(
     while half >= 0:
         after, edge = following[half], half // 2
         if ends[edge, 0] >= 0:
-            known = _between(first, following, count, ends, a, ends[edge, 1 - half % 2])
+            known = _find_edge(
+                first, following, count, ends, a, ends[edge, 1 - half % 2]
+            )
             # Both regions border on a third one: their boundaries become
             # one, with the mean membrane of both (average linkage, Bailoni
             # et al. 2022) and the wider opening.
@@ -168,7 +172,7 @@ def _cut(ends: NDArray[np.int32], count: NDArray[np.int32], edge: int) -> None:
 
 
 @compiled
-def _between(
+def _find_edge(
     first: NDArray[np.int32],
     following: NDArray[np.int32],
     count: NDArray[np.int32],

@@ -122,7 +122,7 @@ class RegionGraph:
         through an opening that is as wide as itself.
         """
         a, b = self.depths[self.edges].T
-        return against(self.membrane, self.openings, np.minimum(a, b))
+        return boundary_strength(self.membrane, self.openings, np.minimum(a, b))
 
     def merged(self, into: NDArray[np.int64]) -> RegionGraph:
         """Return the graph after region k became a part of region `into[k]`."""
@@ -146,7 +146,7 @@ class RegionGraph:
 T = TypeVar("T", float, NDArray[np.float64])
 
 
-def against(membrane: T, opening: T, depth: T) -> T:
+def boundary_strength(membrane: T, opening: T, depth: T) -> T:
     """Return the strength of a boundary, see `RegionGraph.strength`.
 
     Parameters

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Area, Region
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.proofreading import (
@@ -32,7 +32,7 @@ from napari_emseg.proofreading import (
 from napari_emseg.proofreading.edits import LabelArray, Name
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.results import FoundCells, MaskedProbabilities, Results
-from napari_emseg.session.run_scope import Area, Stroke
+from napari_emseg.session.run_scope import Stroke
 
 Step = Literal["made", "undone", "redone"]
 """What was done with an edit."""

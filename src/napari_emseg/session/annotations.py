@@ -1,4 +1,4 @@
-"""What a person did to a stack, and labels drawn elsewhere → sets to learn from.
+"""What a person did to a stack, and existing annotations → sets to learn from.
 
 What is asked for in the window is a snapshot of what there is; pixels are read later,
 in the thread that learns from them.
@@ -142,7 +142,7 @@ class ManualCorrections:
 
 @dataclass(frozen=True, eq=False)
 class ImportedLabels:
-    """Labels of a stack that were drawn elsewhere.
+    """Existing annotations of a stack.
 
     Parameters
     ----------

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from napari_emseg.core.compiler import announce_compiling
 from napari_emseg.core.labels import Meaning, is_drawn
 from napari_emseg.core.records import Note, Progress, Provenance, Record, drain
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics.report import Report, report_steps
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import usual_cells
 from napari_emseg.session.results import Results
-from napari_emseg.session.run_scope import Area
 
 NAMED = 5
 """So many sections are named in a note, the others are counted."""
@@ -109,7 +109,7 @@ def check_pair(prediction: Side | None, truth: Side | None) -> None:
         raise ValueError(msg)
     for side in (prediction, truth):
         if side.meaning is None:
-            msg = f"say what {side.name} holds: membrane, inside or cells"
+            msg = f"choose the type of {side.name}: membrane, inside or cells"
             raise ValueError(msg)
         _check_type(side)
 

@@ -16,6 +16,7 @@ from platformdirs import user_state_path
 
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.records import Record, SectionDone, drain
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import OpenedSource, Project
 from napari_emseg.proofreading.edits import Name
@@ -27,7 +28,6 @@ from napari_emseg.session.project_sync import (
     restore,
 )
 from napari_emseg.session.results import Results
-from napari_emseg.session.run_scope import Area
 from napari_emseg.session.session import Session
 from napari_emseg.session.stack_state import StackState
 

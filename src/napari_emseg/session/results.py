@@ -14,8 +14,8 @@ from platformdirs import user_cache_path
 
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import LazyArray
-from napari_emseg.session.run_scope import Area
 
 SHARE_OF_MEMORY = 0.25
 """An array that would take more than this part of the free memory lives on disk."""
@@ -92,7 +92,7 @@ class Results:
 
     @cached_property
     def corrections(self) -> NDArray[np.uint8]:
-        """0 no opinion, 1 membrane, 2 inside, k + 1 class k of the weights."""
+        """0 unlabelled, 1 membrane, 2 inside, k + 1 class k of the weights."""
         return allocate(self.shape, np.uint8)
 
     @property

@@ -1,4 +1,4 @@
-"""Where to look next: places that are worth a correction, and which are done."""
+"""Where to look next: regions that are worth a correction, and which are done."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def sections_to_do(source: StackState, here: int, where: Where) -> tuple[int, ..
     return tuple(nearest if where == "whole stack" else nearest[:NEAR])
 
 
-def finding(
+def iter_suggest(
     session: Session, sections: Sequence[int], settings: SuggestSettings | None = None
 ) -> Generator[Record, None, tuple[Suggestion, ...]]:
-    """Look for places in some sections, the best first; loads PyTorch.
+    """Look for regions in some sections, the best first; loads PyTorch.
 
     Raises
     ------
@@ -64,14 +64,14 @@ def finding(
         msg = f"no {what}"
         raise ValueError(msg)
     if source.is_probabilities:
-        msg = f"{source.name} holds probabilities; places are found in EM"
+        msg = f"{source.name} holds probabilities; regions are suggested in EM"
         raise ValueError(msg)
     own = session.predict_settings
     made, cells = ManualCorrections.of(source), session.cell_settings
-    return _finding(made, weights, own, tuple(sections), settings, cells)
+    return _suggest(made, weights, own, tuple(sections), settings, cells)
 
 
-def _finding(
+def _suggest(
     made: ManualCorrections,
     weights: Weights,
     own: PredictSettings,
@@ -103,17 +103,17 @@ def is_done(source: StackState, region: Region) -> bool:
     return any(known.overlap(region) == region for known in source.reviewed_regions)
 
 
-def next_place(
-    source: StackState, places: Sequence[Suggestion], here: int | None
+def next_region(
+    source: StackState, suggested: Sequence[Suggestion], here: int | None
 ) -> int | None:
-    """Return the next place that isn't done, once around; None if all are.
+    """Return the next region that isn't done, once around; None if all are.
 
     Parameters
     ----------
     here
-        The place to go on from; None begins with the first.
+        The region to go on from; None begins with the first.
     """
-    n = len(places)
+    n = len(suggested)
     first = 0 if here is None else here + 1
     around = (k % n for k in range(first, first + n)) if n else ()
-    return next((k for k in around if not is_done(source, places[k].region)), None)
+    return next((k for k in around if not is_done(source, suggested[k].region)), None)

@@ -69,7 +69,9 @@ def preview_round(
     new
         New weights are trained, from whole sections only.
     """
-    parts = [_in_words(t, pixels.get(n, 0), new=new) for n, t in enumerate(teachers)]
+    parts = [
+        _format_source(t, pixels.get(n, 0), new=new) for n, t in enumerate(teachers)
+    ]
     said = [words for words in parts if words]
     if not said:
         return RoundPreview(NO_WHOLE if new else NOTHING, ready=False)
@@ -79,7 +81,7 @@ def preview_round(
     if card is None or card.geometry is None:
         return RoundPreview(learns)
     held_out = [(s, divided(s, r, card).held_out) for s, r in by_stack(teachers)]
-    names = [f"{_parts_in_words(r, s)} of {s.name}" for s, r in held_out if r]
+    names = [f"{_format_parts(r, s)} of {s.name}" for s, r in held_out if r]
     if not names:
         return RoundPreview(learns, NO_JUDGE, doubtful=True)
     judges = f"Validation regions: {'; '.join(names)}."
@@ -142,7 +144,7 @@ def divided(stack: Stack, regions: Sequence[Region], card: Card) -> HoldoutSplit
     return split_round(stack, regions, card, card.geometry)
 
 
-def _in_words(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
+def _format_source(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
     regions = [r for r in teacher.regions() if r.z not in teacher.excluded]
     if new:
         whole = [r for r in regions if r.shape == teacher.stack.shape[1:]]
@@ -187,7 +189,7 @@ def _counted(regions: Sequence[Region], stack: Stack) -> str:
     return " and ".join(said)
 
 
-def _parts_in_words(regions: Sequence[Region], stack: Stack) -> str:
+def _format_parts(regions: Sequence[Region], stack: Stack) -> str:
     """Return e.g. `section 5 and 2 regions`."""
     whole = [r.z for r in regions if r.shape == stack.shape[1:]]
     said = []

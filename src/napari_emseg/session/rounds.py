@@ -262,7 +262,7 @@ def _line(round_: Round, folder: Path) -> dict[str, Any]:
 def read_rounds(folder: Path) -> tuple[list[Round], tuple[str, ...]]:
     """Read what `write_rounds` wrote; rounds whose weights are gone are left out.
 
-    A round that was learning then was broken off; it is said if nothing is left of it.
+    A round that was learning then was interrupted; it is said if nothing is left of it.
     Weights that no round knows are among them, see `found_weights`.
 
     Returns

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.regions import Area
 from napari_emseg.proofreading.edits import LabelArray
-
-Area = tuple[slice, slice]
-"""Rows and columns with both their ends."""
 
 
 @dataclass(frozen=True, slots=True)

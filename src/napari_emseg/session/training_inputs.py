@@ -124,7 +124,7 @@ class TrainingInputs:
     def draw(
         self, key: str, labels: Stack, meaning: LabelMeaning, *, sparse: bool = False
     ) -> None:
-        """Learn from labels of the stack at work that were drawn elsewhere, too.
+        """Learn from existing annotations of the stack at work, too.
 
         Of `sparse` ones only what is labelled counts.
 
@@ -161,12 +161,12 @@ class TrainingInputs:
         )
 
     def undraw(self, key: str) -> None:
-        """Learn no more from labels that were drawn elsewhere."""
+        """Learn no more from existing annotations."""
         if self._drawn.pop(key, None) is not None:
             self.changed.emit()
 
     def drawn(self, of: str) -> list[ImportedLabels]:
-        """Return labels of a source that were drawn elsewhere."""
+        """Return existing annotations of a source."""
         return [labels for labels in self._drawn.values() if labels.of == of]
 
     def teachers(self) -> list[AnnotationSource]:

@@ -1,4 +1,4 @@
-"""Corrections, reviewed regions or labels drawn elsewhere → what training may use.
+"""Corrections, reviewed regions or existing annotations → what training may use.
 
 Unlabelled is unknown and counts for nothing. Inside a reviewed region everything
 counts: what nobody corrected there is right as it was shown.
@@ -41,7 +41,7 @@ class TrainingSet:
     Parameters
     ----------
     opinions
-        0 no opinion, 1 membrane, 2 inside, k + 1 = class k of the weights.
+        0 unlabelled, 1 membrane, 2 inside, k + 1 = class k of the weights.
     reviewed
         Regions in which everything counts, in the order in which they were reviewed.
     excluded
@@ -80,7 +80,7 @@ class TrainingSet:
         Parameters
         ----------
         corrections
-            `(z, y, x)` of the stack's shape: 0 no opinion, 1 membrane, 2 inside, k + 1
+            `(z, y, x)` of the stack's shape: 0 unlabelled, 1 membrane, 2 inside, k + 1
             is class k.
         reviewed
             Regions in which everything counts.
@@ -116,7 +116,7 @@ class TrainingSet:
         excluded: Iterable[int] = (),
         invert: bool = False,
     ) -> TrainingSet:
-        """Take labels that were drawn elsewhere.
+        """Take existing annotations.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class TrainingSet:
         *,
         invert: bool = False,
     ) -> TrainingSet:
-        """Take strokes that were drawn elsewhere: what has no label is unknown.
+        """Take existing strokes: what has no label is unknown.
 
         Cells that touch have a membrane of two pixels between them, as elsewhere.
 
@@ -297,7 +297,7 @@ def training_set(
     invert: Invert = "auto",
     extent: Extent | None = None,
 ) -> TrainingSet:
-    """Take corrections, or labels drawn elsewhere, by what they are said to be.
+    """Take corrections, or existing annotations, by what they are said to be.
 
     Parameters
     ----------

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor, nn
 
-from napari_emseg.core.axis import Axis
 from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import zoom_of
-from napari_emseg.core.normalised import NormalisedSection, NormalisedStack
+from napari_emseg.core.intensity import NormalisedSection, NormalisedStack, zoom_of
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
+from napari_emseg.core.tiles import Axis
 from napari_emseg.models.roi import region_probabilities
 from napari_emseg.models.zoo import Activation
 from napari_emseg.training.corrections import TrainingSet
@@ -88,7 +87,7 @@ def cut_crops(
             for span, part in zip((rows, columns), around.area, strict=True)
         )
         codes = _known(opinions.window(around), section, around)
-        # code 0, no opinion, wraps to 255, which is
+        # code 0, unlabelled, wraps to 255, which is
         # `IGNORE`; code k + 1 becomes class k
         target = codes[np.ix_(y - around.top, x - around.left)] - np.uint8(1)
         if (target == IGNORE).all():

@@ -151,7 +151,7 @@ class Comparison:
         """The outcome as a sentence or two."""
         if self.pixels == 0:
             return "nothing to measure on: review a region away from what was corrected"
-        measured = ", ".join(self._in_words()) or UNDEFINED
+        measured = ", ".join(self._format_measures()) or UNDEFINED
         where = (
             f"on {self.pixels:,} held-out px"
             if self.basis == "held-out regions"
@@ -159,7 +159,7 @@ class Comparison:
         )
         return f"{_SAID[self.verdict]}: {measured}, {where}"
 
-    def _in_words(self) -> Iterator[str]:
+    def _format_measures(self) -> Iterator[str]:
         for name, (title, unit) in _COMPARED.items():
             difference = self.differences.get(name)
             if difference is not None:

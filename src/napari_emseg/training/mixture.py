@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor, nn
 
-from napari_emseg.core.axis import Axis
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.tiles import Axis
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.encoders import load_encoder
 from napari_emseg.models.weights import Weights, save_weights

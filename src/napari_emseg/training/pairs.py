@@ -135,13 +135,13 @@ def _describe(
     readme = _README.format(
         codes=words,
         source=stack.name,
-        size=_size_in_words(stack),
+        size=_format_size(stack),
         version=__version__,
     )
     (part / "README.txt").write_text(readme, encoding="utf-8")
 
 
-def _size_in_words(stack: Stack) -> str:
+def _format_size(stack: Stack) -> str:
     if stack.voxel_size_nm is None:
         return "The size of a pixel is unknown."
     z, y, x = stack.voxel_size_nm

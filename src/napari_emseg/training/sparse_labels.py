@@ -64,7 +64,7 @@ class SparseLabels:
             if not part.any():
                 continue
             stored = self._blocks.setdefault(block, np.zeros((BLOCK, BLOCK), np.uint8))
-            # no opinion isn't one: it takes none away
+            # unlabelled takes no label away
             np.copyto(stored[there], part, where=part != NO_OPINION)
 
     def window(self, region: Region) -> NDArray[np.uint8]:
@@ -167,7 +167,7 @@ class SparseLabels:
 
 
 def as_codes(section: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return codes as uint8; 0, no opinion, where there is no label.
+    """Return codes as uint8; 0, unlabelled, where there is no label.
 
     Raises
     ------

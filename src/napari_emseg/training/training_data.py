@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import zoom_of
-from napari_emseg.core.normalised import NormalisedStack
+from napari_emseg.core.intensity import NormalisedStack, zoom_of
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Geometry

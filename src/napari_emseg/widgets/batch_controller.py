@@ -118,7 +118,7 @@ class BatchController(QObject):
             If there is nothing to do, or something is on already.
         """
         self._check_free()
-        work = self.board.looking(job)
+        work = self.board.iter_dry_run(job)
         self._clear()
         self.job.start(with_torch(work), "Dry run")
         self.changed.emit()

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
 from napari_emseg._napari.versions import camera_of, fit_to_view
+from napari_emseg.core.regions import Area
 from napari_emseg.session import RunScope
-from napari_emseg.session.run_scope import Area
 
 OUTLINES = "emseg_outlines"
 """Of `layer.metadata`: shapes of ours, which are no box that somebody drew."""

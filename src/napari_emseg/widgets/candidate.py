@@ -1,7 +1,5 @@
 """Candidate against current weights: in words and on screen; accept or reject."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any

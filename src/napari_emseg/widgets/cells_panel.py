@@ -21,9 +21,8 @@ from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_sections
 from napari_emseg.widgets.jobs import BackgroundJob
-from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.run import RunRow, ScopeRow
 from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
-from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
     follow,
@@ -199,12 +198,12 @@ class CellsPanel(QWidget):
             layers.refresh({"membranes"}, set(source.results.predicted))
 
     def _on_state(self) -> None:
-        words, ready = self._state_in_words()
+        words, ready = self._format_state()
         self.state.setText(words)
         set_role(self.state, "hint" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
 
-    def _state_in_words(self) -> tuple[str, bool]:
+    def _format_state(self) -> tuple[str, bool]:
         try:
             run = self._prepare()
         except ValueError as e:

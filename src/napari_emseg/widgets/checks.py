@@ -104,7 +104,7 @@ class Checks(QWidget):
         source = self._controller.session.source
         self.button.setEnabled(source is not None or self._job.busy)
         findings = None if source is None else source.findings
-        words = "" if self._job.busy else _in_words(findings)
+        words = "" if self._job.busy else _format_findings(findings)
         self.controls.say(words, "note" if findings else "hint")
         self.table.setVisible(bool(findings))
         self._fill(findings or (), frozenset() if source is None else source.excluded)
@@ -187,7 +187,7 @@ class Checks(QWidget):
             self._on_source()
 
 
-def _in_words(findings: tuple[SectionCheck, ...] | None) -> str:
+def _format_findings(findings: tuple[SectionCheck, ...] | None) -> str:
     if findings is None:
         return ""
     if not findings:

@@ -61,11 +61,13 @@ run_cells = _pressing("Cells", "Run cells", lambda p: p.run.button)
 compare = _pressing("Evaluate", "Compare with truth", lambda p: p.run.button)
 undo = _pressing("Correct", "Undo the latest correction", lambda p: p.undo)
 redo = _pressing("Correct", "Redo the correction", lambda p: p.redo)
-find_places = _pressing("Correct", "Find regions", lambda p: p.places.find.button)
-next_place = _pressing("Correct", "Go to the next region", lambda p: p.places.next)
-done_here = _pressing("Correct", "Mark the place as reviewed", lambda p: p.places.done)
+find_places = _pressing("Correct", "Find regions", lambda p: p.suggested.find.button)
+next_place = _pressing("Correct", "Go to the next region", lambda p: p.suggested.next)
+done_here = _pressing(
+    "Correct", "Mark the region as reviewed", lambda p: p.suggested.done
+)
 review_view = _pressing(
-    "Correct", "Mark the view as reviewed", lambda p: p.places.regions.view
+    "Correct", "Mark the view as reviewed", lambda p: p.suggested.regions.view
 )
 next_section = _pressing(
     "Correct", "Go to the next section to do", lambda p: p.review.next

@@ -31,8 +31,8 @@ from napari_emseg.widgets.formatting import format_cell_size
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.keys import Act, key_of, tool_act
 from napari_emseg.widgets.linked_layers import LinkedLayers
-from napari_emseg.widgets.places_row import PlacesRow, key_acts
 from napari_emseg.widgets.review_row import ClassRow, ExportTrainingRow, ReviewRow
+from napari_emseg.widgets.suggested_regions import SuggestedRegions, key_acts
 from napari_emseg.widgets.theme import (
     SPACING,
     CollapsibleBox,
@@ -114,7 +114,7 @@ class CellsTable(QWidget):
         suspicious = sum(bool(row.suspicion) for row in outcome.result)
         self.table.setRowCount(len(self._rows))
         for place, row in enumerate(self._rows):
-            for column, words in enumerate(self._in_words(row)):
+            for column, words in enumerate(self._format_row(row)):
                 item = QTableWidgetItem(words)
                 item.setToolTip(f"{row.size:,} px; {row.suspicion or 'nothing found'}")
                 self.table.setItem(place, column, item)
@@ -126,7 +126,7 @@ class CellsTable(QWidget):
         size = None if source is None else source.stack.voxel_size_nm
         return format_cell_size(voxels, size, solid=self._layers.linked)
 
-    def _in_words(self, row: CellRow) -> tuple[str, ...]:
+    def _format_row(self, row: CellRow) -> tuple[str, ...]:
         known = "" if isnan(row.boundary) else f"{row.boundary:.2f}"
         size, _ = self._size_of(row.size)
         return str(row.cell), size, str(row.sections), known, row.suspicion
@@ -176,8 +176,10 @@ class CorrectPanel(QWidget):
         self.classes = ClassRow(self._controller, self.layers)
         self.review = ReviewRow(self._controller)
         self.runs = QCheckBox("Run over reviewed sections, too")
-        self.places = PlacesRow(self._controller)
-        self.where_next = CollapsibleBox("Suggested regions", self.places, role="link")
+        self.suggested = SuggestedRegions(self._controller)
+        self.where_next = CollapsibleBox(
+            "Suggested regions", self.suggested, role="link"
+        )
         self.cells = CellsTable(self._controller, self.layers)
         self.pairs = ExportTrainingRow(self._controller)
         self.hint = text_label(role="plain")
@@ -225,7 +227,7 @@ class CorrectPanel(QWidget):
             tool_act(tool.name): partial(self._on_tool, tool) for tool in TOOLS
         }
         return acts | {
-            **key_acts(self.places, self.review.go_next),
+            **key_acts(self.suggested, self.review.go_next),
             "toggle_reviewed": self.review.toggle,
             "correct_view": self.views.toggle,
             "undo": self.layers.undo,
@@ -253,7 +255,7 @@ class CorrectPanel(QWidget):
         self.runs.toggled.connect(self._on_runs)
         told = (
             *(self.layers, self.pointer, self.classes),
-            *(self.review, self.cells, self.places),
+            *(self.review, self.cells, self.suggested),
         )
         for source in told:
             follow(self, source.said, self._on_said)

@@ -119,7 +119,7 @@ def _whole(source: StackState, z: int) -> Region:
     return Region.whole(z, (height, width))
 
 
-NAME = "places"
+NAME = "regions"
 # told apart by colour-blind people too (Okabe and Ito)
 REVIEWED = (0.0, 0.62, 0.45, 1.0)
 TO_DO = (0.94, 0.89, 0.26, 1.0)
@@ -194,12 +194,12 @@ def _corners(region: Region) -> NDArray[np.float64]:
 
 
 class Correcting(QObject):
-    """The linked layers, the pointer with its tool, and the list of places.
+    """The linked layers, the pointer with its tool, and the list of suggested regions.
 
     There is one in a viewer, so a tool is attached to the mouse once, however many
     panels show it. It works as long as one of them can be seen.
 
-    Signals: `changed` when the list of places is another one, or its current place.
+    Signals: `changed` when the list is another one, or its current region.
     """
 
     changed = Signal()
@@ -209,12 +209,12 @@ class Correcting(QObject):
         self._controller = controller
         self._panels: set[int] = set()
         self._key = ""
-        self.places: tuple[Suggestion, ...] = ()
+        self.suggestions: tuple[Suggestion, ...] = ()
         self.here: int | None = None
         self.layers = LinkedLayers(controller)
         self.pointer = Pointer(controller, self.layers)
         self.keys = controller.shared(Keys)
-        self.outlines = Outlines(controller.overlay("places"))
+        self.outlines = Outlines(controller.overlay(NAME))
         controller.session.events.source.connect(self._on_source)
         for source in (self.layers, self.pointer):
             source.said.connect(self.pointer.help.say)
@@ -236,32 +236,32 @@ class Correcting(QObject):
             self.pointer.choose(None)
             self.outlines.remove()
 
-    def list_places(self, key: str, places: Sequence[Suggestion]) -> None:
-        """Have another list of places to look at, in the source of a key."""
-        self._key, self.places, self.here = key, tuple(places), None
-        self._on_places()
+    def list_suggestions(self, key: str, found: Sequence[Suggestion]) -> None:
+        """Have another list of regions to look at, in the source of a key."""
+        self._key, self.suggestions, self.here = key, tuple(found), None
+        self._on_list()
 
-    def go_to(self, place: int) -> None:
-        """Make a place of the list the current one."""
-        self.here = place
-        self._on_places()
+    def go_to(self, nth: int) -> None:
+        """Make a region of the list the current one."""
+        self.here = nth
+        self._on_list()
 
-    def is_done(self, place: int) -> bool:
-        """Tell if all of a place is reviewed."""
+    def is_done(self, nth: int) -> bool:
+        """Tell if all of a region is reviewed."""
         source = self._controller.session.source
-        return source is not None and is_done(source, self.places[place].region)
+        return source is not None and is_done(source, self.suggestions[nth].region)
 
     def _on_source(self, source: StackState | None) -> None:
         self.pointer.drop()
-        if self.places and (source is None or source.key != self._key):
-            self.places, self.here = (), None
-        self._on_places()
+        if self.suggestions and (source is None or source.key != self._key):
+            self.suggestions, self.here = (), None
+        self._on_list()
 
     def _on_edited(self) -> None:
         self.keys.on_edited()
-        self._on_places()
+        self._on_list()
 
-    def _on_places(self) -> None:
+    def _on_list(self) -> None:
         self._show_outlines()
         self.changed.emit()
 
@@ -272,7 +272,7 @@ class Correcting(QObject):
         reviewed: tuple[Region, ...] = ()
         if source is not None and source.editor.begun:
             reviewed = source.editor.regions
-        regions = [place.region for place in self.places]
+        regions = [found.region for found in self.suggestions]
         to_do = [r for n, r in enumerate(regions) if not self.is_done(n)]
         current = None if self.here is None else regions[self.here]
         self.outlines.show(self._controller.source_layer, reviewed, to_do, current)

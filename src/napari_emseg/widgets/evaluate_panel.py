@@ -35,7 +35,7 @@ from napari_emseg.widgets.run import JobRow, Work
 from napari_emseg.widgets.theme import (
     SPACING,
     combo_box,
-    follow,
+    follow_soon,
     form_layout,
     panel_layout,
     row_label,
@@ -43,7 +43,7 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 
-HELP = """What the layer holds. It is never guessed:<br>
+HELP = """What the values of the layer are. It is never guessed:<br>
 <b>membrane</b>: probability of membrane, or a mask of it<br>
 <b>inside</b>: probability of the inside of cells, or a mask of it<br>
 <b>cells</b>: one number for each cell, 0 between them"""
@@ -76,7 +76,7 @@ class LayerPicker(QWidget):
         self.layers.setPlaceholderText("choose a layer")
         self.meaning = _meanings()
         row = QHBoxLayout()
-        row.addWidget(QLabel("holds"))
+        row.addWidget(QLabel("type"))
         row.addWidget(self.meaning, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -85,15 +85,15 @@ class LayerPicker(QWidget):
         layout.addLayout(row)
         self.layers.activated.connect(self._on_layer)
         self.meaning.activated.connect(self._on_meaning)
-        follow(self, controller.sources_changed, self.list_layers)
-        controller.job.ended.connect(
-            self.list_layers
-        )  # results say what they are by then
+        self._catch_up = follow_soon(self, controller.sources_changed, self.list_layers)
+        # results say what they are by then
+        controller.job.ended.connect(self.list_layers)
         self.list_layers()
 
     @property
     def layer(self) -> Layer | None:
         """The chosen layer; None if there is none, or it was removed."""
+        self._catch_up()
         key = self.layers.currentData()
         layers = self._controller.viewer.layers
         return next((x for x in layers if _key(x) == key and _stack(x)), None)
@@ -148,7 +148,7 @@ def _meanings() -> QComboBox:
     box = combo_box()
     for meaning in get_args(Meaning):
         box.addItem(meaning, meaning)
-    box.setPlaceholderText("choose what")
+    box.setPlaceholderText("choose a type")
     box.setToolTip(HELP)
     return box
 
@@ -238,7 +238,7 @@ class EvaluatePanel(QWidget):
     def _on_sides(self) -> None:
         """Say what would be compared, or why nothing can be."""
         prediction, truth = self.prediction.side(), self.truth.side()
-        words, ready = _in_words(prediction, truth, self.scope.currentText())
+        words, ready = _format_sides(prediction, truth, self.scope.currentText())
         self.state.setText(words)
         set_role(self.state, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
@@ -274,7 +274,7 @@ class EvaluatePanel(QWidget):
         self.result.show_result(found, layer if there else None)
 
 
-def _in_words(
+def _format_sides(
     prediction: Side | None, truth: Side | None, scope: str
 ) -> tuple[str, bool]:
     """Say what would be compared; or what is missing, and False."""

@@ -38,7 +38,7 @@ def tool_act(name: str) -> str:
 
 KEY_ACTS: tuple[KeyAct, ...] = (
     KeyAct("next_place", "N", "Next region to look at, or next unreviewed section"),
-    KeyAct("done_here", "J", "Mark the place as reviewed, and go on"),
+    KeyAct("done_here", "J", "Mark the region as reviewed, and go on"),
     KeyAct("toggle_reviewed", "R", "Mark the section as reviewed, or as to do"),
     KeyAct("correct_view", "A", "Show the image and contours alone, or all as before"),
     KeyAct("undo", "Control-Z", "Undo the latest correction"),

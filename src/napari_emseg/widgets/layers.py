@@ -305,7 +305,7 @@ def _membranes(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labe
 
 
 def _corrections(data: NDArray[Any], name: str, placement: dict[str, Any]) -> Labels:
-    # in turn: no opinion, membrane, inside, then classes
+    # in turn: unlabelled, membrane, inside, then classes
     colours = [(*colour, 1) for colour in (ORANGE, BLUE, *OF_CLASSES)]
     shown = CyclicLabelColormap(colors=[(0, 0, 0, 0), *colours], name="corrections")
     layer = Labels(data, name=name, colormap=shown, opacity=0.8, **placement)

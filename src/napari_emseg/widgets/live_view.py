@@ -17,6 +17,7 @@ from napari_emseg._napari import placement_of
 from napari_emseg._napari.layers import LIVE, place
 from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.records import Record
+from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import LiveSettings
 from napari_emseg.session.live import (
     Live,
@@ -28,7 +29,6 @@ from napari_emseg.session.live import (
     paces_of,
     view_of,
 )
-from napari_emseg.session.run_scope import Area
 from napari_emseg.widgets.background import LatestOnlyWorker, with_torch
 from napari_emseg.widgets.camera import area_in_view, section_here, shows_sections
 from napari_emseg.widgets.controller import ViewerController
@@ -276,7 +276,7 @@ class LiveView(QWidget):
         if layer is None or picture.view is not asked.view:
             return
         self.layer.show(layer, picture.view.z, picture.view.area, picture.values)
-        self._say(_in_words(picture, paces, self.settings))
+        self._say(_format_picture(picture, paces, self.settings))
         if picture.done < picture.total:
             self._ask(asked)
 
@@ -307,7 +307,7 @@ def _next_picture(
     return None
 
 
-def _in_words(picture: PictureDone, paces: Paces, settings: LiveSettings) -> str:
+def _format_picture(picture: PictureDone, paces: Paces, settings: LiveSettings) -> str:
     depth = "" if picture.depth is None else f"depth {picture.depth} · "
     y, x = picture.view.shape
     words = f"{depth}{y} × {x} px in {picture.seconds:.2g} s"

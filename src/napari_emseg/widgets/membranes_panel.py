@@ -25,9 +25,8 @@ from napari_emseg.widgets.formatting import (
 )
 from napari_emseg.widgets.import_export import ImportExport
 from napari_emseg.widgets.live_view import LiveView
-from napari_emseg.widgets.run import RunRow
+from napari_emseg.widgets.run import RunRow, ScopeRow
 from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
-from napari_emseg.widgets.scope import ScopeRow
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
     button,
@@ -238,7 +237,7 @@ class MembranesPanel(QWidget):
         self.rescaling.setVisible(bool(rescaling))
         self.depth.show_depths(self._region())
         self._show_what_is_shown()
-        words, ready = self._estimate_in_words()
+        words, ready = self._format_estimate()
         self.estimate.setText(words)
         set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
@@ -267,7 +266,7 @@ class MembranesPanel(QWidget):
         self.shown.setText(words)
         self.shown.setVisible(bool(words))
 
-    def _estimate_in_words(self) -> tuple[str, bool]:
+    def _format_estimate(self) -> tuple[str, bool]:
         if self._session.weights is None:
             return "no weights: choose a weights file", False
         try:

@@ -133,7 +133,7 @@ class ReviewRow(QWidget):
         self.status.setCurrentText(status_of(z, source.reviewed, source.excluded))
 
 
-ERASE = "no opinion"
+ERASE = "unlabelled"
 
 
 class ClassRow(QWidget):

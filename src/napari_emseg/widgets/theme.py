@@ -129,6 +129,31 @@ def follow(owner: QWidget, signal: Any, slot: Callable[..., object]) -> None:
     signal.connect(call)
 
 
+def follow_soon(
+    owner: QWidget, signal: Any, slot: Callable[[], object]
+) -> Callable[[], None]:
+    """Call `slot` once after any number of signals, when the event loop comes round.
+
+    So what lists all layers does it once when many are added. Returns what calls `slot`
+    at once if that is due, for who needs to know what it knows.
+    """
+    due = QTimer(owner)
+    due.setSingleShot(True)
+    due.setInterval(0)
+    due.timeout.connect(slot)
+
+    def start() -> None:
+        due.start()
+
+    def catch_up() -> None:
+        if due.isActive():
+            due.stop()
+            slot()
+
+    follow(owner, signal, start)
+    return catch_up
+
+
 def follow_stack(owner: QWidget, session: Session, slot: Callable[[], None]) -> None:
     """Call `slot` when another stack is put to work, or none, until `owner` is gone."""
     known = [session.source and session.source.key]

@@ -31,6 +31,7 @@ from napari_emseg.widgets.theme import (
     CollapsibleBox,
     combo_box,
     follow,
+    follow_soon,
     form_layout,
     panel_layout,
     row_label,
@@ -54,7 +55,7 @@ COMPLETE, SPARSE = "complete sections", "sparse labels"
 
 
 class MaterialBox(QWidget):
-    """Chooses labels that were drawn elsewhere, and stacks that join.
+    """Chooses existing annotations, and stacks that join.
 
     Signals: `answered` when something was chosen about labels.
     """
@@ -69,7 +70,7 @@ class MaterialBox(QWidget):
         self.labels = combo_box()
         self.meaning = combo_box()
         self.meaning.addItems(get_args(LabelMeaning))
-        self.meaning.setPlaceholderText("choose what")
+        self.meaning.setPlaceholderText("choose a type")
         self.meaning.setToolTip(HELP)
         self.extent = combo_box()
         self.extent.addItems((COMPLETE, SPARSE))
@@ -82,7 +83,7 @@ class MaterialBox(QWidget):
         self.message = text_label()
         form = form_layout()
         form.addRow(row_label("Labels"), self.labels)
-        form.addRow(row_label("hold"), self.meaning)
+        form.addRow(row_label("type"), self.meaning)
         form.addRow(row_label("are"), self.extent)
         self._boxes = QVBoxLayout()
         layout = QVBoxLayout(self)
@@ -93,7 +94,7 @@ class MaterialBox(QWidget):
         self.labels.activated.connect(self._on_layer)
         self.meaning.activated.connect(self._on_chosen)
         self.extent.activated.connect(self._on_chosen)
-        follow(self, controller.sources_changed, self.list_layers)
+        self._catch_up = follow_soon(self, controller.sources_changed, self.list_layers)
         follow(self, controller.session.events.source, self.list_layers)
         follow(self, self._material.changed, self._list_stacks)
         self.list_layers()
@@ -143,11 +144,12 @@ class MaterialBox(QWidget):
     @property
     def question(self) -> str:
         """What must be said of the chosen labels before they are learnt from."""
+        self._catch_up()
         layer = self._layer()
         if layer is None or self._drawn:
             return ""
         if not self.meaning.currentText():
-            return f"Additional labels: say what {layer.name} holds."
+            return f"Additional labels: choose the type of {layer.name}."
         if self.extent.isEnabled() and self.extent.currentIndex() < 0:
             return f"Additional labels: say if {layer.name} is sparse or complete."
         return ""
@@ -169,7 +171,7 @@ class MaterialBox(QWidget):
         if layer is None:
             return
         if not meaning:
-            self._say(f"say what {layer.name} holds", "note")
+            self._say(f"choose the type of {layer.name}", "note")
             return
         key, labels = str(layer.unique_id), stack_of(layer)
         sparse = strokes or self.extent.currentText() == SPARSE

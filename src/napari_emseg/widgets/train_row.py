@@ -271,14 +271,14 @@ class LearningPlot(QWidget):
             plot.setXRange(0, self._curve[-1].steps, padding=0.02)
             if name in lines:
                 _line(plot, steps, lines[name], colours[name])
-        self.legend.setText(self._in_words(colours))
+        self.legend.setText(self._format_legend(colours))
 
     @property
     def _score(self) -> str:
         known = self._curve[-1].validation
         return next((name for name in SCORES if name in known), "")
 
-    def _in_words(self, colours: dict[str, str]) -> str:
+    def _format_legend(self, colours: dict[str, str]) -> str:
         latest = self._curve[-1]
         parts = [_word(colours["loss"], f"loss {latest.loss:.3f}")]
         if self._score:

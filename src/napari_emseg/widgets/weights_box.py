@@ -21,7 +21,7 @@ from napari_emseg.models.weights import (
     own_folder,
 )
 from napari_emseg.session import Session
-from napari_emseg.session.depths import Depth, depths_of, measuring
+from napari_emseg.session.live import Depth, depths_of, iter_measure_depths
 from napari_emseg.session.run_scope import RunScope
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.controller import ViewerController
@@ -206,7 +206,7 @@ class DepthDial(QWidget):
         self.measure.setEnabled(False)
         self.measure.setText("measuring …")
         unknown = [depth.depth for depth in self._depths if not depth.measured]
-        work = measuring(session.weights, session.predict_settings, unknown)
+        work = iter_measure_depths(session.weights, session.predict_settings, unknown)
         self._job.start(with_torch(work), "Measure the times")
 
     def _on_measured(self, outcome: JobResult) -> None:

@@ -1,4 +1,4 @@
-"""Suggested regions: a list of places to walk."""
+"""Suggested regions: found in a thread, listed, and gone through one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_emseg.session.review_queue import finding, next_place, sections_to_do
+from napari_emseg.session.review_queue import iter_suggest, next_region, sections_to_do
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
 from napari_emseg.widgets.controller import ViewerController
@@ -39,10 +39,10 @@ HEADS = ("", "section", "why")
 ROWS_SHOWN = 6
 
 
-class PlacesRow(QWidget):
-    """Finds places in a thread, lists them, and goes from one to the next.
+class SuggestedRegions(QWidget):
+    """Finds regions in a thread, lists them, and goes from one to the next.
 
-    A place is done when all of it is reviewed: undoing that makes it one to do again.
+    A region is done when all of it is reviewed: undoing that makes it one to do again.
     """
 
     said = Signal(str)
@@ -102,9 +102,9 @@ class PlacesRow(QWidget):
         follow(self, self._correcting.changed, self._on_state)
 
     @property
-    def places(self) -> tuple[Suggestion, ...]:
+    def suggestions(self) -> tuple[Suggestion, ...]:
         """The list."""
-        return self._correcting.places
+        return self._correcting.suggestions
 
     @property
     def outlines(self) -> Outlines:
@@ -117,26 +117,26 @@ class PlacesRow(QWidget):
 
     @property
     def left(self) -> int:
-        """How many places are to do."""
-        places = range(len(self.places))
-        return sum(not self._correcting.is_done(place) for place in places)
+        """How many regions are to do."""
+        every = range(len(self.suggestions))
+        return sum(not self._correcting.is_done(nth) for nth in every)
 
     def go_next(self, *_: Any) -> None:
-        """Go to the next place that is to do."""
+        """Go to the next region that is to do."""
         source = self._controller.session.source
-        if source is None or not self.places:
+        if source is None or not self.suggestions:
             self.refused.emit("there is no list yet; press Find regions")
             return
-        found = next_place(source, self.places, self._here)
+        found = next_region(source, self.suggestions, self._here)
         if found is None:
             self.said.emit("all regions are done; press Find regions for more")
             return
         self._go(found)
 
     def finish(self, *_: Any) -> None:
-        """Mark the place as reviewed, and go on to the next."""
-        if self._here is None or self._here >= len(self.places):
-            self.refused.emit("go to a place first (N)")
+        """Mark the region as reviewed, and go on to the next."""
+        if self._here is None or self._here >= len(self.suggestions):
+            self.refused.emit("go to a region first (N)")
             return
         layer = self._controller.source_layer
         try:
@@ -145,7 +145,7 @@ class PlacesRow(QWidget):
         except ValueError as e:
             self.refused.emit(str(e))
             return
-        if self.regions.review(self.places[self._here].region) and self.left:
+        if self.regions.review(self.suggestions[self._here].region) and self.left:
             self.go_next()
 
     def _prepare(self) -> tuple[str, Work]:
@@ -157,29 +157,29 @@ class PlacesRow(QWidget):
         whole = self.where.currentText() == "whole stack"
         where = "whole stack" if whole else "near this section"
         sections = sections_to_do(session.source, here, where)
-        work = finding(session, sections)
+        work = iter_suggest(session, sections)
         self._key = session.source.key
-        return f"Places in {session.source.name}", with_torch(work)
+        return f"Regions in {session.source.name}", with_torch(work)
 
-    def _on_found(self, places: Sequence[Suggestion]) -> None:
+    def _on_found(self, found: Sequence[Suggestion]) -> None:
         source = self._controller.session.source
         if source is None or source.key != self._key:
             return
-        self._correcting.list_places(self._key, places)
-        if places:
+        self._correcting.list_suggestions(self._key, found)
+        if found:
             self.go_next()
         else:
             self.said.emit("nothing found that is worth a look there")
 
-    def _go(self, place: int) -> None:
+    def _go(self, nth: int) -> None:
         layer = self._controller.source_layer
         if layer is None:
             return
-        region, reason = self.places[place].region, self.places[place].reason
+        region, reason = self.suggestions[nth].region, self.suggestions[nth].reason
         y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
         go_to_place(self._controller.viewer, layer, (region.z, y, x))
-        self._correcting.go_to(place)
-        self.said.emit(f"region {place + 1} of {len(self.places)}: {reason}")
+        self._correcting.go_to(nth)
+        self.said.emit(f"region {nth + 1} of {len(self.suggestions)}: {reason}")
 
     def _on_row(self, row: int, _: int) -> None:
         self._go(row)
@@ -187,21 +187,21 @@ class PlacesRow(QWidget):
     def _on_state(self, *_: Any) -> None:
         self._fill()
         for made in (self.next, self.done):
-            made.setEnabled(bool(self.places))
-        n = len(self.places)
+            made.setEnabled(bool(self.suggestions))
+        n = len(self.suggestions)
         words = f"{n - self.left} of {n} regions done" if n else ""
         self.count.setText(words)
         self.count.setVisible(bool(words))
 
     def _fill(self) -> None:
-        self.table.setRowCount(len(self.places))
-        self.table.setVisible(bool(self.places))
-        for row, place in enumerate(self.places):
+        self.table.setRowCount(len(self.suggestions))
+        self.table.setVisible(bool(self.suggestions))
+        for row, found in enumerate(self.suggestions):
             done = self._correcting.is_done(row)
-            cells = ("✓" if done else "", str(place.region.z), place.reason)
+            cells = ("✓" if done else "", str(found.region.z), found.reason)
             for column, words in enumerate(cells):
                 item = QTableWidgetItem(words)
-                item.setToolTip(place.reason)
+                item.setToolTip(found.reason)
                 self.table.setItem(row, column, item)
         if self._here is not None:
             self.table.selectRow(self._here)
@@ -211,12 +211,12 @@ class PlacesRow(QWidget):
         fit_rows(self.table, ROWS_SHOWN)
 
 
-def key_acts(row: PlacesRow, otherwise: Any) -> dict[str, Any]:
-    """Return acts of keys: the next place, or section when no place is left."""
+def key_acts(row: SuggestedRegions, otherwise: Any) -> dict[str, Any]:
+    """Return acts of keys: the next region, or section when none is left."""
     return {"next_place": partial(_next, row, otherwise), "done_here": row.finish}
 
 
-def _next(row: PlacesRow, otherwise: Any, *_: Any) -> None:
+def _next(row: SuggestedRegions, otherwise: Any, *_: Any) -> None:
     if row.left:
         row.go_next()
     else:

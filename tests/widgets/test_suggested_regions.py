@@ -1,4 +1,4 @@
-"""The list of places: walked by N, ticked by J, and taken back by Ctrl+Z."""
+"""The list of regions: walked by N, ticked by J, and taken back by Ctrl+Z."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from napari_emseg.active_learning import Suggestion
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.widgets import places_row
+from napari_emseg.widgets import suggested_regions
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.correcting import NAME, REVIEWED, TO_DO, Correcting
-from napari_emseg.widgets.places_row import PlacesRow
+from napari_emseg.widgets.suggested_regions import SuggestedRegions
 
 REGIONS = (
     Region(2, 8, 10, 40, 42),
@@ -26,17 +26,17 @@ REGIONS = (
 
 @pytest.fixture
 def window(open_window, em, monkeypatch):
-    """All sections have membranes and cells; looking for places gives three."""
+    """All sections have membranes and cells; looking for regions gives three."""
 
     def found(session, sections):
-        yield Progress("looking for places", 1, 1)
+        yield Progress("looking for regions", 1, 1)
         assert set(sections) <= {0, 1, 2, 3}
         return tuple(
             Suggestion(r, r.top + 16, r.left + 16, 1.0, f"reason {k}")
             for k, r in enumerate(REGIONS)
         )
 
-    monkeypatch.setattr(places_row, "finding", found)
+    monkeypatch.setattr(suggested_regions, "iter_suggest", found)
     window = open_window(em())
     for panel in (window.membranes, window.cells):
         window.choose_scope(panel, "all sections")
@@ -45,11 +45,11 @@ def window(open_window, em, monkeypatch):
     return window
 
 
-def row_of(window) -> PlacesRow:
-    return window.dock.panel("Correct").places
+def row_of(window) -> SuggestedRegions:
+    return window.dock.panel("Correct").suggested
 
 
-def find(window) -> PlacesRow:
+def find(window) -> SuggestedRegions:
     row = row_of(window)
     with window.qtbot.waitSignal(row.find.job.ended, timeout=120_000):
         row.find.button.click()
@@ -61,7 +61,7 @@ def press(window, key: str) -> None:
     window.viewer.keymap[coerce_keybinding(key)](window.viewer)
 
 
-def texts(row: PlacesRow, column: int) -> list[str]:
+def texts(row: SuggestedRegions, column: int) -> list[str]:
     return [row.table.item(k, column).text() for k in range(row.table.rowCount())]
 
 
@@ -107,12 +107,12 @@ def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     assert here(window) == 1
 
 
-def test_without_a_place_left_n_goes_to_sections(window) -> None:
+def test_without_a_region_left_n_goes_to_sections(window) -> None:
     window.viewer.dims.set_point(0, 0)
     press(window, "N")
     assert here(window) == 1
     press(window, "J")
-    assert said(window) == "go to a place first (N)"
+    assert said(window) == "go to a region first (N)"
 
 
 def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
@@ -173,7 +173,7 @@ def test_it_says_why_nothing_can_be_found(window) -> None:
     assert "nothing is left to look at" in row.find.message.text()
 
 
-def test_places_are_found_by_the_network(open_window, em, tmp_path) -> None:
+def test_regions_are_found_by_the_network(open_window, em, tmp_path) -> None:
     window = open_window(em())
     session = window.controller.session
     session.predict_settings = PredictSettings(device="cpu", threads=1)
@@ -183,7 +183,7 @@ def test_places_are_found_by_the_network(open_window, em, tmp_path) -> None:
     assert all(texts(row, 2))
 
 
-def test_a_place_is_not_done_where_no_section_is_seen(window) -> None:
+def test_a_region_is_not_done_where_no_section_is_seen(window) -> None:
     row = find(window)
     n = window.controller.session.source.stack.shape[0]
     more = np.zeros((n + 2, 8, 8), np.uint8)
@@ -201,7 +201,7 @@ def test_a_long_reason_is_read_whole(window) -> None:
     words = "one cell or two? the wall between them is weak, and the heads differ"
     long = Suggestion(REGIONS[0], 0, 0, 1.0, words * 2)
     key = window.controller.session.source.key
-    window.controller.shared(Correcting).list_places(key, [long])
+    window.controller.shared(Correcting).list_suggestions(key, [long])
     row.table.resize(200, 200)
     assert texts(row, 2) == [words * 2]
     assert row.table.item(0, 2).toolTip() == words * 2
