@@ -1,5 +1,6 @@
 """A project `NAME.emseg/`: all work on a stack, read, and saved while it goes on."""
 
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
+from napari_emseg.core.lock import Hold
+from napari_emseg.core.paths import path_inside
 from napari_emseg.core.records import Note
 from napari_emseg.core.regions import Area, Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.sinks import Closing
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.models.weights import Weights, bundled_folders
-from napari_emseg.project.autosave import SECONDS, Listener, ProjectWriter, Step
+from napari_emseg.project.autosave import SECONDS, Autosave, Listener, Step
 from napari_emseg.project.folder import (
     FOLDER,
+    WRITTEN,
     create_folder,
     keep_weights,
     named,
@@ -185,9 +189,18 @@ class Project(Closing, ProjectReader):
     ) -> None:
         path = Path(path)
         self.author = author
-        why = "asked for" if read_only else ""
-        self._writer = ProjectWriter(path, author, why, on_record)
-        super().__init__(path, self._writer.disk)
+        self._refusal = "asked for" if read_only else ""
+        self._hold = None if read_only else self._take_hold(path)
+        try:
+            disk = ProjectStore(path, writing=self._hold is not None)
+        except OSError:
+            self._release()
+            raise
+        super().__init__(path, disk)
+        self._autosave = None if self._hold is None else Autosave(disk, on_record)
+        if self._autosave is not None:
+            # also if nobody closes it, and where the program ends in good order
+            self._at_end = weakref.finalize(self, self._autosave.end)
         self._renamed = 0
         self._telling = Lock()
         if self.read_only and on_record is not None and not read_only:
@@ -219,22 +232,22 @@ class Project(Closing, ProjectReader):
     @property
     def read_only(self) -> bool:
         """True if nothing can be changed here; see `why_read_only`."""
-        return self._writer.read_only
+        return self._autosave is None
 
     @property
     def why_read_only(self) -> str:
         """Why nothing can be changed here; empty if it can."""
-        return self._writer.refusal
+        return self._refusal
 
     @property
     def waiting(self) -> int:
         """How many changes are not on the disk yet."""
-        return self._writer.waiting
+        return 0 if self._autosave is None else self._autosave.waiting
 
     @property
     def error(self) -> OSError | None:
         """Why the latest save failed; None if it didn't."""
-        return self._writer.error
+        return None if self._autosave is None else self._autosave.error
 
     def do(self, edit: Edit) -> None:
         """Save an edit."""
@@ -347,7 +360,7 @@ class Project(Closing, ProjectReader):
         ValueError, OSError
             If the project is read-only, or they can't be copied.
         """
-        self._writer.check()
+        self._saving()
         return keep_weights(self.path, weights)
 
     def flush(self, timeout: float = SECONDS) -> None:
@@ -358,7 +371,8 @@ class Project(Closing, ProjectReader):
         OSError
             If it can't be saved.
         """
-        self._writer.flush(timeout)
+        if self._autosave is not None:
+            self._autosave.flush(timeout)
 
     def close(self) -> None:
         """Save what is left, and let others write.
@@ -368,7 +382,13 @@ class Project(Closing, ProjectReader):
         OSError
             If it can't be saved.
         """
-        self._writer.close()
+        try:
+            if self._autosave is not None:
+                self._autosave.flush(SECONDS)
+        finally:
+            if self._autosave is not None:
+                self._at_end()
+            self._release()
 
     def _undo_older(self, edit: Edit, cells: Cells | None) -> None:
         if cells is None:
@@ -399,4 +419,28 @@ class Project(Closing, ProjectReader):
             self._add(lambda disk: disk.tell(info))
 
     def _add(self, step: Step) -> None:
-        self._writer.add(step)
+        self._saving().add(step)
+
+    def _saving(self) -> Autosave:
+        """Return what saves; a ValueError says why nothing can be changed here."""
+        if self._autosave is None:
+            msg = f"{self.path.name} is read-only: {self._refusal}"
+            raise ValueError(msg)
+        return self._autosave
+
+    def _take_hold(self, path: Path) -> Hold | None:
+        """Claim the folder for writing; None, and why not in `why_read_only`."""
+        if not path.is_dir():
+            return None
+        try:
+            for name in WRITTEN:
+                path_inside(path, name)
+            return Hold(path, self.author)
+        except OSError as e:
+            self._refusal = e.strerror or str(e)
+            return None
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
