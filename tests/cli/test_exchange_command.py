@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import torch
+import yaml
 
 from napari_emseg.models.weights import load_weights
 
@@ -53,3 +55,15 @@ def test_an_unknown_architecture_is_named(emseg, tiny_weights):
     torch.save(load_weights(tiny_weights).network().state_dict(), "state.pt")
     words = ("weights", "import", "state.pt", "x.safetensors", "--arch", "u-net")
     assert "unknown architecture 'u-net'; known are: cenet" in emseg(*words).err
+
+
+def test_weights_at_an_address_need_a_word(emseg, tiny_weights):
+    assert emseg("weights", "export", tiny_weights, "t.zip").code == 0
+    with zipfile.ZipFile("t.zip") as old, zipfile.ZipFile("far.zip", "w") as new:
+        said = yaml.safe_load(old.read("rdf.yaml"))
+        said["weights"]["pytorch_state_dict"]["source"] = "https://x.org/w.pt"
+        new.writestr("rdf.yaml", yaml.safe_dump(said))
+    done = emseg("weights", "import", "far.zip", "x.safetensors")
+    assert done.code == 2
+    assert "at https://x.org/w.pt (sha256 " in done.err
+    assert "nothing was downloaded; fetch them with --download" in done.err

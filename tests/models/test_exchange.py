@@ -7,20 +7,28 @@ import json
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Thread
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from tifffile import imread
 
 from napari_emseg.core.card import Card
+from napari_emseg.core.records import drain
+from napari_emseg.io.errors import AmbiguousNetworkError, RemoteWeightsError
+from napari_emseg.models import importing
 from napari_emseg.models.exporting import (
     MANIFEST,
     Credits,
@@ -28,7 +36,11 @@ from napari_emseg.models.exporting import (
     export_weights,
     licence_of,
 )
-from napari_emseg.models.importing import import_weights
+from napari_emseg.models.importing import (
+    import_weights,
+    iter_import_weights,
+    read_onnx,
+)
 from napari_emseg.models.weights import Weights, load_weights, save_weights
 from napari_emseg.models.zoo import build
 
@@ -363,7 +375,7 @@ class TestPackages:
 
     @pytest.mark.parametrize(
         "source",
-        ["../weights.pt", "/etc/passwd", "a/../../b", "https://x.org/w.pt", "..\\w.pt"],
+        ["../weights.pt", "/etc/passwd", "a/../../b", "file:///w.pt", "..\\w.pt"],
     )
     def test_that_lead_out_of_themselves(
         self, package: Path, tmp_path: Path, refused: Any, source: str
@@ -433,7 +445,9 @@ class TestPackages:
         said = manifest_of(package)
         del said["weights"]["pytorch_state_dict"]
         path = with_manifest(package, tmp_path / "x.zip", said)
-        refused(path, "no pytorch_state_dict, only torchscript, which is never run")
+        refused(
+            path, "no pytorch_state_dict and no onnx, only torchscript, which is never"
+        )
 
     def test_that_lack_what_they_name(
         self, package: Path, tmp_path: Path, refused: Any
@@ -668,3 +682,253 @@ def test_weights_of_ours_come_as_they_are(unet: Weights, tmp_path: Path) -> None
         unet.card.model_dump_json()
     )
     assert torch.equal(outputs(again), outputs(unet))
+
+
+class Server:
+    """Answers from memory, on this machine alone."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.asked: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                answer = answers.get(self.path)
+                if isinstance(answer, str):
+                    self.send_response(302)
+                    self.send_header("Location", answer)
+                    self.end_headers()
+                elif answer is None:
+                    self.send_error(404)
+                else:
+                    length, data = answer
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(length))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                """Be quiet."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = Thread(target=self._http.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+class TestWeightsAtAnAddress:
+    @pytest.fixture
+    def weights_file(self, package: Path) -> bytes:
+        with zipfile.ZipFile(package) as file:
+            return file.read("weights.pt")
+
+    @pytest.fixture
+    def server(
+        self, weights_file: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Server]:
+        monkeypatch.setattr(importing, "SCHEMES", ("http",))
+        n = len(weights_file)
+        made = Server(
+            {
+                "/w.pt": (n, weights_file),
+                "/other.pt": (5, b"other"),
+                "/cut.pt": (n, weights_file[:100]),
+                "/huge.pt": (2**40, b""),
+                "/on": "/w.pt",
+                "/away": "ftp://127.0.0.1/w.pt",
+            }
+        )
+        yield made
+        made.close()
+
+    def package_at(
+        self, package: Path, to: Path, url: str, sha256: str | None = None
+    ) -> Path:
+        said = manifest_of(package)
+        entry = said["weights"]["pytorch_state_dict"]
+        entry["source"] = url
+        if sha256 is not None:
+            entry["sha256"] = sha256
+        return rewritten(
+            package, to, **{MANIFEST: yaml.safe_dump(said).encode(), "weights.pt": None}
+        )
+
+    def test_nothing_is_fetched_unless_asked(
+        self, package: Path, tmp_path: Path, server: Server
+    ) -> None:
+        url = f"{server.address}/w.pt"
+        path = self.package_at(package, tmp_path / "x.zip", url)
+        with pytest.raises(RemoteWeightsError, match="nothing was downloaded") as error:
+            import_weights(path, tmp_path / "x.safetensors")
+        assert error.value.url == url
+        assert server.asked == []
+        assert not (tmp_path / "x.safetensors").exists()
+
+    @pytest.mark.parametrize("place", ["/w.pt", "/on"])
+    def test_with_consent(
+        self, package: Path, unet: Weights, tmp_path: Path, server: Server, place: str
+    ) -> None:
+        path = self.package_at(package, tmp_path / "x.zip", f"{server.address}{place}")
+        records: list[Any] = []
+        work = iter_import_weights(path, tmp_path / "x.safetensors", download=True)
+        found = drain(work, records.append)
+        assert torch.equal(outputs(found), outputs(unet))
+        last = records[-1]
+        assert (last.step, last.done) == ("downloading", last.total)
+
+    @pytest.mark.parametrize(
+        ("place", "error", "words"),
+        [
+            ("/other.pt", ValueError, r"\(5 bytes\) has another checksum"),
+            ("/cut.pt", (ValueError, OSError), "checksum|can't be had"),
+            ("/huge.pt", ValueError, "1,048,576 MiB, which is too much"),
+            ("/none.pt", OSError, "can't be had from .*Not Found"),
+            ("/away", OSError, "leads on to ftp://"),
+        ],
+    )
+    def test_what_is_wrong_there_is_not_taken(
+        self,
+        package: Path,
+        tmp_path: Path,
+        server: Server,
+        place: str,
+        error: Any,
+        words: str,
+    ) -> None:
+        path = self.package_at(package, tmp_path / "x.zip", f"{server.address}{place}")
+        with pytest.raises(error, match=words):
+            import_weights(path, tmp_path / "x.safetensors", download=True)
+        assert not (tmp_path / "x.safetensors").exists()
+
+    @pytest.mark.parametrize(
+        ("url", "digits", "words"),
+        [
+            ("http://x.org/w.pt", None, "lie outside of the package"),
+            ("ftp://x.org/w.pt", None, "lie outside of the package"),
+            ("https://known.org@x.org/w.pt", None, "names a user"),
+            ("https://x.org/w.pt", "", "without a checksum"),
+            ("https://x.org/w.pt", "12", "without a checksum"),
+            ("https://x.org/\x1b[2J", None, "lie outside of the package"),
+            ("https:///w.pt", None, "lie outside of the package"),
+        ],
+    )
+    def test_addresses_that_are_not_trusted(
+        self, package: Path, tmp_path: Path, url: str, digits: str | None, words: str
+    ) -> None:
+        path = self.package_at(package, tmp_path / "x.zip", url, digits)
+        with pytest.raises(ValueError, match=words):
+            import_weights(path, tmp_path / "x.safetensors", download=True)
+
+    def test_the_network_is_asked_for_before(
+        self, package: Path, tmp_path: Path, server: Server
+    ) -> None:
+        said = manifest_of(package)
+        said.pop("config")
+        said["weights"]["pytorch_state_dict"]["source"] = f"{server.address}/w.pt"
+        path = with_manifest(package, tmp_path / "x.zip", said)
+        with pytest.raises(AmbiguousNetworkError):
+            import_weights(path, tmp_path / "x.safetensors", download=True)
+        assert server.asked == []
+
+
+def number(value: int) -> bytes:
+    """A whole number as protobuf has it."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def field(key: int, content: bytes | int) -> bytes:
+    if isinstance(content, int):
+        return number(key << 3) + number(content)
+    return number(key << 3 | 2) + number(len(content)) + content
+
+
+def onnx_of(state: dict[str, torch.Tensor], **more: bytes) -> bytes:
+    """Write an ONNX file of named tensors, without a graph to run."""
+    kinds = {torch.float32: 1, torch.int64: 7, torch.float16: 10}
+    tensors = b""
+    for key, value in state.items():
+        tensor = b"".join(field(1, n) for n in value.shape)
+        tensor += field(2, kinds[value.dtype]) + field(8, key.encode())
+        tensor += field(9, value.numpy().tobytes()) + more.get(key, b"")
+        tensors += field(5, tensor)
+    return field(1, 8) + field(2, b"test") + field(7, field(2, b"net") + tensors)
+
+
+class TestOnnx:
+    """Weights are taken from named tensors; the graph is never run."""
+
+    ARCH: ClassVar[dict[str, Any]] = {
+        "architecture": "unet",
+        "config": SHAPES["unet"][1],
+    }
+
+    def test_of_one_of_our_networks(self, unet: Weights, tmp_path: Path) -> None:
+        path = tmp_path / "u.onnx"
+        path.write_bytes(onnx_of(unet.network().state_dict()))
+        found = import_weights(path, tmp_path / "u.safetensors", **self.ARCH)
+        assert torch.equal(outputs(found), outputs(unet))
+        with pytest.raises(AmbiguousNetworkError):
+            import_weights(path, tmp_path / "u2.safetensors")
+
+    def test_in_a_package(self, package: Path, unet: Weights, tmp_path: Path) -> None:
+        data = onnx_of(unet.network().state_dict())
+        said = manifest_of(package)
+        said["weights"] = {
+            "onnx": {"source": "w.onnx", "sha256": sha256(data).hexdigest()}
+        }
+        manifest = yaml.safe_dump(said).encode()
+        path = rewritten(package, tmp_path / "x.zip", **{MANIFEST: manifest})
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr("w.onnx", data)
+        found = import_weights(path, tmp_path / "u.safetensors")
+        assert torch.equal(outputs(found), outputs(unet))
+        assert found.card == unet.card
+
+    def test_of_another_network(self, tmp_path: Path) -> None:
+        path = tmp_path / "u.onnx"
+        path.write_bytes(onnx_of({"onnx::Conv_12": torch.zeros(2, 3)}))
+        with pytest.raises(ValueError, match=r"1 names in the file: onnx::Conv_12"):
+            import_weights(path, tmp_path / "u.safetensors", **self.ARCH)
+
+    def test_numbers_in_other_files_are_not_read(self, tmp_path: Path) -> None:
+        external = field(13, field(1, b"location") + field(2, b"/etc/passwd"))
+        data = onnx_of({"w": torch.zeros(2)}, w=external + field(14, 1))
+        with pytest.raises(ValueError, match="keeps 'w' in another file"):
+            read_onnx(data, "u.onnx")
+
+    def test_sizes_that_are_not_there(self) -> None:
+        tensor = field(1, 2**40) + field(2, 1) + field(8, b"w") + field(9, bytes(8))
+        data = field(7, field(5, tensor))
+        with pytest.raises(ValueError, match="'w' has no"):
+            read_onnx(data, "u.onnx")
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x00", b"\xff" * 40, b"\x3a\xff\xff\xff\x7f", b"PK", b"{}"]
+    )
+    def test_what_is_none(self, data: bytes) -> None:
+        with pytest.raises(ValueError, match=r"u\.onnx is no ONNX file"):
+            read_onnx(data, "u.onnx")
+
+    @settings(max_examples=60, deadline=None)
+    @given(data=st.data())
+    def test_damaged_ones_are_refused_or_read(self, data: st.DataObject) -> None:
+        whole = bytearray(onnx_of({"a": torch.ones(2, 3), "b": torch.zeros(1)}))
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(whole) - 1))
+            whole[at] = data.draw(st.integers(0, 255))
+        try:
+            found = read_onnx(bytes(whole), "u.onnx")
+        except ValueError:
+            return
+        assert sum(value.numel() for value in found.values()) <= 7

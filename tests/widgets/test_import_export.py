@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 import torch
+import yaml
 from nested import CONFIG, nested_weights
 
+from napari_emseg.core.records import Progress
+from napari_emseg.models import importing
 from napari_emseg.models.weights import read_weights
 
 
@@ -52,6 +57,39 @@ def test_a_foreign_state_dict_asks_for_its_network(window, tmp_path) -> None:
     assert window.controller.session.weights.path == tmp_path / "in.safetensors"
     assert window.membranes.weights.currentText() == "in"
     assert not question.isVisibleTo(exchange)
+
+
+def test_weights_at_an_address_are_offered(window, tmp_path, monkeypatch) -> None:
+    """Nothing is fetched before Download is pressed."""
+    exchange, asked = window.membranes.exchange, []
+    exchange.export_file(tmp_path / "out.zip")
+    finish(window)
+    with zipfile.ZipFile(tmp_path / "out.zip") as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    data = files.pop("weights.pt")
+    said = yaml.safe_load(files["rdf.yaml"])
+    said["weights"]["pytorch_state_dict"]["source"] = "https://example.org/w.pt"
+    files["rdf.yaml"] = yaml.safe_dump(said).encode()
+    with zipfile.ZipFile(tmp_path / "far.zip", "w") as new:
+        for name, content in files.items():
+            new.writestr(name, content)
+
+    def downloading(url, digits, name):
+        asked.append(url)
+        yield Progress("downloading", len(data), len(data))
+        return data
+
+    monkeypatch.setattr(importing, "downloading", downloading)
+    exchange.import_file(tmp_path / "far.zip", tmp_path / "in.safetensors")
+    words = finish(window)
+    assert "at https://example.org/w.pt (sha256 " in words
+    assert words.endswith("nothing was downloaded. Download them?")
+    assert exchange.download.isVisibleTo(exchange)
+    assert not asked
+    window.click(exchange.download)
+    assert finish(window) == "saved as in.safetensors"
+    assert asked == ["https://example.org/w.pt"]
+    assert not exchange.download.isVisibleTo(exchange)
 
 
 def test_what_is_no_weights_file_is_refused(window, tmp_path) -> None:

@@ -19,6 +19,7 @@ from napari_emseg.io.errors import (
     AmbiguousNetworkError,
     IdsDontFitError,
     OutputExistsError,
+    RemoteWeightsError,
 )
 
 _WIDE = 200
@@ -126,6 +127,8 @@ def _option(error: BaseException) -> str:
             "; say it with --arch (unet, unetpp, cenet), and its shape with e.g. "
             "--network.base 32"
         )
+    if isinstance(error, RemoteWeightsError):
+        return "; fetch them with --download"
     if isinstance(error, IdsDontFitError) and error.kept is not None:
         there, wanted, format_ = error.kept
         return f": emseg export {there} {wanted} --format {format_} --ids …"

@@ -15,6 +15,7 @@ from napari_emseg.cli.options import (
 )
 from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
+from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.card import Card, DataSet, Variant
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.models.weights import (
@@ -279,27 +280,38 @@ def import_(
         Parameter(help="Architecture, if the file doesn't say it.", group=NETWORK),
     ] = None,
     network: NetworkShape = None,
+    download: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Fetch weights that a package has at an address; the checksum that it "
+            "says must be theirs.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Make a weights file of a BioImage.IO package or of a state dict.
+    """Make a weights file of a BioImage.IO package, a state dict or an ONNX file.
 
-    Nothing in the file is run: of a package only its manifest and its state dict are
-    read. A state dict must fit the network; the first key that doesn't is named.
+    Nothing in the file is run: of a package only its manifest and its weights are
+    read. They must fit the network; the first key that doesn't is named.
 
     Parameters
     ----------
     file
-        A package (.zip), or a state dict: .pt, .pth, .safetensors.
+        A package (.zip), or weights: .pt, .pth, .onnx, .safetensors.
     output
         The weights file to write: .safetensors.
     """
-    from napari_emseg.models.importing import import_weights
+    from napari_emseg.models.importing import iter_import_weights
 
     config = network_config(network)
     check_outputs(output, files=[file])
     with claimed_weights(output, overwrite=overwrite):
-        written = import_weights(file, output, architecture=arch, config=config)
+        work = iter_import_weights(
+            file, output, architecture=arch, config=config, download=download
+        )
+        written = run_with_progress(work)
     if json:
         print_json(card_record(written))
     else:

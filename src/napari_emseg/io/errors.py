@@ -95,6 +95,28 @@ class AmbiguousNetworkError(ValueError):
     """Weights that don't say what network they are for; the user has to."""
 
 
+class RemoteWeightsError(ValueError):
+    """Weights that lie at an address; they are fetched if the user says so.
+
+    Parameters
+    ----------
+    name
+        The package that says so.
+    url
+        Where they are.
+    sha256
+        That they must have.
+    """
+
+    def __init__(self, name: str, url: str, sha256: str) -> None:
+        self.url = url
+        self.sha256 = sha256
+        super().__init__(
+            f"the weights of {name} aren't in it but at {url} (sha256 {sha256[:12]}…); "
+            "nothing was downloaded"
+        )
+
+
 class UnreadableError(OSError):
     """A file, or a page of it, is damaged, empty, truncated or not what it says."""
 

@@ -1,32 +1,45 @@
 """Weights of others in, a weights file of ours out; nothing in them is run.
 
-From a BioImage.IO package only the manifest and the state dict are read, in memory:
-Python and TorchScript in it are left alone, and nothing is unpacked. For a state dict
-by itself (`.pt`, `.pth`, `.safetensors` without card) the user names the architecture.
+From a BioImage.IO package only the manifest and the weights are read, in memory: a
+state dict, or else the named tensors of an ONNX file. Python and TorchScript in it are
+left alone, and nothing is unpacked. Weights at an address are fetched only if the user
+says so. For weights by themselves (`.pt`, `.pth`, `.onnx`, `.safetensors` without card)
+the user names the architecture.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import HTTPException
+from math import prod
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.errors import first_fault
+from napari_emseg.core.memory import free_ram
+from napari_emseg.core.paths import read_bounded
+from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.settings import Normalisation
-from napari_emseg.io.errors import AmbiguousNetworkError
+from napari_emseg.io.errors import AmbiguousNetworkError, RemoteWeightsError
 from napari_emseg.models.weights import (
     CARD,
     Weights,
@@ -193,6 +206,113 @@ def format_names(state: Mapping[str, Tensor]) -> str:
     return f"{len(names)} names in the file: {', '.join(names[:SHOWN])}{more}"
 
 
+# ONNX is a message of protobuf: fields by number, each a number, 8 or 4 bytes, or bytes
+# with their length. Only the tensors that a graph begins with are looked at, and in
+# Python, so that nothing in the file can reach beyond it.
+_GRAPH, _INITIALIZER = 7, 5
+_DIMS, _TYPE, _FLOATS, _NAME, _RAW, _LOCATION = 1, 2, 4, 8, 9, 14
+_ONNX_TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
+"""Numbers of types in ONNX's tensors; of others there are none in weights."""
+
+MOST_DIMS = 8
+
+
+def read_onnx(data: bytes, name: str) -> dict[str, Tensor]:
+    """Read the named tensors of an ONNX file; its graph is never run.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, keeps numbers in other files, or holds no such tensors.
+    """
+    import torch
+
+    state: dict[str, Tensor] = {}
+    try:
+        graphs = [v for k, v in _fields(memoryview(data)) if k == _GRAPH]
+        tensors = [v for g in graphs for k, v in _fields(g) if k == _INITIALIZER]
+        for tensor in tensors:
+            key, values = _onnx_tensor(tensor, name)
+            if values is not None:
+                state[key] = torch.from_numpy(values)
+    except (IndexError, TypeError, UnicodeDecodeError, OverflowError) as e:
+        msg = f"{name} is no ONNX file, or a damaged one"
+        raise ValueError(msg) from e
+    if not state:
+        msg = f"{name} is no ONNX file, or has no tensors with names"
+        raise ValueError(msg)
+    return state
+
+
+def _onnx_tensor(message: memoryview, name: str) -> tuple[str, NDArray[Any] | None]:
+    """Return a tensor's name and values; None for those of other types."""
+    dims: list[int] = []
+    floats: list[memoryview] = []
+    said: dict[int, Any] = {}
+    for number, value in _fields(message):
+        if number == _DIMS:
+            dims += [value] if isinstance(value, int) else _numbers(value)
+        elif number == _FLOATS and not isinstance(value, int):
+            floats.append(value)
+        else:
+            said[number] = value
+    key = bytes(said.get(_NAME, b"")).decode()
+    if said.get(_LOCATION):
+        msg = f"{name} keeps {key[:100]!r} in another file, which is never read"
+        raise ValueError(msg)
+    kind = _ONNX_TYPES.get(said.get(_TYPE, 0))
+    if kind is None:
+        return key, None
+    raw = bytes(said[_RAW]) if _RAW in said else b"".join(floats)
+    if len(dims) > MOST_DIMS or prod(dims) * np.dtype(kind).itemsize != len(raw):
+        msg = f"{name} is a damaged ONNX file: {key[:100]!r} has no {dims} values"
+        raise ValueError(msg)
+    values: NDArray[Any] = np.frombuffer(raw, kind).reshape(dims).copy()
+    return key, values
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Yield numbers of fields, and their values: whole numbers, or bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = _varint(message, at)
+            yield tag >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if kind == 2:
+            size, at = _varint(message, at)
+        if size is None or at + size > len(message):
+            msg = "a field that protobuf hasn't, or that is cut short"
+            raise IndexError(msg)
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return a whole number of 7 bits in each byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    msg = "a number without end"
+    raise IndexError(msg)
+
+
+def _numbers(packed: memoryview) -> list[int]:
+    found: list[int] = []
+    at = 0
+    while at < len(packed) and len(found) <= MOST_DIMS:
+        value, at = _varint(packed, at)
+        found.append(value)
+    return found
+
+
 MOST_RATIO = 100
 """Times that a file may grow when it is unpacked; trained weights hardly do."""
 
@@ -283,22 +403,45 @@ def import_weights(
     *,
     architecture: str | None = None,
     config: dict[str, Any] | None = None,
+    download: bool = False,
 ) -> Weights:
+    """Read weights of others and write them: `iter_import_weights`, run to its end."""
+    work = iter_import_weights(
+        path, output, architecture=architecture, config=config, download=download
+    )
+    return drain(work)
+
+
+def iter_import_weights(
+    path: Path,
+    output: Path,
+    *,
+    architecture: str | None = None,
+    config: dict[str, Any] | None = None,
+    download: bool = False,
+) -> Generator[Record, None, Weights]:
     """Read weights of others and write them as a file with a card.
+
+    Yields Progress while weights are downloaded.
 
     Parameters
     ----------
     path
-        A BioImage.IO package (`.zip`), or a state dict: `.pt`, `.pth`, `.safetensors`.
+        A BioImage.IO package (`.zip`), or weights: `.pt`, `.pth`, `.onnx`,
+        `.safetensors`.
     output
         The weights file to write.
     architecture, config
         Of the network; must be given for all that doesn't say it in our own words.
+    download
+        Fetch weights that a package has at an address.
 
     Raises
     ------
     FileNotFoundError, OSError
-        If it can't be read, or the output can't be written.
+        If it can't be read or reached, or the output can't be written.
+    RemoteWeightsError
+        If the weights lie at an address, and may not be fetched.
     ValueError
         If it is damaged, of another kind or too large to be true, its architecture is
         unknown, it holds NaN, or it doesn't fit the network; the first key that doesn't
@@ -307,7 +450,8 @@ def import_weights(
     if not path.is_file():
         msg = f"no file at {path}"
         raise FileNotFoundError(msg)
-    found = _read(path)
+    known = architecture is not None
+    found = yield from _reading_weights(path, known=known, download=download)
     card = _card_of(found, output.stem, architecture, config)
     network = build(card.architecture, card.config, holds=_held(found.state))
     own = network.state_dict()
@@ -325,7 +469,9 @@ def import_weights(
     return save_weights(output, state, card, half=_fits_half(state))
 
 
-def _read(path: Path) -> ParsedWeights:
+def _reading_weights(
+    path: Path, *, known: bool, download: bool
+) -> Generator[Record, None, ParsedWeights]:
     """Find out by its contents what a file is, and read it."""
     with path.open("rb") as file:
         start = file.read(9)
@@ -333,13 +479,17 @@ def _read(path: Path) -> ParsedWeights:
         with opened(path, path.name) as package:
             manifest = _manifest_in(package)
             if manifest is not None:
-                return _from_package(package, manifest, path.name)
-        return ParsedWeights(
-            read_state_dict(path.read_bytes(), path.name), None, path.name
-        )
+                return (
+                    yield from _from_package(
+                        package, manifest, path.name, known=known, download=download
+                    )
+                )
     # safetensors: eight bytes of length, then a header in JSON
-    if start[8:9] == b"{":
+    if start[8:9] == b"{" and start[:2] != b"PK":
         return _from_safetensors(path)
+    if path.suffix.lower() == ".onnx":
+        data = read_bounded(path, MOST_STATE)
+        return ParsedWeights(read_onnx(data, path.name), None, path.name)
     return ParsedWeights(read_state_dict(path.read_bytes(), path.name), None, path.name)
 
 
@@ -366,22 +516,134 @@ def _manifest_in(package: zipfile.ZipFile) -> str | None:
     return next((name for name in MANIFESTS if name in names), None)
 
 
-def _from_package(package: zipfile.ZipFile, manifest: str, name: str) -> ParsedWeights:
+def _from_package(
+    package: zipfile.ZipFile, manifest: str, name: str, *, known: bool, download: bool
+) -> Generator[Record, None, ParsedWeights]:
     said = _parsed(member_of(package, manifest, MOST_MANIFEST, name), name)
-    weights = said.get("weights")
-    entry = weights.get("pytorch_state_dict") if isinstance(weights, dict) else None
-    if not isinstance(entry, dict):
-        there = ", ".join(weights) if isinstance(weights, dict) else "nothing"
-        msg = f"{name} has no pytorch_state_dict, only {there}, which is never run"
-        raise ValueError(msg)
-    source = _inside(entry.get("source"), name)
-    data = member_of(package, source, MOST_STATE, name)
+    kind, entry = _weights_entry(said, name)
+    card = _our_card(said, name)
+    if card is None and not known:  # asked before anything is fetched
+        msg = f"{name} doesn't say what network it is for"
+        raise AmbiguousNetworkError(msg)
     wanted = entry.get("sha256")
-    if wanted is not None and sha256(data).hexdigest() != str(wanted).lower():
-        msg = f"{name} is damaged: {source} has another checksum than its manifest says"
+    source = entry.get("source")
+    if isinstance(source, str) and "://" in source:
+        url, digits = checked_address(source, wanted, name)
+        if not download:
+            raise RemoteWeightsError(name, url, digits)
+        data = yield from downloading(url, digits, name)
+        place = url
+    else:
+        place = _inside(source, name)
+        data = member_of(package, place, MOST_STATE, name)
+        if wanted is not None and sha256(data).hexdigest() != str(wanted).lower():
+            msg = (
+                f"{name} is damaged: {place} has another checksum than its manifest "
+                "says"
+            )
+            raise ValueError(msg)
+    read = read_onnx if kind == "onnx" else read_state_dict
+    return ParsedWeights(read(data, f"{place} in {name}"), card, name, _notes(said))
+
+
+def _weights_entry(said: dict[str, Any], name: str) -> tuple[str, dict[str, Any]]:
+    """Return what is said of the weights that can be read, and of which kind."""
+    weights = said.get("weights")
+    kinds = weights if isinstance(weights, dict) else {}
+    for kind in ("pytorch_state_dict", "onnx"):
+        if isinstance(kinds.get(kind), dict):
+            return kind, kinds[kind]
+    there = ", ".join(map(str, kinds)) or "nothing"
+    msg = (
+        f"{name} has no pytorch_state_dict and no onnx, only {there}, which is never "
+        "run"
+    )
+    raise ValueError(msg)
+
+
+SCHEMES = ("https",)
+"""Of addresses that weights are fetched from."""
+
+TIMEOUT = 30.0
+"""Seconds that a server may be silent."""
+
+
+def checked_address(url: str, digits: object, name: str) -> tuple[str, str]:
+    """Return an address, and the checksum of what is there, if both can be trusted.
+
+    Raises
+    ------
+    ValueError
+        If it isn't by https, names a user, or there is no checksum.
+    """
+    parts = urlsplit(url) if re.fullmatch(r"[\x21-\x7e]{1,2000}", url) else None
+    if parts is None or parts.scheme not in SCHEMES or not parts.hostname:
+        msg = f"{name}: its weights lie outside of the package, at {url[:200]!r}"
         raise ValueError(msg)
-    state = read_state_dict(data, f"{source} in {name}")
-    return ParsedWeights(state, _our_card(said, name), name, _notes(said))
+    if "@" in parts.netloc:  # https://known.org@other.org is at other.org
+        msg = f"{name}: the address of its weights names a user: {url[:200]!r}"
+        raise ValueError(msg)
+    text = str(digits or "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        msg = (
+            f"{name} has its weights at {url[:200]} without a checksum (sha256), so "
+            "that nobody could tell if they are the right ones; they aren't fetched"
+        )
+        raise ValueError(msg)
+    return url, text
+
+
+class _SafeRedirects(HTTPRedirectHandler):
+    """Follows a server to other places that are as safe as the first."""
+
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme not in SCHEMES:
+            words = f"it leads on to {newurl[:200]}, which isn't {SCHEMES[0]}"
+            raise URLError(words)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def downloading(url: str, digits: str, name: str) -> Generator[Record, None, bytes]:
+    """Fetch weights into memory; yields Progress in bytes.
+
+    Raises
+    ------
+    OSError
+        If the server can't be reached or ends too early.
+    ValueError
+        If there is more than weights have, or something of another checksum.
+    """
+    yield Progress("downloading", 0, 0)
+    parts, done, found = [], 0, sha256()
+    try:
+        with build_opener(_SafeRedirects).open(url, timeout=TIMEOUT) as answer:
+            total = int(answer.headers.get("Content-Length") or 0)
+            _refuse_size(total, name)
+            while part := answer.read(2**20):
+                done += len(part)
+                _refuse_size(done, name)
+                found.update(part)
+                parts.append(part)
+                yield Progress("downloading", done, max(total, done))
+    except (OSError, HTTPException) as e:
+        why = str(getattr(e, "reason", "") or e) or type(e).__name__
+        msg = f"the weights of {name} can't be had from {url}: {why}"
+        raise OSError(msg) from e
+    if found.hexdigest() != digits:
+        msg = (
+            f"what is at {url} ({done:,} bytes) has another checksum than {name} says: "
+            "it isn't taken"
+        )
+        raise ValueError(msg)
+    return b"".join(parts)
+
+
+def _refuse_size(size: int, name: str) -> None:
+    if size > min(MOST_STATE, free_ram() // 3):
+        msg = f"the weights of {name} have {size / 2**20:,.0f} MiB, which is too much"
+        raise ValueError(msg)
 
 
 def _inside(source: object, name: str) -> str:

@@ -8,14 +8,14 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Progress, Record
-from napari_emseg.io.errors import AmbiguousNetworkError
+from napari_emseg.io.errors import AmbiguousNetworkError, RemoteWeightsError
 from napari_emseg.models.weights import SUFFIX, Weights
 from napari_emseg.models.zoo import architectures, network_class
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.jobs import BackgroundJob, JobResult
+from napari_emseg.widgets.jobs import Advance, BackgroundJob, JobResult
 from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.theme import (
     button,
@@ -26,7 +26,7 @@ from napari_emseg.widgets.theme import (
     text_label,
 )
 
-OTHERS = "Models of other programs (*.zip *.pt *.pth *.safetensors)"
+OTHERS = "Models of other programs (*.zip *.pt *.pth *.onnx *.safetensors)"
 PACKAGE = "BioImage.IO package (*.zip)"
 OURS = f"Models (*{SUFFIX})"
 
@@ -49,10 +49,19 @@ class ImportExport(QWidget):
             "Export…", tooltip="Write a BioImage.IO package that others can run."
         )
         self.message = text_label()
+        self.download = button(
+            "Download",
+            "primary",
+            tooltip="Fetch the weights from there. They are taken only if they have "
+            "the checksum that the package says.",
+        )
+        self._fetching = False
         self.question = NetworkQuestion()
         self._lay_out()
         self.import_.clicked.connect(self._on_import)
         self.export.clicked.connect(self._on_export)
+        self.download.clicked.connect(self._on_download)
+        self._job.advanced.connect(self._on_advanced)
         self.question.answer.clicked.connect(self._on_answer)
         self._job.ended.connect(self._on_ended)
 
@@ -61,13 +70,16 @@ class ImportExport(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(FlowRow(self.import_, self.export))
         layout.addWidget(self.message)
+        layout.addWidget(self.download)
         layout.addWidget(self.question)
         self.message.hide()
+        self.download.hide()
         self.question.hide()
 
     def import_file(self, path: Path, output: Path) -> None:
         """Import weights into a file; asks for the network if they don't say it."""
         self._asked = path, output
+        self._fetching = False
         self.question.hide()
         self._start(_importing(path, output), f"importing {path.name} …")
 
@@ -100,16 +112,33 @@ class ImportExport(QWidget):
             self.export_file(Path(name).with_suffix(".zip"))
 
     def _on_answer(self) -> None:
-        if self._asked is not None:
-            path, output = self._asked
-            architecture, config = self.question.answered()
-            work = _importing(path, output, architecture, config)
-            self._start(work, f"importing {path.name} …")
+        self._go_on()
+
+    def _on_download(self) -> None:
+        self._fetching = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Import what was asked about, with what was answered."""
+        if self._asked is None:
+            return
+        path, output = self._asked
+        answered = None, None
+        if self.question.isVisibleTo(self):
+            answered = self.question.answered()
+        work = _importing(path, output, *answered, download=self._fetching)
+        self._start(work, f"importing {path.name} …")
+
+    def _on_advanced(self, advance: Advance) -> None:
+        if advance.step == "downloading" and advance.total:
+            done, total = advance.done / 2**20, advance.total / 2**20
+            self._say(f"downloading: {done:.1f} of {total:.1f} MiB", "hint")
 
     def _start(self, work: Generator[Record, None, object], words: str) -> None:
         if self._job.busy:
             return
         self._say(words, "hint")
+        self.download.hide()
         self._allow(False)
         self._job.start(with_torch(work), words)
 
@@ -119,6 +148,9 @@ class ImportExport(QWidget):
         if isinstance(cause, AmbiguousNetworkError):
             self.question.ask()
             self._say(f"{cause}: which is it?", "note")
+        elif isinstance(cause, RemoteWeightsError):
+            self._say(f"{cause}. Download them?", "note")
+            self.download.show()
         elif cause is not None:
             self._say(format_record(cause), "error")
         elif isinstance(result, Weights):
@@ -180,13 +212,23 @@ def _importing(
     output: Path,
     architecture: str | None = None,
     config: dict[str, object] | None = None,
+    *,
+    download: bool = False,
 ) -> Generator[Record, None, Weights]:
-    from napari_emseg.models.importing import import_weights
+    from napari_emseg.models.importing import iter_import_weights
 
     yield Progress("importing", 0, 1)
     output.parent.mkdir(parents=True, exist_ok=True)
     with Claim(output):
-        return import_weights(path, output, architecture=architecture, config=config)
+        return (
+            yield from iter_import_weights(
+                path,
+                output,
+                architecture=architecture,
+                config=config,
+                download=download,
+            )
+        )
 
 
 def _exporting(weights: Weights, path: Path) -> Generator[Record, None, Path]:
