@@ -14,6 +14,7 @@ import napari
 import numpy as np
 from napari import Viewer
 from napari.settings import get_settings
+from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QApplication
 
 from napari_emseg.widgets.cells_panel import CellsPanel
@@ -88,6 +89,15 @@ def evaluate(viewer: Viewer, panel: EvaluatePanel) -> None:
     )
 
 
+def picture_of(dock: EmSegmentation, name: str) -> QPixmap:
+    """Take a picture of a panel, scrolled so that Run isn't held in view over it."""
+    fold = dock.folds[name]
+    end = fold.y() + fold.height() - dock.viewport().height()
+    dock.verticalScrollBar().setValue(end)
+    settle(0.3)
+    return fold.grab()
+
+
 def keep(data: DataPanel, folder: str) -> None:
     """Save a project of the stack at work, which is then kept up to date."""
     data.project.save_path(Path(folder) / "vnc")
@@ -113,8 +123,8 @@ def main() -> None:
     evaluate(viewer, dock.panel("Evaluate"))
     dock.panel("Correct").tools["Live-wire"].click()
     settle()
-    for name, fold in dock.folds.items():
-        fold.grab().save(str(IMAGES / f"{STEPS[name]}-{name.lower()}.png"))
+    for name in dock.folds:
+        picture_of(dock, name).save(str(IMAGES / f"{STEPS[name]}-{name.lower()}.png"))
     viewer.close()
     folder.cleanup()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from make_screenshots import IMAGES, settle
+from make_screenshots import IMAGES, picture_of, settle
 from napari import Viewer
 from PIL import Image
 
@@ -71,7 +71,7 @@ class Camera:
     def panel(self, name: str, picture: str) -> None:
         """Keep a picture of one panel."""
         settle()
-        self.dock.folds[name].grab().save(str(IMAGES / picture))
+        picture_of(self.dock, name).save(str(IMAGES / picture))
 
 
 def side_by_side(name: str, pictures: Sequence[Image.Image]) -> None:
