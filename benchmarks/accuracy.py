@@ -1,12 +1,14 @@
 """Write the tables of `docs/accuracy.md` from the cards of the bundled weights.
 
-What a card says was measured when the weights were made, or by `score_weights.py`; this
-script measures nothing.
+What a card says was measured when the weights were made, or by `score_weights.py`, and
+so was what is said of cells; this script measures nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from data_sets import DATA
 from mixture_scores import MEASURES
@@ -40,11 +42,27 @@ OF_SEVERAL = (
 )
 
 
+OF_CELLS = (
+    "weights",
+    "at threshold",
+    "V_Rand",
+    "V_Info",
+    "adapted Rand error",
+    "variation of information, bits",
+    "false merges",
+    "false splits",
+    "true cells",
+)
+
+RESULTS = Path(__file__).parent / "results"
+
+
 def main() -> None:
     """Write every table."""
     cards = [weights.card for weights in list_weights().values()]
     put("accuracy.md", "scores", table(HEAD, (row for c in cards for row in rows(c))))
     several = [line for c in cards for line in of_several(c)]
+    put("accuracy.md", "cells", table(OF_CELLS, cells(cards)))
     put("accuracy.md", "several", table(OF_SEVERAL, several))
     put("accuracy.md", "training", table(*how(cards)))
 
@@ -67,6 +85,22 @@ def rows(card: Card) -> Iterator[tuple[str, ...]]:
             *(f"{scores[name]:.4f}" for name in SCORES[2:4]),
             f"{scores['warping_error']:.5f}",
         )
+
+
+def cells(cards: Iterable[Card]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each weights whose cells `score_weights.py --cells` scored."""
+    for card in cards:
+        path = RESULTS / f"{card.name}.json"
+        found = json.loads(path.read_text()).get("cells") if path.is_file() else None
+        if found is not None:
+            scores = ("v_rand", "v_info", "adapted_rand_error", "vi")
+            counts = ("false_merges", "false_splits", "true_cells")
+            yield (
+                card.name,
+                f"{found['threshold']:g}",
+                *(f"{found[name]:.4f}" for name in scores),
+                *(str(found[name]) for name in counts),
+            )
 
 
 def of_several(card: Card) -> Iterator[tuple[str, ...]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from data_sets import DATA, ROOT
 from machine import describe as describe_machine
@@ -24,10 +25,15 @@ from mixture_scores import score_sources, with_threshold
 from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.io import open_stack
-from napari_emseg.metrics import v_rand_v_info
+from napari_emseg.metrics import cell_scores, v_rand_v_info
+from napari_emseg.metrics.inputs import cells_of_inside
 from napari_emseg.models.weights import Weights, load_weights, replace_card
+from napari_emseg.segmentation import usual_cells
 from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.validation import (
+    LEVELS,
+    best_threshold,
+    bits_lost,
     inside_of,
     truth_of,
     with_scores,
@@ -152,6 +158,30 @@ def rescore_mixture(weights: Weights, data: Path) -> dict[str, Any]:
     return {"held out": held_out, "ways": ways_of(card)}
 
 
+def cells_of(weights: Weights, data: Path) -> dict[str, Any]:
+    """Score the cells of held-out sections, at the card's threshold; the card stays.
+
+    And say which threshold gives the best cells on the validation sections.
+    """
+    card, network = weights.card, weights.network()
+    held_out = examples_of(card.held_out_data, data, card)
+    inside, truth = inside_of(network, held_out), truth_of(held_out)
+    make = usual_cells(card.threshold)
+    cells = np.stack([make(1 - section) for section in inside])
+    bits, walls = np.zeros((len(LEVELS), 2)), 0
+    validation = examples_of(card.validation_data, data, card)
+    seen = inside_of(network, validation)
+    for example, section in zip(validation, seen, strict=True):
+        lost, n = bits_lost(1 - section, example.target)
+        bits, walls = bits + lost, walls + n
+    return {
+        "sections": len(held_out),
+        "threshold": card.threshold,
+        "best threshold on validation": best_threshold(bits, walls, None),
+        **cell_scores(cells, cells_of_inside(truth)).as_dict(),
+    }
+
+
 def ways_of(card: Card) -> list[dict[str, Any]]:
     """Return what a card knows of every way to run its weights."""
     return [
@@ -182,13 +212,19 @@ def main() -> None:
     parser.add_argument(
         "--scores", action="store_true", help="measure the scores only; keep the times"
     )
+    parser.add_argument(
+        "--cells", action="store_true", help="score the cells only; keep the card"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     weights = load_weights(args.weights)
     machine = describe_machine(torch.get_num_threads())
     path = args.out / f"{weights.card.name}.json"
-    if args.times:
+    if args.cells:
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        found = {**known, "cells": cells_of(weights, args.data)}
+    elif args.times:
         known = json.loads(path.read_text()) if path.is_file() else {}
         found = {**known, "machine": machine, **retime(weights, args.device)}
     else:
