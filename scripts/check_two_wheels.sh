@@ -54,7 +54,8 @@ look() {
 scripts/system_packages.sh test
 mkdir "$scratch/elsewhere"
 read -r -a pythons <<<"${PYTHONS:-$(choose_pythons)}"
-options=(-qq)
+options=(-qq --no-compile)
+export PYTHONDONTWRITEBYTECODE= # what is imported is compiled then, once
 nvidia-smi >/dev/null 2>&1 || options+=(--constraint constraints/cpu.txt)
 
 "${pythons[0]}" -m venv "$scratch/build"
