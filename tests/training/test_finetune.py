@@ -282,7 +282,8 @@ def test_held_out_corrections_end_training_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing can be gained with a tiny rate, so patience runs out."""
-    monkeypatch.setattr("napari_emseg.training.training_data.FEWEST_CHECKED", 1)
+    for name, value in (("CHECKED", 1), ("STEPS", 40)):
+        monkeypatch.setattr(f"napari_emseg.training.training_data.FEWEST_{name}", value)
     stack, codes = drawn(3)
     grey = np.tile(np.asarray(stack.data), (1, 3, 3))
     wide = Stack(grey, voxel_size_nm=stack.voxel_size_nm)
@@ -294,7 +295,7 @@ def test_held_out_corrections_end_training_early(
         known,
         tmp_path / "out.safetensors",
         records,
-        steps=40,
+        steps=None,
         validate_every=1,
         learning_rate=1e-12,
         averaging=0.0,
@@ -304,7 +305,10 @@ def test_held_out_corrections_end_training_early(
     epochs = [r for r in records if isinstance(r, EpochDone)]
     assert 2 <= len(epochs) < 20
     assert "pixel_f" in epochs[0].validation
-    assert any(isinstance(r, Note) and "no gain for 2" in r.message for r in records)
+    notes = [r.message for r in records if isinstance(r, Note)]
+    assert any("no gain for 2" in note for note in notes)
+    assert any("no step was better" in note for note in notes)
+    assert found.weights.card.training.settings["steps"] >= 40
     assert found.comparison.basis == "corrections"
     assert "measured only where you corrected" in found.comparison.words
 

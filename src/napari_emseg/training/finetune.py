@@ -166,7 +166,7 @@ def finetune_weights(
     try:
         result = yield from trainer.run()
         threshold = yield from run.threshold(result, lesson)
-        if settings.steps and result.step == 0:
+        if lesson.settings.steps and result.step == 0:
             yield Note("no step was better on held-out corrections: weights stay as is")
         comparison = yield from run.compare(result, lesson, threshold)
     # closed from outside, e.g. Cancel: what is good so far isn't thrown away
