@@ -8,6 +8,7 @@ import pytest
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.proofreading import lock
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
@@ -94,3 +95,73 @@ def test_reviewed_sections_and_those_without_cells_are_left_alone(
     assert not recuts.able(0)
     session.source.editor.clear([1])
     assert not recuts.able(1)
+
+
+@pytest.fixture(params=["3-d", "graph"])
+def through(request) -> Session:
+    """Two tubes side by side, with a weak wall between, found through the stack."""
+    p = np.full((4, 30, 60), 0.95, np.float32)
+    p[:, 5:25, 5:29] = p[:, 5:25, 31:55] = 0.05
+    p[:, 5:25, 29:31] = 0.7
+    made = Provenance(kind="membrane").model_dump(mode="json")
+    session = Session()
+    session.select("p", Stack(p, metadata={"emseg": made}))
+    tight = CellSettings(minimum_size=20, join=0.4, through=request.param)
+    session.cell_settings = tight
+    drain(RunFactory(session).segment(RunScope((0, 1, 2, 3))).work)
+    return session
+
+
+def test_a_run_through_the_stack_is_linked_and_one_step(through) -> None:
+    results = through.source.results
+    assert results.linked
+    assert set(np.unique(results.cells)) == {0, 1, 2}
+    assert (results.cells[:, 15, 15] == 1).all()
+    assert (results.cells[:, 15, 45] == 2).all()
+    through.correcting().undo()
+    assert not results.cells.any()
+
+
+def test_a_trial_through_the_stack_is_shown_here_and_kept_everywhere(through) -> None:
+    cells = through.source.results.cells
+    before = cells.copy()
+    loose = through.cell_settings.model_copy(update={"join": 0.99})
+    recuts = RunFactory(through).recuts()
+    assert recuts.able(1, loose)
+    drain(recuts.find(1, loose))
+    assert recuts.knows(3, loose), "fragments are those of all sections"
+    recuts.show(1, loose)
+    assert cells[1, 15, 15] == cells[1, 15, 45] > 0
+    np.testing.assert_array_equal(cells[[0, 2, 3]], before[[0, 2, 3]])
+    recuts.drop()
+    np.testing.assert_array_equal(cells, before)
+    recuts.show(1, loose)
+    recuts.keep()
+    assert len(np.unique(cells[cells > 0])) == 1
+    assert (cells[:, 15, 15] == cells[:, 15, 45]).all()
+    assert through.source.results.linked
+    through.correcting().undo()
+    np.testing.assert_array_equal(cells, before)
+
+
+def test_what_a_trial_keeps_is_what_a_run_gives_and_locks_stay(through) -> None:
+    editor, results = through.source.editor, through.source.results
+    editor.do(lock(editor.sheet(0), (15, 15)))
+    locked = results.cells == 1
+    loose = through.cell_settings.model_copy(update={"join": 0.99})
+    recuts = RunFactory(through).recuts()
+    drain(recuts.find(0, loose))
+    recuts.show(0, loose)
+    recuts.keep()
+    np.testing.assert_array_equal(results.cells == 1, locked)
+    kept = results.cells.copy()
+    through.cell_settings = loose
+    drain(RunFactory(through).segment(RunScope((0, 1, 2, 3))).work)
+    np.testing.assert_array_equal(results.cells, kept)
+
+
+def test_a_stack_too_large_to_hold_is_not_tried(through, monkeypatch) -> None:
+    recuts = RunFactory(through).recuts()
+    monkeypatch.setattr("napari_emseg.session.runs.MOST_VOXELS", 100)
+    assert not recuts.able(0, through.cell_settings)
+    assert recuts.able(0, CellSettings())

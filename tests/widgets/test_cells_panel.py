@@ -173,3 +173,28 @@ def test_without_cells_settings_wait_for_a_run(predicted) -> None:
     predicted.settle()
     assert not predicted.cells._fragments.busy
     assert "em cells" not in predicted.viewer.layers
+
+
+def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(
+    predicted,
+) -> None:
+    window, panel = predicted, predicted.cells
+    panel.main.findChild(object, "through").setCurrentText("3-d")
+    window.choose_scope(panel, "all sections")
+    assert window.run(panel).error is None
+    z = window.viewer.dims.current_step[0]
+    before = np.array(window.layer("em cells").data)
+    assert set(np.unique(before[0])) & set(np.unique(before[3])) - {0}
+    panel.main.findChild(object, "join").setValue(1.0)
+    others = [k for k in range(4) if k != z]
+    window.qtbot.waitUntil(lambda: panel._kept.isActive(), timeout=120_000)
+    assert len(np.unique(shown(window))) < len(np.unique(before[z]))
+    np.testing.assert_array_equal(window.layer("em cells").data[others], before[others])
+    wait_for_step(window)
+    window.qtbot.waitUntil(lambda: not panel._keeping.busy, timeout=120_000)
+    after = np.array(window.layer("em cells").data)
+    assert all(len(np.unique(after[k])) < len(np.unique(before[k])) for k in range(4))
+    window.controller.session.source.editor.undo()
+    np.testing.assert_array_equal(window.layer("em cells").data, before)
+    made = Provenance.model_validate(window.layer("em cells").metadata["emseg"])
+    assert made.settings["cells"]["link"] is True

@@ -1,6 +1,6 @@
 """Cells of a section, and of a stack."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -26,7 +26,9 @@ from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linker import BRIDGE
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
 from napari_emseg.segmentation.stack_graph import (
+    StackFragments,
     default_classifier,
+    iter_find_stack_fragments,
     iter_segment_graph,
 )
 from napari_emseg.segmentation.volume import WHOLE, is_isotropic, iter_segment_volume
@@ -347,6 +349,43 @@ class _Work:
         if self.source is None:
             return values, nothing_predicted(values)
         return values, padding(self.source.section(z))
+
+
+def read_volume(
+    read: Callable[[int], tuple[NDArray[Any], NDArray[np.bool_] | None]],
+    sections: Sequence[int],
+    shape: tuple[int, int],
+) -> Generator[Record, None, tuple[NDArray[np.float32], set[int]]]:
+    """Read probabilities of ascending sections, and of what lies between them.
+
+    Yields Progress; returns `(z, y, x)` from the first to the last one, NaN where there
+    is no picture, and the places of those that have none.
+
+    Raises
+    ------
+    OSError, ValueError
+        From `read`, for a damaged section.
+    """
+    first, n = sections[0], sections[-1] - sections[0] + 1
+    membrane = np.full((n, *shape), np.nan, np.float32)
+    for done, z in enumerate(sections, start=1):
+        membrane[z - first] = _seen(*read(z))
+        yield Progress("probabilities", done, len(sections))
+    absent = set(np.flatnonzero(np.isnan(membrane).all((1, 2))).tolist())
+    return membrane, absent
+
+
+def iter_find_for_preview(
+    membrane: NDArray[np.float32], absent: Collection[int], settings: CellSettings
+) -> Generator[Record, None, StackFragments]:
+    """Find the fragments that a run by settled settings would join."""
+    if settings.through == "3-d":
+        _bridge(membrane, sorted(absent))
+    return (
+        yield from iter_find_stack_fragments(
+            membrane, settings, absent=absent, classifier=default_classifier()
+        )
+    )
 
 
 def _through(

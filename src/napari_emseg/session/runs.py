@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from napari_emseg.session.stack_state import StackState
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
+    from napari_emseg.segmentation.stack_graph import StackFragments
 
 
 def iter_predict(
@@ -303,18 +304,24 @@ Token = tuple[str, int, float, int]
 """Of what fragments were made: stack, section, threshold, checksum of probabilities."""
 
 
+MOST_VOXELS = 2**24
+"""Of stacks whose cells through sections can be tried: more is a run's work."""
+
+
 class AgglomerationPreview:
     """Tries cell settings on one section of a stack.
 
     `show` puts cells in place in milliseconds once `find` has been there; they are only
     on trial until `keep` makes them a step that can be undone, or `drop` takes them
-    back.
+    back. Where cells are found through the stack, `find` is for all sections, `show`
+    for one, and `keep`, in moments, for all again.
     """
 
     def __init__(self, source: StackState) -> None:
         self.source = source
         self._token: Token | None = None
         self._fragments: Fragments | None = None
+        self._stack: _HeldStack | None = None
         self._trial: tuple[int, CellSettings] | None = None
         self._before: _Before | None = None
 
@@ -323,25 +330,77 @@ class AgglomerationPreview:
         """True between `show` and `keep` or `drop`."""
         return self._trial is not None
 
-    def able(self, z: int) -> bool:
-        """Tell if the whole section has cells, and is not reviewed."""
-        whole = self.source.results.unknown_cells(z) is None
-        return whole and z not in self.source.editor.reviewed
+    def able(self, z: int, settings: CellSettings | None = None) -> bool:
+        """Tell if the whole section has cells, and is not reviewed.
+
+        By settings for cells through the stack, that must fit into memory, too.
+        """
+        if self._unknown(z) or z in self.source.editor.reviewed:
+            return False
+        alone = settings is None or self._through(settings).through == "sections"
+        return alone or self._can_hold()
+
+    def _through(self, settings: CellSettings) -> CellSettings:
+        """Return settings that say how the stack's cells are found."""
+        from napari_emseg.segmentation import settle_through
+
+        size, n = self.source.stack.voxel_size_nm, len(self._whole)
+        return settle_through(settings, size, n)
+
+    @property
+    def _whole(self) -> list[int]:
+        """Sections of which all has cells."""
+        results = self.source.results
+        return [z for z in sorted(results.segmented) if not self._unknown(z)]
+
+    def _unknown(self, z: int) -> bool:
+        return self.source.results.unknown_cells(z) is not None
+
+    def _can_hold(self) -> bool:
+        """Tell if the stack's fragments can be kept, and a run would join them all."""
+        from napari_emseg.segmentation.linker import BRIDGE
+
+        whole, (_, *sides) = self._whole, self.source.results.shape
+        span = whole[-1] - whole[0] + 1
+        together = bool(max(np.diff(whole), default=1) <= BRIDGE + 1)
+        return together and span * int(np.prod(sides)) <= MOST_VOXELS
 
     def knows(self, z: int, settings: CellSettings) -> bool:
         """Tell if `show` can be called."""
         return self._token == self._token_of(z, settings)
 
     def find(self, z: int, settings: CellSettings) -> Generator[Record, None, None]:
-        """Find the fragments of a section: a quarter of a second for 1024² px."""
+        """Find the fragments of a section: a quarter of a second for 1024² px.
+
+        Of a stack it takes what a run would, less the writing.
+        """
         from napari_emseg.segmentation import section_fragments
 
+        settled = self._through(settings)
+        if settled.through != "sections":
+            yield from self._find_stack(z, settled)
+            return
         yield Progress("fragments", 0, 1)
         token = self._token_of(z, settings)
         values, exclude = probabilities_of(self.source, z)
         found = section_fragments(values, settings.threshold, exclude=exclude)
-        self._fragments, self._token = found, token
+        self._fragments, self._stack, self._token = found, None, token
         yield Progress("fragments", 1, 1)
+
+    def _find_stack(
+        self, z: int, settings: CellSettings
+    ) -> Generator[Record, None, None]:
+        """Find the fragments of all sections."""
+        from napari_emseg.segmentation.stack import iter_find_for_preview, read_volume
+
+        token, whole = self._token_of(z, settings), self._whole
+        _, height, width = self.source.results.shape
+        membrane, absent = yield from read_volume(
+            lambda at: probabilities_of(self.source, at), whole, (height, width)
+        )
+        found = yield from iter_find_for_preview(membrane, absent, settings)
+        self._fragments, self._token = None, token
+        self._stack = _HeldStack(found, whole[0], frozenset(absent))
 
     def show(self, z: int, settings: CellSettings) -> None:
         """Put the cells of other settings in place, on trial.
@@ -351,7 +410,7 @@ class AgglomerationPreview:
         ValueError
             If the fragments aren't known.
         """
-        if self._fragments is None or not self.knows(z, settings):
+        if not self.knows(z, settings):
             msg = f"the fragments of section {z} must be found first"
             raise ValueError(msg)
         if self._trial is not None and self._trial[0] != z:
@@ -359,23 +418,63 @@ class AgglomerationPreview:
         results = self.source.results
         if self._before is None:
             self._before = _Before.of(results.cells[z])
-        found = self._fragments.cells(settings)
+        found = self._cells(settings)(z)
         named = self._before.named(found, results.last_id)
         self.source.editor.try_cells(z, named)
         self._trial = (z, settings)
 
     def keep(self) -> None:
         """Make what is on trial a step: hand work stays, known cells keep their ids."""
-        trial, fragments = self._trial, self._fragments
+        drain(self.iter_keep())
+
+    def iter_keep(self) -> Generator[Record, None, None]:
+        """Do so section by section; of a stack it takes a moment."""
+        trial = self._trial
         self.drop()
-        if trial is None or fragments is None:
+        if trial is None:
             return
         z, settings = trial
-        editor = self.source.editor
+        editor, cells = self.source.editor, self._cells(settings, local=False)
         _, height, width = editor.results.shape
-        whole: Area = (slice(0, height), slice(0, width))
-        editor.put_cells(z, whole, fragments.cells(settings))
-        editor.finish_run()
+        area: Area = (slice(0, height), slice(0, width))
+        together = [each for each in self._together(z) if self.able(each)]
+        try:
+            for done, each in enumerate(together, start=1):
+                editor.put_cells(each, area, cells(each))
+                yield Progress("cells", done, len(together))
+        finally:
+            if self._stack is not None:
+                editor.results.note_links(tuple(together), linked=True)
+            editor.finish_run()
+
+    @property
+    def of_stack(self) -> bool:
+        """True if what is on trial is kept in all sections."""
+        return self._stack is not None
+
+    def _together(self, z: int) -> list[int]:
+        return [z] if self._stack is None else self._whole
+
+    def _cells(
+        self, settings: CellSettings, *, local: bool = True
+    ) -> Callable[[int], NDArray[np.uint32]]:
+        """Return what gives the cells of a section; `local` ones are 1, 2, …."""
+        if self._fragments is not None:
+            fragments = self._fragments
+            return lambda _: fragments.cells(settings)
+        held = self._stack
+        if held is None:
+            msg = "no fragments are known"
+            raise ValueError(msg)
+        ids = held.fragments.joined(settings)
+
+        def section(z: int) -> NDArray[np.uint32]:
+            if z - held.first in held.absent:
+                return np.zeros(self.source.results.shape[1:], np.uint32)
+            found = held.fragments.section(z - held.first, ids, settings)
+            return np.asarray(relabel_sequential(found)[0]) if local else found
+
+        return section
 
     def drop(self) -> None:
         """Put back what was there before."""
@@ -394,7 +493,31 @@ class AgglomerationPreview:
         # quick, and only against oversight
         sums = adler32(np.ascontiguousarray(values).data)
         sums = adler32(np.ascontiguousarray(results.corrections[z]).data, sums)
-        return self.source.key, z, settings.threshold, sums
+        if self._through(settings).through == "sections":
+            return self.source.key, z, settings.threshold, sums
+        return self._stack_token(settings)
+
+    def _stack_token(self, settings: CellSettings) -> Token:
+        """Of what the fragments of all sections are made, whichever is looked at."""
+        results, whole = self.source.results, self._whole
+        settled = self._through(settings)
+        said = f"{settled.through} {settled.shift} {whole}".encode()
+        sums = adler32(np.ascontiguousarray(results.corrections[whole]).data)
+        sums = adler32(said, sums)
+        if not self.source.is_probabilities:
+            # every eighth pixel sees what a run has changed, and is quick enough
+            sample = results.probabilities[whole][:, ::8, ::8]
+            sums = adler32(np.ascontiguousarray(sample).data, sums)
+        return self.source.key, -1, settings.threshold, sums
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HeldStack:
+    """Fragments of sections from `first` on; `absent` places have no picture."""
+
+    fragments: StackFragments
+    first: int
+    absent: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,6 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation import settle_through
 from napari_emseg.session import Run
 from napari_emseg.session.exports import (
     Meshes,
@@ -66,6 +65,8 @@ class CellsPanel(QWidget):
         )
         self._others = BackgroundJob(in_activity_dock=False)
         self._fragments = BackgroundJob(in_activity_dock=False)
+        self._keeping = BackgroundJob(in_activity_dock=False)
+        self._tried = self._session.cell_settings
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
@@ -99,6 +100,7 @@ class CellsPanel(QWidget):
         self._controller.job.ended.connect(self._on_state)
         self._others.ended.connect(self._on_cut)
         self._fragments.ended.connect(self._recut)
+        self._keeping.ended.connect(self._on_kept)
         self._controller.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
@@ -155,14 +157,12 @@ class CellsPanel(QWidget):
         layers = None if source is None else self._controller.results(source.key)
         if layer is None or layers is None or layers.get("cells") is None:
             return
-        if self._controller.job.busy or self._fragments.busy:
+        jobs = self._controller.job, self._fragments, self._keeping
+        if any(job.busy for job in jobs):
             return
         recuts, settings = self._controller.runs.recuts(), self._session.cell_settings
-        size, n = source.stack.voxel_size_nm, len(source.results.segmented)
-        if settle_through(settings, size, n).through != "sections":
-            return  # of no single section
         z = section_on_screen(self._controller.viewer, layer)
-        if z is None or not recuts.able(z):
+        if z is None or not recuts.able(z, settings):
             return
         if not recuts.knows(z, settings):
             self._fragments.start(recuts.find(z, settings), "Fragments")
@@ -175,9 +175,27 @@ class CellsPanel(QWidget):
         """Make what is on trial a step that can be undone."""
         self._kept.stop()
         source = self._session.source
-        if source is None or not self._controller.runs.recuts().on_trial:
+        if source is None or self._keeping.busy:
             return
-        self._controller.runs.recuts().keep()
+        recuts = self._controller.runs.recuts()
+        if not recuts.on_trial:
+            return
+        if recuts.of_stack and not self._controller.job.busy:
+            self._tried = self._session.cell_settings
+            self._keeping.start(recuts.iter_keep(), "Cells of all sections")
+            return
+        recuts.keep()
+        self._show_kept()
+
+    def _on_kept(self) -> None:
+        self._show_kept()
+        if self._session.cell_settings != self._tried:
+            self._recut()  # a slider went on meanwhile
+
+    def _show_kept(self) -> None:
+        source = self._session.source
+        if source is None:
+            return
         layers = self._controller.results(source.key)
         if layers is not None:
             layers.refresh({"cells"}, set(range(source.stack.shape[0])))
