@@ -15,9 +15,9 @@ import numpy as np
 
 from napari_emseg.core.regions import Region
 from napari_emseg.proofreading import lock, merge_through, paint, split_through
+from napari_emseg.proofreading.painted import Stroke, take_back
 from napari_emseg.session import Session
 from napari_emseg.session.projects import open_project
-from napari_emseg.session.run_scope import Stroke, take_back
 
 Sections = dict[int, str]
 State = tuple[bytes, object, object]

@@ -11,10 +11,10 @@ from napari_emseg.core.regions import Region as Rectangle
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading import cut, lock, paint
+from napari_emseg.proofreading.painted import Stroke, take_back
 from napari_emseg.session import RunScope, Session, annotation_editor
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.run_factory import RunFactory
-from napari_emseg.session.run_scope import Stroke, take_back
 
 FAST = PredictSettings(runtime="torch", tile=64)
 ALL = RunScope((0, 1, 2, 3))

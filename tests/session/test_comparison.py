@@ -194,7 +194,7 @@ def test_an_empty_truth_is_refused(truth) -> None:
         (
             Side(stack(np.ones((1, 4, 4))), "membrane"),
             Side(stack(np.ones((1, 4, 4)), "drawn"), None),
-            "say what drawn holds",
+            "choose the type of drawn",
         ),
         (
             Side(stack(np.ones((1, 4, 4), bool), "p"), "cells"),

@@ -20,11 +20,11 @@ from napari_emseg.project import Project, StackNotFoundError
 from napari_emseg.project import journal as journals
 from napari_emseg.project.store import ProjectStore
 from napari_emseg.proofreading import cut, lock, merge_through, paint
+from napari_emseg.proofreading.painted import Stroke, take_back
 from napari_emseg.sample import vnc
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.projects import open_project, save_project
-from napari_emseg.session.run_scope import Stroke, take_back
 
 FAST = PredictSettings(runtime="torch", tile=64)
 WHOLE = slice(0, 96), slice(0, 112)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading import lock
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
-from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.runs import AgglomerationPreview
 
 LOOSE = CellSettings(minimum_size=20, join=0.95)

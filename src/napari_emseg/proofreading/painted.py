@@ -1,6 +1,8 @@
 """Strokes of another program's brush on one of the linked pictures, made edits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,52 @@ from napari_emseg.proofreading.draw_membrane import (
     draw_inside,
     draw_membrane,
 )
-from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Edit, Name
+from napari_emseg.proofreading.edits import (
+    INSIDE,
+    MEMBRANE,
+    NO_OPINION,
+    Edit,
+    LabelArray,
+    Name,
+)
 from napari_emseg.proofreading.merge import format_merge
 from napari_emseg.proofreading.section_view import SectionView
 from napari_emseg.proofreading.wire import format_membrane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stroke:
+    """Pixels of one section that were painted already.
+
+    Parameters
+    ----------
+    where
+        Mask `(y, x)` of the pixels in `area`.
+    old
+        Their values before: one for each, or one for all.
+    value
+        What they were painted with.
+    """
+
+    z: int
+    area: Area
+    where: NDArray[np.bool_]
+    old: NDArray[Any]
+    value: int
+
+
+def take_back(array: LabelArray, strokes: Sequence[Stroke]) -> None:
+    """Make an array `(z, y, x)` as if nothing had been painted on it.
+
+    Of several strokes that wait, the latest goes first. `AnnotationEditor.repaint` then
+    makes edits of them, the earliest first.
+    """
+    # strokes may overlap: each one's old values are those that the one before it left
+    for stroke in reversed(strokes):
+        key = (stroke.z, *stroke.area)
+        window = np.array(array[key])
+        window[stroke.where] = stroke.old
+        array[key] = window
 
 
 def paint(

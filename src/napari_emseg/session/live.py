@@ -24,7 +24,7 @@ from napari_emseg.core.intensity import (
     section_range,
 )
 from napari_emseg.core.records import Progress, Record, TileDone
-from napari_emseg.core.regions import Area
+from napari_emseg.core.regions import Area, RunScope
 from napari_emseg.core.settings import (
     Heads,
     Invert,
@@ -35,7 +35,6 @@ from napari_emseg.core.settings import (
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.models.weights import Weights
-from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.session import Session
 from napari_emseg.session.stack_state import StackState
 

@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.models.weights import Weights
-from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.runs import AgglomerationPreview
 from napari_emseg.session.stack_state import Run, StackState
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.compiler import announce_compiling
 from napari_emseg.core.records import Progress, Record, SectionDone, TileDone, drain
-from napari_emseg.core.regions import Area
+from napari_emseg.core.regions import Area, RunScope
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
@@ -22,7 +22,6 @@ from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import PredictedProbabilities
-from napari_emseg.session.run_scope import RunScope
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import Any
 from napari_emseg.check import SectionCheck
 from napari_emseg.core import regions
 from napari_emseg.core.records import Provenance, Record
+from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import Settings
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import Results
-from napari_emseg.session.run_scope import RunScope
 
 
 @dataclass(frozen=True, slots=True, eq=False)

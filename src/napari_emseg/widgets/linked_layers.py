@@ -11,8 +11,8 @@ from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 
 from napari_emseg._napari.versions import preference
+from napari_emseg.proofreading.painted import Stroke, take_back
 from napari_emseg.session.annotation_editor import AnnotationEditor, login_name
-from napari_emseg.session.run_scope import Stroke, take_back
 from napari_emseg.widgets.camera import (
     go_to_section,
     nearest_section,

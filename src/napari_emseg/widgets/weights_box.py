@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg._napari.versions import preference
+from napari_emseg.core.regions import RunScope
 from napari_emseg.models.weights import (
     Weights,
     list_weights,
@@ -22,7 +23,6 @@ from napari_emseg.models.weights import (
 )
 from napari_emseg.session import Session
 from napari_emseg.session.live import Depth, depths_of, iter_measure_depths
-from napari_emseg.session.run_scope import RunScope
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.formatting import format_duration, format_millions
