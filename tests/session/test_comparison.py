@@ -243,4 +243,5 @@ def test_scores_compile_each_kernel_once(truth) -> None:
     compile_scores()
     compare(*sides(gap(truth, 1), truth))
     kernels = {**vars(section), **vars(warping)}.values()
-    assert {len(k.signatures) for k in kernels if hasattr(k, "signatures")} == {1}
+    # none of its own has what is called by one that was compiled in an earlier process
+    assert max(len(k.signatures) for k in kernels if hasattr(k, "signatures")) == 1
