@@ -19,6 +19,7 @@ from napari_emseg.training.validation import (
     best_threshold,
     bits_lost,
     choose_threshold,
+    likely_threshold,
 )
 
 SIDE, EVERY = 96, 24
@@ -92,6 +93,12 @@ def known(where: tuple[slice, slice], counts: float = 1.0) -> KnownCells:
     codes[0][where] = TRUTH[where] + 1
     taught = TrainingSet.from_corrections(stack, codes)
     return KnownCells(taught, taught.opinions, counts)
+
+
+def test_classes_that_count_alike_are_parted_nearer_to_a_half() -> None:
+    assert likely_threshold(0.3) == pytest.approx(0.4)
+    assert likely_threshold(0.5) == 0.5
+    assert likely_threshold(0.8) == pytest.approx(0.65)
 
 
 ALL = slice(None), slice(None)

@@ -39,6 +39,7 @@ from napari_emseg.training.validation import (
     Validation,
     choose_threshold,
     crop_validation,
+    likely_threshold,
 )
 
 STEPS = 60
@@ -304,7 +305,9 @@ class _Run:
         ]
         with self.unnamed(result, lesson) as weights:
             predictor = RegionPredictor(weights, self.device)
-            return (yield from choose_threshold(predictor, by, before))
+            return (
+                yield from choose_threshold(predictor, by, likely_threshold(before))
+            )
 
     def compare(
         self, result: TrainResult, lesson: TrainingData, threshold: float

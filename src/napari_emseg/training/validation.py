@@ -129,7 +129,7 @@ AS_GOOD = 0.01
 """Thresholds whose cells lose so few bits more are as good; their mean is taken."""
 
 SAID_BEFORE = 10.0
-"""Bits times known walls, for a threshold that is 1 away from the parent's: with ten
+"""Bits times known walls, for a threshold that is 1 away from the likely one: with ten
 walls 0.2 away must save 0.04 bits of VI, with a hundred 0.004."""
 
 LEARNT_COUNTS = 0.05
@@ -153,8 +153,17 @@ class KnownCells:
     counts: float
 
 
+def likely_threshold(parent: float) -> float:
+    """Return the threshold that is likely before anything is looked at.
+
+    Halfway from the parent's to 1/2: classes count alike in learning, and so what was
+    learnt is parted where both are as likely, whatever threshold the parent had.
+    """
+    return (parent + 0.5) / 2
+
+
 def choose_threshold(
-    predictor: RegionPredictor, by: Sequence[KnownCells], parent: float
+    predictor: RegionPredictor, by: Sequence[KnownCells], likely: float
 ) -> Generator[Progress, None, float]:
     """Return the threshold of membrane that gives the best cells, 0.1 to 0.9.
 
@@ -168,9 +177,9 @@ def choose_threshold(
         Runs the weights that were taught.
     by
         What was learnt, and what was held out to stop; nothing that judges the weights.
-    parent
-        Threshold of the weights before. It stays where no wall between cells is known,
-        and has its say where few are.
+    likely
+        See `likely_threshold`. It is taken where no wall between cells is known, and
+        has its say where few are.
     """
     bits = np.zeros((len(LEVELS), 2))
     walls = 0.0
@@ -186,13 +195,13 @@ def choose_threshold(
             bits += part.counts * lost
             walls += part.counts * n
         yield Progress("choosing the threshold", done, len(places))
-    return best_threshold(bits, walls, parent) if walls else parent
+    return best_threshold(bits, walls, likely) if walls else likely
 
 
 def best_threshold(
-    bits: NDArray[np.float64], walls: float, parent: float | None
+    bits: NDArray[np.float64], walls: float, likely: float | None
 ) -> float:
-    """Return the one of the `LEVELS` that loses fewest bits, shrunk to the parent's.
+    """Return the one of the `LEVELS` that loses fewest bits, shrunk to a likely one.
 
     Parameters
     ----------
@@ -200,13 +209,13 @@ def best_threshold(
         As `bits_lost`, `(levels, 2)`.
     walls
         Known ones between two cells.
-    parent
-        Threshold of the weights before; None for weights without a parent.
+    likely
+        As in `choose_threshold`; None for weights without a parent.
     """
     levels = np.array(LEVELS)
     cost = bits[:, 0] / np.maximum(bits[:, 1], 1)
-    if parent is not None:
-        cost = cost + SAID_BEFORE / walls * (levels - parent) ** 2
+    if likely is not None:
+        cost = cost + SAID_BEFORE / walls * (levels - likely) ** 2
     # the minimum of a flat curve is chance; the middle of its trough isn't
     return round(float(levels[cost <= cost.min() + AS_GOOD].mean()), 2)
 
