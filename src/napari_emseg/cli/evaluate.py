@@ -161,4 +161,6 @@ def _sections_of(stack: Stack, sections: slice | None) -> np.ndarray:
 
 
 def _number(value: float | None, *, digits: int = 4) -> str:
+    if isinstance(value, int):  # a count
+        return f"{value:,}"
     return "–" if value is None else f"{value:.{digits}f}"

@@ -398,6 +398,8 @@ class ScoreTable(FittedTable):
         self.setRowCount(len(rows))
         for row, (name, value, threshold, meaning) in enumerate(rows):
             number = "–" if value is None else f"{value:.4f}"
+            if isinstance(value, int):  # a count
+                number = f"{value:,}"
             at = "" if threshold is None else f"best at threshold {threshold:.1f}"
             for column, words in enumerate((format_score_name(name), number, meaning)):
                 item = QTableWidgetItem(words)
