@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings, TrainSettings
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import build
 from napari_emseg.sample import synthetic
 from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.finetune import finetune_weights
 from napari_emseg.training.run import split_sections, train_weights
 
 SMALL = {
@@ -25,6 +28,11 @@ SMALL = {
     # torch 2.13 on a CPU crashes in 1×1 convolutions of stride 2 with few channels
     "cenet": {"base": 16},
 }
+
+TORCH = PredictSettings(device="cpu", runtime="torch")
+"""OpenVINO takes half a second to load a network, for what is computed in less."""
+
+finetune_by_torch = partial(finetune_weights, predict=TORCH)
 
 QUICK = FinetuneSettings(
     steps=6, patch=32, batch=2, validate_every=2, half_precision=False, seed=1

@@ -4,8 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
-from finetuning import drawn, untaught
+from finetuning import TORCH, drawn, untaught
 
 from napari_emseg.active_learning import (
     AT_RANDOM,
@@ -18,10 +17,8 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import SuggestSettings
-from napari_emseg.models.forward import predict_picture
-from napari_emseg.models.roi import has_heads, membrane_and_uncertainty
+from napari_emseg.inference.region import DoubtPredictor
 from napari_emseg.models.weights import Weights
-from napari_emseg.models.zoo import build
 from napari_emseg.segmentation import segment_section
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.holdout import Place
@@ -37,7 +34,7 @@ def nothing(stack: Stack, **how: object) -> TrainingSet:
 def suggest(
     weights: Weights, known: TrainingSet, settings: SuggestSettings = SETTINGS
 ) -> tuple[Suggestion, ...]:
-    return drain(suggest_places(weights, known, settings=settings))
+    return drain(suggest_places(weights, known, settings=settings, predict=TORCH))
 
 
 @pytest.fixture(scope="module")
@@ -45,42 +42,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return untaught(tmp_path_factory.mktemp("w") / "w.safetensors", "unetpp")
 
 
-def test_heads_are_asked_in_one_pass_and_mirrors_in_two(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    picture = np.random.default_rng(0).random((64, 80)).astype(np.float32)
-    area = (slice(0, 64), slice(0, 80))
-    torch.manual_seed(0)
-    nested = build("unetpp", {"base": 2, "depth": 2}).eval()
-    plain = build("unet", {"base": 2, "levels": 2}).eval()
-    assert has_heads(nested)
-    assert not has_heads(plain)
-    passes = []
-    for network in (nested, plain):
-        network.register_forward_hook(lambda *_: passes.append("forward"))
-    p, spread = membrane_and_uncertainty(nested, picture, area)
-    assert passes == []
-    heads = [
-        predict_picture(nested.pruned(d).eval(), picture)[0] for d in nested.depths
-    ]
-    np.testing.assert_allclose(p, heads[-1], atol=1e-5)
-    np.testing.assert_allclose(spread, np.std(heads, axis=0), atol=1e-5)
-    p, spread = membrane_and_uncertainty(plain, picture, area)
-    np.testing.assert_allclose(p, predict_picture(plain, picture)[0], atol=1e-5)
-    other = predict_picture(plain, picture[:, ::-1].copy())[0][:, ::-1]
-    np.testing.assert_allclose(spread, np.abs(p - other) / 2, atol=0.02)
-
-
-def seen(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
-    """Let the network see grey values as probabilities of membrane."""
+def seen(monkeypatch: pytest.MonkeyPatch, p: np.ndarray | None = None) -> None:
+    """Let the network see `p`, or grey values as probabilities of membrane."""
 
     def look(
-        network: object, section: np.ndarray, area: object, zoom: object
+        self: DoubtPredictor, stack: Stack, region: Region, *, invert: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        p = np.clip(1 - section, 0.02, 0.98).astype(np.float32)
-        return p, np.zeros_like(p)
+        section = self.open(stack, region.z, invert=invert).window(*region.area)
+        found = np.clip(1 - section, 0.02, 0.98) if p is None else p
+        return found.astype(np.float32), np.zeros_like(found)
 
-    monkeypatch.setattr("napari_emseg.active_learning.membrane_and_uncertainty", look)
+    monkeypatch.setattr(DoubtPredictor, "membrane_and_doubt", look)
 
 
 def test_a_wall_that_is_neither_there_nor_not_comes_first(
@@ -91,7 +63,7 @@ def test_a_wall_that_is_neither_there_nor_not_comes_first(
     grey[:, 88:92] = 0  # a strong wall everywhere, so that black is black
     grey[:, :, 62:66] = 0
     grey[1, :, 62:66] = 80
-    seen(monkeypatch, Stack(grey))
+    seen(monkeypatch)
     best = suggest(weights, nothing(Stack(grey)))[0]
     assert best.region.z == 1
     assert abs(best.x - 63) < 5
@@ -110,10 +82,7 @@ def test_the_wall_at_which_cells_are_joined_comes_first_at_any_threshold(
     for n, x in enumerate(walls, start=1):
         odds = n / (10 - n) * threshold / (1 - threshold)  # strength n / 10
         p[:, x : x + 3] = odds / (1 + odds)
-    monkeypatch.setattr(
-        "napari_emseg.active_learning.membrane_and_uncertainty",
-        lambda *_: (p, np.zeros_like(p)),
-    )
+    seen(monkeypatch, p)
     monkeypatch.setattr("napari_emseg.active_learning.CANDIDATES", 1)
     grey = np.random.default_rng(0).integers(1, 255, (1, 96, 400), dtype=np.uint8)
     known, wide = nothing(Stack(grey)), SuggestSettings(places=2, side=32)
@@ -132,7 +101,8 @@ def test_places_lie_apart_and_best_first(weights: Weights) -> None:
     stack, _ = drawn()
     records: list[Record] = []
     found = drain(
-        suggest_places(weights, nothing(stack), settings=SETTINGS), records.append
+        suggest_places(weights, nothing(stack), settings=SETTINGS, predict=TORCH),
+        records.append,
     )
     assert len(found) == 8
     for a, b in combinations(found, 2):
@@ -177,11 +147,7 @@ def test_padding_of_which_a_network_is_unsure_is_not_suggested(
     grey = np.array(stack.data)
     grey[:, :, :60] = 0
 
-    def unsure(*_: object) -> tuple[np.ndarray, np.ndarray]:
-        return np.full(grey.shape[1:], 0.5, np.float32), np.zeros(grey.shape[1:])
-
-    look = "napari_emseg.active_learning.membrane_and_uncertainty"
-    monkeypatch.setattr(look, unsure)
+    seen(monkeypatch, np.full(grey.shape[1:], 0.5, np.float32))
     found = suggest(weights, nothing(Stack(grey, voxel_size_nm=stack.voxel_size_nm)))
     assert found
     assert all(place.x >= 60 for place in found)
@@ -230,7 +196,7 @@ def test_places_are_unlike_what_is_labelled(
     rng = np.random.default_rng(0)
     grey = rng.integers(100, 156, (1, 64, 512), dtype=np.uint8)
     grey[:, :, 256:] = np.where(rng.random((1, 64, 256)) < 0.5, 0, 255)
-    seen(monkeypatch, Stack(grey))
+    seen(monkeypatch)
     codes = np.zeros(grey.shape, np.uint8)
     codes[0, :32, 384:448] = 1
     known = TrainingSet.from_corrections(Stack(grey), codes)
@@ -245,7 +211,7 @@ def test_a_third_lies_anywhere_where_it_is_held_out_to_stop_by(
 ) -> None:
     rng = np.random.default_rng(0)
     stack = Stack(rng.integers(1, 255, (2, 1024, 1024), dtype=np.uint8))
-    seen(monkeypatch, stack)
+    seen(monkeypatch)
     settings = SuggestSettings(places=12, side=32)
     found = suggest(weights, nothing(stack), settings)
     chosen, anywhere = found[:8], found[8:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from finetuning import QUICK, other_tissue, taught
+from finetuning import QUICK, TORCH, finetune_by_torch, other_tissue, taught
 from numpy.typing import NDArray
 
 import napari_emseg as emseg
@@ -16,7 +16,6 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import SuggestSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.finetune import finetune_weights
 
 
 def pixel_f(weights: Weights, stack: Stack, codes: NDArray[np.uint8], z: int) -> float:
@@ -36,11 +35,13 @@ def test_accuracy_rises_where_nobody_corrected(tmp_path: Path) -> None:
         update={"steps": 40, "patch": 64, "batch": 4, "learning_rate": 0.01}
     )
     for turn in range(2):
-        for place in drain(suggest_places(weights, known, settings=where)):
+        for place in drain(
+            suggest_places(weights, known, settings=where, predict=TORCH)
+        ):
             truth = codes[place.region.z, *place.region.area]
             known.opinions.put(place.region, truth)
         output = tmp_path / f"round{turn}.safetensors"
-        work = finetune_weights(weights, [known], output, settings=settings)
+        work = finetune_by_torch(weights, [known], output, settings=settings)
         weights = drain(work).weights
         scores.append(pixel_f(weights, stack, codes, 7))
     labelled = known.opinions.pixels / codes[:6].size

@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor, nn
 
-from napari_emseg.core.intensity import NormalisedStack, zoom_of
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.training import SuggestSettings
+from napari_emseg.inference.region import DoubtPredictor, RegionPredictor
+from napari_emseg.inference.runtime import Runtime
+from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 from napari_emseg.models.parts import modules_of
-from napari_emseg.models.roi import (
-    has_heads,
-    membrane_and_uncertainty,
-    region_probabilities,
-)
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import section_fragments
 from napari_emseg.training.corrections import TrainingSet
@@ -81,6 +78,7 @@ def suggest_places(
     sections: Sequence[int] | None = None,
     cells: CellSettings | None = None,
     device: torch.device | str = "cpu",
+    predict: PredictSettings | None = None,
 ) -> Generator[Progress, None, tuple[Suggestion, ...]]:
     """Rank regions by what a correction there is worth, the best first.
 
@@ -101,34 +99,34 @@ def suggest_places(
     cells
         By which cells are made: their threshold, and where they are joined. By default
         the threshold of the weights.
+    predict
+        How the weights are run; on `device` by default.
     """
     settings = settings or SuggestSettings()
-    card, network = weights.card, weights.network().to(torch.device(device))
-    cells = cells or CellSettings(threshold=card.threshold)
-    zoom, _ = zoom_of(known.stack, card)
-    seen = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    predict = predict or PredictSettings(device=str(device))
+    predictor = DoubtPredictor(weights, predict)
+    cells = cells or CellSettings(threshold=predictor.threshold)
     found: list[Suggestion] = []
     hidden_in: dict[int, NDArray[np.bool_] | None] = {}
     wanted = _sections(known, settings.sections, sections)
     for done, z in enumerate(wanted, start=1):
-        section = seen.section(z)
-        if section is not None:
-            area = Region.whole(z, (known.stack.shape[1], known.stack.shape[2])).area
-            p, doubt = membrane_and_uncertainty(network, section.image, area, zoom)
-            hidden = hidden_in[z] = section.padding
-            if hidden is not None:
-                # a network has an opinion on padding, too, but nothing is seen there
-                p[hidden] = doubt[hidden] = 0
+        whole = Region.whole(z, (known.stack.shape[1], known.stack.shape[2]))
+        seen = predictor.membrane_and_doubt(known.stack, whole, invert=known.invert)
+        if seen is not None:
+            p, doubt = seen
+            section = predictor.open(known.stack, z, invert=known.invert)
+            hidden = None if section.empty is None else section.empty(whole.area)
+            hidden_in[z] = hidden
             places = (
                 *_walls(p, doubt, z, settings, cells, hidden),
-                *_areas(p, doubt, z, settings, heads=has_heads(network)),
+                *_areas(p, doubt, z, settings, heads=predictor.by_heads),
             )
             shown = (s for s in places if hidden is None or not hidden[s.y, s.x])
             found += _best(s for s in shown if not _done(s, known))
         yield Progress("looking for regions", done, len(wanted))
     n_random = int(settings.at_random * settings.places)
     best = _diverse(found, settings.side, CANDIDATES * (settings.places - n_random))
-    look = _Look(network, seen, zoom)
+    look = _Look(weights, known, predict)
     if n_random:
         best = _taught(best, known, settings.places - n_random)
     unlike = _unlike(best, known, look, settings.places - n_random)
@@ -137,43 +135,46 @@ def suggest_places(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
-    """A network, and sections as it sees them."""
+    """Weights, and a stack as they see it."""
 
-    network: nn.Module
-    sections: NormalisedStack
-    zoom: tuple[float, float]
+    weights: Weights
+    known: TrainingSet
+    predict: PredictSettings
 
     def features(self, regions: Iterable[Region]) -> NDArray[np.floating]:
         """Return what the encoder says of each region: means over it, `(n, d)`.
 
         Of the deepest convolution, and of the one before.
         """
-        convolutions = [
-            module
-            for module in modules_of(self.network, "encoder")
-            if isinstance(module, nn.Conv2d)
-        ]
         pooled: list[Tensor] = []
-        hooks = [
-            module.register_forward_hook(
-                lambda _module, _given, values: pooled.append(values.mean((0, 2, 3)))
+
+        def load(weights: Weights, settings: PredictSettings) -> Runtime:
+            # by PyTorch, the only one that lets itself be looked into
+            device = choose_device(settings.device)
+            runtime = TorchRuntime(
+                weights.network(), device, half=False, threads=settings.threads
             )
-            for module in convolutions[-2:]
-        ]
+            for module in _convolutions(runtime.network)[-2:]:
+                module.register_forward_hook(
+                    lambda _module, _given, values: pooled.append(
+                        values.mean((0, 2, 3))
+                    )
+                )
+            return runtime
+
+        predictor = RegionPredictor(self.weights, self.predict, load)
         found = []
-        try:
-            for region in regions:
-                section = self.sections.section(region.z)
-                pooled.clear()
-                if section is not None:
-                    area = region.area
-                    region_probabilities(self.network, section.image, area, self.zoom)
-                found.append(torch.cat(pooled[:2]).cpu().numpy() if pooled else None)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for region in regions:
+            pooled.clear()
+            predictor.membrane(self.known.stack, region, invert=self.known.invert)
+            found.append(torch.cat(pooled[:2]).cpu().numpy() if pooled else None)
         size = next((len(f) for f in found if f is not None), 0)
         return np.stack([np.zeros(size) if f is None else f for f in found])
+
+
+def _convolutions(network: nn.Module) -> list[nn.Module]:
+    """Return those of the encoder."""
+    return [m for m in modules_of(network, "encoder") if isinstance(m, nn.Conv2d)]
 
 
 def _taught(

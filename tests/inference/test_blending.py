@@ -269,8 +269,9 @@ def test_cenets_tiles_leave_no_seam(
 def test_cenet_gives_the_same_on_every_runtime(
     cenet: Weights, runtime: str, request: pytest.FixtureRequest
 ) -> None:
+    from one_pass import predict_picture
+
     from napari_emseg.core.intensity import normalise, section_range
-    from napari_emseg.models.forward import predict_picture
 
     if runtime == "openvino":
         request.getfixturevalue("openvino")

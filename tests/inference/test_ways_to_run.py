@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from one_pass import predict_picture
 from torch import Tensor, nn
 
 from napari_emseg.core.card import Card
@@ -20,7 +21,6 @@ from napari_emseg.core.symmetry import mean_over_symmetries
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference import Predictor, estimate, predictor, throughput
 from napari_emseg.inference.torch_runtime import TorchRuntime
-from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import Weights, load_weights, save_weights
 from napari_emseg.models.zoo import Network, build
 

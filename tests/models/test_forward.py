@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_pass import predict_picture
 from torch import Tensor, nn
 
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.forward import predict_picture, to_probabilities
+from napari_emseg.models.forward import to_probabilities
 from napari_emseg.models.zoo import build
 
 

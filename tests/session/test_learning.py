@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetuning import QUICK, drawn, untaught
+from finetuning import QUICK, TORCH, drawn, untaught
 
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import NewWeightsSettings, TrainSettings
-from napari_emseg.models.weights import load_weights
+from napari_emseg.inference.region import RegionPredictor
+from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Attempt, Learning
 from napari_emseg.session.round_preview import (
@@ -34,7 +35,7 @@ def session(tmp_path: Path) -> Session:
     """A drawn stack at work with small weights; nothing is corrected yet."""
     stack, codes = drawn()
     stack = Stack(stack.data, name="em", voxel_size_nm=THICK)
-    session = Session(predict_settings=PredictSettings(invert="no", device="cpu"))
+    session = Session(predict_settings=TORCH.model_copy(update={"invert": "no"}))
     session.choose_weights(untaught(tmp_path / "parent.safetensors"))
     source = session.select("em", stack)
     source.results.membranes[...] = codes == 1
@@ -113,6 +114,27 @@ def test_corrections_count_while_and_after_a_round(
     session.correcting().undo()
     assert learning.since == 1
     attempt.work.close()
+
+
+def test_a_round_runs_weights_as_the_window_does(
+    session: Session, learning: Learning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was shown in reviewed regions, and the candidate, with averaged mirrors."""
+    seen: list[PredictSettings | None] = []
+
+    class Recorded(RegionPredictor):
+        def __init__(
+            self, weights: Weights, settings: PredictSettings | None = None
+        ) -> None:
+            seen.append(settings)
+            super().__init__(weights, settings)
+
+    monkeypatch.setattr("napari_emseg.training.finetune.RegionPredictor", Recorded)
+    session.choose_settings(session.predict_settings.model_copy(update={"tta": True}))
+    paint(session, 1, 2, 20, 40, 20, 90)
+    one_round(learning)
+    assert seen == [session.predict_settings] * len(seen)
+    assert len(seen) >= 2
 
 
 def test_a_candidate_is_used_when_it_is_accepted(

@@ -10,6 +10,7 @@ from napari_emseg.core.records import Progress, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.training import SuggestSettings
+from napari_emseg.inference.region import DoubtPredictor
 from napari_emseg.session import RunScope as Run
 from napari_emseg.session import Session
 from napari_emseg.session.review_queue import (
@@ -48,6 +49,20 @@ def test_sections_to_do_near_first(session) -> None:
 def test_sections_with_membranes_are_preferred(session, runs) -> None:
     drain(runs.predict(Run((3,))).work)
     assert sections_to_do(session.source, 0, "near this section") == (3,)
+
+
+def test_places_are_looked_for_as_runs_are_made(session, monkeypatch) -> None:
+    seen = []
+
+    class Recorded(DoubtPredictor):
+        def __init__(self, weights, settings) -> None:
+            seen.append(settings)
+            super().__init__(weights, settings)
+
+    monkeypatch.setattr("napari_emseg.active_learning.DoubtPredictor", Recorded)
+    session.choose_settings(session.predict_settings.model_copy(update={"depth": 1}))
+    assert drain(iter_suggest(session, [1], SMALL))
+    assert seen == [session.predict_settings]
 
 
 def test_places_are_found_where_they_are_asked_for(session) -> None:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from napari_emseg.core.intensity import NormalisedStack
 from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, FinetuneSettings
+from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import build
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, cut_crops
@@ -145,14 +145,20 @@ def test_empty_labels_are_refused(drawn_stack: Drawn) -> None:
         TrainingSet.from_labels(stack, cells * 0, "cells")
 
 
+def whole(sections: SectionReader, z: int) -> np.ndarray:
+    """All of a section as a network sees it."""
+    _, height, width = sections._stack.shape
+    return sections.open(z).window(slice(0, height), slice(0, width))
+
+
 def test_crops_hold_image_and_classes_of_the_same_place(drawn_stack: Drawn) -> None:
     stack, _ = drawn_stack
     codes = strokes(stack.shape)
-    sections = NormalisedStack(stack, RULE)
+    sections = SectionReader(stack, RULE, invert=False)
     known = TrainingSet.from_corrections(stack, codes)
     (crop,) = cut_crops(sections, known.opinions, margin=16)
     # squares of 64 px: rows 0..64 and columns 0..64, and 16 px around them
-    np.testing.assert_array_equal(crop.image, sections.section(1).image[:80, :80])
+    np.testing.assert_array_equal(crop.image, whole(sections, 1)[:80, :80])
     np.testing.assert_array_equal(crop.target, codes[1, :80, :80] - np.uint8(1))
     np.testing.assert_array_equal(crop.weight, codes[1, :80, :80] > 0)
 
@@ -161,10 +167,10 @@ def test_crops_are_resampled_as_a_run_would(drawn_stack: Drawn) -> None:
     stack, _ = drawn_stack
     codes = strokes(stack.shape)
     known = TrainingSet.from_corrections(stack, codes)
-    sections = NormalisedStack(stack, RULE)
+    sections = SectionReader(stack, RULE, invert=False)
     (crop,) = cut_crops(sections, known.opinions, margin=500, zoom=(2.0, 2.0))
     np.testing.assert_array_equal(crop.target[::2, 1::2], codes[1] - np.uint8(1))
-    image = sections.section(1).image
+    image = whole(sections, 1)
     assert np.abs(crop.image[::2, ::2] - image).mean() < 0.05
     assert crop.image.shape == tuple(2 * n for n in image.shape)
 
@@ -177,9 +183,9 @@ def test_any_zoom_keeps_image_and_classes_together(zoom: float, y: int, x: int) 
     codes[0, y : y + 20, x : x + 20] = 1
     stack = Stack(ramp[None])
     known = TrainingSet.from_corrections(stack, codes)
-    sections = NormalisedStack(stack, RULE)
+    sections = SectionReader(stack, RULE, invert=False)
     crops = list(cut_crops(sections, known.opinions, zoom=(zoom, zoom), margin=30))
-    normalised = sections.section(0).image
+    normalised = whole(sections, 0)
     there = normalised[codes[0] > 0]
     here = np.concatenate([c.image[c.target == 0] for c in crops])
     step = (normalised[-1, -1] - normalised[0, 0]) / 1000 / zoom
@@ -194,7 +200,9 @@ def test_far_corrections_are_cut_out_one_by_one() -> None:
     codes[0, 10, 10] = codes[0, 900, 900] = 1
     known = TrainingSet.from_corrections(Stack(grey), codes)
     crops = list(
-        cut_crops(NormalisedStack(Stack(grey), RULE), known.opinions, margin=64)
+        cut_crops(
+            SectionReader(Stack(grey), RULE, invert=False), known.opinions, margin=64
+        )
     )
     assert [crop.image.shape for crop in crops] == [(128, 128), (168, 168)]
     assert sum(np.count_nonzero(c.target != IGNORE) for c in crops) == 2
@@ -208,7 +216,9 @@ def test_padding_is_unknown_and_blank_sections_give_nothing() -> None:
     known = TrainingSet.from_labels(
         Stack(grey), np.ones(grey.shape, np.uint8), "inside"
     )
-    (crop,) = cut_crops(NormalisedStack(Stack(grey), RULE), known.opinions, margin=8)
+    (crop,) = cut_crops(
+        SectionReader(Stack(grey), RULE, invert=False), known.opinions, margin=8
+    )
     assert (crop.target[:, :20] == IGNORE).all()
     assert (crop.target[:, 20:] == 1).all()
 
@@ -219,7 +229,7 @@ def test_the_weight_map_is_only_inside_reviewed_regions(drawn_stack: Drawn) -> N
     codes = np.where(cells > 0, 2, 1).astype(np.uint8)
     everywhere = TrainingSet.from_corrections(stack, codes, reviewed=[region])
     (crop,) = cut_crops(
-        NormalisedStack(stack, RULE),
+        SectionReader(stack, RULE, invert=False),
         everywhere.opinions.without(
             Region.whole(z, stack.shape[1:]) for z in (0, 2, 3)
         ),
@@ -246,7 +256,7 @@ def test_strokes_of_each_class_count_alike_and_reviewed_pixels_by_themselves(
     weights = balanced_weights(known.opinions.without([region]))
     np.testing.assert_allclose(weights[:2], [1.5, 0.75])
     (crop,) = cut_crops(
-        NormalisedStack(stack, RULE),
+        SectionReader(stack, RULE, invert=False),
         known.opinions,
         margin=64,
         reviewed=[region],
@@ -268,7 +278,7 @@ def test_classes_count_alike_in_reviewed_regions_beside_the_weight_of_walls(
     weights = balanced_weights(known.opinions)
     border = Border(10, 5)
     (crop,) = cut_crops(
-        NormalisedStack(stack, RULE),
+        SectionReader(stack, RULE, invert=False),
         known.opinions,
         margin=0,
         reviewed=[region],
@@ -312,7 +322,9 @@ def test_patches_are_drawn_where_there_is_something_to_learn(
 ) -> None:
     stack, _ = drawn_stack
     known = TrainingSet.from_corrections(stack, strokes(stack.shape))
-    crops = list(cut_crops(NormalisedStack(stack, RULE), known.opinions, margin=24))
+    crops = list(
+        cut_crops(SectionReader(stack, RULE, invert=False), known.opinions, margin=24)
+    )
     plain = SETTINGS.model_copy(update={"augment": PLAIN})
     patches = CorrectionPatches(crops, plain, device=CPU)
     for step in range(20):
@@ -336,7 +348,9 @@ def test_unlabelled_pixels_have_no_gradient_at_all(
 ) -> None:
     stack, _ = drawn_stack
     known = TrainingSet.from_corrections(stack, strokes(stack.shape))
-    crops = list(cut_crops(NormalisedStack(stack, RULE), known.opinions, margin=24))
+    crops = list(
+        cut_crops(SectionReader(stack, RULE, invert=False), known.opinions, margin=24)
+    )
     image, target, weight = CorrectionPatches(crops, SETTINGS, device=CPU).batch(0)
     small = {"unet": {"base": 2, "levels": 2}, "unetpp": {"base": 2, "depth": 2}}
     torch.manual_seed(0)

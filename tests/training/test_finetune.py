@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetuning import QUICK, drawn, other_tissue, reviewed, taught, untaught
+from finetuning import (
+    QUICK,
+    drawn,
+    finetune_by_torch,
+    other_tissue,
+    reviewed,
+    taught,
+    untaught,
+)
 from numpy.typing import NDArray
 
 import napari_emseg as emseg
@@ -20,7 +28,7 @@ from napari_emseg.models.weights import Weights, read_weights, save_weights
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import RehearsingLoss
 from napari_emseg.training.dataset import rehearsed
-from napari_emseg.training.finetune import Finetuned, finetune_weights
+from napari_emseg.training.finetune import Finetuned
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.losses import cross_entropy
 
@@ -55,7 +63,7 @@ def finetune(
     **how: object,
 ) -> Finetuned:
     settings = QUICK.model_copy(update=how)
-    work = finetune_weights(parent, [known], output, settings=settings)
+    work = finetune_by_torch(parent, [known], output, settings=settings)
     return drain(work, None if records is None else records.append)
 
 
@@ -214,7 +222,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     output = tmp_path / "out.safetensors"
     for step in (1, 4):
         torch.manual_seed(step)
-        stop_after(finetune_weights(parent, [known], output, settings=QUICK), step)
+        stop_after(finetune_by_torch(parent, [known], output, settings=QUICK), step)
     records: list[Record] = []
     resumed = finetune(parent, known, output, records).weights
     steps = [r for r in records if isinstance(r, Progress) and r.step == "training"]
@@ -226,9 +234,9 @@ def test_stop_keeps_the_best_so_far(
     parent: Weights, known: TrainingSet, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.safetensors"
-    stop_after(finetune_weights(parent, [known], output, settings=QUICK), 1)
+    stop_after(finetune_by_torch(parent, [known], output, settings=QUICK), 1)
     assert not output.exists(), "nothing is measured yet"
-    stop_after(finetune_weights(parent, [known], output, settings=QUICK), 5)
+    stop_after(finetune_by_torch(parent, [known], output, settings=QUICK), 5)
     kept = read_weights(output)
     assert kept.card.training.steps == 4
     assert kept.card.notes == ("stopped before it was compared with its parent",)
@@ -244,7 +252,7 @@ def test_a_round_that_is_told_to_stop_compares_what_it_has_and_can_go_on(
 
     def start(stop_at: int) -> Finetuned:
         seen.clear()
-        work = finetune_weights(
+        work = finetune_by_torch(
             parent,
             [known],
             output,
@@ -269,7 +277,7 @@ def test_after_new_corrections_training_begins_anew(
     parent: Weights, known: TrainingSet, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.safetensors"
-    stop_after(finetune_weights(parent, [known], output, settings=QUICK), 4)
+    stop_after(finetune_by_torch(parent, [known], output, settings=QUICK), 4)
     more = reviewed(*drawn(), 0, 3, 5)
     records: list[Record] = []
     finetune(parent, more, output, records)
@@ -318,7 +326,7 @@ def test_a_third_class_is_added_and_learnt(tmp_path: Path) -> None:
     stack, codes, body = other_tissue(bright=True)
     codes[body] = 3
     output = tmp_path / "out.safetensors"
-    work = finetune_weights(
+    work = finetune_by_torch(
         able,
         [reviewed(stack, codes, 0, 3)],
         output,
@@ -342,7 +350,7 @@ def test_a_new_class_is_met_again_when_the_checkpoint_is_damaged(
 
     def start() -> Generator[Record, None, Finetuned]:
         known = reviewed(stack, codes, 0, 3)
-        return finetune_weights(
+        return finetune_by_torch(
             parent, [known], output, settings=QUICK, new_classes=["body"]
         )
 
@@ -370,9 +378,9 @@ def test_classes_need_a_name_of_their_own(parent: Weights, tmp_path: Path) -> No
     output = tmp_path / "out.safetensors"
     said = r"code 3, class 2, in section \d+ at y \d+, x \d+, but the classes are 1 mem"
     with pytest.raises(ValueError, match=rf"{said}.* name the new class"):
-        drain(finetune_weights(parent, [known], output))
+        drain(finetune_by_torch(parent, [known], output))
     with pytest.raises(ValueError, match="has a class 'inside' already"):
-        drain(finetune_weights(parent, [known], output, new_classes=["inside"]))
+        drain(finetune_by_torch(parent, [known], output, new_classes=["inside"]))
 
 
 def test_a_new_class_learns_nothing_from_the_rehearsal() -> None:
@@ -397,7 +405,7 @@ def test_several_stacks_are_learnt_together(parent: Weights, tmp_path: Path) -> 
     stack, codes = drawn()
     other = Stack(drawn(seed=2)[0].data, name="other", voxel_size_nm=(50, 4, 4))
     sets = [reviewed(stack, codes, 0, 3), reviewed(other, drawn(seed=2)[1], 1)]
-    work = finetune_weights(parent, sets, tmp_path / "out.safetensors", settings=QUICK)
+    work = finetune_by_torch(parent, sets, tmp_path / "out.safetensors", settings=QUICK)
     card = drain(work).weights.card
     assert [d.name for d in card.training_data] == ["synthetic", "other"]
 
@@ -440,7 +448,7 @@ def test_mitochondria_of_real_tissue(shared_data: Path, tmp_path: Path) -> None:
     codes = np.where(walls > 127, 1, 2).astype(np.uint8)
     codes[bodies > 127] = 3
     stack = Stack(grey, name="vnc", voxel_size_nm=(50, 4.6, 4.6))
-    work = finetune_weights(
+    work = finetune_by_torch(
         emseg.load_weights("isbi2012-unet"),
         [reviewed(stack, codes, 0, 4)],
         tmp_path / "out.safetensors",

@@ -117,7 +117,7 @@ def compare(
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
         rng = np.random.default_rng(region.z)
         codes = known.opinions.window(region)
-        flip = rng.random(codes.shape) < wrong[judged.card.name]
+        flip = rng.random(codes.shape) < wrong[judged.predictor.weights.card.name]
         membrane = (codes == 1) ^ flip
         return membrane, ndi.label(~membrane)[0].astype(np.uint32)
 
@@ -241,8 +241,9 @@ def test_padding_is_not_measured(
     assert found.pixels == 128 * 100
 
 
+@pytest.mark.parametrize("way", [{}, {"tta": True}, {"statistics": "stack"}])
 def test_weights_are_judged_by_what_a_run_gives(
-    pair: tuple[Weights, Weights],
+    way: dict[str, object], pair: tuple[Weights, Weights]
 ) -> None:
     """One network at two thresholds, on a picture that is resampled and padded."""
     stack, codes = drawn()
@@ -251,14 +252,15 @@ def test_weights_are_judged_by_what_a_run_gives(
     em = Stack(grey, voxel_size_nm=(50, 5, 5))
     region = Region(3, 10, 12, 110, 120)
     known = TrainingSet.from_corrections(em, codes, reviewed=[region])
-    settings = PredictSettings(runtime="torch", device="cpu", invert="no")
+    predict = PredictSettings(runtime="torch", device="cpu", **way)
+    settings = predict.model_copy(update={"invert": "no"})
     run = predict_stack(em, pair[0], settings=settings, sections=(3,), roi=region.area)
     p = drain(run).probabilities[0]
     middle = float(np.median(p[p > 0]))
     card = pair[1].card.model_copy(update={"threshold": middle})
     pair = pair[0], replace_card(pair[1], card)
-    found = drain(compare_weights(*pair, [known], held_out=[[region]]))
-    (changed,) = found.changed
+    work = compare_weights(*pair, [known], held_out=[[region]], predict=predict)
+    (changed,) = drain(work).changed
     current, candidate = (p > weights.card.threshold for weights in pair)
     truth = codes[3][region.area] - 1
     wanted = np.where(candidate == (truth == 0), GAINED, LOST)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetuning import drawn, untaught
+from finetuning import TORCH, drawn, untaught
 
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
+from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import BESIDE, rehearsal_crops, surest
 from napari_emseg.training.losses import IGNORE
@@ -21,9 +22,7 @@ SIDE = 16
 def rehearsed(tmp_path: Path, known: TrainingSet) -> np.ndarray:
     """Return where something is rehearsed, `(z, y, x)`."""
     weights = untaught(tmp_path / "weights.safetensors")
-    work = rehearsal_crops(
-        weights.network().eval(), weights.card, known, side=SIDE, sure=1.0
-    )
+    work = rehearsal_crops(RegionPredictor(weights, TORCH), known, side=SIDE, sure=1.0)
     found = np.zeros(known.stack.shape, bool)
     for crop in drain(work):
         around = crop.region.grown(SIDE // 2, known.stack.shape[1:])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from one_pass import predict_picture
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import Progress, drain
@@ -12,7 +13,6 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.metrics import cell_scores, isbi_scores
 from napari_emseg.metrics.inputs import cells_of_inside
-from napari_emseg.models.forward import predict_picture
 from napari_emseg.models.weights import read_weights, replace_card, save_weights
 from napari_emseg.models.zoo import build
 from napari_emseg.segmentation import segment_section
@@ -125,7 +125,9 @@ def test_a_new_card_leaves_the_numbers_as_they_are(network, tmp_path):
 
 def test_times_are_measured_anew_and_scores_stay(network, examples, monkeypatch):
     card = drain(with_scores(card_of(), network, examples[:1], examples[3:]))
-    monkeypatch.setattr(validation, "_time", lambda part: float(part.config.depth))
+    monkeypatch.setattr(
+        validation, "_time", lambda runtime: float(runtime.network.config.depth)
+    )
 
     again = with_times(card, network)
 
@@ -145,6 +147,7 @@ class Crossed(torch.nn.Module):
 
     activation = "sigmoid"
     geometry = Geometry(stride=1, context=0)
+    bytes_per_pixel = 8.0
 
     def __init__(self, membrane: NDArray[np.float32]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finetuning import untaught
+from finetuning import TORCH, untaught
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import drain
@@ -77,7 +77,7 @@ class Shown(RegionPredictor):
     """Says what was drawn."""
 
     def __init__(self, folder: Path, p: NDArray[np.float32]) -> None:
-        super().__init__(untaught(folder / "weights.safetensors"), "cpu")
+        super().__init__(untaught(folder / "weights.safetensors"), TORCH)
         self.p = p
 
     def membrane(

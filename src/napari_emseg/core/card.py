@@ -135,3 +135,14 @@ class Card(_Part):
         wanted = depth, heads, tta
         found = (v for v in self.variants if (v.depth, v.heads, v.tta) == wanted)
         return next(found, None)
+
+    def threshold_of(
+        self, depth: int | None = None, heads: Heads = "last", *, tta: bool = False
+    ) -> float:
+        """Return the threshold of membrane of one way to run these weights.
+
+        That of the weights as they are where none was fixed for it.
+        """
+        known = self.variant(depth, heads, tta=tta)
+        fixed = None if known is None else known.threshold
+        return self.threshold if fixed is None else fixed

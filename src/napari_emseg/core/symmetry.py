@@ -4,7 +4,7 @@ Ronneberger 2015 averages seven rotations of the input; the eight symmetries nee
 interpolation, so that nothing is lost by turning there and back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
 import numpy as np
@@ -14,18 +14,31 @@ SYMMETRIES = tuple(product(range(4), (False, True)))
 """Quarter turns, and whether the picture is mirrored after them."""
 
 
-def mean_over_symmetries(
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    windows: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Return the mean of what `run` says of `windows` `(…, y, x)`, turned each way.
+MIRRORED = SYMMETRIES[:2]
+"""The picture as it is, and its mirror image."""
 
-    `run` may cut the border of a window, as much on each side. What it returns is
-    turned back before it is averaged.
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def iter_symmetries(
+    run: Run,
+    windows: NDArray[np.float32],
+    symmetries: Iterable[tuple[int, bool]] = SYMMETRIES,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield what `run` says of `windows` `(…, y, x)`, turned each way and back again.
+
+    `run` may cut the border of a window, as much on each side.
     """
-    total = np.array(run(windows))  # the first symmetry changes nothing
-    for turns, mirrored in SYMMETRIES[1:]:
-        total += _back(run(_there(windows, turns, mirrored)), turns, mirrored)
+    for turns, mirrored in symmetries:
+        yield _back(run(_there(windows, turns, mirrored)), turns, mirrored)
+
+
+def mean_over_symmetries(run: Run, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of what `run` says, see `iter_symmetries`."""
+    found = iter_symmetries(run, windows)
+    total = np.array(next(found))
+    for each in found:
+        total += each
     total *= np.float32(1 / len(SYMMETRIES))
     return total
 

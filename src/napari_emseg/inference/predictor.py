@@ -5,7 +5,7 @@ A run has five steps, each a file: what is wanted (`scope`), how it is cut into 
 whole sections again (`assembly`).
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -27,7 +27,7 @@ from napari_emseg.inference.plan import RunPlan
 from napari_emseg.inference.reading import prefetch, read_tiles
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
-from napari_emseg.inference.sections import SectionReader
+from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
@@ -98,12 +98,20 @@ class Predictor:
     remember
         Keep the section that was read last, for runs over one part of it after the
         other. What is painted into it meanwhile isn't seen.
+    load
+        Loads a runtime that gives something else than the classes of the weights.
     """
 
     def __init__(
-        self, weights: Weights, *, at_hand: int = 1, remember: bool = False
+        self,
+        weights: Weights,
+        *,
+        at_hand: int = 1,
+        remember: bool = False,
+        load: Callable[[Weights, PredictSettings], Runtime] | None = None,
     ) -> None:
         self.weights = weights
+        self._other = load
         self._at_hand = at_hand
         self._remember = remember
         self._reader: SectionReader | None = None
@@ -162,16 +170,16 @@ class Predictor:
             stack, card, settings, sections=sections, roi=roi, classes=classes
         )
         assembly = Assembly(scope, sink, keep=keep, squeeze=classes is None)
-        return self._run(scope, settings, assembly, reader)
+        return self.run_scope(scope, settings, assembly, reader)
 
-    def _run(
+    def run_scope(
         self,
         scope: PredictionScope,
         settings: PredictSettings,
         assembly: Assembly,
-        reader: SectionReader | None,
+        reader: SectionReader | None = None,
     ) -> Generator[Record, None, PredictionResult]:
-        """Plan, read, infer and assemble what is in the scope."""
+        """Plan, read, infer and assemble what is in a scope; see `run`."""
         start = perf_counter()
         plan = RunPlan(scope, settings, kept=assembly.kept_bytes)
         engine = self._engine(plan, settings)
@@ -202,6 +210,18 @@ class Predictor:
             seconds=perf_counter() - start,
             provenance=provenance(scope.stack, self.weights, settings),
         )
+
+    def open(self, stack: Stack, z: int, settings: PredictSettings) -> Section:
+        """Return section `z` as a run would read it.
+
+        Raises
+        ------
+        OSError, ValueError
+            From the reader, when the section is damaged.
+        """
+        scope = scope_of(stack, self._part(settings).card, settings, sections=(z,))
+        reader, _ = self._reader_of(scope, settings)
+        return reader.open(z)
 
     def is_loaded(self, settings: PredictSettings) -> bool:
         """Tell if the network is ready to run in this way."""
@@ -236,7 +256,10 @@ class Predictor:
         return self.weights.at(settings.depth, settings.heads)
 
     def _load(self, settings: PredictSettings) -> Runtime:
-        runtime = load_runtime(self._part(settings), settings)
+        part = self._part(settings)
+        if self._other is not None:
+            return self._other(part, settings)
+        runtime = load_runtime(part, settings)
         return TTARuntime(runtime) if settings.tta else runtime
 
     def measure(self, settings: PredictSettings | None = None) -> float:
@@ -282,6 +305,8 @@ class Predictor:
 
     def _note_speed(self, engine: Engine, settings: PredictSettings) -> None:
         """Remember how fast a run was, unless only a slow first window tells."""
+        if self._other is not None:  # which may take more passes
+            return
         ms = engine.ms_per_megapixel
         known = throughput.known(self.weights, settings) is not None
         if ms is not None and self._loaded and (engine.typical or not known):

@@ -1,9 +1,11 @@
 """What runs a network: a replaceable part, chosen by the settings and the machine."""
 
+from __future__ import annotations
+
 import errno
 import re
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.symmetry import mean_over_symmetries
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OPENVINO_BYTES = 10**9
 """What loading and compiling takes, about half of it, and what small tiles take."""
@@ -81,11 +86,18 @@ def is_device_lost(error: BaseException) -> bool:
     )
 
 
-def load_runtime(weights: Weights, settings: PredictSettings) -> Runtime:
+def load_runtime(
+    weights: Weights, settings: PredictSettings, network: nn.Module | None = None
+) -> Runtime:
     """Build the network and put it where the settings say.
 
     `auto` takes a GPU where there is one, and on a CPU OpenVINO where it is installed
     and gives the same numbers.
+
+    Parameters
+    ----------
+    network
+        To be run in place of that of the weights.
 
     Raises
     ------
@@ -96,21 +108,30 @@ def load_runtime(weights: Weights, settings: PredictSettings) -> Runtime:
 
     device = choose_device("cpu" if _only_on_cpu(settings) else settings.device)
     if device.type == "cpu":
-        return _on_cpu(weights, settings)
+        return _on_cpu(weights, settings, network)
     try:
-        return TorchRuntime(weights.network(), device, half=settings.half_precision)
+        return TorchRuntime(
+            weights.network() if network is None else network,
+            device,
+            half=settings.half_precision,
+        )
     except RuntimeError as e:
         if not (is_out_of_memory(e) or is_device_lost(e)):
             raise
         note = f"running on the CPU, since {device} failed: {_first_line(e)}"
-    return _on_cpu(weights, settings, note)
+    return _on_cpu(weights, settings, network, note)
 
 
-def _on_cpu(weights: Weights, settings: PredictSettings, *notes: str) -> Runtime:
+def _on_cpu(
+    weights: Weights,
+    settings: PredictSettings,
+    network: nn.Module | None,
+    *notes: str,
+) -> Runtime:
     from napari_emseg.inference.openvino_runtime import OpenVinoRuntime
     from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 
-    network, threads = weights.network(), settings.threads
+    network, threads = network or weights.network(), settings.threads
     free, takes = free_ram(), _takes_openvino(settings)
     if takes and free < OPENVINO_BYTES:
         # tried all the same, it would leave too little for PyTorch, too

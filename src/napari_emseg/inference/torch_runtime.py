@@ -65,7 +65,7 @@ class TorchRuntime:
         notes: tuple[str, ...] = (),
     ) -> None:
         self._device = device
-        self._network = _fused(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = _fused(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._half = half and device.type == "cuda"
         self._threads = threads
         self.device = str(device)
@@ -88,18 +88,18 @@ class TorchRuntime:
                     raise
                 with _without_onednn():
                     logits = self._logits(values)
-            probabilities = to_probabilities(logits, self._network)
+            probabilities = to_probabilities(logits, self.network)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
 
     def _logits(self, values: Tensor) -> Tensor:
         if self._half:
             with torch.autocast("cuda", dtype=torch.float16):
-                logits = inner_logits(self._network, values)
+                logits = inner_logits(self.network, values)
             if torch.isfinite(logits).all():
                 return logits
             self._half = False
-        return inner_logits(self._network, values)
+        return inner_logits(self.network, values)
 
     def free_memory(self) -> int:
         """Bytes free on the device, with what torch holds but doesn't use."""

@@ -71,6 +71,8 @@ class Weights:
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file, by which results and descendants name it."""
+        if self.whole is not None:  # a part is of the same file, read once
+            return self.whole.sha256
         return sha256(self.path.read_bytes()).hexdigest()
 
     def at(self, depth: int | None = None, heads: Heads = "last") -> Weights:

@@ -360,6 +360,5 @@ def iter_predict_both(
 
 
 def _threshold(weights: Weights, settings: PredictSettings) -> float:
-    known = weights.card.variant(settings.depth, settings.heads, tta=settings.tta)
-    fixed = None if known is None else known.threshold
-    return weights.card.threshold if fixed is None else fixed
+    s = settings
+    return weights.card.threshold_of(s.depth, s.heads, tta=s.tta)

@@ -140,7 +140,6 @@ class Learning:
             raise ValueError(msg)
         if not teachers:
             raise ValueError(NOTHING)
-        invert = self._context.predict_settings.invert
         settings = self._own_settings(new=new)
         began_with = None if new else parent
         stem = _stem(began_with) or self.new_settings.architecture
@@ -155,7 +154,11 @@ class Learning:
             beginning=began_with,
         )
         lesson = TrainingRequest(
-            parent, teachers, output, invert, self.material.classes
+            parent,
+            teachers,
+            output,
+            self._context.predict_settings,
+            self.material.classes,
         )
         self.ledger.add(round_)
         keys = frozenset(t.source_key for t in teachers)
@@ -198,7 +201,7 @@ class Learning:
             round_.beginning or self._context.weights,
             self.material.teachers(),
             round_.output,
-            self._context.predict_settings.invert,
+            self._context.predict_settings,
             self.material.classes,
         )
         settings = self._own_settings(new=not round_.parent)

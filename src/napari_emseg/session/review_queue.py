@@ -80,10 +80,8 @@ def _suggest(
     cells: CellSettings,
 ) -> Generator[Record, None, tuple[Suggestion, ...]]:
     from napari_emseg.active_learning import suggest_places
-    from napari_emseg.inference.torch_runtime import choose_device
 
     known = yield from made.read(own.invert)
-    device = choose_device(own.device)
     return (
         yield from suggest_places(
             weights,
@@ -91,7 +89,7 @@ def _suggest(
             settings=settings,
             sections=sections,
             cells=cells,
-            device=device,
+            predict=own,
         )
     )
 

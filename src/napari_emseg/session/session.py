@@ -237,9 +237,7 @@ class Session:
         if self.weights is None:
             return None
         s = self.predict_settings
-        known = self.weights.card.variant(s.depth, s.heads, tta=s.tta)
-        fixed = None if known is None else known.threshold
-        return self.weights.card.threshold if fixed is None else fixed
+        return self.weights.card.threshold_of(s.depth, s.heads, tta=s.tta)
 
     @property
     def at_work(self) -> StackState:

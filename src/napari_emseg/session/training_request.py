@@ -14,7 +14,7 @@ from napari_emseg.core.card import Card, DataSet
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import Invert
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
@@ -63,6 +63,8 @@ class TrainingRequest:
     ----------
     parent
         Weights to begin with, or to compare new ones with.
+    predict
+        How weights are run in this window, polarity of the stacks included.
     names
         Of all classes, by code less one.
     sets
@@ -72,7 +74,7 @@ class TrainingRequest:
     parent: Weights | None
     teachers: Sequence[AnnotationSource]
     output: Path
-    invert: Invert
+    predict: PredictSettings
     names: tuple[str, ...] = CLASSES
     stop: Callable[[], bool] = bool
     sets: list[TrainingSet] = field(default_factory=list)
@@ -91,7 +93,7 @@ class TrainingRequest:
             return
         found: dict[int, TrainingSet] = {}
         for teacher in self.teachers:
-            known = yield from teacher.read(self.invert)
+            known = yield from teacher.read(self.predict.invert)
             key = id(known.stack.data)
             found[key] = _together(found[key], known) if key in found else known
         self.sets += [s for s in found.values() if s.reviewed or s.usable.pixels]
@@ -147,6 +149,7 @@ def fine_tuning(
         lesson.output,
         settings=settings,
         device=choose_device(settings.device),
+        predict=lesson.predict,
         new_classes=classes,
         stop=lesson.stop,
     )
@@ -222,7 +225,7 @@ def training_anew(
         invert=known.invert,
         stop=lesson.stop,
     )
-    return (yield from _compared(lesson, weights, known, division, device.type))
+    return (yield from _compared(lesson, weights, known, division))
 
 
 def _compared(
@@ -230,7 +233,6 @@ def _compared(
     weights: Weights,
     known: TrainingSet,
     division: HoldoutSplit,
-    device: str,
 ) -> Generator[Record, None, Learnt]:
     """Measure new weights beside those in use, and write that into their card."""
     from napari_emseg.training.model_comparison import compare_weights
@@ -242,7 +244,7 @@ def _compared(
             weights,
             [known],
             held_out=[division.held_out],
-            device=device,
+            predict=lesson.predict,
         )
     card = _card(weights.card, known, division, comparison)
     return Learnt(replace_card(weights, card), comparison)

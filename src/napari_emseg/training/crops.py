@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import NormalisedSection, NormalisedStack, zoom_of
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Axis
-from napari_emseg.models.roi import region_probabilities
+from napari_emseg.inference.region import RegionPredictor
+from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.models.zoo import Activation
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE, MEMBRANE, Loss, border_weight
@@ -53,7 +53,7 @@ class Border:
 
 
 def cut_crops(
-    sections: NormalisedStack,
+    sections: SectionReader,
     opinions: SparseLabels,
     *,
     zoom: tuple[float, float] = (1.0, 1.0),
@@ -77,8 +77,8 @@ def cut_crops(
     shape = opinions.shape[1], opinions.shape[2]
     wide = ceil(margin / min(zoom))
     for region in groups_of(opinions.blocks, wide, shape):
-        section = sections.section(region.z)
-        if section is None:
+        section = sections.open(region.z)
+        if section.blank:
             continue
         around = region.grown(wide, shape)
         rows, columns = _network_span(around, zoom, shape)
@@ -105,11 +105,11 @@ def cut_crops(
 
 
 def _known(
-    codes: NDArray[np.uint8], section: NormalisedSection, region: Region
+    codes: NDArray[np.uint8], section: Section, region: Region
 ) -> NDArray[np.uint8]:
     """Return codes without opinions on alignment padding."""
-    if section.padding is not None:
-        codes[section.padding[region.area]] = 0
+    if section.empty is not None:
+        codes[section.empty(region.area)] = 0
     return codes
 
 
@@ -163,12 +163,10 @@ def _nearest(axis: Axis, start: int, stop: int) -> NDArray[np.intp]:
     return found
 
 
-def _resampled(
-    section: NormalisedSection, rows: Span, columns: Span
-) -> NDArray[np.float32]:
+def _resampled(section: Section, rows: Span, columns: Span) -> NDArray[np.float32]:
     """Return grey values on the network's grid, as a run would read them."""
     down, across = (axis.to_network(a, b) for axis, a, b in (rows, columns))
-    values = section.image[slice(*down.span), slice(*across.span)]
+    values = section.window(slice(*down.span), slice(*across.span))
     values = down.apply(values, 0, down.span[0])
     return across.apply(values, 1, across.span[0])
 
@@ -213,8 +211,7 @@ SIDE = 1.5
 
 
 def rehearsal_crops(
-    network: nn.Module,
-    card: Card,
+    predictor: RegionPredictor,
     known: TrainingSet,
     *,
     side: int,
@@ -233,8 +230,11 @@ def rehearsal_crops(
     confidence
         Probability that a class must have at least, besides.
     """
+    card = predictor.weights.card
     zoom, _ = zoom_of(known.stack, card)
-    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    sections = SectionReader(
+        known.stack, card.normalisation, invert=known.invert, remember=True
+    )
     spans = [max(1, round(SIDE * side / times)) for times in zoom]
     opinions = SparseLabels(known.stack.shape)
     # Pseudo-rehearsal (Robins 1995): old data aren't at hand, so what the old weights
@@ -242,9 +242,8 @@ def rehearsal_crops(
     places = _places(known, (spans[0], spans[1]), seed)
     shown: list[tuple[Region, Shown]] = []
     for done, region in enumerate(places, start=1):
-        section = sections.section(region.z)
-        if section is not None:
-            p = region_probabilities(network, section.image, region.area, zoom)
+        p = predictor.probabilities(known.stack, region, invert=known.invert)
+        if p is not None:
             shown.append((region, _shown(p, card.threshold)))
         yield Progress("rehearsal", done, len(places))
     found = surest([classes for _, classes in shown], sure, confidence)
@@ -260,10 +259,14 @@ Shown = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
 def _shown(p: NDArray[np.float32], threshold: float) -> Shown:
-    """Return what a user is shown: membrane above the threshold, else the likeliest."""
+    """Return what a user is shown: membrane above the threshold, else the likeliest.
+
+    In padding nothing has a probability, and nothing is shown.
+    """
     other = p[MEMBRANE + 1 :].argmax(axis=0) + MEMBRANE + 1
     classes = np.where(p[MEMBRANE] > threshold, MEMBRANE, other)
     likely = np.take_along_axis(p, classes[None], axis=0)[0]
+    classes = np.where(p.any(axis=0), classes, IGNORE)
     return classes.astype(np.uint8), likely
 
 

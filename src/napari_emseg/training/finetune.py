@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from napari_emseg.core.atomic import private_part, release
 from napari_emseg.core.card import Card
 from napari_emseg.core.records import Note, Progress, Record
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference.region import RegionPredictor
@@ -30,7 +31,7 @@ from napari_emseg.training.crops import RehearsingLoss
 from napari_emseg.training.dataset import CorrectionPatches, Patches, rehearsed
 from napari_emseg.training.losses import LOSSES
 from napari_emseg.training.measures import Comparison
-from napari_emseg.training.model_comparison import compare_weights
+from napari_emseg.training.model_comparison import compare_predictors
 from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
 from napari_emseg.training.validation import (
@@ -118,6 +119,7 @@ def finetune_weights(
     *,
     settings: FinetuneSettings | None = None,
     device: torch.device | str = "cpu",
+    predict: PredictSettings | None = None,
     new_classes: Sequence[str] = (),
     sources: Iterable[tuple[Stack, SourceState]] | None = None,
     stop: Callable[[], bool] = bool,
@@ -138,6 +140,9 @@ def finetune_weights(
         The weights file to write. Its card names the parent, the data and the scores.
     device
         Where to train; `settings.device` has been resolved by the caller.
+    predict
+        How weights are run: what they show in reviewed regions, and what the candidate
+        is compared by. On `device` by default.
     new_classes
         Names of classes that the parent doesn't have, in the order of their codes.
     sources
@@ -160,8 +165,11 @@ def finetune_weights(
     settings = settings or FinetuneSettings()
     if sources is None:
         sources = source_states(*(known.stack for known in sets))
-    run = _Run(parent, output, settings, torch.device(device), tuple(new_classes))
-    lesson = yield from prepare(parent, sets, settings, run.device, run.classes)
+    predict = predict or PredictSettings(device=str(device))
+    run = _Run(
+        parent, output, settings, torch.device(device), predict, tuple(new_classes)
+    )
+    lesson = yield from prepare(run.shown, sets, settings, run.classes)
     trainer = yield from run.begin(lesson, stop)
     threshold: float | None = None
     try:
@@ -190,12 +198,15 @@ class _Run:
     output: Path
     settings: FinetuneSettings
     device: torch.device
+    predict: PredictSettings
     new_classes: tuple[str, ...]
     classes: tuple[str, ...] = field(init=False)
     network: nn.Module = field(init=False)
+    shown: RegionPredictor = field(init=False)
     validation: Validation | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.shown = RegionPredictor(self.parent, self.predict)
         card = self.parent.card
         taken = [name for name in self.new_classes if name in card.classes]
         if taken or len(set(self.new_classes)) < len(self.new_classes):
@@ -304,7 +315,7 @@ class _Run:
             for opinions, counts in zip(taught, (LEARNT_COUNTS, 1.0), strict=True)
         ]
         with self.unnamed(result, lesson) as weights:
-            predictor = RegionPredictor(weights, self.device)
+            predictor = RegionPredictor(weights, self.predict)
             return (
                 yield from choose_threshold(predictor, by, likely_threshold(before))
             )
@@ -315,12 +326,11 @@ class _Run:
         """Compare the candidate with what it was made from."""
         with self.unnamed(result, lesson, threshold) as weights:
             return (
-                yield from compare_weights(
-                    self.parent,
-                    weights,
+                yield from compare_predictors(
+                    self.shown,
+                    RegionPredictor(weights, self.predict),
                     lesson.sets,
                     held_out=lesson.held_out,
-                    device=self.device,
                 )
             )
 

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_emseg.core.card import Card
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
-from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import segment_section
@@ -44,6 +43,7 @@ def compare_weights(
     *,
     held_out: Sequence[Sequence[Region]],
     device: torch.device | str = "cpu",
+    predict: PredictSettings | None = None,
 ) -> Generator[Progress, None, Comparison]:
     """Measure two weights on whole reviewed regions that were held out of training.
 
@@ -54,8 +54,24 @@ def compare_weights(
     held_out
         Regions of each set. If there is none at all, both are measured where something
         is known, and the result says so.
+    predict
+        How both are run: as users run them; on `device` by default.
     """
-    pair = tuple(_Judged(w, torch.device(device)) for w in (current, candidate))
+    predict = predict or PredictSettings(device=str(device))
+    pair = RegionPredictor(current, predict), RegionPredictor(candidate, predict)
+    return (yield from compare_predictors(*pair, sets, held_out=held_out))
+
+
+def compare_predictors(
+    current: RegionPredictor,
+    candidate: RegionPredictor,
+    sets: Sequence[TrainingSet],
+    *,
+    held_out: Sequence[Sequence[Region]],
+) -> Generator[Progress, None, Comparison]:
+    """Measure two weights that are loaded; see `compare_weights`."""
+    # the path that users run: what is accepted gives them what was measured
+    pair = _Judged(current), _Judged(candidate)
     # by the current weights, which were shown when regions were reviewed: also for the
     # candidate, or each would be judged by a truth of its own
     complete: list[TrainingSet] = []
@@ -94,10 +110,8 @@ def compare_weights(
 class _Judged:
     """Weights, and what they show of a region."""
 
-    def __init__(self, weights: Weights, device: torch.device) -> None:
-        self.card: Card = weights.card
-        # the path that users run: what is accepted gives them what was measured
-        self.predictor = RegionPredictor(weights, device)
+    def __init__(self, predictor: RegionPredictor) -> None:
+        self.predictor = predictor
 
     def shown(
         self, known: TrainingSet, region: Region
@@ -106,7 +120,7 @@ class _Judged:
         p = self.predictor.membrane(known.stack, region, invert=known.invert)
         if p is None:
             return np.zeros(region.shape, bool), np.zeros(region.shape, np.uint32)
-        threshold = self.card.threshold
+        threshold = self.predictor.threshold
         # each weights' own threshold and usual cells: that is what a user would get
         cells = segment_section(p, CellSettings(threshold=threshold))
         return p > threshold, cells

@@ -7,17 +7,16 @@ from math import log
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.intensity import NormalisedStack, zoom_of
+from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference.region import RegionPredictor
-from napari_emseg.models.weights import Weights
+from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, Crop, cut_crops, rehearsal_crops
@@ -152,30 +151,35 @@ class TrainingData:
 
 
 def prepare(
-    parent: Weights,
+    parent: RegionPredictor,
     sets: Sequence[TrainingSet],
     settings: FinetuneSettings,
-    device: torch.device,
     classes: Sequence[str],
 ) -> Generator[Record, None, TrainingData]:
     """Hold out, cut out, and predict what is to be rehearsed.
+
+    Parameters
+    ----------
+    parent
+        Weights, and how they are run: so they were shown where nobody corrected.
 
     Raises
     ------
     ValueError
         If nothing is left to learn from, or a class has no name.
     """
-    card, network = parent.card, parent.network().to(device)
-    geometry = cast("Network", network).geometry
+    card = parent.weights.card
+    geometry = card.geometry or cast("Network", parent.weights.network()).geometry
     settings, note = _with_fitting_patch(settings, geometry)
     if note:
         yield Note(note)
-    predictor = RegionPredictor(parent, device)
+    # what is rehearsed is what the weights say that learn on: all of them
+    whole = parent.as_it_is()
     complete: list[TrainingSet] = []
     parts: list[_Part] = []
     for known in sets:
         _check_classes(known, classes)
-        complete.append((yield from completed(known, predictor)))
+        complete.append((yield from completed(known, parent)))
         parts.append(_part_of(complete[-1], card, geometry, settings))
     if settings.steps is None:
         places = sum(part.places for part in parts)
@@ -183,8 +187,7 @@ def prepare(
     rehearsal: list[Crop] = []
     for known in complete if settings.rehearsal and settings.steps else ():
         rehearsal += yield from rehearsal_crops(
-            network,
-            card,
+            whole,
             known,
             side=settings.patch,
             sure=settings.rehearsed_share,
@@ -214,7 +217,7 @@ def completed(
     missing = known.incomplete
     if not missing:
         return known
-    threshold = predictor.weights.card.threshold
+    threshold = predictor.threshold
     opinions = known.opinions.copy()
     for done, region in enumerate(missing, start=1):
         p = predictor.membrane(known.stack, region, invert=known.invert)
@@ -250,7 +253,9 @@ def _part_of(
     learnt, checked = split_validation(
         known.usable.without(apart), division.spacing.sections
     )
-    sections = NormalisedStack(known.stack, card.normalisation, invert=known.invert)
+    sections = SectionReader(
+        known.stack, card.normalisation, invert=known.invert, remember=True
+    )
     border = Border(settings.border_weight, settings.border_sigma)
     # half a patch turned by 45° and enlarged reaches about so far
     margin = settings.patch * 3 // 4

@@ -1,12 +1,12 @@
 """How good a network is on sections that it doesn't learn from."""
 
 from collections.abc import Callable, Generator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import nn
@@ -16,9 +16,8 @@ from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.tiles import TilePlan
-from napari_emseg.inference.region import RegionPredictor
-from napari_emseg.models.forward import predict_picture, predict_windows
-from napari_emseg.models.roi import region_probabilities
+from napari_emseg.inference.region import NetworkPredictor, RegionPredictor
+from napari_emseg.inference.torch_runtime import TorchRuntime
 from napari_emseg.models.variants import own_way, parts_of
 from napari_emseg.models.zoo import Network
 from napari_emseg.segmentation import segment_section, usual_cells
@@ -42,9 +41,9 @@ def inside_of(
     the channel of inside says something else, and a threshold of it isn't one of
     membrane. Where nothing is known it is 0, as `truth_of` is.
     """
-    found = []
+    predictor, found = NetworkPredictor(network, tta=tta), []
     for example in examples:
-        membrane = predict_picture(network, example.image, tta=tta)[MEMBRANE]
+        membrane = predictor.probabilities(example.image)[MEMBRANE]
         found.append(np.where(example.target == IGNORE, np.float32(0), 1 - membrane))
     return np.stack(found)
 
@@ -85,9 +84,12 @@ def crop_validation(crops: Sequence[Crop], threshold: float) -> Validation | Non
     if not crops:
         return None
 
+    n_classes = 1 + max(int(c.target[c.target != IGNORE].max()) for c in crops)
+
     def validate(network: nn.Module) -> dict[str, float]:
         network.eval()
-        found = [_at_known(network, crop) for crop in crops]
+        predictor = NetworkPredictor(network)
+        found = [_at_known(predictor, crop, n_classes) for crop in crops]
         p = np.concatenate([part[0] for part in found], axis=1)
         target = np.concatenate([part[1] for part in found])
         wall, predicted = target == MEMBRANE, p[MEMBRANE] > threshold
@@ -102,12 +104,11 @@ def crop_validation(crops: Sequence[Crop], threshold: float) -> Validation | Non
 
 
 def _at_known(
-    network: nn.Module, crop: Crop
+    predictor: NetworkPredictor, crop: Crop, n_classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return probabilities `(n_classes, n)` and classes `(n,)` of known pixels."""
     known = crop.target != IGNORE
-    y, x = crop.image.shape
-    p = region_probabilities(network, crop.image, (slice(0, y), slice(0, x)))
+    p = predictor.probabilities(crop.image, n_classes)
     return p[:, known], crop.target[known]
 
 
@@ -428,20 +429,22 @@ def _scores(
 
 def _times(network: nn.Module) -> dict[str, float]:
     """Return ms per megapixel of network input, on the CPU and where the network is."""
-    times = {"cpu": _time(deepcopy(network).cpu())}
     device = next(network.parameters()).device
-    return times if device.type == "cpu" else {**times, device.type: _time(network)}
+    places = {"cpu": torch.device("cpu"), device.type: device}
+    return {
+        name: _time(TorchRuntime(network, place, half=False))
+        for name, place in places.items()
+    }
 
 
-def _time(network: nn.Module) -> float:
+def _time(runtime: TorchRuntime) -> float:
     """Time PyTorch over one window; the first pass allocates and doesn't count."""
-    geometry = cast("Network", network).geometry
-    shape = TilePlan((SIDE, SIDE), geometry).window_shape
+    shape = TilePlan((SIDE, SIDE), runtime.geometry).window_shape
     window = np.zeros((1, 1, *shape), np.float32)
     seconds = []
     for _ in range(3):
         start = perf_counter()
-        predict_windows(network, window)
+        runtime(window)
         # the least of two, since other programs only add
         seconds.append(perf_counter() - start)
     return round(min(seconds[1:]) * 1e9 / window.size, 1)
