@@ -12,6 +12,7 @@ import pytest
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QFileDialog
 
 from napari_emseg._napari import layer_of
 from napari_emseg.batch import Row, read_recipe
@@ -429,6 +430,16 @@ class TestRecipes:
         bench.panel.take_recipe(path)
         assert "r.json asks for the weights" in bench.said
         assert bench.panel.form.settings == before
+
+    def test_the_buttons_ask_where(self, bench, tmp_path, monkeypatch) -> None:
+        path = tmp_path / "mine"
+        for name in ("getSaveFileName", "getOpenFileName"):
+            answer = (str(path if "Save" in name else path.with_suffix(".json")), "")
+            monkeypatch.setattr(QFileDialog, name, lambda *_, a=answer: a)
+        bench.window.click(bench.panel.save_recipe)
+        assert bench.said == "saved as mine.json"
+        bench.window.click(bench.panel.open_recipe)
+        assert bench.said == "set as mine.json says"
 
     def test_presets(self, bench) -> None:
         form = bench.panel.form

@@ -31,7 +31,8 @@ def finish(window) -> str:
 def test_a_package_goes_out_and_comes_back(window, tmp_path) -> None:
     exchange = window.membranes.exchange
     exchange.export_file(tmp_path / "out.zip")
-    assert finish(window) == "saved as out.zip"
+    lacks = "its authors, who maintains it, its licence"  # as nobody said so
+    assert finish(window) == f"saved as out.zip; it doesn't say {lacks}"
     exchange.import_file(tmp_path / "out.zip", tmp_path / "back.safetensors")
     assert finish(window) == "saved as back.safetensors"
     assert window.controller.session.weights == read_weights(

@@ -153,6 +153,7 @@ class BatchPanel(QWidget):
         layout.addWidget(FlowRow(self.remove, self.retry))
         layout.addWidget(self.about)
         layout.addWidget(self.form)
+        layout.addWidget(FlowRow(self.open_recipe, self.save_recipe))
         self.foot.stick_in(layout)
         layout.addWidget(help_link("batch.md#in-napari"))
 

@@ -157,8 +157,10 @@ class ImportExport(QWidget):
             self.question.hide()
             self._say(f"saved as {result.path.name}", "hint")
             self.imported.emit(result)
-        elif isinstance(result, Path):
-            self._say(f"saved as {result.name}", "hint")
+        elif isinstance(result, tuple):
+            path, missing = result
+            lacks = f"; it doesn't say {', '.join(missing)}" if missing else ""
+            self._say(f"saved as {path.name}{lacks}", "hint")
 
     def _allow(self, allowed: bool) -> None:
         for widget in (self.import_, self.export, self.question):
@@ -231,9 +233,12 @@ def _importing(
         )
 
 
-def _exporting(weights: Weights, path: Path) -> Generator[Record, None, Path]:
-    from napari_emseg.models.exporting import export_weights
+def _exporting(
+    weights: Weights, path: Path
+) -> Generator[Record, None, tuple[Path, tuple[str, ...]]]:
+    """Write a package; return its path, and what nobody has said of the weights."""
+    from napari_emseg.models.exporting import credits_of, export_weights
 
     yield Progress("exporting", 0, 1)
     with Claim(path):
-        return export_weights(weights, path)
+        return export_weights(weights, path), credits_of(weights).missing
