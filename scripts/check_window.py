@@ -13,7 +13,7 @@ import napari
 from qtpy.QtWidgets import QApplication
 
 MISSING = "em-membranes: pip install napari-emseg-data"
-SECONDS = 300
+SECONDS = 900
 
 
 def wait_for(what: str, there: Callable[[], bool]) -> None:
