@@ -190,8 +190,11 @@ def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(
     window.qtbot.waitUntil(lambda: panel._kept.isActive(), timeout=120_000)
     assert len(np.unique(shown(window))) < len(np.unique(before[z]))
     np.testing.assert_array_equal(window.layer("em cells").data[others], before[others])
-    wait_for_step(window)
+    with window.qtbot.waitSignal(panel._keeping.started, timeout=120_000):
+        pass
+    assert not panel.run.button.isEnabled(), "a run now would mix its cells with these"
     window.qtbot.waitUntil(lambda: not panel._keeping.busy, timeout=120_000)
+    assert panel.run.button.isEnabled()
     after = np.array(window.layer("em cells").data)
     assert all(len(np.unique(after[k])) < len(np.unique(before[k])) for k in range(4))
     window.controller.session.source.editor.undo()

@@ -100,10 +100,14 @@ class CellsPanel(QWidget):
         self._controller.job.ended.connect(self._on_state)
         self._others.ended.connect(self._on_cut)
         self._fragments.ended.connect(self._recut)
+        self._keeping.started.connect(self._on_state)
         self._keeping.ended.connect(self._on_kept)
         self._controller.job.started.connect(self._keep)
 
     def _prepare(self) -> Run:
+        if self._keeping.busy:  # two runs would mix their cells
+            msg = "cells of all sections are being put in place"
+            raise ValueError(msg)
         return self._controller.runs.segment(self.scope.region())
 
     def _proposed(self) -> str:
@@ -188,6 +192,7 @@ class CellsPanel(QWidget):
         self._show_kept()
 
     def _on_kept(self) -> None:
+        self._on_state()
         self._show_kept()
         if self._session.cell_settings != self._tried:
             self._recut()  # a slider went on meanwhile
