@@ -20,7 +20,8 @@ PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 
 # What touches each of the required packages, and a panel that is opened and closed.
 TESTS_LOWEST ?= tests/io tests/segmentation tests/models tests/project tests/test_dependencies.py \
-	tests/test_api.py tests/widgets/test_dock.py tests/widgets/test_cells_panel.py
+	tests/test_api.py tests/widgets/test_dock.py tests/widgets/test_cells_panel.py \
+	tests/test_napari.py tests/widgets/test_whole_way.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest wheels lint typecheck check docs clean

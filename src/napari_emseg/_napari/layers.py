@@ -67,10 +67,21 @@ class Shown:
         """Index by `(z, y, x)`."""
         if self.painted is not None:
             return np.asarray(self.painted[key])
+        if isinstance(key, tuple) and any(isinstance(k, np.ndarray) for k in key):
+            return self._voxels(*key)
         try:
             return np.asarray(self.stack.data[key])
         except (OSError, ValueError):
             return self._one_by_one(key if isinstance(key, tuple) else (key,))
+
+    def _voxels(self, *at: Any) -> NDArray[Any]:
+        """Return single voxels by arrays of z, y and x, as napari 0.7 reads strokes."""
+        z, y, x = np.broadcast_arrays(*at)
+        values = np.empty(z.shape, self.dtype)
+        for each in np.unique(z):
+            here = z == each
+            values[here] = self._section(int(each))[y[here], x[here]]
+        return values
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
         """Paint by `(z, y, x)`, in memory.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.components.camera import Camera
     from napari.utils.events import EventEmitter
+    from napari.utils.theme import Theme
 
 PLUGIN = "napari-emseg"
 
@@ -48,6 +49,14 @@ def shortcut_changes() -> EventEmitter:
     events = action_manager.events
     emitters: dict[str, EventEmitter] = events.emitters
     return emitters.get("shortcut_changed") or emitters["shorcut_changed"]
+
+
+def is_dark(theme: Theme) -> bool:
+    """Tell if a theme is dark; 0.7 doesn't say, so its background is looked at."""
+    if hasattr(theme, "type"):
+        return bool(theme.type == "dark")
+    red, green, blue = theme.background.as_rgb_tuple()[:3]
+    return bool(red + green + blue < 3 * 128)
 
 
 def preference(category: str, name: str) -> str | None:

@@ -1,5 +1,7 @@
 """What every task of an input needs to know; small, and sent along with each task."""
 
+from __future__ import annotations  # zarr 3.1.2 has no Array[Any]
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """OME-Zarr 0.4 and 0.5, and plain Zarr arrays, read slab by slab of their chunks."""
 
+from __future__ import annotations  # zarr 3.1.2 has no Array[Any]
+
 import json
 import warnings
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Open an output for sections, or save a whole stack; the name says the format."""
 
+from __future__ import annotations  # zarr 3.1.2 has no Array[Any]
+
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from os import PathLike

@@ -1,5 +1,7 @@
 """Write sections into an OME-Zarr with smaller copies for large sections."""
 
+from __future__ import annotations  # zarr 3.1.2 has no Array[Any]
+
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_emseg._napari import placement_of
+from napari_emseg._napari.versions import is_dark
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.metrics.merge_split_errors import Kind, SegmentationError
 from napari_emseg.metrics.report import Curve, Row
@@ -83,7 +84,7 @@ class CurvePlot(QWidget):
         plot = self._make() if self.plot is None else self.plot
         curve, fixed = self._shown
         theme = get_theme(self._viewer.theme)
-        colours = CURVE_COLOURS["dark" if theme.type == "dark" else "light"]
+        colours = CURVE_COLOURS["dark" if is_dark(theme) else "light"]
         text = theme.text.as_hex()
         plot.clear()
         plot.setBackground(theme.background.as_hex())

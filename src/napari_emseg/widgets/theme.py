@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QElidingLabel
 
+from napari_emseg._napari.versions import is_dark
 from napari_emseg.session import Session
 from napari_emseg.widgets.flow_row import SPACING, ElidingComboBox, WrappingLabel
 
@@ -79,7 +80,7 @@ QProgressBar::chunk {{ background: {primary}; border-radius: 3px; }}
 def style(theme_id: str) -> str:
     """Return the panels' style sheet in the colours of a theme of napari."""
     theme = get_theme(theme_id)
-    dark = theme.type == "dark"
+    dark = is_dark(theme)
     text = theme.text.as_hex()
     ends = (theme.text.as_rgb_tuple(), theme.foreground.as_rgb_tuple())
     faint = tuple(round(0.35 * a + 0.65 * b) for a, b in zip(*ends, strict=True))

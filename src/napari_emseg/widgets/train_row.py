@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_emseg._napari.versions import is_dark
 from napari_emseg.core.records import EpochDone
 from napari_emseg.session.learning import Learning
 from napari_emseg.session.rounds import BROKEN_OFF, Round
@@ -255,7 +256,7 @@ class LearningPlot(QWidget):
         if not self.plots:
             self._make()
         theme = get_theme(self._viewer.theme)
-        colours = COLOURS["dark" if theme.type == "dark" else "light"]
+        colours = COLOURS["dark" if is_dark(theme) else "light"]
         steps = [record.step for record in self._curve]
         score = self._score
         lines = {"loss": [record.loss for record in self._curve]}
