@@ -129,7 +129,7 @@ def _field(info: FieldInfo, *, slider: bool) -> _Field:
     if kind is int:
         return _whole_number(info, optional=optional)
     if kind is float:
-        return _number(info)
+        return _number(info, optional=optional)
     if kind is str:
         line = QLineEdit()
         return _Field(line, line.editingFinished, line.text, line.setText)
@@ -178,16 +178,24 @@ def _whole_number(info: FieldInfo, *, optional: bool) -> _Field:
     return _Field(box, box.valueChanged, value, show)
 
 
-def _number(info: FieldInfo) -> _Field:
+def _number(info: FieldInfo, *, optional: bool) -> _Field:
     box = _NumberBox()
-    box.setRange(*_bounds(info, gap=10.0**-DECIMALS))
+    low, high = _bounds(info, gap=10.0**-DECIMALS)
+    none = low - 1
+    box.setRange(none if optional else low, high)
     box.setKeyboardTracking(False)
     box.setSuffix(_unit(info))
+    if optional:  # as for whole numbers
+        box.setSpecialValueText(AUTO)
 
-    def value() -> float:
-        return round(box.value(), DECIMALS)
+    def value() -> float | None:
+        unset = optional and box.value() < low
+        return None if unset else round(box.value(), DECIMALS)
 
-    return _Field(box, box.valueChanged, value, box.setValue)
+    def show(value: float | None) -> None:
+        box.setValue(none if value is None else value)
+
+    return _Field(box, box.valueChanged, value, show)
 
 
 def _slider(info: FieldInfo) -> _Field:
