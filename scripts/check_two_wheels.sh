@@ -73,8 +73,11 @@ for python in "${pythons[@]}"; do
     "$venv/bin/python" -m pip install -qq --no-index --find-links "$out" "napari-emseg[data]"
     look "$venv" with
     "$venv/bin/python" -m pip uninstall -qq --yes napari-emseg-data
-    newcomer "$venv/bin/emseg" weights show em-membranes 2>&1 \
-        | grep -q "pip install napari-emseg-data"
+    if newcomer "$venv/bin/emseg" weights show em-membranes >"$scratch/show" 2>&1; then
+        echo "error: em-membranes are there without napari-emseg-data" >&2
+        exit 1
+    fi
+    grep -q "pip install napari-emseg-data" "$scratch/show"
     rm -rf "$venv"
 done
 printf '%s\n' "${seen[@]}"
