@@ -10,6 +10,7 @@ import pytest
 from napari.layers import Image, Labels
 from skimage.measure import marching_cubes
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.session.results import Uncertainty
 from napari_emseg.widgets import correcting, layers
 from napari_emseg.widgets.correct_view import (
@@ -120,9 +121,9 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     cells = window.layer("em cells")
     cell = int(np.bincount(cells.data.ravel())[1:].argmax()) + 1
     cells.selected_label = cell
-    viewer.scene.camera.zoom = 3.25
+    camera_of(viewer).zoom = 3.25
     viewer.dims.set_current_step(0, 1)
-    camera, before = viewer.scene.camera.center, shown(window)
+    camera, before = camera_of(viewer).center, shown(window)
     row = panel.cells.in_3d
     with window.qtbot.waitSignal(row.job.ended):
         window.click(row.button)
@@ -135,13 +136,13 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     np.testing.assert_allclose(corners.max(axis=0), where.max(axis=0) + 0.5)
     assert row.button.text() == TO_SECTIONS
     middle = (corners.min(axis=0) + corners.max(axis=0)) / 2 * surface.scale
-    np.testing.assert_allclose(viewer.scene.camera.center, middle, atol=1)
+    np.testing.assert_allclose(camera_of(viewer).center, middle, atol=1)
     window.click(row.button)
     assert viewer.dims.ndisplay == 2
     assert shown(window) == before
     assert viewer.dims.current_step[0] == 1
-    assert viewer.scene.camera.zoom == 3.25
-    np.testing.assert_allclose(viewer.scene.camera.center, camera)
+    assert camera_of(viewer).zoom == 3.25
+    np.testing.assert_allclose(camera_of(viewer).center, camera)
     assert row.button.text() == TO_3D
 
 

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Image, Labels, Points
 from qtpy.QtWidgets import QApplication
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core import compiler
 from napari_emseg.core.records import Progress, Provenance
 from napari_emseg.metrics import isbi_scores
@@ -137,7 +138,7 @@ def test_a_click_on_a_mistake_goes_there(window) -> None:
         table.setCurrentCell(row, 0)
         assert window.viewer.dims.current_step[0] == place[0]
         world = window.layer("mistakes").data_to_world(place)
-        np.testing.assert_allclose(window.viewer.scene.camera.center[1:], world[1:])
+        np.testing.assert_allclose(camera_of(window.viewer).center[1:], world[1:])
 
 
 def test_another_run_replaces_the_rings(window) -> None:

@@ -12,6 +12,7 @@ from napari.layers import Labels, Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget, QLabel
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.regions import Region
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.correct_panel import CorrectPanel
@@ -52,7 +53,7 @@ def attached(viewer: Viewer) -> dict[str, Any]:
         "double click": [f.__name__ for f in viewer.mouse_double_click_callbacks],
         "keys": sorted(str(key) for key in viewer.keymap),
         "layers": [layer.name for layer in viewer.layers],
-        "pan": viewer.scene.camera.mouse_pan,
+        "pan": camera_of(viewer).mouse_pan,
     }
 
 

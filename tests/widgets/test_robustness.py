@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.dock import CellsDock, DataDock, MembranesDock
 
@@ -220,7 +221,7 @@ def test_this_view_follows_the_zoom(open_window, em) -> None:
     window.viewer.reset_view()
     window.settle()
     assert window.membranes.scope.region().roi is None
-    camera = window.viewer.scene.camera
+    camera = camera_of(window.viewer)
     camera.zoom *= 6
     camera.center = (0, 30 * 4, 40 * 4)
     window.settle()

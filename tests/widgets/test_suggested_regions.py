@@ -8,6 +8,7 @@ from napari.layers import Shapes
 from napari.utils.key_bindings import coerce_keybinding
 from nested import nested_weights
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.active_learning import Suggestion
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
@@ -80,7 +81,7 @@ def test_a_list_is_found_and_walked(window) -> None:
     assert here(window) == 2
     assert said(window) == "region 1 of 3: reason 0"
     centre = window.layer("em").data_to_world((2, 24, 26))
-    np.testing.assert_allclose(window.viewer.scene.camera.center[-2:], centre[-2:])
+    np.testing.assert_allclose(camera_of(window.viewer).center[-2:], centre[-2:])
     for section in (0, 1, 2):
         press(window, "N")
         assert here(window) == section
