@@ -159,14 +159,14 @@ def test_finetuning_whose_inputs_change_at_its_end(
     """What was there before stays, although it was to be replaced."""
     kept = tmp_path / "w.safetensors"
     kept.write_bytes(b"older weights")
-    compare = finetune.compare_weights
+    compare = finetune.compare_predictors
 
     def compare_late(*words, **options):
         found = yield from compare(*words, **options)
         change(em_file if which == "images" else cells_file)
         return found
 
-    monkeypatch.setattr(finetune, "compare_weights", compare_late)
+    monkeypatch.setattr(finetune, "compare_predictors", compare_late)
     what = ("--labels-are", "cells", "--steps", "1", "--device", "cpu", "--overwrite")
     files = (em_file, cells_file, kept)
     done = emseg("finetune", *files, "--weights", tiny_weights, *what)

@@ -181,6 +181,26 @@ def test_cells_have_all_scores_and_counts_of_what_is_wrong():
     assert found.words.endswith("1 false merge, 1 false split")
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5])
+def test_every_cell_of_a_grid_counts_when_all_are_one_or_one_is_all(side):
+    grid = np.zeros((1, 19 * side, 19 * side), np.uint32)
+    for k in range(side**2):
+        y, x = 19 * (k // side), 19 * (k % side)
+        grid[0, y : y + 18, x : x + 18] = k + 1
+    one = np.ones_like(grid)
+    merged, split = cell_scores(one, grid), cell_scores(grid, one)
+    assert (merged.false_merges, merged.false_splits) == (side**2 - 1, 0)
+    assert (split.false_merges, split.false_splits) == (0, side**2 - 1)
+
+
+def test_small_cells_count_that_a_large_one_has_swallowed():
+    true = np.ones((1, 100, 100), np.uint32)
+    for k in range(4):
+        true[0, 20 * k : 20 * k + 8, 10:18] = k + 2  # 64 px of 10,000
+    found = cell_scores(np.ones_like(true), true)
+    assert (found.false_merges, found.false_splits) == (4, 0)
+
+
 def test_small_parts_are_no_false_splits():
     predicted, true = drawn_cells()
     predicted = true[:1].copy()

@@ -55,10 +55,10 @@ def test_it_is_off_at_first_and_adds_nothing(window) -> None:
 
 def test_the_view_is_predicted_shallow_first(window, monkeypatch) -> None:
     depths = []
-    found = live_view._in_words
+    found = live_view._format_picture
     monkeypatch.setattr(
         live_view,
-        "_in_words",
+        "_format_picture",
         lambda picture, *rest: (depths.append(picture.depth), found(picture, *rest))[1],
     )
     active = window.viewer.layers.selection.active

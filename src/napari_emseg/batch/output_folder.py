@@ -22,12 +22,12 @@ from napari_emseg.batch.job import (
 from napari_emseg.batch.planning import Plan
 from napari_emseg.batch.records import Row, State
 from napari_emseg.batch.step import steps_of
-from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.atomic import check_replaceable, write_whole
 from napari_emseg.core.errors import UnusableInputsError, first_fault
 from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind
-from napari_emseg.io.output import check_distinct, check_replaceable, input_paths
+from napari_emseg.io.output import check_distinct, input_paths
 
 NAME, CSV = "summary.json", "summary.csv"
 

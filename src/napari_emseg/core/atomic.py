@@ -298,3 +298,25 @@ def _is_busy(part: Path, process: int) -> bool:
 @cache
 def _computer() -> str:
     return blake2b(node().encode(), digest_size=3).hexdigest()
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that an existing file or folder can give up its name.
+
+    Windows lets nobody rename what is open or mapped, by a layer or another program;
+    that is known before any work by renaming it to the name it has. Elsewhere this
+    changes nothing, as renaming would succeed.
+
+    Raises
+    ------
+    PermissionError
+        If it can't.
+    """
+    try:
+        path.rename(path)
+    except PermissionError as e:
+        msg = (
+            f"{path} can't be replaced ({e.strerror}): close it first where it is "
+            "open, in a layer or another program, or choose another name"
+        )
+        raise PermissionError(msg) from e

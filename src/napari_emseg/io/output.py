@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.atomic import (
     DiskFullError,
+    check_replaceable,
     clear_leftovers,
     exchange,
     leftovers,
@@ -158,28 +159,6 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise PermissionError(msg)
     if path.exists():
         check_replaceable(path)
-
-
-def check_replaceable(path: Path) -> None:
-    """Check that an existing file or folder can give up its name.
-
-    Windows lets nobody rename what is open or mapped, by a layer or another program;
-    that is known before any work by renaming it to the name it has. Elsewhere this
-    changes nothing, as renaming would succeed.
-
-    Raises
-    ------
-    PermissionError
-        If it can't.
-    """
-    try:
-        path.rename(path)
-    except PermissionError as e:
-        msg = (
-            f"{path} can't be replaced ({e.strerror}): close it first where it is "
-            "open, in a layer or another program, or choose another name"
-        )
-        raise PermissionError(msg) from e
 
 
 def _check_space(path: Path, bytes_needed: int) -> None:

@@ -283,11 +283,11 @@ def fill(
 
 
 def half(values: NDArray[Any]) -> NDArray[Any]:
-    """Return means of 2 × 2 px of sections `(n, y, x)`; an odd border is repeated."""
-    n, y, x = values.shape
-    even = np.pad(values, ((0, 0), (0, y % 2), (0, x % 2)), mode="edge")
-    rows, columns = even.shape[1] // 2, even.shape[2] // 2
-    mean = even.reshape(n, rows, 2, columns, 2).mean(axis=(2, 4))
+    """Return means of 2 × 2 px of sections `(…, y, x)`; an odd border is repeated."""
+    *above, y, x = values.shape
+    even = np.pad(values, [(0, 0)] * len(above) + [(0, y % 2), (0, x % 2)], mode="edge")
+    rows, columns = even.shape[-2] // 2, even.shape[-1] // 2
+    mean = even.reshape(*above, rows, 2, columns, 2).mean(axis=(-3, -1))
     if values.dtype.kind in "iu":
         mean = np.rint(mean)
     half: NDArray[Any] = mean.astype(values.dtype)

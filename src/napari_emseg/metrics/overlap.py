@@ -59,7 +59,7 @@ class OverlapScores:
 
 
 LEAST_SHARED = 0.1
-"""A part of a cell counts as a split or a merger if it is at least so much of it."""
+"""A part counts as a split or a merger if it is at least so much of the largest one."""
 
 SMALLEST = 30
 """Smaller parts, px, are neither."""
@@ -157,7 +157,10 @@ def false_merges_and_splits(
 ) -> tuple[int, int]:
     """Count true cells too many in predicted ones, and predicted ones in true ones.
 
-    Only parts of at least `SMALLEST` px that are `LEAST_SHARED` of their cell.
+    A part is what a true and a predicted cell share. It counts if it has at least
+    `SMALLEST` px and `LEAST_SHARED` of the largest part of the same cell, so that many
+    parts of one size all count; as a merger also if it is as much of its true cell, so
+    that small cells count that a large one has swallowed.
 
     Parameters
     ----------
@@ -166,11 +169,24 @@ def false_merges_and_splits(
         0 is no cell.
     """
     t_size = np.bincount(true, shared)[true]
-    p_size = np.bincount(predicted, shared)[predicted]
     real = (predicted > 0) & (shared >= SMALLEST)
-    splits = _more_than_one(true[real & (shared >= LEAST_SHARED * t_size)])
-    merges = _more_than_one(predicted[real & (shared >= LEAST_SHARED * p_size)])
-    return merges, splits
+    of_true, of_predicted = (
+        real & (shared >= LEAST_SHARED * _largest(ids, np.where(real, shared, 0)))
+        for ids in (true, predicted)
+    )
+    swallowed = real & (shared >= LEAST_SHARED * t_size)
+    merges = _more_than_one(predicted[of_predicted | swallowed])
+    return merges, _more_than_one(true[of_true])
+
+
+def _largest(
+    ids: NDArray[np.integer], shared: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    """Return for each part how large the largest of the same id is."""
+    largest = np.zeros(ids.max(initial=0) + 1, shared.dtype)
+    np.maximum.at(largest, ids, shared)
+    found: NDArray[np.integer] = largest[ids]
+    return found
 
 
 def _more_than_one(ids: NDArray[np.integer]) -> int:
