@@ -124,10 +124,11 @@ class TestFile:
         assert said.weights is None
 
     def test_an_existing_one_is_not_replaced(self, made: Path) -> None:
-        said = read_recipe(made).recipe
+        said = recipe_of(BatchSettings(), folder=made.parent)
         with pytest.raises(OutputExistsError):
             write_recipe(made, said)
         write_recipe(made, said, overwrite=True)
+        assert read_recipe(made).recipe == said
         with pytest.raises(ValueError, match=r"ends in \.json"):
             write_recipe(made.with_suffix(".txt"), said)
 
@@ -267,6 +268,27 @@ class TestRun:
         again = run(self.job(make_job, read_recipe(made), resume=True))
         assert again.ok
         assert again.reused >= 3
+
+
+def test_a_threshold_that_nobody_chose_is_left_to_the_weights(tmp_path: Path) -> None:
+    for cells in (CellSettings(minimum_size=5), CellSettings(threshold=0.5)):
+        said = recipe_of(BatchSettings(cells=cells), folder=tmp_path)
+        path = write_recipe(tmp_path / "r.json", said, overwrite=True)
+        read = read_recipe(path).settings.cells
+        assert read == cells
+        chosen = "threshold" in cells.model_fields_set
+        assert ("threshold" in read.model_fields_set) is chosen
+
+
+def test_the_same_recipe_again_is_no_other_one(tmp_path: Path) -> None:
+    """A command that is given again after a kill finds its own recipe."""
+    path = tmp_path / "r.json"
+    said = recipe_of(SETTINGS, folder=tmp_path)
+    written = write_recipe(path, said).read_bytes()
+    assert write_recipe(path, said).read_bytes() == written
+    with pytest.raises(OutputExistsError):
+        write_recipe(path, recipe_of(BatchSettings(), folder=tmp_path))
+    assert path.read_bytes() == written
 
 
 def test_presets_keep_the_settings_of_membranes_and_cells() -> None:

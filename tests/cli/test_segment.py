@@ -241,6 +241,15 @@ def test_auto_goes_by_the_voxel_size_that_is_given(emseg, probabilities, tmp_pat
         np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
 
 
+def test_auto_says_that_the_voxel_size_is_missed(emseg, probabilities, tmp_path):
+    save_stack(tmp_path / "p.tif", Stack(probabilities))
+    options = ("--input-is", "probabilities", "--threshold", "0.45")
+    done = emseg("segment", "p.tif", "c.tif", *options, "--through", "auto")
+    assert done.code == 0
+    assert "the voxel size is unknown, so cells are found section by" in done.err
+    assert "voxel size" not in emseg("segment", "p.tif", "d.tif", *options).err
+
+
 def test_a_batch_refuses_cells_in_three_dimensions(emseg, ours, tmp_path):
     done = emseg("batch", ours, "--out", "out", "--steps", "cells", "--through", "auto")
     assert done.code == 2

@@ -97,6 +97,21 @@ def test_reviewed_sections_and_those_without_cells_are_left_alone(
     assert not recuts.able(1)
 
 
+def test_cells_are_not_cut_anew_of_membranes_that_are_gone(
+    session, monkeypatch
+) -> None:
+    """As those of a project are that was opened again."""
+    results, recuts = session.source.results, RunFactory(session).recuts()
+    monkeypatch.setattr(type(session.source), "is_probabilities", False)
+    results.note_predicted(0, tuple(slice(0, n) for n in results.shape[1:]))
+    assert recuts.able(0)
+    assert not recuts.able(1)
+    assert recuts.missing(1) == [1]
+    stack = CellSettings(through="3-d")
+    assert recuts.missing(0, stack) == [1]
+    assert not recuts.able(0, stack)
+
+
 @pytest.fixture(params=["3-d", "graph"])
 def through(request) -> Session:
     """Two tubes side by side, with a weak wall between, found through the stack."""

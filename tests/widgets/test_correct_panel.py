@@ -401,6 +401,23 @@ def test_three_d_tools_across_sections(open_sitting) -> None:
     assert sitting.cells(2)[30, 10] == b
 
 
+def test_a_merge_in_3d_reaches_sections_that_nobody_looks_at(open_sitting) -> None:
+    """Whoever reads the layer, such as napari's own Save, finds it in all sections."""
+    sitting = open_sitting(sections=3, **SPATIAL)
+    layer = sitting.panel.layers.layer("cells")
+    a, b = layer.data[0, 30, 10], layer.data[2, 30, 10]
+    sitting.choose("Merge in 3-D")
+    sitting.hand.click(2, 30, 10)
+    sitting.hand.click(0, 30, 10)
+    sitting.window.viewer.dims.set_current_step(0, 1)
+    for key, there in (("Control-Z", a), ("Control-Shift-Z", b)):
+        press(sitting.window, key)
+        sitting.window.qtbot.waitUntil(
+            lambda there=there: layer.data[0, 30, 10] == there
+        )
+    assert a != b
+
+
 def test_naparis_strokes_and_ours_are_one_history(open_sitting) -> None:
     sitting = open_sitting(sections=2, **SPATIAL)
     work = sitting.work

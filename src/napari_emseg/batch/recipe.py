@@ -226,16 +226,23 @@ def write_recipe(path: Path, recipe: Recipe, *, overwrite: bool = False) -> Path
     ValueError
         If the name doesn't end in `.json`.
     FileExistsError, OSError
-        If it exists, or can't be written.
+        If another one exists, or it can't be written.
     """
     path = path.expanduser()
     if path.suffix.lower() != ".json":
         msg = f"a recipe ends in .json, got {path}"
         raise ValueError(msg)
+    left_out: dict[str, set[str]] = {"predict": {*HERE}}
+    if "threshold" not in recipe.settings.cells.model_fields_set:
+        left_out["cells"] = {"threshold"}  # the weights say it
+    said = recipe.model_dump(mode="json", exclude={"settings": left_out})
+    text = f"{json.dumps(said, indent=1, ensure_ascii=False)}\n".encode()
     if path.exists() and not overwrite:
-        raise OutputExistsError(path)
-    said = recipe.model_dump(mode="json", exclude={"settings": {"predict": {*HERE}}})
-    write_whole(path, f"{json.dumps(said, indent=1, ensure_ascii=False)}\n".encode())
+        # the same command again, as after a kill, finds its own recipe
+        if size_of_regular(path) != len(text) or path.read_bytes() != text:
+            raise OutputExistsError(path)
+        return path
+    write_whole(path, text)
     return path
 
 

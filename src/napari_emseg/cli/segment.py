@@ -40,13 +40,13 @@ from napari_emseg.cli.predict import (
     size_words,
     unread_words,
 )
-from napari_emseg.cli.printing import print_json, print_line
+from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink, CountingSink, SectionSink
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 from napari_emseg.segmentation import (
@@ -124,7 +124,7 @@ def cells_from_em(
     from napari_emseg.inference import predict_stack, provenance
 
     settings = _with_threshold(settings, weights.card.threshold)
-    settings = settle_through(settings, scope.stack.voxel_size_nm, len(scope.sections))
+    settings = _settled(settings, scope.stack.voxel_size_nm, len(scope.sections))
     made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
     if settings.through != "sections":
@@ -154,6 +154,18 @@ def cells_from_em(
     if table is not None:
         table.write(membrane, linked=settings.link)
     return _outcome(scope, place, settings, cells, run=result)
+
+
+def _settled(
+    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
+) -> CellSettings:
+    """Settle `auto`; say so where the voxel size is missed."""
+    if settings.through == "auto" and voxel_size_nm is None and sections > 1:
+        say(
+            "the voxel size is unknown, so cells are found section by section; with "
+            "--voxel-size z,y,x they are found through the stack"
+        )
+    return settle_through(settings, voxel_size_nm, sections)
 
 
 def _cells_in_3d(
@@ -231,7 +243,7 @@ def cells_from_probabilities(
     before = provenance_of(scope.stack)
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
-    settings = settle_through(settings, scope.stack.voxel_size_nm, len(scope.sections))
+    settings = _settled(settings, scope.stack.voxel_size_nm, len(scope.sections))
     made = cells_provenance(settings, before)
     _without(scope, exclude)
     membrane = _cropped(scope.stack, scope.region)

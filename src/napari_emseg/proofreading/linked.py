@@ -109,6 +109,11 @@ class LinkedLabels:
         self._settled[z] = len(self._ids)
         return changed
 
+    def first_waiting(self) -> int | None:
+        """Return the first section into which ids are still to be written."""
+        last = len(self._ids)
+        return next((z for z, n in enumerate(self._settled) if n < last), None)
+
     def settle_all(self) -> None:
         """Write all changes of ids; before cells are saved or measured."""
         for z in range(self.shape[0]):

@@ -403,6 +403,14 @@ class AnnotationEditor:
         if not self._renewal.running and self.linked.settle(z):
             self.changed.emit(frozenset({z}))
 
+    def settle_next(self) -> bool:
+        """Bring one more section up to date; False if none is left, or in a run."""
+        z = None if self._renewal.running else self.linked.first_waiting()
+        if z is None:
+            return False
+        self.settle(z)
+        return True
+
     @contextmanager
     def held(self, why: str) -> Iterator[None]:
         """Let nothing change meanwhile: a person is refused, a run waits.

@@ -330,14 +330,25 @@ class AgglomerationPreview:
         return self._trial is not None
 
     def able(self, z: int, settings: CellSettings | None = None) -> bool:
-        """Tell if the whole section has cells, and is not reviewed.
+        """Tell if the whole section has cells and probabilities, and is not reviewed.
 
-        By settings for cells through the stack, that must fit into memory, too.
+        By settings for cells through the stack all of its sections must have them, as
+        cells would be cut of nothing elsewhere, and fit into memory.
         """
         if self._unknown(z) or z in self.source.editor.reviewed:
             return False
         alone = settings is None or self._through(settings).through == "sections"
-        return alone or self._can_hold()
+        missing = self.missing(z, settings)
+        return not missing and (alone or self._can_hold())
+
+    def missing(self, z: int, settings: CellSettings | None = None) -> list[int]:
+        """Return sections with cells whose probabilities aren't there (any more)."""
+        if self.source.is_probabilities:
+            return []
+        alone = settings is None or self._through(settings).through == "sections"
+        results = self.source.results
+        asked = [z] if alone else self._whole
+        return [each for each in asked if results.unknown(each) is not None]
 
     def _through(self, settings: CellSettings) -> CellSettings:
         """Return settings that say how the stack's cells are found."""

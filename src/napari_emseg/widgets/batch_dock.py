@@ -209,13 +209,13 @@ class BatchPanel(QWidget):
             self._propose()
             self._batching.tell(f"set as {path.name} says")
 
-    def write_recipe(self, path: Path) -> None:
+    def write_recipe(self, path: Path, *, overwrite: bool = True) -> None:
         """Write what is set here, and in the panels, as a recipe."""
 
         def write() -> None:
             weights, settings = self._controller.session.weights, self.form.settings
             made = recipe_of(settings, weights, self._project(), folder=path.parent)
-            write_recipe(path, made, overwrite=True)  # a dialog has asked
+            write_recipe(path, made, overwrite=overwrite)
 
         if self._try(write):
             self._batching.tell(f"saved as {path.name}")
@@ -296,7 +296,12 @@ class BatchPanel(QWidget):
             self, "Save recipe", "recipe.json", RECIPES
         )
         if name:
-            self.write_recipe(Path(name).with_suffix(".json"))
+            path = Path(name)
+            # the dialog has asked about the name that was typed, and about no other
+            asked = path.suffix.lower() == ".json"
+            if not asked:
+                path = path.with_name(f"{path.name}.json")
+            self.write_recipe(path, overwrite=asked)
 
     def _on_folder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Folder of sections or stacks")

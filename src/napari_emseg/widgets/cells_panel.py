@@ -166,7 +166,16 @@ class CellsPanel(QWidget):
             return
         recuts, settings = self._controller.runs.recuts(), self._session.cell_settings
         z = section_on_screen(self._controller.viewer, layer)
-        if z is None or not recuts.able(z, settings):
+        if z is None:
+            return
+        if missing := recuts.missing(z, settings):
+            self.run.say(
+                f"not shown on cells: {len(missing)} of their sections have no "
+                "membranes now; run 2 Membranes on them first",
+                "note",
+            )
+            return
+        if not recuts.able(z, settings):
             return
         if not recuts.knows(z, settings):
             self._fragments.start(recuts.find(z, settings), "Fragments")

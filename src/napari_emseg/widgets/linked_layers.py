@@ -123,6 +123,11 @@ class LinkedLayers(QObject):
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._absorb_all)
+        # whoever reads a layer (napari's own Save, 3-D display, scripts) finds ids that
+        # are right in all sections: those out of sight are written one at a time
+        self._elsewhere = QTimer(self)
+        self._elsewhere.setInterval(0)
+        self._elsewhere.timeout.connect(self._settle_elsewhere)
         viewer = controller.viewer
         controller.sources_changed.connect(self._follow_layers)
         viewer.dims.events.current_step.connect(self._on_step)
@@ -322,8 +327,14 @@ class LinkedLayers(QObject):
             if cells is not None and self._controller.editor_of(cells) is hand:
                 layers.refresh(set(LINKED), set(sections))
 
+    def _settle_elsewhere(self) -> None:
+        """Write waiting ids into one more section; stop when there is none."""
+        if self._hand is None or not self._hand.settle_next():
+            self._elsewhere.stop()
+
     def _on_changed(self, sections: frozenset[int]) -> None:
         self.settle_quietly()
+        self._elsewhere.start()
         layers = self.layers()
         if layers is not None:
             layers.refresh(set(LINKED), set(sections))
