@@ -50,6 +50,22 @@ def test_what_is_wrong_with_a_recipe_is_one_line(emseg, em_file) -> None:
     assert not Path("o").exists()
 
 
+def test_a_project_of_a_recipe_that_is_not_there_is_named(emseg) -> None:
+    said = '{"kind": "emseg batch recipe", "version": 1, "project": "mine.emseg"}'
+    Path("r.json").write_text(said)
+    done = emseg("batch", "--out", "o", "--recipe", "r.json")
+    assert done.code == 2
+    assert "r.json names the project mine.emseg, which isn't there" in done.err
+
+
+def test_a_recipe_for_a_folder_that_is_not_there_is_refused(emseg, em_file) -> None:
+    done = emseg("batch", em_file, "--out", "o", "--save-recipe", "none/r.json")
+    assert done.code != 0
+    assert "the folder none of the recipe does not exist" in done.err
+    assert ".part" not in done.err
+    assert not Path("o").exists()
+
+
 def test_without_inputs_and_project_an_input_is_asked_for(emseg) -> None:
     Path("r.json").write_text('{"kind": "emseg batch recipe", "version": 1}')
     done = emseg("batch", "--out", "o", "--recipe", "r.json")

@@ -237,6 +237,9 @@ def write_recipe(path: Path, recipe: Recipe, *, overwrite: bool = False) -> Path
         left_out["cells"] = {"threshold"}  # the weights say it
     said = recipe.model_dump(mode="json", exclude={"settings": left_out})
     text = f"{json.dumps(said, indent=1, ensure_ascii=False)}\n".encode()
+    if not path.absolute().parent.is_dir():
+        msg = f"the folder {path.parent} of the recipe does not exist"
+        raise FileNotFoundError(msg)
     if path.exists() and not overwrite:
         # the same command again, as after a kill, finds its own recipe
         if size_of_regular(path) != len(text) or path.read_bytes() != text:

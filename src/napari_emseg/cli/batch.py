@@ -201,6 +201,12 @@ def batch(
     settings = _settings(opened, preset, work, cells, run)
     chosen = _weights(opened, weights, settings)
     project = None if opened is None else opened.project
+    if not inputs and opened is not None and opened.recipe.project and project is None:
+        msg = (
+            f"{opened.path.name} names the project {opened.recipe.project}, which "
+            "isn't there; name an input"
+        )
+        raise ValueError(msg)
     span = only_sections or slice(None)
     job = BatchConfig(
         find_inputs(
