@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,26 @@ def test_pixels_without_a_label_stay_unknown(
     )
 
 
+@pytest.mark.parametrize("meaning", ["cells", "inside", "membrane"])
+def test_sections_of_one_class_are_taken_for_undrawn(
+    meaning: Any, drawn_stack: Drawn
+) -> None:
+    """Programs fill what nobody drew with one value, and it isn't 0 in all of them."""
+    stack, cells = drawn_stack
+    labels = cells.copy() if meaning == "cells" else (cells > 0).astype(np.uint8)
+    labels[1] = 1
+    labels[3] = 0
+    known = TrainingSet.from_labels(stack, labels, meaning)
+    assert [r.z for r in known.reviewed] == [0, 2]
+    only = "membrane" if meaning == "membrane" else "inside"
+    assert known.notes == (
+        "section 3 left out: nothing is labelled there, so all of it is unknown",
+        f"section 1 left out: all of it is {only}, as where nobody drew",
+    )
+    with pytest.raises(ValueError, match=f"nothing but {only} in sections 0-3"):
+        TrainingSet.from_labels(stack, np.ones_like(labels), meaning)
+
+
 def test_labels_count_in_the_given_regions_only(drawn_stack: Drawn) -> None:
     stack, cells = drawn_stack
     region = Region(1, 8, 8, 40, 72)
@@ -214,7 +236,10 @@ def test_padding_is_unknown_and_blank_sections_give_nothing() -> None:
     grey[0, :, :20] = 0
     grey[1] = 7
     known = TrainingSet.from_labels(
-        Stack(grey), np.ones(grey.shape, np.uint8), "inside"
+        Stack(grey),
+        np.ones(grey.shape, np.uint8),
+        "inside",
+        regions=[Region.whole(z, grey.shape[1:]) for z in (0, 1)],
     )
     (crop,) = cut_crops(
         SectionReader(Stack(grey), RULE, invert=False), known.opinions, margin=8

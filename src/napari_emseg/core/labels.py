@@ -103,6 +103,21 @@ def inside_mask(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.bool_]:
     return inside
 
 
+def only_class(section: NDArray[Any], meaning: Meaning) -> str | None:
+    """Return the class that a whole section `(y, x)` is; empty if it has several.
+
+    None if nothing is drawn in it. With pixels that have no label it isn't one class.
+    """
+    if not is_drawn(section, meaning):
+        return None
+    if unlabelled(section, meaning) is not None:
+        return ""
+    inside = inside_mask(section, meaning)
+    if inside.all():
+        return "inside"
+    return "" if inside.any() else "membrane"
+
+
 def touching(cells: NDArray[Any]) -> NDArray[np.bool_]:
     """Return pixels of cells `(…, y, x)` with a 4-neighbour of another cell."""
     found = np.zeros(cells.shape, bool)

@@ -20,7 +20,7 @@ from napari_emseg.core.labels import (
     as_labels,
     format_sections,
     inside_mask,
-    is_drawn,
+    only_class,
     unlabelled,
 )
 from napari_emseg.core.regions import Region, check_inside
@@ -136,8 +136,7 @@ class TrainingSet:
         _check_shape(stack, labels, "labels")
         notes: tuple[str, ...] = ()
         if regions is None:
-            regions = drawn_regions(labels, labels_are)
-            notes = _left_out(regions, stack.shape[0])
+            regions, notes = drawn_regions(labels, labels_are)
         if not regions:
             raise ValueError(_no_labels(stack, labels_are))
         check_inside(regions, stack.shape)
@@ -254,23 +253,40 @@ def _sparse_codes(labels: NDArray[Any], labels_are: Meaning) -> NDArray[np.uint8
     return codes.astype(np.uint8)
 
 
-def drawn_regions(labels: LazyArray, labels_are: Meaning) -> list[Region]:
-    """Return all of each section in which anything is labelled."""
+def drawn_regions(
+    labels: LazyArray, labels_are: Meaning
+) -> tuple[list[Region], tuple[str, ...]]:
+    """Return all of each section that is labelled, and words for the others.
+
+    One class from edge to edge is no label: programs fill sections that nobody drew
+    with one value, which isn't 0 in all of them.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing but sections of one class.
+    """
     n, y, x = labels.shape
-    return [
-        Region.whole(z, (y, x))
-        for z in range(n)
-        if is_drawn(np.asarray(labels[z]), labels_are)
-    ]
-
-
-def _left_out(regions: Sequence[Region], n: int) -> tuple[str, ...]:
-    """Name the sections of `n` that have no label."""
-    empty = sorted(set(range(n)) - {region.z for region in regions})
-    if not empty or not regions:
-        return ()
-    words = format_sections(empty)
-    return (f"{words} left out: nothing is labelled there, so all of it is unknown",)
+    classes = [only_class(np.asarray(labels[z]), labels_are) for z in range(n)]
+    why = {
+        "nothing is labelled there, so all of it is unknown": None,
+        "all of it is membrane, as where nobody drew": "membrane",
+        "all of it is inside, as where nobody drew": "inside",
+    }
+    notes = []
+    for words, only in why.items():
+        if out := [z for z in range(n) if classes[z] == only]:
+            notes.append(f"{format_sections(out)} left out: {words}")
+    regions = [Region.whole(z, (y, x)) for z in range(n) if classes[z] == ""]
+    full = sorted({only for only in classes if only})
+    if full and not regions:
+        msg = (
+            f"nothing but {' or '.join(full)} in {format_sections(range(n))}: no "
+            f"boundary between classes when they are read as {labels_are!r}; say what "
+            "they are"
+        )
+        raise ValueError(msg)
+    return regions, tuple(notes)
 
 
 def _check_shape(stack: Stack, array: LazyArray, what: str) -> None:

@@ -15,6 +15,7 @@ from napari_emseg.core.labels import (
     format_sections,
     inside_mask,
     is_drawn,
+    only_class,
     unlabelled,
 )
 from napari_emseg.core.settings import Normalisation
@@ -143,21 +144,6 @@ def labelled_sections(
         )
         raise ValueError(msg)
     return found
-
-
-def only_class(section: NDArray[Any], meaning: Meaning) -> str | None:
-    """Return the class that a whole section `(y, x)` is; empty if it has several.
-
-    None if nothing is drawn in it. With pixels that have no label it isn't one class.
-    """
-    if not is_drawn(section, meaning):
-        return None
-    if unlabelled(section, meaning) is not None:
-        return ""
-    inside = inside_mask(section, meaning)
-    if inside.all():
-        return "inside"
-    return "" if inside.any() else "membrane"
 
 
 def check_shapes(images: Stack, labels: Stack) -> None:

@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.labels import Meaning, format_sections, unlabelled
+from napari_emseg.core.labels import (
+    Meaning,
+    format_sections,
+    only_class,
+    unlabelled,
+)
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
@@ -25,7 +30,6 @@ from napari_emseg.training.dataset import (
     PatchSource,
     check_shapes,
     labelled_sections,
-    only_class,
     read_examples,
 )
 from napari_emseg.training.losses import INSIDE
