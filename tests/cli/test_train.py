@@ -100,6 +100,17 @@ def test_sections_of_one_class_are_taken_for_undrawn(
     assert "full: nothing but membrane in sections 0-3" in done.err
 
 
+def test_labels_that_look_inverted_are_asked_about(emseg, em_file, cells_file):
+    cells = open_stack(cells_file)
+    walls = np.stack([cells.section(z) == 0 for z in range(4)]).astype(np.uint8)
+    save_stack("walls.tif", Stack(walls))
+    words = ("train", em_file, "walls.tif", "mine.safetensors", *SMALL, "--labels-are")
+    done = emseg(*words, "inside")
+    assert done.code == 0
+    assert "of walls is membrane, usual are 10 to 35 %: is it membrane" in done.err
+    assert "usual are" not in emseg(*words, "membrane", "--overwrite").err
+
+
 def test_a_threshold_without_validation_is_not_called_fixed(
     emseg, em_file, cells_file, tmp_path
 ):

@@ -116,7 +116,8 @@ def test_sections_of_one_class_are_taken_for_undrawn(
 ) -> None:
     """Programs fill what nobody drew with one value, and it isn't 0 in all of them."""
     stack, cells = drawn_stack
-    labels = cells.copy() if meaning == "cells" else (cells > 0).astype(np.uint8)
+    made = {"cells": cells, "inside": cells > 0, "membrane": cells == 0}
+    labels = made[meaning].astype(np.uint8)
     labels[1] = 1
     labels[3] = 0
     known = TrainingSet.from_labels(stack, labels, meaning)
@@ -128,6 +129,20 @@ def test_sections_of_one_class_are_taken_for_undrawn(
     )
     with pytest.raises(ValueError, match=f"nothing but {only} in sections 0-3"):
         TrainingSet.from_labels(stack, np.ones_like(labels), meaning)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "asked"),
+    [("inside", "is it membrane rather"), ("cells", "is it a mask rather than cells")],
+)
+def test_labels_that_look_inverted_are_asked_about(
+    meaning: Any, asked: str, drawn_stack: Drawn
+) -> None:
+    stack, cells = drawn_stack
+    walls = (cells == 0).astype(np.uint8)
+    known = TrainingSet.from_labels(stack, walls, meaning)
+    assert asked in known.notes[-1]
+    assert TrainingSet.from_labels(stack, walls, "membrane").notes == ()
 
 
 def test_labels_count_in_the_given_regions_only(drawn_stack: Drawn) -> None:

@@ -118,6 +118,22 @@ def only_class(section: NDArray[Any], meaning: Meaning) -> str | None:
     return "" if inside.any() else "membrane"
 
 
+USUAL = 0.5
+"""EM of tissue has 10 to 35 % membrane; more than this looks inverted."""
+
+
+def doubt_share(share: float, what: str, meaning: Meaning) -> str | None:
+    """Ask what labels are whose share of membrane is unusual; None if it is not."""
+    if share <= USUAL:
+        return None
+    asked = {
+        "membrane": "is it inside rather than membrane?",
+        "inside": "is it membrane rather than inside?",
+        "cells": "is it a mask rather than cells, or are only some cells drawn?",
+    }[meaning]
+    return f"{share:.0%} of {what} is membrane, usual are 10 to 35 %: {asked}"
+
+
 def touching(cells: NDArray[Any]) -> NDArray[np.bool_]:
     """Return pixels of cells `(…, y, x)` with a 4-neighbour of another cell."""
     found = np.zeros(cells.shape, bool)

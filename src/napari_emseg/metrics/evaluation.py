@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_emseg.core.labels import Meaning
+from napari_emseg.core.labels import Meaning, doubt_share
 from napari_emseg.core.records import Progress, drain
 from napari_emseg.metrics.agreement import PixelCounts
 from napari_emseg.metrics.inputs import (
@@ -26,9 +26,6 @@ from napari_emseg.metrics.overlap import (
     overlap_scores,
 )
 from napari_emseg.metrics.rand_info import thin
-
-USUAL = 0.5
-"""EM of tissue has 10 to 35 % membrane; more than this looks inverted."""
 
 
 def find_doubts(
@@ -61,13 +58,10 @@ def find_doubts(
         ("prediction", membrane, prediction_is),
         ("truth", true_membrane, truth_is),
     ):
-        share = float(mask.mean())
-        if meaning != "cells" and share > USUAL:
-            other = "inside" if meaning == "membrane" else "membrane"
-            found.append(
-                f"{share:.0%} of the {name} is membrane, usual are 10 to 35 %: "
-                f"is it {other} rather than {meaning}?"
-            )
+        doubt = doubt_share(float(mask.mean()), f"the {name}", meaning)
+        # scores leave out where no cell is
+        if doubt is not None and meaning != "cells":
+            found.append(doubt)
     return tuple(found)
 
 

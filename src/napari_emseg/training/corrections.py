@@ -18,6 +18,7 @@ from napari_emseg.core.labels import (
     Labelled,
     Meaning,
     as_labels,
+    doubt_share,
     format_sections,
     inside_mask,
     only_class,
@@ -153,6 +154,10 @@ class TrainingSet:
             known = sum(np.count_nonzero(found.opinions.window(r)) for r in partly)
             n = sum(r.pixels for r in partly) - known
             notes += (f"{n:,} px without a label left out: they are unknown",)
+        counts = found.opinions.counts
+        share = counts[MEMBRANE] / max(1, counts[MEMBRANE] + counts[INSIDE])
+        if doubt := doubt_share(share, "the labels", labels_are):
+            notes += (doubt,)
         return replace(found, partly=partly, notes=notes)
 
     @classmethod

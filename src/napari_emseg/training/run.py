@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from napari_emseg.core.card import Card
 from napari_emseg.core.labels import (
     Meaning,
+    doubt_share,
     format_sections,
     only_class,
-    unlabelled,
 )
 from napari_emseg.core.records import Note, Record
 from napari_emseg.core.stack import Stack
@@ -31,8 +31,9 @@ from napari_emseg.training.dataset import (
     check_shapes,
     labelled_sections,
     read_examples,
+    target_of,
 )
-from napari_emseg.training.losses import INSIDE
+from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
 from napari_emseg.training.trainer import Trainer
 from napari_emseg.training.validation import isbi_validation, with_scores
 
@@ -108,11 +109,17 @@ def labelled_split(
     ValueError
         If none is left to learn from, or to do what was asked for.
     """
-    kept, empty, pixels = [], set[int](), 0
+    kept, empty, pixels, membrane, inside = [], set[int](), 0, 0, 0
     for sections in (split.training, split.validation, split.held_out):
         known = labelled_sections(labels, meaning, sections)
         empty |= set(sections) - set(known)
-        pixels += sum(_unlabelled(labels.section(z), meaning) for z in known)
+        for z in known:
+            counts = np.bincount(
+                target_of(labels.section(z), meaning).ravel(), minlength=IGNORE + 1
+            )
+            pixels += int(counts[IGNORE])
+            membrane += int(counts[MEMBRANE])
+            inside += int(counts[INSIDE])
         kept.append(known)
     notes = []
     full = {z for z in empty if only_class(labels.section(z), meaning)}
@@ -129,13 +136,10 @@ def labelled_split(
         )
     if pixels:
         notes.append(f"{pixels:,} px of {labels.name} without a label left out")
+    share = membrane / max(1, membrane + inside)
+    if doubt := doubt_share(share, labels.name, meaning):
+        notes.append(doubt)
     return Split(*kept), tuple(notes)
-
-
-def _unlabelled(labels: NDArray[Any], meaning: Meaning) -> int:
-    """Count pixels without a label."""
-    unknown = unlabelled(labels, meaning)
-    return 0 if unknown is None else int(np.count_nonzero(unknown))
 
 
 def train_weights(
