@@ -9,11 +9,11 @@ from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.proofreading import lock
+from napari_emseg.proofreading import lock, merge_through
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
-from napari_emseg.session.runs import AgglomerationPreview
+from napari_emseg.session.runs import AgglomerationPreview, CellsKept
 
 LOOSE = CellSettings(minimum_size=20, join=0.95)
 
@@ -173,6 +173,17 @@ def test_what_a_trial_keeps_is_what_a_run_gives_and_locks_stay(through) -> None:
     through.cell_settings = loose
     drain(RunFactory(through).segment(RunScope((0, 1, 2, 3))).work)
     np.testing.assert_array_equal(results.cells, kept)
+
+
+def test_it_is_told_that_merges_through_sections_were_found_anew(through) -> None:
+    editor, loose = through.source.editor, through.cell_settings
+    editor.do(merge_through(editor.linked, (0, (15, 15)), (0, (15, 45))))
+    recuts = RunFactory(through).recuts()
+    for join, apart in ((0.39, True), (0.38, False)):
+        tried = loose.model_copy(update={"join": join})
+        drain(recuts.find(0, tried))
+        recuts.show(0, tried)
+        assert drain(recuts.iter_keep()) == CellsKept(2, 4, took_apart=apart)
 
 
 def test_a_stack_too_large_to_hold_is_not_tried(through, monkeypatch) -> None:

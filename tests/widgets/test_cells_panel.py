@@ -196,6 +196,8 @@ def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(
     window.qtbot.waitUntil(lambda: not panel._keeping.busy, timeout=120_000)
     assert panel.run.button.isEnabled()
     after = np.array(window.layer("em cells").data)
+    n = len(set(np.unique(after)) - {0})
+    assert panel.run.message.text() == f"{n} cells in 4 sections"
     assert all(len(np.unique(after[k])) < len(np.unique(before[k])) for k in range(4))
     window.controller.session.source.editor.undo()
     np.testing.assert_array_equal(window.layer("em cells").data, before)

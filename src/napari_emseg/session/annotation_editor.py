@@ -403,6 +403,16 @@ class AnnotationEditor:
         if not self._renewal.running and self.linked.settle(z):
             self.changed.emit(frozenset({z}))
 
+    @property
+    def has_id_edits(self) -> bool:
+        """True if cells were merged or split through sections since the last run."""
+        for edit in self.history.undoable:  # latest first
+            if edit.tool == "run":
+                return False
+            if edit.ids:
+                return True
+        return False
+
     def settle_next(self) -> bool:
         """Bring one more section up to date; False if none is left, or in a run."""
         z = None if self._renewal.running else self.linked.first_waiting()

@@ -307,6 +307,16 @@ MOST_VOXELS = 2**24
 """Of stacks whose cells through sections can be tried: more is a run's work."""
 
 
+@dataclass(frozen=True, slots=True)
+class CellsKept:
+    """How many cells are in how many sections now, by settings that were on trial."""
+
+    cells: int
+    sections: int
+    took_apart: bool
+    """Cells that were merged or split through sections by hand were found anew."""
+
+
 class AgglomerationPreview:
     """Tries cell settings on one section of a stack.
 
@@ -437,25 +447,29 @@ class AgglomerationPreview:
         """Make what is on trial a step: hand work stays, known cells keep their ids."""
         drain(self.iter_keep())
 
-    def iter_keep(self) -> Generator[Record, None, None]:
+    def iter_keep(self) -> Generator[Record, None, CellsKept | None]:
         """Do so section by section; of a stack it takes a moment."""
         trial = self._trial
         self.drop()
         if trial is None:
-            return
+            return None
         z, settings = trial
         editor, cells = self.source.editor, self._cells(settings, local=False)
         _, height, width = editor.results.shape
         area: Area = (slice(0, height), slice(0, width))
         together = [each for each in self._together(z) if self.able(each)]
+        ids, by_hand = set[int](), editor.has_id_edits
         try:
             for done, each in enumerate(together, start=1):
-                editor.put_cells(each, area, cells(each))
+                found = cells(each)
+                ids.update(np.unique(found).tolist())
+                editor.put_cells(each, area, found)
                 yield Progress("cells", done, len(together))
         finally:
             if self._stack is not None:
                 editor.results.note_links(tuple(together), linked=True)
             editor.finish_run()
+        return CellsKept(len(ids - {0}), len(together), by_hand)
 
     @property
     def of_stack(self) -> bool:

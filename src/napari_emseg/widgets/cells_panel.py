@@ -18,8 +18,8 @@ from napari_emseg.session.exports import (
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.controller import controller_for
 from napari_emseg.widgets.form import SettingsForm
-from napari_emseg.widgets.formatting import format_sections
-from napari_emseg.widgets.jobs import BackgroundJob
+from napari_emseg.widgets.formatting import format_result, format_sections
+from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.run import RunRow, ScopeRow
 from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
 from napari_emseg.widgets.theme import (
@@ -200,9 +200,11 @@ class CellsPanel(QWidget):
         recuts.keep()
         self._show_kept()
 
-    def _on_kept(self) -> None:
+    def _on_kept(self, outcome: JobResult) -> None:
         self._on_state()
         self._show_kept()
+        if words := format_result(outcome.result):
+            self.run.say(words)
         if self._session.cell_settings != self._tried:
             self._recut()  # a slider went on meanwhile
 

@@ -13,6 +13,7 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.inference import PredictionResult, throughput
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import CellsResult
+from napari_emseg.session.runs import CellsKept
 
 if TYPE_CHECKING:
     from napari_emseg.widgets.jobs import Advance
@@ -167,6 +168,14 @@ def format_result(result: object) -> str:
         return f"{said} in {result.seconds:.{digits}f} s {where}"
     if isinstance(result, CellsResult):
         return f"{result.count:,} cells in {format_sections(len(result.counts))}"
+    if isinstance(result, CellsKept):
+        said = f"{result.cells:,} cells in {format_sections(result.sections)}"
+        if result.took_apart:
+            said += (
+                "; cells that you merged or split in 3-D were found anew, too (undo "
+                "brings them back)"
+            )
+        return said
     return ""
 
 
