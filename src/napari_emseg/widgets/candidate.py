@@ -212,6 +212,7 @@ class CandidateBox(QWidget):
         self.differ.button.setToolTip(DIFFER)
         follow(self, self._learning.changed, self._on_changed)
         follow(self, self._keys.changed, self._name_key)
+        follow(self, self._controller.session.events.weights, self._on_weights)
         self._name_key()
         self.say("")
 
@@ -238,6 +239,9 @@ class CandidateBox(QWidget):
         self.said.setText(words)
         self.said.setVisible(bool(words))
         set_role(self.said, role)
+
+    def _on_weights(self) -> None:
+        self.say("")  # it is about the weights that were in use until now
 
     def _on_changed(self) -> None:
         candidate = self.round
