@@ -124,6 +124,23 @@ def test_other_refusals(
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.parametrize("format", ["ply", "neuroglancer"])
+def test_values_that_are_no_ids_are_refused(
+    tmp_path: Path,
+    stack: Stack,
+    format: MeshFormat,  # noqa: A002
+) -> None:
+    """Such as probabilities; ids that a program has kept as floats are taken."""
+    whole = Stack(np.asarray(stack.data).astype(np.float32), voxel_size_nm=SIZE)
+    halves = Stack(np.asarray(whole.data) * 0.75, voxel_size_nm=SIZE)
+    with pytest.raises(ValueError, match="ids of cells must be whole numbers, got"):
+        drain(saving_meshes(halves, tmp_path / "m", format=format))
+    assert not (tmp_path / "m").exists()
+    if format == "ply":
+        drain(saving_meshes(whole, tmp_path / "m", format=format))
+        assert list((tmp_path / "m").glob("*.ply"))
+
+
 def test_stopping_leaves_nothing(tmp_path: Path, stack: Stack) -> None:
     work = saving_meshes(stack, tmp_path / "a")
     for _ in range(4):  # three sections and a mesh

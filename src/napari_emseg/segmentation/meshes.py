@@ -16,6 +16,7 @@ from skimage.measure import marching_cubes
 
 from napari_emseg.core.atomic import atomic_folder, write_whole
 from napari_emseg.core.errors import UnknownVoxelSizeError
+from napari_emseg.core.labels import as_labels
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import path_inside, read_bounded, remove_inside
 from napari_emseg.core.records import Note, Progress, Record
@@ -52,11 +53,19 @@ def _around(one: slice, other: slice) -> slice:
 
 
 def finding_boxes(cells: LazyArray) -> Generator[Record, None, dict[int, Box]]:
-    """Return the box of each cell of `(z, y, x)`, by id; yields Progress."""
+    """Return the box of each cell of `(z, y, x)`, by id; yields Progress.
+
+    Raises
+    ------
+    ValueError
+        If values are no whole numbers, as those of probabilities are.
+    """
     boxes: dict[int, Box] = {}
     n = int(cells.shape[0])
     for z in range(n):
         section = np.asarray(cells[z])
+        if section.dtype.kind == "f":
+            section = as_labels(section, "cells")
         ids, index, counts = np.unique(section, return_inverse=True, return_counts=True)
         # `find_objects` takes time and memory by the largest id, so ids are ranks here
         places = ndi.find_objects(index.reshape(section.shape) + 1)
