@@ -21,11 +21,12 @@ from napari_emseg.batch import (
     ClusterSettings,
     context,
     find_inputs,
+    planning,
     run_batch,
 )
-from napari_emseg.core.records import drain
+from napari_emseg.core.records import Note, Record, drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
-from napari_emseg.io import open_stack
+from napari_emseg.io import open_stack, read_provenance
 from napari_emseg.models.weights import load_weights, read_weights
 from napari_emseg.session import Session
 from napari_emseg.session.learning import Learning
@@ -106,8 +107,16 @@ def test_a_batch_that_was_broken_off_goes_on(
         resume=True,
         overwrite=False,
     )
-    summary = drain(run_batch(job))
+    monkeypatch.setattr(planning, "__version__", "9.9")  # this one, or a later one
+    told: list[Record] = []
+    summary = drain(run_batch(job), told.append)
     assert summary.ok
     assert summary.reused == 4  # a look at it, and membranes in three parts
+    notes = [record.message for record in told if isinstance(record, Note)]
+    assert any("begun by napari-emseg 0.1.0, which" in message for message in notes)
+    for path in summary.rows[0].outputs:
+        made = read_provenance(path)
+        assert made is not None
+        assert made.version == "0.1.0, 9.9"
     membranes = open_stack(summary.rows[0].outputs[0])
     assert membranes.shape == (6, 128, 128)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batching import run, values
+from batching import lines, run, values
 
 from napari_emseg.batch import (
     BatchSettings,
@@ -250,6 +250,10 @@ class TestRun:
             told = read_provenance(path)
             assert told is not None
             assert told.recipe == f"mine.json, sha256 {opened.sha256}"
+        said = {line["recipe"] for line in lines(second.pages[0])}
+        assert said == {opened.label}
+        assert opened.label in second.pages[1].read_text()
+        assert [line["recipe"] for line in lines(first.pages[0])] == [""]
         plain = read_provenance(first.rows[0].outputs[0])
         assert plain is not None
         assert plain.recipe is None

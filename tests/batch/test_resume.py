@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batching import run, values
+from batching import CPU, lines, run, values
 
 from napari_emseg.batch import RowChanged, context, plan_batch, planning, run_batch
-from napari_emseg.batch.job import UnfinishedBatchError
+from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
+from napari_emseg.batch.planning import facts_of
+from napari_emseg.core.records import Note
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import save_stack
+from napari_emseg.io import read_provenance, save_stack
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.sample import synthetic
 
@@ -70,6 +73,82 @@ def test_other_settings_are_noticed(make_job, change, words) -> None:
     with pytest.raises(ValueError, match=words):
         run(make_job(steps=STEPS, resume=True, **change))
     assert run(make_job(steps=STEPS, overwrite=True, **change)).reused == 0
+
+
+class TestOtherVersions:
+    """A batch that one version of the program began, and another goes on with."""
+
+    def test_results_say_which_versions_made_them(
+        self, make_job, em, tmp_path, monkeypatch
+    ) -> None:
+        other = save_stack(tmp_path / "b.tif", synthetic((2, 100, 100), seed=3)[0])
+        third = save_stack(tmp_path / "c.tif", synthetic((2, 100, 100), seed=4)[0])
+        words = (str(em), str(other), str(third))
+        monkeypatch.setattr(planning, "__version__", "7.1")
+        work = run_batch(make_job(str(other), str(em)))
+        rows: dict = {}
+        for record in work:  # b is finished, em is begun, c isn't
+            if isinstance(record, RowChanged):
+                rows[record.row.name] = record.row
+            if len(rows) == 2 and rows["b"].state == "done" and rows["em"].share:
+                break
+        work.close()
+        monkeypatch.setattr(planning, "__version__", "7.2")
+        records: list = []
+        summary = run(make_job(*words, resume=True), records)
+        assert summary.ok
+        assert summary.reused > 0
+        said = [r.message for r in records if isinstance(r, Note)]
+        assert sum("begun by napari-emseg 7.1, which" in message for message in said)
+        made = {"em": "7.1, 7.2", "b": "7.1", "c": "7.2"}
+        for row in summary.rows:
+            told = {read_provenance(path).version for path in row.outputs}
+            assert told == {made[row.name]}
+        table = lines(tmp_path / "out" / "summary.csv")
+        assert {line["name"]: line["version"] for line in table} == made
+        # what is finished isn't any other version's from then on
+        monkeypatch.setattr(planning, "__version__", "7.3")
+        assert run(make_job(*words, resume=True)).tasks == 0
+
+    def test_a_setting_that_came_later_is_taken_for_its_default(
+        self, make_job, monkeypatch
+    ) -> None:
+        def without(job) -> dict:
+            facts = facts_of(job)
+            facts["predict"].pop("statistics")
+            return facts
+
+        with monkeypatch.context() as before:
+            before.setattr(planning, "facts_of", without)
+            break_off(make_job(), "cells")
+        changed = CPU.model_copy(update={"statistics": "stack"})
+        with pytest.raises(ValueError, match="statistics was card, is stack"):
+            run(make_job(resume=True, predict=changed))
+        assert run(make_job(resume=True)).reused >= 4
+
+    def test_a_setting_that_is_not_known_here_is_named(self, make_job) -> None:
+        break_off(make_job(), "cells")
+        changed_memory(make_job(), lambda m: m["settings"].update(sharpen=3))
+        with pytest.raises(ValueError, match=r"sharpen was 3, and version .* has no"):
+            run(make_job(resume=True))
+
+    @pytest.mark.parametrize("rest", [{}, {"settings": None, "inputs": [3]}])
+    def test_a_newer_format_is_refused(self, make_job, rest) -> None:
+        break_off(make_job(), "cells")
+        newer = {"format": 2, "version": "9.0", **rest}
+        changed_memory(make_job(), lambda m: m.update(newer))
+        words = r"napari-emseg 9\.0 keeps batches in format 2, and"
+        with pytest.raises(DifferentBatchError, match=words):
+            run(make_job(resume=True))
+        assert run(make_job(overwrite=True)).ok
+
+
+def changed_memory(job, change) -> None:
+    """Change what a batch that was broken off has noted of itself."""
+    path = job.folder / "batch.json"
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
 
 
 def test_a_batch_goes_on_with_the_tiles_it_began_with(make_job, monkeypatch) -> None:

@@ -27,14 +27,21 @@ from napari_emseg.batch.output_folder import (
     note,
 )
 from napari_emseg.batch.pipeline import InputPipeline
-from napari_emseg.batch.planning import Plan, plan_batch
+from napari_emseg.batch.planning import Plan, Planned, plan_batch
 from napari_emseg.batch.publishing import (
     export_tasks,
     note_published,
     publish_all,
     were_published,
 )
-from napari_emseg.batch.records import BatchWaiting, Clock, RowChanged, State, Summary
+from napari_emseg.batch.records import (
+    BatchWaiting,
+    Clock,
+    Row,
+    RowChanged,
+    State,
+    Summary,
+)
 from napari_emseg.batch.report import pages_of, write_report
 from napari_emseg.batch.tasks import Failure, Stages, Task, TaskResult, is_whole
 from napari_emseg.batch.worker import VersionMismatchError
@@ -157,10 +164,21 @@ def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
             ledger = stack.enter_context(CompletionLog(job.folder / LEDGER))
             cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
             note(plan)
+            yield from _versions_noted(plan)
             return (yield from _Run(plan, ledger, cluster, finished).all())
         except OSError as e:
             stop_if_hopeless(e)
             raise
+
+
+def _versions_noted(plan: Plan) -> Generator[Record, None, None]:
+    """Say if another version began what is gone on with."""
+    *earlier, now = plan.memory.versions
+    if earlier:
+        yield Note(
+            f"{plan.job.out}: begun by napari-emseg {', '.join(earlier)}, which this "
+            f"version, {now}, goes on with"
+        )
 
 
 def _nothing_left(
@@ -202,6 +220,8 @@ class _Run:
         self._job: BatchConfig = plan.job
         self._ledger = ledger
         self._cluster = cluster
+        self._finished = finished
+        self._versions: dict[int, tuple[str, ...]] = {}
         self._rows = list(plan.rows)
         for nth, known in finished.items():
             self._rows[nth] = known.row(plan.job.out)
@@ -239,13 +259,19 @@ class _Run:
 
     def _known(self) -> list[FinishedInput]:
         """Return what later batches know of these rows."""
-        planned = zip(self._rows, self._plan.planned, strict=True)
+        planned = enumerate(zip(self._rows, self._plan.planned, strict=True))
         return [
-            finished_input(row, None, None)
-            if p is None
-            else finished_input(row, p.memory(self._job), p.context.sections)
-            for row, p in planned
+            self._finished.get(nth) or self._known_of(nth, row, p)
+            for nth, (row, p) in planned
         ]
+
+    def _known_of(self, nth: int, row: Row, planned: Planned | None) -> FinishedInput:
+        if planned is None:
+            return finished_input(row, None, None)
+        *earlier, version = self._versions.get(nth) or planned.made.versions
+        told = {"earlier": tuple(earlier), "version": version}
+        made = planned.made.model_copy(update=told)
+        return finished_input(row, made, planned.context.sections, self._job.recipe)
 
     def _begin(self) -> Generator[Record, None, None]:
         """Begin with the next input if those under way don't keep workers busy."""
@@ -355,6 +381,7 @@ class _Run:
     ) -> Generator[Record, None, None]:
         self._running.remove(running)
         found, row = running.course.found, self._rows[running.nth]
+        self._versions[running.nth] = found.versions
         describe_error = (*row.warnings, *found.warnings, *found.failures)
         state: State = "incomplete" if found.failures else "done"
         self._rows[running.nth] = replace(

@@ -27,6 +27,13 @@ MOST_BYTES = 2**26
 
 FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 
+FORMAT = 1
+"""Of what a batch keeps until it ends, and of how parts are computed.
+
+A batch goes on whichever version began it, as long as this is the same. It is raised
+when a change of the program makes parts that can't stand beside those of before.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
@@ -81,38 +88,88 @@ class BatchStoppedError(SettingError, OSError):
     remedies: Mapping[str, object] = {"resume": True}
 
 
-class Memory(BaseModel):
-    """`batch.json`: by what a batch knows that it may go on.
-
-    `settings` are those that results depend on; `inputs` are fingerprints by name.
-    """
+class _Head(BaseModel):
+    """What of `batch.json` any version can read; files of 0.1.0 say no format."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    format: int = 1
     version: str = __version__
+
+
+class Memory(_Head):
+    """`batch.json`: by what a batch knows that it may go on.
+
+    Parameters
+    ----------
+    version
+        Of the program that worked on it last.
+    earlier
+        Versions that did before, the one that began it first.
+    settings
+        Those that results depend on.
+    inputs
+        Fingerprints by name.
+    """
+
+    earlier: tuple[str, ...] = ()
     weights: str | None = None
     settings: dict[str, Any]
     inputs: dict[str, str]
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All versions that worked on it, in their order."""
+        return (*self.earlier, self.version)
+
+    def after(self, before: Memory) -> Memory:
+        """Return it as going on with what an earlier run began.
+
+        Settings stay as they were written down where they mean the same: parts that are
+        done are known by them.
+        """
+        alike = not _changed(before.settings, self.settings)
+        settings = before.settings if alike else self.settings
+        earlier = tuple(v for v in before.versions if v != self.version)
+        return self.model_copy(update={"settings": settings, "earlier": earlier})
+
     def differences(self, now: Memory) -> list[str]:
         """Return in words what is not as it was."""
-        found = []
-        if self.version != now.version:
-            found.append(f"the program was version {self.version}, is {now.version}")
-        if self.weights != now.weights:
-            found.append("the weights are others")
-        before, after = _flat(self.settings), _flat(now.settings)
-        found += [
-            f"{name} was {before.get(name)}, is {after.get(name)}"
-            for name in sorted({*before, *after})
-            if before.get(name) != after.get(name)
-        ]
+        if self.format != now.format:
+            return [_other_format(self, now)]
+        found = [] if self.weights == now.weights else ["the weights are others"]
+        found += _changed(self.settings, now.settings)
         found += [
             f"{name} has changed"
             for name, digits in self.inputs.items()
             if now.inputs.get(name, digits) != digits
         ]
         return found
+
+
+def _other_format(then: _Head, now: _Head) -> str:
+    return (
+        f"napari-emseg {then.version} keeps batches in format {then.format}, and this "
+        f"version, {now.version}, in {now.format}"
+    )
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in words which settings are others.
+
+    One that an earlier version didn't know does at its default what that version did.
+    """
+    then, here = _flat(before), _flat(now)
+    plain = _flat(BatchSettings().model_dump(mode="json"))
+    unknown = [
+        f"{name} was {then[name]}, and version {__version__} has no such setting"
+        for name in sorted({*then} - {*here})
+    ]
+    return unknown + [
+        f"{name} was {then.get(name, plain.get(name))}, is {value}"
+        for name, value in sorted(here.items())
+        if then.get(name, plain.get(name)) != value
+    ]
 
 
 def remembered(job: BatchConfig) -> Memory | None:
@@ -123,13 +180,19 @@ def remembered(job: BatchConfig) -> Memory | None:
     OSError
         If it can't be read.
     ValueError
-        If it holds what no batch has written.
+        If it holds what no batch has written, or none of this version.
     """
     path = path_inside(job.folder, MEMORY)
     if not path.exists():
         return None
+    text = read_bounded(path, MOST_BYTES)
     try:
-        return Memory.model_validate_json(read_bounded(path, MOST_BYTES))
+        head = _Head.model_validate_json(text)
+        if head.format > FORMAT:
+            now = _Head(format=FORMAT)
+            msg = f"{job.out} holds an unfinished batch: {_other_format(head, now)}"
+            raise DifferentBatchError(msg)
+        return Memory.model_validate_json(text)
     except ValidationError as e:
         msg = f"{path} is damaged ({first_fault(e)})"
         raise DifferentBatchError(msg) from e

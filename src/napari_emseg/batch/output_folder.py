@@ -48,6 +48,8 @@ class FinishedInput(BaseModel):
         First and last that were asked for.
     sum
         Of names and sizes of all files of the results.
+    recipe
+        Name and checksum of the recipe that it went by.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -63,6 +65,7 @@ class FinishedInput(BaseModel):
     made: Memory | None = None
     sections: tuple[int, int] | None = None
     sum: str = ""
+    recipe: str | None = None
 
     @field_validator("outputs")
     @classmethod
@@ -73,6 +76,11 @@ class FinishedInput(BaseModel):
                 msg = f"{name!r} is no name in the folder of results"
                 raise ValueError(msg)
         return names
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Of the program, that had a part in it; none are known of older batches."""
+        return () if self.made is None else self.made.versions
 
     def row(self, out: Path) -> Row:
         """As the table shows it."""
@@ -95,7 +103,10 @@ class _Summary(BaseModel):
 
 
 def finished_input(
-    row: Row, made: Memory | None, sections: range | None
+    row: Row,
+    made: Memory | None,
+    sections: range | None,
+    recipe: str | None = None,
 ) -> FinishedInput:
     """Return what is remembered of a row when a batch ends."""
     return FinishedInput(
@@ -112,6 +123,7 @@ def finished_input(
         made=made,
         sections=None if sections is None else (sections[0], sections[-1]),
         sum=sum_of(row.outputs),
+        recipe=recipe,
     )
 
 
@@ -173,9 +185,7 @@ def is_finished(
     """
     if known.state != "done" or known.made is None:
         return False
-    # what is finished stays what it is, whichever version looks at it
-    then = known.made.model_copy(update={"version": made.version})
-    other = then.differences(made)
+    other = known.made.differences(made)
     if known.sections != (sections[0], sections[-1]):
         other.append("other sections are asked for")
     if other:
@@ -287,7 +297,7 @@ def _finished(plan: Plan) -> dict[int, FinishedInput]:
         finals = planned.finals(job.out)
         own = known.get(planned.context.given.name)
         if own is not None and _has_all(own, finals, job):
-            if is_finished(own, job, planned.memory(job), planned.context.sections):
+            if is_finished(own, job, planned.made, planned.context.sections):
                 found[nth] = own
             continue
         there = [path for path in finals if os.path.lexists(path)]
@@ -320,7 +330,7 @@ def clear(plan: Plan) -> None:
 
 def note(plan: Plan) -> None:
     """Write down what is done here, beside inputs of a run before."""
-    before, now = remembered(plan.job), plan.memory
-    known = before.inputs if before is not None and plan.job.resume else {}
+    now = plan.memory
+    known = {} if plan.before is None else plan.before.inputs
     merged = {**known, **now.inputs}
     remember(plan.job, now.model_copy(update={"inputs": merged}))

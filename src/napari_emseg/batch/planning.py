@@ -7,10 +7,11 @@ from math import isqrt
 from pathlib import Path
 from typing import cast
 
+from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import CompletionLog, stamp
-from napari_emseg.batch.context import Context, WeightsRef
+from napari_emseg.batch.context import PROFILES, Context, WeightsRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input
-from napari_emseg.batch.job import BatchConfig, Memory, remembered
+from napari_emseg.batch.job import FORMAT, BatchConfig, Memory, remembered
 from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
@@ -60,30 +61,38 @@ class SectionsOnlyError(SettingError, ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """An input that could be opened."""
+    """An input that could be opened; by `made` its results are known again."""
 
     context: Context
     stack: Stack
     provenance: Provenance
-    fingerprint: str
+    made: Memory
     first_id: int
     state: SourceState | None = None
     hand_state: str = ""
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the input."""
+        return self.made.inputs[self.context.given.name]
+
     def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
         """Return the way of this input."""
-        first = stamp(self.fingerprint, self.context.sections, facts_of(job))
+        first = stamp(self.fingerprint, self.context.sections, self.made.settings)
         # the stamp of the input and its settings begins that of every part, so that a
         # change of either makes all parts unknown
         base = newest(self.context, job.out, ledger, first)
+        names = (PROFILES, *(result.name for result in results_of(self.context)))
+        begun = any(stamp(base, "made", name) in ledger for name in names)
         return InputPipeline(
-            self.context, ledger, base, self.provenance, job.out, self.first_id
+            self.context,
+            ledger,
+            base,
+            self.provenance,
+            job.out,
+            self.first_id,
+            self.made.versions if begun else (self.made.version,),
         )
-
-    def memory(self, job: BatchConfig) -> Memory:
-        """By what results of this input are known again."""
-        name = self.context.given.name
-        return memory_of(job, {name: self.fingerprint})
 
     def describe_change(self) -> str:
         """Say what has become of the input since it was planned; empty if nothing.
@@ -114,28 +123,36 @@ class Planned:
 class Plan:
     """What a batch will do; rows that can't be opened say why and are passed over.
 
-    `job` has its settings settled; `planned` is None for such rows.
+    `job` has its settings settled; `planned` is None for such rows; `before` is what an
+    unfinished batch remembers that is gone on with.
     """
 
     job: BatchConfig
     rows: tuple[Row, ...]
     planned: tuple[Planned | None, ...]
+    before: Memory | None = None
 
     @property
     def memory(self) -> Memory:
         """By what a later run knows that it may go on."""
-        there = (p for p in self.planned if p is not None)
-        return memory_of(self.job, {p.context.given.name: p.fingerprint for p in there})
+        each = [p.made.inputs for p in self.planned if p is not None]
+        inputs = {name: digits for some in each for name, digits in some.items()}
+        return memory_of(self.job, inputs, self.before)
 
 
-def memory_of(job: BatchConfig, inputs: dict[str, str]) -> Memory:
+def memory_of(
+    job: BatchConfig, inputs: dict[str, str], before: Memory | None = None
+) -> Memory:
     """Return by what results of inputs are known again; `inputs` are fingerprints."""
     weights = job.weights
-    return Memory(
+    now = Memory(
+        format=FORMAT,
+        version=__version__,
         weights=None if weights is None else weights.sha256,
         settings=facts_of(job),
         inputs=inputs,
     )
+    return now if before is None else now.after(before)
 
 
 def facts_of(job: BatchConfig) -> dict[str, object]:
@@ -180,14 +197,15 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
         for given in job.inputs
     ]
     stacks = [o.stack for o in opened if isinstance(o, OpenInput)]
+    before = remembered(job) if job.resume and not job.overwrite else None
     if stacks:
-        job = replace(job, settings=_settled(job, stacks))
+        job = replace(job, settings=_settled(job, stacks, before))
     rows, planned = [], []
     for given, found in zip(job.inputs, opened, strict=True):
-        row, plan = _row(job, given, found)
+        row, plan = _row(job, given, found, before)
         rows.append(row)
         planned.append(plan)
-    return Plan(job, tuple(rows), tuple(planned))
+    return Plan(job, tuple(rows), tuple(planned), before)
 
 
 def _opened(given: Input) -> OpenInput | Exception:
@@ -198,13 +216,16 @@ def _opened(given: Input) -> OpenInput | Exception:
 
 
 def _row(
-    job: BatchConfig, given: Input, found: OpenInput | Exception
+    job: BatchConfig,
+    given: Input,
+    found: OpenInput | Exception,
+    before: Memory | None,
 ) -> tuple[Row, Planned | None]:
     row = Row(given.name, given.path)
     if isinstance(found, Exception):
         return _failed(row, found), None
     try:
-        plan = _planned(job, given, found)
+        plan = _planned(job, given, found, before)
     except ValueError as e:
         return _failed(row, e), None
     c = plan.context
@@ -216,7 +237,9 @@ def _failed(row: Row, error: Exception) -> Row:
     return replace(row, state="failed", warnings=(str(error),), error=error)
 
 
-def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
+def _planned(
+    job: BatchConfig, given: Input, found: OpenInput, before: Memory | None
+) -> Planned:
     stack, weights = found.stack, job.weights
     sections = given.sections(stack)
     hand = found.hand
@@ -250,8 +273,8 @@ def _planned(job: BatchConfig, given: Input, found: OpenInput) -> Planned:
         made = made.model_copy(update={"recipe": job.recipe})
     first_id = 1 if hand is None else hand.first_id
     state = source_state(stack)
-    digits, saves = found.fingerprint, found.hand_state
-    return Planned(context, stack, made, digits, first_id, state, saves)
+    memory = memory_of(job, {given.name: found.fingerprint}, before)
+    return Planned(context, stack, made, memory, first_id, state, found.hand_state)
 
 
 def _made_by_us(stack: Stack) -> Provenance:
@@ -276,7 +299,9 @@ def _made_by_us(stack: Stack) -> Provenance:
     raise ValueError(msg)
 
 
-def _settled(job: BatchConfig, stacks: list[Stack]) -> BatchSettings:
+def _settled(
+    job: BatchConfig, stacks: list[Stack], before: Memory | None
+) -> BatchSettings:
     """Fix what a run would choose by the free memory, or by the weights."""
     settings, weights = job.settings, job.weights
     if weights is None:
@@ -287,7 +312,6 @@ def _settled(job: BatchConfig, stacks: list[Stack]) -> BatchSettings:
     predict = settings.predict
     if predict.tile is None:
         # a batch that goes on keeps its tile, however much memory is free by now
-        before = remembered(job) if job.resume else None
         tile = None if before is None else _tile_before(before)
         tile = tile or max(_tile(stack, weights, predict) for stack in stacks)
         predict = predict.model_copy(update={"tile": tile})

@@ -7,7 +7,7 @@ from napari_emseg.batch.completion_log import SUM, CompletionLog, Facts, stamp, 
 from napari_emseg.batch.context import Context
 from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.step import StepResult, results_of
-from napari_emseg.batch.stores import ExportResult, note_failures
+from napari_emseg.batch.stores import ExportResult, complete_provenance
 from napari_emseg.batch.tasks import Task
 from napari_emseg.core.atomic import clear_leftovers, exchange, move, publish
 from napari_emseg.io.formats import OutputFormat, output_kind
@@ -63,9 +63,10 @@ def publish_all(course: InputPipeline) -> None:
     Those that become TIFF stay where they were made.
     """
     context = course.context
+    course.found.versions = course.versions
     for result in _finished(course):
         path = context.path(result.name)
-        note_failures(path, tuple(course.found.failures))
+        complete_provenance(path, tuple(course.found.failures), course.versions)
         if context.settings.output == "zarr":
             target = result.path(context, course.out)
             _publish(path, target)
@@ -101,6 +102,8 @@ def were_published(course: InputPipeline, ledger: CompletionLog) -> bool:
     if known is None:
         return False
     course.found.cells = known["cells"]
+    # 0.1.0 didn't note it
+    course.found.versions = tuple(known.get("versions", course.versions[:1]))
     for result in results_of(course.context):
         course.found.results.append(result.name)
         course.places[result.name] = result.path(course.context, course.out)
@@ -115,7 +118,11 @@ def note_published(course: InputPipeline, ledger: CompletionLog) -> None:
     """Record that an input is done, and remove what it was made with."""
     context = course.context
     finals = [result.path(context, course.out) for result in results_of(context)]
-    facts = {"cells": course.found.cells, SUM: sum_of(finals)}
+    facts = {
+        "cells": course.found.cells,
+        "versions": course.found.versions,
+        SUM: sum_of(finals),
+    }
     ledger.record(stamp(course.base, "published"), facts)
     shutil.rmtree(context.folder, ignore_errors=True)
 

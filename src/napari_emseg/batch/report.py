@@ -39,7 +39,10 @@ HEAD = (
     "source",
     "results",
     "warnings",
+    "version",
+    "recipe",
 )
+"""Of the table; new columns come last, since scripts count them."""
 
 STYLE = (
     "body{font:15px system-ui,sans-serif;margin:2em;color:#222}"
@@ -77,20 +80,21 @@ def write_report(
     summary = replace(summary, rows=merged)
     write_finished(out, together)
     pages = pages_of(out)
-    write_whole(pages[0], _csv(summary).encode())
-    write_whole(pages[1], _html(summary).encode())
+    lines = [_cells(*each) for each in zip(merged, together, strict=True)]
+    write_whole(pages[0], _csv(lines).encode())
+    write_whole(pages[1], _html(summary, lines).encode())
     return pages
 
 
-def _csv(summary: Summary) -> str:
+def _csv(lines: list[list[str]]) -> str:
     text = StringIO()
     writer = csv.writer(text)
     writer.writerow(HEAD)
-    writer.writerows([_cells(row) for row in summary.rows])
+    writer.writerows(lines)
     return text.getvalue()
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, known: FinishedInput) -> list[str]:
     height, width = row.shape or ("", "")
     return [
         row.name,
@@ -104,17 +108,19 @@ def _cells(row: Row) -> list[str]:
         row.path,
         "; ".join(path.name for path in row.outputs),
         "; ".join(row.warnings),
+        ", ".join(known.versions),
+        known.recipe or "",
     ]
 
 
-def _html(summary: Summary) -> str:
+def _html(summary: Summary, lines: list[list[str]]) -> str:
     bad = sum(row.state != "done" for row in summary.rows)
     words = (
         f"{len(summary.rows)} inputs, {bad} with trouble, {summary.seconds:.0f} s; "
         f"{summary.tasks} parts done, {summary.reused} were done before"
     )
     head = "".join(f"<th>{escape(name)}</th>" for name in ("", *HEAD))
-    rows = "".join(_html_row(row) for row in summary.rows)
+    rows = "".join(map(_html_row, summary.rows, lines))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f"<title>Batch summary</title><style>{STYLE}</style>"
@@ -123,9 +129,9 @@ def _html(summary: Summary) -> str:
     )
 
 
-def _html_row(row: Row) -> str:
+def _html_row(row: Row, line: list[str]) -> str:
     pictures = "".join(_image(path) for path in row.outputs if path.suffix == ".zarr")
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row))
+    cells = "".join(f"<td>{escape(cell)}</td>" for cell in line)
     return f'<tr class="{row.state}"><td>{pictures}</td>{cells}</tr>'
 
 

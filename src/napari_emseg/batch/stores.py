@@ -56,14 +56,17 @@ def make_result(
     course.ledger.record(stamp(course.base, "made", name), {})
 
 
-def note_failures(path: Path, warnings: tuple[str, ...]) -> None:
-    """Say in a result what is missing in it."""
+def complete_provenance(
+    path: Path, warnings: tuple[str, ...], versions: tuple[str, ...]
+) -> None:
+    """Say in a result what is missing in it, and which versions made it."""
     group = zarr.open_group(path, mode="r+")
     made = Provenance.model_validate(group.attrs["emseg"])
     settings = {k: v for k, v in made.settings.items() if k != "missing"}
     if warnings:
         settings["missing"] = list(warnings)
-    told = made.model_copy(update={"settings": settings})
+    version = ", ".join(versions) or made.version
+    told = made.model_copy(update={"settings": settings, "version": version})
     group.attrs["emseg"] = told.model_dump(mode="json")
 
 

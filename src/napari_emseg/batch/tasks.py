@@ -70,6 +70,8 @@ class StageResults:
         Names of finished ones.
     files
         Paths of what was made of finished results.
+    versions
+        Of the program, that had a part in the results.
     """
 
     cells: int | None = None
@@ -81,6 +83,7 @@ class StageResults:
     errors: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    versions: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -101,6 +104,8 @@ class TaskBuilder:
         Of the probabilities.
     out
         Folder of finished results.
+    versions
+        Of the program, that worked on the input; this one is the last.
     places
         Where finished results are, by their names.
     """
@@ -111,6 +116,7 @@ class TaskBuilder:
     provenance: Provenance
     out: Path
     first_id: int = 1
+    versions: tuple[str, ...] = ()
     found: StageResults = field(default_factory=StageResults)
     places: dict[str, Path] = field(default_factory=dict)
 
