@@ -91,3 +91,39 @@ def test_one_stroke_teaches_nothing_of_the_rest_unasked(
     done = emseg(*command, "--extent", "complete", "--overwrite")
     assert done.code == 0, done.err
     assert "learning from 10,752 px in 1 section, 1 reviewed region" in done.err
+
+
+@pytest.mark.parametrize("extent", ["complete", "sparse"])
+def test_an_extent_is_not_said_of_corrections(
+    emseg, em_file, corrections_file, tiny_weights, extent
+):
+    done = emseg(
+        *("finetune", em_file, corrections_file, "mine.safetensors"),
+        *("--labels-are", "corrections", "--weights", tiny_weights, *SMALL),
+        *("--extent", extent),
+    )
+    assert done.code == 2
+    assert f"{extent} is said of labels, not of corrections" in done.err
+    assert not Path("mine.safetensors").exists()
+
+
+def test_labels_with_other_voxels_are_doubted(
+    emseg, em_file, corrections_file, tiny_weights
+):
+    command = (
+        *("finetune", em_file, corrections_file, "mine.safetensors", *SMALL),
+        *("--labels-are", "corrections", "--weights", tiny_weights, "--overwrite"),
+        *("--voxel-size", "50,4,4"),
+    )
+    said = emseg(*command, "--labels.voxel-size", "50,8,8").err
+    assert "are 50 × 8 × 8 nm (z × y × x), those of em 50 × 4 × 4" in said
+
+
+def test_what_goes_on_is_said(emseg, em_file, corrections_file, tiny_weights):
+    Path("mine.checkpoint").write_bytes(b"of something else")
+    done = emseg(
+        *("finetune", em_file, corrections_file, "mine.safetensors", *SMALL),
+        *("--labels-are", "corrections", "--weights", tiny_weights),
+    )
+    assert "going on from mine.checkpoint, if it is of this round" in done.err
+    assert "best so far" not in done.err, "nothing is held out to tell it by"

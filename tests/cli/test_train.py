@@ -217,7 +217,7 @@ def stopping_after(records):
         (["--labels-are", "cells", "--arch", "unot"], "unknown architecture 'unot'"),
         (["--labels-are", "cells", "--network.base", "0"], "base"),
         (["--labels-are", "cells", "--encoder-weights", "r.pth"], "encoder is not"),
-        (["--labels-are", "cells", "--network.bass", "4"], "bass"),
+        (["--labels-are", "cells", "--network.bass", "4"], "unet has no bass; its"),
         (["--labels-are", "cells", "--steps", "0"], "--steps must be"),
         (["--labels-are", "cells", "--augment.noise", "4"], "--augment.noise must be"),
         (["--labels-are", "cells", "--validation", "7"], "em has sections 0:4"),

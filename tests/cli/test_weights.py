@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from napari_emseg.cli.weights import card_lines
+from napari_emseg.core.card import Card, DataSet, TrainingRecord
 from napari_emseg.models import weights as store
 
 
@@ -60,3 +62,58 @@ def test_show_says_how_to_get_what_is_not_installed(emseg, without_data):
     assert done.code == 2
     assert HOW in done.err
     assert done.out == ""
+
+
+def card_of(tmp_path: Path, **facts: object) -> str:
+    """Return the lines of a card that says these things."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"12345")
+    card = Card(name="x", architecture="unet", **facts)
+    return "\n".join(card_lines(store.Weights(path, card)))
+
+
+def test_counts_on_a_card_are_whole_numbers(tmp_path):
+    said = card_of(tmp_path, scores={"cells_false_merges": 21.0, "cells_vi": 0.5})
+    assert "cells_false_merges 21, cells_vi 0.5000" in said
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [(9, "(best for cells in what was learnt)"), (0, "(as its parent's)")],
+)
+def test_a_round_says_where_its_threshold_is_from(tmp_path, steps, words):
+    learnt = TrainingRecord(steps=steps, settings={"corrections": {}})
+    assert f"0.55 {words}" in card_of(tmp_path, threshold=0.55, training=learnt)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ("4", "em, section 4"),
+        ("9-21", "em, sections 9-21"),
+        ("parts of 0, 1", "em, parts of sections 0, 1"),
+        ("0-2, parts of 5", "em, sections 0-2, parts of 5"),
+    ],
+)
+def test_sections_of_a_card_are_said_in_words(tmp_path, sections, words):
+    data = DataSet(name="em", sections=sections)
+    assert f"trained on   {words}" in card_of(tmp_path, training_data=(data,))
+
+
+def test_a_picture_is_no_weights_file(emseg, em_file):
+    done = emseg("weights", "show", em_file)
+    assert done.code == 1
+    assert "em.tif is no weights file, or a damaged one: weights are" in done.err
+    assert "header" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("prune", "nobody", "x.safetensors", "--depth", "2"), "weights prune"),
+        (("show", "nobody"), "weights show"),
+        (("what",), "weights"),
+    ],
+)
+def test_the_hint_names_the_command_within_a_group(emseg, words, hint):
+    assert f"see: emseg {hint} --help" in emseg("weights", *words).err

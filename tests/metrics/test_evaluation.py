@@ -73,6 +73,8 @@ def test_cells_that_touch_get_a_membrane(touching):
         touching, touching, prediction_is="cells", truth_is="cells"
     )
     assert found.isbi.v_rand == 1
+    words = {name: meaning for name, *_, meaning in found.rows()}
+    assert words["cells_v_rand"].startswith("of the cells that were given")
     assert found.membrane.both == 2 * 16 * 2 - 4  # a cross, two pixels wide
     assert found.overlap.adapted_rand_error == 0
     merged = np.where(touching > 2, 3, touching)

@@ -85,10 +85,13 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"base": 0}, r"unet: base: .*got 0"),
-        ({"levels": 9}, r"unet: levels: .*got 9"),
-        ({"wdith": 16}, r"unet: wdith"),
-        ({"n_classes": 0}, r"unet: n_classes: .*got 0"),
+        ({"base": 0}, r"unet: base must be greater than or equal to 1, got 0"),
+        ({"levels": 9}, r"unet: levels must be .*got 9"),
+        (
+            {"wdith": 16},
+            r"unet has no wdith; its configuration is n_classes, base, levels, padding",
+        ),
+        ({"n_classes": 0}, r"unet: n_classes must be .*got 0"),
     ],
 )
 def test_a_wrong_configuration_names_the_value(

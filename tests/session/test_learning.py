@@ -159,7 +159,9 @@ def test_a_candidate_is_used_when_it_is_accepted(
 
     assert learning.roll_back() == before
     assert session.weights is before
+    assert learning.rounds[-1].rolled_back
     assert learning.roll_back(name) == accepted
+    assert not learning.rounds[-1].rolled_back
 
 
 def test_a_rejected_candidate_stays_unused(
@@ -325,6 +327,7 @@ def test_rounds_come_back_with_the_folder(session: Session, learning: Learning) 
     learning.material.add_class("vesicles")
     accepted = learning.accept(one_round(learning))
     learning.reject(one_round(learning))
+    learning.roll_back()
 
     other = Session()
     other.choose_weights(parent)
@@ -332,6 +335,7 @@ def test_rounds_come_back_with_the_folder(session: Session, learning: Learning) 
     again.folder = learning.folder
     states = {r.name: r.state for r in again.rounds}
     assert states == {"parent-round1": "accepted", "parent-round2": "rejected"}
+    assert [r.rolled_back for r in again.rounds] == [True, False]
     assert again.rounds[1].outcome == learning.rounds[1].outcome
     assert again.rounds[1].parent == "parent-round1"
     assert again.material.classes == ("membrane", "inside", "vesicles")

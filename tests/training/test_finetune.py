@@ -174,9 +174,8 @@ def test_the_card_tells_the_lineage(
     assert card.summary == "parent, fine-tuned on synthetic"
     assert card.training.settings["trained"] == "all"
     assert card.training.steps == 6
-    assert [(d.name, d.sections) for d in card.training_data] == [
-        ("synthetic", "parts of 0")
-    ]
+    assert [(d.name, d.sections) for d in card.training_data] == [("synthetic", "0")]
+    assert [(d.name, d.sections) for d in card.held_out_data] == [("synthetic", "3")]
     learnt, held_out = rounds_of(card, "synthetic")
     assert {r.z for r in learnt} == {0}
     assert held_out == [Region(3, 0, 0, 128, 128)]

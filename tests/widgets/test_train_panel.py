@@ -132,6 +132,7 @@ def test_start_alone_is_enough_and_accept_uses_the_candidate(window, panel) -> N
     window.click(panel.rounds.roll_back)
     assert session.weights is before
     assert not box.said.text(), "it said that the candidate is in use"
+    assert panel.rounds.table.item(0, 1).text() == "rolled back"
     panel.rounds.table.selectRow(0)
     window.click(panel.rounds.roll_back)
     assert session.weights.card.name == "parent-round1"

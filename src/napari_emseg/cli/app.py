@@ -161,6 +161,17 @@ def _called(words: Sequence[str]) -> str:
 
 
 def _refuse(message: str, words: Sequence[str]) -> int:
-    command = f"emseg {_called(words)}".strip()
-    complain(message, hint=f"see: {command} --help")
+    complain(message, hint=f"see: {' '.join(('emseg', *_command(words)))} --help")
     return WRONG_USAGE
+
+
+def _command(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that name a command, of a group with the one within it."""
+    called = _called(words)
+    if called not in GROUPS:
+        return (called,) if called else ()
+    within = build_app(called)[called]
+    after = words[list(words).index(called) + 1 :]
+    named = (w for w in after if not w.startswith("-"))
+    first = next(named, "")
+    return (called, first) if first in set(within) else (called,)

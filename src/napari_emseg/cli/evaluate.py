@@ -18,7 +18,7 @@ from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, doubt_size
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.io.stored import own_ids
 
@@ -48,7 +48,8 @@ def evaluate(
         float | None,
         Parameter(
             help="Probability of membrane above which a pixel counts as membrane, for "
-            "overlap scores; by default the one that the weights bring, else 0.5."
+            "the scores of cells (cells_…) and of overlap; by default the one that the "
+            "weights bring, else 0.5."
         ),
     ] = None,
     linked: Annotated[
@@ -98,8 +99,9 @@ def evaluate(
         make_cells=usual_cells(at) if 0 < at < 1 else None,
     )
     found = run_with_progress(work)
-    for warning in found.warnings:
-        say(f"warning: {warning}")
+    for warning in (doubt_size(given, right), *found.warnings):
+        if warning:
+            say(f"warning: {warning}")
     if json:
         print_json(found.as_dict())
     else:

@@ -20,7 +20,7 @@ from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.weights import claimed_weights, print_card
 from napari_emseg.core.regions import Region as Reviewed
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, doubt_size
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.io.fingerprint import require_unchanged, source_states
 from napari_emseg.io.stored import own_ids
@@ -79,7 +79,7 @@ def finetune(
 
     What is not labelled is unknown and counts for nothing. Says at the end whether the
     new weights are better than the old ones, on reviewed regions that were held out.
-    Ctrl-C keeps the best so far; the same command goes on.
+    Ctrl-C keeps the best so far; the same command with --overwrite goes on from there.
 
     Parameters
     ----------
@@ -117,9 +117,12 @@ def finetune(
         except ExtentNeededError as e:
             msg = f"{labels}: {e}: --extent sparse or --extent complete"
             raise ValueError(msg) from e
-        for note in known.notes:
-            say(note)
+        for note in (doubt_size(stack, drawn), *known.notes):
+            if note:
+                say(note)
         say(f"learning from {known.words}")
+        if checkpoint.is_file():
+            say(f"going on from {checkpoint}, if it is of this round")
         work = finetune_weights(
             parent,
             [known],

@@ -215,7 +215,8 @@ class _Display:
 
 def _training_line(record: EpochDone) -> str:
     scores = "  ".join(f"{k} {v:.4f}" for k, v in record.validation.items())
-    best = "  best so far" if record.best else ""
+    # without a validation the last step is taken, and none is better than another
+    best = "  best so far" if record.best and "score" in record.validation else ""
     return (
         f"step {record.step}/{record.steps}  {record.ms_per_step:.0f} ms/step  "
         f"{scores}{best}"

@@ -51,7 +51,7 @@ def card_lines(weights: Weights) -> list[str]:
         *(("trained on", _data(each)) for each in card.training_data),
         *(("validated on", _data(each)) for each in card.validation_data),
         *(("held out", _data(each)) for each in card.held_out_data),
-        ("scores", ", ".join(f"{k} {v:.4f}" for k, v in card.scores.items())),
+        ("scores", ", ".join(f"{k} {_score(v, k)}" for k, v in card.scores.items())),
         ("training", f"{made.steps} steps, {made.seconds / 60:.0f} min, {made.date}"),
         ("", made.hardware),
         *(("note", note) for note in card.notes),
@@ -63,6 +63,9 @@ def card_lines(weights: Weights) -> list[str]:
 
 def _threshold_words(card: Card) -> str:
     """Say where a threshold comes from; one that isn't as at first was chosen."""
+    if "corrections" in card.training.settings:  # a round of learning from them
+        learnt = card.training.steps > 0
+        return "best for cells in what was learnt" if learnt else "as its parent's"
     at_first = Card.model_fields["threshold"].default
     chosen = card.validation_data or card.threshold != at_first
     return "fixed on the validation set" if chosen else "not fixed: no validation set"
@@ -75,10 +78,10 @@ def print_card(weights: Weights) -> None:
     ways = weights.card.variants
     if ways:
         print_line("")
-        print_table(WAYS, [_way_row(way) for way in ways])
+        print_table(WAYS, [_way_row(weights.card, way) for way in ways])
 
 
-def _way_row(way: Variant) -> tuple[str, ...]:
+def _way_row(card: Card, way: Variant) -> tuple[str, ...]:
     scores = way.scores.get
     ms = way.ms_per_megapixel.get("cpu")
     return (
@@ -87,13 +90,19 @@ def _way_row(way: Variant) -> tuple[str, ...]:
         # the VI of cells of several data sets had no name of its own
         *(_score(scores(name)) for name in OF_WAYS),
         _score(scores("cells_vi", scores("vi"))),
-        "–" if way.threshold is None else f"{way.threshold:g}",
+        f"{card.threshold_of(way.depth, way.heads, tta=way.tta):g}",
         "–" if ms is None else f"{ms:.0f}",
     )
 
 
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+COUNTS = ("pixels", "splits", "mergers", "false_splits", "false_merges", "true_cells")
+"""Ends of the names of scores that are numbers of something."""
+
+
+def _score(value: float | None, name: str = "") -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if name.endswith(COUNTS) else f"{value:.4f}"
 
 
 def card_row(name: str, weights: Weights) -> tuple[str, ...]:
@@ -126,7 +135,17 @@ def _citations(weights: Weights) -> list[str]:
 
 def _data(data: DataSet) -> str:
     licence = f" (licence: {data.licence})" if data.licence else ""
-    return f"{data.name}, sections {data.sections}{licence}"
+    return f"{data.name}, {_sections(data.sections)}{licence}"
+
+
+def _sections(text: str) -> str:
+    """Return the sections of a card in words: `section 4`, `parts of sections 0-2`."""
+    several = "," in text or "-" in text
+    what = f"section{'s' * several}"
+    parts = "parts of "
+    if text.startswith(parts):
+        return f"{parts}{what} {text.removeprefix(parts)}"
+    return f"{what} {text}"
 
 
 def _pixel_size(weights: Weights) -> str:

@@ -184,6 +184,29 @@ def as_stack(data: Stack | LazyArray, *, name: str = "array") -> Stack:
     return Stack(data[None] if len(data.shape) == 2 else data, name=name)
 
 
+ALIKE = 0.01
+"""Voxel sizes that differ by less, as a share, are the same but for rounding."""
+
+
+def doubt_size(stack: Stack, other: Stack) -> str | None:
+    """Say that two stacks of one shape have unlike voxels; None if nothing says so.
+
+    Sizes that a file doesn't know are no reason for doubt.
+    """
+    sizes = zip(stack.voxel_size_nm or (), other.voxel_size_nm or (), strict=False)
+    known = [(a, b) for a, b in sizes if a is not None and b is not None]
+    if all(abs(a - b) <= ALIKE * max(a, b) for a, b in known):
+        return None
+    ours, theirs = (
+        " × ".join("?" if nm is None else f"{nm:g}" for nm in each.voxel_size_nm or ())
+        for each in (stack, other)
+    )
+    return (
+        f"voxels of {other.name} are {theirs} nm (z × y × x), those of {stack.name} "
+        f"{ours}, which count: do both show the same?"
+    )
+
+
 def sections_asked(sections: Sequence[int] | None, stack: Stack) -> tuple[int, ...]:
     """Return the sections that are asked for, each once; None asks for all.
 

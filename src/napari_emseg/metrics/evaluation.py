@@ -100,6 +100,12 @@ MEANINGS: dict[str, str] = {
 """What the scores of `Evaluation.rows` say, in their order."""
 
 
+OF_GIVEN_CELLS = {
+    "cells_v_rand": "of the cells that were given: pairs of pixels; 1 is best",
+}
+"""What they say of a prediction that is cells, instead: none were made of it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """All scores of a prediction, and what to know about how they were found."""
@@ -135,8 +141,10 @@ class Evaluation:
     def rows(self) -> list[tuple[str, float | None, float | None, str]]:
         """Rows of a table: score, value, its best threshold of inside, meaning."""
         thresholds = self.isbi.as_dict()
+        given = self.prediction_is == "cells"
+        meanings = {**MEANINGS, **(OF_GIVEN_CELLS if given else {})}
         return [
-            (name, value, thresholds.get(f"{name}_threshold"), MEANINGS[name])
+            (name, value, thresholds.get(f"{name}_threshold"), meanings[name])
             for name, value in self.scores().items()
         ]
 

@@ -47,6 +47,7 @@ from napari_emseg.models.weights import (
     check_fit,
     read_weights,
     save_weights,
+    unusable,
 )
 from napari_emseg.models.zoo import build
 
@@ -733,8 +734,7 @@ def _from_safetensors(path: Path) -> ParsedWeights:
             header: dict[str, str] = file.metadata() or {}
         state = load(path.read_bytes())
     except (SafetensorError, LookupError, TypeError) as e:
-        msg = f"{path.name} is no weights file, or a damaged one: {e}"
-        raise ValueError(msg) from e
+        raise ValueError(unusable(path)) from e
     card = read_weights(path).card if CARD in header else None
     return ParsedWeights(state, card, path.name)
 

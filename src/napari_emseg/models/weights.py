@@ -452,5 +452,15 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as e:
-        msg = f"{path.name} is no weights file, or a damaged one: {e}"
-        raise ValueError(msg) from e
+        raise ValueError(unusable(path)) from e
+
+
+def unusable(path: Path) -> str:
+    """Say that a file can't be read as weights.
+
+    The library's own words are of headers and offsets, which nobody can act on.
+    """
+    what = f"{path.name} is no weights file, or a damaged one"
+    if path.suffix == SUFFIX:
+        return f"{what}: it can't be read; copy or make it again"
+    return f"{what}: weights are {SUFFIX} files, others have to be imported first"

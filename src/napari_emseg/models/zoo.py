@@ -173,10 +173,7 @@ def build(
     try:
         checked = cls.Config(**(config or {}))
     except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        msg = f"{architecture}: {where}: {first['msg']}, got {first['input']!r}"
-        raise ValueError(msg) from e
+        raise ValueError(_misfit(architecture, cls.Config, e)) from e
     # four bytes for each value
     most = free_ram() // 4 if holds is None else _SPARE * holds + SMALL
     try:
@@ -189,3 +186,18 @@ def build(
             has = f"more than {most:,}, where the file holds {holds:,}"
         msg = f"{architecture} with {shape} needs too many parameters: {has}"
         raise ValueError(msg) from e
+
+
+def _misfit(
+    architecture: str, config: type[NetworkConfig], error: ValidationError
+) -> str:
+    """Say what of a configuration a network doesn't take; names are listed."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(config.model_fields)
+        return f"{architecture} has no {where}; its configuration is {known}"
+    what = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not where:  # of several values together: it says which
+        return f"{architecture}: {what}"
+    return f"{architecture}: {where} must be {what}, got {first['input']!r}"

@@ -296,7 +296,7 @@ class Learning:
         candidate = round_
         if round_.output.parent.name == CANDIDATES:
             round_, weights = round_.moved(round_.output.parent.parent)
-        self.ledger.put(replace(round_, state="accepted"))
+        self.ledger.put(replace(round_, state="accepted", rolled_back=False))
         if candidate is not round_:  # its weights are where they belong
             with suppress(OSError):
                 candidate.forget_checkpoint()
@@ -322,6 +322,11 @@ class Learning:
         if weights is None:
             msg = "there are no earlier weights to go back to"
             raise ValueError(msg)
+        for round_ in self.rounds:
+            target = round_.weights is not None and round_.weights.path == weights.path
+            back = not target and (round_.rolled_back or self.in_use(round_))
+            if back != round_.rolled_back:
+                self.ledger.change(round_.name, rolled_back=back)
         self._context.choose_weights(weights)
         self.changed.emit()
         return weights

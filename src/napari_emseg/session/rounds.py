@@ -72,6 +72,8 @@ class Round:
         There is no round behind it: its weights lay there.
     verdict
         Of the comparison, such as `better`; empty where there was none.
+    rolled_back
+        It was accepted, and then weights from before were used again.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Round:
     beginning: Weights | None = None
     found: bool = False
     verdict: str = ""
+    rolled_back: bool = False
 
     @property
     def checkpoint(self) -> Path:
@@ -214,6 +217,8 @@ class _Line(BaseModel):
     comparison: _Measurement | None = None
     began: AwareDatetime
     beginning: _Beginning | None = None
+    # beside the state, so that a version which doesn't know it reads the list as well
+    rolled_back: bool = False
 
 
 class _Listed(BaseModel):
@@ -255,6 +260,7 @@ def _line(round_: Round, folder: Path) -> dict[str, Any]:
         comparison=None if found is None else _Measurement.of(found),
         began=round_.began,
         beginning=None if round_.beginning is None else _Beginning.of(round_.beginning),
+        rolled_back=round_.rolled_back,
     )
     return line.model_dump(mode="json")
 
@@ -334,6 +340,7 @@ def _read(line: _Line, folder: Path) -> Round:
         comparison=None if line.comparison is None else line.comparison.comparison(),
         began=line.began,
         weights=_weights(output),
+        rolled_back=line.rolled_back,
     )
     if line.state == "learning":
         round_ = replace(round_, state="stopped", outcome=BROKEN_OFF)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,11 +14,13 @@ from torch import nn
 
 from napari_emseg._installed import __version__
 from napari_emseg.core.card import Card, DataSet, TrainingRecord
+from napari_emseg.core.labels import format_sections
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.zoo import network_class
+from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.measures import Comparison
 from napari_emseg.training.trainer import TrainResult
@@ -142,13 +144,14 @@ def card_of_candidate(
         **({"threshold": None} if result.step else {}),
     }
     variants = tuple(v.model_copy(update=gone) for v in about.variants)
-    data = (*about.training_data, *_data_sets(lesson, lesson.learnt))
+    learnt = _data_sets(lesson, lesson.learnt, besides=lesson.held_out)
+    data = (*about.training_data, *learnt)
     return about.model_copy(
         update={
             "summary": f"{parent.name}, fine-tuned on {_names(lesson)}",
             "training_data": tuple(dict.fromkeys(data)),
             "validation_data": (),
-            "held_out_data": _data_sets(lesson, lesson.held_out),
+            "held_out_data": _data_sets(lesson, lesson.held_out, besides=lesson.learnt),
             "scores": {} if comparison is None else comparison.scores,
             "notes": (
                 *about.notes,
@@ -179,18 +182,39 @@ def _names(lesson: TrainingData) -> str:
 
 
 def _data_sets(
-    lesson: TrainingData, regions: Sequence[Sequence[Region]]
+    lesson: TrainingData,
+    regions: Sequence[Sequence[Region]],
+    *,
+    besides: Sequence[Sequence[Region]],
 ) -> tuple[DataSet, ...]:
+    """Name the sections of some regions of each set; others are in `besides`."""
     return tuple(
-        DataSet(name=known.stack.name, sections=_sections(part))
-        for known, part in zip(lesson.sets, regions, strict=True)
+        DataSet(name=known.stack.name, sections=_sections(known, part, others))
+        for known, part, others in zip(lesson.sets, regions, besides, strict=True)
         if part
     )
 
 
-def _sections(regions: Sequence[Region]) -> str:
-    sections = sorted({region.z for region in regions})
-    return f"parts of {', '.join(map(str, sections))}"
+def _sections(
+    known: TrainingSet, regions: Sequence[Region], others: Sequence[Region]
+) -> str:
+    """Return `0-2`, `parts of 3, 5`, or both: a section is whole if all is known."""
+    size = known.stack.shape[1], known.stack.shape[2]
+    shared = {region.z for region in others}
+    sections = {region.z for region in regions}
+    whole = {
+        z
+        for z in sections - shared
+        if known.opinions.window(Region.whole(z, size)).all()
+    }
+    found = [_numbers(whole)] if whole else []
+    if parts := sections - whole:
+        found.append(f"parts of {_numbers(parts)}")
+    return ", ".join(found)
+
+
+def _numbers(sections: Collection[int]) -> str:
+    return format_sections(sorted(sections)).split(maxsplit=1)[1]
 
 
 def _rounds(lesson: TrainingData, parent: Card) -> dict[str, dict[str, list[Any]]]:

@@ -332,6 +332,12 @@ def training_set(
         As `TrainingSet.from_corrections` and `from_labels`; or if labels may be a few
         strokes, of which the rest of their sections must not be learnt.
     """
+    if extent is not None and labels_are == "corrections":
+        msg = (
+            f"{extent} is said of labels, not of corrections: what isn't corrected is "
+            "unknown but in reviewed regions; name those, or leave the extent out"
+        )
+        raise ValueError(msg)
     bright = should_invert(stack, invert)
     if labels_are == "corrections":
         return TrainingSet.from_corrections(
@@ -341,7 +347,8 @@ def training_set(
         _refuse_strokes(labels, labels_are)
     if extent == "sparse" and reviewed:
         msg = (
-            "where all counts labels are complete: leave reviewed regions or sparse out"
+            "reviewed regions are complete, so labels can't be sparse there: leave "
+            "either the regions or the extent out"
         )
         raise ValueError(msg)
     if extent == "sparse":

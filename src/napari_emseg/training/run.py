@@ -18,7 +18,7 @@ from napari_emseg.core.labels import (
     only_class,
 )
 from napari_emseg.core.records import Note, Record
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, doubt_size
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import raise_if_changed, source_states
 from napari_emseg.models.encoders import load_encoder
@@ -206,6 +206,8 @@ def train_weights(
     device = torch.device(device)
     sources = source_states(images, labels)
     check_shapes(images, labels)
+    if doubt := doubt_size(images, labels):
+        yield Note(doubt)
     read = partial(_examples, images, labels, meaning, invert=invert)
     split, notes = labelled_split(split, labels, meaning)
     yield from map(Note, notes)

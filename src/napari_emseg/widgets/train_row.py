@@ -182,7 +182,8 @@ class RoundsList(QWidget):
         self._on_state()
 
     def _fill(self, row: int, round_: Round) -> None:
-        state = "in use" if self._learning.in_use(round_) else round_.state
+        state = "rolled back" if round_.rolled_back else round_.state
+        state = "in use" if self._learning.in_use(round_) else state
         told = (round_.name, state, round_.parent or "new", round_.learnt_from)
         about = f"{round_.began.astimezone():%Y-%m-%d %H:%M}\n{round_.outcome}"
         for column, words in enumerate(told):
