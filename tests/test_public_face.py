@@ -133,6 +133,13 @@ class TestMetadata:
         assert citation["repository-code"] == REPOSITORY
         assert PROJECT["license"].startswith(citation["license"])
 
+    def test_the_version_has_a_dated_section_and_the_extra_the_data(self) -> None:
+        said = re.findall(r"^## (\S+) - (\S+)$", text("CHANGELOG.md"), re.MULTILINE)
+        assert said[0] == (PROJECT["version"], load("CITATION.cff")["date-released"])
+        data = tomllib.loads(text("packages/napari-emseg-data/pyproject.toml"))
+        (asked,) = EXTRAS["data"]
+        assert data["project"]["version"].startswith(asked.partition(">=")[2])
+
     def test_pages_are_built_with_the_extra_docs(self) -> None:
         installs = [
             *load(".readthedocs.yaml")["build"]["jobs"]["install"],
