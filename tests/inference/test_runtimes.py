@@ -233,7 +233,23 @@ class TestOpenVino:
 
     def test_respects_the_number_of_threads(self, weights: Weights) -> None:
         runtime = openvino_runtime.OpenVinoRuntime(weights.network(), threads=1)
-        assert runtime._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        (compiled,) = runtime._compiled.values()
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+    def test_large_windows_give_the_same_numbers_by_networks_of_their_shape(
+        self, weights: Weights, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runtime = openvino_runtime.OpenVinoRuntime(weights.network(), threads=1)
+        rng = np.random.default_rng(0)
+        shapes = ((1, 1, 64, 96), (1, 1, 96, 64), (1, 1, 64, 64), (2, 1, 64, 96))
+        windows = [rng.random(shape, dtype=np.float32) for shape in shapes]
+        expected = [runtime(window) for window in windows]
+        assert list(runtime._compiled) == [None]
+        monkeypatch.setattr(openvino_runtime, "LARGE", 64 * 64)
+        for window, values in zip(windows, expected, strict=True):
+            np.testing.assert_array_equal(runtime(window), values)
+        # the windows of 64² are small again, and memory is kept for two at most
+        assert list(runtime._compiled) == [None, (2, 1, 64, 96)]
 
     def test_goes_on_after_a_failure(self, weights: Weights) -> None:
         runtime = openvino_runtime.OpenVinoRuntime(weights.network(), threads=1)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 SAME = 1e-4
 """Most that probabilities of a few random pixels may differ from PyTorch's."""
+
+LARGE = 640 * 640
+"""A window of more pixels has a network compiled for its shape; a preview's has not."""
+
+SHAPES = 2
+"""So many shapes are kept compiled: an oblong window has two when it is turned."""
+
+ANY = [-1, 1, -1, -1]
+"""Windows `(n, 1, y, x)` of any shape."""
 
 
 class OpenVinoRuntime:
@@ -52,7 +62,8 @@ class OpenVinoRuntime:
         self._openvino = import_openvino()
         self._model = _convert(self._openvino, network, self.geometry)
         self._threads = threads
-        self._compiled: Any = None
+        # the oldest first to go
+        self._compiled: dict[tuple[int, ...] | None, Any] = {}
         # a trace fixes what Python computed from the shape; another shape would show it
         self._check(network)
 
@@ -68,20 +79,26 @@ class OpenVinoRuntime:
             try:
                 return self._infer(np.ascontiguousarray(batch))
             except RuntimeError:
-                self._compiled = None  # it would fail again, whatever it is given
+                self._compiled.clear()  # it would fail again, whatever it is given
                 raise
 
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._compiled is None:
-            self._compiled = self._compile()
-        request = self._compiled.create_infer_request()
+        # Buffers are shared better where shapes are known: it takes a third less memory
+        # than if windows may have any shape, and compiling takes as long.
+        shape = batch.shape if prod(batch.shape) > LARGE else None
+        if shape not in self._compiled:
+            for known in list(self._compiled)[: len(self._compiled) + 1 - SHAPES]:
+                del self._compiled[known]
+            self._compiled[shape] = self._compile(shape)
+        request = self._compiled[shape].create_infer_request()
         # the synchronous call returns the last result, and no error, when it fails
         request.start_async({0: self._openvino.Tensor(batch, shared_memory=True)})
         request.wait()
         result: NDArray[np.float32] = np.array(request.get_output_tensor().data)
         return result
 
-    def _compile(self) -> Any:
+    def _compile(self, shape: tuple[int, ...] | None) -> Any:
+        self._model.reshape(ANY if shape is None else list(shape))
         options: dict[str, Any] = {
             # its own choice would be bfloat16 on CPUs that have it
             "INFERENCE_PRECISION_HINT": "f32",
@@ -99,7 +116,7 @@ class OpenVinoRuntime:
     def release(self) -> None:
         """Give the buffers of the last window back; they are as large as its peak."""
         with self._lock:
-            self._compiled = None
+            self._compiled.clear()
 
     def _check(self, network: nn.Module) -> None:
         """Compare with PyTorch on another shape than the one that was traced."""
@@ -172,7 +189,7 @@ def _convert(openvino: Any, network: nn.Module, geometry: Geometry) -> Any:
             torch.zeros(1, 1, *_legal_shape(geometry, 0)),
             check_trace=False,
         )
-        return openvino.convert_model(traced, input=[-1, 1, -1, -1])
+        return openvino.convert_model(traced, input=ANY)
 
 
 def _with_probabilities(network: nn.Module) -> nn.Module:
