@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from batching import CPU, lines, plain, run, values
 
+from napari_emseg import predict
 from napari_emseg.batch import BatchConfig, BatchSettings, Summary, find_inputs
+from napari_emseg.core.card import Card
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import save_stack
-from napari_emseg.models.weights import Weights
+from napari_emseg.io import open_stack, save_stack
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import build
 from napari_emseg.sample import synthetic
 
 CHOSEN = BatchSettings(
@@ -68,3 +72,35 @@ def test_the_table_of_blocks_adds_up_to_that_of_the_whole(blocks, tmp_path) -> N
             k: v for k, v in other.items() if k not in place
         }
         assert cells[tuple(int(one[k]) for k in place)] == int(one["cell"])
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """A network that sees three sections, with random weights."""
+    torch.manual_seed(0)
+    config = {"base": 2, "levels": 1, "context": 3, "affinities": [[-1, 0, 0]]}
+    state = build("unet", config).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "seeing.safetensors"
+    card = Card(name="seeing", architecture="unet", config=config)
+    return save_weights(path, state, card, half=False)
+
+
+@pytest.mark.parametrize(("first", "stop"), [(None, None), (1, 4)])
+def test_blocks_see_the_neighbours_that_the_whole_sees(
+    seeing: Weights, tmp_path: Path, first: int | None, stop: int | None
+) -> None:
+    em = np.random.default_rng(0).integers(20, 200, (5, 300, 280), np.uint8)
+    em[2] = 0  # blank: the next one is seen in its place
+    em[4, :100, :60] = 0  # padding of a neighbour
+    given = str(save_stack(tmp_path / "em.zarr", em, voxel_size_nm=(50, 4, 4)))
+    found = {}
+    for name, ways in {"whole": {}, "blocks": {"whole": 256, "block": 1024}}.items():
+        settings = BatchSettings(
+            steps=("membranes",), predict=CPU, probabilities="float32", **ways
+        )
+        inputs = find_inputs((given,), first=first, stop=stop)
+        job = BatchConfig(inputs, tmp_path / name, seeing, settings)
+        found[name] = values(run(job).rows[0].outputs[0])
+    np.testing.assert_allclose(found["whole"], found["blocks"], atol=1e-6)
+    alone = predict(open_stack(given), seeing, settings=CPU)
+    np.testing.assert_allclose(found["whole"], alone[first:stop], atol=1e-6)

@@ -23,6 +23,7 @@ class Blur:
     name: str = "blur"
     device: str = "cpu"
     bytes_per_pixel: float = 1.0
+    context: int = 1
     free: int = 10**9
     notes: tuple[str, ...] = ()
     fails: Callable[[tuple[int, ...]], BaseException | None] = lambda shape: None

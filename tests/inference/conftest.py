@@ -14,7 +14,7 @@ from blur import Blur
 from napari_emseg.core.card import Card
 from napari_emseg.inference import predictor
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import build
+from napari_emseg.models.zoo import build, context_of
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def make_weights(tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
             for norm in norms:
                 norm.momentum = None
             with torch.no_grad():
-                network.train()(torch.rand(2, 1, 96, 96))
+                network.train()(torch.rand(2, context_of(network), 96, 96))
         path: Path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
         about = Card(
             name="tiny",

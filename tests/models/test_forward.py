@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.forward import to_probabilities
-from napari_emseg.models.zoo import build
+from napari_emseg.models.zoo import (
+    affinities_of,
+    build,
+    context_of,
+    network_class,
+)
 
 
 class Mean3(nn.Module):
@@ -85,3 +90,53 @@ def test_the_network_decides_how_logits_end() -> None:
     each = to_probabilities(logits, Mean3())
     np.testing.assert_allclose(each.ravel(), torch.sigmoid(logits.ravel()))
     assert to_probabilities(logits.half(), Mean3()).dtype == torch.float32
+
+
+OFFSETS = [[-1, 0, 0], [0, -9, 0]]
+
+
+@pytest.mark.parametrize("architecture", ["unet", "unetpp", "cenet"])
+def test_affinities_are_probabilities_of_their_own(architecture: str) -> None:
+    shape = {"context": 5, "affinities": OFFSETS, "base": 4}
+    network = build(architecture, shape).eval()
+    assert (context_of(network), len(affinities_of(network))) == (5, 2)
+    with torch.no_grad():
+        logits = network(torch.randn(1, 5, 192, 192))
+    assert logits.shape[1] == 4
+    found = to_probabilities(logits, network)
+    torch.testing.assert_close(found[:, 2:], logits[:, 2:].sigmoid())
+    if architecture == "unet":
+        torch.testing.assert_close(found[:, :2], logits[:, :2].softmax(dim=1))
+
+
+def test_a_pruned_network_sees_and_says_what_the_whole_does() -> None:
+    shape = {"context": 3, "affinities": OFFSETS, "base": 2, "depth": 2}
+    network = build("unetpp", shape).eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for depth, heads in ((1, "last"), (2, "mean")):
+            part = network.pruned(depth, heads)
+            assert (context_of(part), len(affinities_of(part))) == (3, 2)
+            assert part(image).shape == (1, 4, 32, 32)
+
+
+def test_what_is_not_used_is_not_in_a_configuration() -> None:
+    config = network_class("unet").Config
+    # programs that don't know these names refuse them
+    assert not {"context", "affinities"} & config().model_dump().keys()
+    used = config(context="3", affinities=OFFSETS).model_dump(mode="json")
+    assert (used["context"], used["affinities"]) == (3, OFFSETS)
+
+
+@pytest.mark.parametrize(
+    "affinities", [[[0, 0, 0]], [[0, 0, 65]], [[0, 1, 0]] * 2, [[0, 1]]]
+)
+def test_offsets_that_say_nothing_are_refused(affinities: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="unet: affinities"):
+        build("unet", {"affinities": affinities})
+
+
+@pytest.mark.parametrize("context", [0, 2, 7])
+def test_a_network_sees_one_three_or_five_sections(context: int) -> None:
+    with pytest.raises(ValueError, match="unet: context"):
+        build("unet", {"context": context})

@@ -61,3 +61,19 @@ def test_a_head_that_has_learnt_is_not_set_back() -> None:
 def test_no_class_more_is_refused() -> None:
     with pytest.raises(ValueError, match="no layer to add a class to"):
         with_classes(small("unet"), "unet", SMALL["unet"], 2)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_new_class_comes_before_the_affinities(architecture: str) -> None:
+    torch.manual_seed(0)
+    config = {**SMALL[architecture], "context": 3, "affinities": [[-1, 0, 0]]}
+    network = build(architecture, config).eval()
+    wider = with_classes(network, architecture, config, 3)
+    image = torch.randn(1, 3, 192, 192)
+    layers = untrained_layers(wider, 2)
+    set_prior_bias(layers, 2, [-1.5])
+    assert untrained_layers(wider, 2) == []
+    with torch.no_grad():
+        old, new = network(image), wider(image)
+    torch.testing.assert_close(new[:, [0, 1, 3]], old)
+    assert torch.allclose(new[:, 2], torch.tensor(-1.5))

@@ -114,6 +114,8 @@ class Context:
         Of the source, in the order of the results.
     excluded
         Places among them that are left empty.
+    beside
+        Further sections of the source that a network sees beside those.
     invert, whole_range
         What was found out about grey values once, for all parts.
     seen
@@ -132,6 +134,12 @@ class Context:
     whole_range: GreyRange | None = None
     origin_nm: Origin = NOWHERE
     seen: SourceState | None = None
+    beside: tuple[int, ...] = ()
+
+    @property
+    def looked_at(self) -> tuple[int, ...]:
+        """Sections of the source, those of the results first."""
+        return (*self.sections, *self.beside)
 
     @property
     def size(self) -> tuple[int, int, int]:

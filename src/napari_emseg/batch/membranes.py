@@ -29,7 +29,7 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.sinks import ClosingSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.predictor import Inverting
-from napari_emseg.inference.sections import Section, SectionReader
+from napari_emseg.inference.sections import Section, SectionReader, reach
 from napari_emseg.io.fingerprint import LEFT_OUT, NO_MEMBRANES
 from napari_emseg.io.zarr_sink import fill
 
@@ -40,7 +40,8 @@ RESULT = StepResult(MEMBRANES, "membranes")
 class EstimateStats:
     """Find out polarity, and the grey values of the whole stack if they count.
 
-    Facts: `invert`, `range` (low and high, or None) and `notes` for a person.
+    Facts: `invert`, `range` (low and high, or None), `notes` for a person, and
+    `beside`, further sections that the network sees.
     """
 
     context: Context
@@ -63,6 +64,7 @@ class EstimateStats:
             "invert": invert,
             "range": None if grey is None else [grey.low, grey.high],
             "notes": notes,
+            "beside": _beside(c, stack.shape[0]),
         }
 
     def files(self) -> list[Path]:
@@ -84,7 +86,7 @@ class MeasureSections:
         """Read the section once."""
         c = self.context
         reader = _reader(c, worker.opened(c.given).stack)
-        section = reader.open(c.sections[self.place])
+        section = reader.open_alone(c.looked_at[self.place])
         grey = section.grey
         facts = {"low": grey.low, "high": grey.high, "blank": section.blank}
         facts["empty"] = self._store_padding(section)
@@ -117,13 +119,13 @@ class Membranes:
     only
         Places of the part that are left to do; all by default.
     seen
-        Facts of `MeasureSections`, for a block.
+        Facts of `MeasureSections` by place, of a block's section and its neighbours.
     """
 
     context: Context
     part: Part
     only: tuple[int, ...] | None = None
-    seen: tuple[tuple[str, Any], ...] = ()
+    seen: tuple[tuple[int, tuple[tuple[str, Any], ...]], ...] = ()
 
     def run(self) -> Facts:
         """Predict and store."""
@@ -176,39 +178,42 @@ class Membranes:
         return failed, [at[z] for z in done.blank]
 
     def _reader(self, stack: Stack) -> SectionReader:
-        reader = _reader(self.context, stack)
-        return (
-            _Seen(reader, self.context, self.part.first, dict(self.seen))
-            if (self.part.area is not None)
-            else reader
+        if self.part.area is None:
+            return _reader(self.context, stack)
+        return _Seen(
+            self.context, stack, {place: dict(facts) for place, facts in self.seen}
         )
 
 
 class _Seen(SectionReader):
-    """Opens the one section that was looked at before, and reads only parts of it."""
+    """Opens sections that were looked at before, and reads only parts of them."""
 
     def __init__(
-        self, like: SectionReader, context: Context, place: int, seen: Facts
+        self, context: Context, stack: Stack, seen: Mapping[int, Facts]
     ) -> None:
-        self._like = like
-        self._context = context
-        self._place = place
+        super().__init__(
+            stack, rule(context), invert=context.invert, context=seen_sections(context)
+        )
+        self._batch = context
         self._seen = seen
 
-    def open(self, z: int) -> Section:
-        """Return the section, of which nothing is read yet."""
-        c, seen = self._context, self._seen
-        data = worker.opened(c.given).stack.data
-        stored = c.array(EMPTY) if seen["empty"] else None
+    def open_alone(self, z: int) -> Section:
+        """Return a section, of which nothing is read yet."""
+        c, place = self._batch, self._batch.looked_at.index(z)
+        if place not in self._seen:  # excluded, or it couldn't be read
+            msg = f"section {z} was not looked at"
+            raise OSError(msg)
+        facts, data = self._seen[place], worker.opened(c.given).stack.data
+        stored = c.array(EMPTY) if facts["empty"] else None
         return Section(
             z=z,
-            grey=GreyRange(seen["low"], seen["high"]),
+            grey=GreyRange(facts["low"], facts["high"]),
             invert=c.invert,
-            blank=seen["blank"],
+            blank=facts["blank"],
             read=lambda area: np.asarray(data[(z, *area)]),
             empty=None
             if stored is None
-            else lambda area: np.asarray(stored[(self._place, *area)]),
+            else lambda area: np.asarray(stored[(place, *area)]),
         )
 
 
@@ -219,7 +224,30 @@ def _reader(context: Context, stack: Stack) -> SectionReader:
         invert=context.invert,
         whole_range=context.whole_range,
         most=context.most,
+        context=seen_sections(context),
+        excluded=_excluded(context),
     )
+
+
+def seen_sections(context: Context) -> int:
+    """Return how many sections the network sees at once."""
+    if context.weights is None:
+        return 1
+    return worker.weights(context.weights).card.context
+
+
+def _excluded(context: Context) -> frozenset[int]:
+    """Return sections of the source that a person excluded, chosen or not."""
+    hand = worker.opened(context.given).hand
+    return frozenset[int]() if hand is None else hand.excluded
+
+
+def _beside(context: Context, depth: int) -> list[int]:
+    """Return sections of the source that are seen beside those of the results."""
+    far = reach(seen_sections(context))
+    near = {z + k for z in context.sections for k in range(-far, far + 1)}
+    kept = near - set(context.sections) - _excluded(context)
+    return sorted(z for z in kept if 0 <= z < depth)
 
 
 def rule(context: Context) -> Normalisation:
@@ -347,6 +375,8 @@ def _prepare(course: TaskBuilder) -> Stages:
     course.context = replace(
         course.context,
         invert=facts["invert"],
+        # batches that an older version began were of weights that see one section
+        beside=tuple(facts.get("beside", ())),
         whole_range=None if low_high is None else GreyRange(*low_high),
     )
 
@@ -356,25 +386,39 @@ def _look(course: TaskBuilder) -> Stages:
     c = course.context
     if c.whole:
         return
-    make_scratch(course, EMPTY, "bool")
-    places = [p for p in range(len(c.sections)) if p not in c.excluded]
+    make_scratch(course, EMPTY, "bool", len(c.beside))
+    places = [p for p in range(len(c.looked_at)) if p not in c.excluded]
     tasks = [course.task("look", f"z {p}", MeasureSections(c, p), 1) for p in places]
     outcomes = yield tasks
     missing = []
     for place, outcome in zip(places, outcomes, strict=True):
-        if isinstance(outcome, Failure):
+        if not isinstance(outcome, Failure):
+            course.found.seen[place] = outcome
+        elif place < len(c.sections):
             missing.append((place, None))
             course.lose(c.sections[place], LEFT_OUT, outcome.why)
-        else:
-            course.found.seen[place] = outcome
     course.found.missing = tuple(missing)
 
 
 def _task(course: TaskBuilder, part: Part) -> Task:
-    known = tuple(sorted(course.found.seen.get(part.first, {}).items()))
     only = _left(course, part)
-    work = Membranes(course.context, part, only, known if part.corners else ())
-    return course.part_task("membranes", part, work)
+    known = _seen_by(course, part) if part.corners else ()
+    return course.part_task(
+        "membranes", part, Membranes(course.context, part, only, known)
+    )
+
+
+def _seen_by(
+    course: TaskBuilder, part: Part
+) -> tuple[tuple[int, tuple[tuple[str, Any], ...]], ...]:
+    """Return what is known of a block's section and its neighbours, by place."""
+    c = course.context
+    z, far = c.sections[part.first], reach(seen_sections(c))
+    return tuple(
+        (place, tuple(sorted(facts.items())))
+        for place, facts in sorted(course.found.seen.items())
+        if abs(c.looked_at[place] - z) <= far
+    )
 
 
 def _left(course: TaskBuilder, part: Part) -> tuple[int, ...] | None:

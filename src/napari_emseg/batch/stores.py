@@ -21,14 +21,20 @@ from napari_emseg.io.writing import iter_save
 from napari_emseg.io.zarr_sink import CHUNK, create_v05, describe_levels, half, pyramid
 
 
-def make_scratch(course: TaskBuilder, name: str, dtype: str) -> None:
-    """Make an array that only the batch itself reads, unless it is there."""
+def make_scratch(course: TaskBuilder, name: str, dtype: str, more: int = 0) -> None:
+    """Make an array that only the batch itself reads, unless it is there.
+
+    Parameters
+    ----------
+    more
+        Sections beside those of the results.
+    """
     context = course.context
     if _is_made(course, name):
         return
     zarr.create_array(
         context.path(name),
-        shape=context.size,
+        shape=(len(context.sections) + more, *context.shape),
         dtype=dtype,
         chunks=_chunks(context),
         fill_value=0,

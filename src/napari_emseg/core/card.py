@@ -1,8 +1,9 @@
 """The card: what a weights file says about itself. JSON in the file's header."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from napari_emseg.core.settings import Heads, Normalisation
 from napari_emseg.core.stack import LARGEST_NM, SMALLEST_NM
@@ -21,6 +22,55 @@ def _believable(geometry: Geometry) -> Geometry:
         msg = f"no network has such a geometry: {geometry}"
         raise ValueError(msg)
     return geometry
+
+
+Context = Literal[1, 3, 5]
+"""Sections that a network sees; it says something of the one in the middle."""
+
+Offset = tuple[int, int, int]
+"""From a voxel to another one `(z, y, x)`, in sections and network pixels."""
+
+FARTHEST = 64
+"""Of an offset along one axis."""
+
+MOST_AFFINITIES = 32
+
+
+def _distinct(offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:
+    """Refuse offsets that say nothing, or that no window could hold."""
+    if len(offsets) > MOST_AFFINITIES or len(set(offsets)) < len(offsets):
+        msg = f"affinities must be at most {MOST_AFFINITIES}, no two alike"
+        raise ValueError(msg)
+    for offset in offsets:
+        if not any(offset) or max(map(abs, offset)) > FARTHEST:
+            msg = (
+                "an affinity's offset (z, y, x) leads to another voxel at most "
+                f"{FARTHEST} away, got {offset}"
+            )
+            raise ValueError(msg)
+    return offsets
+
+
+Affinities = Annotated[tuple[Offset, ...], AfterValidator(_distinct)]
+
+USUAL_AFFINITIES: tuple[Offset, ...] = (
+    *((-1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    *((0, -3, 0), (0, 0, -3), (0, -9, 0), (0, 0, -9)),
+)
+"""To the neighbours along each axis, and in a section farther, too."""
+
+
+def affinity_names(offsets: Sequence[Offset]) -> tuple[str, ...]:
+    """Return what the classes of affinities are called: `affinity z1`, `affinity y9`.
+
+    Offsets are usually negative; of others the sign is said: `affinity z+1`.
+    """
+    return tuple(f"affinity {_steps(offset)}" for offset in offsets)
+
+
+def _steps(offset: Offset) -> str:
+    along = zip("zyx", offset, strict=True)
+    return " ".join(f"{a}{-n}" if n < 0 else f"{a}+{n}" for a, n in along if n)
 
 
 BelievableGeometry = Annotated[Geometry, AfterValidator(_believable)]
@@ -95,6 +145,12 @@ class Card(_Part):
     architecture: str
     config: dict[str, Any] = Field(default_factory=dict)
     classes: tuple[str, ...] = ("membrane", "inside")
+    """Those that exclude one another come first, then the affinities."""
+    context: Context = 1
+    """Neighbouring sections that the network sees as channels, in order of z."""
+    affinities: Affinities = ()
+    """Offsets of its last channels: the probability that a voxel and the one at the
+    offset are of one cell. Along z that is the next section with a picture."""
     pixel_size_nm: tuple[Length, Length] | None = None
     normalisation: Normalisation = Normalisation()
     threshold: Share = 0.5
@@ -118,10 +174,28 @@ class Card(_Part):
     parent_sha256: str | None = None
     training: TrainingRecord = TrainingRecord()
 
+    @model_validator(mode="after")
+    def _affinities_come_last(self) -> Self:
+        names = affinity_names(self.affinities)
+        if names and self.classes[2:][-len(names) :] != names:
+            msg = f"classes must end in {', '.join(names)}; got {self.classes}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def affinity_classes(self) -> tuple[str, ...]:
+        """Names of the affinities among the classes, in the order of their offsets."""
+        return affinity_names(self.affinities)
+
+    @property
+    def pixel_classes(self) -> tuple[str, ...]:
+        """What a pixel may be, and a person may paint: all classes but affinities."""
+        return self.classes[: len(self.classes) - len(self.affinities)]
+
     @property
     def further_classes(self) -> tuple[str, ...]:
         """Classes beside membrane and inside, such as mitochondria."""
-        return self.classes[2:]
+        return self.pixel_classes[2:]
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ Ronneberger 2015 averages seven rotations of the input; the eight symmetries nee
 interpolation, so that nothing is lost by turning there and back.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -33,14 +33,52 @@ def iter_symmetries(
         yield _back(run(_there(windows, turns, mirrored)), turns, mirrored)
 
 
-def mean_over_symmetries(run: Run, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean of what `run` says, see `iter_symmetries`."""
+Offset = tuple[int, int, int]
+"""Steps `(z, y, x)` from a voxel to another one."""
+
+
+def mean_over_symmetries(
+    run: Run, windows: NDArray[np.float32], offsets: Sequence[Offset] = ()
+) -> NDArray[np.float32]:
+    """Return the mean of what `run` says, see `iter_symmetries`.
+
+    Parameters
+    ----------
+    offsets
+        Of the last channels, which are of pairs of voxels. Turning a picture turns
+        them, too: what is said of one comes from the channel that leads that way in
+        the turned picture, and only from pictures in which there is one.
+    """
     found = iter_symmetries(run, windows)
     total = np.array(next(found))
-    for each in found:
-        total += each
-    total *= np.float32(1 / len(SYMMETRIES))
+    if not offsets:
+        for each in found:
+            total += each
+        total *= np.float32(1 / len(SYMMETRIES))
+        return total
+    first = total.shape[1] - len(offsets)
+    counts = np.ones(total.shape[1], np.float32)
+    for (turns, mirrored), each in zip(SYMMETRIES[1:], found, strict=True):
+        turned = [turn_offset(offset, turns, mirrored) for offset in offsets]
+        pairs = [(k, k) for k in range(first)] + [
+            (first + k, first + offsets.index(offset))
+            for k, offset in enumerate(turned)
+            if offset in offsets
+        ]
+        for own, other in pairs:
+            total[:, own] += each[:, other]
+            counts[own] += 1
+    total /= counts[:, None, None]
     return total
+
+
+def turn_offset(offset: Offset, turns: int, mirrored: bool) -> Offset:
+    """Return where an offset leads in a picture that is turned, then mirrored."""
+    z, y, x = offset
+    for _ in range(turns % 4):
+        # what is at (y, x) goes to (last - x, y)
+        y, x = -x, y
+    return z, y, -x if mirrored else x
 
 
 def _there(

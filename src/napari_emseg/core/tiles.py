@@ -416,14 +416,17 @@ def _overlapping(
 
 
 def read_tile(window: Window, plan: TilePlan, tile: Tile) -> NDArray[np.float32]:
-    """Return the tile's window `(y, x)` in network pixels, mirrored at the border."""
+    """Return the tile's window `(…, y, x)` in network pixels, mirrored at the border.
+
+    `window` may read several pictures of one shape, such as neighbouring sections.
+    """
     rows, columns = (
         axis.to_network(part.start, part.stop)
         for axis, part in zip(plan.axes, tile.window, strict=True)
     )
     values = window(slice(*rows.span), slice(*columns.span))
-    values = rows.apply(values, 0, rows.span[0])
-    return columns.apply(values, 1, columns.span[0])
+    values = rows.apply(values, -2, rows.span[0])
+    return columns.apply(values, -1, columns.span[0])
 
 
 def check_probabilities(values: NDArray[np.float32], where: str = "") -> None:

@@ -123,7 +123,7 @@ class Engine:
         while left:
             group = _alike(left, self._plan.limits.batch)
             values = [windows.pop(t) if t in windows else t.read() for t in group]
-            outputs, note = self._try(np.stack(values)[:, None])
+            outputs, note = self._try(np.stack(values))
             if outputs is None:
                 yield Note(note)
                 left = self._plan.cut([*group, *left], begun)
@@ -157,8 +157,9 @@ class Engine:
             return None, note
         self._shapes.add(batch.shape)
         self._seconds[first] += perf_counter() - start
-        self._pixels[first] += batch.size
-        self._most_pixels = max(self._most_pixels, batch.size)
+        pixels = batch[:, 0].size  # of the sections that are predicted
+        self._pixels[first] += pixels
+        self._most_pixels = max(self._most_pixels, pixels)
         return outputs, ""
 
     def _step_down(self, shape: tuple[int, ...], *, lost: bool) -> str | None:

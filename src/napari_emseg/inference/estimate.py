@@ -121,8 +121,10 @@ def estimate(
 
 def _of_sections(scope: PredictionScope, *, keep: bool) -> int:
     """Bytes of the sections that are read and of the results that are held."""
-    # the section in hand and the one that is read ahead
-    read = 2 * prod(scope.stack.shape[1:]) * scope.stack.dtype.itemsize
+    # the section in hand and the one that is read ahead, with their neighbours
+    read = (
+        (scope.context + 1) * prod(scope.stack.shape[1:]) * scope.stack.dtype.itemsize
+    )
     held = len(scope.sections) if keep else SECTIONS_IN_FLIGHT
     return read + held * len(scope.channels) * prod(scope.shape) * 4
 

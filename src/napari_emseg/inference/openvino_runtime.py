@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.tiles import Geometry, TilePlan, check_probabilities
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import Network, context_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,9 +27,6 @@ LARGE = 640 * 640
 
 SHAPES = 2
 """So many shapes are kept compiled: an oblong window has two when it is turned."""
-
-ANY = [-1, 1, -1, -1]
-"""Windows `(n, 1, y, x)` of any shape."""
 
 
 class OpenVinoRuntime:
@@ -56,6 +52,7 @@ class OpenVinoRuntime:
     ) -> None:
         self.notes = notes
         kind = cast("Network", network)
+        self.context: int = context_of(network)
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
         self._lock = Lock()
@@ -68,7 +65,7 @@ class OpenVinoRuntime:
         self._check(network)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """Return probabilities `(n, n_classes, y', x')`.
+        """Return probabilities `(n, channels, y', x')`.
 
         Raises
         ------
@@ -85,7 +82,7 @@ class OpenVinoRuntime:
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         # Buffers are shared better where shapes are known: it takes a third less memory
         # than if windows may have any shape, and compiling takes as long.
-        shape = batch.shape if prod(batch.shape) > LARGE else None
+        shape = batch.shape if batch[:, 0].size > LARGE else None
         if shape not in self._compiled:
             for known in list(self._compiled)[: len(self._compiled) + 1 - SHAPES]:
                 del self._compiled[known]
@@ -98,7 +95,7 @@ class OpenVinoRuntime:
         return result
 
     def _compile(self, shape: tuple[int, ...] | None) -> Any:
-        self._model.reshape(ANY if shape is None else list(shape))
+        self._model.reshape(_any(self.context) if shape is None else list(shape))
         options: dict[str, Any] = {
             # its own choice would be bfloat16 on CPUs that have it
             "INFERENCE_PRECISION_HINT": "f32",
@@ -125,7 +122,8 @@ class OpenVinoRuntime:
         from napari_emseg.models.forward import inner_logits, to_probabilities
 
         y, x = _legal_shape(self.geometry, 2)
-        batch = np.random.default_rng(0).random((1, 1, y, x), dtype=np.float32)
+        shape = 1, self.context, y, x
+        batch = np.random.default_rng(0).random(shape, dtype=np.float32)
         with torch.inference_mode():
             logits = inner_logits(network, torch.from_numpy(batch))
             wanted = to_probabilities(logits, network)
@@ -135,6 +133,11 @@ class OpenVinoRuntime:
         if not difference <= SAME:
             msg = f"OpenVINO differs from PyTorch by {difference:.2g} in probabilities"
             raise RuntimeError(msg)
+
+
+def _any(context: int) -> list[int]:
+    """Return the shape of windows `(n, context, y, x)` of any size."""
+    return [-1, context, -1, -1]
 
 
 def _legal_shape(geometry: Geometry, cells: int) -> tuple[int, int]:
@@ -184,12 +187,13 @@ def _convert(openvino: Any, network: nn.Module, geometry: Geometry) -> Any:
         # tracing warns of every Python number that it takes as constant: _check is
         # there to find out whether one of them should not have been
         warnings.simplefilter("ignore")
+        seen = context_of(network)
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             _with_probabilities(network),
-            torch.zeros(1, 1, *_legal_shape(geometry, 0)),
+            torch.zeros(1, seen, *_legal_shape(geometry, 0)),
             check_trace=False,
         )
-        return openvino.convert_model(traced, input=ANY)
+        return openvino.convert_model(traced, input=_any(seen))
 
 
 def _with_probabilities(network: nn.Module) -> nn.Module:

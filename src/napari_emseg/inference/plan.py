@@ -154,8 +154,8 @@ class TileTask:
         return above[y, x] if own is None else own * above[y, x]
 
     def read(self) -> NDArray[np.float32]:
-        """Return the window `(y, x)` as the network sees it."""
-        return read_tile(self.section.window, self.plan, self.tile)
+        """Return the window `(context, y, x)` as the network sees it."""
+        return read_tile(self.section.windows, self.plan, self.tile)
 
 
 class RunPlan:

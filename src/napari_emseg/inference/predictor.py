@@ -5,7 +5,7 @@ A run has five steps, each a file: what is wanted (`scope`), how it is cut into 
 whole sections again (`assembly`).
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -131,6 +131,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         sink: SectionSink | None = None,
         keep: bool = True,
+        excluded: Collection[int] = (),
         reader: SectionReader | None = None,
     ) -> Generator[Record, None, PredictionResult]:
         """Return the run as a generator of records.
@@ -152,6 +153,8 @@ class Predictor:
             for, by its place among the ascending `sections`. Damaged ones are left out.
         keep
             Without a sink: collect an array for the result. False if records suffice.
+        excluded
+            Sections that a network with context isn't shown beside others.
         reader
             Opens the sections, for those who know grey ranges and polarity already.
 
@@ -167,7 +170,13 @@ class Predictor:
         settings = settings or PredictSettings()
         card = self._part(settings).card
         scope = scope_of(
-            stack, card, settings, sections=sections, roi=roi, classes=classes
+            stack,
+            card,
+            settings,
+            sections=sections,
+            roi=roi,
+            classes=classes,
+            excluded=excluded,
         )
         assembly = Assembly(scope, sink, keep=keep, squeeze=classes is None)
         return self.run_scope(scope, settings, assembly, reader)
@@ -260,7 +269,7 @@ class Predictor:
         if self._other is not None:
             return self._other(part, settings)
         runtime = load_runtime(part, settings)
-        return TTARuntime(runtime) if settings.tta else runtime
+        return TTARuntime(runtime, part.card.affinities) if settings.tta else runtime
 
     def measure(self, settings: PredictSettings | None = None) -> float:
         """Time one small window; return ms per megapixel of network input.
@@ -317,13 +326,16 @@ class Predictor:
     ) -> tuple[SectionReader, str]:
         """Return what opens sections, and what to say of their polarity."""
         inverted, words = self._inverting.decide(scope.stack, settings)
-        reader = self._reader
-        if reader is None or not reader.serves(
-            scope.stack, scope.rule, invert=inverted
-        ):
-            reader = SectionReader(
-                scope.stack, scope.rule, invert=inverted, remember=self._remember
-            )
+        reader = SectionReader(
+            scope.stack,
+            scope.rule,
+            invert=inverted,
+            remember=self._remember,
+            context=scope.context,
+            excluded=scope.excluded,
+        )
+        if self._reader is not None and self._reader.serves(reader):
+            reader = self._reader
         self._reader = reader if self._remember else None
         return reader, words
 

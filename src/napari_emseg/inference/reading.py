@@ -15,7 +15,7 @@ from napari_emseg.inference.sections import Section, SectionReader
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileRead:
-    """A task and its window `(y, x)`."""
+    """A task and its window `(context, y, x)`."""
 
     task: TileTask
     window: NDArray[np.float32]

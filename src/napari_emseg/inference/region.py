@@ -31,7 +31,12 @@ from napari_emseg.inference.scope import PredictionScope, scope_of
 from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.inference.torch_runtime import TorchRuntime
 from napari_emseg.models.weights import Weights
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import (
+    ContextConfig,
+    Network,
+    affinities_of,
+    context_of,
+)
 
 AS_IT_IS = Normalisation()
 """Of pictures that are normalised already; nobody looks at it."""
@@ -104,7 +109,10 @@ class RegionPredictor:
         invert: bool,
         classes: Sequence[str] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Return probabilities `(c, y, x)` of all classes, or some; see `membrane`."""
+        """Return probabilities `(c, y, x)` of what pixels may be; see `membrane`.
+
+        By default all of the card's `pixel_classes`.
+        """
         if self.open(stack, region.z, invert=invert).blank:
             return None
         run = self._predictor.run(
@@ -112,7 +120,7 @@ class RegionPredictor:
             settings=self._inverting(invert=invert),
             sections=(region.z,),
             roi=region.area,
-            classes=self.weights.card.classes if classes is None else classes,
+            classes=self.weights.card.pixel_classes if classes is None else classes,
         )
         found = drain(run).probabilities
         return None if found is None else found[:, 0]
@@ -222,9 +230,15 @@ class HeadsAsClasses(nn.Module):
         """Of the network."""
         return self._kind.bytes_per_pixel
 
+    @property
+    def config(self) -> ContextConfig:
+        """What it sees; it has no affinities."""
+        return ContextConfig(context=context_of(self.network))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of membrane `(n, heads, y, x)`, the deepest head last."""
-        heads = self._kind.supervised(x)
+        classes = slice(0, -len(affinities_of(self.network)) or None)
+        heads = [head[:, classes] for head in self._kind.supervised(x)]
         if self._kind.activation == "softmax":
             # of two classes, membrane and all else, softmax is the sigmoid of this
             heads = [h[:, :1] - h[:, 1:].logsumexp(1, keepdim=True) for h in heads]
@@ -258,6 +272,7 @@ class DoubtRuntime:
         self._mean = mean
         self.name = runtime.name
         self.device = runtime.device
+        self.context = runtime.context
         self.geometry = runtime.geometry
         self.bytes_per_pixel = runtime.bytes_per_pixel
         self.notes = runtime.notes
@@ -299,22 +314,31 @@ class NetworkPredictor:
     def __init__(self, network: nn.Module, *, tta: bool = False) -> None:
         device = next(network.parameters()).device
         runtime: Runtime = TorchRuntime(network, device, half=False)
-        self._runtime = TTARuntime(runtime) if tta else runtime
+        turned = TTARuntime(runtime, affinities_of(network))
+        self._runtime = turned if tta else runtime
         self._free = runtime.free_memory()
 
     def probabilities(
         self, picture: NDArray[np.float32], n_classes: int = 1
     ) -> NDArray[np.float32]:
-        """Return probabilities `(n_classes, y, x)` of the first classes of `(y, x)`."""
-        y, x = picture.shape
+        """Return probabilities `(n_classes, y, x)` of the first classes.
+
+        Parameters
+        ----------
+        picture
+            `(y, x)`, or `(context, y, x)` of a network that sees several sections.
+        """
+        seen = picture.reshape(-1, *picture.shape[-2:])
+        y, x = seen.shape[1:]
         scope = PredictionScope(
-            stack=Stack(picture[None]),
+            stack=Stack(seen),
             sections=(0,),
             roi=(slice(0, y), slice(0, x)),
             zoom=(1.0, 1.0),
             channels=tuple(range(n_classes)),
             rule=AS_IT_IS,
             notes=(),
+            context=len(seen),
         )
         assembly = Assembly(scope, None, keep=True, squeeze=False)
         plan = RunPlan(scope, PredictSettings())
@@ -326,27 +350,27 @@ class NetworkPredictor:
 
 
 class _Pictures(SectionReader):
-    """Opens pictures that are normalised already."""
+    """Opens one picture that is normalised already, `(context, y, x)`."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack, AS_IT_IS, invert=False)
 
     def open(self, z: int) -> Section:
-        """Return picture `z`."""
-        picture = self._stack.section(z)
+        """Return the picture."""
+        seen = np.asarray(self._stack.data)
         return _Picture(
             z=z,
             grey=GreyRange(0, 1),
             invert=False,
             blank=False,
-            read=lambda area: picture[area],
+            read=lambda area: seen[(slice(None), *area)],
             empty=None,
         )
 
 
 class _Picture(Section):
-    """A section whose values are as a network sees them."""
+    """A section whose values, and its neighbours', are as a network sees them."""
 
-    def window(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+    def windows(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Return grey values of an area."""
         return self.read((rows, columns))

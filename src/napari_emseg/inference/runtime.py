@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.card import Offset
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.symmetry import mean_over_symmetries
@@ -26,14 +28,15 @@ OPENVINO_BYTES = 10**9
 class Runtime(Protocol):
     """Runs one network on one device.
 
-    Calling it computes probabilities `(n, n_classes, y', x')`, float32, of windows
-    `(n, 1, y, x)` of normalised grey values, float32, less the margin of `geometry` on
-    each side. It raises `MemoryError` or `RuntimeError` when memory runs out
-    (`is_out_of_memory`), and is safe to call from any thread, one at a time.
+    Calling it computes probabilities `(n, channels, y', x')`, float32, of windows
+    `(n, context, y, x)` of normalised grey values, float32, less the margin of
+    `geometry` on each side. It raises `MemoryError` or `RuntimeError` when memory runs
+    out (`is_out_of_memory`), and is safe to call from any thread, one at a time.
     """
 
     name: str
     device: str
+    context: int
     geometry: Geometry
     bytes_per_pixel: float
     notes: tuple[str, ...]
@@ -174,24 +177,34 @@ def _first_line(error: BaseException) -> str:
 class TTARuntime:
     """Runs each window eight times, mirrored and turned, and averages.
 
+    Affinities have directions: of them the four passes are averaged in which they lead
+    the same way.
+
     The geometry is that of the network: its context is as wide on all sides, and the
     length of a window is a multiple of the stride (for `valid` networks always the same
     more than one), so that a turned window lies on the same pooling grid of the picture
     whichever tile it is.
+
+    Parameters
+    ----------
+    affinities
+        Offsets of the last channels.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, affinities: Sequence[Offset] = ()) -> None:
         self._runtime = runtime
+        self._affinities = affinities
         self.name = runtime.name
         self.device = runtime.device
+        self.context = runtime.context
         self.geometry = runtime.geometry
         self.bytes_per_pixel = runtime.bytes_per_pixel
         self.notes = runtime.notes
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """Return the mean probabilities `(n, n_classes, y', x')`."""
+        """Return the mean probabilities `(n, channels, y', x')`."""
         # probabilities are averaged, not logits
-        return mean_over_symmetries(self._runtime, batch)
+        return mean_over_symmetries(self._runtime, batch, self._affinities)
 
     def free_memory(self) -> int:
         """Bytes that a run may use on the device at this moment."""

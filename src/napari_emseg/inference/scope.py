@@ -1,6 +1,6 @@
 """What a run covers: which sections and region, resampled how; said in words."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from napari_emseg.core.card import Card
@@ -14,7 +14,8 @@ class PredictionScope:
     """A resolved request: everything about a run that follows from stack and card.
 
     `sections` are in order of work; `zoom` is network pixels per source pixel `(y, x)`;
-    `channels` are those of the network whose probabilities are wanted.
+    `channels` are those of the network whose probabilities are wanted. `context` is how
+    many sections it sees; those that are `excluded` aren't shown beside others.
     """
 
     stack: Stack
@@ -24,6 +25,8 @@ class PredictionScope:
     channels: tuple[int, ...]
     rule: Normalisation
     notes: tuple[str, ...]
+    context: int = 1
+    excluded: frozenset[int] = frozenset()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,6 +43,7 @@ def scope_of(
     sections: Sequence[int] | None = None,
     roi: tuple[slice, slice] | None = None,
     classes: Sequence[str] | None = None,
+    excluded: Collection[int] = (),
 ) -> PredictionScope:
     """Work out what a run covers.
 
@@ -60,6 +64,8 @@ def scope_of(
         channels=_channels(classes, card),
         rule=rule,
         notes=notes,
+        context=card.context,
+        excluded=frozenset(excluded),
     )
 
 

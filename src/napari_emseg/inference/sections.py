@@ -1,8 +1,17 @@
-"""Sections of a stack as a network wants them: normalised, with their padding known."""
+"""Sections of a stack as a network wants them: normalised, with their neighbours.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+A network with context sees sections below and above the one that it says something of.
+Where one of them is missing the nearest good one stands in:
+
+    z      0   1   2   3   4 (blank)   5        seen with a context of five:
+    of 0   0   0 | 0 | 1   2                    beyond the end the last one again
+    of 3           1   2 | 3 | 5   6            what is blank, excluded or damaged
+                                                is left out: the next one follows
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +38,10 @@ class Section:
         Grey values as stored of an area, in source pixels.
     empty
         Mask of padding and missing values of an area; None where there are none.
+    context
+        Sections that are seen, this one in the middle.
+    below, above
+        Its neighbours, the nearest first; fewer than are seen where there are no more.
     """
 
     z: int
@@ -37,6 +50,19 @@ class Section:
     blank: bool
     read: Callable[[Area], NDArray[Any]]
     empty: Callable[[Area], NDArray[np.bool_]] | None
+    context: int = 1
+    below: tuple["Section", ...] = ()
+    above: tuple["Section", ...] = ()
+
+    def windows(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Return normalised grey values of an area `(context, y, x)`, in order of z."""
+        own = self.window(rows, columns)
+        half = self.context // 2
+        below, above = (
+            stand_in(_outwards(side, own, (rows, columns)), own, half)
+            for side in (self.below, self.above)
+        )
+        return np.stack([*below[::-1], own, *above])
 
     def window(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         """Return normalised grey values of an area."""
@@ -48,8 +74,51 @@ class Section:
             values[:, self.empty(area)] = 0
 
 
+T = TypeVar("T")
+
+
+def stand_in(found: Sequence[T], own: T, half: int) -> list[T]:
+    """Return `half` neighbours, nearest first; the last good one where there are none.
+
+    Parameters
+    ----------
+    found
+        The good ones, nearest first.
+    own
+        The section itself.
+    """
+    seen = list(found[:half])
+    return seen + [seen[-1] if seen else own] * (half - len(seen))
+
+
+def _outwards(
+    sections: Sequence[Section], own: NDArray[np.float32], area: Area
+) -> list[NDArray[np.float32]]:
+    """Read neighbours, nearest first; where one has no picture the one before has."""
+    found: list[NDArray[np.float32]] = []
+    for section in sections:
+        values = section.window(*area)
+        if section.empty is not None:
+            inner = found[-1] if found else own
+            values = np.where(section.empty(area), inner, values)
+        found.append(values)
+    return found
+
+
+MOST_MISSING = 2
+"""So many sections in a row are left out; beyond a wider gap nothing goes on."""
+
+
+def reach(context: int) -> int:
+    """Return how far from a section its farthest neighbour may be."""
+    return context // 2 * (MOST_MISSING + 1)
+
+
 class SectionReader:
     """Opens sections of one stack by one rule of normalisation.
+
+    Sections that are neighbours of the one opened last stay in memory, so that going
+    through a stack reads each of them once.
 
     Parameters
     ----------
@@ -59,6 +128,10 @@ class SectionReader:
         Of the stack, if the rule asks for it and it is known already.
     most
         Sections of more pixels are read by windows, if they can be.
+    context
+        Sections that the network sees.
+    excluded
+        Sections that are no neighbours, whatever they hold.
     """
 
     def __init__(
@@ -70,6 +143,8 @@ class SectionReader:
         remember: bool = False,
         whole_range: GreyRange | None = None,
         most: int = HUGE_PIXELS,
+        context: int = 1,
+        excluded: Collection[int] = (),
     ) -> None:
         self._stack = stack
         self._rule = rule
@@ -77,12 +152,17 @@ class SectionReader:
         self._whole_range = whole_range
         self._most = most
         self._remember = remember
-        self._last: Section | None = None
+        self._context = context
+        self._excluded = frozenset(excluded)
+        # neighbours that were found to be blank or damaged
+        self._bad: set[int] = set()
+        self._kept: dict[int, Section] = {}
 
-    def serves(self, stack: Stack, rule: Normalisation, *, invert: bool) -> bool:
-        """Tell if this opens sections of the same array in the same way."""
-        same = stack.data is self._stack.data
-        return same and (rule, invert) == (self._rule, self._invert)
+    def serves(self, other: "SectionReader") -> bool:
+        """Tell if this opens sections of the same array in the same way as another."""
+        ways = ((r._rule, r._invert, r._context, r._excluded) for r in (self, other))
+        own, wanted = ways
+        return self._stack.data is other._stack.data and own == wanted
 
     def open(self, z: int) -> Section:
         """Read section `z`, or only its border and a sample of it if it is huge.
@@ -92,13 +172,54 @@ class SectionReader:
         OSError, ValueError
             From the reader, when the section is damaged.
         """
-        if self._last is not None and self._last.z == z:
-            return self._last
+        own = self._kept.get(z) or self.open_alone(z)
+        if self._context == 1:
+            self._kept = {z: own} if self._remember else {}
+            return own
+        below, above = (
+            () if own.blank else self._neighbours(z, step) for step in (-1, 1)
+        )
+        self._kept = {section.z: section for section in (*below, own, *above)}
+        return replace(own, context=self._context, below=below, above=above)
+
+    def _neighbours(self, z: int, step: int) -> tuple[Section, ...]:
+        """Return good sections on one side of `z`, the nearest first."""
+        found: list[Section] = []
+        half = self._context // 2
+        missing = 0
+        near = z + step
+        while len(found) < half and missing <= MOST_MISSING:
+            if not 0 <= near < self._stack.shape[0]:
+                break
+            section = self._good(near)
+            if section is None:
+                missing += 1
+            else:
+                found.append(section)
+                missing = 0
+            near += step
+        return tuple(found)
+
+    def _good(self, z: int) -> Section | None:
+        """Return a section that may be shown beside another one, if it is one."""
+        if z in self._excluded or z in self._bad:
+            return None
+        try:
+            section = self._kept.get(z) or self.open_alone(z)
+        except (OSError, ValueError):
+            section = None
+        if section is None or section.blank:
+            self._bad.add(z)
+            return None
+        return section
+
+    def open_alone(self, z: int) -> Section:
+        """Read a section, without its neighbours; see `open`."""
         shape = self._stack.shape[1:]
         read = reading(self._stack, z, most=self._most)
         found = find_padding(read, shape, self._stack.dtype)
         own = range_in_parts(read, shape, self._rule, found)
-        section = Section(
+        return Section(
             z=z,
             grey=self._grey(own),
             invert=self._invert,
@@ -108,9 +229,6 @@ class SectionReader:
             read=lambda area: read(*area),
             empty=_empty(read, found, self._stack.dtype),
         )
-        if self._remember:
-            self._last = section
-        return section
 
     def _grey(self, own: GreyRange) -> GreyRange:
         if self._rule.scope == "section":

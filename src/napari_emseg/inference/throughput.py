@@ -35,11 +35,11 @@ def remember(weights: Weights, settings: PredictSettings, ms: float) -> None:
 def measure(runtime: Runtime) -> float:
     """Return ms per megapixel of network input, from one small window."""
     shape = TilePlan((SIDE, SIDE), runtime.geometry).window_shape
-    batch = np.zeros((1, 1, *shape), np.float32)
+    batch = np.zeros((1, runtime.context, *shape), np.float32)
     runtime(batch)  # the first of a shape allocates
     start = perf_counter()
     runtime(batch)
-    return (perf_counter() - start) * 1e9 / batch.size
+    return (perf_counter() - start) * 1e9 / batch[:, 0].size
 
 
 def _passes(settings: PredictSettings) -> int:

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_emseg.core.memory import free_ram
 from napari_emseg.models.forward import inner_logits, to_probabilities
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import Network, context_of
 
 NO_PRIMITIVE = "could not create a primitive"
 """What oneDNN says when it finds no room for its code; PyTorch's own needs none."""
@@ -71,12 +71,13 @@ class TorchRuntime:
         self.device = str(device)
         self.notes = notes
         kind = cast("Network", network)
+        self.context: int = context_of(network)
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
 
     @torch.inference_mode()
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """Return probabilities `(n, n_classes, y', x')`."""
+        """Return probabilities `(n, channels, y', x')`."""
         values = torch.from_numpy(np.ascontiguousarray(batch)).to(
             self._device, memory_format=torch.channels_last
         )

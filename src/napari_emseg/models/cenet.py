@@ -24,7 +24,12 @@ from torch.nn import functional as F
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.encoders import ResNet34Encoder
 from napari_emseg.models.unet import initialise
-from napari_emseg.models.zoo import Activation, NetworkConfig, register
+from napari_emseg.models.zoo import (
+    Activation,
+    ContextConfig,
+    NetworkConfig,
+    register,
+)
 
 POOLING = (2, 3, 5, 6)
 """Windows of the residual multi-kernel pooling, in pixels of 1/32."""
@@ -35,7 +40,7 @@ HALO, BLEND = 64, 32
 """Zero padding shows up to 24 px from a window's border; beyond that only pooling."""
 
 
-class CENetConfig(NetworkConfig):
+class CENetConfig(ContextConfig):
     """Shape of a CE-Net."""
 
     base: int = Field(
@@ -123,7 +128,7 @@ class CENet(nn.Module):
     def __init__(self, config: CENetConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ResNet34Encoder(config.base, levels=4)
+        self.encoder = ResNet34Encoder(config.base, levels=4, context=config.context)
         width = self.encoder.channels
         self.dac = DenseAtrousConvolutions(width[4])
         self.rmp = ResidualMultiKernelPooling(width[4])
@@ -136,13 +141,13 @@ class CENet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(n, n, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(n, config.n_classes, 3, padding=1),
+            nn.Conv2d(n, config.channels, 3, padding=1),
         )
         self.apply(initialise)
         self.dac.apply(_keep_variance)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`."""
+        """Return logits `(n, channels, y, x)` for `(n, context, y, x)`."""
         # level 0, the stem at half the size, is no skip:
         # the last decoder block has none
         _, *skips, x = self.encoder(x)
@@ -161,7 +166,8 @@ class CENet(nn.Module):
         """Peak memory of a float32 forward pass per pixel of the window."""
         # the tail, in two arrays of half the width, while the step before it is held;
         # 127, 242, 487 bytes were measured with PyTorch at widths 16, 32, 64
-        return 4.0 * (2 * self.config.base + self.config.n_classes)
+        config = self.config
+        return 4.0 * (2 * config.base + config.n_classes + config.more_channels)
 
 
 def _keep_variance(module: nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Contracting paths: one picture in, one feature map per level out, coarser each time.
 
 `plain` is U-Net's; `vgg16`, `vgg19` (Simonyan 2015) and `resnet34` (He 2016) are the
-classifiers without their heads, for one grey channel. ResNet's stem halves the picture
-at once: its level 0 is half as large as the input.
+classifiers without their heads, for grey sections as channels. ResNet's stem halves
+the picture at once: its level 0 is half as large as the input.
 """
 
 from collections.abc import Mapping
@@ -35,13 +35,14 @@ class PoolingEncoder(nn.Module):
         base: int,
         levels: int,
         normalisation: BlockNormalisation,
+        context: int = 1,
     ) -> None:
         super().__init__()
         # VGG doesn't double its last stage: 64, 128, 256, 512, 512
         widest = 16 if name == "plain" else 8
         self.channels = [base * min(2**i, widest) for i in range(levels + 1)]
         self._counts = _VGG[name]
-        n_in = [1, *self.channels[:-1]]
+        n_in = [context, *self.channels[:-1]]
         self.stages = nn.ModuleList(
             Convolutions(a, b, n=self._counts[i], normalisation=normalisation)
             for i, (a, b) in enumerate(zip(n_in, self.channels, strict=True))
@@ -93,10 +94,10 @@ class ResNet34Encoder(nn.Module):
 
     stem_stride = 2
 
-    def __init__(self, base: int, levels: int) -> None:
+    def __init__(self, base: int, levels: int, context: int = 1) -> None:
         super().__init__()
         self.channels = [base, *(base * 2**i for i in range(4))][: levels + 1]
-        self.conv1 = nn.Conv2d(1, base, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(context, base, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(base)
         self._layers: list[str] = []
         for i, n in enumerate(_RESNET34[:levels]):
@@ -138,11 +139,12 @@ def build_encoder(
     base: int,
     levels: int,
     normalisation: BlockNormalisation = "batch",
+    context: int = 1,
 ) -> Encoder:
     """Build an encoder with `levels` steps down; ResNet always normalises."""
     if name == "resnet34":
-        return ResNet34Encoder(base, levels)
-    return PoolingEncoder(name, base, levels, normalisation)
+        return ResNet34Encoder(base, levels, context)
+    return PoolingEncoder(name, base, levels, normalisation, context)
 
 
 STEM = "conv1.weight"
@@ -153,7 +155,8 @@ def load_encoder(network: nn.Module, path: Path) -> None:
 
     The file has torchvision's names, as `.safetensors` or as `.pth` (of which only
     tensors are read). The first kernel is summed over its colours, since the same grey
-    would be in all three; the classifier's head is left out.
+    would be in all three, and shared out among the sections that are seen; the
+    classifier's head is left out.
 
     Raises
     ------
@@ -178,7 +181,9 @@ def load_encoder(network: nn.Module, path: Path) -> None:
         if value is None and key.endswith("num_batches_tracked"):
             value = own  # old files have none; it counts training steps only
         if value is not None and key == STEM and value.ndim == 4:
-            value = value.sum(dim=1, keepdim=True)
+            # sections share what the colours had, so that alike ones sum up to one
+            seen = own.shape[1]
+            value = value.sum(dim=1, keepdim=True).repeat(1, seen, 1, 1) / seen
         if value is None or value.shape != own.shape:
             has = "none" if value is None else f"{tuple(value.shape)}"
             msg = (

@@ -2,20 +2,28 @@
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import Network, affinities_of
 
 
 def to_probabilities(logits: Tensor, network: nn.Module) -> Tensor:
-    """Return float32 probabilities `(n, n_classes, y, x)` by the network's own end."""
-    if cast("Network", network).activation == "softmax":
+    """Return float32 probabilities `(n, channels, y, x)` by the network's own end.
+
+    Classes may exclude one another; each affinity is a probability of its own.
+    """
+    if cast("Network", network).activation == "sigmoid":
+        return logits.float().sigmoid()
+    n = len(affinities_of(network))
+    if n == 0:
         return logits.float().softmax(dim=1)
-    return logits.float().sigmoid()
+    classes, affinities = logits[:, :-n].float(), logits[:, -n:].float()
+    return torch.cat([classes.softmax(dim=1), affinities.sigmoid()], dim=1)
 
 
 def inner_logits(network: nn.Module, window: Tensor) -> Tensor:
-    """Return logits of windows `(n, 1, y, x)` less the margin of their geometry.
+    """Return logits of windows `(n, context, y, x)` less the margin of their geometry.
 
     Networks with a method `inner` are asked to compute no more than that.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.nn import Conv2d
 
-from napari_emseg.models.zoo import build
+from napari_emseg.models.zoo import affinities_of, build
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,14 +51,14 @@ def with_classes(
     config
         That rebuilds the network.
     n_classes
-        Of the copy.
+        Of the copy, affinities not counted: new classes come before them.
 
     Raises
     ------
     ValueError
         If it has as many already, or its last layer has no bias.
     """
-    state = network.state_dict()
+    state, last = network.state_dict(), len(affinities_of(network))
     wider = build(architecture, {**config, "n_classes": n_classes})
     grown = 0
     for name, value in wider.state_dict().items():
@@ -67,7 +67,7 @@ def with_classes(
         else:
             # only the last layer has a row for each class; all
             # else has the shape that it had
-            _grow(value, state[name], name)
+            _grow(value, state[name], name, last)
             grown += name.endswith(".bias")
     if not grown:
         msg = f"{architecture} with {n_classes} classes has no layer to add a class to"
@@ -77,13 +77,14 @@ def with_classes(
 
 def untrained_layers(network: nn.Module, first: int) -> list[Conv2d]:
     """Return the layers in which nothing was learnt yet about classes from `first`."""
+    stop = -len(affinities_of(network)) or None
     return [
         module
         for module in network.modules()
         if isinstance(module, Conv2d)
         and module.bias is not None
-        and len(module.bias) > first
-        and bool((module.bias[first:] == UNSEEN).all())
+        and len(module.bias[:stop]) > first
+        and bool((module.bias[first:stop] == UNSEEN).all())
     ]
 
 
@@ -92,12 +93,15 @@ def set_prior_bias(layers: Iterable[Conv2d], first: int, logits: list[float]) ->
     with torch.no_grad():
         for layer in layers:
             if layer.bias is not None:
-                layer.bias[first:] = torch.tensor(logits)
+                layer.bias[first : first + len(logits)] = torch.tensor(logits)
 
 
-def _grow(new: Tensor, old: Tensor, name: str) -> None:
-    """Fill the first rows with the old ones; the others say that nothing is there."""
-    n = len(old)
+def _grow(new: Tensor, old: Tensor, name: str, last: int) -> None:
+    """Fill rows with the old ones, the `last` of which stay the last.
+
+    Those between say that nothing is there.
+    """
+    n, m = len(old) - last, len(new) - last
     with torch.no_grad():
-        new[:n] = old
-        new[n:] = UNSEEN if name.endswith(".bias") else 0.0
+        new[:n], new[m:] = old[:n], old[n:]
+        new[n:m] = UNSEEN if name.endswith(".bias") else 0.0

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models.zoo import Activation, NetworkConfig, register
+from napari_emseg.models.zoo import (
+    Activation,
+    ContextConfig,
+    NetworkConfig,
+    register,
+)
 
 Padding = Literal["same", "valid"]
 BlockNormalisation = Literal["batch", "none"]
@@ -62,7 +67,7 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class UNetConfig(NetworkConfig):
+class UNetConfig(ContextConfig):
     """Shape of a U-Net."""
 
     base: int = Field(
@@ -97,7 +102,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         width = [config.base * 2**level for level in range(config.levels + 1)]
-        n_in = [1, *width[:-1]]
+        n_in = [config.context, *width[:-1]]
         convolutions = partial(
             Convolutions,
             normalisation=config.normalisation,
@@ -112,11 +117,11 @@ class UNet(nn.Module):
         )
         # 2 n in: the skip and what was upsampled, one after the other
         self.up = nn.ModuleList(convolutions(2 * n, n) for n in reversed(width[:-1]))
-        self.head = nn.Conv2d(config.base, config.n_classes, 1)
+        self.head = nn.Conv2d(config.base, config.channels, 1)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(n, n_classes, y', x')` for `(n, 1, y, x)`."""
+        """Return logits `(n, channels, y', x')` for `(n, context, y, x)`."""
         return self._logits(x, [0] * (self.config.levels + 1))
 
     def inner(self, x: Tensor) -> Tensor:
@@ -165,7 +170,8 @@ class UNet(nn.Module):
     def bytes_per_pixel(self) -> float:
         """Peak memory of a float32 forward pass per pixel of the window."""
         # first level: skip, concatenation (two widths), a block's input and output
-        return 4.0 * (6 * self.config.base + self.config.n_classes)
+        config = self.config
+        return 4.0 * (6 * config.base + config.n_classes + config.more_channels)
 
 
 def _context(levels: int) -> int:

@@ -25,10 +25,15 @@ from napari_emseg.core.settings import Heads
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.encoders import EncoderName, build_encoder
 from napari_emseg.models.unet import BlockNormalisation, Convolutions, initialise
-from napari_emseg.models.zoo import Activation, NetworkConfig, register
+from napari_emseg.models.zoo import (
+    Activation,
+    ContextConfig,
+    NetworkConfig,
+    register,
+)
 
 
-class UNetPlusPlusConfig(NetworkConfig):
+class UNetPlusPlusConfig(ContextConfig):
     """Shape of a U-Net++; the paper's has base 32, depth 4 and no normalisation."""
 
     base: int = Field(
@@ -63,7 +68,11 @@ class UNetPlusPlus(nn.Module):
         self.config = config
         depth, norm = config.depth, config.normalisation
         self.encoder = build_encoder(
-            config.encoder, base=config.base, levels=depth, normalisation=norm
+            config.encoder,
+            base=config.base,
+            levels=depth,
+            normalisation=norm,
+            context=config.context,
         )
         width = self.encoder.channels
         self.upsample, self.nodes = nn.ModuleDict(), nn.ModuleDict()
@@ -77,14 +86,14 @@ class UNetPlusPlus(nn.Module):
         first = depth if config.heads == "last" else 1
         self.heads = nn.ModuleDict(
             {
-                str(d): nn.Conv2d(width[0], config.n_classes, 1)
+                str(d): nn.Conv2d(width[0], config.channels, 1)
                 for d in range(first, depth + 1)
             }
         )
         self.apply(initialise)
 
     def supervised(self, x: Tensor) -> list[Tensor]:
-        """Return the logits `(n, n_classes, y, x)` of each head, shallowest first."""
+        """Return the logits `(n, channels, y, x)` of each head, shallowest first."""
         node = {(i, 0): f for i, f in enumerate(self.encoder(x))}
         for i, j in _nodes(self.config.depth):
             key = f"{i}_{j}"
@@ -99,7 +108,7 @@ class UNetPlusPlus(nn.Module):
         return [F.interpolate(out, scale_factor=2.0, mode="bilinear") for out in logits]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `(n, n_classes, y, x)` for `(n, 1, y, x)`.
+        """Return logits `(n, channels, y, x)` for `(n, context, y, x)`.
 
         The last head's, or those of the mean of all heads' probabilities: the paper's
         fast and accurate modes.
@@ -162,7 +171,7 @@ class UNetPlusPlus(nn.Module):
         # all nodes of the first level, their concatenation and the last node's output
         kept = 2 * (self.config.depth + 1) + 2
         size = 4.0 * kept * self.config.base * 1.5  # coarser levels add about half
-        return size / self.encoder.stem_stride**2
+        return size / self.encoder.stem_stride**2 + 4.0 * self.config.more_channels
 
 
 def _nodes(depth: int) -> list[tuple[int, int]]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from napari_emseg.core.card import Card, Variant
+from napari_emseg.core.card import Card, Variant, affinity_names
 from napari_emseg.core.settings import Heads
-from napari_emseg.models.zoo import Network, Prunable
+from napari_emseg.models.zoo import Network, Prunable, affinities_of, context_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +29,18 @@ def with_facts(card: Card, network: Network) -> Card:
                 continue  # there is nothing to say of it that the card doesn't
             known = known or Variant(depth=depth, heads=heads)
             variants.append(known.model_copy(update=facts))
-    return card.model_copy(update={**_facts(network), "variants": tuple(variants)})
+    own = {**_facts(network), **_channels(card, network), "variants": tuple(variants)}
+    return card.model_copy(update=own)
+
+
+def _channels(card: Card, network: Network) -> dict[str, Any]:
+    """Return what a network sees and says, with names for its affinities."""
+    affinities = affinities_of(network)
+    return {
+        "context": context_of(network),
+        "affinities": affinities,
+        "classes": (*card.pixel_classes, *affinity_names(affinities)),
+    }
 
 
 def card_at(card: Card, depth: int, heads: Heads) -> Card:

@@ -30,7 +30,13 @@ from napari_emseg.core.card import Card
 from napari_emseg.core.errors import first_fault
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.variants import card_at, is_mean, with_facts
-from napari_emseg.models.zoo import Network, Prunable, build
+from napari_emseg.models.zoo import (
+    Network,
+    Prunable,
+    affinities_of,
+    build,
+    context_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,11 +118,21 @@ class Weights:
 
     def _built(self) -> nn.Module:
         """Build the network that the card names, if the file can fill it."""
+        card = self.card
         try:
-            return build(self.card.architecture, self.card.config, holds=self.n_values)
+            network = build(card.architecture, card.config, holds=self.n_values)
         except ValueError as e:
             msg = f"{self.path.name}: {e}"
             raise ValueError(msg) from e
+        own, said = (context_of(network), affinities_of(network)), card.context
+        if own != (said, card.affinities):
+            msg = (
+                f"{self.path.name}: its card says {said} sections and "
+                f"{len(card.affinities)} affinities, but its network has {own[0]} and "
+                f"{len(own[1])}, or others"
+            )
+            raise ValueError(msg)
+        return network
 
     def network(self) -> nn.Module:
         """Build the network with these weights, float32, on the CPU, for inference.

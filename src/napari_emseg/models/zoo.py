@@ -6,10 +6,26 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
+from napari_emseg.core.card import Affinities, Context, Offset
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import Heads, Settings
 from napari_emseg.core.tiles import Geometry
@@ -24,15 +40,62 @@ class NetworkConfig(Settings):
     """What every architecture's own configuration derives from."""
 
     n_classes: int = Field(
-        2, ge=1, le=256, title="Classes", description="Channels of the logits."
+        2,
+        ge=1,
+        le=256,
+        title="Classes",
+        description="Channels of the logits, affinities not counted.",
     )
+
+
+def _number(value: Any) -> Any:
+    """Take a number that a form or a command line gives as text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class ContextConfig(NetworkConfig):
+    """Of architectures that can see neighbouring sections, and give affinities."""
+
+    context: Annotated[Context, BeforeValidator(_number)] = Field(
+        1,
+        title="Sections seen",
+        description="The section itself and as many neighbours on either side.",
+    )
+    affinities: Affinities = Field(
+        (),
+        title="Affinities",
+        description="Offsets (z, y, x) to voxels that may be of the same cell.",
+        json_schema_extra={"hidden": True},
+    )
+
+    @property
+    def channels(self) -> int:
+        """All channels of the logits; the affinities come last."""
+        return self.n_classes + len(self.affinities)
+
+    @property
+    def more_channels(self) -> int:
+        """Channels in and out beside one grey value and the classes."""
+        return self.context - 1 + len(self.affinities)
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        # programs that know nothing of either refuse a configuration that names them
+        values: dict[str, Any] = handler(self)
+        for name in ("context", "affinities"):
+            if values.get(name) in (1, (), []):
+                del values[name]
+        return values
 
 
 class Network(Protocol):
     """What the rest of the house asks of a `torch.nn.Module`.
 
-    `forward` takes `(n, 1, y, x)` normalised grey values and returns logits
-    `(n, n_classes, y', x')`, where y' and x' follow from `geometry`.
+    `forward` takes `(n, context, y, x)` normalised grey values and returns logits
+    `(n, channels, y', x')`, where y' and x' follow from `geometry`. A network whose
+    `config` is no `ContextConfig` sees one section and has no affinities.
     """
 
     Config: ClassVar[type[NetworkConfig]]
@@ -71,6 +134,19 @@ class Prunable(Network, Protocol):
         With `heads="mean"` it keeps heads 1…depth and gives their mean. Raises a
         ValueError that says what is possible if it can't be.
         """
+
+
+def context_of(network: object) -> Context:
+    """Return how many sections a network sees."""
+    found: Context = getattr(getattr(network, "config", None), "context", 1)
+    return found
+
+
+def affinities_of(network: object) -> tuple[Offset, ...]:
+    """Return the offsets of a network's last channels."""
+    config = getattr(network, "config", None)
+    found: tuple[Offset, ...] = getattr(config, "affinities", ())
+    return found
 
 
 SMALL = 2**24

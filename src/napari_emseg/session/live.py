@@ -296,7 +296,11 @@ def _picture(
         If the section can't be read.
     """
     work = predictor.run(
-        view.source.stack, settings=way, sections=[view.z], roi=view.area
+        view.source.stack,
+        settings=way,
+        sections=[view.z],
+        roi=view.area,
+        excluded=view.source.excluded,
     )
     with closing(work):
         while True:

@@ -349,7 +349,7 @@ class ProjectSync:
             self.project.tell(settings=told, invert=invert)
         weights = session.weights
         if weights is not None and weights.sha256 != info.weights_sha256:
-            self.project.tell(weights=weights, classes=weights.card.classes)
+            self.project.tell(weights=weights, classes=weights.card.pixel_classes)
 
 
 def corrections_in(lines: Iterable[EditLine]) -> tuple[Correction, ...]:

@@ -49,6 +49,7 @@ def iter_predict(
         roi=region.roi,
         classes=("membrane", *predictor.weights.card.further_classes),
         keep=False,
+        excluded=source.excluded,
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     return _predicting(work, predictor, source, settings, threshold)
@@ -110,7 +111,12 @@ def iter_predict_again(
     found = []
     for roi in (whole,) if kept else results.lost[z]:
         work = predictor.run(
-            source.stack, settings=settings, sections=[z], roi=roi, keep=False
+            source.stack,
+            settings=settings,
+            sections=[z],
+            roi=roi,
+            keep=False,
+            excluded=source.excluded,
         )
         with closing(work):
             yield from _preparing(predictor, settings)

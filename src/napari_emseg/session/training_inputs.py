@@ -58,7 +58,7 @@ class TrainingInputs:
     def classes(self) -> tuple[str, ...]:
         """Names of classes by code less one: those of the weights, and added ones."""
         weights = self._opened.weights
-        own = CLASSES if weights is None else weights.card.classes
+        own = CLASSES if weights is None else weights.card.pixel_classes
         return (*self._names, *own[len(self._names) :])
 
     def check_code(self, code: int) -> None:

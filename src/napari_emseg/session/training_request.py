@@ -173,15 +173,16 @@ def new_classes(
     ValueError
         If a code means another class in the weights.
     """
-    for code, (name, own) in enumerate(zip(names, card.classes, strict=False), start=1):
+    known = card.pixel_classes
+    for code, (name, own) in enumerate(zip(names, known, strict=False), start=1):
         if name != own:
             msg = (
                 f"code {code} is {name} here, but {own} in {card.name}; choose other "
                 f"weights, or draw {name} with another code"
             )
             raise ValueError(msg)
-    drawn = max((known.opinions.largest for known in sets), default=0)
-    return tuple(names[len(card.classes) : drawn])
+    drawn = max((each.opinions.largest for each in sets), default=0)
+    return tuple(names[len(known) : drawn])
 
 
 def training_anew(

@@ -111,8 +111,18 @@ class _NumberBox(QDoubleSpinBox):
 
 
 def _plain(settings: Settings) -> list[str]:
-    names = type(settings).model_fields
-    return [n for n in names if not isinstance(getattr(settings, n), Settings)]
+    fields = type(settings).model_fields
+    return [
+        name
+        for name, info in fields.items()
+        if not isinstance(getattr(settings, name), Settings) and not _hidden(info)
+    ]
+
+
+def _hidden(info: FieldInfo) -> bool:
+    """Tell if a setting isn't one that a form could show."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and extra.get("hidden") is True
 
 
 def _field(info: FieldInfo, *, slider: bool) -> _Field:
@@ -146,11 +156,12 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
     return kind, True
 
 
-def _choice(choices: tuple[str, ...]) -> _Field:
+def _choice(choices: tuple[object, ...]) -> _Field:
     box = combo_box()
-    box.addItems(choices)
+    box.addItems([str(choice) for choice in choices])
 
-    def show(choice: str) -> None:
+    def show(chosen: object) -> None:
+        choice = str(chosen)
         if box.findText(choice) < 0:  # such as the second of several GPUs
             box.addItem(choice)
         box.setCurrentText(choice)

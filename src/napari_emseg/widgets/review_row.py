@@ -263,7 +263,7 @@ class ExportTrainingRow(QWidget):
         known = ManualCorrections.of(session.source)
         classes = ("membrane", "inside")
         if session.weights is not None:
-            classes = session.weights.card.classes
+            classes = session.weights.card.pixel_classes
         work = _exporting(known, session.predict_settings.invert, folder, classes)
         self._say(f"writing {folder.name} …", "hint")
         self.export.setEnabled(False)
