@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from batching import lines, run, values
 
+from napari_emseg._installed import __version__
 from napari_emseg.batch import (
     BatchSettings,
     OpenedRecipe,
@@ -30,9 +31,9 @@ from napari_emseg.batch import (
     run_batch,
     write_recipe,
 )
+from napari_emseg.batch.recipe import RecipeExistsError
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io import read_provenance
-from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import Weights, load_weights
 
 SETTINGS = BatchSettings(
@@ -125,7 +126,7 @@ class TestFile:
 
     def test_an_existing_one_is_not_replaced(self, made: Path) -> None:
         said = recipe_of(BatchSettings(), folder=made.parent)
-        with pytest.raises(OutputExistsError):
+        with pytest.raises(RecipeExistsError, match="choose another name"):
             write_recipe(made, said)
         write_recipe(made, said, overwrite=True)
         assert read_recipe(made).recipe == said
@@ -148,6 +149,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"settings\.cells\.threshold: .* less than 1, got 7",
     ),
     "unknown step": (lambda r: r["settings"].update(steps=["x"]), "steps are membr"),
+    "a format twice": (
+        lambda r: r["settings"].update(export=["mrc", "hdf5", "mrc"]),
+        r"settings\.export: .*each format once, got mrc twice",
+    ),
     "no settings": (lambda r: r.update(settings=[]), "settings: "),
     "short checksum": (lambda r: r["weights"].update(sha256="00"), r"weights\.sha256"),
     "a share": (
@@ -290,9 +295,12 @@ def test_the_same_recipe_again_is_no_other_one(tmp_path: Path) -> None:
     said = recipe_of(SETTINGS, folder=tmp_path)
     written = write_recipe(path, said).read_bytes()
     assert write_recipe(path, said).read_bytes() == written
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(RecipeExistsError):
         write_recipe(path, recipe_of(BatchSettings(), folder=tmp_path))
-    assert path.read_bytes() == written
+    path.write_bytes(written.replace(__version__.encode(), b"0.0.9"))  # or a later one
+    older = path.read_bytes()
+    assert older != written
+    assert write_recipe(path, said).read_bytes() == older
 
 
 def test_presets_keep_the_settings_of_membranes_and_cells() -> None:

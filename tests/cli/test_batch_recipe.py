@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from napari_emseg.batch import read_recipe
 from napari_emseg.io import read_provenance
 
 RUN = ("--device", "cpu", "--runtime", "torch", "--invert", "no")
@@ -39,6 +40,48 @@ def test_a_recipe_is_saved_and_run_elsewhere(emseg, tiny_weights, em_file) -> No
     assert settings["steps"] == ["membranes", "cells"]
     assert settings["output"] == "tiff"
     assert settings["predict"]["invert"] == "no"
+
+
+MEMBRANES = ("--steps", "membranes", "--save-recipe")
+
+
+def test_a_refused_batch_leaves_no_recipe(emseg, tiny_weights, em_file) -> None:
+    words = ("batch", em_file, "--out", "o", "--weights", tiny_weights, *RUN)
+    # the folder of results, which the batch makes, is the natural place
+    assert emseg(*words, *MEMBRANES, "o/r.json").code == 0
+    assert read_recipe("o/r.json").settings.steps == ("membranes",)
+
+    done = emseg(*words, *MEMBRANES, "new.json")
+    assert "exists already; overwrite it with --overwrite" in done.err
+    assert not Path("new.json").exists()
+
+    done = emseg(*words, *MEMBRANES, "o/r.json", "--resume")
+    assert done.code == 0
+    assert "nothing left to do" in done.err
+
+    done = emseg(*words, "--threshold", "0.3", *MEMBRANES, "o/r.json", "--dry-run")
+    assert done.code == 2
+    assert "o/r.json is another recipe already; choose another name" in done.err
+
+    done = emseg(*words, "--resume", "--overwrite")
+    assert done.code == 2
+    assert "take one" in done.err
+
+
+def test_weights_of_a_recipe_that_are_not_here(emseg, tiny_weights, em_file) -> None:
+    words = ("batch", em_file, "--out", "o", *RUN)
+    made = emseg(*words, "--weights", tiny_weights, *MEMBRANES, "r.json", "--dry-run")
+    assert made.code == 0
+    said = json.loads(Path("r.json").read_text())
+    said["weights"]["sha256"] = "0" * 64
+    Path("r.json").write_text(json.dumps(said))
+    done = emseg(*words, "--recipe", "r.json")
+    assert done.code == 2
+    words_of_both = "put the file beside the recipe; or name another with --weights"
+    assert words_of_both in done.err
+    assert emseg(*words, "--export", "mrc,mrc").err.startswith(
+        "error: --export must be each format once, got mrc twice"
+    )
 
 
 def test_what_is_wrong_with_a_recipe_is_one_line(emseg, em_file) -> None:

@@ -429,7 +429,19 @@ class TestRecipes:
         path.write_text(json.dumps(said))
         bench.panel.take_recipe(path)
         assert "r.json asks for the weights" in bench.said
+        assert bench.said.endswith("; then open the recipe again")
+        assert "beside the recipe" in bench.said
+        assert "--" not in bench.said
         assert bench.panel.form.settings == before
+
+    def test_a_project_that_is_not_there_is_named(self, bench, tmp_path) -> None:
+        path = tmp_path / "r.json"
+        bench.panel.write_recipe(path)
+        said = json.loads(path.read_text())
+        path.write_text(json.dumps({**said, "project": "mine.emseg"}))
+        bench.panel.take_recipe(path)
+        assert bench.said.startswith("set as r.json says; its project mine.emseg isn't")
+        assert "“Folder…”" in bench.said
 
     def test_the_buttons_ask_where(self, bench, tmp_path, monkeypatch) -> None:
         path = tmp_path / "mine"

@@ -19,16 +19,16 @@ from napari_emseg._installed import __version__
 from napari_emseg.batch.inputs import is_project
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.atomic import write_whole
-from napari_emseg.core.errors import first_fault
+from napari_emseg.core.errors import SettingError, first_fault
 from napari_emseg.core.paths import read_bounded, size_of_regular
 from napari_emseg.core.settings import PredictSettings, Settings
-from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import (
     SUFFIX,
     Weights,
     bundled_folders,
     list_weights,
     load_weights,
+    missing_weights,
     own_folder,
 )
 
@@ -54,6 +54,19 @@ def _checked_place(value: str) -> str:
         msg = f"a path on this machine with slashes, got {value!r}"
         raise ValueError(msg)
     return value
+
+
+class RecipeExistsError(FileExistsError):
+    """Where a recipe is to be written lies another one, or another file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is another recipe already; choose another name")
+
+
+class RecipeWeightsError(SettingError, ValueError):
+    """The weights of a recipe aren't among those that are here."""
+
+    remedies: Mapping[str, object] = {"weights": None}
 
 
 class RecipeWeights(Settings):
@@ -140,7 +153,7 @@ class OpenedRecipe:
 
         Raises
         ------
-        ValueError
+        RecipeWeightsError
             If none of the files there is the one; where was looked is said.
         """
         said = self.recipe.weights
@@ -154,14 +167,18 @@ class OpenedRecipe:
             if _is_file_of(path, said.sha256):
                 predict = self.settings.predict
                 return load_weights(path, predict.depth, predict.heads)
+        raise RecipeWeightsError(self._lacking(said, named))
+
+    def _lacking(self, said: RecipeWeights, named: list[Path]) -> str:
+        """Return in words that none of the files that were looked at is the one."""
+        lost = "" if said.path else missing_weights().get(said.name, "")
         others = [str(path) for path in named if path.is_file()]
         why = f"{others[0]} is another file" if others else "it isn't there"
-        msg = (
+        return (
             f"{self.path.name} asks for the weights {said.name} (sha256 "
-            f"{said.sha256[:12]}…), and {why}; put the file beside the recipe, or name "
-            "it with weights"
+            f"{said.sha256[:12]}…), and "
+            + (lost or f"{why}; put the file beside the recipe")
         )
-        raise ValueError(msg)
 
     def _places(self, said: str) -> list[Path]:
         return [self.path.parent / said, self.path.parent / PurePosixPath(said).name]
@@ -218,35 +235,76 @@ def without_machine(settings: BatchSettings) -> BatchSettings:
     return settings.model_copy(update={"predict": predict})
 
 
+def check_recipe_path(path: Path, recipe: Recipe, *, out: Path | None = None) -> bool:
+    """Check that a recipe may be written; tell if the same one is there already.
+
+    Parameters
+    ----------
+    out
+        A folder that will be there by then.
+
+    Raises
+    ------
+    ValueError
+        If the name doesn't end in `.json`.
+    FileNotFoundError
+        If its folder doesn't exist.
+    RecipeExistsError
+        If another file is there.
+    """
+    path = path.expanduser()
+    if path.suffix.lower() != ".json":
+        msg = f"a recipe ends in .json, got {path}"
+        raise ValueError(msg)
+    if os.path.lexists(path):
+        if not _is_alike(path, recipe):
+            raise RecipeExistsError(path)
+        return True
+    folder = path.absolute().parent
+    if not folder.is_dir() and (out is None or folder != out.absolute()):
+        msg = f"the folder {path.parent} of the recipe does not exist"
+        raise FileNotFoundError(msg)
+    return False
+
+
+def _is_alike(path: Path, recipe: Recipe) -> bool:
+    """Tell if a file is a recipe that does the same, whichever version wrote it."""
+    try:
+        there = read_recipe(path).recipe
+    except (OSError, ValueError):
+        return False
+    return _text(there.model_copy(update={"program": recipe.program})) == _text(recipe)
+
+
 def write_recipe(path: Path, recipe: Recipe, *, overwrite: bool = False) -> Path:
-    """Write a recipe, whole or not at all.
+    """Write a recipe, whole or not at all; one that does the same is left as it is.
 
     Raises
     ------
     ValueError
         If the name doesn't end in `.json`.
     FileExistsError, OSError
-        If another one exists, or it can't be written.
+        If another file is there, or it can't be written.
     """
     path = path.expanduser()
-    if path.suffix.lower() != ".json":
-        msg = f"a recipe ends in .json, got {path}"
-        raise ValueError(msg)
+    try:
+        # the same command again, as after a kill, finds its own recipe
+        if check_recipe_path(path, recipe):
+            return path
+    except RecipeExistsError:
+        if not overwrite:
+            raise
+    write_whole(path, _text(recipe))
+    return path
+
+
+def _text(recipe: Recipe) -> str:
+    """Return a recipe as its file has it."""
     left_out: dict[str, set[str]] = {"predict": {*HERE}}
     if "threshold" not in recipe.settings.cells.model_fields_set:
         left_out["cells"] = {"threshold"}  # the weights say it
     said = recipe.model_dump(mode="json", exclude={"settings": left_out})
-    text = f"{json.dumps(said, indent=1, ensure_ascii=False)}\n".encode()
-    if not path.absolute().parent.is_dir():
-        msg = f"the folder {path.parent} of the recipe does not exist"
-        raise FileNotFoundError(msg)
-    if path.exists() and not overwrite:
-        # the same command again, as after a kill, finds its own recipe
-        if size_of_regular(path) != len(text) or path.read_bytes() != text:
-            raise OutputExistsError(path)
-        return path
-    write_whole(path, text)
-    return path
+    return f"{json.dumps(said, indent=1, ensure_ascii=False)}\n"
 
 
 def read_recipe(path: str | os.PathLike[str]) -> OpenedRecipe:

@@ -118,6 +118,15 @@ class BatchSettings(Settings):
             return tuple(p.strip() for w in words for p in w.split(","))
         return value
 
+    @field_validator("export")
+    @classmethod
+    def _each_once(cls, names: tuple[OutputFormat, ...]) -> tuple[OutputFormat, ...]:
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            msg = f"each format once, got {twice} twice"
+            raise ValueError(msg)
+        return names
+
     @model_validator(mode="after")
     def _in_order(self) -> BatchSettings:
         if not _fit_together(self.steps):

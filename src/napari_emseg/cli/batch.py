@@ -30,7 +30,7 @@ from napari_emseg.batch import (
     run_batch,
     write_recipe,
 )
-from napari_emseg.batch.recipe import Preset
+from napari_emseg.batch.recipe import Preset, RecipeExistsError, check_recipe_path
 from napari_emseg.batch.recipe import preset as preset_settings
 from napari_emseg.batch.where import share_arenas
 from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
@@ -197,6 +197,9 @@ def batch(
     inputs
         Files, folders of sections, OME-Zarrs (also URLs), projects; globs in quotes.
     """
+    if resume and overwrite:
+        msg = "--resume goes on with what is there, --overwrite begins anew: take one"
+        raise ValueError(msg)
     opened = None if recipe is None else read_recipe(recipe)
     settings = _settings(opened, preset, work, cells, run)
     chosen = _weights(opened, weights, settings)
@@ -224,11 +227,13 @@ def batch(
         overwrite=overwrite,
         recipe=None if opened is None else opened.label,
     )
-    if save_recipe is not None:
-        _save_recipe(save_recipe, job, overwrite=overwrite)
+    save = None if save_recipe is None else _RecipeFile(save_recipe, job)
     if dry_run:
-        return _say_what_it_takes(plan_batch(job), json=json)
-    summary = _follow(job)
+        plan = plan_batch(job)
+        if save is not None:
+            save.write()
+        return _say_what_it_takes(plan, json=json)
+    summary = _follow(job, save)
     if json:
         print_json(_record(summary))
     else:
@@ -279,13 +284,27 @@ def _weights(
     return find_weights(given or DEFAULT_WEIGHTS, settings.predict)
 
 
-def _save_recipe(path: Path, job: BatchConfig, *, overwrite: bool) -> None:
-    """Write what a batch does as a recipe."""
-    projects = [Path(each.path) for each in job.inputs if each.is_project]
-    project = projects[0] if len(projects) == 1 else None
-    folder = path.expanduser().parent
-    made = recipe_of(job.settings, job.weights, project, folder=folder)
-    say(f"{write_recipe(path, made, overwrite=overwrite)}: the recipe")
+class _RecipeFile:
+    """A recipe that is written once its batch has been accepted."""
+
+    def __init__(self, path: Path, job: BatchConfig) -> None:
+        self._path, self._overwrite = path.expanduser(), job.overwrite
+        projects = [Path(each.path) for each in job.inputs if each.is_project]
+        project = projects[0] if len(projects) == 1 else None
+        folder = self._path.parent
+        self._recipe = recipe_of(job.settings, job.weights, project, folder=folder)
+        try:
+            # what is certain to be refused is, before anything is done
+            check_recipe_path(self._path, self._recipe, out=job.out)
+        except RecipeExistsError:
+            if not self._overwrite:
+                raise
+
+    def write(self) -> None:
+        """Write it, and say so."""
+        overwrite = self._overwrite
+        path = write_recipe(self._path, self._recipe, overwrite=overwrite)
+        say(f"{path}: the recipe")
 
 
 def _choice(source: InputOptions) -> list[tuple[str, Any]]:
@@ -329,8 +348,8 @@ def _warnings(row: Row) -> tuple[str, ...]:
     return (*row.warnings[:-1], usage_message(row.error))
 
 
-def _follow(job: BatchConfig) -> Summary:
-    """Run a batch to its end and show its table.
+def _follow(job: BatchConfig, recipe: _RecipeFile | None = None) -> Summary:
+    """Run a batch to its end and show its table; write its recipe as it begins.
 
     Raises
     ------
@@ -344,10 +363,14 @@ def _follow(job: BatchConfig) -> Summary:
         stopped = stack.enter_context(stop_on_signals())
         while True:
             try:
-                display.show(next(work))
+                record = next(work)
             except StopIteration as end:
                 summary: Summary = end.value
                 return summary
+            if recipe is not None:  # nothing is told before the batch is accepted
+                recipe.write()
+                recipe = None
+            display.show(record)
             if stopped():
                 raise stopped.error("; what is finished is kept, go on with --resume")
 

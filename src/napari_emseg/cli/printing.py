@@ -112,6 +112,7 @@ def usage_message(error: BaseException) -> str:
 REMEDIES = {
     "resume": "go on with --resume",
     "overwrite": "begin anew with --overwrite",
+    "weights": "or name another with --weights FILE",
     "voxel_size": "give it with --voxel-size Z,Y,X in nm",
 }
 """How settings that end an error are set, where that isn't an option with its value."""

@@ -35,6 +35,7 @@ SHOWN_NOTES = 6
 REMEDIES = {
     "resume": "go on with “Resume”",
     "overwrite": "tick “Replace results” to begin anew",
+    "weights": "then open the recipe again",
     "through": "set “Through the stack” in 3 Cells to {}",
     "whole": "set “Whole sections up to” to {}",
 }

@@ -196,18 +196,24 @@ class BatchPanel(QWidget):
 
     def take_recipe(self, path: Path) -> None:
         """Set what a recipe says; its project becomes an input if it is here."""
+        said = [f"set as {path.name} says"]
 
         def take() -> None:
             opened = read_recipe(path)
             self.form.use_recipe(opened)
             project = opened.project
             given = [Path(entry.given.path) for entry in self._board.entries]
+            if project is None and opened.recipe.project:
+                said.append(
+                    f"its project {opened.recipe.project} isn't there: if its "
+                    "corrections are to count, add it with “Folder…”"
+                )
             if project is not None and project not in given:
                 self._board.add_paths([str(project)])
 
         if self._try(take):
             self._propose()
-            self._batching.tell(f"set as {path.name} says")
+            self._batching.tell("; ".join(said))
 
     def write_recipe(self, path: Path, *, overwrite: bool = True) -> None:
         """Write what is set here, and in the panels, as a recipe."""
