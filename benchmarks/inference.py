@@ -9,7 +9,12 @@ grey values as stored to membrane probability:
 
 At the large size all get the same memory: ours is given the largest tile whose measured
 peak is no higher than MONAI's. Writes results/inference-DEVICE.json and the table of
-docs/speed.md. `--device cuda` does it on a GPU. Needs `napari-emseg[bench]`.
+docs/speed.md. Needs `napari-emseg[bench]`.
+
+`--device cuda` does it on a GPU, in float16 as runs do, within ten minutes, and times
+the network alone in several ways (float16, channels last, compiled, as a CUDA graph).
+`--dry-run` goes through all of it with small pictures, on a machine without a GPU too,
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +54,9 @@ ROI = 512
 OVERLAP = 0.25
 STEP = 64
 """Tiles of the same memory are found to so many pixels."""
+
+SECONDS = {"cpu": 1800, "cuda": 120}
+"""Runs at one size are repeated for no longer than this."""
 
 WHAT = {"ours": "overlap-tile", "monai": "MONAI", "once": "one pass"}
 
@@ -103,8 +111,7 @@ def whole(name: str, weights: Weights, options: argparse.Namespace) -> Network:
     network = network.to(memory_format=form)
 
     def run(values: torch.Tensor) -> torch.Tensor:
-        half = options.half and options.device == "cuda"
-        with torch.autocast(options.device, dtype=torch.float16, enabled=half):
+        with torch.autocast(options.device, dtype=torch.float16, enabled=options.half):
             logits = network(values.contiguous(memory_format=form))
         return to_probabilities(logits, network)
 
@@ -181,11 +188,17 @@ def jobs(options: argparse.Namespace, side: int) -> dict[str, Run]:
     return made
 
 
-def timed(made: dict[str, Run], runs: int) -> dict[str, dict[str, float]]:
-    """Return median seconds of alternating runs, by the clock and of the processor."""
+def timed(made: dict[str, Run], runs: int, most: float) -> dict[str, dict[str, float]]:
+    """Return median seconds of alternating runs, by the clock and of the processor.
+
+    No more runs begin after `most` seconds.
+    """
+    start = perf_counter()
     wall: dict[str, list[float]] = {name: [] for name in made}
     cpu: dict[str, list[float]] = {name: [] for name in made}
     for run in range(runs + 1):
+        if run > 1 and perf_counter() - start > most:
+            break
         for name, job in made.items():
             began = perf_counter(), process_time()
             job()
@@ -244,8 +257,9 @@ def same_memory(options: argparse.Namespace, side: int) -> list[dict[str, Any]]:
         tile = largest_tile(options, f"ours, {name}", side, peak)
         options.tile = tile
         every = jobs(options, side)
-        both = {job: every[job] for job in (f"ours, {name}", f"monai, {name}")}
-        for job, row in timed(both, options.large_runs).items():
+        beside = {job: run for job, run in every.items() if f"monai, {name}" in job}
+        both = {f"ours, {name}": every[f"ours, {name}"], **beside}
+        for job, row in timed(both, options.large_runs, SECONDS["cpu"]).items():
             size = tile if job.startswith("ours") else ROI
             row_peak = peak_bytes(options, job, side, size)
             rows.append(
@@ -265,25 +279,73 @@ def share(
     return round(megapixels * ms_per_megapixel / 1000 / row["seconds"], 3)
 
 
-def network_only(options: argparse.Namespace) -> float:
-    """Return ms per megapixel of the network alone on a GPU, its input being there."""
-    weights = load_weights(options.weights)
-    network = weights.network().cuda().to(memory_format=torch.channels_last)
-    values = torch.rand(8, 1, 704, 704, device="cuda").to(
-        memory_format=torch.channels_last
-    )
-    seconds = []
-    with (
-        torch.inference_mode(),
-        torch.autocast("cuda", dtype=torch.float16, enabled=options.half),
-    ):
-        for _ in range(options.runs + 3):
-            torch.cuda.synchronize()
-            began = perf_counter()
-            network(values)
-            torch.cuda.synchronize()
-            seconds.append(perf_counter() - began)
-    return round(1e9 * median(seconds[3:]) / values.numel(), 3)
+def ways(options: argparse.Namespace) -> dict[str, float]:
+    """Return ms per megapixel of the network alone, its input being on the device.
+
+    Float16 is bfloat16 without a GPU, where nothing is compiled, either.
+    """
+    n, side = (1, 64) if options.dry_run else (8, 704)
+    device = options.device
+    half = torch.float16 if device == "cuda" else torch.bfloat16
+    values = torch.rand(n, 1, side, side, device=device)
+    network, last = (load_weights(options.weights).network().to(device) for _ in "ab")
+    last = last.to(memory_format=torch.channels_last)
+    wide = values.to(memory_format=torch.channels_last)
+    made: dict[str, Callable[[], object]] = {
+        "float32": autocast(network, values, None),
+        "float32, channels last": autocast(last, wide, None),
+        "float16": autocast(network, values, half),
+        CHANNELS_LAST: autocast(last, wide, half),
+    }
+    if device == "cuda":
+        made[f"{CHANNELS_LAST}, compiled"] = autocast(torch.compile(last), wide, half)
+        made[f"{CHANNELS_LAST}, CUDA graph"] = graph(made[CHANNELS_LAST])
+    found = {}
+    for name, job in made.items():
+        took = [seconds_of(job, device) for _ in range(options.runs + 3)]
+        found[name] = round(1e9 * median(took[3:]) / values.numel(), 3)
+    return found
+
+
+CHANNELS_LAST = "float16, channels last"
+"""The way of runs on a GPU."""
+
+
+def autocast(
+    network: Network, values: torch.Tensor, kind: torch.dtype | None
+) -> Callable[[], torch.Tensor]:
+    """Return a pass of the network, in 16 bits if a kind is named."""
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        with torch.autocast(values.device.type, dtype=kind, enabled=kind is not None):
+            return network(values)
+
+    return run
+
+
+def graph(job: Callable[[], object]) -> Callable[[], None]:
+    """Return the job as a CUDA graph, which is launched as a whole."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # a few times, as PyTorch asks for
+        for _ in range(3):
+            job()
+    torch.cuda.current_stream().wait_stream(side)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        job()
+    return captured.replay
+
+
+def seconds_of(job: Callable[[], object], device: str) -> float:
+    """Return the time of one call, to the end of what it began on the device."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    began = perf_counter()
+    job()
+    wait()
+    return perf_counter() - began
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -293,17 +355,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "machine": describe(options.threads),
         "weights": options.weights,
         "device": options.device,
-        "half_precision": options.half and options.device == "cuda",
+        "half_precision": options.half,
         "rows": [],
     }
     for side in options.sides:
-        for job, row in timed(jobs(options, side), options.runs).items():
+        most = SECONDS[options.device]
+        for job, row in timed(jobs(options, side), options.runs, most).items():
             found["rows"].append({"job": job, "side": side, "tile": None, **row})
-    if options.device == "cuda":
-        found["network_only_ms_per_megapixel"] = alone = network_only(options)
+    if options.device == "cuda" or options.dry_run:
+        found["network_alone_ms_per_megapixel"] = alone = ways(options)
+        ms = alone[CHANNELS_LAST if options.half else "float32, channels last"]
         for row in found["rows"]:
             if row["job"].startswith("ours"):
-                row["share_of_network_only"] = share(options, row, alone)
+                row["share_of_network_only"] = share(options, row, ms)
     elif options.large:
         found["rows"] += same_memory(options, options.large)
     return found
@@ -357,7 +421,15 @@ def across(found: dict[str, Any]) -> list[str]:
 
 def shares(found: dict[str, Any]) -> list[str]:
     """Return, for a GPU, how near the runs come to the network alone."""
-    return [
+    alone = found.get("network_alone_ms_per_megapixel", {})
+    words = [
+        "The network alone, on windows that are on the GPU already, takes "
+        + "; ".join(
+            f"{ms:.2f} ms per megapixel in {name}" for name, ms in alone.items()
+        )
+        + "."
+    ]
+    return (words if alone else []) + [
         f"{row['side']}²: the network alone, on windows that are on the GPU already, "
         f"would take {row['share_of_network_only']:.0%} of that time."
         for row in found["rows"]
@@ -370,23 +442,34 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--weights", default="isbi2012-unet")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--sides", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--sides", type=int, nargs="+", help="512 1024; 4096 on a GPU")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--large", type=int, default=4096, help="0 leaves it out")
     parser.add_argument("--large-runs", type=int, default=1)
-    parser.add_argument("--half", action="store_true", help="float16 on a GPU")
+    parser.add_argument("--float32", action="store_true", help="on a GPU, too")
+    parser.add_argument("--dry-run", action="store_true", help="small, writes nothing")
     parser.add_argument("--tile", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.dry_run:
+        options.sides, options.runs, options.large = [64], 1, 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        if not options.dry_run:
+            parser.error(f"no CUDA device here (PyTorch {torch.__version__})")
+        options.device = "cpu"
+    options.half = options.device == "cuda" and not options.float32
+    options.sides = options.sides or [512, 1024] + [4096] * (options.device == "cuda")
     if options.peak:
         print_peak(options)
         return
     found = measure(options)
+    print(table(found), *across(found), *shares(found), sep="\n")
+    if options.dry_run:
+        return
     RESULTS.mkdir(exist_ok=True)
     out = RESULTS / f"inference-{options.device}.json"
     out.write_text(json.dumps(found, indent=1) + "\n")
     write_docs(found)
-    print(table(found))
 
 
 if __name__ == "__main__":
