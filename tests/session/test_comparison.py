@@ -217,6 +217,8 @@ def test_meanings_come_from_provenance_only() -> None:
     assert not says_linked(stack(values, kind="cells"))
     linked = {"cells": {"link": True}}
     assert says_linked(stack(values, kind="cells", settings=linked))
+    through = {"cells": {"link": False, "through": "3-d"}}
+    assert says_linked(stack(values, kind="cells", settings=through))
 
 
 def test_reading_can_be_stopped(truth) -> None:

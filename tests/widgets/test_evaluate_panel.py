@@ -263,6 +263,31 @@ def test_cells_go_through_sections_only_if_they_say_so(window, membrane) -> None
             assert panel.linked.isChecked() is through
 
 
+def test_the_box_changes_what_is_said_of_cells(window, membrane) -> None:
+    sections = np.arange(2)[:, None, None]
+    squares = np.indices((96, 96)) // 24
+    cells = np.where(membrane > 0, 0, 1 + squares[0] * 4 + squares[1]).astype(np.uint32)
+    halves = np.where(cells, cells + 16 * sections, 0).astype(np.uint32)
+    for name, ids in (("true", cells), ("halves", halves)):
+        window.viewer.add_labels(ids, name=name, metadata=said("cells"))
+    panel = window.evaluate
+    panel.scope.setCurrentText(ALL)
+    choose(panel.prediction.layers, "halves")
+    choose(panel.truth.layers, "true")
+    assert panel.state.text() == "compares 2 sections, each by itself"
+    evaluate(window, truth_is="cells")
+    assert "through sections" not in panel.result.about.text()
+    assert "VI 0.000 bits" in panel.result.about.text()
+    panel.linked.click()
+    assert panel.state.text() == "compares 2 sections, and cells through them"
+    evaluate(window, truth_is="cells")
+    # halves of n = 23² px: 1 - F of pairs is n / (3 n - 2)
+    found = (
+        "adapted Rand error 0.334, VI 1.000 bits (1.000 by splits, 0.000 by mergers)"
+    )
+    assert f"cells through sections: {found}" in panel.result.about.text()
+
+
 def test_a_removed_layer_is_no_longer_compared(window) -> None:
     window.viewer.layers.remove("drawn")
     window.settle()

@@ -56,7 +56,8 @@ def evaluate(
         bool | None,
         Parameter(
             help="Compare cells through sections, where both are cells. By default so, "
-            "but not for cells of emseg segment, which are those of each section."
+            "but not where a file says that its cells were found in each section by "
+            "itself."
         ),
     ] = None,
     sections: Sections = None,
@@ -155,7 +156,7 @@ def _threshold(said: float | None, made: Provenance | None) -> float:
 
 
 def _is_unlinked(made: Provenance | None) -> bool:
-    return made is not None and made.kind == "cells"
+    return made is not None and made.kind == "cells" and not made.is_linked
 
 
 def _sections_of(stack: Stack, sections: slice | None) -> np.ndarray:

@@ -99,6 +99,12 @@ class Provenance(BaseModel):
         """True if it is about probabilities, of whatever class."""
         return self.kind in ("membrane", "inside") or self.kind.startswith("class ")
 
+    @property
+    def is_linked(self) -> bool:
+        """True if cells are known to have one id in all their sections."""
+        cells = self.settings.get("cells", {})
+        return bool(cells.get("link")) or cells.get("through") in ("3-d", "graph")
+
     def of_class(self, name: str) -> Provenance:
         """Return it for a further class of the same run."""
         return self.model_copy(update={"kind": f"class {name}", "threshold": None})

@@ -126,6 +126,19 @@ class Report:
         return f"{cells.words}{made}"
 
     @property
+    def about_linked(self) -> str:
+        """What cells score through sections; nothing where they weren't compared so."""
+        if not self.evaluation.linked:
+            return ""
+        found = self.evaluation.overlap
+        return (
+            f"cells through sections: adapted Rand error "
+            f"{found.adapted_rand_error:.3f}, VI "
+            f"{found.variation_of_information:.3f} bits ({found.vi_split:.3f} by "
+            f"splits, {found.vi_merge:.3f} by mergers)"
+        )
+
+    @property
     def about_thresholds(self) -> str:
         """What to know about the threshold of `words`; nothing for cells and masks."""
         if self.threshold is None:

@@ -79,7 +79,7 @@ def meaning_said(stack: Stack) -> Meaning | None:
 def says_linked(stack: Stack) -> bool:
     """Tell if cells go through sections, as far as it is known; those of others do."""
     made = provenance_of(stack)
-    return made is None or bool(made.settings.get("cells", {}).get("link", False))
+    return made is None or made.is_linked
 
 
 def provenance_of(stack: Stack) -> Provenance | None:

@@ -182,13 +182,15 @@ class EvaluatePanel(QWidget):
         self.scope.addItems([SECTION, ALL])
         self.linked = QCheckBox("Compare cells through sections")
         self.linked.setToolTip(
-            "A cell has one number in all its sections, in both layers. Else each "
-            "section is compared by itself."
+            "A cell has one number in all its sections, in both layers: its adapted "
+            "Rand error and VI are then those of whole cells. V_Rand, V_Info and the "
+            "mistakes are those of sections in any case."
         )
         self.state = text_label(role="plain")
         self.run = JobRow("Evaluate", self._prepare)
         self.result = Result(self._controller)
         self._layer: Layer | None = None
+        self._said = ""
         self._lay_out()
         self._connect()
         self._on_sides()
@@ -218,6 +220,7 @@ class EvaluatePanel(QWidget):
         self.prediction.changed.connect(self._on_sides)
         self.truth.changed.connect(self._on_sides)
         self.scope.currentTextChanged.connect(self._on_sides)
+        self.linked.toggled.connect(self._on_linked)
         self.run.done.connect(self._on_done)
 
     def _propose_prediction(self, layers: Iterable[Layer]) -> Layer | None:
@@ -239,7 +242,7 @@ class EvaluatePanel(QWidget):
         """Say what would be compared, or why nothing can be."""
         prediction, truth = self.prediction.side(), self.truth.side()
         words, ready = _format_sides(prediction, truth, self.scope.currentText())
-        self.state.setText(words)
+        self._said = words
         set_role(self.state, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
         cells = ready and prediction.meaning == truth.meaning == "cells"  # type: ignore[union-attr]
@@ -247,6 +250,15 @@ class EvaluatePanel(QWidget):
         if prediction is not None and linkable and not self.linked.isVisibleTo(self):
             self.linked.setChecked(says_linked(prediction.stack))
         self.linked.setVisible(linkable)
+        self._on_linked()
+
+    def _on_linked(self) -> None:
+        """Say how cells would be compared, where that can be chosen."""
+        how = ""
+        if self.linked.isVisibleTo(self):
+            checked = self.linked.isChecked()
+            how = ", and cells through them" if checked else ", each by itself"
+        self.state.setText(f"{self._said}{how}")
 
     def _prepare(self) -> tuple[str, Work]:
         prediction, truth = self.prediction.side(), self.truth.side()

@@ -306,7 +306,8 @@ class Result(QWidget):
         self.words.setText(report.words)
         lines = [f"{found.prediction} against {found.truth}"]
         lines.append(format_sections(len(report.sections)))
-        lines += filter(None, (report.about_cells, report.about_thresholds))
+        about = report.about_linked, report.about_cells, report.about_thresholds
+        lines += filter(None, about)
         self.about.setText(" · ".join(lines))
         fixed = None if report.fixed is None else report.fixed.threshold
         self.plot.show_curve(report.curve, fixed)
