@@ -32,9 +32,12 @@ from qtpy.QtCore import QPoint, Qt, qInstallMessageHandler
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_emseg._napari.layers import RESULT
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.session import StackState
 from napari_emseg.session.projects import KEPT
+from napari_emseg.widgets.batch_controller import batch_controller_for
+from napari_emseg.widgets.batch_dock import BatchDock
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.correcting import Correcting
 from napari_emseg.widgets.dock import CorrectDock, EmSegmentation
@@ -43,6 +46,8 @@ from napari_emseg.widgets.linked_layers import LINKED
 SHAPE = (3, 48, 56)
 MOST_LAYERS = 14
 WAIT_MS = 120_000
+DOCKS = {"all": EmSegmentation, "correct": CorrectDock, "batch": BatchDock}
+WEIGHTS = ("thin", "slow", "net")
 
 Pictures = dict[str, NDArray[Any]]
 Act = Callable[["RandomUser"], None]
@@ -213,6 +218,10 @@ class RandomUser:
                 yield f"reviewed {set(each.reviewed)}, marked {known.reviewed}"
             if set(each.excluded) != known.excluded:
                 yield f"excluded {set(each.excluded)}, marked {known.excluded}"
+        used = self.controller.session.weights
+        for panel in self._panels("Membranes"):
+            if used is not None and panel.weights.currentText() != used.card.name:
+                yield f"{panel.weights.currentText()} is shown, not {used.card.name}"
         for dock in self._panels("Data"):
             listed = [dock.layers.itemText(i) for i in range(dock.layers.count())]
             if listed != [layer.name for layer in sources]:
@@ -272,11 +281,11 @@ class RandomUser:
         }
 
     def _correct_is_seen(self) -> bool:
-        for dock in self.docks.values():
+        for kind, dock in self.docks.items():
             shell = dock.parentWidget()
             front = shell.isVisible() and not shell.visibleRegion().isEmpty()
-            unfolded = (
-                isinstance(dock, CorrectDock) or dock.folds["Correct"].isExpanded()
+            unfolded = kind == "correct" or (
+                kind == "all" and dock.folds["Correct"].isExpanded()
             )
             if front and unfolded:
                 return True
@@ -284,10 +293,10 @@ class RandomUser:
 
     def _panels(self, name: str) -> list[Any]:
         panels = []
-        for dock in self.docks.values():
-            if isinstance(dock, EmSegmentation):
+        for kind, dock in self.docks.items():
+            if kind == "all" and name != "Batch":
                 panels.append(dock.panel(name))
-            elif name == "Correct":
+            elif name.lower() == kind:
                 panels.append(dock.panel)
         return panels
 
@@ -474,14 +483,14 @@ class RandomUser:
     def toggle_3d(self) -> None:
         self.viewer.dims.ndisplay = 5 - self.viewer.dims.ndisplay
 
-    @act(2)
+    @act(4)
     def turn_back(self) -> None:
         self.viewer.dims.ndisplay = 2
         self.viewer.dims.order = tuple(range(self.viewer.dims.ndim))
 
     @act(1)
     def zoom(self) -> None:
-        self.viewer.scene.camera.zoom *= self.random.choice([0.5, 1.5, 2])
+        camera_of(self.viewer).zoom *= self.random.choice([0.5, 1.5, 2])
 
     @act(1)
     def fit(self) -> None:
@@ -491,8 +500,7 @@ class RandomUser:
 
     def open_dock(self, kind: str) -> None:
         """Open a dock that isn't open."""
-        made = EmSegmentation if kind == "all" else CorrectDock
-        dock = made(self.viewer)
+        dock = DOCKS[kind](self.viewer)
         self.viewer.window.add_dock_widget(dock, name=f"dock {kind}")
         self.docks[kind] = dock
         if kind == "all":
@@ -502,7 +510,7 @@ class RandomUser:
 
     @act(2)
     def open_or_close_dock(self) -> None:
-        kind = self.random.choice(["all", "correct"])
+        kind = self.random.choice(list(DOCKS))
         self.note(kind)
         if kind not in self.docks:
             self.open_dock(kind)
@@ -521,10 +529,11 @@ class RandomUser:
     @act(1)
     def tab_docks(self) -> None:
         shells = [dock.parentWidget() for dock in self.docks.values()]
-        if len(shells) == 2:
-            self.viewer.window._qt_window.tabifyDockWidget(*shells)
-            shells[1].show()
-            self.random.choice(shells).raise_()
+        if len(shells) > 1:
+            front, back = self.random.sample(shells, 2)
+            self.viewer.window._qt_window.tabifyDockWidget(back, front)
+            front.show()
+            self.random.choice([front, back]).raise_()
 
     @act(0.5)
     def float_dock(self) -> None:
@@ -558,9 +567,11 @@ class RandomUser:
     def choose_weights(self) -> None:
         panel = self.panel("Membranes")
         if panel is not None:
-            box = panel.weights
-            box.setCurrentIndex(box.findText(self.random.choice(["thin", "slow"])))
-            box.activated.emit(box.currentIndex())
+            self._choose_weights(panel, self.random.choice(WEIGHTS))
+
+    def _choose_weights(self, panel: Any, name: str) -> None:
+        panel.weights.setCurrentIndex(panel.weights.findText(name))
+        panel.weights.activated.emit(panel.weights.currentIndex())
 
     @act(1)
     def choose_scope(self) -> None:
@@ -576,6 +587,40 @@ class RandomUser:
             self._click(panel.run.button)
             self._wait_for(self.controller.job)
             self.note(panel.run.message.text())
+
+    @act(3)
+    def get_ready(self) -> None:
+        """Have membranes and cells of a whole stack, as whoever corrects next has."""
+        if "all" not in self.docks:
+            self.open_dock("all")
+        if self.source is None:
+            self.open_stack()
+            self.rest()
+        names = ("Membranes", "Cells")
+        for panel in (self.docks["all"].panel(name) for name in names):
+            panel.scope.choice.setCurrentText("all sections")
+            self.rest()
+            self._click(panel.run.button)
+            self._wait_for(self.controller.job)
+            self.note(panel.run.message.text())
+
+    @act(0.5)
+    def run_batch(self) -> None:
+        panel = self.panel("Batch")
+        if panel is None:
+            return
+        self.made += 1
+        self.viewer.layers.selection = set(self.controller.sources()[:2])
+        self._click(panel.layers)
+        panel.form.folder.setText(str(self.folder / f"results {self.made}"))
+        self._click(panel.foot.button)
+        if self.random.random() < 0.3:
+            self.rest()
+            self._click(panel.foot.button)
+        self._wait_for(panel._batching.job)
+        self.note(panel.foot.message.text())
+        panel.table.selectAll()
+        self._click(panel.remove)
 
     @act(1)
     def run_and_meanwhile(self) -> None:
@@ -693,11 +738,11 @@ class RandomUser:
         self._key(Qt.Key.Key_Z, both)
 
     @act(2)
-    def mark_section(self) -> None:
+    def mark_section(self, status: str = "") -> None:
         panel = self.panel("Correct")
         if panel is None or self.source is None or self.controller.source_layer is None:
             return
-        status = self.random.choice(["to do", "reviewed", "excluded"])
+        status = status or self.random.choice(["to do", "reviewed", "excluded"])
         shown = re.match(r"Section (\d+)", panel.review.label.text())
         if shown is None:
             return
@@ -797,7 +842,7 @@ class RandomUser:
 
     # Learning ------------------------------------------------------------------
 
-    @act(0.4)
+    @act(1)
     def train(self) -> None:
         panel = self.panel("Train")
         if panel is None:
@@ -805,6 +850,11 @@ class RandomUser:
         learning = self.controller.learning
         learning.settings = QUICK.model_copy(update={"rehearsal": 0.0, "steps": 2})
         learning.folder = self.folder / "own"
+        if self._correct_is_seen() and self.random.random() < 0.8:
+            self.mark_section("reviewed")
+        used = self.controller.session.weights
+        if used is not None and used.card.name in ("thin", "slow"):  # they can't learn
+            self._choose_weights(self.panel("Membranes"), "net")
         self.qtbot.waitUntil(lambda: not panel._soon.isActive(), timeout=WAIT_MS)
         self.qtbot.waitUntil(lambda: not panel._asking.waiting, timeout=WAIT_MS)
         self._click(panel.run.start)
@@ -818,6 +868,17 @@ class RandomUser:
             box = panel.candidate
             self._click(self.random.choice([box.accept, box.reject, box.flip]))
             self.note(box.said.text())
+
+    @act(0.5)
+    def roll_back(self) -> None:
+        panel = self.panel("Train")
+        if panel is None:
+            return
+        rounds = panel.rounds
+        if rounds.table.rowCount() and self.random.random() < 0.5:
+            rounds.table.selectRow(self.random.randrange(rounds.table.rowCount()))
+        self._click(rounds.roll_back)
+        self.note(rounds.said.text())
 
     @act(0.5)
     def find_regions(self) -> None:
@@ -836,7 +897,8 @@ class RandomUser:
 
     def end(self) -> None:
         """Let all that is on come to its end."""
-        for job in (self.controller.job, self.controller.training.job):
+        batch = batch_controller_for(self.viewer).job
+        for job in (self.controller.job, self.controller.training.job, batch):
             job.cancel()
             self._wait_for(job)
         self.rest()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 
+from finetuning import untaught
 from random_user import RandomUser
+
+SIZE = 860, 560
+"""Of the window, px: drawing it anew is what an act takes most time for."""
 
 
 def test_walk(make_napari_viewer, qtbot, weights, tmp_path) -> None:
     seed = int(os.environ["EMSEG_RANDOM_SEED"])
-    user = RandomUser(make_napari_viewer(show=True), qtbot, seed, tmp_path)
+    weights["net"] = untaught(tmp_path / "net.safetensors")
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(*SIZE)
+    user = RandomUser(viewer, qtbot, seed, tmp_path)
     user.go_on(int(os.environ["EMSEG_RANDOM_ACTS"]))
     user.end()

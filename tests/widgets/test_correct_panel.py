@@ -23,6 +23,7 @@ from written_tables import written
 
 from napari_emseg._napari import placement_of, stack_of
 from napari_emseg._napari.layers import lies
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.regions import Region
 from napari_emseg.proofreading import draw_wire
@@ -744,7 +745,7 @@ def test_the_table_of_cells_goes_there(open_sitting) -> None:
     table.table.cellClicked.emit(last, 0)
     z, y, x = table._rows[last].at
     assert sitting.window.viewer.dims.current_step[0] == z
-    centre = sitting.window.viewer.scene.camera.center
+    centre = camera_of(sitting.window.viewer).center
     np.testing.assert_allclose(centre[-2:], (y, x), atol=1)
 
 
@@ -788,4 +789,4 @@ def test_keys_go_with_the_panel(open_sitting) -> None:
     sitting.window.dock.folds["Correct"].collapse(animate=False)
     with pytest.raises(KeyError):
         press(sitting.window, "K")
-    assert sitting.window.viewer.scene.camera.mouse_pan
+    assert camera_of(sitting.window.viewer).mouse_pan

@@ -7,6 +7,8 @@ import tifffile
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
+from napari_emseg._napari.versions import camera_of
+
 
 def type_size(window, text: str) -> None:
     line = window.data.voxel_size
@@ -110,7 +112,7 @@ def test_the_stack_that_takes_over_comes_into_view(open_window, em) -> None:
     assert window.controller.session.at_work.name == "b"
     assert window.layer("b").visible
     centre = np.mean(window.layer("b").extent.world, axis=0)[-2:]
-    np.testing.assert_allclose(window.viewer.scene.camera.center[-2:], centre, atol=4)
+    np.testing.assert_allclose(camera_of(window.viewer).center[-2:], centre, atol=4)
 
 
 @pytest.mark.parametrize(

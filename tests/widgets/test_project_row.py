@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.io import save_stack
 from napari_emseg.project import Project
 from napari_emseg.project import journal as journals
@@ -192,7 +193,7 @@ def test_a_project_opened_over_another_stack_is_what_is_seen(
     assert not other.visible
     assert not viewer.layers["other cells"].visible
     assert section_on_screen(viewer, layer) is not None
-    middle = viewer.scene.camera.center[-2:]
+    middle = camera_of(viewer).center[-2:]
     assert all(0 <= at <= 4 * n for at, n in zip(middle, (96, 112), strict=True))
     panel = window.data
     for chosen in (other, layer):
