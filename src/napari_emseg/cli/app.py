@@ -20,7 +20,6 @@ from napari_emseg.cli.printing import (
 from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm, keep_exit_code
 from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.lock import OutputBusyError
-from napari_emseg.io.compressed import clear_scratch
 from napari_emseg.io.errors import AmbiguousFileError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -77,6 +76,8 @@ COMMANDS = {
 
 GROUPS = ("weights", "project")
 
+HELP = {"--help", "-h"}
+
 MODULES = {"meshes": "export"}
 """Where a command isn't in a module of its own name."""
 
@@ -125,7 +126,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     write_what_can_be_written()
-    clear_scratch()
+    if _called(words) and not HELP & set(words):
+        # what reads and writes files takes half a second to load
+        from napari_emseg.io.compressed import clear_scratch
+
+        clear_scratch()
     try:
         with interrupt_on_sigterm():
             code = build_app(_called(words))(words)
