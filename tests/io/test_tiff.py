@@ -448,3 +448,14 @@ def test_a_file_that_cannot_be_read_is_closed_at_once(
     # while the error is held, nothing else can have closed it
     assert error
     assert str(path) not in [file.path for file in psutil.Process().open_files()]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 5), (6, 1, 5)])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_sections_of_a_pixel_or_a_row(tmp_path: Path, shape, compression) -> None:
+    values = np.arange(7, 7 + np.prod(shape), dtype=np.uint8).reshape(shape)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="minisblack", compression=compression)
+    np.testing.assert_array_equal(
+        open_stack(path).data[:], values.reshape(-1, *shape[-2:])
+    )

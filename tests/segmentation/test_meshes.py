@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from napari_emseg.core.records import Note, drain
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import save_stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.segmentation import meshes
 from napari_emseg.segmentation.meshes import MeshFormat, saving_meshes
 
@@ -124,6 +125,48 @@ def test_other_refusals(
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+class TestOverwrite:
+    def test_meshes_are_replaced_only_if_that_is_said(
+        self, tmp_path: Path, stack: Stack
+    ) -> None:
+        place = tmp_path / "m"
+        drain(saving_meshes(stack, place, ids=[2, 5]))
+        with pytest.raises(OutputExistsError):
+            drain(saving_meshes(stack, place, ids=[9]))
+        work = saving_meshes(stack, place, ids=[9], format="obj", overwrite=True)
+        next(work)
+        work.close()  # those that are there stay until the new ones are whole
+        assert {p.name for p in place.glob("*.ply")} == {"cell_2.ply", "cell_5.ply"}
+        drain(saving_meshes(stack, place, ids=[9], format="obj", overwrite=True))
+        assert {p.name for p in place.iterdir()} == {"cell_9.obj", "meshes.json"}
+        assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+    @pytest.mark.parametrize("name", ["thesis.txt", "cell_1.ply.bak", "cell_x.ply"])
+    def test_a_folder_of_anything_else_never_is(
+        self, tmp_path: Path, stack: Stack, name: str
+    ) -> None:
+        place = drain(saving_meshes(stack, tmp_path / "m"))
+        (place / name).write_text("mine")
+        with pytest.raises(FileExistsError, match="isn't a folder of meshes"):
+            drain(saving_meshes(stack, place, overwrite=True))
+        assert (place / name).read_text() == "mine"
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(FileExistsError, match="isn't a folder of meshes"):
+            drain(saving_meshes(stack, tmp_path / "file", overwrite=True))
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no colons in names")
+    def test_beside_cells_for_neuroglancer(self, tmp_path: Path) -> None:
+        cells, place = _two_bricks(), tmp_path / "a.precomputed"
+        drain(saving_meshes(cells, place, format="neuroglancer", ids=[5]))
+        before = json.loads((place / "info").read_text())
+        with pytest.raises(OutputExistsError):
+            drain(saving_meshes(cells, place, format="neuroglancer"))
+        again = saving_meshes(cells, place, format="neuroglancer", overwrite=True)
+        drain(again)
+        assert len(list((place / "mesh").glob("*.fragment"))) == 2
+        assert json.loads((place / "info").read_text()) == before
+
+
 @pytest.mark.parametrize("format", ["ply", "neuroglancer"])
 def test_values_that_are_no_ids_are_refused(
     tmp_path: Path,
@@ -209,7 +252,7 @@ class TestNeuroglancer:
         added = {"mesh", "segment_properties"}
         assert {p.name for p in place.iterdir()} == before | added
         assert len(list((place / "mesh").glob("*.fragment"))) == 1
-        with pytest.raises(FileExistsError, match="has meshes already"):
+        with pytest.raises(OutputExistsError, match="mesh exists already"):
             drain(saving_meshes(_two_bricks(), place, format="neuroglancer"))
 
     def test_not_into_others(self, tmp_path: Path) -> None:

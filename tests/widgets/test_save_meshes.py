@@ -49,7 +49,7 @@ def test_the_largest_cells_are_saved(linked, tmp_path: Path, name: str) -> None:
     assert row.job.busy
     with linked.qtbot.waitSignal(row.job.ended, timeout=120_000):
         pass
-    assert "exists already" in row.message.text()
+    assert row.message.text().endswith("exists already; choose another name")
 
 
 def test_cancel_leaves_nothing(linked, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def meshes(
             help="Of the files; neuroglancer: in a precomputed folder with the cells."
         ),
     ] = "ply",
+    overwrite: Overwrite = False,
     json: Json = False,
     source: InputOptions = InputOptions(),  # noqa: B008
 ) -> None:
@@ -124,7 +125,9 @@ def meshes(
     cells = source.open(input)
     check_outputs(output, stacks=[cells])
     whole = replace(cells, data=WholeNumbers(cells))
-    work = saving_meshes(whole, output, ids=ids, largest=largest, format=format)
+    work = saving_meshes(
+        whole, output, ids=ids, largest=largest, format=format, overwrite=overwrite
+    )
     written = run_with_progress(work)
     pattern = "mesh/*.fragment" if format == "neuroglancer" else f"cell_*.{format}"
     count = len(list(written.glob(pattern)))

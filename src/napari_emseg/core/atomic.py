@@ -100,8 +100,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Fill the folder given; it gets its name at the end, unless the block raises.
+
+    Parameters
+    ----------
+    replace
+        Take the place of a folder that is there, which is removed then.
 
     Raises
     ------
@@ -114,7 +119,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with naming_full_disk(path):
             part.mkdir()
             yield part
-            publish(part, path)
+            if replace and path.exists():
+                exchange(part, path)
+            else:
+                publish(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         release(part)

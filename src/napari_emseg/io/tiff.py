@@ -274,7 +274,11 @@ def _volume(pages: Pages, series: TiffPageSeries, nth: int) -> Volume:
 
 
 def _level(pages: Pages, series: TiffPageSeries) -> Volume:
-    axes = series.axes
+    # tifffile calls those of a single pixel XYX: the last ones are the picture's
+    axes = "".join(
+        "Q" if axis in series.axes[nth + 1 :] else axis
+        for nth, axis in enumerate(series.axes)
+    )
     if series.keyframe.photometric == _INKS:
         raise UnreadableError(CMYK)
     two = series.keyframe.samplesperpixel == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage.measure import marching_cubes
 
-from napari_emseg.core.atomic import atomic_folder, write_whole
+from napari_emseg.core.atomic import atomic_folder, check_replaceable, write_whole
 from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.labels import as_labels
 from napari_emseg.core.lock import Claim
 from napari_emseg.core.paths import path_inside, read_bounded, remove_inside
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.writing import iter_save
 
 
@@ -98,6 +100,7 @@ def saving_meshes(
     ids: Collection[int] = (),
     largest: int = 100,
     format: MeshFormat = "ply",  # noqa: A002 - the word for it
+    overwrite: bool = False,
 ) -> Generator[Record, None, Path]:
     """Write the surface of each cell into a folder; yields Progress and Notes.
 
@@ -115,28 +118,33 @@ def saving_meshes(
         Ids `(z, y, x)` with their voxel size, linked through the stack.
     ids
         Which; by default the `largest` ones.
+    overwrite
+        Replace meshes that are there.
 
     Raises
     ------
     ValueError
         If the voxel size or a cell is unknown, a package isn't installed, or the folder
         holds other cells than these.
+    OutputExistsError
+        If there are meshes, and they aren't to be replaced.
     FileExistsError
-        If there is such a folder already, or it has surfaces.
+        If there is something else of that name, which is never replaced.
     OSError
         If a section can't be read, or the folder not be written.
     """
     place = Path(folder).expanduser()
     if format == "neuroglancer":
         size = _known_size(cells)
-        return (yield from _saving_precomputed(cells, place, ids, largest, size))
+        work = _saving_precomputed(
+            cells, place, ids, largest, size, overwrite=overwrite
+        )
+        return (yield from work)
     size = _checked_size(cells)
-    if place.exists():
-        msg = f"{place} exists already; remove it, or choose another name"
-        raise FileExistsError(msg)
+    _check_meshes(place, overwrite=overwrite)
     boxes = yield from finding_boxes(cells.data)
     wanted = _wanted(boxes, ids, largest)
-    with Claim(place), atomic_folder(place) as part:
+    with Claim(place), atomic_folder(place, replace=overwrite) as part:
         faces = {}
 
         def write(i: int, points: Points, triangles: Faces) -> None:
@@ -145,7 +153,26 @@ def saving_meshes(
 
         yield from _each_surface(cells, {i: boxes[i] for i in wanted}, size, write)
         _describe(part, cells, faces, format)
+        _check_meshes(place, overwrite=overwrite)  # it took its time
     return place
+
+
+NOTES = "meshes.json"
+"""What a folder of meshes says of them."""
+
+
+def _check_meshes(place: Path, *, overwrite: bool) -> None:
+    """Refuse a name that is taken, but for meshes that are to be replaced."""
+    if not os.path.lexists(place):
+        return
+    names = os.listdir(place) if place.is_dir() and not place.is_symlink() else [""]
+    ours = re.compile(rf"cell_\d+\.(ply|obj|stl)|{re.escape(NOTES)}")
+    if names and (NOTES not in names or not all(map(ours.fullmatch, names))):
+        msg = f"{place} exists already, and isn't a folder of meshes; name another one"
+        raise FileExistsError(msg)
+    if not overwrite:
+        raise OutputExistsError(place)
+    check_replaceable(place)
 
 
 def _each_surface(
@@ -169,6 +196,8 @@ def _saving_precomputed(
     ids: Collection[int],
     largest: int,
     size: tuple[float, float, float],
+    *,
+    overwrite: bool,
 ) -> Generator[Record, None, Path]:
     """Write surfaces and properties into a precomputed folder, its notes last."""
     if os.name == "nt":
@@ -181,9 +210,12 @@ def _saving_precomputed(
     wanted = _wanted(boxes, ids, largest)
     if not place.exists():
         yield from iter_save(place, cells, format="neuroglancer")
-    said = _precomputed(place, cells, size)
+    said = _precomputed(place, cells, size, overwrite=overwrite)
     half = np.array(size[::-1]) / 2
     with Claim(place):
+        if MESHES in said:  # while there are none, the notes name none
+            said = {k: v for k, v in said.items() if k not in (MESHES, PROPERTIES)}
+            write_whole(place / "info", json.dumps(said).encode())
         for name in (MESHES, PROPERTIES):  # what a killed run left
             remove_inside(place, name)
         with atomic_folder(place / MESHES) as part:
@@ -196,13 +228,13 @@ def _saving_precomputed(
             yield from _each_surface(cells, {i: boxes[i] for i in wanted}, size, write)
         with atomic_folder(place / PROPERTIES) as part:
             _write_json(part / "info", _properties(boxes))
-        said |= {"mesh": MESHES, "segment_properties": PROPERTIES}
+        said |= {MESHES: MESHES, PROPERTIES: PROPERTIES}
         write_whole(place / "info", json.dumps(said).encode())
     return place
 
 
 MESHES, PROPERTIES = "mesh", "segment_properties"
-"""Folders in a precomputed one."""
+"""Folders in a precomputed one, and the keys by which its notes name them."""
 
 MOST_INFO = 2**20
 """Bytes of a precomputed folder's notes; they have about two thousand."""
@@ -212,7 +244,7 @@ MOST_LISTED = 100_000
 
 
 def _precomputed(
-    place: Path, cells: Stack, size: tuple[float, float, float]
+    place: Path, cells: Stack, size: tuple[float, float, float], *, overwrite: bool
 ) -> dict[str, Any]:
     """Return the notes of a precomputed folder, if it is of such cells.
 
@@ -220,8 +252,8 @@ def _precomputed(
     ------
     ValueError
         If it is of others, or none.
-    FileExistsError
-        If it has surfaces.
+    OutputExistsError
+        If it has surfaces, and they aren't to be replaced.
     """
     try:
         said = json.loads(read_bounded(path_inside(place, "info"), MOST_INFO))
@@ -239,9 +271,8 @@ def _precomputed(
             f"and these are {list(cells.shape[::-1])} of {list(size[::-1])} nm"
         )
         raise ValueError(msg)
-    if "mesh" in said:
-        msg = f"{place} has meshes already; export the cells anew, or name a new folder"
-        raise FileExistsError(msg)
+    if MESHES in said and not overwrite:
+        raise OutputExistsError(place / str(said[MESHES]))
     found: dict[str, Any] = said
     return found
 
@@ -404,4 +435,4 @@ def _describe(part: Path, cells: Stack, faces: dict[int, int], format: str) -> N
         },
     }
     text = json.dumps(facts, indent=2) + "\n"
-    (part / "meshes.json").write_text(text, encoding="utf-8")
+    (part / NOTES).write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_emseg.core.records import Note, Record
 from napari_emseg.io import OUTPUT_KINDS, Ids, OutputKind, output_kind
-from napari_emseg.io.errors import IdsDontFitError
+from napari_emseg.io.errors import IdsDontFitError, OutputExistsError
 from napari_emseg.io.output import refuse_to_replace
 from napari_emseg.session.exports import Meshes, Target
 from napari_emseg.widgets.controller import ViewerController
@@ -219,7 +219,9 @@ class SaveRow(JobControls):
     def _on_ended(self, outcome: JobResult) -> None:
         self._show_state()
         if outcome.cause is not None:
-            self._say(format_record(outcome.cause), "error")
+            taken = isinstance(outcome.cause, OutputExistsError)
+            other = "; choose another name" if taken else ""
+            self._say(f"{format_record(outcome.cause)}{other}", "error")
             self._offer(outcome.cause)
         elif outcome.cancelled:
             self._say("cancelled", "hint")
