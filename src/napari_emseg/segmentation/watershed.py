@@ -13,6 +13,9 @@ from napari_emseg.core.compiler import compiled
 
 LEVELS = 2**16
 
+CLOSED = 2**32 - 1
+"""Where no marker grows; no marker has this number."""
+
 
 def quantise(heights: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Return heights `(y, x)` from 0 to 1 in steps, the same for every picture."""
@@ -26,61 +29,41 @@ def seeded_watershed(
     levels: NDArray[np.uint16], markers: NDArray[np.uint32], closed: NDArray[np.bool_]
 ) -> NDArray[np.uint32]:
     """Grow markers `(y, x)` or `(z, y, x)` over what isn't closed, 0 where none can."""
-    shape = levels.shape
-    if levels.ndim == 2:
-        levels, markers, closed = levels[None], markers[None], closed[None]
-    found: NDArray[np.uint32] = _flooded(
-        np.ascontiguousarray(levels),
-        np.ascontiguousarray(markers),
-        np.ascontiguousarray(closed),
-    )
-    return found.reshape(shape)
+    # Closed all round: no pixel that is reached lies at an end, so neighbours are found
+    # by adding to its place, without a division for each pixel.
+    out = np.pad(markers, 1, constant_values=CLOSED)
+    inner = out[(slice(1, -1),) * out.ndim]
+    inner[closed] = CLOSED
+    steps = [stride // out.itemsize for stride in out.strides]
+    around = np.array([-step for step in steps] + steps[::-1])
+    _flood(np.pad(levels, 1).ravel(), out.ravel(), around)
+    return np.where(closed, np.uint32(0), inner)
 
 
 @compiled
-def _flooded(
-    levels: NDArray[np.uint16], markers: NDArray[np.uint32], closed: NDArray[np.bool_]
-) -> NDArray[np.uint32]:
-    depth, height, width = levels.shape
-    plane = height * width
-    level = levels.ravel()
-    out = markers.copy().ravel()
-    shut = closed.ravel()
+def _flood(
+    level: NDArray[np.uint16],
+    out: NDArray[np.uint32],
+    steps: NDArray[np.int64],
+) -> None:
+    """Fill `out`, which holds the markers; `steps` lead to the neighbours, in order."""
     # A queue for each level, as a linked list: first and last pixel, -1 if empty. A
     # pixel is queued once in its life, so one array `following` serves all queues.
-    first = np.full(LEVELS, -1, np.int64)
-    last = np.full(LEVELS, -1, np.int64)
+    first = np.full(LEVELS, -1, np.int32)
+    last = np.full(LEVELS, -1, np.int32)
     following = np.full(out.size, -1, np.int32)
-    for pixel in range(out.size):
-        if shut[pixel]:
-            out[pixel] = 0
     # row by row, so that the markers of a window begin in the order that they have in
     # the whole
     for pixel in range(out.size):
-        if out[pixel]:
+        if 0 < out[pixel] < CLOSED:
             _append(first, last, following, int(level[pixel]), pixel)
     for now in range(LEVELS):
         while first[now] >= 0:
             pixel = first[now]
             first[now] = following[pixel]
-            z, rest = pixel // plane, pixel % plane
-            y, x = rest // width, rest % width
-            for side in range(6):
-                if side == 0 and z > 0:
-                    beside = pixel - plane
-                elif side == 1 and y > 0:
-                    beside = pixel - width
-                elif side == 2 and x > 0:
-                    beside = pixel - 1
-                elif side == 3 and x < width - 1:
-                    beside = pixel + 1
-                elif side == 4 and y < height - 1:
-                    beside = pixel + width
-                elif side == 5 and z < depth - 1:
-                    beside = pixel + plane
-                else:
-                    continue
-                if out[beside] or shut[beside]:
+            for step in steps:
+                beside = pixel + step
+                if out[beside]:
                     continue
                 # labelled when it is reached, not when it is taken out: the first to
                 # reach a pixel has it, and no pixel is queued twice
@@ -89,13 +72,12 @@ def _flooded(
                 # below `now` are done with and must not be filled again
                 at = max(now, int(level[beside]))
                 _append(first, last, following, at, beside)
-    return out.reshape(levels.shape)
 
 
 @compiled
 def _append(
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
+    first: NDArray[np.int32],
+    last: NDArray[np.int32],
     following: NDArray[np.int32],
     at: int,
     pixel: int,
