@@ -51,7 +51,10 @@ def test_hardly_any_memory_still_gives_the_smallest_tile() -> None:
 
 
 def test_a_cpu_gets_no_window_that_delays_cancel() -> None:
-    assert limits((6000, 5000), 100 * GB, gpu=False) == Limits(CPU_SIDE, 1)
+    """A core works for as long on each, as far as larger ones are worth it."""
+    for threads, side in ((1, CPU_SIDE), (2, 2172), (3, 2304), (64, 2304)):
+        made = limits((6000, 5000), 100 * GB, gpu=False, threads=threads)
+        assert made == Limits(side, 1)
     assert limits((6000, 5000), 100 * GB, gpu=True).tile is None
 
 

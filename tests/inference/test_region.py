@@ -213,7 +213,7 @@ def test_a_network_in_training_is_run_by_the_same_loop(
     tta: bool,
 ) -> None:
     """Whatever the tile, it gives what one pass gives; and training isn't touched."""
-    monkeypatch.setattr("napari_emseg.inference.plan.CPU_SIDE", tile)
+    monkeypatch.setattr("napari_emseg.inference.plan.MOST_CPU_SIDE", tile)
     torch.manual_seed(0)
     network = build(architecture, config)
     picture = np.random.default_rng(0).random((100, 130)).astype(np.float32)

@@ -310,13 +310,14 @@ def _settled(
     if "threshold" not in cells.model_fields_set:
         cells = cells.model_copy(update={"threshold": weights.card.threshold})
     predict = settings.predict
+    # tiles are larger where more threads work on one
+    if predict.threads is None:
+        predict = predict.model_copy(update={"threads": job.where.threads})
     if predict.tile is None:
         # a batch that goes on keeps its tile, however much memory is free by now
         tile = None if before is None else _tile_before(before)
         tile = tile or max(_tile(stack, weights, predict) for stack in stacks)
         predict = predict.model_copy(update={"tile": tile})
-    if predict.threads is None:
-        predict = predict.model_copy(update={"threads": job.where.threads})
     return settings.model_copy(update={"cells": cells, "predict": predict})
 
 

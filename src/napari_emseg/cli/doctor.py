@@ -12,6 +12,7 @@ from typing import Any
 
 from napari_emseg.cli.options import Json
 from napari_emseg.cli.printing import print_json, print_line, print_table
+from napari_emseg.core.memory import cores
 from napari_emseg.models.weights import bundled_folders, list_weights, missing_weights
 
 PACKAGES = (
@@ -80,7 +81,7 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": f"{platform.python_version()} ({sys.executable})",
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory": f"{total:.1f} GiB, {free:.1f} free",
         "disk here": f"{shutil.disk_usage('.').free / 2**30:.1f} GiB free",
     }
@@ -93,12 +94,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(": ")[2]
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

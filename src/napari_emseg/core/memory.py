@@ -1,5 +1,6 @@
-"""How much main memory is free, for this process."""
+"""How much of the machine this process may use: main memory and cores."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -54,3 +55,10 @@ def _left(folder: Path) -> int | None:
         return None
     cache = dict(zip(stat[::2], map(int, stat[1::2]), strict=True))
     return max(0, int(limit) - used + cache.get("inactive_file", 0))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -11,6 +11,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_emseg.core.memory import cores
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.tiles import Geometry, Tile, TilePlan, read_tile
 from napari_emseg.inference.runtime import Runtime
@@ -21,7 +22,10 @@ SHARE_OF_FREE = 0.5
 """Part of the free memory that a run may take; others use the machine too."""
 
 CPU_SIDE = 1536
-"""A core works for two seconds on such a window: larger ones only delay Cancel."""
+"""A core works for two seconds on such a window: larger ones delay Cancel."""
+
+MOST_CPU_SIDE = 2304
+"""With several cores: a sixth of such a window is halo, and a third of the smaller."""
 
 BLENDED_SIDE = 1536
 """Of windows that the result depends on: on every device, and whatever is free."""
@@ -70,7 +74,7 @@ def choose_limits(
     most = max(1, int(free * SHARE_OF_FREE / bytes_per_pixel))
     limits = Limits(settings.tile, settings.batch or 1)
     if settings.tile is None:
-        limits = _chosen(limits, scope, geometry, most, gpu=gpu)
+        limits = _chosen(limits, scope, geometry, most, settings.threads, gpu=gpu)
     y, x = limits.plan(scope, geometry).window_shape
     if settings.batch is None and gpu:
         fits = min(most, GPU_BATCH_PIXELS) // (y * x)
@@ -78,15 +82,26 @@ def choose_limits(
     return limits
 
 
+def _cpu_pixels(threads: int | None) -> int:
+    """Return how large a window on a CPU may be, by the cores that work on it."""
+    return min(CPU_SIDE**2 * (threads or cores()), MOST_CPU_SIDE**2)
+
+
 def _chosen(
-    limits: Limits, scope: PredictionScope, geometry: Geometry, most: int, *, gpu: bool
+    limits: Limits,
+    scope: PredictionScope,
+    geometry: Geometry,
+    most: int,
+    threads: int | None,
+    *,
+    gpu: bool,
 ) -> Limits:
     """Limit the tile to `most` pixels at once, and to what is good for the device."""
     # Any tile gives the same numbers here. Otherwise they depend on the tile a little,
     # so its size must not depend on how much memory happens to be free.
     if geometry.exact:
         pixels = most // limits.batch
-        pixels = pixels if gpu else min(pixels, CPU_SIDE * CPU_SIDE)
+        pixels = pixels if gpu else min(pixels, _cpu_pixels(threads))
     else:
         pixels = min(most, BLENDED_SIDE * BLENDED_SIDE)
         limits = replace(limits, batch=max(1, min(limits.batch, most // pixels)))

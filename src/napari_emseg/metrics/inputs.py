@@ -1,6 +1,5 @@
 """What may be scored: probabilities and a truth mask, checked once at the boundary."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from napari_emseg.core.labels import (
     is_drawn,
     unlabelled,
 )
+from napari_emseg.core.memory import cores
 
 Labels = NDArray[np.integer]
 
@@ -308,13 +308,6 @@ def at_thresholds(
 
 
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_threads(
