@@ -694,7 +694,8 @@ class RandomUser:
         layer = self._any_layer(lambda x: isinstance(x, Labels) and x.editable)
         if layer is None or not layer.visible or not isinstance(layer.data, np.ndarray):
             return
-        if not self._is_in_view(layer):
+        flat = layer.ndim == 2 and self.viewer.dims.ndisplay == 3
+        if flat or not self._is_in_view(layer):
             return  # napari's brush itself raises IndexError there
         self.note(layer.name)
         self.viewer.layers.selection = {layer}

@@ -206,6 +206,24 @@ def test_layer_data_of_another_shape_starts_afresh(open_window, em) -> None:
     assert window.layer("em membrane probability [1]").data.shape == (2, 40, 40)
 
 
+def test_data_of_a_stack_that_is_not_at_work_are_replaced(open_window, em) -> None:
+    window = open_window(em(), em("other"))
+    session, first = window.controller.session, window.layer("em")
+    window.run(window.membranes)
+    session.review(1)
+    window.controller.choose(window.layer("other"))
+    values = np.zeros((4, 96, 112), np.uint8)
+    first.data = values
+    (known,) = (x for x in session.sources if x.key == str(first.unique_id))
+    assert known.stack.data is values
+    assert known.reviewed == {1}
+    first.data = np.zeros((2, 40, 40), np.uint8)
+    assert str(first.unique_id) not in {x.key for x in session.sources}
+    window.controller.choose(first)
+    assert session.source.stack.shape == (2, 40, 40)
+    assert not session.source.reviewed
+
+
 def test_a_theme_restyles_the_panels(open_window) -> None:
     window = open_window()
     dark = window.dock.styleSheet()

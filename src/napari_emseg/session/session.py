@@ -73,6 +73,24 @@ class Session:
         self.refusal = refusal
         self.source = None
 
+    def take_data(self, key: str, stack: Stack | None) -> None:
+        """Know other data of a stack, at work or not.
+
+        Of another shape, or None for data that are no stack, all else is forgotten.
+
+        Raises
+        ------
+        OSError
+            If its project can't be saved.
+        """
+        known = self._sources.get(key)
+        if known is None:
+            return
+        if stack is None or known.stack.shape != stack.shape:
+            self.forget(key)
+        else:
+            self._renew(replace(known, stack=stack))
+
     def forget(self, key: str) -> None:
         """Drop all that is known of a stack; its project is saved and closed.
 

@@ -130,6 +130,8 @@ class ViewerController:
         self._hidden: WeakSet[Layer] = WeakSet()
         """Layers of other stacks, until theirs is put to work again."""
         self._followed: ReferenceType[Layer] | None = None
+        self._known: WeakSet[Layer] = WeakSet()
+        """Layers that were at work, whose data may be replaced at any time."""
         self.job.recorded.connect(self._on_recorded)
         self.job.ended.connect(self._on_ended)
         viewer.layers.events.inserted.connect(self._on_inserted)
@@ -475,6 +477,24 @@ class ViewerController:
         if layer is not None:
             for name in ("data", *PLACEMENT):
                 layer.events[name].connect(self._on_source_changed)
+            if layer not in self._known:
+                self._known.add(layer)
+                layer.events.data.connect(self._on_other_data)
+
+    def _on_other_data(self, event: Any) -> None:
+        """Know the new data of a stack that isn't at work; it may be learnt from."""
+        layer, at_work = event.source, self._followed and self._followed()
+        if layer is at_work or layer not in self.viewer.layers:
+            return
+        key = str(layer.unique_id)
+        try:
+            self.session.take_data(key, next(iter(stacks_of([layer])), None))
+        except OSError as e:
+            show_error(f"the project of {layer.name} was not saved: {e}")
+        if not any(source.key == key for source in self.session.sources):
+            self._results.pop(key, None)  # pictures of another shape
+            self._filled.pop(key, None)
+        self.sources_changed.emit()
 
     def _on_source_changed(self) -> None:
         layer = self._followed() if self._followed is not None else None
