@@ -16,6 +16,7 @@ from napari.settings import get_settings
 from numpy.typing import NDArray
 
 from napari_emseg.core.stack import Stack
+from napari_emseg.inference import throughput
 from napari_emseg.sample import synthetic
 
 # Tests that run side by side (pytest-xdist) share the cores: one thread each, set
@@ -30,8 +31,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
-# Neither read nor write what whoever runs the tests has set in napari.
+# Neither read nor write what whoever runs the tests has set in napari, or how fast
+# networks were on this machine.
 get_settings(path=None)
+throughput.speeds_file = lambda: None
 
 
 def pytest_configure(config: pytest.Config) -> None:
