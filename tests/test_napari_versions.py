@@ -46,6 +46,12 @@ def test_a_layer_is_fitted_into_the_view(viewer, old) -> None:
     assert 9 * all_of_it < camera.zoom < 25 * all_of_it
 
 
+def test_a_picture_beside_a_stack_is_fitted_into_the_view(viewer) -> None:
+    viewer.add_layer(Image(np.zeros((3, 400, 600), np.uint8), name="stack"))
+    versions.fit_to_view(viewer, viewer.layers["small"])
+    np.testing.assert_allclose(versions.camera_of(viewer).center[-2:], (319, 529))
+
+
 @pytest.mark.parametrize(("name", "dark"), [("dark", True), ("light", False)])
 def test_a_theme_is_dark_or_not(name, dark) -> None:
     theme = get_theme(name)

@@ -27,10 +27,11 @@ def camera_of(viewer: ViewerModel) -> Camera:
 def fit_to_view(viewer: ViewerModel, layer: Layer) -> None:
     """Have a layer fill the view, as napari does by itself since 0.9.
 
-    Before, all layers are fitted; then the view is moved and enlarged by how much
-    larger they are than this one.
+    Before, and for a layer with fewer axes than the viewer has, of which napari raises
+    an IndexError, all layers are fitted; then the view is moved and enlarged by how
+    much larger they are than this one.
     """
-    if hasattr(viewer, "scene"):
+    if hasattr(viewer, "scene") and layer.ndim == viewer.dims.ndim:
         viewer.fit_to_view(layers=[layer])
         return
     viewer.fit_to_view()
