@@ -27,7 +27,7 @@ from napari_emseg.models.weights import load_weights
 from napari_emseg.sample import synthetic
 from napari_emseg.widgets.batch_controller import BatchController, format_error
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
-from napari_emseg.widgets.batch_table import format_row
+from napari_emseg.widgets.batch_table import BatchTable, format_row
 
 
 @dataclass
@@ -193,6 +193,18 @@ def test_results_are_replaced_only_when_told(bench, files) -> None:
     bench.panel.form.replace.setChecked(True)
     bench.run()
     assert bench.said == "1 of 1 input done"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(258, 3), (380, 4)])
+def test_names_have_room_at_any_width(make_napari_viewer, qtbot, width, columns):
+    table = BatchTable(make_napari_viewer())
+    qtbot.addWidget(table)
+    table.resize(width, 200)
+    with qtbot.waitExposed(table):
+        table.show()
+    assert sum(not table.isColumnHidden(column) for column in range(4)) == columns
+    assert table.columnWidth(0) >= 80
+    assert table.horizontalScrollBar().maximum() == 0
 
 
 def test_errors_name_what_ends_them_in_the_dock() -> None:

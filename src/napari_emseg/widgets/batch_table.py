@@ -6,7 +6,14 @@ from weakref import ref
 from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QModelIndex, QRect, Qt, Signal
-from qtpy.QtGui import QColor, QDragEnterEvent, QDragMoveEvent, QDropEvent, QPainter
+from qtpy.QtGui import (
+    QColor,
+    QDragEnterEvent,
+    QDragMoveEvent,
+    QDropEvent,
+    QPainter,
+    QResizeEvent,
+)
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -25,6 +32,12 @@ COLUMNS = ("input", "state", "progress", "left")
 STATE, PROGRESS, LEFT = 1, 2, 3
 SHARE = int(Qt.ItemDataRole.UserRole) + 1
 WIDTHS = {STATE: 82, PROGRESS: 116, LEFT: 58}
+NARROW = {STATE: 70, PROGRESS: 100}
+"""In a narrow dock; how long it takes yet is said at its foot."""
+
+ROOM = 90
+"""For names, px."""
+
 LOWEST = 150
 BAR = 3
 """Height of the bar under a row's progress, px."""
@@ -49,10 +62,18 @@ class BatchTable(QTableWidget):
         self.setAcceptDrops(True)
         header = self.horizontalHeader()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, width in WIDTHS.items():
-            self.setColumnWidth(column, width)
         self.setItemDelegateForColumn(PROGRESS, _ShareDelegate(self, viewer))
         self.cellDoubleClicked.connect(lambda row, _: self.asked.emit(row))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's
+        """Leave room for names."""
+        super().resizeEvent(event)
+        room = self.viewport().width() - sum(WIDTHS.values())
+        widths = WIDTHS if room >= ROOM else NARROW
+        for column in WIDTHS:
+            self.setColumnHidden(column, column not in widths)
+        for column, width in widths.items():
+            self.setColumnWidth(column, width)
 
     @property
     def chosen(self) -> list[int]:
