@@ -1,7 +1,10 @@
 """The one decorator of all kernels: numba without the GIL, cached where possible."""
 
 from collections.abc import Callable, Generator
-from typing import ParamSpec, TypeVar, cast
+from contextlib import suppress
+from functools import cache
+from pickle import PickleError
+from typing import Any, ParamSpec, TypeVar, cast
 
 from napari_emseg.core.records import Progress, Record
 
@@ -19,10 +22,43 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """
     import numba
 
-    try:
-        return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # "no locator available"
-        return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+    kernel: Any = numba.njit(nogil=True)(function)
+    with suppress(RuntimeError):  # "no locator available"
+        kernel._cache = _forgiving_cache()(function)
+    return cast("Callable[P, R]", kernel)
+
+
+DAMAGED = (
+    *(OSError, EOFError, PickleError, ValueError, TypeError),
+    *(AttributeError, ImportError, LookupError, MemoryError),
+)
+"""What reading a file of numba's cache may end in that was cut off, or changed."""
+
+
+@cache
+def _forgiving_cache() -> Any:
+    """Return numba's cache as one that is worth nothing where its files are damaged.
+
+    By itself numba fails at every call then, and where the disk is full.
+    """
+    from numba.core import caching
+
+    base: Any = caching.FunctionCache
+
+    class ForgivingCache(base):  # type: ignore[misc]
+        def load_overload(self, *args: Any) -> Any:
+            try:
+                return super().load_overload(*args)
+            except DAMAGED:
+                with suppress(OSError):
+                    self.flush()
+                return None
+
+        def save_overload(self, *args: Any) -> None:
+            with suppress(*DAMAGED):
+                super().save_overload(*args)
+
+    return ForgivingCache
 
 
 _used: set[str] = set()
