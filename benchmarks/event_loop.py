@@ -16,6 +16,7 @@ and with the same round in a process of its own.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -37,43 +38,76 @@ BUNDLED = ["isbi2012-unet", "isbi2012-unetpp"]
 TIMER_MS = 10
 STEP_MS = 100
 SECONDS_ALONE = 15
+WORST = 8
+"""Ticks of which it is told when they were late."""
 
 
 class Ticks:
-    """A timer that notes by how much it came too late, in ms."""
+    """A timer that notes by how much it came too late, in ms.
+
+    Beside that: how much of the time since the tick before the window's thread was at
+    work itself (the rest it waited for a core or for another thread), and how long
+    collections of all of Python's objects took.
+    """
 
     def __init__(self) -> None:
         from qtpy.QtCore import Qt, QTimer
 
         self.late: list[float] = []
-        self._last = time.perf_counter()
+        self._own: list[float] = []
+        self._at: list[float] = []
+        self._collections: list[tuple[float, float]] = []
+        self._last, self._spent = time.perf_counter(), time.thread_time()
+        gc.callbacks.append(self._on_collection)
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(TIMER_MS)
         self._timer.timeout.connect(self._on_tick)
 
     def _on_tick(self) -> None:
-        now = time.perf_counter()
+        now, spent = time.perf_counter(), time.thread_time()
         self.late.append(1000 * (now - self._last) - TIMER_MS)
-        self._last = now
+        self._own.append(1000 * (spent - self._spent))
+        self._at.append(now - self._began)
+        self._last, self._spent = now, spent
+
+    def _on_collection(self, phase: str, about: dict[str, int]) -> None:
+        if about["generation"] == 2 and phase == "start":
+            self._collecting = time.perf_counter()
+        elif about["generation"] == 2:
+            took = time.perf_counter() - self._collecting
+            self._collections.append((self._collecting, took))
 
     def start(self) -> None:
         """Begin anew."""
-        self.late.clear()
-        self._last = time.perf_counter()
+        for noted in (self.late, self._own, self._at, self._collections):
+            noted.clear()
+        self._began = self._last = time.perf_counter()
+        self._spent = time.thread_time()
         self._timer.start()
 
-    def stop(self) -> dict[str, float]:
+    def stop(self) -> dict[str, Any]:
         """Return how late the ticks were."""
         self._timer.stop()
-        late = np.maximum(self.late, 0)
+        late, own = np.maximum(self.late, 0), np.array(self._own)
+        worst = np.argsort(-late)[:WORST]
         return {
             "ticks": len(late),
             "mean_ms": round(float(late.mean()), 2),
             "p50_ms": round(float(np.percentile(late, 50)), 2),
             "p99_ms": round(float(np.percentile(late, 99)), 2),
             "worst_ms": round(float(late.max()), 1),
+            "above_150_ms": int((late > 150).sum()),
             "above_250_ms": int((late > 250).sum()),
+            "own_p99_ms": round(float(np.percentile(own, 99)), 2),
+            "worst_at_s_late_own_ms": [
+                [round(self._at[n], 1), round(float(late[n])), round(float(own[n]))]
+                for n in worst
+            ],
+            "full_collections_at_s_ms": [
+                [round(at - self._began, 1), round(1000 * took)]
+                for at, took in self._collections
+            ],
         }
 
 
