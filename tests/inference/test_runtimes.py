@@ -139,6 +139,46 @@ class TestChoice:
             "running on the CPU, since cuda failed: out of memory" in runtime.notes[0]
         )
 
+    @pytest.mark.parametrize(
+        ("off", "device", "why"),
+        [
+            (0.0005, "mps", ""),
+            (0.01, "cpu", "its probabilities differ from the CPU's by 0.01"),
+            (np.nan, "cpu", "its probabilities differ from the CPU's by nan"),
+            (None, "cpu", "'aten::pool' is not implemented for the MPS device"),
+        ],
+    )
+    def test_apples_gpu_is_used_where_it_gives_the_cpus_numbers(
+        self,
+        weights: Weights,
+        monkeypatch: pytest.MonkeyPatch,
+        off: float | None,
+        device: str,
+        why: str,
+    ) -> None:
+        class Apple(TorchRuntime):
+            def __init__(self, network: nn.Module, device: torch.device, **rest: Any):
+                super().__init__(network, CPU, **rest)
+                self.device = str(device)
+
+            def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+                found = super().__call__(batch)
+                if self.device != "mps":
+                    return found
+                if off is None:
+                    msg = f"The operator {why}."
+                    raise NotImplementedError(msg)
+                return found + np.float32(off)
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+        monkeypatch.setattr(torch_runtime, "TorchRuntime", Apple)
+        runtime = load_runtime(weights, PredictSettings(runtime="torch"))
+        assert runtime.device == device
+        (note,) = runtime.notes or ("",)
+        assert why in note
+        assert note.startswith("running on the CPU, since mps failed: " if why else "")
+
 
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -107,19 +107,20 @@ def load_runtime(
     ValueError
         If the device or the runtime isn't there, or the weights don't fit.
     """
-    from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
+    from napari_emseg.inference.torch_runtime import choose_device, load_on_gpu
 
     device = choose_device("cpu" if _only_on_cpu(settings) else settings.device)
     if device.type == "cpu":
         return _on_cpu(weights, settings, network)
     try:
-        return TorchRuntime(
+        return load_on_gpu(
             weights.network() if network is None else network,
             device,
             half=settings.half_precision,
         )
     except RuntimeError as e:
-        if not (is_out_of_memory(e) or is_device_lost(e)):
+        # Apple's GPU is tried at once, and not everything runs there
+        if not (is_out_of_memory(e) or is_device_lost(e) or device.type == "mps"):
             raise
         note = f"running on the CPU, since {device} failed: {_first_line(e)}"
     return _on_cpu(weights, settings, network, note)

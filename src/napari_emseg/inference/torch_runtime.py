@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_emseg.core.memory import free_ram
+from napari_emseg.core.tiles import TilePlan
 from napari_emseg.models.forward import inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network, context_of
 
@@ -44,6 +45,35 @@ def choose_device(wanted: str) -> torch.device:
         msg = f"no device {wanted!r} on this machine; there is: {found}"
         raise ValueError(msg)
     return torch.device(wanted)
+
+
+SAME = 1e-3
+"""Most that probabilities by Apple's GPU may differ from the CPU's."""
+
+
+def load_on_gpu(
+    network: nn.Module, device: torch.device, *, half: bool
+) -> "TorchRuntime":
+    """Put a network on a GPU; Apple's must give the CPU's numbers for a few pixels.
+
+    Raises
+    ------
+    RuntimeError
+        If it doesn't, or there is too little memory.
+    """
+    runtime = TorchRuntime(network, device, half=half)
+    if device.type == "mps":
+        geometry = runtime.geometry
+        shape = TilePlan((1, 1 + 2 * geometry.stride), geometry).window_shape
+        window = np.random.default_rng(0).random(
+            (1, runtime.context, *shape), dtype=np.float32
+        )
+        wanted = TorchRuntime(network, torch.device("cpu"))(window)
+        difference = float(np.abs(wanted - runtime(window)).max())
+        if not difference <= SAME:
+            msg = f"its probabilities differ from the CPU's by {difference:.2g}"
+            raise RuntimeError(msg)
+    return runtime
 
 
 class TorchRuntime:
