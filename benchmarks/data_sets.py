@@ -15,7 +15,7 @@ from napari_emseg.core.card import DataSet
 from napari_emseg.core.labels import Meaning
 from napari_emseg.io import open_stack
 from napari_emseg.training.card import Split
-from napari_emseg.training.mixture import LabelledStack
+from napari_emseg.training.mixture import LabelledStack, Views
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +38,7 @@ class Data:
     citation: str
     share: float = 1.0
     unlabelled_beyond: float | None = None
+    views: Views = 1
 
     def source(self, folder: Path) -> LabelledStack:
         """Open it."""
@@ -51,6 +52,7 @@ class Data:
             split,
             share=self.share,
             unlabelled_beyond=self.unlabelled_beyond,
+            views=self.views,
         )
 
     def in_card(self, sections: tuple[int, ...]) -> DataSet:
@@ -83,6 +85,11 @@ def places(folder: Path, split: Split) -> Split:
 
     return Split(place(split.training), place(split.validation), place(split.held_out))
 
+
+_FIB25 = (
+    "Takemura et al.: Synaptic circuits and their variations within different columns "
+    "in the visual system of Drosophila. PNAS 112(44): 13711-13716 (2015)"
+)
 
 _ALL = (
     Data(
@@ -144,10 +151,21 @@ _ALL = (
             held_out=tuple(range(90, 100)),
         ),
         licence="CC ShareAlike",
-        citation="Takemura et al.: Synaptic circuits and their variations within "
-        "different columns in the visual system of Drosophila. PNAS 112(44): "
-        "13711-13716 (2015)",
+        citation=_FIB25,
         share=2,
+    ),
+    # as a volume: what is held out is another file, sections 110-149
+    Data(
+        key="fib25_isotropic",
+        name="FIB-25, fly optic medulla, sections 150-249",
+        images="fib25/ts2_raw_150-249.tif",
+        labels="fib25/ts2_ids_150-249.tif",
+        meaning="cells",
+        voxel_size_nm=(10, 10, 10),
+        split=Split(training=tuple(range(84)), validation=(88, 92, 96)),
+        licence="CC ShareAlike",
+        citation=_FIB25,
+        views=3,
     ),
 )
 

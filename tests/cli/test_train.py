@@ -32,7 +32,7 @@ def test_trains_and_prints_the_card(emseg, em_file, cells_file):
     )
 
     assert done.code == 0
-    assert "validated on em, sections 2" in done.out
+    assert "validated on em, section 2" in done.out
     assert "held out     em, sections 3" in done.out
     assert "step 4/4" in done.err
     card = read_weights(Path("mine.safetensors")).card
@@ -65,7 +65,7 @@ def test_sections_that_nobody_drew_are_named_by_their_numbers(
     assert done.code == 0
     assert "section 3 of some left out: nothing is labelled there" in done.err
     assert "trained on   em, sections 0, 1\n" in done.out
-    assert "validated on em, sections 2\n" in done.out
+    assert "validated on em, section 2\n" in done.out
     save_stack(tmp_path / "none.tif", Stack(some * 0))
     done = emseg(
         *("train", em_file, "none.tif", "none.safetensors", "--labels-are", "cells"),

@@ -89,7 +89,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         ({"levels": 9}, r"unet: levels must be .*got 9"),
         (
             {"wdith": 16},
-            r"unet has no wdith; its configuration is n_classes, base, levels, padding",
+            r"unet has no wdith; its configuration is n_classes, context, affinities",
         ),
         ({"n_classes": 0}, r"unet: n_classes must be .*got 0"),
     ],

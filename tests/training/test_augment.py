@@ -19,7 +19,7 @@ from napari_emseg.training.augment import (
     positions,
     sample,
 )
-from napari_emseg.training.dataset import draw_patch
+from napari_emseg.training.dataset import Piece, draw_patch
 from napari_emseg.training.losses import IGNORE
 
 SIDE = 33
@@ -310,13 +310,13 @@ def test_the_same_seed_does_the_same_to_any_picture(seed: int) -> None:
 
 def test_a_patch_is_what_its_augmentation_makes_of_its_section() -> None:
     grey, classes = smooth(80), (smooth(80) > 0).float()
-    section = torch.stack([grey, classes, torch.ones_like(grey)])
+    section = Piece(grey[None], torch.stack([classes, torch.ones_like(grey)]))
     settings = TrainSettings(patch=SIDE, augment=EVERYTHING)
     image, target, weight = draw_patch(section, (40.0, 38.0), settings, seeded(2))
     drawn = draw_augmentation(EVERYTHING, SIDE, seeded(2))
     where = drawn.positions((40.0, 38.0))
     wanted = drawn.on_image(sample(grey[None], where, "bicubic")[0])
-    assert torch.equal(image, wanted)
+    assert torch.equal(image[0], wanted)
     labels = sample(classes[None], where, "nearest")[0].long()
     assert torch.equal(target, drawn.on_target(labels))
     assert (weight == 1).all()

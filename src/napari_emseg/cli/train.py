@@ -21,6 +21,7 @@ from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.weights import claimed_weights, print_card
+from napari_emseg.core.card import Context
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import require_unchanged
@@ -43,6 +44,22 @@ def train(
         str, Parameter(help="Architecture of the network.", group=NETWORK)
     ] = "unet",
     network: NetworkShape = None,
+    context: Annotated[
+        Context,
+        Parameter(
+            group=NETWORK,
+            help="Neighbouring sections that the network sees, with the one that it "
+            "predicts in the middle.",
+        ),
+    ] = 1,
+    affinities: Annotated[
+        bool,
+        Parameter(
+            group=NETWORK,
+            help="Learn which voxels are of one cell, too: with the next section, and "
+            "1, 3 and 9 px away. For labels that are cells above all.",
+        ),
+    ] = False,
     encoder_weights: Annotated[
         Path | None,
         Parameter(
@@ -97,6 +114,7 @@ def train(
     truth = own_ids(labels_source.open(labels, prefix="labels"))
     with claimed_weights(output, overwrite=overwrite):
         from napari_emseg.inference.torch_runtime import choose_device
+        from napari_emseg.training.affinities import affinities_for
         from napari_emseg.training.dataset import check_shapes, labelled_sections
         from napari_emseg.training.run import (
             checkpoint_of,
@@ -124,7 +142,11 @@ def train(
             meaning=labels_are,
             split=split,
             architecture=arch,
-            config=network_config(network),
+            config={
+                **network_config(network),
+                **({"context": context} if context > 1 else {}),
+                **({"affinities": affinities_for(stack)} if affinities else {}),
+            },
             settings=settings,
             encoder_weights=encoder_weights,
             device=choose_device(settings.device),

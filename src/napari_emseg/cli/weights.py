@@ -37,6 +37,13 @@ WAYS = (
 OF_WAYS = ("v_rand", "v_info", "cells_v_rand")
 
 
+def _offsets(card: Card) -> str:
+    """Return how far affinities lead along each axis: `z 1, y 1 3 9`."""
+    names = [name.removeprefix("affinity ") for name in card.affinity_classes]
+    along = {axis: [n[1:] for n in names if n[0] == axis] for axis in "zyx"}
+    return ", ".join(f"{axis} {' '.join(n)}" for axis, n in along.items() if n)
+
+
 def card_lines(weights: Weights) -> list[str]:
     """Return a card in words."""
     card, made = weights.card, weights.card.training
@@ -45,7 +52,9 @@ def card_lines(weights: Weights) -> list[str]:
         ("", card.summary),
         ("file", f"{weights.path} ({size_of(weights)})"),
         ("network", f"{card.architecture}, {card.parameters:,} parameters"),
-        ("classes", ", ".join(card.classes)),
+        *([("sees", f"{card.context} sections")] if card.context > 1 else []),
+        ("classes", ", ".join(card.pixel_classes)),
+        *([("affinities", _offsets(card))] if card.affinities else []),
         ("trained at", _pixel_size(weights)),
         ("threshold", f"{card.threshold:g} ({_threshold_words(card)})"),
         *(("trained on", _data(each)) for each in card.training_data),

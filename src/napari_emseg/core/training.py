@@ -102,6 +102,38 @@ class AugmentSettings(Settings):
         description="Share with a blank part, of which nothing is learnt.",
     )
 
+    shift: float = Field(
+        3.0,
+        ge=0,
+        le=50,
+        title="Misalignment",
+        description="Standard deviation of shifts of neighbouring sections.",
+        json_schema_extra={"unit": "px"},
+    )
+    shifted: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        title="Shifted neighbours",
+        description="Share of sides of a patch whose neighbouring sections lie beside "
+        "their place: one of them, or all.",
+    )
+    missing_neighbour: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        title="Missing neighbours",
+        description="Share of sides on which a neighbouring section is missing, or all "
+        "from there on.",
+    )
+    blank_neighbour: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        title="Blank neighbours",
+        description="Share of sides on which nothing is seen in one section.",
+    )
+
     def share_with(self, artefact: Artefact) -> float:
         """Return the share of patches with an artefact."""
         own: float | None = getattr(self, artefact)
@@ -172,6 +204,14 @@ class TrainSettings(Settings):
         title="Border width σ",
         description="How fast that weight falls with the distance to both cells.",
         json_schema_extra={"unit": "px"},
+    )
+    affinity_weight: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        title="Affinity weight",
+        description="What affinities count beside the classes, for networks that have "
+        "them.",
     )
     balance: bool = Field(
         False,

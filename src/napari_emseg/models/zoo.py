@@ -137,14 +137,15 @@ class Prunable(Network, Protocol):
 
 
 def context_of(network: object) -> Context:
-    """Return how many sections a network sees."""
-    found: Context = getattr(getattr(network, "config", None), "context", 1)
+    """Return how many sections a network sees, or one of a configuration."""
+    config = getattr(network, "config", network)
+    found: Context = getattr(config, "context", 1)
     return found
 
 
 def affinities_of(network: object) -> tuple[Offset, ...]:
-    """Return the offsets of a network's last channels."""
-    config = getattr(network, "config", None)
+    """Return the offsets of the last channels of a network, or of a configuration."""
+    config = getattr(network, "config", network)
     found: tuple[Offset, ...] = getattr(config, "affinities", ())
     return found
 
@@ -223,6 +224,23 @@ def network_class(architecture: str) -> type[Network]:
     return _NETWORKS[architecture]
 
 
+def check_config(
+    architecture: str, config: dict[str, Any] | None = None
+) -> NetworkConfig:
+    """Return the whole configuration of a network.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is unknown, or a value is out of bounds.
+    """
+    cls = network_class(architecture)
+    try:
+        return cls.Config(**(config or {}))
+    except ValidationError as e:
+        raise ValueError(_misfit(architecture, cls.Config, e)) from e
+
+
 def build(
     architecture: str,
     config: dict[str, Any] | None = None,
@@ -245,11 +263,7 @@ def build(
     """
     from napari_emseg.models.budget import AllocationBudget, OverBudgetError
 
-    cls = network_class(architecture)
-    try:
-        checked = cls.Config(**(config or {}))
-    except ValidationError as e:
-        raise ValueError(_misfit(architecture, cls.Config, e)) from e
+    cls, checked = network_class(architecture), check_config(architecture, config)
     # four bytes for each value
     most = free_ram() // 4 if holds is None else _SPARE * holds + SMALL
     try:

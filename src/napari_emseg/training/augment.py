@@ -6,7 +6,7 @@ which does the same to any picture, as often as it is applied (as transforms of 
 are replayed).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 from typing import Protocol
 
@@ -259,6 +259,73 @@ def _line(side: int, rng: torch.Generator) -> Line:
     angle = torch.rand((), generator=rng) * pi
     y, x = (torch.rand(2, generator=rng) * side).tolist()
     return Line(float(angle), y, x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NeighbourChanges:
+    """What happens to the sections on one side of a patch.
+
+    Parameters
+    ----------
+    kept
+        Which are there, the nearest first.
+    shift
+        Of each of them, whole px `(n, 2)`.
+    blank, level
+        The one in which nothing is seen, if there is one, and its grey value.
+    gain, offset, noise
+        Beside the grey values of the patch: `(n,)`, `(n,)` and `(n, side, side)`.
+    """
+
+    kept: tuple[int, ...]
+    shift: Tensor
+    blank: int | None
+    level: float
+    gain: Tensor
+    offset: Tensor
+    noise: Tensor
+
+    def on_image(self, nth: int, image: Tensor, grey: GreyChange) -> Tensor:
+        """Return the changed neighbour `(y, x)`; `grey` is that of the patch."""
+        noise = self.noise[nth]
+        if nth == self.blank:
+            return self.level + noise.to(image)
+        own = replace(
+            grey,
+            gain=grey.gain * float(self.gain[nth]),
+            offset=grey.offset + float(self.offset[nth]),
+            noise=noise,
+        )
+        return own.apply(image)
+
+
+def draw_neighbour_changes(
+    settings: AugmentSettings, n: int, seen: int, side: int, rng: torch.Generator
+) -> NeighbourChanges:
+    """Draw what happens to `n` sections on one side, of which `seen` are seen."""
+    kept = list(range(n))
+    if n and _happens(settings.missing_neighbour, rng):
+        first = int(torch.randint(min(n, seen), (), generator=rng))
+        # the stack may end there, or go on behind the gap
+        kept = kept[:first] if _uniform(rng) < 0.3 else kept[:first] + kept[first + 1 :]
+    shift = torch.zeros(n, 2)
+    if n and _happens(settings.shifted, rng):
+        # whole px, so that pixels that fall on pixels still do
+        by = (torch.randn(2, generator=rng) * settings.shift).round()
+        alone = _uniform(rng) < 0.5
+        first = int(torch.randint(min(n, seen), (), generator=rng))
+        shift[first : first + 1 if alone else n] = by
+    blank = None
+    if n and _happens(settings.blank_neighbour, rng):
+        blank = int(torch.randint(min(n, seen), (), generator=rng))
+    # neighbours are as bright as the patch, but for a little
+    c, strength = settings.contrast / 4, _uniform(rng) * settings.noise
+    gain = 1 + c * (torch.rand(n, generator=rng) * 2 - 1)
+    offset = c / 2 * (torch.rand(n, generator=rng) * 2 - 1)
+    noise = strength * torch.randn((n, side, side), generator=rng)
+    return NeighbourChanges(
+        tuple(kept), shift, blank, _uniform(rng), gain, offset, noise
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

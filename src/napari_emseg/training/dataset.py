@@ -1,7 +1,7 @@
 """Images and labels → patches: what a step of training sees."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_emseg.core.card import Offset
 from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
 from napari_emseg.core.labels import (
     Meaning,
+    as_labels,
     format_sections,
     inside_mask,
     is_drawn,
@@ -22,7 +24,20 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings, TrainSettings
-from napari_emseg.training.augment import draw_augmentation, sample
+from napari_emseg.inference.sections import Section, SectionReader, stand_in
+from napari_emseg.training.affinities import (
+    UNKNOWN,
+    Numbering,
+    affinity_targets,
+    connected_cells,
+)
+from napari_emseg.training.augment import (
+    Augmentation,
+    NeighbourChanges,
+    draw_augmentation,
+    draw_neighbour_changes,
+    sample,
+)
 from napari_emseg.training.crops import Crop
 from napari_emseg.training.losses import (
     IGNORE,
@@ -34,16 +49,48 @@ from napari_emseg.training.losses import (
 from napari_emseg.training.sparse_labels import BLOCK
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbour:
+    """A section beside another one: grey values, and ids if they may be learnt from."""
+
+    image: NDArray[np.float32]
+    ids: NDArray[np.int32] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One section: normalised grey values and uint8 class numbers, both `(y, x)`.
 
-    `section` is its number in the stack that it was read from, if it was.
+    Parameters
+    ----------
+    section
+        Its number in the stack that it was read from, if it was.
+    context
+        Sections that a network sees.
+    ids
+        Of its cells, see `training.affinities`; None if nobody asks for them.
+    below, above
+        Sections beside it, the nearest first, some more than are seen. Arrays are
+        shared between examples.
     """
 
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
     section: int | None = None
+    context: int = 1
+    ids: NDArray[np.int32] | None = None
+    below: tuple[Neighbour, ...] = ()
+    above: tuple[Neighbour, ...] = ()
+
+    @property
+    def seen(self) -> NDArray[np.float32]:
+        """What a network sees, `(context, y, x)`."""
+        half = self.context // 2
+        below, above = (
+            stand_in([near.image for near in side], self.image, half)
+            for side in (self.below, self.above)
+        )
+        return np.stack([*below[::-1], self.image, *above])
 
 
 def read_examples(
@@ -54,11 +101,21 @@ def read_examples(
     sections: Iterable[int] | None = None,
     rule: Normalisation | None = None,
     invert: bool = False,
+    context: int = 1,
+    affinities: Sequence[Offset] = (),
 ) -> list[Example]:
     """Read pairs of sections.
 
     Alignment padding and pixels without a label are ignored; blank sections, and those
     in which nothing is labelled, are left out.
+
+    Parameters
+    ----------
+    context
+        Sections that a network sees: neighbours are read with each, whichever are
+        asked for. Labels are read of these only.
+    affinities
+        What ids are needed for.
 
     Raises
     ------
@@ -68,19 +125,27 @@ def read_examples(
     check_shapes(images, labels)
     rule = rule or Normalisation()
     whole = stack_range(images, rule) if rule.scope == "stack" else None
-    examples = []
+    examples, number = [], Numbering()
     for z in range(images.shape[0]) if sections is None else sections:
         section = images.section(z)
         mask = padding(section)
         grey = whole or section_range(section, rule, mask)
         if grey.blank:
             continue
-        target = target_of(labels.section(z), meaning)
+        drawn = labels.section(z)
+        target = target_of(drawn, meaning)
         if mask is not None:
             target[mask] = IGNORE
         if (target == IGNORE).all():
             continue
-        examples.append(Example(normalise(section, grey, invert=invert), target, z))
+        ids = None
+        if affinities and meaning == "cells":
+            ids = number(as_labels(drawn, meaning))
+            ids[target == IGNORE] = UNKNOWN
+        elif affinities:
+            ids = connected_cells(target)
+        image = normalise(section, grey, invert=invert)
+        examples.append(Example(image, target, z, ids=ids))
     if not examples:
         msg = (
             f"{images.name}: all sections are blank or without labels; there is "
@@ -93,7 +158,49 @@ def read_examples(
             f"{meaning!r}; say what they are"
         )
         raise ValueError(msg)
-    return examples
+    farthest = max([context // 2, *(abs(z) for z, _, _ in affinities)])
+    if farthest == 0:
+        return examples
+    # one more than is seen, for one that is missing in training
+    reader = SectionReader(images, rule, invert=invert, context=2 * (farthest + 1) + 1)
+    through = meaning == "cells"
+    return _with_neighbours(examples, reader, context, through=through)
+
+
+def _with_neighbours(
+    examples: Sequence[Example], reader: SectionReader, context: int, *, through: bool
+) -> list[Example]:
+    """Put sections beside examples, those that a run would see.
+
+    Parameters
+    ----------
+    through
+        Whether ids of one section say something of another.
+    """
+    known = {e.section: e for e in examples if e.section is not None}
+    images = {z: e.image for z, e in known.items()}
+
+    def side(own: Example, sections: Sequence[Section]) -> tuple[Neighbour, ...]:
+        found: list[Neighbour] = []
+        for section in sections:
+            z = section.z
+            if z not in images:
+                images[z] = section.window(slice(None), slice(None))
+            image = images[z]
+            if section.empty is not None:
+                inner = found[-1].image if found else own.image
+                gone = section.empty((slice(None), slice(None)))
+                image = np.where(gone, inner, image)
+            ids = known[z].ids if through and z in known else None
+            found.append(Neighbour(image, ids))
+        return tuple(found)
+
+    result = []
+    for z, own in known.items():
+        section = reader.open(z)
+        below, above = (side(own, part) for part in (section.below, section.above))
+        result.append(replace(own, context=context, below=below, above=above))
+    return result
 
 
 def target_of(labels: NDArray[Any], meaning: Meaning) -> NDArray[np.uint8]:
@@ -159,13 +266,18 @@ def check_shapes(images: Stack, labels: Stack) -> None:
         raise ValueError(msg)
 
 
+Patch = tuple[Tensor, Tensor, Tensor]
+"""Image `(context, y, x)`; target `(y, x)`, with affinities `(1 + n, y, x)`; weight."""
+
+
 class Patches(Protocol):
     """What a trainer learns from."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`.
+        """Return image `(n, context, y, x)`, target and weight, both `(n, y, x)`.
 
-        The same for the same step.
+        The same for the same step. Where affinities are learnt, targets are
+        `(n, 1 + affinities, y, x)`.
         """
 
 
@@ -182,6 +294,8 @@ class PatchSource:
     trim
         Pixels that the network's output is shorter than a patch, on each side. Patches
         reach that far beyond the section, so that its border is learnt from too.
+    affinities
+        That are learnt besides.
     """
 
     def __init__(
@@ -192,60 +306,167 @@ class PatchSource:
         n_classes: int,
         device: torch.device,
         trim: int = 0,
+        affinities: Sequence[Offset] = (),
     ) -> None:
         self._settings = settings
         self._trim = trim
+        self._affinities = affinities
         balance = np.ones(n_classes, np.float32)
         if settings.balance:
             balance = class_weights([e.target for e in examples], n_classes)
-        # image, target and weight as channels of one array, so
-        # that one warp moves all of them
-        self._sections = [
-            torch.from_numpy(_channels(e, balance, settings)).to(device)
-            for e in examples
+        shared = _Shared(device)
+        self._pieces = [
+            shared.piece(e, _weights(e, balance, settings)) for e in examples
         ]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        """Return image, target and weight, see `Patches`."""
         # by step, not drawn on: a run that is resumed sees the
         # patches that it would have seen
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
-        patches = [self.patch(rng) for _ in range(self._settings.batch)]
-        image, target, weight = zip(*patches, strict=True)
-        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+        return stacked([self.patch(rng) for _ in range(self._settings.batch)])
 
-    def patch(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw image, target and weight, each `(y, x)`."""
-        which = int(torch.randint(len(self._sections), (), generator=rng))
-        section = self._sections[which]
+    def patch(self, rng: torch.Generator) -> Patch:
+        """Draw image, target and weight of one patch."""
+        which = int(torch.randint(len(self._pieces), (), generator=rng))
+        piece = self._pieces[which]
         # what the network gives of a patch; only that must lie in the section
         seen = self._settings.patch - 2 * self._trim
         y, x = (
             # the middle of a patch whose output lies in the section; of a smaller
             # section the rest is mirrored
             (seen - 1) / 2 + int(torch.randint(max(1, n - seen + 1), (), generator=rng))
-            for n in section.shape[1:]
+            for n in piece.image.shape[1:]
         )
-        return draw_patch(section, (y, x), self._settings, rng)
+        return draw_patch(piece, (y, x), self._settings, rng, self._affinities)
+
+
+def stacked(patches: Sequence[Patch]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch, see `Patches`."""
+    image, target, weight = zip(*patches, strict=True)
+    return torch.stack(image), torch.stack(target), torch.stack(weight)
+
+
+Side = tuple[tuple[Tensor, Tensor | None], ...]
+"""Image and ids `(1, y, x)` of sections on one side, the nearest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What patches are cut from: an example on a device.
+
+    `image` is `(1, y, x)`, `labels` target and weight `(2, y, x)`, `ids` `(1, y, x)`.
+    """
+
+    image: Tensor
+    labels: Tensor
+    context: int = 1
+    ids: Tensor | None = None
+    below: Side = ()
+    above: Side = ()
+
+
+class _Shared:
+    """Puts examples on a device; what several of them share is there once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # by identity, with the array itself, so that it isn't another one's later
+        self._known: dict[int, tuple[object, Tensor]] = {}
+
+    def piece(self, example: Example, weight: NDArray[np.float32]) -> Piece:
+        """Return what patches are cut from."""
+        labels = np.stack([example.target.astype(np.float32), weight])
+        below, above = (
+            tuple((self._tensor(near.image), self._ids(near.ids)) for near in side)
+            for side in (example.below, example.above)
+        )
+        return Piece(
+            self._tensor(example.image),
+            torch.from_numpy(labels).to(self._device),
+            example.context,
+            self._ids(example.ids),
+            below,
+            above,
+        )
+
+    def _ids(self, ids: NDArray[np.int32] | None) -> Tensor | None:
+        return None if ids is None else self._tensor(ids)
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        if id(values) not in self._known:
+            # ids as floats, too, since that is what can be sampled
+            plain = np.ascontiguousarray(values, np.float32)[None]
+            tensor = torch.from_numpy(plain).to(self._device)
+            self._known[id(values)] = values, tensor
+        return self._known[id(values)][1]
 
 
 def draw_patch(
-    section: Tensor,
+    piece: Piece,
     centre: tuple[float, float],
     settings: TrainSettings,
     rng: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut an augmented patch around `centre` `(y, x)` out of `(3, y, x)`.
-
-    Returns image, target and weight, each `(side, side)`.
-    """
+    affinities: Sequence[Offset] = (),
+) -> Patch:
+    """Cut an augmented patch around `centre` `(y, x)` out of a piece."""
     drawn = draw_augmentation(settings.augment, settings.patch, rng)
-    where = drawn.positions(centre).to(section.device)
-    # the same positions for all three; class numbers can't be interpolated
-    image = sample(section[:1], where, "bicubic")[0]
-    target, weight = sample(section[1:], where, "nearest")
+    where = drawn.positions(centre).to(piece.image.device)
+    # the same positions for all; class numbers can't be interpolated
+    image = sample(piece.image, where, "bicubic")[0]
+    target, weight = sample(piece.labels, where, "nearest")
     image, target = drawn.on_image(image), drawn.on_target(target.round().long())
-    return image, target, weight
+    if piece.context == 1 and not affinities:
+        return image[None], target, weight
+    half, sides = piece.context // 2, (piece.below, piece.above)
+    changes = [
+        draw_neighbour_changes(settings.augment, len(s), half or 1, settings.patch, rng)
+        for s in sides
+    ]
+    below, above = (
+        stand_in(_neighbours(side, change, drawn, where, half), image, half)
+        for side, change in zip(sides, changes, strict=True)
+    )
+    seen = torch.stack([*below[::-1], image, *above])
+    if not affinities:
+        return seen, target, weight
+
+    def near(z: int) -> Tensor | None:
+        return _ids_at(sides[z > 0], changes[z > 0], abs(z) - 1, where)
+
+    ids = torch.full_like(target, UNKNOWN)
+    if piece.ids is not None:
+        ids = sample(piece.ids, where, "nearest")[0].round().long()
+    # nothing is learnt of what can't be seen
+    ids[drawn.on_target(torch.zeros_like(target)) == IGNORE] = UNKNOWN
+    together = affinity_targets(ids, near, affinities)
+    return seen, torch.cat([target[None], together]), weight
+
+
+def _neighbours(
+    side: Side, changes: NeighbourChanges, drawn: Augmentation, where: Tensor, half: int
+) -> list[Tensor]:
+    """Return the sections of one side that are seen, the nearest first."""
+    found = []
+    for nth in changes.kept[:half]:
+        moved = where + changes.shift[nth].to(where)
+        image = sample(side[nth][0], moved, "bicubic")[0]
+        found.append(changes.on_image(nth, image, drawn.grey))
+    return found
+
+
+def _ids_at(
+    side: Side, changes: NeighbourChanges, place: int, where: Tensor
+) -> Tensor | None:
+    """Return ids of the section that is in a place beside the patch, if known."""
+    if place >= len(changes.kept):
+        return None
+    nth = changes.kept[place]
+    ids = side[nth][1]
+    if ids is None:
+        return None
+    moved = where + changes.shift[nth].to(where)
+    return sample(ids, moved, "nearest")[0].round().long()
 
 
 def check_patch(geometry: Geometry, side: int) -> None:
@@ -270,17 +491,17 @@ def check_patch(geometry: Geometry, side: int) -> None:
         raise ValueError(msg)
 
 
-def _channels(
+def _weights(
     example: Example, balance: NDArray[np.float32], settings: TrainSettings
 ) -> NDArray[np.float32]:
-    """Image, target and weight as one `(3, y, x)` array."""
+    """Return what each pixel `(y, x)` counts."""
     weight = border_weight(
         example.target, w0=settings.border_weight, sigma=settings.border_sigma
     )
     known = example.target != IGNORE
     # equation 2 of Ronneberger et al. 2015: class balance plus border term
     weight[known] += balance[example.target[known]]
-    return np.stack([example.image, example.target.astype(np.float32), weight])
+    return weight
 
 
 JITTER = 0.2
@@ -330,22 +551,20 @@ class CorrectionPatches:
         self._settings = settings
         self._reach = JITTER * (settings.patch - 2 * trim)
         self._new, self._old = (
-            ([_image_channels(c).to(device) for c in part], _anchors(part))
+            ([_piece(c, device) for c in part], _anchors(part))
             for part in (crops, rehearsal)
         )
         self.rehearsed = rehearsed(settings) if self._old[1] else 0
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        """Return image, target and weight, see `Patches`."""
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
         n_new = max(1, self._settings.batch - self.rehearsed)
         kinds = [self._new] * n_new + [self._old] * self.rehearsed
-        patches = [self._patch(*kind, rng) for kind in kinds]
-        image, target, weight = zip(*patches, strict=True)
-        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+        return stacked([self._patch(*kind, rng) for kind in kinds])
 
     def _patch(
-        self, crops: list[Tensor], anchors: list[Anchor], rng: torch.Generator
+        self, crops: list[Piece], anchors: list[Anchor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         which, places = anchors[int(torch.randint(len(anchors), (), generator=rng))]
         anchor = places[int(torch.randint(len(places), (), generator=rng))]
@@ -373,10 +592,12 @@ def _loudness(target: Tensor) -> float:
     return known**-0.5 if known else 0.0
 
 
-def _image_channels(crop: Crop) -> Tensor:
-    """Image, target and weight as one `(3, y, x)` tensor."""
-    parts = (crop.image, crop.target.astype(np.float32), crop.weight)
-    return torch.from_numpy(np.stack(parts))
+def _piece(crop: Crop, device: torch.device) -> Piece:
+    labels = np.stack([crop.target.astype(np.float32), crop.weight])
+    return Piece(
+        torch.from_numpy(crop.image[None]).to(device),
+        torch.from_numpy(labels).to(device),
+    )
 
 
 def _anchors(crops: Sequence[Crop]) -> list[Anchor]:

@@ -130,6 +130,52 @@ def dice(
     return (1 - 2 * _total(w * p * truth) / below.clamp(min=EPSILON)).mean()
 
 
+def affinity_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of affinities, and half of one less the soft Dice.
+
+    Dice is that of what does *not* belong together, which is rare. Both are means over
+    the offsets of which something is known; 0 if nothing is.
+
+    Parameters
+    ----------
+    logits, target
+        `(n, offsets, y, x)`; 1 together, 0 apart, `IGNORE` unknown.
+    """
+    known = (target != IGNORE).to(logits.dtype)
+    truth = (target == 1).to(logits.dtype)
+    each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    n = _total(known)
+    entropy = _total(each * known) / n.clamp(min=1)
+    apart, wanted = (-logits).sigmoid() * known, (1 - truth) * known
+    # 1 above and below: where nothing is apart, saying so is right
+    below = _total(apart**2) + _total(wanted**2) + 1
+    overlap = (2 * _total(apart * wanted) + 1) / below
+    told = n > 0
+    return ((entropy + (1 - overlap) / 2) * told).sum() / told.sum().clamp(min=1)
+
+
+def with_affinities(loss: Loss, n: int, weight: float = 1.0) -> Loss:
+    """Return a loss of classes that takes that of the last `n` channels, too.
+
+    Targets are `(n, 1 + offsets, y, x)` then: classes first. Where they are `(n, y, x)`
+    nothing is known of affinities.
+    """
+    if n == 0:
+        return loss
+    share = weight
+
+    def both(
+        logits: Tensor, target: Tensor, weight: Tensor, activation: Activation
+    ) -> Tensor:
+        classes = target if target.ndim == 3 else target[:, 0]
+        total = loss(logits[:, :-n], classes, weight, activation)
+        if target.ndim == 3:
+            return total
+        return total + share * affinity_loss(logits[:, -n:], target[:, 1:])
+
+    return both
+
+
 LOSSES: dict[LossName, Loss] = {
     "cross-entropy": cross_entropy,
     "bce-dice": bce_dice,

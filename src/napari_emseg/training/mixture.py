@@ -7,10 +7,10 @@ the mean over stacks.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,18 +18,25 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor, nn
 
-from napari_emseg.core.card import Card
+from napari_emseg.core.card import Card, Offset
 from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.labels import Meaning
 from napari_emseg.core.records import Note, Record
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, check_voxel_size
 from napari_emseg.core.tiles import Axis
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.encoders import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import Network, build
+from napari_emseg.models.zoo import Network, affinities_of, build, context_of
+from napari_emseg.training.affinities import UNKNOWN
 from napari_emseg.training.card import Split, fill_in
-from napari_emseg.training.dataset import Example, PatchSource, read_examples
+from napari_emseg.training.dataset import (
+    Example,
+    Neighbour,
+    PatchSource,
+    read_examples,
+    stacked,
+)
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
 from napari_emseg.training.run import (
     check_split,
@@ -40,6 +47,8 @@ from napari_emseg.training.run import (
 )
 from napari_emseg.training.trainer import Trainer
 from napari_emseg.training.validation import Validation, inside_of, truth_of
+
+Views = Literal[1, 3]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +66,9 @@ class LabelledStack:
     unlabelled_beyond
         Of labels that are cells: zeros farther than so many px from any cell are not
         membrane, but something nobody has labelled. None if every zero is membrane.
+    views
+        3: patches are cut along all three axes, for stacks whose voxels are about as
+        deep as they are wide.
     """
 
     name: str
@@ -66,12 +78,23 @@ class LabelledStack:
     split: Split
     share: float = 1.0
     unlabelled_beyond: float | None = None
+    views: Views = 1
 
 
 def examples_of(
-    source: LabelledStack, sections: Sequence[int], pixel_size_nm: tuple[float, float]
+    source: LabelledStack,
+    sections: Sequence[int],
+    pixel_size_nm: tuple[float, float],
+    *,
+    context: int = 1,
+    affinities: Sequence[Offset] = (),
 ) -> list[Example]:
     """Read sections of a source, resampled to a pixel size `(y, x)`.
+
+    Parameters
+    ----------
+    context, affinities
+        As in `read_examples`.
 
     Raises
     ------
@@ -86,27 +109,126 @@ def examples_of(
     card = Card(name="", architecture="", pixel_size_nm=pixel_size_nm)
     zoom, _ = zoom_of(source.images, card)
     read = read_examples(
-        source.images, source.labels, source.meaning, sections=sections
+        source.images,
+        source.labels,
+        source.meaning,
+        sections=sections,
+        context=context,
+        affinities=affinities,
     )
     if source.unlabelled_beyond is not None:
         for example in read:
             # before resampling, in source pixels, in which the setting is
             deep = ndi.distance_transform_edt(example.target != INSIDE)
-            example.target[deep > source.unlabelled_beyond] = IGNORE
-    return [resampled(example, zoom) for example in read]
+            unlabelled = deep > source.unlabelled_beyond
+            example.target[unlabelled] = IGNORE
+            if example.ids is not None:  # neighbours have the same array
+                example.ids[unlabelled] = UNKNOWN
+    shared: dict[int, NDArray[Any]] = {}
+    return [resampled(example, zoom, shared) for example in read]
 
 
-def resampled(example: Example, zoom: tuple[float, float]) -> Example:
-    """Resample as a run does; membrane is where at least half of a pixel was."""
+def sources_along(source: LabelledStack) -> list[LabelledStack]:
+    """Return a source for each axis that it is cut along; itself is the first.
+
+    Of the others only the longest run of training sections is there, and all that they
+    give is learnt from.
+
+    Raises
+    ------
+    ValueError
+        If there are several, and the voxel size isn't known along all axes.
+    """
+    if source.views == 1:
+        return [source]
+    if None in (source.images.voxel_size_nm or (None,)):
+        msg = f"{source.name}: its voxel size must be known to be cut along all axes"
+        raise ValueError(msg)
+    run = _longest_run(source.split.training)
+    found = [source]
+    for axis in (1, 2):
+        order = (axis, *(k for k in range(3) if k != axis))
+        images, labels = (
+            _turned(stack, run, order) for stack in (source.images, source.labels)
+        )
+        split = Split(tuple(range(images.shape[0])))
+        name = f"{source.name} along {'zyx'[axis]}"
+        turned = replace(source, name=name, images=images, labels=labels, split=split)
+        found.append(turned)
+    return found
+
+
+def _longest_run(sections: Sequence[int]) -> slice:
+    ordered = sorted(sections)
+    starts = [z for z in ordered if z - 1 not in ordered]
+    runs = [[z for z in ordered if z >= start] for start in starts]
+    lengths = [next(k for k in range(len(r) + 1) if r[0] + k not in r) for r in runs]
+    longest = int(np.argmax(lengths))
+    return slice(starts[longest], starts[longest] + lengths[longest])
+
+
+def _turned(stack: Stack, run: slice, order: Sequence[int]) -> Stack:
+    """Return a run of sections with its axes in another order."""
+    sections = [stack.section(z) for z in range(run.start, run.stop)]
+    size = stack.voxel_size_nm
+    turned = None if size is None else check_voxel_size([size[k] for k in order])
+    data = np.stack(sections).transpose(order)
+    return replace(stack, data=data, voxel_size_nm=turned)
+
+
+def resampled(
+    example: Example,
+    zoom: tuple[float, float],
+    shared: dict[int, NDArray[Any]] | None = None,
+) -> Example:
+    """Resample as a run does; membrane is where at least half of a pixel was.
+
+    Parameters
+    ----------
+    shared
+        What was resampled of arrays that several examples have, by their identity.
+    """
     if zoom == (1.0, 1.0):
         return example
-    image = _resampled(example.image, zoom)
+    known = {} if shared is None else shared
+
+    def beside(near: Neighbour) -> Neighbour:
+        ids = None if near.ids is None else once(near.ids, _nearest)
+        return Neighbour(once(near.image, _resampled), ids)
+
+    def once(values: NDArray[Any], how: Resample) -> NDArray[Any]:
+        if id(values) not in known:
+            known[id(values)] = how(values, zoom)
+        return known[id(values)]
+
+    image = once(example.image, _resampled)
     wall = _resampled((example.target == MEMBRANE).astype(np.float32), zoom)
     unknown = _resampled((example.target == IGNORE).astype(np.float32), zoom)
     target = np.where(wall >= 0.5, MEMBRANE, INSIDE).astype(np.uint8)
     # a pixel that is partly unknown has no sure share of membrane
     target[unknown > 0] = IGNORE
-    return Example(image, target, example.section)
+    ids = None if example.ids is None else once(example.ids, _nearest)
+    if ids is not None:
+        ids[target == IGNORE] = UNKNOWN
+    below, above = (tuple(map(beside, side)) for side in (example.below, example.above))
+    return replace(
+        example, image=image, target=target, ids=ids, below=below, above=above
+    )
+
+
+Resample = Callable[[NDArray[Any], tuple[float, float]], NDArray[Any]]
+
+
+def _nearest(ids: NDArray[Any], zoom: tuple[float, float]) -> NDArray[Any]:
+    """Return the id under the middle of each pixel."""
+    rows, columns = (
+        np.minimum(
+            ((np.arange(Axis(n, by).network_size) + 0.5) / by).astype(int), n - 1
+        )
+        for n, by in zip(ids.shape, zoom, strict=True)
+    )
+    found: NDArray[Any] = ids[np.ix_(rows, columns)]
+    return found
 
 
 def _resampled(
@@ -132,14 +254,12 @@ class MixedPatches:
         self._settings = settings
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image `(n, 1, y, x)`, target `(n, y, x)` and weight `(n, y, x)`."""
+        """Return image, target and weight, see `Patches`."""
         rng = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
         drawn = torch.multinomial(
             self._shares, self._settings.batch, replacement=True, generator=rng
         )
-        patches = [self._sources[int(which)].patch(rng) for which in drawn]
-        image, target, weight = zip(*patches, strict=True)
-        return torch.stack(image)[:, None], torch.stack(target), torch.stack(weight)
+        return stacked([self._sources[int(which)].patch(rng) for which in drawn])
 
 
 def mixed_validation(sets: Mapping[str, Sequence[Example]]) -> Validation:
@@ -219,7 +339,11 @@ def train_mixture(
         about = _continue(network, begin, about)
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
-    read = [_Read.of(source, pixel_size_nm) for source in sources]
+    read = [
+        _Read.of(each, pixel_size_nm, network, n=len(views))
+        for views in map(sources_along, sources)
+        for each in views
+    ]
     sets = {part.source.name: part.validation for part in read if part.validation}
     trainer = Trainer(
         network,
@@ -283,19 +407,35 @@ def _labelled(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A source, and what was read of it."""
+    """A source along one axis, and what was read of it.
+
+    `share` is that of the patches along this axis.
+    """
 
     source: LabelledStack
     training: list[Example]
     validation: list[Example]
+    share: float
 
     @classmethod
-    def of(cls, source: LabelledStack, pixel_size_nm: tuple[float, float]) -> _Read:
+    def of(
+        cls,
+        source: LabelledStack,
+        pixel_size_nm: tuple[float, float],
+        network: nn.Module,
+        n: int,
+    ) -> _Read:
         training, validation = (
-            examples_of(source, sections, pixel_size_nm)
+            examples_of(
+                source,
+                sections,
+                pixel_size_nm,
+                context=context_of(network),
+                affinities=affinities_of(network),
+            )
             for sections in (source.split.training, source.split.validation)
         )
-        return cls(source, training, scorable(validation))
+        return cls(source, training, scorable(validation), source.share / n)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -311,6 +451,7 @@ def _patches(
         "n_classes": 2,
         "device": next(network.parameters()).device,
         "trim": cast("Network", network).geometry.trim,
+        "affinities": affinities_of(network),
     }
     drawn = [PatchSource(part.training, settings, **options) for part in read]
-    return MixedPatches(drawn, [part.source.share for part in read], settings)
+    return MixedPatches(drawn, [part.share for part in read], settings)

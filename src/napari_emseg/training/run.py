@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_emseg.core.card import Card
+from napari_emseg.core.card import Card, Offset
 from napari_emseg.core.labels import (
     Meaning,
     doubt_share,
@@ -23,7 +23,13 @@ from napari_emseg.core.training import TrainSettings
 from napari_emseg.io.fingerprint import raise_if_changed, source_states
 from napari_emseg.models.encoders import load_encoder
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import Network, build
+from napari_emseg.models.zoo import (
+    Network,
+    affinities_of,
+    build,
+    check_config,
+    context_of,
+)
 from napari_emseg.training.card import Split, fill_in
 from napari_emseg.training.dataset import (
     Example,
@@ -208,7 +214,16 @@ def train_weights(
     check_shapes(images, labels)
     if doubt := doubt_size(images, labels):
         yield Note(doubt)
-    read = partial(_examples, images, labels, meaning, invert=invert)
+    shape = check_config(architecture, config)
+    read = partial(
+        _examples,
+        images,
+        labels,
+        meaning,
+        invert=invert,
+        context=context_of(shape),
+        affinities=affinities_of(shape),
+    )
     split, notes = labelled_split(split, labels, meaning)
     yield from map(Note, notes)
     training, validation = read(split.training), scorable(read(split.validation))
@@ -221,10 +236,17 @@ def train_weights(
     network = build(architecture, config).to(device)
     if encoder_weights is not None:
         load_encoder(network, encoder_weights)
-    trim = cast("Network", network).geometry.trim
+    patches = PatchSource(
+        training,
+        settings,
+        n_classes=2,
+        device=device,
+        trim=cast("Network", network).geometry.trim,
+        affinities=affinities_of(network),
+    )
     trainer = Trainer(
         network,
-        PatchSource(training, settings, n_classes=2, device=device, trim=trim),
+        patches,
         settings,
         validation=isbi_validation(validation) if validation else None,
         facts={
@@ -306,7 +328,17 @@ def _examples(
     sections: Sequence[int],
     *,
     invert: bool,
+    context: int,
+    affinities: Sequence[Offset],
 ) -> list[Example]:
     if not sections:
         return []
-    return read_examples(images, labels, meaning, sections=sections, invert=invert)
+    return read_examples(
+        images,
+        labels,
+        meaning,
+        sections=sections,
+        invert=invert,
+        context=context,
+        affinities=affinities,
+    )

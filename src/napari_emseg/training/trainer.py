@@ -16,7 +16,7 @@ from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.labels import format_sections
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.training import TrainSettings
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import Network, affinities_of
 from napari_emseg.training.checkpoint import (
     DamagedError,
     read_checkpoint,
@@ -24,7 +24,7 @@ from napari_emseg.training.checkpoint import (
     write_checkpoint,
 )
 from napari_emseg.training.dataset import Patches, check_patch
-from napari_emseg.training.losses import LOSSES, Loss
+from napari_emseg.training.losses import LOSSES, Loss, with_affinities
 from napari_emseg.training.validation import Validation
 
 SAVE_EVERY = 30.0
@@ -102,7 +102,11 @@ class Trainer:
         check_patch(cast("Network", network).geometry, settings.patch)
         self.settings = settings
         self._kind = cast("Network", network)
-        self._loss = loss or LOSSES[settings.loss]
+        self._loss = loss or with_affinities(
+            LOSSES[settings.loss],
+            len(affinities_of(network)),
+            settings.affinity_weight,
+        )
         self._frozen = tuple(frozen)
         self._patience = patience
         self._of = of
@@ -426,10 +430,10 @@ def fast_half(device: torch.device) -> bool:
 
 
 def middle(values: Tensor, logits: Tensor) -> Tensor:
-    """Cut the middle `(n, y', x')` out of values, as large as the logits."""
+    """Cut the middle `(…, y', x')` out of values, as large as the logits."""
     height, width = logits.shape[2:]
-    y, x = (values.shape[1] - height) // 2, (values.shape[2] - width) // 2
-    return values[:, y : y + height, x : x + width]
+    y, x = (values.shape[-2] - height) // 2, (values.shape[-1] - width) // 2
+    return values[..., y : y + height, x : x + width]
 
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def inside_of(
     """
     predictor, found = NetworkPredictor(network, tta=tta), []
     for example in examples:
-        membrane = predictor.probabilities(example.image)[MEMBRANE]
+        membrane = predictor.probabilities(example.seen)[MEMBRANE]
         found.append(np.where(example.target == IGNORE, np.float32(0), 1 - membrane))
     return np.stack(found)
 

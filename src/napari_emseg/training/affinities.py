@@ -1,0 +1,108 @@
+"""Cells drawn in sections → which voxels are of one cell: what affinities learn from.
+
+Ids are whole numbers `(y, x)`: of a cell from 1, 0 between cells, `UNKNOWN` where
+nobody has said anything. Cells that reach what is unknown are `OPEN` and more: two of
+them may be one cell, and only what lies in each of them is sure.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+from torch import Tensor
+
+from napari_emseg.core.card import USUAL_AFFINITIES, Offset
+from napari_emseg.core.stack import Stack
+from napari_emseg.training.losses import IGNORE, MEMBRANE
+
+UNKNOWN = -1
+
+OPEN = 2**23
+"""Ids are exact in single precision up to twice as many."""
+
+
+ISOTROPIC = 2.0
+"""Voxels at most so many times as deep as they are wide."""
+
+
+def affinities_for(stack: Stack) -> tuple[Offset, ...]:
+    """Return the usual affinities; three sections away, too, where these are thin."""
+    size = stack.voxel_size_nm
+    thin = size is not None and size[0] is not None and size[0] <= ISOTROPIC * size[1]
+    return (*USUAL_AFFINITIES, (-3, 0, 0)) if thin else USUAL_AFFINITIES
+
+
+class Numbering:
+    """Gives ids small numbers in the order in which they come, the same in a stack."""
+
+    def __init__(self) -> None:
+        self._known = {0: 0}
+
+    def __call__(self, ids: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Return the numbers of ids `(y, x)`, 0 for 0."""
+        found, place = np.unique(ids, return_inverse=True)
+        known = self._known
+        numbers = [known.setdefault(int(value), len(known)) for value in found]
+        return np.array(numbers, np.int32)[place].reshape(ids.shape)
+
+
+def connected_cells(target: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return ids of what hangs together in a section of class numbers `(y, x)`.
+
+    They say nothing of other sections. What is no membrane is of a cell.
+    """
+    unknown = target == IGNORE
+    labels, n = ndi.label(~unknown & (target != MEMBRANE))
+    ids: NDArray[np.int32] = labels.astype(np.int32)
+    if unknown.any():
+        is_open = np.zeros(n + 1, bool)
+        is_open[ids[ndi.binary_dilation(unknown)]] = True
+        is_open[0] = False
+        ids[is_open[ids]] += OPEN
+        ids[unknown] = UNKNOWN
+    return ids
+
+
+def affinity_targets(
+    ids: Tensor, near: Callable[[int], Tensor | None], offsets: Sequence[Offset]
+) -> Tensor:
+    """Return whether each voxel and the one at each offset are of one cell.
+
+    Parameters
+    ----------
+    ids
+        Of a section `(y, x)`.
+    near
+        Gives the ids of another section by its distance; None if they aren't known.
+
+    Returns
+    -------
+    `(len(offsets), y, x)`: 1 of one cell, 0 not, `IGNORE` where that isn't known.
+    """
+    found = []
+    for z, y, x in offsets:
+        other = ids if z == 0 else near(z)
+        if other is None:
+            found.append(torch.full_like(ids, IGNORE))
+        else:
+            found.append(_are_one(ids, _moved(other, y, x)))
+    return torch.stack(found)
+
+
+def _moved(ids: Tensor, y: int, x: int) -> Tensor:
+    """Return what lies `(y, x)` further on of each pixel; beyond the border unknown."""
+    height, width = ids.shape
+    moved = torch.full_like(ids, UNKNOWN)
+    there = slice(max(0, y), height + min(0, y)), slice(max(0, x), width + min(0, x))
+    here = slice(max(0, -y), height - max(0, y)), slice(max(0, -x), width - max(0, x))
+    moved[here] = ids[there]
+    return moved
+
+
+def _are_one(a: Tensor, b: Tensor) -> Tensor:
+    same = ((a == b) & (a > 0)).to(a.dtype)
+    # an open cell may be one with another open cell, never with one that is closed
+    unsure = (a < 0) | (b < 0) | ((a != b) & (a >= OPEN) & (b >= OPEN))
+    return torch.where(unsure, torch.full_like(same, IGNORE), same)
