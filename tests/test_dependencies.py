@@ -8,13 +8,19 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
 from test_layers import imported
 
-from napari_emseg.core import requirements
+from napari_emseg._installed import (
+    MODULES,
+    TESTED,
+    RequirementError,
+    incompatible,
+    naming_versions,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "napari_emseg"
@@ -134,10 +140,49 @@ def test_an_interface_that_is_gone_is_named_at_import(gone, module, package):
     )
     last = done.stderr.splitlines()[-1]
     assert re.fullmatch(
-        rf"ImportError: {package} [\d.]+ can't be used here \(.*{name}.*\); "
+        rf"\S+RequirementError: {package} [\d.]+ can't be used here \(.*{name}.*\); "
         rf"pip install {package}==[\d.]+ works",
         last,
     )
+
+
+@pytest.mark.parametrize("package", TESTED)
+def test_an_import_that_fails_names_the_version_that_was_tested(package) -> None:
+    other_names = {named: module for module, named in MODULES.items()}
+    module = other_names.get(package, package.replace("-", "_"))
+    assert distributions({module}) == {package}
+    gone = ImportError("cannot import name 'x'", name=f"{module}.part")
+    words = rf"{package} {version(package)} can't be used here \(cannot import name 'x'"
+    with (
+        pytest.raises(RequirementError, match=words) as caught,
+        naming_versions(),
+    ):
+        raise gone
+    assert str(caught.value).endswith(f"pip install {package}=={TESTED[package]} works")
+
+
+def test_other_imports_fail_as_they_are() -> None:
+    gone = ImportError("no module", name="elsewhere")
+    with pytest.raises(ImportError, match=r"^no module$") as caught, naming_versions():
+        raise gone
+    assert caught.value is gone
+
+
+def test_the_command_line_says_it_in_one_line() -> None:
+    code = (
+        "import sys, safetensors; del safetensors.safe_open\n"
+        "from napari_emseg.cli import main; sys.exit(main(['weights', 'list']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: safetensors {version('safetensors')} can't be used")
+    assert line.endswith(f"pip install safetensors=={TESTED['safetensors']} works")
 
 
 @pytest.mark.parametrize(
@@ -157,8 +202,8 @@ def test_a_package_without_a_wheel_says_what_builds_it(
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.machine", lambda: machine)
     gone = ImportError("no module")
-    said = str(requirements.incompatible("no-such-package", "1.0", gone, compiled=True))
+    said = str(incompatible("no-such-package", "1.0", gone, compiled=True))
     assert said.startswith("no-such-package isn't installed; pip install")
     assert ("C++ compiler" in said) == compiler
-    plain = str(requirements.incompatible("no-such-package", "1.0", gone))
+    plain = str(incompatible("no-such-package", "1.0", gone))
     assert "C++ compiler" not in plain

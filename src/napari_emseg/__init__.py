@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_emseg._installed import __version__
+from napari_emseg._installed import __version__, naming_versions
 
 _HOME = {
     "Stack": "core.stack",
@@ -43,7 +43,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    module = import_module(f"{__name__}.{_HOME[name]}")
+    with naming_versions():
+        module = import_module(f"{__name__}.{_HOME[name]}")
     return module if name == "metrics" else getattr(module, name)
 
 

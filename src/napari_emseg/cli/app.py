@@ -10,7 +10,11 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_emseg._installed import __version__
+from napari_emseg._installed import (
+    RequirementError,
+    __version__,
+    naming_versions,
+)
 from napari_emseg.cli.printing import (
     complain,
     give_up,
@@ -126,13 +130,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     write_what_can_be_written()
-    if _called(words) and not HELP & set(words):
-        # what reads and writes files takes half a second to load
-        from napari_emseg.io.compressed import clear_scratch
-
-        clear_scratch()
     try:
-        with interrupt_on_sigterm():
+        with interrupt_on_sigterm(), naming_versions():
+            if _called(words) and not HELP & set(words):
+                # what reads and writes files takes half a second to load
+                from napari_emseg.io.compressed import clear_scratch
+
+                clear_scratch()
             code = build_app(_called(words))(words)
             sys.stdout.flush()
     except BrokenPipeError:  # `emseg … | head`: the reader has had enough
@@ -155,6 +159,9 @@ def _run(words: list[str]) -> int:
         return FAILED
     except (PermissionError, AmbiguousFileError, ValueError, LookupError) as e:
         return _refuse(usage_message(e), words)
+    except RequirementError as e:  # words for others need what can't be imported
+        complain(str(e))
+        return FAILED
     except (OSError, MemoryError, RuntimeError) as e:
         complain(usage_message(e))
         return FAILED

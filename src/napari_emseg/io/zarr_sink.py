@@ -12,12 +12,10 @@ import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from napari_emseg.core.requirements import incompatible
+from napari_emseg._installed import TESTED, incompatible
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import Output, SlabSink, slab_depth
-
-TESTED = "0.3.4"
 
 try:
     from yaozarrs import v04, v05
@@ -37,7 +35,7 @@ try:
         v05.TranslationTransformation,
     )
 except (ImportError, AttributeError) as e:
-    raise incompatible("yaozarrs", TESTED, e) from e
+    raise incompatible("yaozarrs", TESTED["yaozarrs"], e) from e
 
 __all__ = ["MODELS", "prepare_image", "v04", "v05"]
 

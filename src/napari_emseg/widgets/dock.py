@@ -7,23 +7,26 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QLineEdit, QWidget
 
-from napari_emseg.widgets.cells_panel import CellsPanel
-from napari_emseg.widgets.controller import controller_for
-from napari_emseg.widgets.correct_panel import CorrectPanel
-from napari_emseg.widgets.correcting import Correcting
-from napari_emseg.widgets.data_panel import DataPanel
-from napari_emseg.widgets.evaluate_panel import EvaluatePanel
-from napari_emseg.widgets.jobs import any_job_is_busy
-from napari_emseg.widgets.membranes_panel import MembranesPanel
-from napari_emseg.widgets.opening import CanvasDrop, FileDrop, are_projects
-from napari_emseg.widgets.theme import (
-    CollapsibleBox,
-    ScrollBox,
-    follow,
-    follow_theme,
-    help_link,
-)
-from napari_emseg.widgets.train_panel import TrainPanel
+from napari_emseg._installed import naming_versions
+
+with naming_versions():  # all of the house comes with these
+    from napari_emseg.widgets.cells_panel import CellsPanel
+    from napari_emseg.widgets.controller import controller_for
+    from napari_emseg.widgets.correct_panel import CorrectPanel
+    from napari_emseg.widgets.correcting import Correcting
+    from napari_emseg.widgets.data_panel import DataPanel
+    from napari_emseg.widgets.evaluate_panel import EvaluatePanel
+    from napari_emseg.widgets.jobs import any_job_is_busy
+    from napari_emseg.widgets.membranes_panel import MembranesPanel
+    from napari_emseg.widgets.opening import CanvasDrop, FileDrop, are_projects
+    from napari_emseg.widgets.theme import (
+        CollapsibleBox,
+        ScrollBox,
+        follow,
+        follow_theme,
+        help_link,
+    )
+    from napari_emseg.widgets.train_panel import TrainPanel
 
 LATER_MS = 200
 
