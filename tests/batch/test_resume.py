@@ -14,16 +14,20 @@ import numpy as np
 import pytest
 from batching import CPU, lines, run, values
 
+from napari_emseg import api
 from napari_emseg.batch import RowChanged, context, plan_batch, planning, run_batch
 from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
-from napari_emseg.batch.planning import facts_of
+from napari_emseg.batch.planning import WholeSectionsError, facts_of
+from napari_emseg.core.errors import UnusableInputsError
 from napari_emseg.core.records import Note
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import read_provenance, save_stack
+from napari_emseg.inference import views
+from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.sample import synthetic
 
 STEPS = ("membranes", "cells", "link")
+SEEN = {"steps": ("membranes",), "predict": CPU.model_copy(update={"views": 3})}
 
 
 @pytest.fixture(autouse=True)
@@ -257,3 +261,56 @@ def test_a_line_of_the_ledger_that_was_cut_short_does_not_count(make_job) -> Non
     ledger = job.folder / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-9])
     assert run(make_job(resume=True)).ok
+
+
+class TestThreeViews:
+    """Parts are bands of sections, since planes along z cross all of a part."""
+
+    @pytest.fixture(autouse=True)
+    def _thin_bands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(views, "BAND", 2)
+
+    @pytest.fixture
+    def cubes(self, tmp_path: Path) -> Path:
+        stack, _ = synthetic((6, 70, 66), seed=1)
+        return save_stack(tmp_path / "cubes.tif", stack, voxel_size_nm=(4, 4, 4))
+
+    def test_give_what_a_run_does(self, make_job, weights, cubes) -> None:
+        done = run(make_job(str(cubes), **SEEN, probabilities="float32"))
+        assert done.ok
+        expected = api.predict(open_stack(cubes), weights, settings=SEEN["predict"])
+        found = values(done.rows[0].outputs[0])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert read_provenance(done.rows[0].outputs[0]).settings["views"] == 3
+
+    def test_go_on_where_they_were_broken_off(self, make_job, cubes) -> None:
+        whole = run(make_job(str(cubes), out="whole", **SEEN))
+        work = run_batch(make_job(str(cubes), **SEEN))
+        membranes = (r for r in work if isinstance(r, RowChanged) and r.row.share > 0.5)
+        next(membranes)
+        work.close()
+        second = run(make_job(str(cubes), **SEEN, resume=True))
+        assert second.ok
+        assert second.reused >= 2
+        for one, other in zip(results(whole), results(second), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_are_refused_before_anything_is_written(self, make_job, tmp_path) -> None:
+        job = make_job(**SEEN)  # voxels of 50 × 4 × 4 nm
+        (row,) = plan_batch(job).rows
+        assert row.state == "failed"
+        assert "2 times as long as wide, these are 50 × 4 × 4 nm" in row.warnings[0]
+        with pytest.raises(UnusableInputsError, match="three views"):
+            run(job)
+        assert not list((tmp_path / "out").rglob("*.zarr"))
+
+    def test_need_whole_sections(self, make_job, cubes) -> None:
+        job = make_job(str(cubes), **SEEN, whole=64)
+        (row,) = plan_batch(job).rows
+        assert isinstance(row.error, WholeSectionsError)
+        assert row.error.remedies == {"whole": 68}
+
+    def test_one_view_is_known_again_as_before(self, make_job) -> None:
+        """Ledgers of versions that knew of no views are gone on with."""
+        assert "views" not in planning.facts_of(make_job())["predict"]
+        assert planning.facts_of(make_job(**SEEN))["predict"]["views"] == 3

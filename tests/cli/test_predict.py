@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from napari_emseg.api import predict
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import CountingSink
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, read_provenance, save_stack
 
 
@@ -363,3 +365,49 @@ def test_the_network_is_not_run_on_results(
     done = emseg("batch", "result.tif", em_file, *options)
     states = {row["name"]: row["state"] for row in json.loads(done.out)["inputs"]}
     assert states == {"result": "failed", "em": "done"}
+
+
+class TestThreeViews:
+    SEEN = ("--views", "3", "--voxel-size", "5,4,4")
+
+    def test_are_those_of_the_python_call(self, emseg, em_file, tiny_weights):
+        words = ("predict", em_file, "out.tif", "--weights", tiny_weights, *self.SEEN)
+        done = emseg(*words, "--json")
+        assert done.code == 0
+        assert json.loads(done.out)["views"] == 3
+        expected = predict(
+            open_stack(em_file).with_voxel_size((5, 4, 4)),
+            tiny_weights,
+            settings=PredictSettings(views=3),
+        )
+        np.testing.assert_array_equal(open_stack("out.tif").data[:], expected)
+        assert read_provenance("out.tif").settings["views"] == 3
+        assert "(three views)" in emseg(*words, "--overwrite").out
+
+    def test_of_voxels_that_are_no_cubes_leave_nothing(
+        self, emseg, em_file, tiny_weights
+    ):
+        words = ("--weights", tiny_weights, "--views", "3")
+        done = emseg("predict", em_file, "out.tif", *words)
+        assert done.code != 0
+        assert "these are 50 × 4 × 4 nm (z, y, x); take one view" in done.err
+        assert [path.name for path in Path().iterdir()] == ["em.tif"]
+
+    @pytest.mark.parametrize("through", ["sections", "3-d"])
+    def test_of_excluded_sections_stay_unseen(
+        self, emseg, em_file, tiny_weights, through
+    ):
+        """Whatever such a section shows, cells of the others are the same."""
+        grey = np.array(open_stack(em_file).data)
+        found = []
+        for name, shown in (("a", grey[1]), ("b", 255 - grey[1])):
+            grey[2] = shown
+            save_stack(f"{name}.tif", Stack(grey), voxel_size_nm=(5, 4, 4))
+            options = ("--views", "3", "--exclude", "2", "--through", through)
+            options += ("--weights", tiny_weights, "--input-is", "em")
+            to = f"{name}-cells.tif"
+            done = emseg("segment", f"{name}.tif", to, *options)
+            assert done.code == 0, done.err
+            found.append(open_stack(to).data[:])
+        np.testing.assert_array_equal(*found)
+        assert not found[0][2].any()

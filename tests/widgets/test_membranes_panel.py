@@ -255,6 +255,36 @@ def test_advanced_settings_reach_the_run(open_window, em) -> None:
     assert window.controller.session.predict_settings.runtime == "torch"
 
 
+def test_three_views_are_offered_where_voxels_are_cubes(open_window, em) -> None:
+    window = open_window(em(scale=(5, 4, 4)))
+    panel = window.membranes
+    assert panel.views.isVisibleTo(panel)
+    panel.views.findChild(object, "views").setCurrentText("3")
+    assert window.controller.session.predict_settings.views == 3
+    window.choose_scope(panel, "all sections")
+    # four tiles of a section of 96 × 112 px, and two of each plane of 4 sections
+    assert panel.estimate.text().startswith("432 tiles · 4 sections")
+    window.start(panel)
+    window.finish()
+    results = window.controller.session.source.results
+    assert results.predicted == (0, 1, 2, 3)
+    assert results.membrane_provenance.settings["views"] == 3
+
+
+def test_three_views_of_other_voxels_are_refused_and_can_be_undone(
+    open_window, em
+) -> None:
+    window = open_window(em())
+    panel, session = window.membranes, window.controller.session
+    assert not panel.views.isVisibleTo(panel)
+    session.choose_settings(session.predict_settings.model_copy(update={"views": 3}))
+    assert panel.views.isVisibleTo(panel)
+    assert "these are 50 × 4 × 4 nm" in panel.estimate.text()
+    assert not panel.run.button.isEnabled()
+    panel.views.findChild(object, "views").setCurrentText("1")
+    assert panel.run.button.isEnabled()
+
+
 def test_opening_the_dock_loads_no_torch() -> None:
     import subprocess
 

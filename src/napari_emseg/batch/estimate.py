@@ -144,6 +144,9 @@ def _predicting(
     """Return how often the first part makes all of an input, and what it takes."""
     if weights is None:
         return None
+    if settings.views == 3:
+        of_all = estimate(stack, weights, settings=settings, sections=c.sections)
+        return 1.0, of_all
     part = parts(len(c.sections), c.shape, c.settings)[0]
     of_part = estimate(
         stack,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.sinks import ClosingSink
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference.predictor import Inverting
+from napari_emseg.inference.scope import scope_of
 from napari_emseg.inference.sections import Section, SectionReader, reach
+from napari_emseg.inference.views import band_edges
 from napari_emseg.io.fingerprint import LEFT_OUT, NO_MEMBRANES
 from napari_emseg.io.zarr_sink import fill
 
@@ -172,6 +175,7 @@ class Membranes:
                     roi=self.part.area,
                     sink=sink,
                     reader=self._reader(opened.stack),
+                    excluded=_excluded(c),
                 )
             )
         failed = {at[z]: why for z, why in done.damaged.items()}
@@ -354,8 +358,9 @@ class MembranesStep(Step):
         yield from _prepare(course)
         yield from _look(course)
         gone = {place for place, _ in course.found.missing}
-        wanted = [part for part in course.parts() if part.first not in gone]
         c = course.context
+        parts = course.parts() if c.settings.predict.views == 1 else _view_parts(c)
+        wanted = [part for part in parts if part.first not in gone]
         dtype = c.settings.probabilities
         scale = 255.0 if dtype == "uint8" else 1.0
         told = course.provenance.model_copy(update={"scale": scale})
@@ -398,6 +403,25 @@ def _look(course: TaskBuilder) -> Stages:
             missing.append((place, None))
             course.lose(c.sections[place], LEFT_OUT, outcome.why)
     course.found.missing = tuple(missing)
+
+
+BLENDED_BANDS = 4
+"""In one part, where bands are blended: those above and below are computed, too."""
+
+
+def _view_parts(context: Context) -> list[Part]:
+    """Cut an input where views along y and x are cut into bands."""
+    if context.weights is None:
+        return []
+    stack, predict = worker.opened(context.given).stack, context.settings.predict
+    card = worker.weights(context.weights).at(predict.depth, predict.heads).card
+    exact = card.geometry is not None and card.geometry.exact
+    n, zoom = stack.shape[0], scope_of(stack, card, predict).zoom_z
+    cuts = band_edges(n, zoom)[:: 1 if exact else BLENDED_BANDS]
+    first, stop = context.sections[0], context.sections[-1] + 1
+    edges = [first, *(z for z in cuts if first < z < stop), stop]
+    found = [Part(a - first, b - first) for a, b in pairwise(edges)]
+    return [part for part in found if not context.excluded.issuperset(part.places)]
 
 
 def _task(course: TaskBuilder, part: Part) -> Task:

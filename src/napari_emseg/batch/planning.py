@@ -26,6 +26,7 @@ from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference.plan import choose_limits
 from napari_emseg.inference.predictor import provenance
 from napari_emseg.inference.scope import scope_of
+from napari_emseg.inference.views import BAND
 from napari_emseg.io.fingerprint import (
     FEW_FILES,
     SourceState,
@@ -36,8 +37,8 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 
 
-class LockedCellsError(SettingError, ValueError):
-    """Locked cells in sections that are too large to be processed whole.
+class WholeSectionsError(SettingError, ValueError):
+    """Sections are too large to be processed whole, as what is asked for needs.
 
     Parameters
     ----------
@@ -48,6 +49,10 @@ class LockedCellsError(SettingError, ValueError):
     def __init__(self, message: str, whole: int) -> None:
         super().__init__(message)
         self.remedies = {"whole": whole}
+
+
+class LockedCellsError(WholeSectionsError):
+    """Locked cells in sections that are too large to be processed whole."""
 
 
 class SectionsOnlyError(SettingError, ValueError):
@@ -161,6 +166,8 @@ def facts_of(job: BatchConfig) -> dict[str, object]:
     # these change how fast, where or in what form results
     # come, and none of their values
     everything["predict"].pop("threads")
+    if job.settings.predict.views == 1:
+        everything["predict"].pop("views")  # as it was before there were more
     everything["cells"].pop("through")  # there is but one way, see `plan_batch`
     flags = [step.flag for step in STEPS.values() if step.flag]
     for name in ("retries", "export", "output", *flags):
@@ -263,7 +270,13 @@ def _planned(
             f"{given.name} has locked cells in sections of {stack.shape[1]} × "
             f"{stack.shape[2]} px, which must be processed whole"
         )
-        raise LockedCellsError(msg, isqrt(stack.shape[1] * stack.shape[2] - 1) + 1)
+        raise LockedCellsError(msg, _side(stack))
+    if weights is not None and job.settings.predict.views == 3 and not context.whole:
+        msg = (
+            f"three views of {given.name} need its sections of {stack.shape[1]} × "
+            f"{stack.shape[2]} px to be processed whole"
+        )
+        raise WholeSectionsError(msg, _side(stack))
     if weights is None:
         made = _made_by_us(stack)
     else:
@@ -275,6 +288,11 @@ def _planned(
     state = source_state(stack)
     memory = memory_of(job, {given.name: found.fingerprint}, before)
     return Planned(context, stack, made, memory, first_id, state, found.hand_state)
+
+
+def _side(stack: Stack) -> int:
+    """Return the side of a square that is as large as a section, rounded up."""
+    return isqrt(stack.shape[1] * stack.shape[2] - 1) + 1
 
 
 def _made_by_us(stack: Stack) -> Provenance:
@@ -336,11 +354,18 @@ def _tile(stack: Stack, weights: Weights, settings: PredictSettings) -> int:
     if geometry is None or per_pixel is None:
         network = cast("Network", part.network())
         geometry, per_pixel = network.geometry, network.bytes_per_pixel
-    scope = scope_of(stack, card, settings)
+    smallest = TilePlan.smallest_tile(geometry)
+    try:
+        scope = scope_of(stack, card, settings)
+    except ValueError:  # its row says so, and the others can be done
+        return smallest
     gpu = settings.device not in ("auto", "cpu") or bool(shutil.which("nvidia-smi"))
     limits = choose_limits(
         scope, geometry, settings, bytes_per_pixel=per_pixel, free=free_ram(), gpu=gpu
     )
     side = limits.tile or max(limits.plan(scope, geometry).window_shape)
+    if settings.views == 3:
+        # planes are as high as a band with its halos
+        side = max(side, BAND + 2 * (geometry.halo + geometry.stride))
     # a picture may be smaller than any tile
-    return max(side, TilePlan.smallest_tile(geometry))
+    return max(side, smallest)

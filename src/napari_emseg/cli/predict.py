@@ -130,6 +130,7 @@ def facts(result: PredictionResult) -> dict[str, Any]:
         "weights_sha256": made.weights_sha256,
         "threshold": made.threshold,
         **{name: made.settings.get(name) for name in WAY},
+        "views": made.settings.get("views"),
         "device": result.device,
         "runtime": result.runtime,
         "seconds": round(result.seconds, 3),
@@ -159,4 +160,6 @@ def unread_words(damaged: Iterable[int]) -> str:
 def way_words(settings: dict[str, Any]) -> str:
     """Say in which way weights were run, in brackets; nothing if as they are."""
     way = Variant(**{name: settings[name] for name in WAY if name in settings})
-    return "" if way == Variant() else f" ({way.words})"
+    words = [] if way == Variant() else [way.words]
+    words += ["three views"] * (settings.get("views") == 3)
+    return f" ({', '.join(words)})" if words else ""

@@ -144,6 +144,7 @@ def cells_from_em(
                 sections=kept,
                 roi=scope.region,
                 sink=sink,
+                excluded=exclude,
             )
         )
         refuse_if_unreadable(result)
@@ -193,6 +194,7 @@ def _cells_in_3d(
                 sections=kept,
                 roi=scope.region,
                 sink=membrane,
+                excluded=exclude,
             )
         )
         refuse_if_unreadable(result)

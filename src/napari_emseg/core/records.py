@@ -18,6 +18,10 @@ class Record:
     """Something that happened in long work; every other record derives from it."""
 
 
+TILES = "tiles"
+"""The step of `Progress` over tiles that aren't told by `TileDone`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress(Record):
     """`done` of `total` units of work of a named step.

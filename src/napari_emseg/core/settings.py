@@ -114,6 +114,13 @@ class PredictSettings(Settings):
         title="Normalise per",
         description="Percentiles per section or per stack; card: as the weights say.",
     )
+    views: Literal[1, 3] = Field(
+        1,
+        title="Views",
+        description="3: mean of what the network says of planes along z, y and x; for "
+        "voxels no more than twice as long as wide. Takes three to five times as long; "
+        "the live preview shows one view.",
+    )
     rescale: bool = Field(
         True,
         title="Rescale",
@@ -131,6 +138,11 @@ class PredictSettings(Settings):
     @classmethod
     def _auto_is_none(cls, value: object) -> object:
         return None if value == "auto" else value
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _views_in_words(cls, value: object) -> object:
+        return int(value) if value in ("1", "3") else value
 
 
 class CellSettings(Settings):

@@ -23,6 +23,21 @@ SMALLEST_NM, LARGEST_NM = 1e-3, 1e8
 """Bounds of a voxel's edge: below the wavelength of an electron, above a specimen."""
 
 
+ISOTROPIC = 2.0
+"""Voxels are about isotropic if no edge is longer than another by more than this."""
+
+
+def is_isotropic(voxel_size_nm: VoxelSize | None) -> bool | None:
+    """Tell if distances along z mean about what they mean in a section.
+
+    None where that isn't known.
+    """
+    if voxel_size_nm is None or voxel_size_nm[0] is None:
+        return None
+    edges = [float(edge) for edge in voxel_size_nm if edge is not None]
+    return max(edges) <= ISOTROPIC * min(edges)
+
+
 class LazyArray(Protocol):
     """What a stack needs of its array: numpy, dask, zarr and our readers have it."""
 

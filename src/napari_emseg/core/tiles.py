@@ -276,6 +276,9 @@ class TilePlan:
         Largest window side in network pixels; None for one tile.
     roi
         Rows and columns that are wanted; all by default. Halos reach beyond it.
+    band
+        Rows of which a single row of tiles is made, if `tile` lets it. The roi may
+        reach beyond them by `reach`: who combines several bands blends them there.
 
     Raises
     ------
@@ -288,6 +291,7 @@ class TilePlan:
     zoom: tuple[float, float] = (1.0, 1.0)
     tile: int | None = None
     roi: tuple[slice, slice] | None = None
+    band: slice | None = None
 
     def __post_init__(self) -> None:
         for part, size in zip(self.wanted, self.shape, strict=True):
@@ -331,6 +335,10 @@ class TilePlan:
             cut(axis, part, self.geometry, self.tile)
             for axis, part in zip(self.axes, self.wanted, strict=True)
         )
+        if self.band is not None:
+            (row,) = _split(self.axes[0], self.band, self.geometry, None)
+            if self.tile is None or _length(row.window) <= self.tile:
+                rows = [_Part(self.wanted[0], row.window)]
         # a single tile has no neighbour to share pixels with
         blended = not self.geometry.exact and len(rows) * len(columns) > 1
         return tuple(
@@ -397,10 +405,7 @@ def _overlapping(
     # the grid is that of the whole picture, so that a region is exactly a crop of it
     parts = _split(axis, slice(0, axis.size), geometry, tile)
     shortest = min(part.core.stop - part.core.start for part in parts)
-    # where pixels are resampled they depend on one more of the network's
-    reach = int((geometry.blend - (axis.zoom != 1)) / axis.zoom)
-    # at most half a core: no pixel lies in more than two tiles along an axis
-    reach = max(0, min(reach, shortest // 2))
+    reach = reach_of(geometry, axis.zoom, shortest)
     found = []
     for part in parts:
         first, last = part.core.start, part.core.stop
@@ -460,6 +465,24 @@ def core_of(
         origin = window.start + plan.geometry.margin
         output = line.to_source(core.start, core.stop).apply(output, axis, origin)
     return output
+
+
+def reach_of(geometry: Geometry, zoom: float, shortest: int) -> int:
+    """Return over how many source pixels beside a border tiles are blended.
+
+    Parameters
+    ----------
+    shortest
+        Core of those that share a border, in source pixels.
+    """
+    # where pixels are resampled they depend on one more of the network's
+    reach = int((geometry.blend - (zoom != 1)) / zoom)
+    # at most half a core: no pixel lies in more than two tiles along an axis
+    return max(0, min(reach, shortest // 2))
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def _up(value: int, step: int) -> int:

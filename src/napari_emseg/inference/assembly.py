@@ -19,6 +19,7 @@ from napari_emseg.inference.engine import TilePredicted
 from napari_emseg.inference.plan import RunPlan
 from napari_emseg.inference.reading import SectionSkipped
 from napari_emseg.inference.scope import PredictionScope
+from napari_emseg.inference.views import SectionCombined
 from napari_emseg.io.fingerprint import BLANK, LEFT_OUT, LossNotes
 
 
@@ -195,6 +196,35 @@ class Assembly:
             yield from self._sections_done(writer.written(wait=True))
         for each in notes.values():
             yield from each.rest()
+
+    def collect_sections(
+        self, items: Iterable[Record | SectionCombined]
+    ) -> Generator[Record, None, None]:
+        """Take sections that are whole already; yield what happened."""
+        with AsyncSectionWriter(self._sink, waiting=self._waiting) as writer:
+            for item in items:
+                yield (
+                    self._take(item, writer)
+                    if isinstance(item, SectionCombined)
+                    else item
+                )
+                yield from self._sections_done(writer.written())
+            yield from self._sections_done(writer.written(wait=True))
+
+    def _take(self, section: SectionCombined, writer: AsyncSectionWriter) -> TileDone:
+        z, values = section.z, section.values
+        canvas = self._canvas(z)
+        if section.damaged:
+            self.damaged[z] = section.damaged
+        if section.blank:
+            self.blank.append(z)
+        if values is None:
+            shape = (len(self._scope.channels), *self._scope.shape)
+            values = np.zeros(shape, np.float32)
+        if canvas is not None:
+            canvas[:] = values
+        self._finish(z, writer, write=not section.damaged)
+        return TileDone(z, self._scope.roi, values, section.done, section.total)
 
     def _sections_done(self, sections: list[int]) -> Generator[Record, None, None]:
         for z in sections:

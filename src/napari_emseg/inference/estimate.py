@@ -14,6 +14,7 @@ from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import throughput
 from napari_emseg.inference.plan import choose_limits
 from napari_emseg.inference.scope import PredictionScope, scope_of
+from napari_emseg.inference.views import IN_MEMORY, STRIP_VOXELS, Pass, passes_of
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 
@@ -89,28 +90,30 @@ def estimate(
     )
     device = _device(settings)
     geometry, bytes_per_pixel = _facts(weights)
-    limits = choose_limits(
-        scope,
-        geometry,
-        settings,
-        bytes_per_pixel=bytes_per_pixel,
-        free=_free(device),
-        gpu=device != "cpu",
-    )
-    plan = limits.plan(scope, geometry)
-    n = len(scope.sections)
-    window = prod(plan.window_shape)
-    megapixels = n * len(plan) * window / 1e6
-    ms = throughput.known(weights, settings)
-    at_once = min(limits.batch, n * len(plan))
-    peak = at_once * window * bytes_per_pixel
+    passes = [] if settings.views == 1 else passes_of(scope, geometry)
+    tiles, pixels, peak = 0, 0, 0.0
+    for part in [one.scope for one in passes] or [scope]:
+        limits = choose_limits(
+            part,
+            geometry,
+            settings,
+            bytes_per_pixel=bytes_per_pixel,
+            free=_free(device),
+            gpu=device != "cpu",
+        )
+        plan = limits.plan(part, geometry)
+        n, window = len(part.sections) * len(plan), prod(plan.window_shape)
+        tiles, pixels = tiles + n, pixels + n * window
+        of_part = min(limits.batch, n) * window * bytes_per_pixel
+        if device == "cpu" and not geometry.exact and len(plan) > 1:
+            of_part += 4 * prod(part.shape)  # the sum of weights
+        peak = max(peak, of_part)
     if device == "cpu":
-        peak += _of_sections(scope, keep=keep)
-        if not geometry.exact and len(plan) > 1:
-            peak += 4 * prod(scope.shape)  # the sum of weights
+        peak += _of_sections(scope, keep=keep) + _of_views(passes)
+    megapixels, ms = pixels / 1e6, throughput.known(weights, settings)
     return RunEstimate(
-        sections=n,
-        tiles=n * len(plan),
+        sections=len(scope.sections),
+        tiles=tiles,
         megapixels=megapixels,
         peak_bytes=int(peak),
         seconds=None if ms is None else ms * megapixels / 1000,
@@ -127,6 +130,18 @@ def _of_sections(scope: PredictionScope, *, keep: bool) -> int:
     )
     held = len(scope.sections) if keep else SECTIONS_IN_FLIGHT
     return read + held * len(scope.channels) * prod(scope.shape) * 4
+
+
+def _of_views(passes: list[Pass]) -> int:
+    """Bytes of the planes that are read together, and of the bands' results."""
+    if not passes:
+        return 0
+    deepest = max(one.band.rows.stop - one.band.rows.start for one in passes)
+    scope = passes[0].scope
+    voxels = len(scope.channels) * deepest * prod(passes[0].area)
+    # larger ones are put together on disk
+    held = voxels if voxels <= IN_MEMORY else 0
+    return 4 * (held + min(STRIP_VOXELS, prod(scope.stack.shape)))
 
 
 def _facts(weights: Weights) -> tuple[Geometry, float]:

@@ -46,7 +46,8 @@ class Limits:
     def plan(self, scope: PredictionScope, geometry: Geometry) -> TilePlan:
         """Tiles of one section of the run."""
         return TilePlan(
-            scope.stack.shape[1:], geometry, scope.zoom, self.tile, scope.roi
+            *(scope.stack.shape[1:], geometry, scope.zoom, self.tile, scope.roi),
+            scope.band,
         )
 
 

@@ -20,6 +20,7 @@ from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference import throughput
 from napari_emseg.inference.assembly import Assembly
 from napari_emseg.inference.engine import Engine
@@ -28,6 +29,7 @@ from napari_emseg.inference.reading import prefetch, read_tiles
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
 from napari_emseg.inference.sections import Section, SectionReader
+from napari_emseg.inference.views import ViewsRun, Volume
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
@@ -154,7 +156,8 @@ class Predictor:
         keep
             Without a sink: collect an array for the result. False if records suffice.
         excluded
-            Sections that a network with context isn't shown beside others.
+            Sections that a network with context isn't shown beside others, and that
+            views along y and x don't see: the nearest one stands in.
         reader
             Opens the sections, for those who know grey ranges and polarity already.
 
@@ -179,7 +182,59 @@ class Predictor:
             excluded=excluded,
         )
         assembly = Assembly(scope, sink, keep=keep, squeeze=classes is None)
+        if settings.views == 3:
+            return self._run_views(scope, settings, assembly, reader)
         return self.run_scope(scope, settings, assembly, reader)
+
+    def _run_views(
+        self,
+        scope: PredictionScope,
+        settings: PredictSettings,
+        assembly: Assembly,
+        reader: SectionReader | None,
+    ) -> Generator[Record, None, PredictionResult]:
+        """Run over views along all three axes, and combine them; see `run`."""
+        start, runtime = perf_counter(), self.runtime(settings)
+        notes = [*scope.notes, *runtime.notes]
+        if reader is None:
+            reader, words = self._reader_of(scope, settings)
+            notes += [words] if words else []
+        yield from map(Note, notes)
+        runs = ViewsRun(
+            *(scope, runtime.geometry, Volume(scope.stack, reader, scope.excluded)),
+            plan=lambda part: self._tiles(part, settings, runtime),
+            run=lambda part, sink, planes: self.run_scope(
+                part,
+                settings,
+                Assembly(part, sink, keep=False, squeeze=False),
+                planes or reader,
+            ),
+        )
+        with closing(assembly.collect_sections(runs.records(notes))) as records:
+            for record in records:
+                if isinstance(record, Note):
+                    notes.append(record.message)
+                yield record
+        runtime = self.runtime(settings)  # another one, if memory ran out
+        return PredictionResult(
+            probabilities=assembly.probabilities,
+            sections=assembly.sections,
+            roi=scope.roi,
+            damaged=assembly.damaged,
+            blank=tuple(sorted(assembly.blank)),
+            notes=tuple(notes),
+            runtime=runtime.name,
+            device=runtime.device,
+            seconds=perf_counter() - start,
+            provenance=provenance(scope.stack, self.weights, settings),
+        )
+
+    def _tiles(
+        self, scope: PredictionScope, settings: PredictSettings, runtime: Runtime
+    ) -> TilePlan:
+        plan = RunPlan(scope, settings)
+        plan.fit(runtime)
+        return plan.limits.plan(scope, runtime.geometry)
 
     def run_scope(
         self,
@@ -350,6 +405,7 @@ def predict_stack(
     classes: Sequence[str] | None = None,
     sink: SectionSink | None = None,
     keep: bool = True,
+    excluded: Collection[int] = (),
 ) -> Generator[Record, None, PredictionResult]:
     """Run weights over a stack once; see `Predictor.run`.
 
@@ -366,6 +422,7 @@ def predict_stack(
         classes=classes,
         sink=sink,
         keep=keep,
+        excluded=excluded,
     )
     return check_sources_after(work, stack, unread=lambda found: found.damaged)
 

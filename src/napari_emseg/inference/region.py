@@ -131,7 +131,11 @@ class RegionPredictor:
 
 
 def fitting(weights: Weights, settings: PredictSettings) -> PredictSettings:
-    """Return settings by which weights can be run, whatever others are set to."""
+    """Return settings by which weights can be run, whatever others are set to.
+
+    Regions are seen in their sections only.
+    """
+    settings = settings.model_copy(update={"views": 1})
     try:
         weights.at(settings.depth, settings.heads)
     except ValueError:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.settings import Normalisation, PredictSettings
-from napari_emseg.core.stack import Stack, sections_asked
+from napari_emseg.core.stack import (
+    ISOTROPIC,
+    Stack,
+    is_isotropic,
+    sections_asked,
+)
+
+Turned = tuple[tuple[int, int], ...]
+"""Places among a scope's channels, and the channels of a turned view that say them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,12 @@ class PredictionScope:
     notes: tuple[str, ...]
     context: int = 1
     excluded: frozenset[int] = frozenset()
+    zoom_z: float = 1.0
+    """Network pixels per section, in views along y and x."""
+    turned: tuple[Turned, ...] = ()
+    """What views along y and x say of the channels."""
+    band: slice | None = None
+    """Rows of which there is a single row of tiles, see `TilePlan`."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,17 +70,65 @@ def scope_of(
     if settings.statistics != "card":
         rule = rule.model_copy(update={"scope": settings.statistics})
     zoom, notes = zoom_of(stack, card, rescale=settings.rescale)
+    channels = _channels(classes, card)
     return PredictionScope(
         stack=stack,
         sections=sections_asked(sections, stack),
         roi=_checked_roi(roi, stack),
         zoom=zoom,
-        channels=_channels(classes, card),
+        channels=channels,
         rule=rule,
         notes=notes,
         context=card.context,
         excluded=frozenset(excluded),
+        zoom_z=1.0 if settings.views == 1 else _zoom_through(stack, card, settings),
+        turned=tuple(turned_channels(channels, card, axis) for axis in (1, 2)),
     )
+
+
+def turned_channels(channels: Sequence[int], card: Card, axis: int) -> Turned:
+    """Say which channels of planes along an axis tell the same as a section's.
+
+    An affinity along y is one to the next plane for planes along y. Those that no
+    channel of such planes tells are left out.
+    """
+    # the axes of such planes, as those of the stack: the planes' own order comes first
+    order = (1, 0, 2) if axis == 1 else (2, 0, 1)
+    first = len(card.pixel_classes)
+    found = []
+    for place, channel in enumerate(channels):
+        if channel < first:
+            found.append((place, channel))
+            continue
+        z, y, x = (card.affinities[channel - first][along] for along in order)
+        if (z, y, x) in card.affinities:
+            found.append((place, first + card.affinities.index((z, y, x))))
+    return tuple(found)
+
+
+def _zoom_through(stack: Stack, card: Card, settings: PredictSettings) -> float:
+    """Return network pixels per section; refuse what has no other views."""
+    size = stack.voxel_size_nm
+    isotropic = is_isotropic(size)
+    if stack.shape[0] == 1:
+        msg = f"{stack.name} has a single section, so there is one view of it, not 3"
+        raise ValueError(msg)
+    if size is None or size[0] is None or isotropic is None:
+        known = "unknown" if size is None else f"? × {size[1]:g} × {size[2]:g} nm"
+        msg = (
+            f"{stack.name}: three views need the voxel size along z, y and x, which is "
+            f"{known}; give it, or take one view"
+        )
+        raise ValueError(msg)
+    if not isotropic:
+        msg = (
+            f"{stack.name}: three views need voxels no more than {ISOTROPIC:g} times "
+            f"as long as wide, these are {size[0]:g} × {size[1]:g} × {size[2]:g} nm "
+            "(z, y, x); take one view"
+        )
+        raise ValueError(msg)
+    turned = stack.with_voxel_size((size[0], size[0], size[0]))
+    return zoom_of(turned, card, rescale=settings.rescale)[0][0]
 
 
 def refuse_results(stack: Stack) -> None:

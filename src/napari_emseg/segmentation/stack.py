@@ -19,6 +19,7 @@ from napari_emseg.core.stack import (
     Stack,
     VoxelSize,
     as_stack,
+    is_isotropic,
     sections_asked,
 )
 from napari_emseg.io.fingerprint import NO_CELLS, LossNotes, check_sources_after
@@ -31,7 +32,7 @@ from napari_emseg.segmentation.stack_graph import (
     iter_find_stack_fragments,
     iter_segment_graph,
 )
-from napari_emseg.segmentation.volume import WHOLE, is_isotropic, iter_segment_volume
+from napari_emseg.segmentation.volume import WHOLE, iter_segment_volume
 
 
 def segment_section(

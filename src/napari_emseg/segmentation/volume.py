@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.core.stack import VoxelSize
 from napari_emseg.segmentation.blocks import (
     Area,
     BlockFragments,
@@ -42,20 +41,6 @@ BLOCK = (128, 256, 256)
 
 MARGIN = 48
 """Around a block, px."""
-
-ISOTROPIC = 2.0
-"""Voxels are about isotropic if no edge is longer than another by more than this."""
-
-
-def is_isotropic(voxel_size_nm: VoxelSize | None) -> bool | None:
-    """Tell if distances along z mean about what they mean in a section.
-
-    None where that isn't known.
-    """
-    if voxel_size_nm is None or voxel_size_nm[0] is None:
-        return None
-    edges = [float(edge) for edge in voxel_size_nm if edge is not None]
-    return max(edges) <= ISOTROPIC * min(edges)
 
 
 def iter_segment_volume(

@@ -346,6 +346,7 @@ def iter_predict_both(
     """
     from napari_emseg.inference import Predictor
 
+    settings = settings.model_copy(update={"views": 1})  # as it is shown live
     membranes = []
     for done, one in enumerate(weights):
         yield Progress("predicting", done, len(weights))

@@ -224,7 +224,10 @@ def view_of(
     _, height, width = source.stack.shape
     rows, columns = area or (slice(0, height), slice(0, width))
     own = session.predict_settings.model_copy(
-        update={"tta": False, "tile": _tile(weights, settings), "batch": None}
+        update={
+            **{"tta": False, "views": 1},
+            **{"tile": _tile(weights, settings), "batch": None},
+        }
     )
     view = View(source, weights, own, z, (rows, columns))
     y, x = view.shape
@@ -383,7 +386,8 @@ def paces_of(
     stack = Stack(nothing, voxel_size_nm=voxel_size_nm)
     middle = slice(SIDE, 2 * SIDE)
     region = RunScope((0,), (middle, middle))
-    settings = settings.model_copy(update={"tta": False, "tile": None, "batch": None})
+    update = {"tta": False, "views": 1, "tile": None, "batch": None}
+    settings = settings.model_copy(update=update)
     deepest = settings.depth or max(weights.card.depths, default=0)
     found = depths_of(weights, settings, stack, region)
     if found:

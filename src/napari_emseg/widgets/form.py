@@ -156,8 +156,8 @@ def _kind(annotation: Any) -> tuple[Any, bool]:
     return kind, True
 
 
-def _choice(choices: tuple[object, ...]) -> _Field:
-    box = combo_box()
+def _choice(choices: tuple[Any, ...]) -> _Field:
+    box, kind = combo_box(), type(choices[0])
     box.addItems([str(choice) for choice in choices])
 
     def show(chosen: object) -> None:
@@ -166,7 +166,7 @@ def _choice(choices: tuple[object, ...]) -> _Field:
             box.addItem(choice)
         box.setCurrentText(choice)
 
-    return _Field(box, box.currentTextChanged, box.currentText, show)
+    return _Field(box, box.currentTextChanged, lambda: kind(box.currentText()), show)
 
 
 def _whole_number(info: FieldInfo, *, optional: bool) -> _Field:

@@ -216,6 +216,8 @@ def format_variant(
         parts.append("mean of heads")
     if settings.get("tta"):
         parts.append("mirrors averaged")
+    if settings.get("views") == 3:
+        parts.append("three views")
     return ", ".join(parts)
 
 

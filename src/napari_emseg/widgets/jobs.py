@@ -22,7 +22,14 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import FunctionWorker, GeneratorWorker, WorkerBase
 
-from napari_emseg.core.records import EpochDone, Progress, Record, SectionDone, TileDone
+from napari_emseg.core.records import (
+    TILES,
+    EpochDone,
+    Progress,
+    Record,
+    SectionDone,
+    TileDone,
+)
 
 DELIVERY_MS = 100
 """How often the GUI hears of records."""
@@ -309,7 +316,7 @@ class _Clock:
         for record in records:
             if isinstance(record, SectionDone):
                 self._sections = record.done, record.total
-            count, kind = _count(record), (type(record), _step(record))
+            count, kind = _count(record), _kind(record)
             if count is None or (self._by_tiles and not _is_as_fine(record)):
                 continue
             if kind != self._kind:
@@ -342,13 +349,17 @@ class _Clock:
 
 def _is_as_fine(record: Record) -> bool:
     """Tell if a record says more of the work than tiles do, or begins a new step."""
-    return isinstance(record, TileDone) or (
+    return _kind(record)[0] is TileDone or (
         isinstance(record, Progress) and not record.total
     )
 
 
-def _step(record: Record) -> str:
-    return record.step if isinstance(record, Progress) else ""
+def _kind(record: Record) -> tuple[type[Record], str]:
+    """Return by what records go on from one another; tiles are tiles in all views."""
+    if isinstance(record, Progress):
+        tiles = record.step == TILES
+        return (TileDone, "") if tiles else (Progress, record.step)
+    return type(record), ""
 
 
 def _count(record: Record) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from superqt import QElidingLabel
 
 from napari_emseg.core.intensity import TOO_COARSE
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.stack import is_isotropic
 from napari_emseg.io import output_format
 from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.session import Run, RunScope
@@ -80,7 +81,7 @@ class ClassSave(SaveRow):
         return saving_class(source, what, target)
 
 
-ELSEWHERE = ("invert", "device", "depth", "heads")
+ELSEWHERE = ("invert", "device", "depth", "heads", "views")
 ADVANCED = tuple(n for n in PredictSettings.model_fields if n not in ELSEWHERE)
 
 
@@ -103,6 +104,7 @@ class MembranesPanel(QWidget):
         self.depth = DepthDial(self._controller)
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
         self.scope = ScopeRow(self._controller)
+        self.views = SettingsForm(self._session.predict_settings, fields=["views"])
         self.device = SettingsForm(self._session.predict_settings, fields=["device"])
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
         self.rescaling = text_label()
@@ -137,6 +139,7 @@ class MembranesPanel(QWidget):
         layout.addWidget(self._more)
         layout.addWidget(self.depth)
         layout.addLayout(scope)
+        layout.addWidget(self.views)
         layout.addWidget(self.rescaling)
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
@@ -159,7 +162,7 @@ class MembranesPanel(QWidget):
 
     def _connect(self) -> None:
         self.file.clicked.connect(self._on_file)
-        self._forms = (self.heads, self.device, self.advanced)
+        self._forms = (self.heads, self.views, self.device, self.advanced)
         for form in self._forms:
             form.edited.connect(self._on_edited)
         self.exchange.imported.connect(self._on_imported)
@@ -226,6 +229,7 @@ class MembranesPanel(QWidget):
         if self._controller.job.busy:
             return
         source, weights = self._session.source, self._session.weights
+        self.views.setVisible(self._has_views())
         rescaling, coarse = "", False
         if source is not None and weights is not None:
             rescale = self._session.predict_settings.rescale
@@ -241,6 +245,14 @@ class MembranesPanel(QWidget):
         self.estimate.setText(words)
         set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
+
+    def _has_views(self) -> bool:
+        """Tell if planes along y and x can be asked for, or are asked for."""
+        source, views = self._session.source, self._session.predict_settings.views
+        if views != 1 or source is None:
+            return views != 1
+        stack = source.stack
+        return stack.shape[0] > 1 and is_isotropic(stack.voxel_size_nm) is True
 
     def _region(self) -> RunScope | None:
         try:
