@@ -50,6 +50,14 @@ def test_axes_and_voxel_size(tmp_path: Path, stack: np.ndarray) -> None:
         assert data.compression == "gzip"  # Java has no other
 
 
+def test_probabilities_are_not_compressed(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((2, 40, 50), dtype=np.float32)
+    path = save_stack(tmp_path / "a.h5", values)
+    with h5py.File(path) as file:
+        assert file["data"].compression is None
+        np.testing.assert_array_equal(file["data"][:], values)
+
+
 def test_an_unknown_distance_is_not_invented(tmp_path: Path, stack: np.ndarray) -> None:
     path = save_stack(tmp_path / "a.h5", stack, voxel_size_nm=(None, 5, 4))
     with h5py.File(path) as file:
