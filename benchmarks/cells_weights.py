@@ -23,7 +23,8 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.weights import load_weights, save_weights
 from napari_emseg.training.card import threshold_of
-from napari_emseg.training.dataset import PatchSource, read_examples
+from napari_emseg.training.dataset import read_examples
+from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.trainer import Trainer
 from napari_emseg.training.validation import isbi_validation
 

@@ -110,7 +110,20 @@ FIB_SEM = Recipe(
 )
 
 RECIPES = {
-    "fib-sem": FIB_SEM,
+    "fib-sem-first": FIB_SEM,
+    # thin walls count more
+    "fib-sem": replace(
+        FIB_SEM,
+        settings=FIB_SEM.settings.model_copy(
+            update={
+                "steps": 1200,
+                "learning_rate": 2e-3,
+                "border_weight": 3,
+                "seed": 2027,
+            }
+        ),
+        begins_with="fib-sem-first",
+    ),
     "isbi2012-unet": Recipe(
         summary="U-Net of width 16 for fly neuropil in serial-section TEM.",
         architecture="unet",

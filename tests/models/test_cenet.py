@@ -6,7 +6,7 @@ from torch import nn
 
 from napari_emseg.models.cenet import CENet, DenseAtrousConvolutions
 from napari_emseg.models.zoo import build
-from napari_emseg.training.dataset import check_patch
+from napari_emseg.training.patches import check_patch
 
 
 @pytest.fixture

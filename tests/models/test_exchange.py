@@ -932,3 +932,40 @@ class TestOnnx:
         except ValueError:
             return
         assert sum(value.numel() for value in found.values()) <= 7
+
+
+def seeing(folder: Path, architecture: str) -> Weights:
+    """A small network that sees three sections and gives affinities."""
+    shape = {"unet": {"levels": 2}, "unetpp": {"depth": 1}}[architecture]
+    config = {"base": 2, "context": 3, "affinities": [[-1, 0, 0]], **shape}
+    torch.manual_seed(0)
+    state = build(architecture, config).state_dict()
+    card = Card(name="seeing", architecture=architecture, config=config)
+    return save_weights(folder / "seeing.safetensors", state, card, half=False)
+
+
+class TestNetworksWithContext:
+    def test_come_back_as_they_were(self, tmp_path: Path) -> None:
+        made = seeing(tmp_path, "unetpp")
+        path = export_weights(made, tmp_path / "x.zip")
+        again = import_weights(path, tmp_path / "again.safetensors")
+        assert again.card == made.card
+        with zipfile.ZipFile(path) as file:
+            manifest = yaml.safe_load(file.read(MANIFEST))
+            picture = np.load(io.BytesIO(file.read("test-input.npy")))
+        given, found = manifest["inputs"][0], manifest["outputs"][0]
+        assert given["axes"][1]["channel_names"] == ["z-1", "em", "z+1"]
+        assert found["axes"][1]["channel_names"] == [*made.card.classes]
+        assert picture.shape[1] == 3
+
+    def test_leave_affinities_out_beside_a_softmax(self, tmp_path: Path) -> None:
+        made = seeing(tmp_path, "unet")
+        path = export_weights(made, tmp_path / "x.zip")
+        again = import_weights(path, tmp_path / "again.safetensors")
+        assert again.card.classes == ("membrane", "inside")
+        assert (again.card.context, again.card.affinities) == (3, ())
+        window = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                again.network()(window), made.network()(window)[:, :2]
+            )

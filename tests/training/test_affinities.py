@@ -21,12 +21,7 @@ from napari_emseg.training.affinities import (
     connected_cells,
 )
 from napari_emseg.training.card import Split
-from napari_emseg.training.dataset import (
-    Example,
-    PatchSource,
-    draw_patch,
-    read_examples,
-)
+from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.losses import (
     IGNORE,
     LOSSES,
@@ -34,6 +29,7 @@ from napari_emseg.training.losses import (
     with_affinities,
 )
 from napari_emseg.training.mixture import LabelledStack, resampled, sources_along
+from napari_emseg.training.patches import PatchSource, draw_patch
 from napari_emseg.training.trainer import Trainer
 
 STILL = AugmentSettings(

@@ -19,8 +19,8 @@ from napari_emseg.training.augment import (
     positions,
     sample,
 )
-from napari_emseg.training.dataset import Piece, draw_patch
 from napari_emseg.training.losses import IGNORE
+from napari_emseg.training.patches import Piece, draw_patch
 
 SIDE = 33
 CENTRE = ((SIDE - 1) / 2, (SIDE - 1) / 2)

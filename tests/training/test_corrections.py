@@ -18,8 +18,8 @@ from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import build
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Border, cut_crops
-from napari_emseg.training.dataset import CorrectionPatches
 from napari_emseg.training.losses import IGNORE, LOSSES, border_weight
+from napari_emseg.training.patches import CorrectionPatches
 from napari_emseg.training.sparse_labels import SparseLabels
 from napari_emseg.training.training_data import (
     FEWEST_STEPS,

@@ -8,14 +8,9 @@ from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import AugmentSettings, TrainSettings
-from napari_emseg.training.dataset import (
-    Example,
-    PatchSource,
-    check_patch,
-    labelled_sections,
-    read_examples,
-)
+from napari_emseg.training.dataset import Example, labelled_sections, read_examples
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.patches import PatchSource, check_patch
 
 STILL = AugmentSettings(warp=0, contrast=0, noise=0, artefacts=0)
 

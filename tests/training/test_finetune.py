@@ -22,15 +22,16 @@ from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.records import EpochDone, Note, Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
-from napari_emseg.core.training import FinetuneSettings
+from napari_emseg.core.training import AugmentSettings, FinetuneSettings
 from napari_emseg.models.parts import part_of
 from napari_emseg.models.weights import Weights, read_weights, save_weights
+from napari_emseg.models.zoo import build
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.crops import RehearsingLoss
-from napari_emseg.training.dataset import rehearsed
+from napari_emseg.training.crops import Crop, RehearsingLoss
 from napari_emseg.training.finetune import Finetuned
 from napari_emseg.training.holdout import rounds_of
-from napari_emseg.training.losses import cross_entropy
+from napari_emseg.training.losses import IGNORE, cross_entropy
+from napari_emseg.training.patches import CorrectionPatches, rehearsed
 
 State = dict[str, torch.Tensor]
 
@@ -460,3 +461,76 @@ def test_mitochondria_of_real_tissue(shared_data: Path, tmp_path: Path) -> None:
     is_body = codes[9] == 3
     assert p[1][is_body].mean() > 2.5 * p[1][~is_body].mean()
     assert found.comparison.verdict in ("better", "no difference")
+
+
+SEEING = {"base": 2, "levels": 1, "context": 3, "affinities": [[-1, 0, 0], [0, -1, 0]]}
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Weights:
+    """A network that sees three sections and gives affinities."""
+    torch.manual_seed(0)
+    card = Card(name="seeing", architecture="unet", config=SEEING)
+    state = build("unet", SEEING).state_dict()
+    return save_weights(tmp_path / "seeing.safetensors", state, card, half=False)
+
+
+def test_neighbours_and_affinities_are_kept(
+    seeing: Weights, known: TrainingSet, tmp_path: Path
+) -> None:
+    tuned = finetune(seeing, known, tmp_path / "out.safetensors").weights
+    assert tuned.card.context == 3
+    assert tuned.card.classes == seeing.card.classes
+    assert tuned.card.affinities == ((-1, 0, 0), (0, -1, 0))
+    assert not same(state(seeing), state(tuned))
+
+
+def test_a_new_class_comes_before_the_affinities(
+    seeing: Weights, tmp_path: Path
+) -> None:
+    stack, codes = drawn()
+    codes[:, 40:80, 40:80] = 3
+    work = finetune_by_torch(
+        seeing,
+        [reviewed(stack, codes, 0, 3)],
+        tmp_path / "out.safetensors",
+        settings=QUICK,
+        new_classes=["body"],
+    )
+    card = drain(work).weights.card
+    assert card.classes == (
+        *("membrane", "inside", "body"),
+        *("affinity z1", "affinity y1"),
+    )
+
+
+def test_corrections_teach_affinities_within_a_section(seeing: Weights) -> None:
+    image = np.random.default_rng(0).random((3, 96, 96), dtype=np.float32)
+    target = np.full((96, 96), IGNORE, np.uint8)
+    target[30:60, 30:60] = 1
+    target[30:60, 44:46] = 0
+    crop = Crop(
+        image, target, (target != IGNORE).astype("f4"), Region.whole(0, (96, 96))
+    )
+    offsets = seeing.card.affinities
+    plain = QUICK.model_copy(
+        update={"patch": 64, "rehearsal": 0.5, "augment": AugmentSettings(warp=0)}
+    )
+    unsure = torch.tensor([0.9, 0.5])[:, None, None]
+    patches = CorrectionPatches(
+        [crop],
+        plain,
+        device=torch.device("cpu"),
+        rehearsal=[crop],
+        affinities=offsets,
+        opinion=lambda windows: unsure.expand(len(windows), 2, 64, 64),
+    )
+    images, targets, _ = patches.batch(0)
+    assert images.shape == (2, 3, 64, 64)
+    new, old = targets
+    assert (new[1] == IGNORE).all()  # nothing was said of other sections
+    assert set(new[2].unique().tolist()) == {0, 1, IGNORE}
+    assert (new[2][new[0] == 0] != 1).all()
+    # what the weights are sure of is rehearsed, and nothing else
+    assert (old[1] == 1).all()
+    assert (old[2] == IGNORE).all()

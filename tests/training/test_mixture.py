@@ -17,7 +17,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import build
 from napari_emseg.training.augment import draw_grey_change
 from napari_emseg.training.card import Split
-from napari_emseg.training.dataset import Example, PatchSource
+from napari_emseg.training.dataset import Example
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
 from napari_emseg.training.mixture import (
     LabelledStack,
@@ -27,6 +27,7 @@ from napari_emseg.training.mixture import (
     resampled,
     train_mixture,
 )
+from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.run import checkpoint_of
 from napari_emseg.training.validation import isbi_validation
 

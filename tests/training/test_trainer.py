@@ -17,7 +17,8 @@ from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.zoo import build
 from napari_emseg.training import trainer as trainer_module
 from napari_emseg.training.checkpoint import DamagedError, read_checkpoint
-from napari_emseg.training.dataset import Example, PatchSource, read_examples
+from napari_emseg.training.dataset import Example, read_examples
+from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.trainer import Trainer, TrainResult, _other_settings
 
 SETTINGS = TrainSettings(

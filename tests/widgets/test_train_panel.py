@@ -291,7 +291,7 @@ def test_a_round_of_an_earlier_sitting_is_offered_and_goes_on(
 def test_an_error_is_shown_and_the_next_round_works(
     window, panel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_emseg.training.dataset import CorrectionPatches
+    from napari_emseg.training.patches import CorrectionPatches
 
     def fail(*_) -> None:
         msg = "shapes don't fit"

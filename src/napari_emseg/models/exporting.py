@@ -254,7 +254,8 @@ def _credited(credits: Credits) -> dict[str, Any]:  # noqa: A002 - the word for 
 def _input(card: Card, geometry: Geometry) -> dict[str, Any]:
     rule = card.normalisation
     scale = {
-        "axes": ["channel", "y", "x"],
+        # each section by its own percentiles
+        "axes": ["channel", "y", "x"] if card.context == 1 else ["y", "x"],
         "min_percentile": rule.low_percentile,
         "max_percentile": rule.high_percentile,
         "eps": 1e-12,
@@ -263,10 +264,10 @@ def _input(card: Card, geometry: Geometry) -> dict[str, Any]:
     size = {"min": smallest_input(geometry), "step": geometry.stride}
     return {
         "id": "em",
-        "description": "EM sections with dark membranes, one grey channel",
+        "description": _seen(card),
         "axes": [
             {"type": "batch"},
-            {"type": "channel", "channel_names": ["em"]},
+            {"type": "channel", "channel_names": _channel_names(card)},
             *({**axis, "size": size} for axis in _space(card)),
         ],
         "data": {"type": "uint8"},
@@ -279,6 +280,21 @@ def _input(card: Card, geometry: Geometry) -> dict[str, Any]:
             {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
         ],
     }
+
+
+def _seen(card: Card) -> str:
+    if card.context == 1:
+        return "EM sections with dark membranes, one grey channel"
+    return (
+        f"{card.context} neighbouring EM sections with dark membranes as channels, in "
+        "order of z; the one in the middle is predicted"
+    )
+
+
+def _channel_names(card: Card) -> list[str]:
+    """Return a name for each section that is seen: `z-1`, `em`, `z+1`."""
+    half = card.context // 2
+    return ["em" if k == 0 else f"z{k:+d}" for k in range(-half, half + 1)]
 
 
 def _output(card: Card, geometry: Geometry) -> dict[str, Any]:
@@ -433,10 +449,10 @@ def _contents(
     """Return the files by name; the manifest names the checksums of the others."""
     import torch
 
-    network = weights.network()
+    network, card = _expressible(weights)
     geometry = cast("Network", network).geometry
-    picture = _test_picture(geometry)
-    expected = _expected(network, weights.card, picture)
+    picture = _test_picture(geometry, card.context)
+    expected = _expected(network, card, picture)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     files = {
         PARTS["state"]: _saved(state),
@@ -444,28 +460,45 @@ def _contents(
         PARTS["output"]: _npy(expected),
         PARTS["shown input"]: _tiff(picture),
         PARTS["shown output"]: _tiff(expected),
-        PARTS["cover"]: _cover(picture[0, 0], expected[0, 0]),
-        PARTS["documentation"]: documentation(weights.card, geometry).encode(),
+        PARTS["cover"]: _cover(picture[0, card.context // 2], expected[0, 0]),
+        PARTS["documentation"]: documentation(card, geometry).encode(),
         PARTS["environment"]: environment().encode(),
         PARTS["licence"]: bundled.path("LICENCE-fib25.md").read_bytes(),
     }
-    script = _script(network, picture.shape[2:], geometry)
+    script = _script(network, picture.shape[1:], geometry)
     if script is not None:
         files[PARTS["script"]] = script
     sums = {name: sha256(data).hexdigest() for name, data in files.items()}
-    manifest = manifest_of(weights.card, geometry, sums, torch.__version__, credits)
+    manifest = manifest_of(card, geometry, sums, torch.__version__, credits)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
     return {MANIFEST: text.encode(), **files}
 
 
-def _test_picture(geometry: Geometry) -> NDArray[np.uint8]:
-    """Return a part of the bundled section, `(1, 1, y, x)`, as large as fits."""
+def _expressible(weights: Weights) -> tuple[nn.Module, Card]:
+    """Return the network and its card, as far as a package can say what it gives.
+
+    A step after the network is the same for all channels: affinities beside classes
+    that exclude one another are left out.
+    """
+    from napari_emseg.models.parts import without_affinities
+
+    network, card = weights.network(), weights.card
+    if not card.affinities or _activation(card) == "sigmoid":
+        return network, card
+    small, config = without_affinities(network, card.architecture, card.config)
+    update = {"config": config, "classes": card.pixel_classes, "affinities": ()}
+    return small, card.model_copy(update=update)
+
+
+def _test_picture(geometry: Geometry, context: int) -> NDArray[np.uint8]:
+    """Return a part of bundled sections, `(1, context, y, x)`, as large as fits."""
     side = smallest_input(geometry)
     side += geometry.stride * max(0, (PIXELS - side) // geometry.stride)
-    section = bundled.fib25().section(0)
-    enough = max(0, side - section.shape[0])
-    whole = np.pad(section, ((0, enough), (0, enough)), mode="reflect")
-    return np.ascontiguousarray(whole[None, None, :side, :side])
+    stack = bundled.fib25()
+    sections = np.stack([stack.section(z % stack.shape[0]) for z in range(context)])
+    enough = max(0, side - sections.shape[1])
+    whole = np.pad(sections, ((0, 0), (0, enough), (0, enough)), mode="reflect")
+    return np.ascontiguousarray(whole[None, :, :side, :side])
 
 
 def _expected(
@@ -476,8 +509,8 @@ def _expected(
 
     from napari_emseg.models.forward import to_probabilities
 
-    grey = section_range(picture[0, 0], card.normalisation)
-    values = torch.from_numpy(normalise(picture, grey))
+    seen = [normalise(s, section_range(s, card.normalisation)) for s in picture[0]]
+    values = torch.from_numpy(np.stack(seen)[None])
     with torch.inference_mode():
         found: NDArray[np.float32] = to_probabilities(network(values), network).numpy()
     return found
@@ -491,11 +524,12 @@ def _script(
 
     side = smallest_input(geometry)
     # neither square nor traced: constants taken from the shape would show
-    other = torch.rand(1, 1, side + 2 * geometry.stride, side + geometry.stride)
+    seen = shape[0]
+    other = torch.rand(1, seen, side + 2 * geometry.stride, side + geometry.stride)
     with warnings.catch_warnings(), torch.no_grad():
         # tracing warns of every number that it takes as constant; it is compared below
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, torch.rand(1, 1, *shape), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(network, torch.rand(1, *shape), check_trace=False)  # type: ignore[no-untyped-call]
         difference = float((traced(other) - network(other)).abs().max())
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)

@@ -75,6 +75,22 @@ def with_classes(
     return wider.train(network.training).to(next(network.parameters()))
 
 
+def without_affinities(
+    network: nn.Module, architecture: str, config: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a copy that gives no affinities, and the configuration that rebuilds it.
+
+    What it says of classes doesn't change.
+    """
+    kept = {k: v for k, v in config.items() if k != "affinities"}
+    small = build(architecture, kept)
+    state = network.state_dict()
+    for name, value in small.state_dict().items():
+        # rows of affinities are the last of the last layer, and of nothing else
+        value.copy_(state[name][: len(value)] if value.ndim else state[name])
+    return small.train(network.training).to(next(network.parameters())), kept
+
+
 def untrained_layers(network: nn.Module, first: int) -> list[Conv2d]:
     """Return the layers in which nothing was learnt yet about classes from `first`."""
     stop = -len(affinities_of(network)) or None

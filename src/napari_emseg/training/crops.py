@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch import Tensor
 
+from napari_emseg.core.card import Card
 from napari_emseg.core.intensity import zoom_of
 from napari_emseg.core.records import Progress
 from napari_emseg.core.regions import Region
@@ -29,7 +30,7 @@ class Crop:
     Parameters
     ----------
     image
-        Normalised grey values.
+        Normalised grey values; `(context, y, x)` where neighbours are seen, too.
     target
         Class numbers, `IGNORE` where nothing is known.
     weight
@@ -104,6 +105,18 @@ def cut_crops(
         yield Crop(image, target, weight, region)
 
 
+def reader_of(known: TrainingSet, card: Card) -> SectionReader:
+    """Return what opens sections of a stack as weights see them."""
+    return SectionReader(
+        known.stack,
+        card.normalisation,
+        invert=known.invert,
+        remember=True,
+        context=card.context,
+        excluded=known.excluded,
+    )
+
+
 def _known(
     codes: NDArray[np.uint8], section: Section, region: Region
 ) -> NDArray[np.uint8]:
@@ -166,9 +179,10 @@ def _nearest(axis: Axis, start: int, stop: int) -> NDArray[np.intp]:
 def _resampled(section: Section, rows: Span, columns: Span) -> NDArray[np.float32]:
     """Return grey values on the network's grid, as a run would read them."""
     down, across = (axis.to_network(a, b) for axis, a, b in (rows, columns))
-    values = section.window(slice(*down.span), slice(*across.span))
-    values = down.apply(values, 0, down.span[0])
-    return across.apply(values, 1, across.span[0])
+    values = section.windows(slice(*down.span), slice(*across.span))
+    values = down.apply(values, -2, down.span[0])
+    values = across.apply(values, -1, across.span[0])
+    return values[0] if section.context == 1 else values
 
 
 def _weigh_reviewed(
@@ -232,9 +246,7 @@ def rehearsal_crops(
     """
     card = predictor.weights.card
     zoom, _ = zoom_of(known.stack, card)
-    sections = SectionReader(
-        known.stack, card.normalisation, invert=known.invert, remember=True
-    )
+    sections = reader_of(known, card)
     spans = [max(1, round(SIDE * side / times)) for times in zoom]
     opinions = SparseLabels(known.stack.shape)
     # Pseudo-rehearsal (Robins 1995): old data aren't at hand, so what the old weights

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.io.fingerprint import SourceState, raise_if_changed, source_states
+from napari_emseg.models.forward import to_probabilities
 from napari_emseg.models.parts import (
     part_of,
     set_prior_bias,
@@ -24,14 +26,14 @@ from napari_emseg.models.parts import (
     with_classes,
 )
 from napari_emseg.models.weights import Weights, save_weights
-from napari_emseg.models.zoo import Network
+from napari_emseg.models.zoo import Network, affinities_of
 from napari_emseg.training.card import card_of_candidate
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import RehearsingLoss
-from napari_emseg.training.dataset import CorrectionPatches, Patches, rehearsed
-from napari_emseg.training.losses import LOSSES
+from napari_emseg.training.losses import LOSSES, with_affinities
 from napari_emseg.training.measures import Comparison
 from napari_emseg.training.model_comparison import compare_predictors
+from napari_emseg.training.patches import CorrectionPatches, Patches, rehearsed
 from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
 from napari_emseg.training.validation import (
@@ -79,10 +81,9 @@ def fit_new_class_head(
         n = len(image) - rehearsed(settings)
         outputs = kind.supervised(image[:n])
         target, weight = (middle(t[:n], outputs[0]) for t in (target, weight))
-        losses = [
-            LOSSES[settings.loss](logits, target, weight, kind.activation)
-            for logits in outputs
-        ]
+        # of affinities nothing is learnt here
+        loss = with_affinities(LOSSES[settings.loss], len(affinities_of(network)), 0)
+        losses = [loss(each, target, weight, kind.activation) for each in outputs]
         optimiser.zero_grad(set_to_none=True)
         torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -213,7 +214,8 @@ class _Run:
             name = (taken or list(self.new_classes))[0]
             msg = f"{card.name} has a class {name!r} already; choose another name"
             raise ValueError(msg)
-        self.classes = (*card.classes, *self.new_classes)
+        # affinities are no classes of pixels, and come last whatever else is known
+        self.classes = (*card.pixel_classes, *self.new_classes)
         network = self.parent.network()
         if self.new_classes:
             network = with_classes(
@@ -242,11 +244,27 @@ class _Run:
             device=self.device,
             rehearsal=lesson.rehearsal,
             trim=cast("Network", self.network).geometry.trim,
+            affinities=affinities_of(self.network),
+            opinion=self.opinion,
         )
+
+    @cached_property
+    def opinion(self) -> Callable[[Tensor], Tensor] | None:
+        """What the parent says of affinities in windows; None if it says nothing."""
+        n = len(self.parent.card.affinities)
+        if n == 0:
+            return None
+        before = self.parent.network().to(self.device)
+
+        def say(windows: Tensor) -> Tensor:
+            with torch.no_grad():
+                return to_probabilities(before(windows), before)[:, -n:]
+
+        return say
 
     def meet_new_classes(self, lesson: TrainingData) -> Generator[Record, None, None]:
         """Let the head find new classes by what the network sees already."""
-        n_old, settings = len(self.parent.card.classes), lesson.settings
+        n_old, settings = len(self.parent.card.pixel_classes), lesson.settings
         layers = untrained_layers(self.network, n_old)
         set_prior_bias(layers, n_old, lesson.usual_logits[n_old:])
         yield from fit_new_class_head(
@@ -256,20 +274,21 @@ class _Run:
     def trainer(self, lesson: TrainingData, stop: Callable[[], bool]) -> Trainer:
         """Return what trains the network on what is known."""
         settings, patches = lesson.settings, self.patches(lesson)
-        loss = LOSSES[settings.loss]
-        threshold = self.parent.card.threshold
+        card = self.parent.card
+        loss = RehearsingLoss(
+            LOSSES[settings.loss],
+            patches.rehearsed,
+            len(card.pixel_classes),
+            settings.rehearsal,
+        )
+        threshold = card.threshold
         self.validation = crop_validation(lesson.validation, threshold)
         return Trainer(
             self.network,
             patches,
             settings,
             validation=self.validation,
-            loss=RehearsingLoss(
-                loss,
-                patches.rehearsed,
-                len(self.parent.card.classes),
-                settings.rehearsal,
-            ),
+            loss=with_affinities(loss, len(card.affinities), settings.affinity_weight),
             frozen=freeze(self.network, settings),
             patience=settings.patience or None,
             of=f"{self.parent.sha256} {lesson.fingerprint} {self.new_classes}",
@@ -360,7 +379,7 @@ class _Run:
             update={
                 "name": self.output.stem,
                 "config": self.config,
-                "classes": self.classes,
+                "classes": (*self.classes, *self.parent.card.affinity_classes),
                 "parent_sha256": self.parent.sha256,
                 "threshold": threshold or self.parent.card.threshold,
             }

@@ -30,14 +30,9 @@ from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, affinities_of, build, context_of
 from napari_emseg.training.affinities import UNKNOWN
 from napari_emseg.training.card import Split, fill_in
-from napari_emseg.training.dataset import (
-    Example,
-    Neighbour,
-    PatchSource,
-    read_examples,
-    stacked,
-)
+from napari_emseg.training.dataset import Example, Neighbour, read_examples
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.patches import PatchSource, stacked
 from napari_emseg.training.run import (
     check_split,
     checkpoint_of,

@@ -33,13 +33,13 @@ from napari_emseg.models.zoo import (
 from napari_emseg.training.card import Split, fill_in
 from napari_emseg.training.dataset import (
     Example,
-    PatchSource,
     check_shapes,
     labelled_sections,
     read_examples,
     target_of,
 )
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
+from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.trainer import Trainer
 from napari_emseg.training.validation import isbi_validation, with_scores
 

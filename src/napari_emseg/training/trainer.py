@@ -23,8 +23,8 @@ from napari_emseg.training.checkpoint import (
     set_aside,
     write_checkpoint,
 )
-from napari_emseg.training.dataset import Patches, check_patch
 from napari_emseg.training.losses import LOSSES, Loss, with_affinities
+from napari_emseg.training.patches import Patches, check_patch
 from napari_emseg.training.validation import Validation
 
 SAVE_EVERY = 30.0

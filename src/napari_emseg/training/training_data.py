@@ -16,13 +16,18 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference.region import RegionPredictor
-from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import Network
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.crops import Border, Crop, cut_crops, rehearsal_crops
-from napari_emseg.training.dataset import rehearsed
+from napari_emseg.training.crops import (
+    Border,
+    Crop,
+    cut_crops,
+    reader_of,
+    rehearsal_crops,
+)
 from napari_emseg.training.holdout import HoldoutSplit, Place, split_round
 from napari_emseg.training.losses import IGNORE
+from napari_emseg.training.patches import rehearsed
 from napari_emseg.training.sparse_labels import INSIDE, MEMBRANE, SparseLabels
 
 FEWEST_CHECKED = 4
@@ -253,9 +258,7 @@ def _part_of(
     learnt, checked = split_validation(
         known.usable.without(apart), division.spacing.sections
     )
-    sections = SectionReader(
-        known.stack, card.normalisation, invert=known.invert, remember=True
-    )
+    sections = reader_of(known, card)
     border = Border(settings.border_weight, settings.border_sigma)
     # half a patch turned by 45° and enlarged reaches about so far
     margin = settings.patch * 3 // 4
