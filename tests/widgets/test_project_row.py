@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
-from napari_emseg._napari.versions import camera_of
+from napari_emseg._napari.versions import camera_of, fit_to_view
 from napari_emseg.io import save_stack
 from napari_emseg.project import Project
 from napari_emseg.project import journal as journals
@@ -185,7 +185,7 @@ def test_a_project_opened_over_another_stack_is_what_is_seen(
     window.qtbot.waitUntil(lambda: "other cells" in viewer.layers)
     over = viewer.add_image(np.zeros((4, 96, 112), np.uint8), name="over")
     viewer.dims.set_current_step(0, 8)
-    viewer.fit_to_view(layers=[other])
+    fit_to_view(viewer, other)
     opened(window, path)
     layer = controller.source_layer
     assert layer.visible
