@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from napari_emseg.models.parts import (
+    coarse_decoder,
     part_of,
     set_prior_bias,
     untrained_layers,
@@ -27,6 +28,48 @@ def small(architecture: str) -> torch.nn.Module:
 def test_every_network_has_all_three_parts(architecture: str) -> None:
     names = [name for name, _ in small(architecture).named_parameters()]
     assert {part_of(name) for name in names} == {"encoder", "decoder", "head"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "side", "coarse"),
+    [
+        ("unet", {"base": 2}, 32, {"upsample.0", "upsample.1", "up.0", "up.1"}),
+        ("unet", {"base": 2, "levels": 2}, 32, set()),
+        # the paper's form loses pixels at every level, and is as deep
+        (
+            "unet",
+            {"base": 2, "padding": "valid", "normalisation": "none"},
+            284,
+            {"upsample.0", "upsample.1", "up.0", "up.1"},
+        ),
+        (
+            "unetpp",
+            {"base": 4},
+            32,
+            {
+                *("upsample.2_1", "upsample.3_1", "upsample.2_2"),
+                *("nodes.2_1", "nodes.3_1", "nodes.2_2"),
+            },
+        ),
+    ],
+)
+def test_the_coarse_decoder_works_at_a_quarter_of_the_resolution(
+    architecture: str, config: dict[str, object], side: int, coarse: set[str]
+) -> None:
+    network = build(architecture, config)
+    found = coarse_decoder(network, side)
+    names = {name for name, module in network.named_modules() if module in found}
+    assert {next((c for c in coarse if n.startswith(c)), n) for n in names} == coarse
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_encoder_and_the_head_are_never_coarse() -> None:
+    network = small("cenet")
+    found = coarse_decoder(network, 192)
+    names = [name for name, module in network.named_modules() if module in found]
+    assert {part_of(name) for name in names} == {"decoder"}
+    assert not any(name.startswith("decoder.3.3") for name in names)
 
 
 @pytest.mark.parametrize("architecture", SMALL)

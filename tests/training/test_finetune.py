@@ -101,6 +101,43 @@ def test_statistics_can_be_let_go(
 
 
 @pytest.mark.parametrize(
+    ("new_classes", "options", "kept"),
+    [
+        ((), {}, True),
+        ((), {"keep_coarse": False}, False),
+        # a new class may need what those levels see
+        (("mitochondria",), {}, False),
+    ],
+)
+def test_the_coarse_levels_of_the_decoder_are_the_parent_s(
+    new_classes: tuple[str, ...],
+    options: dict[str, bool],
+    kept: bool,
+    known: TrainingSet,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    config = {"base": 2, "levels": 3}
+    card = Card(name="deep", architecture="unet", config=config)
+    network = build("unet", config).state_dict()
+    parent = save_weights(tmp_path / "deep.safetensors", network, card, half=False)
+    settings = QUICK.model_copy(update={"steps": 2, **options})
+    work = finetune_by_torch(
+        parent,
+        [known],
+        tmp_path / "out.safetensors",
+        settings=settings,
+        new_classes=new_classes,
+    )
+    before, after = state(parent), state(drain(work).weights)
+    learnt = [n for n in before if n.endswith("weight") and not n.startswith("head")]
+    same_ones = {n for n in learnt if torch.equal(before[n], after[n])}
+    # at a quarter of the resolution
+    coarse = {n for n in learnt if n.startswith(("up.0.", "upsample.0."))}
+    assert same_ones == (coarse if kept else set())
+
+
+@pytest.mark.parametrize(
     ("trained", "kept"), [("decoder", {"encoder"}), ("head", {"encoder", "decoder"})]
 )
 @pytest.mark.parametrize("freeze", [True, False])

@@ -7,7 +7,15 @@ import torch
 
 from napari_emseg.core.training import LossName
 from napari_emseg.models.zoo import Activation
-from napari_emseg.training.losses import IGNORE, LOSSES, bce_dice, cross_entropy, dice
+from napari_emseg.training.losses import (
+    IGNORE,
+    LOSSES,
+    bce_dice,
+    cross_entropy,
+    dice,
+    soft_cross_entropy,
+    supervised_loss,
+)
 
 # one row of three pixels; probability of class 1 is 3/4, 1/2, 9/10 by either ending
 TARGET = torch.tensor([[[1, 0, 1]]])
@@ -112,3 +120,67 @@ def test_a_right_answer_costs_less(name: LossName, activation: Activation) -> No
     bad = LOSSES[name](-right, target, weight, activation)
     assert float(good) == pytest.approx(0, abs=1e-3)
     assert bad > 0.5
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_what_a_teacher_says_is_learnt_by_its_probabilities(
+    activation: Activation,
+) -> None:
+    own = (torch.zeros(1, 2, 1, 3)).requires_grad_()
+    teacher = logits(activation).requires_grad_()
+    q = P.double()
+    half = (q * (q / 0.5).log() + (1 - q) * ((1 - q) / 0.5).log()).tolist()
+    by_hand = (half[0] + 2 * half[1] + half[2]) / 4
+    # two sigmoids say the same twice
+    by_hand *= 2 if activation == "sigmoid" else 1
+    lost = soft_cross_entropy(own, teacher, WEIGHT, activation)
+    assert lost.item() == pytest.approx(by_hand, rel=1e-5)
+    lost.backward()
+    assert teacher.grad is None
+    # towards class 1 where the teacher says 3/4 and 9/10, nowhere at 1/2
+    towards = -own.grad[0, 1, 0]
+    assert towards[0] > 0
+    assert towards[1] == 0
+    assert towards[2] > towards[0]
+    same = soft_cross_entropy(teacher.detach(), teacher, WEIGHT, activation)
+    assert float(same) == pytest.approx(0, abs=1e-7)
+
+
+def test_only_shallower_heads_have_a_teacher() -> None:
+    shallow = torch.zeros(1, 2, 1, 3, requires_grad=True)
+    deep = logits("softmax").requires_grad_()
+
+    def taught(share: float) -> torch.Tensor:
+        return supervised_loss(
+            [shallow, deep],
+            TARGET,
+            WEIGHT,
+            "softmax",
+            loss=cross_entropy,
+            self_distillation=share,
+        )
+
+    own = cross_entropy(deep, TARGET, WEIGHT, "softmax")
+    soft = soft_cross_entropy(shallow, deep, WEIGHT, "softmax")
+    hard = cross_entropy(shallow, TARGET, WEIGHT, "softmax")
+    assert taught(0).item() == pytest.approx((hard + own).item() / 2, rel=1e-6)
+    assert taught(1).item() == pytest.approx((soft + own).item() / 2, rel=1e-6)
+    (before,) = torch.autograd.grad(taught(0), deep)
+    (after,) = torch.autograd.grad(taught(1), deep)
+    # the teacher itself learns from labels, whoever follows it
+    assert torch.equal(before, after)
+
+
+def test_a_teacher_says_nothing_where_nothing_is_known() -> None:
+    nothing = torch.full_like(TARGET, IGNORE)
+    heads = [torch.zeros(1, 2, 1, 3), logits("softmax")]
+    for share in (0.0, 0.5, 1.0):
+        lost = supervised_loss(
+            heads,
+            nothing,
+            WEIGHT,
+            "softmax",
+            loss=cross_entropy,
+            self_distillation=share,
+        )
+        assert float(lost) == 0

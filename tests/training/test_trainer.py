@@ -135,6 +135,30 @@ def test_averaging_keeps_the_running_mean(examples: list[Example]) -> None:
     assert not same(work.network.state_dict(), state)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "config", "teaches"),
+    [
+        ("unet", {"base": 4, "levels": 2}, False),
+        ("unetpp", {"base": 4, "depth": 2}, True),
+    ],
+)
+def test_the_deepest_head_teaches_where_there_are_several(
+    architecture: str,
+    config: dict[str, object],
+    *,
+    teaches: bool,
+    examples: list[Example],
+) -> None:
+    def learnt(share: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        settings = SETTINGS.model_copy(update={"steps": 2, "self_distillation": share})
+        network = build(architecture, config)
+        work = trainer(examples, settings=settings, network=network)
+        return drain(work.run()).state
+
+    assert same(learnt(0.0), learnt(0.5)) is not teaches
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_seed_gives_one_result(optimiser: str, examples: list[Example]) -> None:
     settings = SETTINGS.model_copy(update={"steps": 4, "optimiser": optimiser})

@@ -189,6 +189,14 @@ class TrainSettings(Settings):
         title="Loss",
         description="cross-entropy is U-Net's, bce-dice U-Net++'s, dice CE-Net's.",
     )
+    self_distillation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Self-distillation",
+        description="Share of what shallower heads (U-Net++) learn that the deepest "
+        "one says; 0: from labels alone.",
+    )
     border_weight: float = Field(
         0.0,
         ge=0,
@@ -283,6 +291,12 @@ class FinetuneSettings(TrainSettings):
         "all",
         title="What is trained",
         description="The whole network, all but its encoder, or its last layer only.",
+    )
+    keep_coarse: bool = Field(
+        True,
+        title="Keep coarse levels",
+        description="Give the coarse levels of a U-Net's decoder their numbers back "
+        "after learning: old tissue is forgotten there, and new gains little by them.",
     )
     rehearsal: float = Field(
         0.25,

@@ -8,12 +8,13 @@ everything else is the decoder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import log2
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import Conv2d
 
-from napari_emseg.models.zoo import affinities_of, build
+from napari_emseg.models.zoo import affinities_of, build, context_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +40,47 @@ def modules_of(network: nn.Module, *parts: Part) -> Iterator[nn.Module]:
     for name, module in network.named_modules():
         if name and part_of(name) in parts:
             yield module
+
+
+COARSE = 2
+"""Levels below the resolution of the output, from which on a decoder is coarse."""
+
+
+def coarse_decoder(network: nn.Module, side: int) -> list[nn.Module]:
+    """Return layers of the decoder that work at a quarter of the resolution or less.
+
+    Told by what they give for an empty picture, so for networks of any names; the
+    network is as it was afterwards.
+
+    Parameters
+    ----------
+    side
+        Of a picture that the network takes, px.
+    """
+    heights: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        heights[layer] = output.shape[-2]
+
+    layers = [
+        layer
+        for layer in modules_of(network, "decoder")
+        if next(layer.parameters(recurse=False), None) is not None
+    ]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    training = network.training
+    first = next(network.parameters())
+    try:
+        with torch.no_grad():
+            empty = first.new_zeros(1, context_of(network), side, side)
+            found = network.eval()(empty)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    whole = found.shape[-2]
+    # rounded, since networks without padding lose some pixels at every level
+    return [x for x in layers if round(log2(whole / heights.get(x, whole))) >= COARSE]
 
 
 def with_classes(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,7 @@ from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.io.fingerprint import SourceState, raise_if_changed, source_states
 from napari_emseg.models.forward import to_probabilities
 from napari_emseg.models.parts import (
+    coarse_decoder,
     part_of,
     set_prior_bias,
     untrained_layers,
@@ -48,6 +49,9 @@ from napari_emseg.training.validation import (
 STEPS = 60
 
 RATE = 0.05
+
+AS_GOOD_LIKELY = 0.02
+"""So much log-likelihood of held-out corrections may go for what old tissue keeps."""
 
 
 def fit_new_class_head(
@@ -174,7 +178,7 @@ def finetune_weights(
     trainer = yield from run.begin(lesson, stop)
     threshold: float | None = None
     try:
-        result = yield from trainer.run()
+        result = run.kept_coarse((yield from trainer.run()), lesson)
         threshold = yield from run.threshold(result, lesson)
         if lesson.settings.steps and result.step == 0:
             yield Note("no step was better on held-out corrections: weights stay as is")
@@ -182,7 +186,7 @@ def finetune_weights(
     # closed from outside, e.g. Cancel: what is good so far isn't thrown away
     except GeneratorExit:
         if trainer.best.step > 0:
-            run.save(trainer.best, lesson, threshold)
+            run.save(run.kept_coarse(trainer.best, lesson), lesson, threshold)
         raise
     raise_if_changed(sources)
     weights = run.save(result, lesson, threshold, comparison)
@@ -320,6 +324,34 @@ class _Run:
             self.checkpoint.unlink()
             yield Note("corrections, weights or settings changed: training begins anew")
         return self.checkpoint.is_file()
+
+    def kept_coarse(self, result: TrainResult, lesson: TrainingData) -> TrainResult:
+        """Give the decoder's coarse levels the parent's numbers back.
+
+        All of the network learns, and of what it learnt that is taken back: left out of
+        learning, its place is taken by what the other levels learn, and old tissue is
+        forgotten as before. Where held-out corrections speak against it, or classes are
+        known that may need those levels, it isn't done.
+        """
+        settings = lesson.settings
+        # measured of U-Nets; of CE-Net these levels hold what is new, and forget little
+        fits = self.parent.card.architecture == "unet" and len(self.classes) == 2
+        if not (settings.keep_coarse and fits) or result.step == 0:
+            return result
+        old = self.parent.network()
+        kept = set(coarse_decoder(old, settings.patch))
+        names = [name for name, module in old.named_modules() if module in kept]
+        own = old.state_dict()
+        state = dict(result.state)
+        for name in names:
+            back = {k: v for k, v in own.items() if k.startswith(f"{name}.")}
+            state |= {k: v.to(state[k]) for k, v in back.items()}
+        if self.validation is not None:
+            old.load_state_dict(state)
+            scores = self.validation(old.to(self.device))
+            if scores["score"] < result.scores["score"] - AS_GOOD_LIKELY:
+                return result
+        return replace(result, state=state)
 
     def threshold(
         self, result: TrainResult, lesson: TrainingData

@@ -5,7 +5,7 @@ Every loss takes the logits `(n, n_classes, y, x)` of one output, class numbers
 own end (soft-max, or a sigmoid for each class). So any loss fits any network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,61 @@ LOSSES: dict[LossName, Loss] = {
     "bce-dice": bce_dice,
     "dice": dice,
 }
+
+
+def soft_cross_entropy(
+    logits: Tensor, teacher: Tensor, weight: Tensor, activation: Activation
+) -> Tensor:
+    """Cross-entropy of what another network says, `teacher`, less that one's entropy.
+
+    The mean over pixels by their weights, summed over classes: 0 if both say the same.
+    The teacher's logits `(n, n_classes, y, x)` get no gradient.
+    """
+    teacher = teacher.detach()
+    if activation == "softmax":
+        t = teacher.softmax(dim=1)
+        said = teacher.log_softmax(dim=1) - logits.log_softmax(dim=1)
+        lost = (t * said).sum(dim=1)
+    else:
+        t = teacher.sigmoid()
+        found, best = (
+            F.binary_cross_entropy_with_logits(each, t, reduction="none")
+            for each in (logits, teacher)
+        )
+        lost = (found - best).sum(dim=1)
+    return (lost * weight).sum() / weight.sum().clamp(min=EPSILON)
+
+
+def supervised_loss(
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    weight: Tensor,
+    activation: Activation,
+    *,
+    loss: Loss,
+    self_distillation: float = 0.0,
+) -> Tensor:
+    """Take the loss of every head, the deepest last; return their mean.
+
+    Parameters
+    ----------
+    self_distillation
+        Share of a shallower head's loss that is taken of what the deepest one says:
+        what it says of a pixel that is in doubt is easier to learn than a label (Zhang
+        et al. 2019, Be Your Own Teacher).
+    """
+    # deep supervision (Zhou et al. 2018): every head learns, and the mean counts
+    losses = [loss(logits, target, weight, activation) for logits in outputs]
+    if self_distillation:
+        # classes come first; what follows are affinities, which are learnt from labels
+        classes = target if target.ndim == 3 else target[:, 0]
+        n = outputs[-1].shape[1] - (0 if target.ndim == 3 else target.shape[1] - 1)
+        known = weight * (classes != IGNORE)
+        for k, logits in enumerate(outputs[:-1]):
+            said = logits[:, :n], outputs[-1][:, :n]
+            soft = soft_cross_entropy(*said, known, activation)
+            losses[k] = torch.lerp(losses[k], soft, self_distillation)
+    return torch.stack(losses).mean()
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from napari_emseg.training.checkpoint import (
     set_aside,
     write_checkpoint,
 )
-from napari_emseg.training.losses import LOSSES, Loss, with_affinities
+from napari_emseg.training.losses import LOSSES, Loss, supervised_loss, with_affinities
 from napari_emseg.training.patches import Patches, check_patch
 from napari_emseg.training.validation import Validation
 
@@ -225,15 +225,16 @@ class Trainer:
         image, target, weight = self._patches.batch(self._step)
         half = settings.half_precision and fast_half(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            # deep supervision (Zhou et al. 2018): every head
-            # learns, and the mean of losses counts
             outputs = self._kind.supervised(image.to(memory_format=torch.channels_last))
         target, weight = (middle(t, outputs[0]) for t in (target, weight))
-        losses = [
-            self._loss(logits.float(), target, weight, self._kind.activation)
-            for logits in outputs
-        ]
-        loss = torch.stack(losses).mean()
+        loss = supervised_loss(
+            [logits.float() for logits in outputs],
+            target,
+            weight,
+            self._kind.activation,
+            loss=self._loss,
+            self_distillation=settings.self_distillation,
+        )
         value = float(loss.detach())
         if value == value:
             self._optimiser.zero_grad(set_to_none=True)
