@@ -1,14 +1,12 @@
 """Write the tables of `docs/accuracy.md` from the cards of the bundled weights.
 
-What a card says was measured when the weights were made, or by `score_weights.py`, and
-so was what is said of cells; this script measures nothing.
+What a card says was measured when the weights were made, or by `score_weights.py`; this
+script measures nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from data_sets import DATA
 from mixture_scores import MEASURES
@@ -37,13 +35,14 @@ OF_SEVERAL = (
     "on",
     "V_Rand",
     "V_Info",
-    "cells: 1 − adapted Rand error",
+    "cells: adapted Rand error",
     "cells: variation of information, bits",
 )
 
 
 OF_CELLS = (
     "weights",
+    "run as",
     "at threshold",
     "V_Rand",
     "V_Info",
@@ -54,7 +53,8 @@ OF_CELLS = (
     "true cells",
 )
 
-RESULTS = Path(__file__).parent / "results"
+CELL_SCORES = ("v_rand", "v_info", "adapted_rand_error", "vi")
+CELL_COUNTS = ("false_merges", "false_splits", "true_cells")
 
 
 def main() -> None:
@@ -88,19 +88,18 @@ def rows(card: Card) -> Iterator[tuple[str, ...]]:
 
 
 def cells(cards: Iterable[Card]) -> Iterator[tuple[str, ...]]:
-    """Yield a line for each weights whose cells `score_weights.py --cells` scored."""
+    """Yield a line for every way whose cells were scored on all held-out sections."""
     for card in cards:
-        path = RESULTS / f"{card.name}.json"
-        found = json.loads(path.read_text()).get("cells") if path.is_file() else None
-        if found is not None:
-            scores = ("v_rand", "v_info", "adapted_rand_error", "vi")
-            counts = ("false_merges", "false_splits", "true_cells")
-            yield (
-                card.name,
-                f"{found['threshold']:g}",
-                *(f"{found[name]:.4f}" for name in scores),
-                *(str(found[name]) for name in counts),
-            )
+        for way in card.variants:
+            found = {k: v for k, v in way.scores.items() if k.startswith("cells_")}
+            if "cells_v_rand" in found:
+                yield (
+                    card.name,
+                    way.words,
+                    f"{card.threshold_of(way.depth, way.heads, tta=way.tta):g}",
+                    *(f"{found[f'cells_{name}']:.4f}" for name in CELL_SCORES),
+                    *(f"{found[f'cells_{name}']:.0f}" for name in CELL_COUNTS),
+                )
 
 
 def of_several(card: Card) -> Iterator[tuple[str, ...]]:

@@ -20,8 +20,8 @@ from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.training.mixture import LabelledStack
 from napari_emseg.training.validation import with_times
 
-MEASURES = ("v_rand", "v_info", "cells", "vi")
-"""Of probabilities, at the best threshold; of cells at the card's, bits for `vi`."""
+MEASURES = ("v_rand", "v_info", "cells_adapted_rand_error", "cells_vi")
+"""Of probabilities, at the best threshold; of cells at the card's, bits for VI."""
 
 
 THRESHOLDS = tuple(n / 10 for n in range(1, 10))
@@ -110,10 +110,10 @@ def _overlap(
     sections: Sequence[int],
     threshold: float,
 ) -> tuple[float, float]:
-    """1 - adapted Rand error and variation of information of cells, by section."""
+    """Adapted Rand error and variation of information of cells, by section."""
     truth = _truth(source, sections)
     if source.meaning != "cells":
         truth = cells_of_inside(inside_mask(truth, source.meaning))
     cells = emseg.segment(membrane, threshold=threshold, link=False)
     found = overlap_scores(cells, truth, linked=False)
-    return 1 - found.adapted_rand_error, found.variation_of_information
+    return found.adapted_rand_error, found.variation_of_information

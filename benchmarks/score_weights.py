@@ -5,6 +5,9 @@ card names as held out; thresholds come from those it names for validation. The 
 the file is replaced, its numbers stay. Where there are several depths, depths 2 and 4
 are compared section by section; the differences go into the card's notes and, with the
 scores, into `results/NAME.json`.
+
+Projects and batches know a file by its checksum. So of weights that are out already
+only cells are scored (`--cells`), into `measured.json` beside the file.
 """
 
 from __future__ import annotations
@@ -14,27 +17,35 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from data_sets import DATA, ROOT
 from machine import describe as describe_machine
 from mixture_scores import score_sources, with_threshold
+from torch import nn
 
-from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.card import Card, DataSet, Variant
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.io import open_stack
-from napari_emseg.metrics import cell_scores, v_rand_v_info
-from napari_emseg.metrics.inputs import cells_of_inside
-from napari_emseg.models.weights import Weights, load_weights, replace_card
-from napari_emseg.segmentation import usual_cells
+from napari_emseg.metrics import v_rand_v_info
+from napari_emseg.models.variants import own_way, parts_of
+from napari_emseg.models.weights import (
+    MEASURED,
+    LaterScores,
+    Weights,
+    load_weights,
+    replace_card,
+)
+from napari_emseg.models.zoo import Network
 from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.validation import (
     LEVELS,
     best_threshold,
     bits_lost,
     inside_of,
+    scores_of_cells,
     truth_of,
     with_scores,
     with_times,
@@ -158,27 +169,58 @@ def rescore_mixture(weights: Weights, data: Path) -> dict[str, Any]:
     return {"held out": held_out, "ways": ways_of(card)}
 
 
-def cells_of(weights: Weights, data: Path) -> dict[str, Any]:
-    """Score the cells of held-out sections, at the card's threshold; the card stays.
+def measure_cells(weights: Weights, data: Path) -> LaterScores:
+    """Score the cells of held-out sections in every way that the card knows.
 
-    And say which threshold gives the best cells on the validation sections.
+    At the threshold that was fixed for each.
     """
-    card, network = weights.card, weights.network()
+    card, network = weights.card, cast("Network", weights.network())
     held_out = examples_of(card.held_out_data, data, card)
-    inside, truth = inside_of(network, held_out), truth_of(held_out)
-    make = usual_cells(card.threshold)
-    cells = np.stack([make(1 - section) for section in inside])
-    bits, walls = np.zeros((len(LEVELS), 2)), 0
+    truth, own = truth_of(held_out), Variant()
+    found = []
+    for depth, heads, part in parts_of(network):
+        for tta in (False, True):
+            way = Variant(depth=depth, heads=heads, tta=tta)
+            if card.variant(depth, heads, tta=tta) is None:
+                continue
+            inside = inside_of(cast("nn.Module", part), held_out, tta=tta)
+            at = card.threshold_of(depth, heads, tta=tta)
+            scores = scores_of_cells(inside, truth, at)
+            print(way.words, at, scores, flush=True)
+            found.append(way.model_copy(update={"scores": scores}))
+            if (depth, heads) == own_way(network) and not tta:
+                own = found[-1]
+    return LaterScores(scores=own.scores, variants=tuple(found))
+
+
+def keep_measured(weights: Weights, measured: LaterScores) -> None:
+    """Write what was measured beside bundled weights, whose file stays as it is."""
+    path = weights.path.with_name(MEASURED)
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known[weights.path.stem] = measured.model_dump(
+        mode="json",
+        include={
+            "scores": True,
+            "variants": {"__all__": {"depth", "heads", "tta", "scores"}},
+        },
+    )
+    path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def best_for_cells(weights: Weights, data: Path) -> dict[str, Any]:
+    """Say which threshold gives the best cells on the validation sections, in bits."""
+    card, network = weights.card, weights.network()
     validation = examples_of(card.validation_data, data, card)
+    bits, walls = np.zeros((len(LEVELS), 2)), 0
     seen = inside_of(network, validation)
     for example, section in zip(validation, seen, strict=True):
         lost, n = bits_lost(1 - section, example.target)
         bits, walls = bits + lost, walls + n
+    vi = (bits[:, 0] / bits[:, 1]).round(4).tolist()
     return {
-        "sections": len(held_out),
         "threshold": card.threshold,
-        "best threshold on validation": best_threshold(bits, walls, None),
-        **cell_scores(cells, cells_of_inside(truth)).as_dict(),
+        "best on validation": best_threshold(bits, walls, None),
+        "vi on validation": dict(zip(map(str, LEVELS), vi, strict=True)),
     }
 
 
@@ -213,7 +255,7 @@ def main() -> None:
         "--scores", action="store_true", help="measure the scores only; keep the times"
     )
     parser.add_argument(
-        "--cells", action="store_true", help="score the cells only; keep the card"
+        "--cells", action="store_true", help="score the cells only; keep all else"
     )
     args = parser.parse_args()
     if args.threads:
@@ -223,7 +265,10 @@ def main() -> None:
     path = args.out / f"{weights.card.name}.json"
     if args.cells:
         known = json.loads(path.read_text()) if path.is_file() else {}
-        found = {**known, "cells": cells_of(weights, args.data)}
+        measured = measure_cells(weights, args.data)
+        keep_measured(weights, measured)
+        known["ways"] = ways_of(measured.on(weights.card))
+        found = {**known, "cells": best_for_cells(weights, args.data)}
     elif args.times:
         known = json.loads(path.read_text()) if path.is_file() else {}
         found = {**known, "machine": machine, **retime(weights, args.device)}

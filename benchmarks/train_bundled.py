@@ -31,7 +31,8 @@ from napari_emseg.training.run import train_weights
 class Recipe:
     """What a bundled weights file is made of.
 
-    `begins_with` names the recipe whose weights it goes on from; those stay in `runs/`.
+    `begins_with` names the recipe whose weights it goes on from; those stay in `runs/`,
+    as do those that aren't `bundled`.
     `shares` says how often patches come from a set, where not as the set itself says.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     licence: str = "BSD-3-Clause; learnt from ISBI 2012, for which no licence is stated"
     begins_with: str | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    bundled: bool = True
 
     def sources(self, folder: Path) -> list[LabelledStack]:
         """Open the data."""
@@ -144,6 +146,22 @@ RECIPES = {
             weight_decay=0.02,
             seed=2012,
         ),
+    ),
+    # the same with the deepest head as a teacher of the others: not trained yet; to be
+    # compared with the one above, at depth 2, before it takes its place
+    "isbi2012-unetpp-distilled": Recipe(
+        summary="U-Net++ of width 16 for fly neuropil in serial-section TEM.",
+        architecture="unetpp",
+        config={"base": 16},
+        settings=TrainSettings(
+            steps=4000,
+            loss="bce-dice",
+            averaging=0.998,
+            weight_decay=0.02,
+            self_distillation=0.5,
+            seed=2012,
+        ),
+        bundled=False,
     ),
     "isbi2012-cenet": Recipe(
         summary="CE-Net of width 32 for fly neuropil in serial-section TEM.",
@@ -247,7 +265,8 @@ def main() -> None:
         rescore(weights, args.data, args.device)
         weights = read_weights(out)
     print("held out:", weights.card.scores)
-    if all(recipe.begins_with != args.name for recipe in RECIPES.values()):
+    goes_on = any(each.begins_with == args.name for each in RECIPES.values())
+    if recipe.bundled and not goes_on:
         # ours first, then that of napari-emseg-data, for what isn't for commercial use
         home = bundled_folders()[len(sources) > 1]
         print("wrote", shutil.copy(weights.path, args.out or home))

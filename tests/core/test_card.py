@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from napari_emseg.core.card import Card, DataSet, TrainingRecord
+from napari_emseg.core.card import Card, DataSet, TrainingRecord, Variant
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.tiles import Geometry
 
@@ -30,3 +30,26 @@ def test_membrane_comes_first_unless_said_otherwise() -> None:
     card = Card(name="a", architecture="unet")
     assert card.classes == ("membrane", "inside")
     assert card.pixel_size_nm is None
+
+
+def test_scores_of_cells_have_the_names_that_they_have_everywhere() -> None:
+    """Weights of several data sets said `cells` and `vi` once."""
+    before = {"v_rand": 0.9, "cells": 0.75, "vi": 1.5, "x_cells": 0.5, "x_vi": 2.0}
+    now = {
+        "v_rand": 0.9,
+        "cells_adapted_rand_error": 0.25,
+        "cells_vi": 1.5,
+        "x_cells_adapted_rand_error": 0.5,
+        "x_cells_vi": 2.0,
+    }
+    card = Card(
+        name="a",
+        architecture="unet",
+        scores=before,
+        variants=(Variant(tta=True, scores=before),),
+    )
+    assert card.scores == card.variants[0].scores == now
+    # read again, and other scores that only end alike
+    assert Card(name="a", architecture="unet", scores=now).scores == now
+    others = {"held_out_vi": 0.5, "parent_vi": 0.6, "cells_vi": 1.0}
+    assert Card(name="a", architecture="unet", scores=others).scores == others

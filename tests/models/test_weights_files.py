@@ -13,16 +13,19 @@ import torch
 from safetensors.numpy import save_file
 
 from napari_emseg.core.atomic import DiskFullError
-from napari_emseg.core.card import Card, DataSet
+from napari_emseg.core.card import Card, DataSet, Variant
+from napari_emseg.models import weights
 from napari_emseg.models.weights import (
     CARD,
     DEFAULT_WEIGHTS,
+    MEASURED,
     Weights,
     check_fit,
     choose_fitting_weights,
     list_weights,
     load_weights,
     read_weights,
+    replace_card,
     save_weights,
 )
 from napari_emseg.models.zoo import build
@@ -232,12 +235,14 @@ def test_damaged_files_are_left_out_of_the_list(saved: Weights) -> None:
 
 @pytest.mark.parametrize("name", sorted(list_weights()))
 def test_bundled_weights_load(name: str) -> None:
-    weights = load_weights(name)
-    assert weights.card.name == name
-    assert weights.card.training_data
-    assert weights.path.stat().st_size <= 15 * 2**20
-    count = sum(p.numel() for p in weights.network().parameters())
-    assert count == weights.card.parameters
+    found = load_weights(name)
+    assert found.card.name == name
+    assert found.card.training_data
+    assert found.path.stat().st_size <= 15 * 2**20
+    count = sum(p.numel() for p in found.network().parameters())
+    assert count == found.card.parameters
+    # users look at cells: every way to run them says how good those are
+    assert all("cells_vi" in way.scores for way in found.card.variants)
 
 
 @pytest.mark.parametrize(
@@ -399,3 +404,28 @@ def test_a_file_that_became_good_is_read_again(
         read_weights(ruined)
     save_weights(ruined, network.state_dict(), card)
     assert read_weights(ruined).card.name == "tiny"
+
+
+def test_what_is_measured_later_joins_a_bundled_card_and_leaves_the_file(
+    saved: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = Variant(tta=True, scores={"v_rand": 0.9})
+    card = saved.card.model_copy(update={"scores": {"v_rand": 0.8}, "variants": (way,)})
+    own = replace_card(saved, card)
+    later = {
+        own.path.stem: {
+            "scores": {"cells_vi": 0.5},
+            "variants": [
+                {"tta": True, "scores": {"cells_vi": 0.4}},
+                {"depth": 7, "scores": {"cells_vi": 9.0}},
+            ],
+        },
+        "others": {"scores": {"cells_vi": 3.0}},
+    }
+    own.path.with_name(MEASURED).write_text(json.dumps(later))
+    assert load_weights(own.path).card.scores == {"v_rand": 0.8}, "it isn't bundled"
+    monkeypatch.setattr(weights, "bundled_folders", lambda: (own.path.parent,))
+    found = load_weights(own.path)
+    assert found.card.scores == {"v_rand": 0.8, "cells_vi": 0.5}
+    assert [v.scores for v in found.card.variants] == [{"v_rand": 0.9, "cells_vi": 0.4}]
+    assert found.sha256 == own.sha256

@@ -79,6 +79,24 @@ Length = Annotated[float, Field(ge=SMALLEST_NM, le=LARGEST_NM)]
 BytesPerPixel = Annotated[float, Field(gt=0, le=2**30)]
 
 
+def _as_now(scores: dict[str, float]) -> dict[str, float]:
+    """Give scores of cells the names that they have everywhere.
+
+    Weights of several data sets called them `cells`, 1 less the adapted Rand error, and
+    `vi`, both with the data set's name before.
+    """
+    found = dict(scores)
+    for name in scores:
+        of = name.removesuffix("cells")
+        if name == f"{of}cells" and f"{of}vi" in scores:
+            found[f"{of}cells_adapted_rand_error"] = 1 - found.pop(name)
+            found[f"{of}cells_vi"] = found.pop(f"{of}vi")
+    return found
+
+
+Scores = Annotated[dict[str, float], AfterValidator(_as_now)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -121,7 +139,7 @@ class Variant(_Part):
     bytes_per_pixel: BytesPerPixel | None = None
     threshold: Share | None = None
     """Fixed on the validation set; None if never measured."""
-    scores: dict[str, float] = Field(default_factory=dict)
+    scores: Scores = Field(default_factory=dict)
     ms_per_megapixel: dict[str, float] = Field(default_factory=dict)
 
     @property
@@ -158,7 +176,7 @@ class Card(_Part):
     training_data: tuple[DataSet, ...] = ()
     validation_data: tuple[DataSet, ...] = ()
     held_out_data: tuple[DataSet, ...] = ()
-    scores: dict[str, float] = Field(default_factory=dict)
+    scores: Scores = Field(default_factory=dict)
     """On the held-out data, scored once, at the end."""
     notes: tuple[str, ...] = ()
     licence: str = ""

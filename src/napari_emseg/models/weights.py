@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_documents_path
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from napari_emseg._installed import data_folder, only_in_data
 from napari_emseg.core.atomic import clear_leftovers, write_whole
-from napari_emseg.core.card import Card
+from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.errors import first_fault
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.variants import card_at, is_mean, with_facts
@@ -228,6 +228,49 @@ def bundled_folders() -> tuple[Path, ...]:
     return (ours,) if data is None else (ours, data / "weights")
 
 
+MEASURED = "measured.json"
+"""What was measured of bundled weights after their files were made, by their names."""
+
+
+class LaterScores(BaseModel):
+    """Scores of weights that aren't in their file, in all and of each way to run them.
+
+    A file of bundled weights stays as it is, byte for byte, whatever is measured of it
+    later: projects and batches know it by its checksum.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    scores: dict[str, float] = Field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+
+    def on(self, card: Card) -> Card:
+        """Return a card with these scores among its own."""
+        ways = []
+        for way in card.variants:
+            same = (v for v in self.variants if v.words == way.words)
+            more = next((v.scores for v in same), {})
+            ways.append(way.model_copy(update={"scores": way.scores | more}))
+        update = {"scores": card.scores | self.scores, "variants": tuple(ways)}
+        return card.model_copy(update=update)
+
+
+def with_measured(card: Card, path: Path) -> Card:
+    """Return the card of bundled weights with what was measured later; others as is."""
+    if path.parent not in bundled_folders():
+        return card
+    found = _measured(path.with_name(MEASURED)).get(path.stem)
+    return card if found is None else found.on(card)
+
+
+@lru_cache
+def _measured(path: Path) -> dict[str, LaterScores]:
+    if not path.is_file():
+        return {}
+    content = TypeAdapter(dict[str, LaterScores]).validate_json(path.read_bytes())
+    return content
+
+
 def missing_weights() -> dict[str, str]:
     """Return by name how to get bundled weights that aren't installed here."""
     if data_folder() is not None:
@@ -372,7 +415,8 @@ def _read_card(path: Path) -> Weights:
         msg = f"{path.name} has no card; it was not made by emseg"
         raise ValueError(msg)
     try:
-        return Weights(path, Card.model_validate_json(header[CARD]))
+        card = Card.model_validate_json(header[CARD])
+        return Weights(path, with_measured(card, path))
     except ValidationError as e:
         msg = f"{path.name}: its card is damaged: {first_fault(e)}"
         raise ValueError(msg) from e

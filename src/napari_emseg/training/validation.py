@@ -410,8 +410,7 @@ def _scores(
     Of masks each at its best threshold, and V_Rand and V_Info at the one that was
     fixed, too; cells are made at that, by the default settings.
     """
-    from napari_emseg.metrics import cell_scores, isbi_scores
-    from napari_emseg.metrics.inputs import cells_of_inside
+    from napari_emseg.metrics import isbi_scores
     from napari_emseg.metrics.rand_info import agreement_at
 
     if not examples:
@@ -421,10 +420,33 @@ def _scores(
     scores = {name: float(getattr(best, name)) for name in SCORES}
     rand, info = agreement_at(inside, truth, 1 - threshold)
     fixed = {"v_rand_at_threshold": rand.score, "v_info_at_threshold": info.score}
+    return scores | fixed | scores_of_cells(inside, truth, threshold)
+
+
+def scores_of_cells(
+    inside: NDArray[np.float32], truth: NDArray[np.bool_], threshold: float
+) -> dict[str, float]:
+    """Score the cells that are made by default of probabilities `(z, y, x)`.
+
+    Parameters
+    ----------
+    inside
+        1 less the probability of membrane.
+    truth
+        Where it is inside.
+    threshold
+        Of membrane.
+
+    Returns
+    -------
+    Scores by the names that they have on cards, which begin with `cells_`.
+    """
+    from napari_emseg.metrics import cell_scores
+    from napari_emseg.metrics.inputs import cells_of_inside
+
     made = np.stack([usual_cells(threshold)(1 - section) for section in inside])
-    cells = cell_scores(made, cells_of_inside(truth)).as_dict()
-    of_cells = {f"cells_{name}": float(value) for name, value in cells.items()}
-    return scores | fixed | of_cells
+    found = cell_scores(made, cells_of_inside(truth)).as_dict()
+    return {f"cells_{name}": float(value) for name, value in found.items()}
 
 
 def _times(network: nn.Module) -> dict[str, float]:
