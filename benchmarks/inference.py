@@ -80,7 +80,7 @@ def settings_for(runtime: str, options: argparse.Namespace) -> PredictSettings:
         runtime="auto" if options.device == "cuda" else runtime,
         threads=options.threads,
         tile=options.tile,
-        half_precision=options.half,
+        precision="auto" if options.half else "float32",
         rescale=False,
         invert="no",
     )

@@ -76,7 +76,7 @@ def test_nothing_is_required_that_nothing_imports(modules):
     assert REQUIRED - distributions(modules) - NOT_IMPORTED.keys() == set()
 
 
-@pytest.mark.parametrize("extra", ["openvino", "neuroglancer", "meshes", "tls"])
+@pytest.mark.parametrize("extra", ["openvino", "nncf", "neuroglancer", "meshes", "tls"])
 def test_no_extra_brings_what_nothing_imports(modules, extra):
     found = {normalised(module) for module in modules} | distributions(modules)
     assert names(EXTRAS[extra]) - found - NOT_IMPORTED.keys() == set()
@@ -110,6 +110,7 @@ def test_every_requirement_has_a_lower_bound_only():
         ("bioimage_cpp", "core/requirements.py"),
         ("yaozarrs", "io/zarr_sink.py"),
         ("openvino", "inference/openvino_runtime.py"),
+        ("nncf", "inference/openvino_runtime.py"),
     ],
 )
 def test_packages_that_may_change_are_imported_in_one_place(package, home):

@@ -40,6 +40,42 @@ def test_depth_heads_and_mirrors_go_into_output_and_provenance(emseg, em_file, n
     assert (said["depth"], said["heads"], said["tta"]) == (2, "mean", True)
 
 
+@pytest.mark.parametrize("command", ["predict", "segment"])
+@pytest.mark.parametrize(
+    ("words", "precision"),
+    [
+        (("--no-half-precision",), "float32"),
+        (("--half-precision",), "auto"),
+        (("--half-precision=false",), "float32"),
+        (("--precision", "float32"), "float32"),
+        (("--precision", "int8", "--runtime", "torch"), None),
+    ],
+)
+def test_the_precision_and_its_option_of_before(
+    emseg, em_file, nested, command, words, precision
+):
+    asked = ("--input-is", "em") if command == "segment" else ()
+    options = (
+        "--weights",
+        nested,
+        "--depth",
+        "1",
+        "--device",
+        "cpu",
+        "--sections",
+        "0",
+    )
+    done = emseg(command, em_file, "out.tif", *asked, *options, *words, "--json")
+    if precision is None:
+        assert done.code == 2
+        assert "int8 runs by OpenVINO, and the runtime is set to torch" in done.err
+        assert "--precision float32" in done.err
+        return
+    assert json.loads(done.out)["precision"] == "float32"
+    said = read_provenance("out.tif").settings
+    assert said.get("predict", said)["precision"] == "float32"
+
+
 def test_cells_take_the_depth_too(emseg, em_file, nested):
     words = ("segment", em_file, "c.tif", "--input-is", "em", "--weights", nested)
     done = emseg(*words, "--depth", "1", "--json")

@@ -22,6 +22,7 @@ class Blur:
     geometry: Geometry = field(default_factory=lambda: Geometry(4, 5))
     name: str = "blur"
     device: str = "cpu"
+    precision: str = "float32"
     bytes_per_pixel: float = 1.0
     context: int = 1
     free: int = 10**9

@@ -410,13 +410,13 @@ class TestCuda:
         values = np.random.default_rng(0).integers(0, 255, (2, 3000, 3000), np.uint8)
         expected = drain(
             Predictor(weights).run(
-                Stack(values), settings=PredictSettings(half_precision=False)
+                Stack(values), settings=PredictSettings(precision="float32")
             )
         )
         _, total = torch.cuda.mem_get_info()
         torch.cuda.set_per_process_memory_fraction(min(1, 8e8 / total))
         try:
-            settings = PredictSettings(tile=4096, half_precision=False)
+            settings = PredictSettings(tile=4096, precision="float32")
             found = drain(Predictor(weights).run(Stack(values), settings=settings))
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)

@@ -159,7 +159,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
     One that an earlier version didn't know does at its default what that version did.
     """
-    then, here = _flat(before), _flat(now)
+    then, here = _flat(_as_now(before)), _flat(_as_now(now))
     plain = _flat(BatchSettings().model_dump(mode="json"))
     unknown = [
         f"{name} was {then[name]}, and version {__version__} has no such setting"
@@ -170,6 +170,17 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name, value in sorted(here.items())
         if then.get(name, plain.get(name)) != value
     ]
+
+
+def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as an earlier version wrote them, by their names of now."""
+    predict = settings.get("predict")
+    if not isinstance(predict, dict) or "half_precision" not in predict:
+        return settings
+    now = {name: v for name, v in predict.items() if name != "half_precision"}
+    # what "auto" is in a batch that has not chosen: float32, but float16 on CUDA
+    now.setdefault("precision", "auto" if predict["half_precision"] else "float32")
+    return settings | {"predict": now}
 
 
 def remembered(job: BatchConfig) -> Memory | None:

@@ -87,7 +87,11 @@ def gpu_lock(settings: PredictSettings) -> Iterator[None]:
 
 def _gpu(settings: PredictSettings) -> str | None:
     """Return the name of the GPU that a run takes; None on a CPU."""
-    if settings.device == "cpu" or settings.runtime == "openvino":
+    by_openvino = settings.runtime == "openvino" or settings.precision in (
+        "bf16",
+        "int8",
+    )
+    if settings.device == "cpu" or by_openvino:
         return None
     import torch
 
@@ -162,7 +166,7 @@ def _opened(given: Input) -> OpenInput:
 def _predictor(ref: WeightsRef) -> Predictor:
     from napari_emseg.inference import Predictor
 
-    return Predictor(weights(ref))
+    return Predictor(weights(ref), settles="nothing")
 
 
 def open_anew() -> None:

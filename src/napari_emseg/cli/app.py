@@ -137,7 +137,7 @@ def _run(words: list[str]) -> int:
                 from napari_emseg.io.compressed import clear_scratch
 
                 clear_scratch()
-            code = build_app(_called(words))(words)
+            code = build_app(_called(words))(_with_new_names(words))
             sys.stdout.flush()
     except BrokenPipeError:  # `emseg … | head`: the reader has had enough
         give_up(sys.stdout)
@@ -166,6 +166,21 @@ def _run(words: list[str]) -> int:
         complain(usage_message(e))
         return FAILED
     return code if isinstance(code, int) else DONE
+
+
+def _with_new_names(words: list[str]) -> list[str]:
+    """Replace options of runs that have become others; scripts still use them."""
+    if _called(words) not in ("predict", "segment", "batch"):
+        return words
+    found: list[str] = []
+    for word in words:
+        name, _, value = word.partition("=")
+        off = (name == "--no-half-precision") != (value.lower() in ("false", "no", "0"))
+        if name not in ("--half-precision", "--no-half-precision"):
+            found.append(word)
+        elif off:
+            found.append("--precision=float32")
+    return found
 
 
 def _called(words: Sequence[str]) -> str:

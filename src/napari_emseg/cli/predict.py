@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.card import Variant
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io.fingerprint import describe_sections
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
@@ -92,9 +93,9 @@ def predict_to_file(
     ValueError, OSError
         If the output can't be, or no section can be read.
     """
-    from napari_emseg.inference import predict_stack, provenance
+    from napari_emseg.inference import predict_stack
 
-    made = provenance(scope.stack, weights, settings)
+    settings, made = settled_run(scope, weights, settings)
     with writing(place.open(scope, np.float32, made)) as sink:
         result = run_with_progress(
             predict_stack(
@@ -108,6 +109,38 @@ def predict_to_file(
         )
         refuse_if_unreadable(result)
     return result
+
+
+def settled_run(
+    scope: ScopeOptions,
+    weights: Weights,
+    settings: PredictSettings,
+    sections: Sequence[int] | None = None,
+) -> tuple[PredictSettings, Provenance]:
+    """Settle the precision of a run; return its settings and how results are made.
+
+    Parameters
+    ----------
+    sections
+        Those of the scope by default.
+    """
+    from napari_emseg.inference import Predictor, provenance
+
+    work = Predictor(weights).settle(
+        scope.stack,
+        settings,
+        sections=scope.sections if sections is None else sections,
+        roi=scope.region,
+    )
+    found = run_with_progress(work)
+    made = provenance(
+        scope.stack,
+        weights,
+        found.settings,
+        precision=found.precision,
+        reason=found.reason,
+    )
+    return found.settings, made
 
 
 def refuse_if_unreadable(result: PredictionResult) -> None:
@@ -133,6 +166,7 @@ def facts(result: PredictionResult) -> dict[str, Any]:
         "views": made.settings.get("views"),
         "device": result.device,
         "runtime": result.runtime,
+        "precision": made.settings.get("precision"),
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),
     }
@@ -147,7 +181,10 @@ def size_words(shape: tuple[int, int, int]) -> str:
 def run_words(result: PredictionResult) -> str:
     """Say by what and how fast."""
     way = way_words(result.provenance.settings)
-    made = f"{result.provenance.weights}{way} on {result.device} ({result.runtime})"
+    by, precision = result.runtime, result.provenance.settings.get("precision")
+    # float32 is what a run is in unless it says something else
+    by += "" if precision in (None, "float32") else f", {precision}"
+    made = f"{result.provenance.weights}{way} on {result.device} ({by})"
     return f"{made}, {result.seconds:.1f} s{unread_words(result.damaged)}"
 
 

@@ -37,6 +37,7 @@ from napari_emseg.cli.predict import (
     facts,
     refuse_if_unreadable,
     run_words,
+    settled_run,
     size_words,
     unread_words,
 )
@@ -121,16 +122,17 @@ def cells_from_em(
     table: Table | None = None,
 ) -> SegmentSummary:
     """Predict, find cells and write them, section by section."""
-    from napari_emseg.inference import predict_stack, provenance
+    from napari_emseg.inference import predict_stack
 
     settings = _with_threshold(settings, weights.card.threshold)
     settings = _settled(settings, scope.stack.voxel_size_nm, len(scope.sections))
-    made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
     if settings.through != "sections":
         return _cells_in_3d(
             scope, place, weights, run, settings, exclude=exclude, table=table
         )
+    run, of_run = settled_run(scope, weights, run, kept)
+    made = cells_provenance(settings, of_run)
     membrane = None if table is None else scratch(scope.shape).view(np.float32)
     with writing(place.open(scope, np.uint32, made)) as counted:
         apart = _Scratch(counted.shape) if settings.link else counted
@@ -180,10 +182,11 @@ def _cells_in_3d(
     table: Table | None,
 ) -> SegmentSummary:
     """Predict all sections, then find cells through them and write these."""
-    from napari_emseg.inference import predict_stack, provenance
+    from napari_emseg.inference import predict_stack
 
-    made = cells_provenance(settings, provenance(scope.stack, weights, run))
     kept = _without(scope, exclude)
+    run, of_run = settled_run(scope, weights, run, kept)
+    made = cells_provenance(settings, of_run)
     membrane = ArraySink.on(scratch((len(kept), *scope.shape[1:]), np.float32))
     with writing(place.open(scope, np.uint32, made)) as sink:
         result = run_with_progress(

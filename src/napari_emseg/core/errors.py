@@ -29,6 +29,12 @@ class UnknownVoxelSizeError(SettingError, ValueError):
     remedies: Mapping[str, object] = {"voxel_size": None}
 
 
+class OtherPrecisionError(SettingError, ValueError):
+    """Nothing here computes in the precision that is asked for."""
+
+    remedies: Mapping[str, object] = {"precision": "float32"}
+
+
 class WorkFailedError(ValueError):
     """What was asked for was right, and the work failed all the same."""
 

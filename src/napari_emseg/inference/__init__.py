@@ -1,6 +1,7 @@
 """Stack and weights in, membrane probabilities out, by overlap-tile."""
 
 from napari_emseg.inference.estimate import RunEstimate, estimate
+from napari_emseg.inference.precision import PrecisionChoice
 from napari_emseg.inference.predictor import (
     PredictionResult,
     Predictor,
@@ -9,6 +10,7 @@ from napari_emseg.inference.predictor import (
 )
 
 __all__ = [
+    "PrecisionChoice",
     "PredictionResult",
     "Predictor",
     "RunEstimate",

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from fractions import Fraction
 from math import prod
 from types import TracebackType
@@ -15,10 +16,11 @@ from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Record, SectionDone, TileDone
 from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.tiles import core_of
-from napari_emseg.inference.engine import TilePredicted
+from napari_emseg.inference.engine import Engine, TilePredicted
 from napari_emseg.inference.plan import RunPlan
-from napari_emseg.inference.reading import SectionSkipped
+from napari_emseg.inference.reading import SectionSkipped, prefetch, read_tiles
 from napari_emseg.inference.scope import PredictionScope
+from napari_emseg.inference.sections import SectionReader
 from napari_emseg.inference.views import SectionCombined
 from napari_emseg.io.fingerprint import BLANK, LEFT_OUT, LossNotes
 
@@ -323,3 +325,28 @@ def _refuse_to_thrash(needed: int) -> None:
             "`emseg predict`), or take fewer sections"
         )
         raise MemoryError(msg)
+
+
+def iter_tiles(
+    plan: RunPlan,
+    reader: SectionReader,
+    engine: Engine,
+    assembly: Assembly,
+    *,
+    ahead: bool = True,
+) -> Generator[Record, None, None]:
+    """Read, infer and assemble the tiles of a plan: the one loop over tiles there is.
+
+    Parameters
+    ----------
+    ahead
+        Read and infer in threads of their own, each a step ahead. For pictures that are
+        in memory that isn't worth the threads.
+    """
+    read = read_tiles(plan, reader, make_room=engine.make_room)
+    read = prefetch(read, name="emseg-read") if ahead else read
+    predicted = engine.infer(read)
+    predicted = prefetch(predicted, name="emseg-compute") if ahead else predicted
+    # closing the outer generator closes the inner ones, so no thread outlives a run
+    with closing(predicted) as tiles:
+        yield from assembly.collect(tiles, plan)

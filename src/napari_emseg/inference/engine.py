@@ -61,6 +61,13 @@ class Engine:
         self._seconds = {True: 0.0, False: 0.0}
         self._pixels = {True: 0, False: 0}
         self._most_pixels = 0
+        # in the order in which they were used, as a set
+        self._precisions: dict[str, None] = {}
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of what was computed so far; several if memory ran out."""
+        return ", then ".join(self._precisions) or self.runtime.precision
 
     @property
     def ms_per_megapixel(self) -> float | None:
@@ -141,6 +148,7 @@ class Engine:
         try:
             start = perf_counter()
             outputs = self.runtime(batch)
+            self._precisions[self.runtime.precision] = None
         # PyTorch and OpenVINO say a lack of memory as RuntimeError, told by its words
         except (MemoryError, RuntimeError, OSError) as e:
             lost = is_device_lost(e)
@@ -166,6 +174,7 @@ class Engine:
         """Take less: smaller tiles, fewer at once, another runtime; say so."""
         n, _, y, x = shape
         device, name = self.runtime.device, self.runtime.name
+        before = self.runtime.precision
         if not lost:
             self.runtime.release()
             less = self._plan.lower((y, x), n)
@@ -178,8 +187,10 @@ class Engine:
         self.runtime = other
         why = "the device stopped working" if lost else "out of memory"
         device = device if device != other.device else f"{device} ({name})"
+        # who asked for int8 must know that the rest is in float32
+        now = "" if other.precision == before else f" in {other.precision}"
         return (
-            f"{why} on {device}: going on with {other.name} on {other.device}; "
+            f"{why} on {device}: going on with {other.name} on {other.device}{now}; "
             "finished tiles are kept"
         )
 

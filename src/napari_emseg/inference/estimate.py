@@ -13,6 +13,7 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.inference import throughput
 from napari_emseg.inference.plan import choose_limits
+from napari_emseg.inference.precision import known_choice
 from napari_emseg.inference.scope import PredictionScope, scope_of
 from napari_emseg.inference.views import IN_MEMORY, STRIP_VOXELS, Pass, passes_of
 from napari_emseg.models.weights import Weights
@@ -84,6 +85,7 @@ def estimate(
         As `Predictor.run` does.
     """
     settings = settings or PredictSettings()
+    settings = known_choice(weights.at(settings.depth, settings.heads), stack, settings)
     weights = weights.at(settings.depth, settings.heads)
     scope = scope_of(
         stack, weights.card, settings, sections=sections, roi=roi, classes=classes

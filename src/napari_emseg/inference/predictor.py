@@ -5,10 +5,13 @@ A run has five steps, each a file: what is wanted (`scope`), how it is cut into 
 whole sections again (`assembly`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 from weakref import ref
 
 import numpy as np
@@ -22,16 +25,24 @@ from napari_emseg.core.sinks import SectionSink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference import throughput
-from napari_emseg.inference.assembly import Assembly
+from napari_emseg.inference.assembly import Assembly, iter_tiles
 from napari_emseg.inference.engine import Engine
 from napari_emseg.inference.plan import RunPlan
-from napari_emseg.inference.reading import prefetch, read_tiles
+from napari_emseg.inference.precision import (
+    PrecisionChoice,
+    Settles,
+    iter_choose,
+    unreduced,
+)
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
 from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.inference.views import ViewsRun, Volume
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
+
+if TYPE_CHECKING:
+    from napari_emseg.inference.openvino_runtime import QuantisedModel
 
 
 class Inverting:
@@ -102,6 +113,8 @@ class Predictor:
         other. What is painted into it meanwhile isn't seen.
     load
         Loads a runtime that gives something else than the classes of the weights.
+    settles
+        What of the precision is settled before a run: see `precision.iter_choose`.
     """
 
     def __init__(
@@ -111,8 +124,12 @@ class Predictor:
         at_hand: int = 1,
         remember: bool = False,
         load: Callable[[Weights, PredictSettings], Runtime] | None = None,
+        settles: Settles = "all",
     ) -> None:
         self.weights = weights
+        self.quantised: QuantisedModel | None = None
+        """For int8, of the stack of the last run, or of the run to come."""
+        self._settles = settles
         self._other = load
         self._at_hand = at_hand
         self._remember = remember
@@ -182,9 +199,27 @@ class Predictor:
             excluded=excluded,
         )
         assembly = Assembly(scope, sink, keep=keep, squeeze=classes is None)
-        if settings.views == 3:
-            return self._run_views(scope, settings, assembly, reader)
-        return self.run_scope(scope, settings, assembly, reader)
+        return self._run_settled(scope, settings, assembly, reader)
+
+    def _run_settled(
+        self,
+        scope: PredictionScope,
+        settings: PredictSettings,
+        assembly: Assembly,
+        reader: SectionReader | None,
+    ) -> Generator[Record, None, PredictionResult]:
+        choice = yield from self._choose(scope, settings)
+        run = self._run_views if settings.views == 3 else self.run_scope
+        yield from map(Note, choice.notes)
+        found = yield from run(scope, choice.settings, assembly, reader)
+        said = found.provenance.settings
+        if choice.reason:
+            said = said | {"precision_reason": choice.reason}
+        return replace(
+            found,
+            notes=(*choice.notes, *found.notes),
+            provenance=found.provenance.model_copy(update={"settings": said}),
+        )
 
     def _run_views(
         self,
@@ -195,6 +230,7 @@ class Predictor:
     ) -> Generator[Record, None, PredictionResult]:
         """Run over views along all three axes, and combine them; see `run`."""
         start, runtime = perf_counter(), self.runtime(settings)
+        precisions = {runtime.precision: None}
         notes = [*scope.notes, *runtime.notes]
         if reader is None:
             reader, words = self._reader_of(scope, settings)
@@ -216,6 +252,7 @@ class Predictor:
                     notes.append(record.message)
                 yield record
         runtime = self.runtime(settings)  # another one, if memory ran out
+        precisions[runtime.precision] = None
         return PredictionResult(
             probabilities=assembly.probabilities,
             sections=assembly.sections,
@@ -226,7 +263,12 @@ class Predictor:
             runtime=runtime.name,
             device=runtime.device,
             seconds=perf_counter() - start,
-            provenance=provenance(scope.stack, self.weights, settings),
+            provenance=provenance(
+                scope.stack,
+                self.weights,
+                settings,
+                precision=", then ".join(precisions),
+            ),
         )
 
     def _tiles(
@@ -243,7 +285,10 @@ class Predictor:
         assembly: Assembly,
         reader: SectionReader | None = None,
     ) -> Generator[Record, None, PredictionResult]:
-        """Plan, read, infer and assemble what is in a scope; see `run`."""
+        """Plan, read, infer and assemble what is in a scope; see `run`.
+
+        The precision is settled: `auto` is float32, but float16 on CUDA.
+        """
         start = perf_counter()
         plan = RunPlan(scope, settings, kept=assembly.kept_bytes)
         engine = self._engine(plan, settings)
@@ -272,8 +317,47 @@ class Predictor:
             runtime=engine.runtime.name,
             device=engine.runtime.device,
             seconds=perf_counter() - start,
-            provenance=provenance(scope.stack, self.weights, settings),
+            provenance=provenance(
+                scope.stack, self.weights, settings, precision=engine.precision
+            ),
         )
+
+    def settle(
+        self,
+        stack: Stack,
+        settings: PredictSettings,
+        *,
+        sections: Sequence[int] | None = None,
+        roi: tuple[slice, slice] | None = None,
+        excluded: Collection[int] = (),
+    ) -> Generator[Record, None, PrecisionChoice]:
+        """Settle the precision of a run to come, as `run` would do at its beginning.
+
+        For those who write how results are made before they are.
+
+        Raises
+        ------
+        ValueError
+            As `run`; or if nothing here computes in the precision that is asked for.
+        """
+        card = self._part(settings).card
+        scope = scope_of(
+            stack, card, settings, sections=sections, roi=roi, excluded=excluded
+        )
+        return (yield from self._choose(scope, settings))
+
+    def _choose(
+        self, scope: PredictionScope, settings: PredictSettings
+    ) -> Generator[Record, None, PrecisionChoice]:
+        choice = yield from iter_choose(
+            self._part(settings),
+            scope,
+            settings,
+            lambda: self._reader_of(scope, settings)[0],
+            settles=self._settles,
+        )
+        self.quantised = choice.quantised or self.quantised
+        return choice
 
     def open(self, stack: Stack, z: int, settings: PredictSettings) -> Section:
         """Return section `z` as a run would read it.
@@ -295,7 +379,8 @@ class Predictor:
         s, part = settings, self._part(settings)
         return (
             *(part.depth, part.heads, s.tta),
-            *(s.device, s.runtime, s.half_precision, s.threads),
+            *(s.device, s.runtime, s.precision, s.threads),
+            self.quantised if s.precision == "int8" else None,
         )
 
     def runtime(self, settings: PredictSettings) -> Runtime:
@@ -323,7 +408,11 @@ class Predictor:
         part = self._part(settings)
         if self._other is not None:
             return self._other(part, settings)
-        runtime = load_runtime(part, settings)
+        runtime = (
+            load_runtime(part, settings, None, self.quantised)
+            if settings.precision == "int8"
+            else load_runtime(part, settings)
+        )
         return TTARuntime(runtime, part.card.affinities) if settings.tta else runtime
 
     def measure(self, settings: PredictSettings | None = None) -> float:
@@ -332,6 +421,8 @@ class Predictor:
         Loads the network. `estimate` knows the time of a run from then on.
         """
         settings = settings or PredictSettings()
+        if settings.precision == "int8" and self.quantised is None:
+            settings = unreduced(settings)  # it isn't slower
         ms = throughput.known(self.weights, settings)
         if ms is None:
             ms = throughput.measure(self.runtime(settings))
@@ -365,7 +456,7 @@ class Predictor:
             # before the other runtime is loaded: memory is what was short
             self._loaded.clear()
             self._shapes.clear()
-            yield self._load(settings.model_copy(update=update))
+            yield self._load(unreduced(settings).model_copy(update=update))
 
     def _note_speed(self, engine: Engine, settings: PredictSettings) -> None:
         """Remember how fast a run was, unless only a slow first window tells."""
@@ -428,9 +519,22 @@ def predict_stack(
 
 
 def provenance(
-    stack: Stack, weights: Weights, settings: PredictSettings, *, kind: str = "membrane"
+    stack: Stack,
+    weights: Weights,
+    settings: PredictSettings,
+    *,
+    kind: str = "membrane",
+    precision: str = "",
+    reason: str = "",
 ) -> Provenance:
     """Say how probabilities came to be, for a layer or a file.
+
+    Parameters
+    ----------
+    precision
+        Arithmetic that was really used, where that is known.
+    reason
+        Why, where it was chosen.
 
     Raises
     ------
@@ -440,7 +544,9 @@ def provenance(
     """
     refuse_results(stack)
     part = weights.at(settings.depth, settings.heads)
-    way = {"depth": part.depth, "heads": part.heads}
+    way: dict[str, object] = {"depth": part.depth, "heads": part.heads}
+    way |= {"precision": precision} if precision else {}
+    way |= {"precision_reason": reason} if reason else {}
     return Provenance(
         kind=kind,
         source=stack.source or stack.name,
@@ -450,28 +556,3 @@ def provenance(
         settings=settings.model_dump(mode="json") | way,
         version=__version__,
     )
-
-
-def iter_tiles(
-    plan: RunPlan,
-    reader: SectionReader,
-    engine: Engine,
-    assembly: Assembly,
-    *,
-    ahead: bool = True,
-) -> Generator[Record, None, None]:
-    """Read, infer and assemble the tiles of a plan: the one loop over tiles there is.
-
-    Parameters
-    ----------
-    ahead
-        Read and infer in threads of their own, each a step ahead. For pictures that are
-        in memory that isn't worth the threads.
-    """
-    read = read_tiles(plan, reader, make_room=engine.make_room)
-    read = prefetch(read, name="emseg-read") if ahead else read
-    predicted = engine.infer(read)
-    predicted = prefetch(predicted, name="emseg-compute") if ahead else predicted
-    # closing the outer generator closes the inner ones, so no thread outlives a run
-    with closing(predicted) as tiles:
-        yield from assembly.collect(tiles, plan)

@@ -1,6 +1,6 @@
 """Regions and pictures in, what training measures and learns by out.
 
-All of it goes through the loop of runs (`predictor.iter_tiles`), so that weights are
+All of it goes through the loop of runs (`assembly.iter_tiles`), so that weights are
 judged by what they give to users.
 """
 
@@ -22,10 +22,11 @@ from napari_emseg.core.settings import Normalisation, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.symmetry import MIRRORED, SYMMETRIES, iter_symmetries
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.inference.assembly import Assembly
+from napari_emseg.inference.assembly import Assembly, iter_tiles
 from napari_emseg.inference.engine import Engine
 from napari_emseg.inference.plan import RunPlan
-from napari_emseg.inference.predictor import Predictor, iter_tiles
+from napari_emseg.inference.precision import unreduced
+from napari_emseg.inference.predictor import Predictor
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, scope_of
 from napari_emseg.inference.sections import Section, SectionReader
@@ -62,7 +63,9 @@ class RegionPredictor:
     ) -> None:
         self.weights = weights
         self._settings = fitting(weights, settings or PredictSettings())
-        self._predictor = Predictor(weights, remember=True, load=load)
+        self._predictor = Predictor(
+            weights, remember=True, load=load, settles="nothing"
+        )
 
     def as_it_is(self) -> RegionPredictor:
         """Return one for all of the weights, to no other depth and turned no way."""
@@ -133,9 +136,10 @@ class RegionPredictor:
 def fitting(weights: Weights, settings: PredictSettings) -> PredictSettings:
     """Return settings by which weights can be run, whatever others are set to.
 
-    Regions are seen in their sections only.
+    Regions are seen in their sections only. Weights are judged exactly: not in bf16 or
+    int8, which some machines don't have.
     """
-    settings = settings.model_copy(update={"views": 1})
+    settings = unreduced(settings).model_copy(update={"views": 1})
     try:
         weights.at(settings.depth, settings.heads)
     except ValueError:
@@ -280,6 +284,11 @@ class DoubtRuntime:
         self.geometry = runtime.geometry
         self.bytes_per_pixel = runtime.bytes_per_pixel
         self.notes = runtime.notes
+
+    @property
+    def precision(self) -> str:
+        """Of the network."""
+        return self._runtime.precision
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return membrane and doubt `(n, 2, y', x')`."""

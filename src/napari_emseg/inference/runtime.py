@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.card import Offset
+from napari_emseg.core.errors import OtherPrecisionError
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.symmetry import mean_over_symmetries
@@ -20,6 +21,8 @@ from napari_emseg.models.weights import Weights
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from napari_emseg.inference.openvino_runtime import QuantisedModel
 
 OPENVINO_BYTES = 10**9
 """What loading and compiling takes, about half of it, and what small tiles take."""
@@ -41,6 +44,10 @@ class Runtime(Protocol):
     bytes_per_pixel: float
     notes: tuple[str, ...]
     """What the user should know of how it was chosen."""
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the network: float32, float16, bf16 or int8."""
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return probabilities."""
@@ -90,7 +97,10 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def load_runtime(
-    weights: Weights, settings: PredictSettings, network: nn.Module | None = None
+    weights: Weights,
+    settings: PredictSettings,
+    network: nn.Module | None = None,
+    quantised: QuantisedModel | None = None,
 ) -> Runtime:
     """Build the network and put it where the settings say.
 
@@ -101,35 +111,40 @@ def load_runtime(
     ----------
     network
         To be run in place of that of the weights.
+    quantised
+        The same network for int8, which needs it.
 
     Raises
     ------
     ValueError
-        If the device or the runtime isn't there, or the weights don't fit.
+        If the device or the runtime isn't there, the weights don't fit, or nothing
+        here computes in the precision that is asked for.
     """
     from napari_emseg.inference.torch_runtime import choose_device, load_on_gpu
 
-    device = choose_device("cpu" if _only_on_cpu(settings) else settings.device)
+    on_cpu = _only_on_cpu(settings) or is_reduced(settings)
+    device = choose_device("cpu" if on_cpu else settings.device)
     if device.type == "cpu":
-        return _on_cpu(weights, settings, network)
+        return _on_cpu(weights, settings, network, quantised)
     try:
         return load_on_gpu(
             weights.network() if network is None else network,
             device,
-            half=settings.half_precision,
+            half=settings.precision == "auto",
         )
     except RuntimeError as e:
         # Apple's GPU is tried at once, and not everything runs there
         if not (is_out_of_memory(e) or is_device_lost(e) or device.type == "mps"):
             raise
         note = f"running on the CPU, since {device} failed: {_first_line(e)}"
-    return _on_cpu(weights, settings, network, note)
+    return _on_cpu(weights, settings, network, None, note)
 
 
 def _on_cpu(
     weights: Weights,
     settings: PredictSettings,
     network: nn.Module | None,
+    quantised: QuantisedModel | None,
     *notes: str,
 ) -> Runtime:
     from napari_emseg.inference.openvino_runtime import OpenVinoRuntime
@@ -137,21 +152,55 @@ def _on_cpu(
 
     network, threads = network or weights.network(), settings.threads
     free, takes = free_ram(), _takes_openvino(settings)
+    precision = settings.precision if is_reduced(settings) else "float32"
+    exactly = "" if precision == "float32" else " in float32"
     if takes and free < OPENVINO_BYTES:
         # tried all the same, it would leave too little for PyTorch, too
         notes += (
-            f"running on PyTorch, since OpenVINO needs {OPENVINO_BYTES / 1e9:.1f} GB "
-            f"of memory, and {free / 1e9:.1f} GB are free",
+            f"running on PyTorch{exactly}, since OpenVINO needs "
+            f"{OPENVINO_BYTES / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            "free",
         )
     elif takes:
         try:
-            return OpenVinoRuntime(network, threads=threads, notes=notes)
+            return OpenVinoRuntime(
+                network,
+                threads=threads,
+                notes=notes,
+                precision=precision,
+                quantised=quantised,
+            )
         except (ImportError, RuntimeError, MemoryError) as e:
-            if settings.runtime == "openvino" and not is_out_of_memory(e):
-                msg = f"OpenVINO can't run {weights.card.name}: {_first_line(e)}"
+            why = _first_line(e)
+            wanted = settings.runtime == "openvino" or exactly
+            if wanted and not is_out_of_memory(e):
+                msg = f"OpenVINO can't run {weights.card.name}: {why}"
                 raise ValueError(msg) from e
-            notes += (f"running on PyTorch, since OpenVINO failed: {_first_line(e)}",)
+            notes += (f"running on PyTorch{exactly}, since OpenVINO failed: {why}",)
     return TorchRuntime(network, choose_device("cpu"), threads=threads, notes=notes)
+
+
+def is_reduced(settings: PredictSettings) -> bool:
+    """Tell if settings ask for arithmetic that only OpenVINO on a CPU has.
+
+    Raises
+    ------
+    ValueError
+        If they ask for something else at the same time, or OpenVINO isn't installed.
+    """
+    name = settings.precision
+    if name not in ("bf16", "int8"):
+        return False
+    if settings.device not in ("auto", "cpu"):
+        msg = f"{name} runs on a CPU, not on {settings.device!r}"
+        raise OtherPrecisionError(msg)
+    if settings.runtime == "torch":
+        msg = f"{name} runs by OpenVINO, and the runtime is set to torch"
+        raise OtherPrecisionError(msg)
+    if find_spec("openvino") is None:
+        msg = f'{name} needs OpenVINO: pip install "napari-emseg[openvino]"'
+        raise OtherPrecisionError(msg)
+    return True
 
 
 def _only_on_cpu(settings: PredictSettings) -> bool:
@@ -201,6 +250,11 @@ class TTARuntime:
         self.geometry = runtime.geometry
         self.bytes_per_pixel = runtime.bytes_per_pixel
         self.notes = runtime.notes
+
+    @property
+    def precision(self) -> str:
+        """Of the network."""
+        return self._runtime.precision
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return the mean probabilities `(n, channels, y', x')`."""

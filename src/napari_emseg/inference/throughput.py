@@ -27,7 +27,7 @@ from napari_emseg.models.weights import Weights
 SIDE = 320
 """Of the picture that is timed: large enough to be typical, over in a second."""
 
-Machine = tuple[str, str, bool, int | None]
+Machine = tuple[str, str, str, int | None]
 Key = tuple[str, int | None, str, Machine]
 
 _MS_PER_MEGAPIXEL: dict[Key, float] = {}
@@ -39,6 +39,9 @@ def known(weights: Weights, settings: PredictSettings) -> float | None:
     ms = _MS_PER_MEGAPIXEL.get(_key(weights, settings))
     if ms is None:
         ms = _kept_before().get(_entry(weights, settings))
+    if ms is None and settings.precision in ("bf16", "int8"):
+        # not run yet: it takes no longer than float32
+        return known(weights, settings.model_copy(update={"precision": "auto"}))
     return None if ms is None else ms * _passes(settings)
 
 
@@ -68,7 +71,7 @@ def _passes(settings: PredictSettings) -> int:
 def _key(weights: Weights, settings: PredictSettings) -> Key:
     part = weights.at(settings.depth, settings.heads)
     s = settings
-    machine = s.device, s.runtime, s.half_precision, s.threads
+    machine = s.device, s.runtime, s.precision, s.threads
     return str(part.path), part.depth, part.heads, machine
 
 

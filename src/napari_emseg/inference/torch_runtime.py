@@ -105,6 +105,11 @@ class TorchRuntime:
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
 
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the network; float32 once float16 has overflowed."""
+        return "float16" if self._half else "float32"
+
     @torch.inference_mode()
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return probabilities `(n, channels, y', x')`."""

@@ -350,7 +350,8 @@ def iter_predict_both(
     membranes = []
     for done, one in enumerate(weights):
         yield Progress("predicting", done, len(weights))
-        work = Predictor(one).run(stack, settings=settings, sections=[z], roi=area)
+        predictor = Predictor(one, settles="known")
+        work = predictor.run(stack, settings=settings, sections=[z], roi=area)
         result = yield from work
         if result.probabilities is None:
             msg = f"section {z} can't be read"

@@ -273,13 +273,19 @@ class Live:
         if predictor is None or predictor.weights != view.weights:
             from napari_emseg.inference import Predictor
 
-            predictor = Predictor(view.weights, at_hand=3, remember=True)
+            predictor = Predictor(
+                view.weights, at_hand=3, remember=True, settles="known"
+            )
             self._predictor = predictor
         # one picture for each way, shallow first: each
         # replaces the one before on screen
         ways = passes_of(view, self.settings)
         for nth, way in enumerate(ways, start=1):
             yield Progress("loading", nth - 1, len(ways))
+            choice = yield from predictor.settle(
+                view.source.stack, way, sections=[view.z], roi=view.area
+            )
+            way = choice.settings
             predictor.runtime(way)
             predictor.measure(way)  # else a first window would tell, which is slow
             start = perf_counter()

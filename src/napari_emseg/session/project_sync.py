@@ -35,7 +35,7 @@ from napari_emseg.session.stack_state import StackState
 
 S = TypeVar("S", bound=Settings)
 
-MACHINE = ("device", "runtime", "tile", "batch", "half_precision", "threads")
+MACHINE = ("device", "runtime", "tile", "batch", "precision", "threads")
 """Settings that suit a machine, and not a stack."""
 
 

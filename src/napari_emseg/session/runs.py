@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.compiler import announce_compiling
-from napari_emseg.core.records import Progress, Record, SectionDone, TileDone, drain
+from napari_emseg.core.records import (
+    Progress,
+    Provenance,
+    Record,
+    SectionDone,
+    TileDone,
+    drain,
+)
 from napari_emseg.core.regions import Area, RunScope
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -25,7 +32,7 @@ from napari_emseg.session.results import PredictedProbabilities
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
-    from napari_emseg.inference import PredictionResult, Predictor
+    from napari_emseg.inference import PrecisionChoice, PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
     from napari_emseg.segmentation.stack_graph import StackFragments
 
@@ -52,27 +59,33 @@ def iter_predict(
         excluded=source.excluded,
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
-    return _predicting(work, predictor, source, settings, threshold)
+    return _predicting(work, predictor, source, region, settings, threshold)
 
 
 def _predicting(
     work: Generator[Record, None, PredictionResult],
     predictor: Predictor,
     source: StackState,
+    region: RunScope,
     settings: PredictSettings,
     threshold: float,
 ) -> Generator[Record, None, PredictionResult]:
-    from napari_emseg.inference import provenance
-
     editor, results = source.editor, source.results
-    made = provenance(source.stack, predictor.weights, settings)
     further = predictor.weights.card.further_classes
-    results.membrane_provenance = made
-    results.class_provenance |= {name: made.of_class(name) for name in further}
-    # a run leaves nothing in sections that were excluded since the last one
-    editor.clear(sorted(source.excluded))
     with closing(work):
-        yield from _preparing(predictor, settings)
+        choice = yield from predictor.settle(
+            source.stack,
+            settings,
+            sections=region.sections,
+            roi=region.roi,
+            excluded=source.excluded,
+        )
+        yield from _preparing(predictor, choice.settings)
+        made = _provenance(predictor, source, choice)
+        results.membrane_provenance = made
+        results.class_provenance |= {name: made.of_class(name) for name in further}
+        # a run leaves nothing in sections that were excluded since the last one
+        editor.clear(sorted(source.excluded))
         while True:
             try:
                 record = next(work)
@@ -102,8 +115,6 @@ def iter_predict_again(
     A project doesn't keep them; the live-wire and the places to look at need them.
     Membranes came back with cells, where there are any.
     """
-    from napari_emseg.inference import provenance
-
     results = source.results
     kept = z in results.segmented
     _, height, width = results.shape
@@ -119,7 +130,15 @@ def iter_predict_again(
             excluded=source.excluded,
         )
         with closing(work):
-            yield from _preparing(predictor, settings)
+            choice = yield from predictor.settle(
+                source.stack,
+                settings,
+                sections=[z],
+                roi=roi,
+                excluded=source.excluded,
+            )
+            yield from _preparing(predictor, choice.settings)
+            made = _provenance(predictor, source, choice)
             for record in work:
                 if isinstance(record, TileDone):
                     found.append((record.core, record.values[0]))
@@ -133,7 +152,22 @@ def iter_predict_again(
         else:
             source.editor.put_prediction(z, core, values, threshold)
     results.settle(z)
-    results.made[z] = provenance(source.stack, predictor.weights, settings)
+    results.made[z] = made
+
+
+def _provenance(
+    predictor: Predictor, source: StackState, choice: PrecisionChoice
+) -> Provenance:
+    """Say how results are made by the network that is loaded."""
+    from napari_emseg.inference import provenance
+
+    return provenance(
+        source.stack,
+        predictor.weights,
+        choice.settings,
+        precision=predictor.runtime(choice.settings).precision,
+        reason=choice.reason,
+    )
 
 
 def _preparing(
