@@ -91,6 +91,11 @@ _FIB25 = (
     "in the visual system of Drosophila. PNAS 112(44): 13711-13716 (2015)"
 )
 
+_KASTHURI = (
+    "Kasthuri et al.: Saturated Reconstruction of a Volume of Neocortex. Cell "
+    "162(3):648-661 (2015); SNEMI3D challenge"
+)
+
 _ALL = (
     Data(
         key="isbi2012",
@@ -133,8 +138,21 @@ _ALL = (
             training=tuple(range(14)), validation=(24,), held_out=tuple(range(25, 30))
         ),
         licence="none stated",
-        citation="Kasthuri et al.: Saturated Reconstruction of a Volume of Neocortex. "
-        "Cell 162(3):648-661 (2015); SNEMI3D challenge",
+        citation=_KASTHURI,
+        share=3,
+        unlabelled_beyond=6,
+    ),
+    # ten sections after those that are held out above
+    Data(
+        key="cortex_ac4_30",
+        name="SNEMI3D training volume (AC4), mouse cortex, sections 30-64",
+        images="cortex_ac4/raw_30-64.tif",
+        labels="cortex_ac4/ids_30-64.tif",
+        meaning="cells",
+        voxel_size_nm=(30, 6, 6),
+        split=Split(training=tuple(range(10, 35))),
+        licence="none stated",
+        citation=_KASTHURI,
         share=3,
         unlabelled_beyond=6,
     ),

@@ -33,7 +33,7 @@ def test_trains_and_prints_the_card(emseg, em_file, cells_file):
 
     assert done.code == 0
     assert "validated on em, section 2" in done.out
-    assert "held out     em, sections 3" in done.out
+    assert "held out     em, section 3" in done.out
     assert "step 4/4" in done.err
     card = read_weights(Path("mine.safetensors")).card
     assert (card.config["base"], card.config["levels"]) == (2, 2)
@@ -281,3 +281,22 @@ def test_ctrl_c_keeps_the_step_and_the_same_command_goes_on(
     assert "step 2/4" not in done.err
     assert "step 4/4" in done.err
     assert not Path("mine.checkpoint").exists()
+
+
+def test_neighbours_and_affinities_are_asked_for(emseg, em_file, cells_file):
+    done = emseg(
+        *("train", em_file, cells_file, "mine.safetensors", "--labels-are", "cells"),
+        *(*SMALL, "--context", "3", "--affinities"),
+    )
+    assert done.code == 0
+    assert "sees         3 sections" in done.out
+    assert "classes      membrane, inside\n" in done.out
+    assert "affinities   z 1, y 1 3 9, x 1 3 9" in done.out
+    card = read_weights(Path("mine.safetensors")).card
+    assert card.context == card.config["context"] == 3
+    assert card.classes[2:] == card.affinity_classes
+    wrong = emseg(
+        *("train", em_file, cells_file, "x.safetensors", "--labels-are", "cells"),
+        *(*SMALL, "--context", "4"),
+    )
+    assert wrong.code == 2

@@ -38,6 +38,14 @@ class AugmentSettings(Settings):
         title="Warped patches",
         description="Share of patches that are deformed and turned by any angle.",
     )
+    scale: float = Field(
+        0.2,
+        ge=0,
+        le=2,
+        title="Size",
+        description="Largest change of size of warped patches either way, in octaves: "
+        "0.2 is × 0.87 to 1.15, 0.7 × 0.62 to 1.62.",
+    )
     contrast: float = Field(
         0.25,
         ge=0,

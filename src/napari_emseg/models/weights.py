@@ -312,7 +312,8 @@ def choose_fitting_weights(
 
     Of the bundled weights whose own pixels are at most `SAME_SCALE` times larger or
     smaller, those learnt from the most kinds of data, as the tissue isn't known. Where
-    there are none, the nearest.
+    there are none, the nearest. What sees neighbouring sections is for stacks of some
+    thickness of section, which isn't known either: it is taken where it is wanted.
 
     Parameters
     ----------
@@ -324,7 +325,9 @@ def choose_fitting_weights(
     if wanted in known:
         return known[wanted]
     folders = bundled_folders()
-    bundled = [w for w in known.values() if w.path.parent in folders]
+    bundled = [
+        w for w in known.values() if w.path.parent in folders and w.card.context == 1
+    ]
     offered = sorted(
         bundled or known.values(), key=lambda w: w.path.stem != DEFAULT_WEIGHTS
     )

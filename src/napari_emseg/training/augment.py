@@ -40,7 +40,8 @@ def draw_warp(settings: AugmentSettings, rng: torch.Generator) -> Warp:
     angle, scale, shift = turn * pi / 2, 1.0, torch.zeros(grid)
     if not exact:
         angle += float(torch.rand((), generator=rng) - 0.5) * pi / 2
-        scale = 2.0 ** float((torch.rand((), generator=rng) - 0.5) * 0.4)
+        octaves = 2 * settings.scale
+        scale = 2.0 ** float((torch.rand((), generator=rng) - 0.5) * octaves)
         # Elastic deformation (Simard et al. 2003) in the form of
         # Ronneberger et al. 2015, 3.1: random displacements on a coarse
         # grid instead of smoothed ones of every pixel.

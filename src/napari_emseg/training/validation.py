@@ -462,11 +462,11 @@ def _times(network: nn.Module) -> dict[str, float]:
 def _time(runtime: TorchRuntime) -> float:
     """Time PyTorch over one window; the first pass allocates and doesn't count."""
     shape = TilePlan((SIDE, SIDE), runtime.geometry).window_shape
-    window = np.zeros((1, 1, *shape), np.float32)
+    window = np.zeros((1, runtime.context, *shape), np.float32)
     seconds = []
     for _ in range(3):
         start = perf_counter()
         runtime(window)
         # the least of two, since other programs only add
         seconds.append(perf_counter() - start)
-    return round(min(seconds[1:]) * 1e9 / window.size, 1)
+    return round(min(seconds[1:]) * 1e9 / window[:, 0].size, 1)
