@@ -110,7 +110,7 @@ def test_commands_without_a_network_load_neither_torch_nor_qt(
 
 def test_help_is_there_before_anything_for_files_is_loaded(loaded_by_commands):
     assert "cyclopts" in loaded_by_commands[0]
-    assert not loaded_by_commands[0] & {"zarr", "scipy", "tifffile", "yaozarrs"}
+    assert not loaded_by_commands[0] & {"numpy", "zarr", "tifffile", "yaozarrs"}
 
 
 def test_discovery_of_the_plugin_does_not_load_torch():

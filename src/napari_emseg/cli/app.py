@@ -23,7 +23,6 @@ from napari_emseg.cli.printing import (
 )
 from napari_emseg.cli.progress import exit_code, interrupt_on_sigterm, keep_exit_code
 from napari_emseg.core.errors import WorkFailedError
-from napari_emseg.core.lock import OutputBusyError
 from napari_emseg.io.errors import AmbiguousFileError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -147,12 +146,7 @@ def _run(words: list[str]) -> int:
         return exit_code(e)
     except CycloptsError as e:
         return _refuse(usage_message(e), words)
-    except (
-        FileNotFoundError,
-        FileExistsError,
-        NotADirectoryError,
-        OutputBusyError,
-    ) as e:
+    except _wrong_files() as e:
         return _refuse(usage_message(e), words)
     except WorkFailedError as e:
         complain(usage_message(e))
@@ -181,6 +175,13 @@ def _with_new_names(words: list[str]) -> list[str]:
         elif off:
             found.append("--precision=float32")
     return found
+
+
+def _wrong_files() -> tuple[type[OSError], ...]:
+    """Return errors of files that the call is to blame for; asked if there is one."""
+    from napari_emseg.core.lock import OutputBusyError
+
+    return FileNotFoundError, FileExistsError, NotADirectoryError, OutputBusyError
 
 
 def _called(words: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from threading import current_thread, main_thread
 from time import perf_counter
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -26,14 +26,9 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from napari_emseg.cli.printing import say, talk
-from napari_emseg.core.records import (
-    EpochDone,
-    Note,
-    Progress,
-    Record,
-    SectionDone,
-    TileDone,
-)
+
+if TYPE_CHECKING:
+    from napari_emseg.core.records import EpochDone, Record
 
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes, as shells have them."""
@@ -190,6 +185,15 @@ class _Display:
 
     def show(self, record: Record) -> None:
         """Show what happened."""
+        # with numpy, which nobody needs who asks for help
+        from napari_emseg.core.records import (
+            EpochDone,
+            Note,
+            Progress,
+            SectionDone,
+            TileDone,
+        )
+
         if isinstance(record, Note):
             self._console.print(Text(record.message))
         elif isinstance(record, EpochDone):
