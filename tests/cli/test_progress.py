@@ -39,14 +39,14 @@ def test_a_screen_gets_a_bar_for_each_step(capsys, monkeypatch):
     def steps():
         yield SectionDone(0, 1, 2)
         yield Note("rescaled")
-        yield EpochDone(3, 9, 0.5, {"v_rand": 0.9}, True, 12.0)
+        yield EpochDone(3, 9, 0.5, {"score": 0.9}, True, 12.0)
 
     run_with_progress(steps())
     err = capsys.readouterr().err
     assert "sections" in err
     assert "1/2" in err
     assert "rescaled" in err
-    assert "step 3/9  12 ms/step  v_rand 0.9000  best so far" in err
+    assert "step 3/9  12 ms/step  score 0.9000  best so far" in err
 
 
 def test_ctrl_c_closes_the_work_after_the_record_in_hand():
