@@ -90,6 +90,7 @@ def parts(n: int, shape: tuple[int, int], settings: BatchSettings) -> list[Part]
     ]
 
 
+QUANTISED = "network.int8"
 PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
 MEMBRANES, CELLS, TABLES = "membranes.zarr", "cells.zarr", "tables"
 
@@ -120,6 +121,8 @@ class Context:
         What was found out about grey values once, for all parts.
     seen
         Some of the input's files when the batch began.
+    quantised
+        Checksum of the network for int8, which was calibrated on this input.
     """
 
     given: Input
@@ -134,6 +137,7 @@ class Context:
     whole_range: GreyRange | None = None
     origin_nm: Origin = NOWHERE
     seen: SourceState | None = None
+    quantised: str = ""
     beside: tuple[int, ...] = ()
 
     @property

@@ -27,7 +27,7 @@ from napari_emseg.batch.output_folder import (
     note,
 )
 from napari_emseg.batch.pipeline import InputPipeline
-from napari_emseg.batch.planning import Plan, Planned, plan_batch
+from napari_emseg.batch.planning import Plan, Planned, iter_settle_precision, plan_batch
 from napari_emseg.batch.publishing import (
     export_tasks,
     note_published,
@@ -154,7 +154,7 @@ def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
     with ExitStack() as stack:
         held = lock_output(job)
         stack.callback(held.release)
-        plan = plan_batch(job)
+        plan = plan_batch((yield from iter_settle_precision(job)))
         finished = check(plan)
         if len(finished) == len(plan.planned):
             return (yield from _nothing_left(plan, finished))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,7 @@ from napari_emseg.core.atomic import remove_tree, write_whole
 from napari_emseg.core.errors import SettingError, first_fault
 from napari_emseg.core.lock import LOCK, WHO, Hold
 from napari_emseg.core.paths import UnsafePathError, is_link, path_inside, read_bounded
+from napari_emseg.core.settings import Precision
 from napari_emseg.models.weights import Weights
 
 MOST_BYTES = 2**26
@@ -63,6 +64,8 @@ class BatchConfig:
     resume: bool = False
     overwrite: bool = False
     recipe: str | None = None
+    precision_reason: str = ""
+    """Why the precision is what it is, where it was chosen; see `planning`."""
 
     @property
     def folder(self) -> Path:
@@ -106,6 +109,8 @@ class Memory(_Head):
         Of the program that worked on it last.
     earlier
         Versions that did before, the one that began it first.
+    precision_reason
+        Why the precision is what it is, where it was chosen.
     settings
         Those that results depend on.
     inputs
@@ -113,6 +118,7 @@ class Memory(_Head):
     """
 
     earlier: tuple[str, ...] = ()
+    precision_reason: str = ""
     weights: str | None = None
     settings: dict[str, Any]
     inputs: dict[str, str]
@@ -121,6 +127,13 @@ class Memory(_Head):
     def versions(self) -> tuple[str, ...]:
         """All versions that worked on it, in their order."""
         return (*self.earlier, self.version)
+
+    @property
+    def precision(self) -> Precision:
+        """What the network computes in; `auto` is what isn't bf16 or int8."""
+        predict = _as_now(self.settings).get("predict")
+        name = predict.get("precision") if isinstance(predict, dict) else None
+        return next((one for one in get_args(Precision) if one == name), "auto")
 
     def after(self, before: Memory) -> Memory:
         """Return it as going on with what an earlier run began.

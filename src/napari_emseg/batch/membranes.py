@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,17 @@ from numpy.typing import NDArray
 
 from napari_emseg.batch import worker
 from napari_emseg.batch.completion_log import Facts, stamp
-from napari_emseg.batch.context import EMPTY, MEMBRANES, Context, Part, advice, blocks
+from napari_emseg.batch.context import (
+    EMPTY,
+    MEMBRANES,
+    QUANTISED,
+    Context,
+    Part,
+    advice,
+    blocks,
+)
 from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes
-from napari_emseg.batch.stores import make_result, make_scratch
+from napari_emseg.batch.stores import make_result, make_scratch, note_settings
 from napari_emseg.batch.tasks import (
     Failure,
     Missing,
@@ -22,7 +31,8 @@ from napari_emseg.batch.tasks import (
     TaskBuilder,
     TaskResult,
 )
-from napari_emseg.core.errors import WorkFailedError
+from napari_emseg.core.atomic import write_whole
+from napari_emseg.core.errors import OtherPrecisionError, WorkFailedError
 from napari_emseg.core.intensity import GreyRange, stack_range, zoom_of
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Area
@@ -44,7 +54,8 @@ class EstimateStats:
     """Find out polarity, and the grey values of the whole stack if they count.
 
     Facts: `invert`, `range` (low and high, or None), `notes` for a person, and
-    `beside`, further sections that the network sees.
+    `beside`, further sections that the network sees; for int8 `quantised`, the checksum
+    of the network that was calibrated, or `precision`, if it couldn't be.
     """
 
     context: Context
@@ -62,17 +73,42 @@ class EstimateStats:
         if c.weights is not None:
             card = worker.weights(c.weights).card
             notes += zoom_of(stack, card, rescale=c.settings.predict.rescale)[1]
+        calibrated = self._calibrate(stack, notes)
         worker.require_same(c)
         return {
             "invert": invert,
             "range": None if grey is None else [grey.low, grey.high],
             "notes": notes,
             "beside": _beside(c, stack.shape[0]),
+            **calibrated,
         }
+
+    def _calibrate(self, stack: Stack, notes: list[str]) -> Facts:
+        """Calibrate int8 on this input, for all workers."""
+        c, predict = self.context, self.context.settings.predict
+        if c.weights is None or predict.precision != "int8":
+            return {}
+        from napari_emseg.inference import Predictor
+
+        work = Predictor(worker.weights(c.weights)).settle(
+            stack, predict, excluded=_excluded(c)
+        )
+        try:
+            made = drain(work).quantised
+        except OtherPrecisionError as e:
+            notes.append(f"computed in float32 instead of int8: {e}")
+            return {"precision": "float32"}
+        if made is None:
+            return {}
+        path = c.path(QUANTISED)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, made.pack())
+        return {"quantised": made.sha256}
 
     def files(self) -> list[Path]:
         """Return what it has written."""
-        return []
+        path = self.context.path(QUANTISED)
+        return [path] if path.exists() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +151,8 @@ class MeasureSections:
 class Membranes:
     """Predict a part.
 
-    Facts: `failed`, the reason by place, of sections that can't be read; `blank`.
+    Facts: `failed`, the reason by place, of sections that can't be read; `blank`;
+    `precision`, what the network computed in.
 
     Parameters
     ----------
@@ -137,9 +174,11 @@ class Membranes:
         left = [place for place in places if place not in c.excluded]
         blank: list[int] = []
         failed: dict[int, str] = {}
+        precision = ""
         for _ in range(1 + c.settings.retries):
-            failed, more = self._predict(left) if left else ({}, [])
-            blank += more
+            if left:
+                failed, more, precision = self._predict(left)
+                blank += more
             # only sections that couldn't be read are
             # tried again, with files opened anew
             left = list(failed)
@@ -148,13 +187,15 @@ class Membranes:
             worker.open_anew()
         worker.require_same(c)
         words = {str(place): why for place, why in failed.items()}
-        return {"failed": words, "blank": sorted(blank)}
+        return {"failed": words, "blank": sorted(blank), "precision": precision}
 
     def files(self) -> list[Path]:
         """Return what it has written."""
         return self.context.chunks(MEMBRANES, self.part.places, self.part.area)
 
-    def _predict(self, places: list[int]) -> tuple[dict[int, str], list[int]]:
+    def _predict(self, places: list[int]) -> tuple[dict[int, str], list[int], str]:
+        from napari_emseg.inference.precision import unreduced
+
         c = self.context
         if c.weights is None:
             msg = "membranes need weights"
@@ -166,20 +207,27 @@ class Membranes:
         burn = None if opened.hand is None else opened.hand.burn
         sink = _Store(c, burn, places, self.part.area)
         predictor = worker.predictor(c.weights)
-        with worker.gpu_lock(c.settings.predict):
-            done = drain(
-                predictor.run(
-                    opened.stack,
-                    settings=c.settings.predict,
-                    sections=wanted,
-                    roi=self.part.area,
-                    sink=sink,
-                    reader=self._reader(opened.stack),
-                    excluded=_excluded(c),
-                )
-            )
+        if c.settings.predict.precision == "int8":
+            predictor.quantised = worker.quantised(c.path(QUANTISED), c.quantised)
+        run = partial(
+            predictor.run,
+            opened.stack,
+            sections=wanted,
+            roi=self.part.area,
+            sink=sink,
+            excluded=_excluded(c),
+        )
+        predict = c.settings.predict
+        reader = self._reader(opened.stack)
+        with worker.gpu_lock(predict):
+            try:
+                done = drain(run(settings=predict, reader=reader))
+            except OtherPrecisionError:
+                # this worker can't: the result says of which parts
+                done = drain(run(settings=unreduced(predict), reader=reader))
         failed = {at[z]: why for z, why in done.damaged.items()}
-        return failed, [at[z] for z in done.blank]
+        precision = str(done.provenance.settings["precision"])
+        return failed, [at[z] for z in done.blank], precision
 
     def _reader(self, stack: Stack) -> SectionReader:
         if self.part.area is None:
@@ -366,7 +414,9 @@ class MembranesStep(Step):
         told = course.provenance.model_copy(update={"scale": scale})
         make_result(course, RESULT, dtype, told)
         tasks = [_task(course, part) for part in wanted]
-        more = _missing(course, wanted, (yield tasks))
+        outcomes = yield tasks
+        more = _missing(course, wanted, outcomes)
+        _note_precision(course, wanted, outcomes)
         course.found.missing = tuple(sorted({*course.found.missing, *more}, key=str))
 
 
@@ -377,13 +427,48 @@ def _prepare(course: TaskBuilder) -> Stages:
         raise OSError(facts.why)
     low_high = facts["range"]
     course.found.warnings += facts["notes"]
+    settings = course.context.settings
+    if "precision" in facts:
+        update = {"precision": facts["precision"]}
+        predict = settings.predict.model_copy(update=update)
+        settings = settings.model_copy(update={"predict": predict})
     course.context = replace(
         course.context,
+        settings=settings,
+        quantised=facts.get("quantised", ""),
         invert=facts["invert"],
         # batches that an older version began were of weights that see one section
         beside=tuple(facts.get("beside", ())),
         whole_range=None if low_high is None else GreyRange(*low_high),
     )
+
+
+def _note_precision(
+    course: TaskBuilder, parts: list[Part], outcomes: list[TaskResult]
+) -> None:
+    """Say in the result what it was computed in, and which parts otherwise."""
+    used: dict[str, list[str]] = {}
+    for part, outcome in zip(parts, outcomes, strict=True):
+        # an older version didn't say
+        if not isinstance(outcome, Failure) and outcome.get("precision"):
+            used.setdefault(outcome["precision"], []).append(part.words)
+    if not used:
+        return
+    usual = max(used, key=lambda name: len(used[name]))
+    asked: str = course.context.settings.predict.precision
+    wanted = asked if asked in used or asked in ("bf16", "int8") else usual
+    others = [
+        f"{name} in {'all parts' if len(used) == 1 else ', '.join(where)}"
+        for name, where in used.items()
+        if name != wanted
+    ]
+    course.found.warnings += [
+        f"{words}: computed there instead of in {wanted}" for words in others
+    ]
+    told = "; ".join([wanted, *others] if wanted in used else others)
+    said = course.provenance.settings | {"precision": told}
+    course.provenance = course.provenance.model_copy(update={"settings": said})
+    note_settings(course.context.path(MEMBRANES), {"precision": told})
 
 
 def _look(course: TaskBuilder) -> Stages:

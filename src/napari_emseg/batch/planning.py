@@ -1,9 +1,9 @@
 """A job → its plan: inputs opened, settings settled, and what it will take."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
-from math import isqrt
+from math import isqrt, prod
 from pathlib import Path
 from typing import cast
 
@@ -19,8 +19,8 @@ from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import STEPS, results_of
 from napari_emseg.core.errors import SettingError
 from napari_emseg.core.memory import free_ram
-from napari_emseg.core.records import Provenance
-from napari_emseg.core.settings import PredictSettings
+from napari_emseg.core.records import Note, Provenance, Record
+from napari_emseg.core.settings import Precision, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.tiles import TilePlan
 from napari_emseg.inference.plan import choose_limits
@@ -156,6 +156,7 @@ def memory_of(
         weights=None if weights is None else weights.sha256,
         settings=facts_of(job),
         inputs=inputs,
+        precision_reason=job.precision_reason,
     )
     return now if before is None else now.after(before)
 
@@ -213,6 +214,46 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
         rows.append(row)
         planned.append(plan)
     return Plan(job, tuple(rows), tuple(planned), before)
+
+
+def iter_settle_precision(job: BatchConfig) -> Generator[Record, None, BatchConfig]:
+    """Settle the precision of a batch, once and for all of it, on this machine.
+
+    A batch that goes on keeps what it has. Otherwise `auto` is settled on the first
+    input that can be opened, by the size of all.
+
+    Raises
+    ------
+    OtherPrecisionError
+        If this machine can't compute in what is asked for.
+    """
+    predict = job.settings.predict
+    if job.weights is None or not job.settings.need_weights:
+        return job
+    before = remembered(job) if job.resume and not job.overwrite else None
+    if before is not None:
+        kept = before.precision if predict.precision == "auto" else predict.precision
+        return _computing_in(job, kept, before.precision_reason)
+    opened = [_opened(given) for given in job.inputs]
+    stacks = [found.stack for found in opened if isinstance(found, OpenInput)]
+    if not stacks or predict.precision == "float32":
+        return job
+    from napari_emseg.inference import Predictor
+
+    threads = predict.threads or job.where.threads
+    choice = yield from Predictor(job.weights).settle(
+        stacks[0],
+        predict.model_copy(update={"threads": threads}),
+        share=prod(stacks[0].shape) / sum(prod(stack.shape) for stack in stacks),
+    )
+    yield from map(Note, choice.notes)
+    return _computing_in(job, choice.settings.precision, choice.reason)
+
+
+def _computing_in(job: BatchConfig, precision: Precision, reason: str) -> BatchConfig:
+    predict = job.settings.predict.model_copy(update={"precision": precision})
+    settings = job.settings.model_copy(update={"predict": predict})
+    return replace(job, settings=settings, precision_reason=reason)
 
 
 def _opened(given: Input) -> OpenInput | Exception:
@@ -281,7 +322,8 @@ def _planned(
         made = _made_by_us(stack)
     else:
         scope_of(stack, weights.card, job.settings.predict)
-        made = provenance(stack, weights, job.settings.predict)
+        why = job.precision_reason
+        made = provenance(stack, weights, job.settings.predict, reason=why)
     if job.recipe is not None:
         made = made.model_copy(update={"recipe": job.recipe})
     first_id = 1 if hand is None else hand.first_id

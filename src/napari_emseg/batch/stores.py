@@ -76,6 +76,14 @@ def complete_provenance(
     group.attrs["emseg"] = told.model_dump(mode="json")
 
 
+def note_settings(path: Path, changes: dict[str, Any]) -> None:
+    """Say in a result of which settings more is known by now."""
+    group = zarr.open_group(path, mode="r+")
+    made = Provenance.model_validate(group.attrs["emseg"])
+    told = made.model_copy(update={"settings": made.settings | changes})
+    group.attrs["emseg"] = told.model_dump(mode="json")
+
+
 def _is_made(course: TaskBuilder, name: str) -> bool:
     context = course.context
     path = context.path(name)

@@ -19,6 +19,7 @@ from napari_emseg.batch.completion_log import SUM, Facts, checksum
 from napari_emseg.batch.context import Context, WeightsRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input
 from napari_emseg.core.atomic import sync
+from napari_emseg.core.paths import read_bounded
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io.fingerprint import (
     FEW_FILES,
@@ -30,6 +31,7 @@ from napari_emseg.models.weights import Weights, load_weights
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor
+    from napari_emseg.inference.openvino_runtime import QuantisedModel
 
 _LOADING = Lock()
 _CPU = Lock()
@@ -155,6 +157,28 @@ def predictor(ref: WeightsRef) -> Predictor:
     """Return the predictor of this process, loaded once."""
     with _LOADING:
         return _predictor(ref)
+
+
+@lru_cache(maxsize=2)
+def quantised(path: Path, digest: str) -> QuantisedModel:
+    """Read a network for int8 that a batch has calibrated.
+
+    Raises
+    ------
+    OSError
+        If it isn't what was written.
+    """
+    from napari_emseg.inference.openvino_runtime import MOST_BYTES, QuantisedModel
+
+    try:
+        found = QuantisedModel.unpack(read_bounded(path, MOST_BYTES))
+        if found.sha256 == digest:
+            return found
+        why = "it is another one"
+    except ValueError as e:
+        why = str(e)
+    msg = f"{path} can't be used: {why}; resume the batch, and it is made anew"
+    raise OSError(msg)
 
 
 @lru_cache(maxsize=4)

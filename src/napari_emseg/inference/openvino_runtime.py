@@ -143,7 +143,7 @@ class OpenVinoRuntime:
         self._threads = threads
         # the oldest first to go
         self._compiled: dict[tuple[int, ...] | None, Any] = {}
-        _require(precision, quantised)
+        require_precision(precision, quantised)
         if quantised is None:
             self._model = _convert(self._openvino, network, self.geometry)
             # a trace fixes what Python computed from the shape; another shape would
@@ -244,7 +244,7 @@ def _legal_shape(geometry: Geometry, cells: int) -> tuple[int, int]:
     return TilePlan(shape, geometry).window_shape
 
 
-def _require(precision: str, quantised: QuantisedModel | None) -> None:
+def require_precision(precision: str, quantised: QuantisedModel | None) -> None:
     """Refuse what can't be computed in.
 
     OpenVINO would compute in float32 then, and not say so.

@@ -42,6 +42,7 @@ from napari_emseg.inference.openvino_runtime import (
     QuantisedModel,
     cpu_facts,
     iter_quantise,
+    require_precision,
 )
 from napari_emseg.inference.plan import RunPlan
 from napari_emseg.inference.reading import TileRead, read_tiles
@@ -167,6 +168,7 @@ def iter_choose(
     reader: Callable[[], SectionReader],
     *,
     settles: Settles = "all",
+    share: float = 1.0,
 ) -> Generator[Record, None, PrecisionChoice]:
     """Settle the precision of a run; calibrate what int8 needs.
 
@@ -178,6 +180,8 @@ def iter_choose(
         The part that is run.
     reader
         Opens the stack's sections, where they are looked at.
+    share
+        Part of all that will be run that this is, where there is more.
 
     Raises
     ------
@@ -185,6 +189,8 @@ def iter_choose(
         If int8 is asked for, and nothing here can calibrate it.
     """
     asked = settings.precision
+    if asked == "bf16" and settles == "all" and is_reduced(settings):
+        require_precision(asked, None)
     if asked not in ("auto", "int8") or settles == "nothing":
         return _as_it_is(settings)
     if asked == "int8":
@@ -192,7 +198,9 @@ def iter_choose(
     known = _recall(weights, scope.stack.data, settings)
     if known is None and settles == "known":
         return _as_it_is(unreduced(settings))
-    short = asked == "auto" and settles == "all" and not _is_long(scope, settings)
+    short = (
+        asked == "auto" and settles == "all" and not _is_long(scope, settings, share)
+    )
     if short or (known is None and asked == "auto" and not _may_gain(settings)):
         return _as_it_is(settings)
     if known is None:
@@ -228,10 +236,10 @@ def _name(settings: PredictSettings) -> str:
     return "float16" if on_cuda else "float32"
 
 
-def _is_long(scope: PredictionScope, settings: PredictSettings) -> bool:
+def _is_long(scope: PredictionScope, settings: PredictSettings, share: float) -> bool:
     passes = settings.views * (len(SYMMETRIES) if settings.tta else 1)
     pixels = len(scope.sections) * prod(scope.shape) * prod(scope.zoom) * passes
-    return bool(pixels >= WORTH_MEGAPIXELS * 1e6)
+    return bool(pixels / share >= WORTH_MEGAPIXELS * 1e6)
 
 
 def _may_gain(settings: PredictSettings) -> bool:

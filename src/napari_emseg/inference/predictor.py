@@ -330,10 +330,16 @@ class Predictor:
         sections: Sequence[int] | None = None,
         roi: tuple[slice, slice] | None = None,
         excluded: Collection[int] = (),
+        share: float = 1.0,
     ) -> Generator[Record, None, PrecisionChoice]:
         """Settle the precision of a run to come, as `run` would do at its beginning.
 
         For those who write how results are made before they are.
+
+        Parameters
+        ----------
+        share
+            Part of all that will be run that this is, where there is more.
 
         Raises
         ------
@@ -344,10 +350,10 @@ class Predictor:
         scope = scope_of(
             stack, card, settings, sections=sections, roi=roi, excluded=excluded
         )
-        return (yield from self._choose(scope, settings))
+        return (yield from self._choose(scope, settings, share))
 
     def _choose(
-        self, scope: PredictionScope, settings: PredictSettings
+        self, scope: PredictionScope, settings: PredictSettings, share: float = 1.0
     ) -> Generator[Record, None, PrecisionChoice]:
         choice = yield from iter_choose(
             self._part(settings),
@@ -355,6 +361,7 @@ class Predictor:
             settings,
             lambda: self._reader_of(scope, settings)[0],
             settles=self._settles,
+            share=share,
         )
         self.quantised = choice.quantised or self.quantised
         return choice
