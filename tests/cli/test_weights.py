@@ -52,7 +52,7 @@ HOW = (
 def test_list_says_how_to_get_what_is_not_installed(emseg, without_data):
     done = emseg("weights", "list", "--json")
     assert {*json.loads(done.out)} == {
-        *("isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp")
+        *("fib-sem", "isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp")
     }
     assert done.err.splitlines() == [HOW]
 

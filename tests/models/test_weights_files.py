@@ -253,6 +253,10 @@ def test_bundled_weights_load(name: str) -> None:
             "1a1d4541c002dcc040f9a15475f932cf73186ff6b22669869c6e5f3792b9d3bd",
         ),
         (
+            "fib-sem",
+            "9faee1a7ec08e31de6019d71a24a50d0f4265d5e72b0b582722d037ba48f0743",
+        ),
+        (
             "isbi2012-cenet",
             "05d1b961c97f8cf867cda25be2aaeb9085c61d9d89fb53b9f5c8f9d61db3f806",
         ),
@@ -271,7 +275,8 @@ def test_bundled_weights_are_those_that_projects_and_batches_name(name, sha256):
 
 
 def test_weights_of_napari_emseg_data_may_be_missing(without_data):
-    assert {*list_weights()} == {"isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp"}
+    ours = {"fib-sem", "isbi2012-cenet", "isbi2012-unet", "isbi2012-unetpp"}
+    assert {*list_weights()} == ours
     with pytest.raises(ValueError, match=r"^em-membranes is .* napari-emseg-data$"):
         load_weights("em-membranes")
     chosen = choose_fitting_weights(list_weights(), wanted="em-membranes")
@@ -294,6 +299,7 @@ def test_own_weights_may_be_named_as_those_of_napari_emseg_data(
         (8.0, "em-membranes"),
         (2.5, "isbi2012-unet"),  # 1.6 × against 2.4 ×
         (1.0, "isbi2012-unet"),
+        (10.0, "em-membranes"),  # fib-sem is taken where it is wanted
         (30.0, "em-membranes"),
     ],
 )
