@@ -48,12 +48,13 @@ from napari_emseg.metrics import isbi_scores
 from napari_emseg.models.forward import inner_logits
 from napari_emseg.models.weights import load_weights
 from napari_emseg.models.zoo import build
-from napari_emseg.training.dataset import Example, PatchSource, read_examples
+from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.losses import (
     INSIDE,
     LOSSES,
     MEMBRANE,
 )
+from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.validation import (
     LEVELS,
     best_threshold,

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from napari_emseg.core.card import Card, DataSet, TrainingRecord, Variant
+from napari_emseg.core.card import (
+    Card,
+    DataSet,
+    TrainingRecord,
+    Variant,
+    format_score,
+)
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.tiles import Geometry
 
@@ -53,3 +59,10 @@ def test_scores_of_cells_have_the_names_that_they_have_everywhere() -> None:
     assert Card(name="a", architecture="unet", scores=now).scores == now
     others = {"held_out_vi": 0.5, "parent_vi": 0.6, "cells_vi": 1.0}
     assert Card(name="a", architecture="unet", scores=others).scores == others
+
+
+def test_counts_among_scores_are_whole_numbers() -> None:
+    assert format_score("cells_false_merges", 1290.0) == "1,290"
+    assert format_score("held_out_pixels", 10752.0) == "10,752"
+    assert format_score("cells_vi", 0.2003) == "0.2003"
+    assert format_score("cells_vi_merge", 0.131) == "0.1310"

@@ -123,6 +123,10 @@ def test_card() -> None:
         "learnt from ISBI, sections 9-21",
         "licence: BSD-3-Clause",
     ]
+    of_cells = {**card.scores, "cells_v_rand": 0.9668}
+    both = card.model_copy(update={"scores": of_cells})
+    assert format_card(both) == "4 nm/px · cells: <b>V_Rand 0.967</b> held out"
+    assert "membranes: V_Rand 0.971 · V_Info 0.980" in format_card_details(both)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from napari_emseg.cli.options import (
 from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table, say
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.core.card import Card, DataSet, Variant
+from napari_emseg.core.card import Card, DataSet, Variant, format_score
 from napari_emseg.core.settings import Heads, PredictSettings
 from napari_emseg.models.weights import (
     SUFFIX,
@@ -60,7 +60,10 @@ def card_lines(weights: Weights) -> list[str]:
         *(("trained on", _data(each)) for each in card.training_data),
         *(("validated on", _data(each)) for each in card.validation_data),
         *(("held out", _data(each)) for each in card.held_out_data),
-        ("scores", ", ".join(f"{k} {_score(v, k)}" for k, v in card.scores.items())),
+        (
+            "scores",
+            ", ".join(f"{k} {format_score(k, v)}" for k, v in card.scores.items()),
+        ),
         ("training", f"{made.steps} steps, {made.seconds / 60:.0f} min, {made.date}"),
         ("", made.hardware),
         *(("note", note) for note in card.notes),
@@ -104,14 +107,8 @@ def _way_row(card: Card, way: Variant) -> tuple[str, ...]:
     )
 
 
-COUNTS = ("pixels", "splits", "mergers", "false_splits", "false_merges", "true_cells")
-"""Ends of the names of scores that are numbers of something."""
-
-
-def _score(value: float | None, name: str = "") -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if name.endswith(COUNTS) else f"{value:.4f}"
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def card_row(name: str, weights: Weights) -> tuple[str, ...]:
@@ -144,17 +141,7 @@ def _citations(weights: Weights) -> list[str]:
 
 def _data(data: DataSet) -> str:
     licence = f" (licence: {data.licence})" if data.licence else ""
-    return f"{data.name}, {_sections(data.sections)}{licence}"
-
-
-def _sections(text: str) -> str:
-    """Return the sections of a card in words: `section 4`, `parts of sections 0-2`."""
-    several = "," in text or "-" in text
-    what = f"section{'s' * several}"
-    parts = "parts of "
-    if text.startswith(parts):
-        return f"{parts}{what} {text.removeprefix(parts)}"
-    return f"{what} {text}"
+    return f"{data.words}{licence}"
 
 
 def _pixel_size(weights: Weights) -> str:

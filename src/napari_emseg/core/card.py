@@ -97,6 +97,15 @@ def _as_now(scores: dict[str, float]) -> dict[str, float]:
 Scores = Annotated[dict[str, float], AfterValidator(_as_now)]
 
 
+COUNTS = ("pixels", "splits", "mergers", "false_splits", "false_merges", "true_cells")
+"""Ends of the names of scores that are numbers of something."""
+
+
+def format_score(name: str, value: float) -> str:
+    """Return a score of a card for people: counts are whole numbers."""
+    return f"{value:,.0f}" if name.endswith(COUNTS) else f"{value:.4f}"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -109,6 +118,17 @@ class DataSet(_Part):
     """In words or ranges, e.g. `9-21`."""
     licence: str = ""
     citation: str = ""
+
+    @property
+    def words(self) -> str:
+        """For people: `VNC, sections 9-21`, `VNC, parts of section 4`."""
+        if not self.sections:
+            return self.name
+        parts, text = "parts of ", self.sections
+        partly = text.startswith(parts)
+        numbers = text.removeprefix(parts)
+        several = "s" * ("," in numbers or "-" in numbers)
+        return f"{self.name}, {parts * partly}section{several} {numbers}"
 
 
 class TrainingRecord(_Part):

@@ -26,7 +26,7 @@ from tifffile import imwrite
 
 from napari_emseg._installed import __version__
 from napari_emseg.core.atomic import atomic_write, clear_leftovers
-from napari_emseg.core.card import Card
+from napari_emseg.core.card import Card, format_score
 from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.weights import Weights, bundled_folders
@@ -357,7 +357,7 @@ def documentation(card: Card, geometry: Geometry) -> str:
         )
         for each in sets
     ]
-    scores = [f"- {name}: {value:.4f}" for name, value in card.scores.items()]
+    scores = [f"- {k}: {format_score(k, value)}" for k, value in card.scores.items()]
     crop = bundled.fib25().metadata
     lines = [
         f"# {card.name}",

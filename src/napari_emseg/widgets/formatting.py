@@ -127,7 +127,8 @@ def format_card_details(card: Card) -> str:
     ]
     if scores:
         held_out = _data(card.held_out_data)
-        lines.append(f"{' · '.join(scores)} on held-out {held_out}")
+        of = "membranes: " if "cells_v_rand" in card.scores else ""
+        lines.append(f"{of}{' · '.join(scores)} on held-out {held_out}")
     if card.training_data:
         lines.append(f"learnt from {_data(card.training_data)}")
     if card.licence:
@@ -155,8 +156,7 @@ def format_file(weights: Weights, settings: PredictSettings) -> str:
 
 
 def _data(sets: tuple[DataSet, ...]) -> str:
-    said = (f"{d.name}, sections {d.sections}" if d.sections else d.name for d in sets)
-    return escape("; ".join(said)) or "data"
+    return escape("; ".join(d.words for d in sets)) or "data"
 
 
 def format_result(result: object) -> str:
