@@ -5,6 +5,7 @@ grey values as stored to membrane probability:
 
 - ours: `Predictor.run`
 - monai: SlidingWindowInferer, windows of 512² px, overlap 0.25, Gaussian weights
+- ours in bf16 and int8, where the CPU and its packages have them
 - once: one pass over the picture mirrored by the network's context, without tiles
 
 At the large size all get the same memory: ours is given the largest tile whose measured
@@ -24,6 +25,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from math import isqrt
 from pathlib import Path
 from statistics import median
@@ -41,7 +43,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference import Predictor, estimate
-from napari_emseg.inference.openvino_runtime import import_openvino
+from napari_emseg.inference.openvino_runtime import cpu_facts, import_openvino
 from napari_emseg.models.forward import to_probabilities
 from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.sample import vnc
@@ -171,6 +173,22 @@ def monai(network: Network, weights: Weights, picture: Picture, device: str) -> 
     return run
 
 
+def reduced(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return what else than float32 this CPU and its packages compute in."""
+    if options.device == "cuda" or options.dry_run:
+        return ()
+    bf16 = ("bf16",) if "BF16" in cpu_facts().capabilities else ()
+    return (*bf16, "int8") if find_spec("nncf") else bf16
+
+
+def precision_of(row: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return what a row was computed in, by the name of its job."""
+    last = row["job"].split()[-1]
+    if last in ("bf16", "int8"):
+        return last
+    return "float16" if found.get("half_precision") else "float32"
+
+
 def jobs(options: argparse.Namespace, side: int) -> dict[str, Run]:
     """Return what is timed, by name."""
     weights, device = load_weights(options.weights), options.device
@@ -182,6 +200,10 @@ def jobs(options: argparse.Namespace, side: int) -> dict[str, Run]:
         made[f"ours, {name}"] = ours(Predictor(weights), picture, settings)
         made[f"monai, {name}"] = monai(network, weights, picture, device)
         made[f"once, {name}"] = once(network, weights, picture, device)
+        for precision in reduced(options) if name == "openvino" else ():
+            way = settings.model_copy(update={"precision": precision})
+            job = f"ours, {name} {precision}"
+            made[job] = ours(Predictor(weights), picture, way)
     plain = "torch as it comes"
     network = whole(plain, weights, options)
     made[f"monai, {plain}"] = monai(network, weights, picture, device)
@@ -364,6 +386,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         most = SECONDS[options.device]
         for job, row in timed(jobs(options, side), options.runs, most).items():
             found["rows"].append({"job": job, "side": side, "tile": None, **row})
+            found["rows"][-1]["precision"] = precision_of(found["rows"][-1], found)
     if options.device == "cuda" or options.dry_run:
         found["network_alone_ms_per_megapixel"] = alone = ways(options)
         ms = alone[CHANNELS_LAST if options.half else "float32, channels last"]
@@ -381,19 +404,22 @@ def table(found: dict[str, Any]) -> str:
     key = "cpu_seconds" if one and found["device"] == "cpu" else "seconds"
     unit = "processor seconds" if key == "cpu_seconds" else "seconds"
     lines = [
-        f"| section | what | tile | {unit} | MONAI takes | peak memory |",
-        "|---|---|---|---|---|---|",
+        f"| section | what | precision | tile | {unit} | MONAI takes | peak memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     took = {(row["side"], row["job"], row["tile"]): row[key] for row in found["rows"]}
     for row in found["rows"]:
         what, runtime = row["job"].split(", ")
+        precision = precision_of(row, found)
+        # MONAI has no other than float32 on a CPU
+        runtime = runtime.removesuffix(f" {precision}")
         tile = None if row["tile"] is None else ROI
         window = ROI if what == "monai" else row["tile"] or "whole"
         theirs = took[row["side"], f"monai, {runtime}", tile]
         peak = f"{row['peak'] / 1e9:.2f} GB" if "peak" in row else ""
         times = "" if what == "monai" else f"{theirs / row[key]:.2f}×"
         lines.append(
-            f"| {row['side']}² | {WHAT[what]}, {runtime} | {window} "
+            f"| {row['side']}² | {WHAT[what]}, {runtime} | {precision} | {window} "
             f"| {row[key]:.2f} | {times} | {peak} |"
         )
     return "\n".join(lines)
@@ -411,12 +437,17 @@ def write_docs(found: dict[str, Any]) -> None:
 def across(found: dict[str, Any]) -> list[str]:
     """Return how ours on OpenVINO compares with MONAI on PyTorch."""
     took = {(row["side"], row["job"]): row["cpu_seconds"] for row in found["rows"]}
-    ours = {side: s for (side, job), s in took.items() if job == "ours, openvino"}
+    ours = {
+        (side, job.removeprefix("ours, openvino")): s
+        for (side, job), s in took.items()
+        if job.startswith("ours, openvino")
+    }
     return [
-        f"{side}²: ours on OpenVINO is {took[side, 'monai, torch'] / seconds:.2f} "
+        f"{side}²: ours on OpenVINO{kind and f' in{kind}'} is "
+        f"{took[side, 'monai, torch'] / seconds:.2f} "
         "times as fast as MONAI on PyTorch, "
         f"{took[side, 'monai, torch as it comes'] / seconds:.2f} times as it comes."
-        for side, seconds in ours.items()
+        for (side, kind), seconds in ours.items()
         if (side, "monai, torch as it comes") in took and side > ROI
     ]
 

@@ -21,6 +21,7 @@ PACKAGES = (
     "napari",
     "torch",
     "openvino",
+    "nncf",
     "numpy",
     "scikit-image",
     "bioimage-cpp",
@@ -133,6 +134,8 @@ def _openvino() -> Finding:
     words = "faster than torch on a CPU"
     if not there:
         words += ': pip install "napari-emseg[openvino]"'
+    elif find_spec("nncf") is None:
+        words += '; for int8 pip install "napari-emseg[nncf]"'
     return Finding("OpenVINO", there, words)
 
 
