@@ -17,7 +17,7 @@ from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import STEPS, results_of
-from napari_emseg.core.errors import SettingError
+from napari_emseg.core.errors import OtherPrecisionError, SettingError
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import Precision, PredictSettings
@@ -241,11 +241,17 @@ def iter_settle_precision(job: BatchConfig) -> Generator[Record, None, BatchConf
     from napari_emseg.inference import Predictor
 
     threads = predict.threads or job.where.threads
-    choice = yield from Predictor(job.weights).settle(
+    work = Predictor(job.weights).settle(
         stacks[0],
         predict.model_copy(update={"threads": threads}),
         share=prod(stacks[0].shape) / sum(prod(stack.shape) for stack in stacks),
     )
+    try:
+        choice = yield from work
+    except OtherPrecisionError:
+        raise
+    except (OSError, ValueError):  # planning says what can't be run, and why
+        return job
     yield from map(Note, choice.notes)
     return _computing_in(job, choice.settings.precision, choice.reason)
 
