@@ -1,4 +1,4 @@
-"""The tutorial's page and the script that takes its steps say the same."""
+"""Pages of steps, and the scripts that take them, say the same."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ import pytest
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SCRIPT = DOCS / "_scripts" / "make_tutorial.py"
+SCRIPTS = {
+    "tutorial": DOCS / "_scripts" / "make_tutorial.py",
+    "neurites": DOCS / "_scripts" / "make_neurites.py",
+}
 
 
-def steps_of_the_script() -> dict[str, list[str]]:
+def text_of(page: str) -> str:
+    return (DOCS / f"{page}.md").read_text(encoding="utf-8")
+
+
+def steps_of_the_script(page: str) -> dict[str, list[str]]:
     """Return titles and pictures of the functions that are steps, in their order."""
-    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
+    tree = ast.parse(SCRIPTS[page].read_text(encoding="utf-8"))
     found = {}
     for node in tree.body:
         for mark in getattr(node, "decorator_list", ()):
@@ -25,10 +32,9 @@ def steps_of_the_script() -> dict[str, list[str]]:
     return found
 
 
-def steps_of_the_page() -> dict[str, list[str]]:
+def steps_of_the_page(page: str) -> dict[str, list[str]]:
     """Return numbered headings and the pictures below each."""
-    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-    parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^## ", text_of(page), flags=re.MULTILINE)[1:]
     found = {}
     for number, part in enumerate(parts, start=1):
         heading, _, body = part.partition("\n")
@@ -37,15 +43,22 @@ def steps_of_the_page() -> dict[str, list[str]]:
     return found
 
 
-def test_steps_and_pictures_are_those_of_the_script() -> None:
-    page = steps_of_the_page()
-    assert len(page) > 8
-    assert page == steps_of_the_script()
-    assert list(page) == list(steps_of_the_script())
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_steps_and_pictures_are_those_of_the_script(page: str) -> None:
+    steps = steps_of_the_page(page)
+    assert len(steps) > 5
+    assert steps == steps_of_the_script(page)
+    assert list(steps) == list(steps_of_the_script(page))
 
 
 @pytest.mark.parametrize(
-    "name", sorted(name for names in steps_of_the_page().values() for name in names)
+    "name",
+    sorted(
+        name
+        for page in SCRIPTS
+        for names in steps_of_the_page(page).values()
+        for name in names
+    ),
 )
 def test_every_picture_is_there_and_small(name: str) -> None:
     path = DOCS / "images" / name
@@ -54,22 +67,23 @@ def test_every_picture_is_there_and_small(name: str) -> None:
         assert max(picture.size) > 300
 
 
-def test_what_a_run_found_stands_in_the_page() -> None:
-    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-    script = SCRIPT.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_what_a_run_found_stands_in_the_page(page: str) -> None:
+    text = text_of(page)
+    script = SCRIPTS[page].read_text(encoding="utf-8")
     names = re.findall(r"<!-- begin (\w+) -->", text)
-    assert "judgement" in names
+    assert {"tutorial": "judgement", "neurites": "cells"}[page] in names
     for name in names:
         _, begin, rest = text.partition(f"<!-- begin {name} -->")
         body, end, _ = rest.partition(f"<!-- end {name} -->")
         assert begin
         assert end
-        assert body.strip(), f"{name} is empty: run docs/_scripts/make_tutorial.py"
+        assert body.strip(), f"{name} is empty: run {SCRIPTS[page]}"
         assert f'"{name}"' in script or f"{name}:" in script
 
 
 def test_the_judgement_is_a_gain_of_cells_on_what_was_held_out() -> None:
-    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    text = text_of("tutorial")
     judgement = text.partition("<!-- begin judgement -->")[2].partition("<!--")[0]
     assert "better" in judgement
     assert "held-out px" in judgement
@@ -95,7 +109,7 @@ def words_of_the_window() -> str:
     return re.sub(r'"\s*\n\s*f?"', "", "".join(texts)).lower()
 
 
-@pytest.mark.parametrize("page", ["tutorial", "panels", "correct", "live"])
+@pytest.mark.parametrize("page", ["tutorial", "neurites", "panels", "correct", "live"])
 def test_buttons_panels_and_layers_that_a_page_names_exist(page: str) -> None:
     """What is bold or in italics stands somewhere in the window."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")

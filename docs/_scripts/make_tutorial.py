@@ -68,6 +68,11 @@ STEPS: dict[str, Act] = {}
 
 def step(title: str, *pictures: str) -> Callable[[Act], Act]:
     """Take a function as the step of that title; it makes those pictures."""
+    return step_in(STEPS, title, *pictures)
+
+
+def step_in(steps: dict[str, Act], title: str, *pictures: str) -> Callable[[Act], Act]:
+    """Return what adds a function to the steps of a page."""
 
     def take(act: Act) -> Act:
         def checked(walk: Walk) -> None:
@@ -77,7 +82,7 @@ def step(title: str, *pictures: str) -> Callable[[Act], Act]:
             for name in pictures:
                 expect((IMAGES / name).is_file(), f"{name} was not made")
 
-        STEPS[title] = checked
+        steps[title] = checked
         return act
 
     return take
@@ -344,13 +349,13 @@ def tell(words: str) -> None:
     sys.stdout.flush()
 
 
-def put(name: str, body: str) -> None:
+def put(name: str, body: str, page: Path = PAGE) -> None:
     """Write what was found between `<!-- begin name -->` and `<!-- end name -->`."""
     begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
-    text = PAGE.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     head, rest = text.split(begin)
     text = f"{head}{begin}\n{body.strip()}\n{end}{rest.split(end)[1]}"
-    PAGE.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
