@@ -33,6 +33,17 @@ def test_long_work_logs_now_and_then(capsys, monkeypatch):
     assert lines == [f"counting: {n} of 7" for n in (3, 6, 7)]
 
 
+def test_a_step_of_unknown_length_is_said_once(capsys):
+    def steps():
+        for step in ("choosing", "calibrating", "calibrating", "calibrating"):
+            yield Progress(step, 0, 0)
+        yield Progress("counting", 1, 1)
+
+    run_with_progress(steps())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["choosing …", "calibrating …", "counting: 1 of 1"]
+
+
 def test_a_screen_gets_a_bar_for_each_step(capsys, monkeypatch):
     monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
 

@@ -175,6 +175,7 @@ class _Display:
         )
         self._tasks: dict[str, TaskID] = {}
         self._logged = perf_counter()
+        self._begun = ""
 
     def __enter__(self) -> _Display:
         self._bars.start()
@@ -208,8 +209,14 @@ class _Display:
     def _advance(self, step: str, done: int, total: int) -> None:
         if self._watched:
             if step not in self._tasks:
-                self._tasks[step] = self._bars.add_task(step)
-            self._bars.update(self._tasks[step], completed=done, total=total)
+                self._tasks[step] = self._bars.add_task(step, total=None)
+            # a bar without a total moves to and fro
+            self._bars.update(self._tasks[step], completed=done, total=total or None)
+            return
+        if total == 0:  # nobody can tell how far it is: said once
+            if step != self._begun:
+                say(f"{step} …")
+            self._begun = step
             return
         now = perf_counter()
         if done == total or now - self._logged >= LOG_SECONDS:
