@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage.metrics import variation_of_information
 
+from napari_emseg.core.labels import touching
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
@@ -21,7 +22,13 @@ from napari_emseg.models.weights import Weights, replace_card
 from napari_emseg.training import model_comparison
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE
-from napari_emseg.training.measures import Interval, Measured, difference, measure
+from napari_emseg.training.measures import (
+    Interval,
+    Measured,
+    difference,
+    measure,
+    true_cells,
+)
 from napari_emseg.training.model_comparison import (
     GAINED,
     LOST,
@@ -49,7 +56,8 @@ def test_sums_over_squares_give_the_scores_of_the_whole(
     else:
         assert "pixel_f" not in found.scores
     assert found.pixels == np.count_nonzero(known)
-    true = ndi.label(known & ~wall)[0]
+    true = true_cells(truth)
+    assert not true[~known | wall].any()
     keep = true > 0
     if keep.any():
         vi = sum(variation_of_information(true[keep], cells[keep]))
@@ -71,6 +79,54 @@ def test_splits_and_mergers_are_counted() -> None:
         **{"pixel_f": 1, "vi": 0, "splits": 0, "mergers": 0},
         **{"cells_v_rand": 1, "cells_v_info": 1, "cells_adapted_rand_error": 0},
     }
+
+
+def halves(hole: int) -> NDArray[np.uint8]:
+    """Draw two cells of one size, and a wall of 64 px with a hole in its middle."""
+    truth = np.ones((64, 82), np.uint8)
+    truth[:, 40:42] = 0
+    truth[32 - hole // 2 : 32 - hole // 2 + hole, 40:42] = 1
+    return truth
+
+
+@pytest.mark.parametrize(("hole", "cells"), [(0, 2), (1, 2), (6, 2), (58, 1)])
+def test_a_hole_left_in_a_wall_makes_no_cells_one(hole: int, cells: int) -> None:
+    assert len(np.unique(true_cells(halves(hole)))) - 1 == cells
+
+
+def test_a_hole_left_in_a_wall_favours_nobody() -> None:
+    """Whoever shows the whole wall is right, and one cell is a merger: one bit."""
+    truth = halves(6)
+    apart = ndi.label(halves(0))[0].astype(np.uint32)
+    found = measure(apart == 0, apart, truth)
+    # the hole's pixels are of no predicted cell
+    assert found.scores["vi"] == pytest.approx(0, abs=0.02)
+    assert (found.splits, found.mergers) == (0, 0)
+    one = np.ones(truth.shape, np.uint32)
+    found = measure(one == 0, one, truth)
+    assert found.scores["vi"] == pytest.approx(1)
+    assert (found.splits, found.mergers) == (0, 1)
+
+
+@pytest.mark.parametrize("unknown", [(), (slice(None), slice(0, 60))])
+def test_a_region_without_membrane_is_one_cell(unknown: tuple[slice, ...]) -> None:
+    truth = np.ones((64, 80), np.uint8)
+    if unknown:
+        truth[unknown] = IGNORE
+    assert np.array_equal(true_cells(truth), truth != IGNORE)
+
+
+def test_what_was_drawn_completely_is_taken_as_drawn() -> None:
+    rng = np.random.default_rng(0)
+    nearest = ndi.distance_transform_edt(
+        rng.random((128, 128)) > 0.004, return_distances=False, return_indices=True
+    )
+    ids = nearest[0] * 128 + nearest[1]
+    truth = np.where(touching(ids + 1), 0, 1).astype(np.uint8)
+    drawn_cells, n = ndi.label(truth)
+    pairs = np.unique(np.stack([drawn_cells, true_cells(truth)]).reshape(2, -1), axis=1)
+    assert n > 20
+    assert pairs.shape[1] == n + 1, "each has one of its own"
 
 
 def test_the_interval_is_that_of_paired_squares() -> None:

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
 from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.metrics.overlap import (
     CellScores,
     cell_scores,
@@ -194,11 +194,35 @@ _SAID: dict[Verdict, str] = {
 }
 
 
+def true_cells(truth: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the cells that class numbers `(y, x)` show, 0 in membrane and `IGNORE`.
+
+    Made of drawn membranes as of predicted ones. Connected parts would be one cell
+    through any hole that was left in a wall, which no cells of a run are: weights that
+    show the whole wall would be called wrong there, and those right whose membranes
+    were corrected, since they have the same hole.
+    """
+    from napari_emseg.segmentation.fragments import find_fragments
+    from napari_emseg.training.losses import IGNORE, MEMBRANE  # with PyTorch
+
+    wall = truth == MEMBRANE
+    # not `segment_section`, to which a section without membrane shows nothing at all
+    # what was drawn is there, however small it is
+    settings, known = CellSettings(minimum_size=0), truth != IGNORE
+    fragments = find_fragments(
+        wall.astype(np.float32), settings.threshold, exclude=~known
+    )
+    made = fragments.cells(settings)
+    made[wall] = 0
+    return made
+
+
 def measure(
     membrane: NDArray[np.bool_],
     cells: NDArray[np.uint32] | None,
     truth: NDArray[np.uint8],
     *,
+    true: NDArray[np.uint32] | None = None,
     squares: bool = True,
 ) -> Measured:
     """Measure one region.
@@ -208,8 +232,9 @@ def measure(
     membrane, cells
         Predicted, `(y, x)`; None for cells leaves them out.
     truth
-        Class numbers, `IGNORE` where nothing is known. True cells are the connected
-        parts of what is not membrane.
+        Class numbers, `IGNORE` where nothing is known.
+    true
+        Its `true_cells`, for whoever has them.
     squares
         Cut the region into squares; else it is one.
     """
@@ -224,7 +249,7 @@ def measure(
     pixels = int(np.count_nonzero(known))
     if cells is None:
         return Measured(counts.astype(float), None, pixels)
-    true = ndi.label(known & ~wall)[0]
+    true = true_cells(truth) if true is None else true
     information, splits, mergers = _cells(cells, true, square, n)
     others = ((pixels, cell_scores(cells, true)),) if squares and true.any() else ()
     return Measured(counts.astype(float), information, pixels, splits, mergers, others)
@@ -292,7 +317,7 @@ def _squares(shape: tuple[int, ...], side: int) -> NDArray[np.intp]:
 
 def _cells(
     predicted: NDArray[np.uint32],
-    true: NDArray[np.int32],
+    true: NDArray[np.uint32],
     square: NDArray[np.intp],
     n: int,
 ) -> tuple[NDArray[np.float64], int, int]:

@@ -25,7 +25,7 @@ from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Crop, groups_of
 from napari_emseg.training.dataset import Example
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
-from napari_emseg.training.measures import measure
+from napari_emseg.training.measures import measure, true_cells
 from napari_emseg.training.sparse_labels import SparseLabels
 
 Validation = Callable[[nn.Module], dict[str, float]]
@@ -243,12 +243,13 @@ def bits_lost(
         return bits, 0
     for k, level in enumerate(LEVELS):
         cells = segment_section(membrane, CellSettings(threshold=level))
-        for box, part in groups:
-            found = measure(cells[box] == 0, cells[box], part, squares=False)
+        for box, part, true in groups:
+            made = cells[box]
+            found = measure(made == 0, made, part, true=true, squares=False)
             if found.information is not None:
                 bits[k] += found.information.sum(axis=0)
-    walls = (ndi.label(_cells(part))[1] - 1 for _, part in groups)
-    return bits, sum(max(0, n) for n in walls)
+    walls = (int(np.count_nonzero(np.unique(true))) - 1 for _, _, true in groups)
+    return bits, sum(walls)
 
 
 def _some(by: Sequence[KnownCells]) -> list[tuple[KnownCells, Region]]:
@@ -274,20 +275,18 @@ def _some(by: Sequence[KnownCells]) -> list[tuple[KnownCells, Region]]:
 Box = tuple[slice, slice]
 
 
-def _groups(target: NDArray[np.uint8]) -> list[tuple[Box, NDArray[np.uint8]]]:
-    """Return box and class numbers of each group of known pixels with a cell in it."""
+def _groups(
+    target: NDArray[np.uint8],
+) -> list[tuple[Box, NDArray[np.uint8], NDArray[np.uint32]]]:
+    """Return box, class numbers and cells of each group of known pixels with a cell."""
     groups, n = ndi.label(target != IGNORE, np.ones((3, 3)))
-    boxes = ndi.find_objects(groups, n)
-    parts = (
-        (box, np.where(groups[box] == k, target[box], np.uint8(IGNORE)))
-        for k, box in enumerate(boxes, start=1)
-    )
-    return [(box, part) for box, part in parts if _cells(part).any()]
-
-
-def _cells(target: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    cells: NDArray[np.bool_] = (target != IGNORE) & (target != MEMBRANE)
-    return cells
+    found = []
+    for k, box in enumerate(ndi.find_objects(groups, n), start=1):
+        part = np.where(groups[box] == k, target[box], np.uint8(IGNORE))
+        true = true_cells(part)
+        if true.any():
+            found.append((box, part, true))
+    return found
 
 
 SCORES = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error")
