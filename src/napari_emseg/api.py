@@ -5,7 +5,7 @@ Each call drains the generator that the panels and the command line use too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,8 @@ from napari_emseg.inference import predict_stack
 from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.segmentation import segment_stack
+from napari_emseg.segmentation.affinities import Affinities
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier, read_edges
 
 if TYPE_CHECKING:
     from napari_emseg.metrics.evaluation import Evaluation
@@ -103,6 +105,8 @@ def segment(
     settings: CellSettings | None = None,
     excluded: Sequence[int] = (),
     source: Stack | LazyArray | None = None,
+    affinities: Mapping[str, LazyArray] | None = None,
+    edges: EdgeClassifier | str | Path | None = None,
     on_record: OnRecord | None = None,
 ) -> NDArray[np.uint32]:
     """Find the cells of each section, and which are one cell through the stack.
@@ -129,6 +133,13 @@ def segment(
         Sections along z that get no cells; links bridge them.
     source
         The EM they were made from: its alignment padding has no cells.
+    affinities
+        `(z, y, x)` by the names of the network's classes, `affinity z1`, `affinity y1`
+        and `affinity x1`: probabilities that a voxel and the one before it are of one
+        cell. Cells through the stack go by them.
+    edges
+        A classifier of edges, or its file, for `through` graph: what `learn_edges`
+        gave. That of napari-emseg-data by default, where it is installed.
     on_record
         Called with what happens.
 
@@ -141,23 +152,88 @@ def segment(
     Raises
     ------
     ValueError
-        If a section can't be read or holds no probabilities, or `source` has another
-        shape.
+        If a section can't be read or holds no probabilities, `source` or affinities
+        have another shape, these have other names, or the file holds no classifier.
     """
     said = {"threshold": threshold, "link": link, "through": through}
     given = {name: value for name, value in said.items() if value is not None}
     settings = CellSettings(**{**(settings or CellSettings()).model_dump(), **given})
+    stack = as_stack(probabilities, name="probabilities")
+    known = Affinities.named(affinities, stack.shape) if affinities else None
     work = segment_stack(
-        as_stack(probabilities, name="probabilities").with_voxel_size(voxel_size_nm),
+        stack.with_voxel_size(voxel_size_nm),
         settings=settings,
         excluded=excluded,
         source=None if source is None else as_stack(source),
+        affinities=known,
+        classifier=read_edges(Path(edges)) if isinstance(edges, str | Path) else edges,
     )
     found = drain(work, on_record)
     if found.cells is None or found.damaged:
         msg = "; ".join(f"section {z}: {why}" for z, why in found.damaged.items())
         raise ValueError(msg)
     return found.cells
+
+
+def learn_edges(
+    probabilities: Stack | LazyArray,
+    cells: Stack | LazyArray,
+    *,
+    threshold: float | None = None,
+    settings: CellSettings | None = None,
+    start: EdgeClassifier | str | Path | None = None,
+    output: str | Path | None = None,
+    on_record: OnRecord | None = None,
+) -> EdgeClassifier:
+    """Let a classifier of edges learn from cells that are right through the stack.
+
+    It says which fragments are one cell where `segment` goes by one graph of all
+    sections.
+
+    Parameters
+    ----------
+    probabilities
+        Of membrane, `(z, y, x)`, as `segment` takes them.
+    cells
+        Ids of the same shape; 0 says nothing, so that only some may be known.
+    threshold
+        Probability above which a pixel is membrane; wins over the settings.
+    settings
+        Threshold and largest shift.
+    start
+        A classifier that learns on, or its file; else it begins from nothing.
+    output
+        Where to write it, .json.
+    on_record
+        Called with what happens, e.g. with how much of what was left out is right.
+
+    Raises
+    ------
+    ValueError
+        If there are too few edges between known cells, the shapes differ, or the file
+        holds no classifier.
+    OSError
+        If a file can't be read or written.
+    """
+    from napari_emseg.segmentation.stack import ReadProbabilities
+    from napari_emseg.training.edges import iter_learn_edges, save_edges
+
+    settings = settings or CellSettings()
+    if threshold is not None:
+        settings = CellSettings(**{**settings.model_dump(), "threshold": threshold})
+    stack = as_stack(probabilities, name="probabilities")
+    truth = as_stack(cells, name="cells")
+    work = iter_learn_edges(
+        ReadProbabilities(stack),
+        truth.data,
+        settings,
+        start=read_edges(Path(start)) if isinstance(start, str | Path) else start,
+        about=f"cells of {truth.source or truth.name}",
+    )
+    learnt = drain(work, on_record)
+    if output is not None:
+        save_edges(learnt, Path(output))
+    return learnt
 
 
 def evaluate(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from thin import thin_weights
 
 from napari_emseg.api import predict, segment
 from napari_emseg.core.records import Provenance
@@ -241,6 +243,52 @@ def test_auto_goes_by_the_voxel_size_that_is_given(emseg, probabilities, tmp_pat
         np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
 
 
+def test_affinities_of_the_weights_are_used_through_the_stack(
+    emseg, em_file, tmp_path
+) -> None:
+    names = ("affinity z1", "affinity y1", "affinity x1")
+    weights = thin_weights(tmp_path, "sure", further=names)
+    options = ("--input-is", "em", "--weights", weights.path, "--through", "auto")
+    size = ("--voxel-size", "5,4,4")
+    done = emseg(
+        "segment", em_file, "c.tif", *options, *size, "--json", "--exclude", "1"
+    )
+    told = json.loads(done.out)
+    assert told["through"] == "3-d"
+    stack = open_stack(em_file).with_voxel_size((5.0, 4.0, 4.0))
+    p, *said = predict(stack, weights, classes=("membrane", *names))
+    expected = segment(
+        p,
+        threshold=weights.card.threshold,
+        through="3-d",
+        excluded=[1],
+        affinities=dict(zip(names, said, strict=True)),
+    )
+    np.testing.assert_array_equal(open_stack("c.tif").data[:], expected)
+    assert read_provenance("c.tif").settings["affinities"] == list(names)
+    # section by section they aren't asked for
+    emseg("segment", em_file, "d.tif", *options[:4])
+    assert "affinities" not in read_provenance("d.tif").settings
+    # they say how sections go on, so one graph needs no voxel size
+    save_stack(tmp_path / "bare.tif", Stack(open_stack(em_file).data[:]))
+    done = emseg("segment", "bare.tif", "e.tif", *options)
+    assert "found by one graph of all sections" in done.err
+
+
+def test_a_table_calls_sections_by_their_numbers_in_the_stack(
+    emseg, em_file, tmp_path
+) -> None:
+    weights = thin_weights(tmp_path, "sure").path
+    words = ("segment", em_file, "c.tif", "--weights", weights)
+    for more in ((), ("--through", "3-d")):
+        options = ("--sections", "2:4", "--table", "t.csv", "--overwrite", *more)
+        assert emseg(*words, "--input-is", "em", *options).code == 0
+        rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
+        for name in ("first_section", "last_section", "z"):
+            assert {row[name] for row in rows} <= {"2", "3"}
+        assert min(int(row["first_section"]) for row in rows) == 2
+
+
 def test_auto_says_that_the_voxel_size_is_missed(emseg, probabilities, tmp_path):
     save_stack(tmp_path / "p.tif", Stack(probabilities))
     options = ("--input-is", "probabilities", "--threshold", "0.45")
@@ -254,3 +302,27 @@ def test_a_batch_refuses_cells_in_three_dimensions(emseg, ours, tmp_path):
     done = emseg("batch", ours, "--out", "out", "--steps", "cells", "--through", "auto")
     assert done.code == 2
     assert "section by section, not 'auto'; set --through sections" in done.err
+
+
+def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
+    made = Provenance(kind="membrane", threshold=0.45)
+    save_stack(tmp_path / "p.tif", Stack(probabilities), provenance=made)
+    kind = {"scale": [1.0] * 22, "networks": [[[[[0.0]] * 22, [-9.0]]]]}
+    apart = {
+        "within": kind | {"mean": [0.0] * 22},
+        "between": {
+            "mean": [0.0] * 39,
+            "scale": [1.0] * 39,
+            "networks": [[[[[0.0]] * 39, [-9.0]]]],
+        },
+    }
+    Path("edges.json").write_text(json.dumps(apart))
+    words = ("segment", "p.tif", "c.tif", "--through", "graph", "--minimum-size", "0")
+    assert emseg(*words, "--edges", "edges.json").code == 0
+    assert read_provenance("c.tif").settings["edges"] == "edges.json"
+    # by it nothing goes on in the next section
+    first, second = open_stack("c.tif").data[:2]
+    assert not np.intersect1d(first[first > 0], second[second > 0]).size
+    done = emseg(*words, "--edges", "p.tif", "--overwrite")
+    assert done.code == 2
+    assert "p.tif holds no classifier of edges" in done.err

@@ -11,8 +11,8 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 from napari_emseg.segmentation.stack_graph import (
-    EdgeClassifier,
     SectionGraph,
     StackGraph,
     edges_between,

@@ -197,3 +197,26 @@ def test_a_volume_of_nothing_has_no_cells() -> None:
         found = drain(segment_stack(p, settings=IN_3D))
         assert found.linked == 0
         assert not found.cells.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+@pytest.mark.parametrize("through", ["3-d", "graph"])
+def test_a_section_without_probabilities_is_bridged_and_told_of(value, through) -> None:
+    p = two_tubes()
+    p[5] = value
+    notes: list[str] = []
+    found = drain(
+        segment_stack(p, settings=IN_3D.model_copy(update={"through": through})),
+        lambda r: notes.append(r.message) if isinstance(r, Note) else None,
+    )
+    assert found.linked == 2
+    assert not found.cells[5].any()
+    assert len(notes) == 1
+    assert notes[0].startswith("section 5 has no probabilities")
+    # what is excluded is known to the person who excluded it
+    notes.clear()
+    drain(
+        segment_stack(p, settings=IN_3D, excluded=[5]),
+        lambda r: notes.append(r.message) if isinstance(r, Note) else None,
+    )
+    assert not notes

@@ -206,6 +206,23 @@ def test_changes_of_ids_that_are_older_than_the_project(session, tmp_path) -> No
     keeping.close()
 
 
+def test_merges_by_hand_are_constraints_again_after_opening(session, tmp_path) -> None:
+    hand = session.correcting()
+    first, second, third, fourth, *_ = cells_by_size(hand, 0)
+    hand.do(merge_through(hand.linked, (0, first[0]), (0, second[0])))
+    keeping = save_project(session, tmp_path / "a")
+    hand.do(merge_through(hand.linked, (0, first[0]), (0, third[0])))
+    hand.do(merge_through(hand.linked, (0, first[0]), (0, fourth[0])))
+    said = hand.constraints
+    hand.undo()
+    keeping.close()
+    assert len(said) == 3
+    again = Session()
+    open_project(again, keeping.path)
+    assert again.correcting().constraints == said[:2]
+    assert all(c.same for c in said)
+
+
 def test_the_second_window_shows_and_refuses(session, tmp_path) -> None:
     keeping = save_project(session, tmp_path / "a", author="Ada")
     second = Session()

@@ -22,6 +22,7 @@ from napari_emseg.io import open_stack
 from napari_emseg.session import RunScope, Session, from_here
 from napari_emseg.session.exports import Target, saving_class
 from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.session.runs import affinities_of
 
 
 def results(session: Session):
@@ -70,6 +71,66 @@ def test_every_class_of_the_weights_gets_probabilities(
     session.exclude(1)
     drain(runs.predict(RunScope((0,))).work)
     assert not there.of_class("mitochondria")[1].any()
+
+
+AFFINITIES = ("affinity z1", "affinity y1", "affinity x1")
+
+
+def test_affinities_are_kept_for_cells_through_the_stack(
+    session, runs, drawn_stack, tmp_path
+) -> None:
+    import napari_emseg
+
+    weights = thin_weights(tmp_path, "sure", further=("vesicles", *AFFINITIES))
+    session.choose_weights(weights)
+    session.cell_settings = CellSettings(through="graph", minimum_size=20)
+    run = runs.predict(RunScope((0, 1, 2, 3)))
+    assert run.classes == ("vesicles",)
+    drain(run.work)
+    there = results(session)
+    assert there.classes == ("vesicles",)
+    assert there.with_affinities == {0, 1, 2, 3}
+    p, *said = napari_emseg.predict(
+        drawn_stack[0],
+        weights,
+        classes=("membrane", *AFFINITIES),
+        settings=session.predict_settings,
+    )
+    for name, values in zip(AFFINITIES, said, strict=True):
+        np.testing.assert_array_equal(there.affinities[name], values)
+    drain(runs.segment(RunScope((0, 1, 2, 3))).work)
+    expected = napari_emseg.segment(
+        p,
+        settings=session.cell_settings,
+        source=drawn_stack[0],
+        affinities=dict(zip(AFFINITIES, said, strict=True)),
+    )
+    np.testing.assert_array_equal(there.cells, expected)
+    made = session.source.cells_provenance(session.cell_settings, 4)
+    assert made.settings["affinities"] == list(AFFINITIES)
+    # drawn by hand: a membrane there, whatever the network says
+    there.corrections[1, 10:12, 10:12] = 1
+    area: Area = (slice(0, 96), slice(0, 112))
+    faces = affinities_of(session.source, area).sections(0, 4)
+    assert (faces[2][1, 10:12, 10:12] == 1).all()
+
+
+def test_sections_of_a_run_without_affinities_have_none(
+    session, runs, tmp_path
+) -> None:
+    session.choose_weights(thin_weights(tmp_path, "sure", further=AFFINITIES))
+    session.cell_settings = CellSettings(through="graph")
+    drain(runs.predict(RunScope((0, 1, 2))).work)
+    session.choose_weights(thin_weights(tmp_path, "without"))
+    area: Area = (slice(10, 50), slice(20, 90))
+    drain(runs.predict(RunScope((1,), area)).work)
+    faces = affinities_of(session.source, (slice(0, 96), slice(0, 112))).sections(0, 3)
+    assert np.isnan(faces[1][1][area]).all()
+    assert not np.isnan(faces[1][1, 60:]).any()
+    assert not np.isnan(faces[1][2, 1:]).any()
+    session.exclude(2)
+    drain(runs.predict(RunScope((0,))).work)
+    assert results(session).with_affinities == {1}
 
 
 def test_a_class_is_saved_as_probabilities(session, runs, tmp_path) -> None:

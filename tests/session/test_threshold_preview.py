@@ -9,7 +9,7 @@ from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.proofreading import lock, merge_through
+from napari_emseg.proofreading import lock, merge_through, split_through
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
@@ -175,15 +175,49 @@ def test_what_a_trial_keeps_is_what_a_run_gives_and_locks_stay(through) -> None:
     np.testing.assert_array_equal(results.cells, kept)
 
 
-def test_it_is_told_that_merges_through_sections_were_found_anew(through) -> None:
-    editor, loose = through.source.editor, through.cell_settings
-    editor.do(merge_through(editor.linked, (0, (15, 15)), (0, (15, 45))))
+def test_a_merge_by_hand_is_kept_by_the_slider_and_by_a_run(through) -> None:
+    editor, results = through.source.editor, through.source.results
+    found = results.cells.copy()
+    editor.do(merge_through(editor.linked, (0, (15, 15)), (2, (15, 45))))
     recuts = RunFactory(through).recuts()
-    for join, apart in ((0.39, True), (0.38, False)):
-        tried = loose.model_copy(update={"join": join})
-        drain(recuts.find(0, tried))
-        recuts.show(0, tried)
-        assert drain(recuts.iter_keep()) == CellsKept(2, 4, took_apart=apart)
+    tried = through.cell_settings.model_copy(update={"join": 0.39})
+    drain(recuts.find(0, tried))
+    recuts.show(0, tried)
+    assert drain(recuts.iter_keep()) == CellsKept(1, 4, constraints=(1, 1))
+    assert (results.cells[:, 15, 15] == results.cells[:, 15, 45]).all()
+    through.cell_settings = tried
+    run = RunFactory(through).segment(RunScope((0, 1, 2, 3)))
+    assert drain(run.work).constraints == (1, 1)
+    made = through.source.cells_provenance(tried, 4)
+    assert made.settings["constraints"] == 1
+    assert set(np.unique(results.cells)) - {0} == {1}
+    while editor.constraints:
+        editor.undo()
+    editor.linked.settle_all()
+    np.testing.assert_array_equal(results.cells, found)
+    # nobody says so any more
+    drain(recuts.find(0, tried))
+    recuts.show(0, tried)
+    assert drain(recuts.iter_keep()).cells == 2
+
+
+def test_a_split_by_hand_is_kept_and_undone_bit_by_bit(through) -> None:
+    editor, results = through.source.editor, through.source.results
+    before = results.cells.copy()
+    editor.do(split_through(editor.linked, (2, (15, 15))))
+    loose = through.cell_settings.model_copy(update={"join": 0.45})
+    through.cell_settings = loose
+    run = RunFactory(through).segment(RunScope((0, 1, 2, 3)))
+    assert drain(run.work).constraints == (1, 1)
+    one, other = results.cells[1, 15, 15], results.cells[2, 15, 15]
+    assert one != other
+    assert (results.cells[:2, 15, 15] == one).all()
+    assert (results.cells[2:, 15, 15] == other).all()
+    assert (results.cells[:, 15, 45] == results.cells[0, 15, 45]).all()
+    while editor.constraints:
+        editor.undo()
+    editor.linked.settle_all()
+    np.testing.assert_array_equal(results.cells, before)
 
 
 def test_a_stack_too_large_to_hold_is_not_tried(through, monkeypatch) -> None:

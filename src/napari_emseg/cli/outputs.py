@@ -150,15 +150,20 @@ class Table:
             raise ValueError(msg)
         check_output(self.path, overwrite=self.place.overwrite)
 
-    def write(self, membrane: LazyArray | None, *, linked: bool) -> None:
-        """Measure the output's cells against probabilities of the same sections."""
+    def write(
+        self, membrane: LazyArray | None, sections: Sequence[int], *, linked: bool
+    ) -> None:
+        """Measure the output's cells against probabilities of the same sections.
+
+        Sections are called by their numbers in the stack, not in the output.
+        """
         cells = open_stack(self.place.path)
         rows = run_with_progress(
             cells_table(WholeNumbers(cells), membrane, linked=linked)
         )
         write_table(
             self.path,
-            rows,
+            (row.from_sections(sections) for row in rows),
             voxel_size_nm=cells.voxel_size_nm,
             overwrite=self.place.overwrite,
         )

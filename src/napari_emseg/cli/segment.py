@@ -47,7 +47,7 @@ from napari_emseg.cli.weights import WeightsName, find_weights
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink, CountingSink, SectionSink
-from napari_emseg.core.stack import Stack, VoxelSize
+from napari_emseg.core.stack import Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 from napari_emseg.segmentation import (
@@ -57,6 +57,8 @@ from napari_emseg.segmentation import (
     segment_stack,
     settle_through,
 )
+from napari_emseg.segmentation.affinities import Affinities, affinity_classes
+from napari_emseg.segmentation.edge_classifier import read_edges
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult
@@ -120,16 +122,25 @@ def cells_from_em(
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
+    edges: Path | None = None,
 ) -> SegmentSummary:
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack
 
     settings = _with_threshold(settings, weights.card.threshold)
-    settings = _settled(settings, scope.stack.voxel_size_nm, len(scope.sections))
+    names = affinity_classes(weights.card.classes)
+    settings = _settled(settings, scope, affinities=bool(names))
     kept = _without(scope, exclude)
     if settings.through != "sections":
         return _cells_in_3d(
-            scope, place, weights, run, settings, exclude=exclude, table=table
+            scope,
+            place,
+            weights,
+            run,
+            settings,
+            exclude=exclude,
+            table=table,
+            edges=edges,
         )
     run, of_run = settled_run(scope, weights, run, kept)
     made = cells_provenance(settings, of_run)
@@ -155,20 +166,25 @@ def cells_from_em(
             linking = link_stack(apart.data, settings=settings, sink=counted)
             cells = run_with_progress(linking).count
     if table is not None:
-        table.write(membrane, linked=settings.link)
+        table.write(membrane, scope.sections, linked=settings.link)
     return _outcome(scope, place, settings, cells, run=result)
 
 
 def _settled(
-    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
+    settings: CellSettings, scope: ScopeOptions, *, affinities: bool = False
 ) -> CellSettings:
     """Settle `auto`; say so where the voxel size is missed."""
-    if settings.through == "auto" and voxel_size_nm is None and sections > 1:
+    size, sections = scope.stack.voxel_size_nm, len(scope.sections)
+    settled = settle_through(settings, size, sections, affinities=affinities)
+    if settings.through == "auto" and size is None and sections > 1:
+        way = "section by section"
+        if settled.through == "graph":
+            way = "by one graph of all sections"
         say(
-            "the voxel size is unknown, so cells are found section by section; with "
-            "--voxel-size z,y,x they are found through the stack"
+            f"the voxel size is unknown, so cells are found {way}; with "
+            "--voxel-size z,y,x that is chosen by it"
         )
-    return settle_through(settings, voxel_size_nm, sections)
+    return settled
 
 
 def _cells_in_3d(
@@ -180,14 +196,21 @@ def _cells_in_3d(
     *,
     exclude: Sequence[int],
     table: Table | None,
+    edges: Path | None,
 ) -> SegmentSummary:
     """Predict all sections, then find cells through them and write these."""
     from napari_emseg.inference import predict_stack
 
+    names = affinity_classes(weights.card.classes)
+    classifier = None if edges is None else read_edges(edges)
     kept = _without(scope, exclude)
     run, of_run = settled_run(scope, weights, run, kept)
-    made = cells_provenance(settings, of_run)
-    membrane = ArraySink.on(scratch((len(kept), *scope.shape[1:]), np.float32))
+    made = cells_provenance(
+        settings, of_run, affinities=names, edges=edges.name if edges else ""
+    )
+    # membranes first, then affinities, which are as large each
+    shape = (len(kept), 1 + len(names), *scope.shape[1:])
+    membrane = ArraySink.on(scratch(shape, np.float32))
     with writing(place.open(scope, np.uint32, made)) as sink:
         result = run_with_progress(
             predict_stack(
@@ -196,24 +219,32 @@ def _cells_in_3d(
                 settings=run,
                 sections=kept,
                 roi=scope.region,
+                classes=("membrane", *names),
                 sink=membrane,
                 excluded=exclude,
             )
         )
         refuse_if_unreadable(result)
-        known = _Kept(membrane.data, kept, scope.stack.shape[0])
+        known, *said = (
+            _Kept(membrane.data[:, k], kept, scope.stack.shape[0])
+            for k in range(1 + len(names))
+        )
         stack = Stack(known, voxel_size_nm=scope.stack.voxel_size_nm)
+        affinities = dict(zip(names, said, strict=True))
         found = run_with_progress(
             segment_stack(
                 stack,
                 settings=settings,
                 sections=scope.sections,
                 excluded=exclude,
+                affinities=Affinities.named(affinities, stack.shape) if names else None,
+                classifier=classifier,
                 sink=sink,
             )
         )
     if table is not None:
-        table.write(Probabilities(stack, scope.sections), linked=True)
+        seen = Probabilities(stack, scope.sections)
+        table.write(seen, scope.sections, linked=True)
     return _outcome(scope, place, settings, found.count, run=result)
 
 
@@ -243,13 +274,15 @@ def cells_from_probabilities(
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
+    edges: Path | None = None,
 ) -> SegmentSummary:
     """Find the cells of probabilities and write them, section by section."""
     before = provenance_of(scope.stack)
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
-    settings = _settled(settings, scope.stack.voxel_size_nm, len(scope.sections))
-    made = cells_provenance(settings, before)
+    settings = _settled(settings, scope)
+    made = cells_provenance(settings, before, edges=edges.name if edges else "")
+    classifier = None if edges is None else read_edges(edges)
     _without(scope, exclude)
     membrane = _cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
@@ -258,6 +291,7 @@ def cells_from_probabilities(
             settings=settings,
             sections=scope.sections,
             excluded=exclude,
+            classifier=classifier,
             sink=sink,
         )
         # a part of a stack doesn't know the files
@@ -270,7 +304,7 @@ def cells_from_probabilities(
             raise OSError(msg)
     if table is not None:
         known = Probabilities(membrane, scope.sections)
-        table.write(known, linked=settings.link)
+        table.write(known, scope.sections, linked=settings.link)
     return _outcome(scope, place, settings, result.count, damaged=result.damaged)
 
 
@@ -340,6 +374,7 @@ def _outcome(
         "threshold": settings.threshold,
         "method": settings.method,
         "linked": settings.link,
+        "through": settings.through,
         "cells": cells,
     }
     by = unread_words(unread) if run is None else f", {run_words(run)}"
@@ -372,6 +407,13 @@ def segment(
     format: OutputFormat = None,  # noqa: A002
     ids: Ids = "keep",
     table: TablePath = None,
+    edges: Annotated[
+        Path | None,
+        Parameter(
+            help="A classifier of edges for --through graph; "
+            "napari_emseg.api.learn_edges makes it."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen
@@ -399,15 +441,23 @@ def segment(
     is_em = _input_is(scope.stack, input_is) == "em"
     chosen = find_weights(weights, run) if is_em else None
     used = _files_of(weights) if chosen is None else [chosen.path]
+    used += [] if edges is None else [edges]
     outputs = place.paths(np.uint32)
     check_outputs(*outputs, table, stacks=[scope.stack], files=used)
     if chosen is not None:
         found = cells_from_em(
-            scope, place, chosen, run, cells, exclude=exclude, table=asked
+            scope,
+            place,
+            chosen,
+            run,
+            cells,
+            exclude=exclude,
+            table=asked,
+            edges=edges,
         )
     else:
         found = cells_from_probabilities(
-            scope, place, cells, exclude=exclude, table=asked
+            scope, place, cells, exclude=exclude, table=asked, edges=edges
         )
     if json:
         print_json(found.record)

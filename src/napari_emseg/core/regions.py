@@ -15,6 +15,38 @@ Area = tuple[slice, slice]
 Shape = tuple[int, int]
 
 
+Voxel = tuple[int, int, int]
+"""`(z, y, x)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a person said of the cells at two voxels: that they are one, or not."""
+
+    first: Voxel
+    second: Voxel
+    same: bool
+
+    def within(self, start: Voxel, stop: Voxel) -> Constraint | None:
+        """Return it for a part of the stack, counted from there; None if outside."""
+        ends = (self.first, self.second)
+        if not all(
+            low <= at < high
+            for end in ends
+            for low, at, high in zip(start, end, stop, strict=True)
+        ):
+            return None
+        first, second = (
+            (end[0] - start[0], end[1] - start[1], end[2] - start[2]) for end in ends
+        )
+        return Constraint(first, second, self.same)
+
+    def is_kept(self, cells: Any) -> bool:
+        """Tell if cells `(z, y, x)` are so, as far as both places are in some."""
+        one, other = int(cells[self.first]), int(cells[self.second])
+        return one > 0 and other > 0 and (one == other) == self.same
+
+
 def area_of(mask: NDArray[np.bool_], offset: Shape = (0, 0)) -> Area | None:
     """Return the smallest area of true pixels of `(y, x)`; None without any."""
     rows = np.flatnonzero(mask.any(axis=1))

@@ -296,6 +296,8 @@ def _merge(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged]:
         pair.mark(project)
         project.lock_cells(pair.locked(shared))
         project.review_regions(pair.regions)
+        both = (*pair.first.constraints, *pair.second.constraints)
+        project.constrain(dict.fromkeys(both))
         project.note(pair.lines())
         for weights in (*pair.first.lineage(), *pair.second.lineage()):
             project.keep_weights(weights)

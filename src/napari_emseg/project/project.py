@@ -14,7 +14,7 @@ from napari_emseg._installed import __version__
 from napari_emseg.core.lock import Hold
 from napari_emseg.core.paths import path_inside
 from napari_emseg.core.records import Note
-from napari_emseg.core.regions import Area, Region
+from napari_emseg.core.regions import Area, Constraint, Region
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.sinks import Closing
 from napari_emseg.core.stack import Stack, VoxelSize
@@ -68,6 +68,11 @@ class ProjectReader:
     def regions(self) -> tuple[Region, ...]:
         """Reviewed parts of sections when the project was opened, in that order."""
         return self._review.reviewed_regions
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Merges and splits through the stack when the project was opened."""
+        return tuple(said.constraint for said in self._review.constraints)
 
     @property
     def last_id(self) -> int:
@@ -294,6 +299,11 @@ class Project(Closing, ProjectReader):
         """Save which parts of sections are reviewed; edits do so by themselves."""
         reviewed = tuple(regions)
         self._add(lambda disk: disk.review_regions(reviewed))
+
+    def constrain(self, constraints: Iterable[Constraint]) -> None:
+        """Save what was merged and split through the stack; edits do by themselves."""
+        said = tuple(constraints)
+        self._add(lambda disk: disk.constrain(said))
 
     def note(self, lines: Iterable[EditLine]) -> None:
         """Save what was done elsewhere, such as in projects that this one unites."""

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from napari_emseg.core.records import Record
-from napari_emseg.core.regions import Area, Region, check_inside, union
+from napari_emseg.core.regions import Area, Constraint, Region, check_inside, union
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import VoxelSize, check_voxel_size
 from napari_emseg.proofreading.edits import Edit
@@ -152,6 +152,25 @@ class Renaming(_Part):
     stop: Section
 
 
+class Said(_Part):
+    """That the cells at two voxels `(z, y, x)` are one, or not."""
+
+    first: tuple[Section, Section, Section]
+    second: tuple[Section, Section, Section]
+    same: bool
+
+    @classmethod
+    def of(cls, constraint: Constraint) -> Self:
+        """Return what a person said, for a file."""
+        c = constraint
+        return cls(first=c.first, second=c.second, same=c.same)
+
+    @property
+    def constraint(self) -> Constraint:
+        """What a person said."""
+        return Constraint(self.first, self.second, self.same)
+
+
 class ReviewState(_Part):
     """`review.json`.
 
@@ -168,6 +187,8 @@ class ReviewState(_Part):
     last_id: Id = 0
     renamed: tuple[Renaming, ...] = ()
     settled: dict[int, int] = Field(default_factory=dict)
+    constraints: tuple[Said, ...] = ()
+    """What was said by merging and splitting through the stack, in order."""
 
     @model_validator(mode="after")
     def _check_settled(self) -> Self:
@@ -187,6 +208,10 @@ class ReviewState(_Part):
         """
         _check_sections_of((*self.sections, *self.settled), shape[0])
         check_inside(self.reviewed_regions, shape)
+        for said in self.constraints:
+            if said.constraint.within((0, 0, 0), shape) is None:
+                msg = f"{said.first} or {said.second} isn't in a stack of {shape}"
+                raise ValueError(msg)
 
     def named(self, status: Literal["reviewed", "excluded"]) -> frozenset[int]:
         """Return the sections of a status."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Constraint, Region
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project.folder import (
     ARRAYS,
@@ -24,7 +24,13 @@ from napari_emseg.project.folder import (
     whole_lines,
 )
 from napari_emseg.project.journal import Chunked, Journal
-from napari_emseg.project.state import EditLine, ProjectInfo, Renaming, ReviewState
+from napari_emseg.project.state import (
+    EditLine,
+    ProjectInfo,
+    Renaming,
+    ReviewState,
+    Said,
+)
 from napari_emseg.proofreading.edits import Edit, IdChange, LabelArray, Name
 from napari_emseg.proofreading.linked import LinkedLabels
 
@@ -55,6 +61,7 @@ class Mirror(LinkedLabels):
         super().__init__(nothing, cells, corrections, last_id=review.last_id)
         self.locked = frozenset(review.locked)
         self.regions = review.reviewed_regions
+        self.constraints = tuple(said.constraint for said in review.constraints)
         # the log of id changes goes on where the last sitting ended; see `LinkedLabels`
         self._ids = [
             IdChange(r.source, r.target, r.first, r.stop) for r in review.renamed
@@ -74,6 +81,7 @@ class Mirror(LinkedLabels):
                 "last_id": self.last_id,
                 "renamed": renamed,
                 "settled": {z: n for z, n in enumerate(self._settled) if n},
+                "constraints": tuple(map(Said.of, self.constraints)),
             }
         )
 
@@ -182,6 +190,11 @@ class ProjectStore:
         """Say which parts of sections are reviewed."""
         with self.lock:
             self._mirror.regions = regions
+
+    def constrain(self, constraints: tuple[Constraint, ...]) -> None:
+        """Say what was merged and split through the stack."""
+        with self.lock:
+            self._mirror.constraints = constraints
 
     def tell(self, info: ProjectInfo) -> None:
         """Change `project.json`."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Area, Region, shape_of
+from napari_emseg.core.regions import Area, Constraint, Region, shape_of
 
 Name = Literal["membranes", "cells", "corrections"]
 NAMES: tuple[Name, ...] = ("membranes", "cells", "corrections")
@@ -180,6 +180,8 @@ class Edit:
     reviewed_before
         All reviewed regions in their order, which tells which of them judge; given by
         what has regions to do again, so that undo puts each back in its place.
+    constraints
+        What it says of places, for later solutions to keep.
     last_id
         Largest new cell id that it gives; 0 if it gives none.
     author, time
@@ -199,6 +201,7 @@ class Edit:
     exclude: frozenset[int] = frozenset()
     include: frozenset[int] = frozenset()
     reviewed_before: tuple[Region, ...] | None = None
+    constraints: tuple[Constraint, ...] = ()
     last_id: int = 0
     author: str = ""
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -256,5 +259,6 @@ def joined(tool: str, edits: Iterable[Edit], words: str = "") -> Edit:
         reviewed_before=next(
             (e.reviewed_before for e in edits if e.review or e.unreview), None
         ),
+        constraints=tuple(said for edit in edits for said in edit.constraints),
         last_id=max((edit.last_id for edit in edits), default=0),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Region
+from napari_emseg.core.regions import Constraint, Region, Voxel
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.proofreading.edits import (
     NAMES,
@@ -61,6 +61,8 @@ class LinkedLabels:
         self.probabilities = probabilities
         self.locked: frozenset[int] = frozenset()
         self.regions: tuple[Region, ...] = ()
+        self.constraints: tuple[Constraint, ...] = ()
+        """What was said of places by merging and splitting in 3-D, in that order."""
         self.last_id = _largest(cells) if last_id is None else last_id
         # A log of id changes, written into a section only when it is looked at.
         # `_settled[z]` is how many of the log section z has; `_written[place, z]` is
@@ -129,6 +131,7 @@ class LinkedLabels:
         self._ids.extend(edit.ids)
         self.locked = (self.locked | edit.lock) - edit.unlock
         self.regions = _with(self.regions, edit.review, edit.unreview)
+        self.constraints = (*self.constraints, *edit.constraints)
         self.last_id = max(self.last_id, edit.last_id)
 
     def revert(self, edit: Edit) -> frozenset[int]:
@@ -158,6 +161,10 @@ class LinkedLabels:
             self.regions = edit.reviewed_before
         else:
             self.regions = _with(self.regions, edit.unreview, edit.review)
+        # it is the latest edit, so what it said stands last
+        self.constraints = self.constraints[
+            : len(self.constraints) - len(edit.constraints)
+        ]
         return frozenset(z for _, z in written)
 
     def forget(self, edit: Edit) -> None:
@@ -216,7 +223,8 @@ def merge_through(linked: LinkedLabels, first: Place, second: Place) -> Edit:
     linked.sheet(first[0]).refuse_locked([kept, gone])
     change = IdChange(gone, kept, 0, linked.shape[0])
     words = f"merged cell {gone} into cell {kept} in all sections"
-    return Edit("merge in 3-D", words, ids=(change,))
+    said = Constraint(_voxel(linked, first), _voxel(linked, second), same=True)
+    return Edit("merge in 3-D", words, ids=(change,), constraints=(said,))
 
 
 def split_through(linked: LinkedLabels, place: Place) -> Edit:
@@ -239,7 +247,29 @@ def split_through(linked: LinkedLabels, place: Place) -> Edit:
         raise ValueError(msg)
     change = IdChange(cell, sheet.next_id, z, linked.shape[0])
     words = f"split cell {cell}: from section {z} on it is cell {sheet.next_id}"
-    return Edit("split in 3-D", words, ids=(change,), last_id=sheet.next_id)
+    there = _voxel(linked, place)
+    said = Constraint(_nearest(linked, cell, there), there, same=False)
+    return Edit(
+        "split in 3-D",
+        words,
+        ids=(change,),
+        constraints=(said,),
+        last_id=sheet.next_id,
+    )
+
+
+def _voxel(linked: LinkedLabels, place: Place) -> Voxel:
+    z, (y, x) = place
+    return z, *linked.sheet(z).pixel((y, x))
+
+
+def _nearest(linked: LinkedLabels, cell: int, voxel: Voxel) -> Voxel:
+    """Return the pixel of a cell in the section before that is nearest to a voxel."""
+    z, y, x = voxel
+    sheet = linked.sheet(z - 1)
+    pixels = np.argwhere(sheet.window("cells", sheet.whole) == cell)
+    near = pixels[np.argmin(((pixels - (y, x)) ** 2).sum(1))]
+    return z - 1, int(near[0]), int(near[1])
 
 
 def _cell(linked: LinkedLabels, place: Place) -> int:

@@ -1,10 +1,11 @@
 """A table of cells, the suspicious ones first."""
 
 import csv
-from collections.abc import Collection, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,12 @@ class CellRow:
     inner: float
     at: tuple[int, int, int]
     suspicion: str = ""
+
+    def from_sections(self, sections: Sequence[int]) -> Self:
+        """Return it with the numbers of its sections in the stack they came from."""
+        z, y, x = self.at
+        first, last = sections[self.first], sections[self.last]
+        return replace(self, first=first, last=last, at=(sections[z], y, x))
 
 
 def cells_table(

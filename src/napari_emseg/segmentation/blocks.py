@@ -26,6 +26,8 @@ from scipy import ndimage as ndi
 
 from napari_emseg.core.requirements import distance_transform, label, relabel_sequential
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.affinities import Faces
+from napari_emseg.segmentation.constraints import NodeConstraints
 from napari_emseg.segmentation.fragments import (
     BROAD,
     flood,
@@ -41,6 +43,7 @@ from napari_emseg.segmentation.rag import (
     boundary_pixels,
     depths_of,
     regions_of,
+    weighed,
 )
 
 Area = tuple[slice, ...]
@@ -216,13 +219,15 @@ def _without_doubtful(
 class Rim:
     """The pixels along one side of a block.
 
-    Their places, membrane, if that counts, and distance to membranes.
+    Their places, membrane, if that counts, and distance to membranes; `faces` are how
+    strong the boundary to the pixels before is, along the axis of the side.
     """
 
     places: NDArray[np.uint64]
     strength: NDArray[np.float32]
     near: NDArray[np.bool_]
     depth: NDArray[np.float32]
+    faces: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,6 +296,7 @@ def find_block(
     halo: int = HALO,
     widest: int = WIDEST,
     exact: bool = True,
+    faces: Callable[[Area], Faces] | None = None,
 ) -> BlockFragments:
     """Find the fragments of a block of a section or volume of so many px.
 
@@ -303,6 +309,8 @@ def find_block(
     exact
         Make windows larger until fragments are those of the whole. Else the first one
         has to do, and what is unsure isn't counted.
+    faces
+        Reads how strong what is between voxels is, by axis, from affinities.
     """
     # `reach` is compared with these two distances, so it must be right that far
     halo = max(halo, settings.grow + 1, BROAD + 1)
@@ -321,16 +329,29 @@ def find_block(
         # as good as can be known: blocks may disagree about these fragments, so the
         # pixels in doubt are counted
         found = fragments_of(window.alone(), membrane, exclude, settings.threshold)
-    return _measured(window, found, block, settings, unsure)
+    strong = None if faces is None else faces(block)
+    return _measured(window, found, block, settings, unsure, strong)
 
 
-def join_blocks(blocks: Sequence[BlockFragments], settings: CellSettings) -> Joined:
+def join_blocks(
+    blocks: Sequence[BlockFragments],
+    settings: CellSettings,
+    said: Sequence[tuple[int, int, bool]] = (),
+) -> Joined:
     """Decide which fragments of a section are one cell, from all of its blocks.
 
     Ids are those that the section would get as a whole; some may be missing.
+
+    Parameters
+    ----------
+    said
+        Places of two fragments, and whether a person said that they are one cell.
     """
     known, regions = _graph(blocks)
-    ids = joined(regions, settings)
+    a, b, same = np.array(said, np.uint64).reshape(-1, 3).T
+    ends = (np.searchsorted(known, end & ~BEYOND).tolist() for end in (a, b))
+    pairs = [(i, j, bool(k)) for i, j, k in zip(*ends, same, strict=True)]
+    ids = joined(regions, settings, said=NodeConstraints.of(pairs))
     return Joined(known[1:], ids[1:].astype(np.uint32))
 
 
@@ -408,6 +429,8 @@ def _across(one: Rim, other: Rim) -> tuple[NDArray[np.uint64], EdgeFeatures]:
     strength = np.where(first, one.strength, other.strength)[meet]
     near = np.where(first, one.near, other.near)[meet]
     opening = np.minimum(one.depth, other.depth)[meet]
+    if other.faces is not None:
+        strength, opening = weighed(strength, opening, other.faces[meet])
     pairs = np.sort(np.stack([a[meet], b[meet]], axis=1), axis=1)
     ends, edges = np.unique(pairs, axis=0, return_inverse=True)
     m = len(ends)
@@ -420,8 +443,9 @@ def _measured(
     block: Area,
     settings: CellSettings,
     unsure: int,
+    faces: Sequence[NDArray[np.float32]] | None = None,
 ) -> BlockFragments:
-    """Measure what lies in a block."""
+    """Measure what lies in a block; `faces` are strengths there, by axis."""
     at = window.inside(block)
     labels = np.ascontiguousarray(found.labels[at])
     strength = np.ascontiguousarray(found.strength[at])
@@ -435,7 +459,13 @@ def _measured(
     places[reach > settings.grow] |= BEYOND
     near = reach <= BROAD
     rims = tuple(
-        Rim(*(a.take(end, axis) for a in (places, strength, near, depth)))  # type: ignore[arg-type]
+        Rim(
+            np.take(places, end, axis),
+            np.take(strength, end, axis),
+            np.take(near, end, axis),
+            np.take(depth, end, axis),
+            None if faces is None else np.take(faces[axis], end, axis),
+        )
         for end in (0, -1)
         for axis in range(places.ndim)
     )
@@ -446,7 +476,7 @@ def _measured(
         sizes=sizes[there].astype(np.int64),
         depths=depths_of(labels, depth)[there],
         ends=names[seams.ends].reshape(-1, 2),
-        strengths=EdgeFeatures.along(seams, strength, near, depth),
+        strengths=EdgeFeatures.along(seams, strength, near, depth, faces),
         rims=rims,
         unsure=unsure,
     )

@@ -37,6 +37,25 @@ class BoundaryPixels:
         apart: NDArray[np.bool_] = (a != b) & (a > 0) & (b > 0)
         return self.pixels[apart[self.edges]]
 
+    def across(self, faces: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Values `(k,)` of what is between each two neighbours; NaN where unknown.
+
+        Parameters
+        ----------
+        faces
+            For each axis, of a pixel and the one before it.
+        """
+        later = np.maximum(self.pixels, self.beside)
+        apart = later - np.minimum(self.pixels, self.beside)
+        shape = faces[0].shape
+        found = np.full(len(later), np.nan, np.float32)
+        # the last axis first: where a side is one pixel long two axes have one step,
+        # and of these only the earlier one has neighbours
+        for axis in range(len(shape) - 1, -1, -1):
+            along = apart == int(np.prod(shape[axis + 1 :]))
+            found[along] = faces[axis].ravel()[later[along]]
+        return found
+
     def within_sections(self, shape: tuple[int, ...]) -> BoundaryPixels:
         """Return those of two neighbours in one section of a volume of that shape."""
         if len(shape) < 3:
@@ -157,6 +176,21 @@ def boundary_strength(membrane: T, opening: T, depth: T) -> T:
     return membrane * (1 - opening / depth)
 
 
+def weighed(
+    strength: NDArray[np.float32],
+    opening: NDArray[np.float32],
+    said: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return strength and opening, where it is `said` how strong a boundary is.
+
+    Affinities see how a process goes on, so it needn't be told by an opening. NaN says
+    nothing.
+    """
+    unknown = np.isnan(said)
+    wide = np.where(unknown, opening, np.float32(0))
+    return np.where(unknown, strength, said), wide.astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EdgeFeatures:
     """What is found along seams, exact: parts of a section add up to the whole.
@@ -184,21 +218,22 @@ class EdgeFeatures:
         membrane: NDArray[np.float32],
         near: NDArray[np.bool_],
         depth: NDArray[np.float32],
+        faces: Sequence[NDArray[np.float32]] | None = None,
     ) -> EdgeFeatures:
         """Measure seams on membranes.
 
         Of each two pixels that part fragments the one of more membrane counts, so that
         a membrane of one pixel is as strong as a broad one. `near` is where a pixel
         tells something about the boundary; `depth` the distance to membranes, 0 on
-        them.
+        them. `faces` are how strong what is between each two is, by axis, if that is
+        known better; see `weighed`.
         """
-        return cls.of_pixels(
-            seams.edges,
-            len(seams.ends),
-            membrane.ravel()[seams.pixels],
-            near.ravel()[seams.pixels],
-            np.minimum(depth.ravel()[seams.pixels], depth.ravel()[seams.beside]),
-        )
+        values = membrane.ravel()[seams.pixels]
+        opening = np.minimum(depth.ravel()[seams.pixels], depth.ravel()[seams.beside])
+        if faces is not None:
+            values, opening = weighed(values, opening, seams.across(faces))
+        near_there = near.ravel()[seams.pixels]
+        return cls.of_pixels(seams.edges, len(seams.ends), values, near_there, opening)
 
     @classmethod
     def of_pixels(

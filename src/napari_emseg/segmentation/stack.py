@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
 from napari_emseg.core.intensity import padding
-from napari_emseg.core.records import Progress, Provenance, Record, SectionDone
+from napari_emseg.core.records import Note, Progress, Provenance, Record, SectionDone
+from napari_emseg.core.regions import Constraint
 from napari_emseg.core.settings import CellSettings, Through
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import (
@@ -23,12 +24,13 @@ from napari_emseg.core.stack import (
     sections_asked,
 )
 from napari_emseg.io.fingerprint import NO_CELLS, LossNotes, check_sources_after
+from napari_emseg.segmentation.affinities import Affinities
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
 from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linker import BRIDGE
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
 from napari_emseg.segmentation.stack_graph import (
     StackFragments,
-    default_classifier,
     iter_find_stack_fragments,
     iter_segment_graph,
 )
@@ -152,6 +154,21 @@ def _either(
     return exclude if missing is None else exclude | missing
 
 
+class ReadProbabilities:
+    """Sections of probabilities from 0 to 1, NaN where there is no picture."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.shape = stack.shape
+
+    def __getitem__(self, z: Any, /) -> NDArray[np.float32]:
+        """Return section `z` `(y, x)`."""
+        values = self._stack.section(int(z))
+        return _seen(values, nothing_predicted(values))
+
+
 def _blank(values: NDArray[np.float32], exclude: NDArray[np.bool_] | None) -> bool:
     """Tell if all that counts has one value: nothing was seen, so nothing is cut."""
     seen = values if exclude is None else values[~exclude]
@@ -177,6 +194,8 @@ class CellsResult:
         Sections that couldn't be read, with the reason; they have no cells.
     linked
         Number of cells through all sections; None if they weren't linked.
+    constraints
+        How many merges and splits by hand were kept, and of how many.
     """
 
     cells: NDArray[np.uint32] | None = field(repr=False)
@@ -184,6 +203,7 @@ class CellsResult:
     counts: dict[int, int]
     damaged: dict[int, str]
     linked: int | None = None
+    constraints: tuple[int, int] = (0, 0)
 
     @property
     def count(self) -> int:
@@ -198,6 +218,9 @@ def segment_stack(
     sections: Sequence[int] | None = None,
     excluded: Sequence[int] = (),
     source: Stack | None = None,
+    affinities: Affinities | None = None,
+    constraints: Sequence[Constraint] = (),
+    classifier: EdgeClassifier | None = None,
     sink: SectionSink | None = None,
     first_id: int = 1,
 ) -> Generator[Record, None, CellsResult]:
@@ -223,6 +246,14 @@ def segment_stack(
         The EM that the probabilities were made from, of the same shape: its alignment
         padding has no cells. Without it, padding is where probabilities are exactly 0
         in a broad area at the border.
+    affinities
+        Of the same shape. They count where cells are found through the stack: in three
+        dimensions beside membranes, by one graph between sections.
+    constraints
+        What a person said of places of the stack; cells through the stack keep it.
+    classifier
+        Of edges of one graph; that of napari-emseg-data, where that is there, if none
+        is given.
     sink
         Gets each section `(y, x)` uint32 by its place among the ascending `sections`.
     first_id
@@ -231,8 +262,8 @@ def segment_stack(
     Raises
     ------
     ValueError
-        At once, if a section isn't there or `source` has another shape; when reached,
-        if a section holds no probabilities.
+        At once, if a section isn't there or `source` or affinities have another shape;
+        when reached, if a section holds no probabilities.
     SourceChangedError
         At the end, if files of a stack changed or went away meanwhile.
     """
@@ -240,10 +271,14 @@ def segment_stack(
     if source is not None and source.shape != stack.shape:
         msg = f"probabilities are {stack.shape} (z, y, x), but source is {source.shape}"
         raise ValueError(msg)
+    if affinities is not None and affinities.shape != stack.shape:
+        msg = f"probabilities are {stack.shape}, but affinities {affinities.shape}"
+        raise ValueError(msg)
     order = sections_asked(sections, stack)
     sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
-    job = _Work(stack, order, frozenset(excluded), settings, source)
+    job = _Work(stack, order, frozenset(excluded), settings, source, affinities)
+    job = replace(job, constraints=tuple(constraints), classifier=classifier)
     if job.through != "sections":
         work = _through(job, sink, first_id)
     elif settings.link:
@@ -254,16 +289,21 @@ def segment_stack(
 
 
 def settle_through(
-    settings: CellSettings, voxel_size_nm: VoxelSize | None, sections: int
+    settings: CellSettings,
+    voxel_size_nm: VoxelSize | None,
+    sections: int,
+    *,
+    affinities: bool = False,
 ) -> CellSettings:
     """Return settings that say how so many sections are worked, without `auto`.
 
-    Cells through all sections count as linked.
+    Cells through all sections count as linked. With affinities, which say how sections
+    go on in each other, one graph needs no voxel size.
     """
     through = settings.through
     if through == "auto":
         by_size: dict[bool | None, Through] = {
-            None: "sections",
+            None: "graph" if affinities else "sections",
             True: "3-d",
             False: "graph",
         }
@@ -274,11 +314,32 @@ def settle_through(
 
 
 def cells_provenance(
-    settings: CellSettings, membrane: Provenance | None = None
+    settings: CellSettings,
+    membrane: Provenance | None = None,
+    *,
+    affinities: Sequence[str] = (),
+    constraints: int = 0,
+    edges: str = "",
 ) -> Provenance:
-    """Say how cells came to be, from how their probabilities did, if that is known."""
+    """Say how cells came to be, from how their probabilities did, if that is known.
+
+    Parameters
+    ----------
+    affinities
+        Names of the classes by which they were found, beside membranes.
+    constraints
+        How many merges and splits by hand they were to keep.
+    edges
+        What classifier of edges said which fragments are one cell, if a person chose.
+    """
     before = membrane or Provenance(kind="membrane")
-    made = {"predict": before.settings} if before.settings else {}
+    made: dict[str, Any] = {"predict": before.settings} if before.settings else {}
+    if affinities:
+        made["affinities"] = list(affinities)
+    if constraints:
+        made["constraints"] = constraints
+    if edges and settings.through == "graph":
+        made["edges"] = edges
     return before.model_copy(
         update={
             "kind": "cells",
@@ -299,6 +360,15 @@ class _Work:
     excluded: frozenset[int]
     settings: CellSettings
     source: Stack | None
+    affinities: Affinities | None = None
+    constraints: tuple[Constraint, ...] = ()
+    classifier: EdgeClassifier | None = None
+
+    def said(self, run: Sequence[int]) -> tuple[Constraint, ...]:
+        """Return constraints from the first to the last section of a run."""
+        stop = (run[-1] + 1, *self.stack.shape[1:])
+        within = (c.within((run[0], 0, 0), stop) for c in self.constraints)
+        return tuple(c for c in within if c is not None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -311,7 +381,8 @@ class _Work:
         size = self.stack.voxel_size_nm
         if size is None and self.source is not None:
             size = self.source.voxel_size_nm
-        return settle_through(self.settings, size, len(self.order)).through
+        known, n = self.affinities is not None, len(self.order)
+        return settle_through(self.settings, size, n, affinities=known).through
 
     def run(
         self, sink: SectionSink | None, first_id: int
@@ -377,14 +448,23 @@ def read_volume(
 
 
 def iter_find_for_preview(
-    membrane: NDArray[np.float32], absent: Collection[int], settings: CellSettings
+    membrane: NDArray[np.float32],
+    absent: Collection[int],
+    settings: CellSettings,
+    affinities: Affinities | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Generator[Record, None, StackFragments]:
     """Find the fragments that a run by settled settings would join."""
     if settings.through == "3-d":
         _bridge(membrane, sorted(absent))
     return (
         yield from iter_find_stack_fragments(
-            membrane, settings, absent=absent, classifier=default_classifier()
+            membrane,
+            settings,
+            absent=absent,
+            classifier=default_classifier(),
+            affinities=affinities,
+            constraints=constraints,
         )
     )
 
@@ -400,8 +480,11 @@ def _through(
     counts: dict[int, int] = {}
     damaged: dict[int, str] = {}
     following = first_id
+    said = kept = 0
     for run in _runs(ascending):
         cells = yield from _segment_run(work, run, damaged)
+        said += len(work.said(run))
+        kept += sum(c.is_kept(cells) for c in work.said(run))
         for z in (z for z in run if z not in damaged):
             ids = cells[z - run[0]]
             counts[z] = int(np.count_nonzero(np.unique(ids)))
@@ -409,7 +492,8 @@ def _through(
             yield SectionDone(z, len(counts) + len(damaged), len(ascending))
         following += int(cells.max(initial=0))
     result = None if own is None else own.data
-    return CellsResult(result, ascending, counts, damaged, following - first_id)
+    linked = following - first_id
+    return CellsResult(result, ascending, counts, damaged, linked, (kept, said))
 
 
 def _runs(sections: Sequence[int]) -> list[tuple[int, ...]]:
@@ -432,6 +516,7 @@ def _segment_run(
         membrane = scratch(shape, np.float32)
     notes = LossNotes(NO_CELLS)
     absent = set(range(n)) - {z - first for z in run}
+    blank: list[int] = []
     for done, z in enumerate(run, start=1):
         try:
             membrane[z - first] = _seen(*work._read(z))
@@ -442,17 +527,45 @@ def _segment_run(
         else:
             if np.isnan(membrane[z - first]).all():
                 absent.add(z - first)
+                if z not in work.excluded:
+                    blank.append(z)
         yield Progress("probabilities", done, len(run))
     yield from notes.rest()
+    if blank:
+        yield Note(_describe_blank(blank))
+    affinities = work.affinities and work.affinities.starting(first)
+    said = work.said(run)
     if work.through == "graph":
-        classifier = default_classifier()
         return (
             yield from iter_segment_graph(
-                membrane, work.settings, absent=absent, classifier=classifier
+                membrane,
+                work.settings,
+                absent=absent,
+                classifier=work.classifier or default_classifier(),
+                affinities=affinities,
+                constraints=said,
             )
         )
     _bridge(membrane, sorted(absent))
-    return (yield from iter_segment_volume(membrane, work.settings, absent=absent))
+    return (
+        yield from iter_segment_volume(
+            membrane,
+            work.settings,
+            absent=absent,
+            affinities=affinities,
+            constraints=said,
+        )
+    )
+
+
+def _describe_blank(sections: Sequence[int]) -> str:
+    named = ", ".join(map(str, sections[:8])) + ", …" * (len(sections) > 8)
+    one = len(sections) == 1
+    return (
+        f"section{'' if one else 's'} {named} {'has' if one else 'have'} no "
+        "probabilities (NaN, or one value everywhere): no cells there; gaps of up to "
+        f"{BRIDGE} sections are bridged"
+    )
 
 
 def _seen(

@@ -6,23 +6,24 @@ shows badly its neighbours can mend. How sure each edge is of joining is said by
 small classifier of what is seen there (`EdgeClassifier`), or by the membrane alone.
 """
 
-import json
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from napari_emseg._installed import data_folder
 from napari_emseg.core.records import Progress, Record
+from napari_emseg.core.regions import Constraint, Voxel
 from napari_emseg.core.requirements import distance_transform
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.affinities import Affinities
+from napari_emseg.segmentation.constraints import NodeConstraints, pairs_of
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier, Features
 from napari_emseg.segmentation.fragments import (
     Fragments,
+    boundary_map,
     find_fragments,
     joined,
     strength_of,
@@ -38,14 +39,15 @@ from napari_emseg.segmentation.rag import (
 )
 from napari_emseg.segmentation.volume import renumber
 
-Features = NDArray[np.float32]
-
 LEAST_SHARED, LEAST_SHARE = 10, 0.05
 """Fragments of two sections may be one cell if they share so many pixels inside, and so
 much of the smaller one."""
 
 NEUTRAL = CellSettings.model_fields["join"].default
 """The merge threshold at which an edge of even odds neither joins nor parts."""
+
+WEIGHT = 0.5
+"""Of what affinities say about edges between sections, beside what is seen there."""
 
 PER_LOGIT = 0.05
 """Of strength, for each unit of log-odds; odds beyond 1 : 1000 count as such."""
@@ -111,12 +113,14 @@ class CrossEdges:
     """Pairs of fragments of two sections that share pixels.
 
     `all_pairs`, `all_shared` are those of any size; `ends` those that are edges.
+    `boundary` is how sure affinities are of a boundary, NaN where they aren't known.
     """
 
     ends: NDArray[np.int64]
     features: Features
     shared: NDArray[np.float64]
     membrane: NDArray[np.float64]
+    boundary: NDArray[np.float64]
     all_pairs: NDArray[np.int64]
     all_shared: NDArray[np.int64]
 
@@ -136,6 +140,13 @@ class _Pairs:
         """Mean of values for each pair."""
         total = np.bincount(self._which, values, len(self._keys))
         return np.asarray(total / self.count)
+
+    def mean_known(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Mean of values that aren't NaN for each pair; NaN where all are."""
+        known, n = ~np.isnan(values), len(self._keys)
+        total = np.bincount(self._which[known], values[known], n)
+        count = np.bincount(self._which[known], minlength=n)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def largest(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Largest of values for each pair."""
@@ -171,8 +182,20 @@ def shift_of(a: SectionGraph, b: SectionGraph, largest: int) -> Shift:
     )
 
 
-def edges_between(a: SectionGraph, b: SectionGraph, shift: Shift) -> CrossEdges:
-    """Measure what fragments of two sections share."""
+def edges_between(
+    a: SectionGraph,
+    b: SectionGraph,
+    shift: Shift,
+    faces: NDArray[np.float32] | None = None,
+) -> CrossEdges:
+    """Measure what fragments of two sections share.
+
+    Parameters
+    ----------
+    faces
+        `(y, x)` how sure a boundary is between the two, from affinities, which are of
+        voxels that lie on each other: they say nothing of sections that are shifted.
+    """
     here = tuple(slice(max(0, d), n + min(0, d)) for d, n in _sides(shift, a))
     there = tuple(slice(max(0, -d), n + min(0, -d)) for d, n in _sides(shift, a))
     la, lb = a.fragments.labels[here], b.fragments.labels[there]
@@ -209,11 +232,15 @@ def edges_between(a: SectionGraph, b: SectionGraph, shift: Shift) -> CrossEdges:
         *_of_cells(a, b, la[both], lb[both], i, j),
     ]  # fmt: skip
     edge = (i > 0) & (j > 0) & (k >= LEAST_SHARED) & (k >= LEAST_SHARE * lo)
+    boundary = np.full(len(i), np.nan)
+    if faces is not None and shift == (0, 0):
+        boundary = pairs.mean_known(faces[both])
     return CrossEdges(
         np.stack([i, j], 1)[edge],
         np.stack(columns, 1).astype(np.float32)[edge],
         k[edge],
         between[edge],
+        boundary[edge],
         np.stack([i, j], 1),
         pairs.count,
     )
@@ -328,70 +355,6 @@ def _shares(
     return [*found, np.minimum(covered[a], covered[b])]
 
 
-@dataclass(frozen=True)
-class EdgeClassifier:
-    """Small neural networks that say how likely an edge joins one cell.
-
-    Parameters
-    ----------
-    kinds
-        For `within` and `between`: mean and scale of each feature, and for each of
-        several networks the weights and biases of its layers.
-    about
-        What they learnt from, and its licence.
-    """
-
-    kinds: dict[str, dict[str, Any]]
-    about: dict[str, Any]
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read one from JSON.
-
-        Raises
-        ------
-        ValueError
-            If it isn't one.
-        """
-        told = json.loads(path.read_text())
-        try:
-            return cls({name: told[name] for name in ("within", "between")}, told)
-        except (KeyError, TypeError) as e:
-            msg = f"{path} holds no classifier of edges"
-            raise ValueError(msg) from e
-
-    @cached_property
-    def _arrays(self) -> dict[str, Any]:
-        return {
-            name: (
-                np.asarray(kind["mean"], np.float32),
-                np.asarray(kind["scale"], np.float32),
-                [
-                    [
-                        (np.asarray(w, np.float32), np.asarray(c, np.float32))
-                        for w, c in network
-                    ]
-                    for network in kind["networks"]
-                ],
-            )
-            for name, kind in self.kinds.items()
-        }
-
-    def log_odds(self, kind: str, features: Features) -> NDArray[np.float64]:
-        """Log-odds `(m,)` that edges with features `(m, f)` join; unknown is NaN."""
-        mean, scale, networks = self._arrays[kind]
-        # what isn't known counts as usual
-        x = np.clip(np.nan_to_num((features - mean) / scale), -8, 8)
-        total = np.zeros(len(x))
-        for network in networks:
-            values = x
-            for weights, bias in network[:-1]:
-                values = np.maximum(values @ weights + bias, 0)
-            weights, bias = network[-1]
-            total += (values @ weights + bias)[:, 0]
-        return total / max(len(networks), 1)
-
-
 def strength_of_odds(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return strength on the scale of `CellSettings.join`: even odds are `NEUTRAL`."""
     odds = np.clip(log_odds, -MOST_LOGIT, MOST_LOGIT)
@@ -452,12 +415,26 @@ class StackGraph:
         self._last: SectionGraph | None = None
         self._before: tuple[SectionGraph, CrossEdges] | None = None
 
-    def add(self, section: SectionGraph, *, near: bool = True) -> None:
-        """Take the next section; `near` if it may go on what the last one shows."""
+    def add(
+        self,
+        section: SectionGraph,
+        *,
+        near: bool = True,
+        faces: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Take the next section.
+
+        Parameters
+        ----------
+        near
+            It may go on what the last one shows.
+        faces
+            `(y, x)` how sure a boundary is to the last one, from affinities.
+        """
         last, cross = self._last, None
         if last is not None and near:
             shift = shift_of(last, section, self._largest)
-            cross = edges_between(last, section, shift)
+            cross = edges_between(last, section, shift, faces)
             at = len(self._regions)
             odds = self.odds_between(cross)
             self._between.append((at - 1, at, cross.ends, odds))
@@ -497,20 +474,19 @@ class StackGraph:
             size = cross.shared / max(
                 float(cross.shared.sum()) / max(len(cross.shared), 1), 1.0
             )
-            return np.asarray(size * -_logit(cross.membrane))
-        return self._classifier.log_odds("between", cross.features)
+            seen = np.asarray(size * -_logit(cross.membrane))
+            said = size * -_logit(cross.boundary)
+        else:
+            seen = self._classifier.log_odds("between", cross.features)
+            said = -_logit(cross.boundary)
+        # two opinions of one edge, that of what is seen in sections and the network's
+        both = (1 - WEIGHT) * seen + WEIGHT * said
+        return np.where(np.isnan(said), seen, both)
 
 
 def _logit(p: Any) -> Any:
     p = np.clip(p, 1e-3, 1 - 1e-3)
     return np.log(p / (1 - p))
-
-
-def default_classifier() -> EdgeClassifier | None:
-    """Return the classifier of napari-emseg-data; None if that isn't installed."""
-    folder = data_folder()
-    path = None if folder is None else folder / "weights" / "edges.json"
-    return None if path is None or not path.is_file() else EdgeClassifier.load(path)
 
 
 def iter_segment_graph(
@@ -519,6 +495,8 @@ def iter_segment_graph(
     *,
     absent: Collection[int] = (),
     classifier: EdgeClassifier | None = None,
+    affinities: Affinities | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Generator[Record, None, NDArray[np.uint32]]:
     """Find cells by one graph of all sections; return ids `(z, y, x)` 1, 2, … on disk.
 
@@ -532,6 +510,10 @@ def iter_segment_graph(
         Sections without a picture: edges go from the one before to the one behind.
     classifier
         Of edges; membrane and size alone count if there is none.
+    affinities
+        Those along z count for edges between sections.
+    constraints
+        What a person said of places.
     """
     n = len(membrane)
     labels, reach = scratch(membrane.shape), scratch(membrane.shape, np.uint8)
@@ -544,10 +526,18 @@ def iter_segment_graph(
         values = np.where(exclude, np.float32(0), membrane[z])
         section = SectionGraph.of(values, settings.threshold, exclude)
         labels[z], reach[z] = section.fragments.labels, section.fragments.reach
-        graph.add(section, near=z - last <= BRIDGE + 1)
+        graph.add(
+            section, near=z - last <= BRIDGE + 1, faces=_faces(affinities, last, z)
+        )
         yield Progress("fragments", z + 1, n)
     nodes, first = graph.finish()
-    ids = joined(nodes, settings)
+    # fragments are numbered anew in each section
+    before = dict(zip(there, first, strict=False))
+    pairs = [
+        (_node(labels, c.first, before), _node(labels, c.second, before), c.same)
+        for c in constraints
+    ]
+    ids = joined(nodes, settings, said=NodeConstraints.of(pairs))
     for place, z in enumerate(there):
         own = np.zeros(first[place + 1] - first[place] + 1, np.int64)
         own[1:] = ids[first[place] + 1 : first[place + 1] + 1]
@@ -558,6 +548,21 @@ def iter_segment_graph(
         labels[z] = found
         yield Progress("cells", z + 1, n)
     return renumber(labels, int(ids.max(initial=0)))
+
+
+def _node(labels: NDArray[np.uint32], at: Voxel, first: dict[int, Any]) -> int:
+    """Return the node of a voxel, 0 where no fragment is."""
+    label = int(labels[at])
+    return label + int(first[at[0]]) if label and at[0] in first else 0
+
+
+def _faces(
+    affinities: Affinities | None, last: int, z: int
+) -> NDArray[np.float32] | None:
+    """Return faces between section `z` and `last`, if that is the one before it."""
+    if affinities is None or z - last != 1:
+        return None
+    return affinities.before(z)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -577,6 +582,8 @@ class StackFragments:
         The graph, and the order in which agglomeration joins it.
     seams
         Of each section.
+    said
+        What a person said of them.
     """
 
     labels: NDArray[np.uint32]
@@ -584,10 +591,11 @@ class StackFragments:
     regions: RegionGraph
     tree: MergeTree
     seams: tuple[BoundaryPixels, ...]
+    said: NodeConstraints | None = None
 
     def joined(self, settings: CellSettings) -> NDArray[np.int64]:
         """Map `(n + 1,)` from fragments to cells; 0 for what is no cell."""
-        return joined(self.regions, settings, self.tree)
+        return joined(self.regions, settings, self.tree, self.said)
 
     def section(
         self, z: int, ids: NDArray[np.int64], settings: CellSettings
@@ -605,6 +613,8 @@ def iter_find_stack_fragments(
     *,
     absent: Collection[int] = (),
     classifier: EdgeClassifier | None = None,
+    affinities: Affinities | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Generator[Record, None, StackFragments]:
     """Find what `iter_segment_volume`, or `iter_segment_graph`, would join.
 
@@ -617,8 +627,19 @@ def iter_find_stack_fragments(
     values = np.where(exclude, np.float32(0), membrane)
     if settings.through == "3-d":
         yield Progress("fragments", 0, 1)
-        whole = find_fragments(values, settings.threshold, exclude=exclude)
-        labels, reach, regions = whole.labels, whole.reach, whole.regions
+        faces = None
+        if affinities is not None:
+            faces = affinities.volume(n, absent)
+            values = boundary_map(values, faces)
+        whole = find_fragments(
+            np.where(exclude, np.float32(0), membrane),
+            settings.threshold,
+            exclude=exclude,
+            faces=faces,
+            constraints=constraints,
+        )
+        labels, reach = whole.labels, whole.reach
+        regions, said = whole.regions, whole.said
     else:
         graph = StackGraph(classifier, settings.shift)
         for z in sorted({*range(n)} - {*absent}):
@@ -626,12 +647,15 @@ def iter_find_stack_fragments(
             found = section.fragments.labels
             labels[z] = np.where(found > 0, found + np.uint32(count), 0)
             reach[z] = section.fragments.reach
-            graph.add(section, near=z - last <= BRIDGE + 1)
+            graph.add(
+                section, near=z - last <= BRIDGE + 1, faces=_faces(affinities, last, z)
+            )
             count, last = count + section.n - 1, z
             yield Progress("fragments", z + 1, n)
         regions, _ = graph.finish()
+        said = NodeConstraints.of(pairs_of(labels, constraints))
     seams = tuple(
         boundary_pixels(section, strength_of(p, settings.threshold))
         for section, p in zip(labels, values, strict=True)
     )
-    return StackFragments(labels, reach, regions, MergeTree.of(regions), seams)
+    return StackFragments(labels, reach, regions, MergeTree.of(regions), seams, said)

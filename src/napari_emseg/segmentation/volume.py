@@ -12,16 +12,20 @@ they are joined like any others. Which volumes are worked in blocks, and in whic
 told by their shape alone, so the result doesn't depend on the machine.
 """
 
-from collections.abc import Collection, Generator
-from dataclasses import replace
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import Progress, Record
+from napari_emseg.core.regions import Constraint
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import LazyArray
+from napari_emseg.segmentation.affinities import Affinities, Faces
 from napari_emseg.segmentation.blocks import (
     Area,
     BlockFragments,
@@ -30,7 +34,12 @@ from napari_emseg.segmentation.blocks import (
     join_blocks,
     paint_block,
 )
-from napari_emseg.segmentation.fragments import find_fragments
+from napari_emseg.segmentation.constraints import pairs_of
+from napari_emseg.segmentation.fragments import (
+    boundary_map,
+    face_strengths,
+    find_fragments,
+)
 from napari_emseg.segmentation.linking import scratch
 
 WHOLE = 2**24
@@ -48,6 +57,8 @@ def iter_segment_volume(
     settings: CellSettings,
     *,
     absent: Collection[int] = (),
+    affinities: Affinities | None = None,
+    constraints: Sequence[Constraint] = (),
     whole: int = WHOLE,
     block: tuple[int, int, int] = BLOCK,
     margin: int = MARGIN,
@@ -63,6 +74,11 @@ def iter_segment_volume(
     absent
         Sections that get no cells, though cells go on behind them: their probabilities
         are stand-ins.
+    affinities
+        They count as much as membranes where they are known.
+    constraints
+        What a person said of places. A fragment that holds two that are apart is cut
+        between their sections, but not in blocks.
     whole, block, margin
         Larger volumes are worked in blocks of so many voxels with a margin around.
     """
@@ -70,60 +86,105 @@ def iter_segment_volume(
         yield Progress("fragments", 0, 1)
         exclude = np.isnan(membrane)
         values = np.where(exclude, np.float32(0), membrane)
-        found = find_fragments(values, settings.threshold, exclude=exclude)
+        faces = None if affinities is None else affinities.volume(len(values), absent)
+        found = find_fragments(
+            values,
+            settings.threshold,
+            exclude=exclude,
+            faces=faces,
+            constraints=constraints,
+        )
         yield Progress("fragments", 1, 1)
         cells = found.cells(settings)
         cells[sorted(absent)] = 0
         numbered: NDArray[np.uint32] = relabel_sequential(cells)[0]
         return numbered
-    joined, places = yield from _join_volume(membrane, settings, block, margin)
-    return (yield from _paint_volume(membrane, settings, joined, places, absent))
+    seen = VolumeReader(membrane, affinities, absent)
+    joined, places = yield from _join_volume(seen, settings, block, margin, constraints)
+    return (yield from _paint_volume(seen, settings, joined, places, absent))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumeReader:
+    """What is known of a volume, part by part.
+
+    Parameters are those of `iter_segment_volume`.
+    """
+
+    membrane: LazyArray
+    affinities: Affinities | None
+    absent: Collection[int]
+
+    def __call__(self, area: Area) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return how sure boundaries are, and where there is no picture."""
+        values = np.array(self.membrane[area], np.float32)
+        exclude = np.isnan(values)
+        values[exclude] = 0
+        if self.affinities is not None:
+            values = boundary_map(values, self.faces(area))
+        return values, exclude
+
+    def faces(self, area: Area) -> Faces:
+        """Return how sure boundaries are between voxels, by axis, from affinities."""
+        z, *sides = area
+        assert self.affinities is not None  # noqa: S101 - asked only where there are any
+        found = self.affinities.sections(z.start, z.stop, (sides[0], sides[1]))
+        return self.affinities.known(found, z.start, self.absent)
+
+    def strengths(self, area: Area, threshold: float) -> Faces:
+        """Return how strong what is between voxels is, by axis."""
+        # the first ones have something before them, too
+        wide = tuple(slice(max(0, part.start - 1), part.stop) for part in area)
+        membrane = np.nan_to_num(np.array(self.membrane[wide], np.float32))
+        own = tuple(
+            slice(a.start - w.start, None) for a, w in zip(area, wide, strict=True)
+        )
+        found = face_strengths(membrane, self.faces(wide), threshold)
+        return tuple(face[own] for face in found)
 
 
 def _join_volume(
-    membrane: NDArray[np.float32],
+    seen: VolumeReader,
     settings: CellSettings,
     sides: tuple[int, int, int],
     margin: int,
+    constraints: Sequence[Constraint],
 ) -> Generator[Record, None, tuple[Joined, NDArray[np.uint64]]]:
     """Decide which fragments are one cell; return where each fragment is, too."""
-
-    def read(window: Area) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        values = np.array(membrane[window])
-        exclude = np.isnan(values)
-        values[exclude] = 0
-        return values, exclude
-
-    areas = _grid(membrane.shape, sides)
-    places = scratch(membrane.shape, np.uint64)
+    shape = seen.membrane.shape
+    areas, faces = _grid(shape, sides), None
+    if seen.affinities is not None:
+        faces = partial(seen.strengths, threshold=settings.threshold)
+    places = scratch(shape, np.uint64)
     blocks: list[BlockFragments] = []
     for done, area in enumerate(areas):
         yield Progress("fragments", done, len(areas))
         found = find_block(
-            read, membrane.shape, area, settings, halo=margin, exact=False
+            seen, shape, area, settings, halo=margin, exact=False, faces=faces
         )
         places[area] = found.places
         # joining goes by rims and tables; the voxels stay on disk
         blocks.append(replace(found, places=np.zeros((0, 0, 0), np.uint64)))
     yield Progress("fragments", len(areas), len(areas))
-    return join_blocks(blocks, settings), places
+    said = pairs_of(places, constraints)
+    return join_blocks(blocks, settings, said), places
 
 
 def _paint_volume(
-    membrane: NDArray[np.float32],
+    seen: VolumeReader,
     settings: CellSettings,
     joined: Joined,
     places: NDArray[np.uint64],
     absent: Collection[int],
 ) -> Generator[Record, None, NDArray[np.uint32]]:
     """Return the cells on disk, section by section, numbered without gaps."""
-    cells = scratch(membrane.shape)
-    n, *sides = membrane.shape
+    n, *sides = seen.membrane.shape
+    cells = scratch((n, *sides))
     inner = tuple(slice(0, side) for side in sides)
     for z in range(n):
         if z not in absent:
-            seen = np.nan_to_num(membrane[z])
-            cells[z] = paint_block(places[z], seen, joined, inner, settings.threshold)
+            values = seen((slice(z, z + 1), *inner))[0][0]
+            cells[z] = paint_block(places[z], values, joined, inner, settings.threshold)
         yield Progress("cells", z + 1, n)
     return renumber(cells, int(joined.ids.max(initial=0)))
 

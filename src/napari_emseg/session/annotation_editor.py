@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_emseg.core.regions import Area, Region
+from napari_emseg.core.regions import Area, Constraint, Region
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.proofreading import (
@@ -404,14 +404,9 @@ class AnnotationEditor:
             self.changed.emit(frozenset({z}))
 
     @property
-    def has_id_edits(self) -> bool:
-        """True if cells were merged or split through sections since the last run."""
-        for edit in self.history.undoable:  # latest first
-            if edit.tool == "run":
-                return False
-            if edit.ids:
-                return True
-        return False
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What a person said by merging and splitting in 3-D; solutions keep it."""
+        return self.linked.constraints if self.begun else ()
 
     def settle_next(self) -> bool:
         """Bring one more section up to date; False if none is left, or in a run."""

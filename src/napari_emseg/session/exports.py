@@ -15,7 +15,6 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import Ids, OutputFormat, Stored, iter_save
 from napari_emseg.proofreading.table import cells_table, write_table
-from napari_emseg.segmentation import cells_provenance, settle_through
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
@@ -108,9 +107,7 @@ def saving_cells(
         As `iter_save`. What exists is replaced: a dialog has asked.
     """
     cells = _cells(source)
-    size, sections = source.stack.voxel_size_nm, len(source.results.segmented)
-    settings = settle_through(settings, size, sections)
-    made = cells_provenance(settings, source.results.membrane_provenance)
+    made = source.cells_provenance(settings, len(source.results.segmented))
     if target.with_image:
         from napari_emseg.io.writing import iter_save_labelled
 

@@ -133,6 +133,7 @@ def iter_save_project(
             yield SectionDone(z, z + 1, depth)
         project.lock_cells(hand.linked.locked)
         project.review_regions(hand.linked.regions)
+        project.constrain(hand.linked.constraints)
         keeping = ProjectSync(project, source.editor, saves)
         keeping.tell_runs()
         undo.pop_all()
@@ -222,6 +223,7 @@ def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None
     hand.remember(segmented, info.linked)
     hand.linked.locked = project.locked
     hand.linked.regions = project.regions
+    hand.linked.constraints = project.constraints
     hand.history.remember(corrections_in(project.edits()))
 
 

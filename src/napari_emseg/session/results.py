@@ -67,6 +67,8 @@ class Results:
         self.class_provenance: dict[str, Provenance] = {}
         """Of further classes, by name: the latest run that gave them."""
         self._classes: dict[str, NDArray[np.float32]] = {}
+        self._affinities: dict[str, NDArray[np.float32]] = {}
+        self._with_affinities: set[int] = set()
         # by section, the areas that were predicted; `_segmented` those in which cells
         # were found, `_linked` sections through which an id is one cell
         self._areas: dict[int, list[Area]] = {}
@@ -107,6 +109,36 @@ class Results:
         return self._classes[name]
 
     @property
+    def affinities(self) -> dict[str, NDArray[np.float32]]:
+        """Probabilities by which cells are found through the stack, by class.
+
+        Only those of `with_affinities` count, and where they aren't NaN.
+        """
+        return dict(self._affinities)
+
+    @property
+    def with_affinities(self) -> frozenset[int]:
+        """Sections whose latest run gave affinities."""
+        return frozenset(self._with_affinities)
+
+    def put_affinities(
+        self, z: int, area: Area, values: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """Store what a run gave of an area; nothing there means that it gave none."""
+        for name in values:
+            if name not in self._affinities:
+                self._affinities[name] = allocate(self.shape, np.float32)
+        there = z in self._with_affinities
+        for name, array in self._affinities.items():
+            if not there:
+                array[z] = np.nan
+            array[z][area] = values.get(name, np.nan)
+        if values:
+            self._with_affinities.add(z)
+        elif there and all(np.isnan(a[z]).all() for a in self._affinities.values()):
+            self._with_affinities.discard(z)
+
+    @property
     def predicted(self) -> tuple[int, ...]:
         """Sections with probabilities, at least in part; ascending."""
         return tuple(sorted(self._areas))
@@ -138,6 +170,7 @@ class Results:
             if self._areas.pop(z, None) is not None:
                 for values in (self.probabilities, *self._classes.values()):
                     values[z] = 0
+            self._with_affinities.discard(z)
             self._segmented.pop(z, None)
             self.lost.pop(z, None)
             self.made.pop(z, None)

@@ -119,9 +119,19 @@ class RunFactory:
             region,
             settings=settings,
             threshold=self._chosen.cell_settings.threshold,
+            affinities=self._affinities(weights),
         )
-        title, further = f"Membranes of {source.name}", weights.card.further_classes
+        title, known = f"Membranes of {source.name}", self._affinities(weights)
+        further = tuple(c for c in weights.card.further_classes if c not in known)
         return Run(title, source, region, settings, work, further)
+
+    def _affinities(self, weights: Weights) -> tuple[str, ...]:
+        """Return the classes that cells through the stack are found by, if wanted."""
+        from napari_emseg.segmentation.affinities import affinity_classes
+
+        if self._chosen.cell_settings.through == "sections":
+            return ()
+        return affinity_classes(weights.card.classes)
 
     def predict_again(self, z: int) -> Run | None:
         """Return a run that makes lost probabilities of a section again.
@@ -144,7 +154,14 @@ class RunFactory:
         if self._again is None or self._again.weights != weights:
             self._again = Predictor(weights)
         threshold = self._chosen.cell_settings.threshold
-        work = iter_predict_again(self._again, source, z, settings, threshold)
+        work = iter_predict_again(
+            self._again,
+            source,
+            z,
+            settings,
+            threshold,
+            affinities=self._affinities(weights),
+        )
         title = f"Probabilities of section {z} of {source.name}"
         return Run(title, source, RunScope((z,)), settings, work)
 

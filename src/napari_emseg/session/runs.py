@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from napari_emseg.core.records import (
     TileDone,
     drain,
 )
-from napari_emseg.core.regions import Area, RunScope
+from napari_emseg.core.regions import Area, Constraint, RunScope
 from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink
@@ -28,12 +28,13 @@ from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
 from napari_emseg.session.annotation_editor import AnnotationEditor
-from napari_emseg.session.results import PredictedProbabilities
+from napari_emseg.session.results import PredictedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PrecisionChoice, PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
+    from napari_emseg.segmentation.affinities import Affinities
     from napari_emseg.segmentation.stack_graph import StackFragments
 
 
@@ -44,22 +45,28 @@ def iter_predict(
     *,
     settings: PredictSettings,
     threshold: float,
+    affinities: Sequence[str] = (),
 ) -> Generator[Record, None, PredictionResult]:
     """Return a run of the network; what can't work raises a ValueError at once.
 
-    It gives membranes, and all classes beyond inside that the weights know.
+    It gives membranes, all classes beyond inside that the weights know, and the
+    affinities that are named.
     """
+    card = predictor.weights.card
+    further = [name for name in card.further_classes if name not in affinities]
     work = predictor.run(
         source.stack,
         settings=settings,
         sections=region.sections,
         roi=region.roi,
-        classes=("membrane", *predictor.weights.card.further_classes),
+        classes=("membrane", *further, *affinities),
         keep=False,
         excluded=source.excluded,
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
-    return _predicting(work, predictor, source, region, settings, threshold)
+    return _predicting(
+        work, predictor, source, region, settings, threshold, further, affinities
+    )
 
 
 def _predicting(
@@ -69,9 +76,11 @@ def _predicting(
     region: RunScope,
     settings: PredictSettings,
     threshold: float,
+    further: Sequence[str],
+    affinities: Sequence[str],
 ) -> Generator[Record, None, PredictionResult]:
     editor, results = source.editor, source.results
-    further = predictor.weights.card.further_classes
+    names = (*further, *affinities)
     with closing(work):
         choice = yield from predictor.settle(
             source.stack,
@@ -95,8 +104,11 @@ def _predicting(
             if isinstance(record, TileDone):
                 values = record.values[0]
                 editor.put_prediction(record.z, record.core, values, threshold)
-                for name, values in zip(further, record.values[1:], strict=True):
-                    results.of_class(name)[record.z][record.core] = values
+                found = dict(zip(names, record.values[1:], strict=True))
+                for name in further:
+                    results.of_class(name)[record.z][record.core] = found[name]
+                said = {name: found[name] for name in affinities}
+                results.put_affinities(record.z, record.core, said)
                 results.made[record.z] = made
             elif isinstance(record, SectionDone):
                 results.settle(record.z)
@@ -109,6 +121,7 @@ def iter_predict_again(
     z: int,
     settings: PredictSettings,
     threshold: float,
+    affinities: Sequence[str] = (),
 ) -> Generator[Record, None, None]:
     """Make the probabilities of a section again, and membranes that are gone.
 
@@ -128,6 +141,7 @@ def iter_predict_again(
             roi=roi,
             keep=False,
             excluded=source.excluded,
+            classes=("membrane", *affinities),
         )
         with closing(work):
             choice = yield from predictor.settle(
@@ -141,11 +155,13 @@ def iter_predict_again(
             made = _provenance(predictor, source, choice)
             for record in work:
                 if isinstance(record, TileDone):
-                    found.append((record.core, record.values[0]))
+                    said = dict(zip(affinities, record.values[1:], strict=True))
+                    found.append((record.core, record.values[0], said))
                 yield record
     if z in results.made:  # a run was faster
         return
-    for core, values in found:
+    for core, values, said in found:
+        results.put_affinities(z, core, said)
         if kept:
             results.probabilities[z][core] = values
             results.note_predicted(z, core)
@@ -189,10 +205,9 @@ def iter_segment(
     Corrections are burnt into them. Cells that were there before keep their ids; those
     of others go on, so that cells of different runs never share one.
     """
-    from napari_emseg.segmentation import segment_stack, settle_through
+    from napari_emseg.segmentation import segment_stack
 
-    size, n = source.stack.voxel_size_nm, len(region.sections)
-    settings = settle_through(settings, size, n)
+    settings = source.settled(settings, len(region.sections))
     results = source.results
     roi = region.roi or (slice(0, results.shape[1]), slice(0, results.shape[2]))
     membrane, em = _given(source, roi)
@@ -201,6 +216,8 @@ def iter_segment(
         settings=settings,
         sections=region.sections,
         source=em,
+        affinities=affinities_of(source, roi),
+        constraints=_said_of(source, roi),
         sink=_CellSink(source.editor, region, roi, membrane, settings.threshold),
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
@@ -245,6 +262,52 @@ def _given(source: StackState, roi: Area) -> tuple[Stack, Stack | None]:
         em = Stack(_Cropped(source.stack.data, roi), name=source.name)
     given = _Corrected(given, results.corrections)
     return Stack(_Cropped(given, roi), name=f"probabilities of {source.name}"), em
+
+
+def _said_of(source: StackState, roi: Area, first: int = 0) -> list[Constraint]:
+    """Return what a person said of a rectangle, from a section on."""
+    start = (first, roi[0].start, roi[1].start)
+    stop = (source.results.shape[0], roi[0].stop, roi[1].stop)
+    within = (c.within(start, stop) for c in source.editor.constraints)
+    return [c for c in within if c is not None]
+
+
+def affinities_of(source: StackState, roi: Area) -> Affinities | None:
+    """Return the affinities of a rectangle, with corrections; None if there are none.
+
+    They are unknown in sections whose membranes came from a run without.
+    """
+    from napari_emseg.segmentation.affinities import Affinities
+
+    results = source.results
+    if not results.with_affinities or source.is_probabilities:
+        return None
+    arrays = {name: _Cropped(_Said(results, name), roi) for name in results.affinities}
+    shape = (results.shape[0], *(part.stop - part.start for part in roi))
+    return Affinities.named(arrays, shape)
+
+
+class _Said:
+    """Affinities by section: 0 on membranes that were drawn, 1 inside by hand."""
+
+    def __init__(self, results: Results, name: str) -> None:
+        self._results = results
+        self._array = results.affinities[name]
+        # what is inside says nothing of the section before
+        self._within = not name.startswith("affinity z")
+        self.shape = results.shape
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.float32]:
+        z = int(key)
+        if z not in self._results.with_affinities:
+            return np.full(self.shape[1:], np.nan, np.float32)
+        said: NDArray[np.float32] = self._array[z].copy()
+        corrections = self._results.corrections[z]
+        said[corrections == MEMBRANE] = 0
+        if self._within:
+            said[corrections >= INSIDE] = 1
+        return said
 
 
 def _keeping_hand_work(
@@ -353,8 +416,8 @@ class CellsKept:
 
     cells: int
     sections: int
-    took_apart: bool
-    """Cells that were merged or split through sections by hand were found anew."""
+    constraints: tuple[int, int] = (0, 0)
+    """How many merges and splits by hand were kept, and of how many."""
 
 
 class AgglomerationPreview:
@@ -402,10 +465,7 @@ class AgglomerationPreview:
 
     def _through(self, settings: CellSettings) -> CellSettings:
         """Return settings that say how the stack's cells are found."""
-        from napari_emseg.segmentation import settle_through
-
-        size, n = self.source.stack.voxel_size_nm, len(self._whole)
-        return settle_through(settings, size, n)
+        return self.source.settled(settings, len(self._whole))
 
     @property
     def _whole(self) -> list[int]:
@@ -458,7 +518,15 @@ class AgglomerationPreview:
         membrane, absent = yield from read_volume(
             lambda at: probabilities_of(self.source, at), whole, (height, width)
         )
-        found = yield from iter_find_for_preview(membrane, absent, settings)
+        area: Area = (slice(0, height), slice(0, width))
+        said = affinities_of(self.source, area)
+        found = yield from iter_find_for_preview(
+            membrane,
+            absent,
+            settings,
+            said and said.starting(whole[0]),
+            _said_of(self.source, area, whole[0]),
+        )
         self._fragments, self._token = None, token
         self._stack = _HeldStack(found, whole[0], frozenset(absent))
 
@@ -498,7 +566,7 @@ class AgglomerationPreview:
         _, height, width = editor.results.shape
         area: Area = (slice(0, height), slice(0, width))
         together = [each for each in self._together(z) if self.able(each)]
-        ids, by_hand = set[int](), editor.has_id_edits
+        ids = set[int]()
         try:
             for done, each in enumerate(together, start=1):
                 found = cells(each)
@@ -509,7 +577,9 @@ class AgglomerationPreview:
             if self._stack is not None:
                 editor.results.note_links(tuple(together), linked=True)
             editor.finish_run()
-        return CellsKept(len(ids - {0}), len(together), by_hand)
+        said = () if self._stack is None else editor.constraints
+        kept = sum(c.is_kept(editor.results.cells) for c in said)
+        return CellsKept(len(ids - {0}), len(together), (kept, len(said)))
 
     @property
     def of_stack(self) -> bool:
@@ -565,7 +635,9 @@ class AgglomerationPreview:
         """Of what the fragments of all sections are made, whichever is looked at."""
         results, whole = self.source.results, self._whole
         settled = self._through(settings)
-        said = f"{settled.through} {settled.shift} {whole}".encode()
+        known = sorted(results.with_affinities)
+        by_hand = self.source.editor.constraints
+        said = f"{settled.through} {settled.shift} {whole} {known} {by_hand}".encode()
         sums = adler32(np.ascontiguousarray(results.corrections[whole]).data)
         sums = adler32(said, sums)
         if not self.source.is_probabilities:

@@ -8,7 +8,7 @@ from napari_emseg.check import SectionCheck
 from napari_emseg.core import regions
 from napari_emseg.core.records import Provenance, Record
 from napari_emseg.core.regions import RunScope
-from napari_emseg.core.settings import Settings
+from napari_emseg.core.settings import CellSettings, Settings
 from napari_emseg.core.stack import Stack
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import Results
@@ -61,6 +61,25 @@ class StackState:
         whole = (regions.Region.whole(z, (y, x)) for z in sorted(self.reviewed))
         parts = self.editor.regions if self.editor.begun else ()
         return (*whole, *(part for part in parts if part.z not in self.reviewed))
+
+    def settled(self, settings: CellSettings, sections: int) -> CellSettings:
+        """Return settings that say how cells of so many sections are found."""
+        from napari_emseg.segmentation import settle_through
+
+        known = bool(self.results.with_affinities)
+        size = self.stack.voxel_size_nm
+        return settle_through(settings, size, sections, affinities=known)
+
+    def cells_provenance(self, settings: CellSettings, sections: int) -> Provenance:
+        """Say how cells of so many sections came to be."""
+        from napari_emseg.segmentation import cells_provenance
+
+        settled, results = self.settled(settings, sections), self.results
+        by = results.affinities if results.with_affinities else {}
+        made = self.provenance or results.membrane_provenance
+        names = () if settled.through == "sections" else tuple(by)
+        said = 0 if settled.through == "sections" else len(self.editor.constraints)
+        return cells_provenance(settled, made, affinities=names, constraints=said)
 
     @property
     def provenance(self) -> Provenance | None:

@@ -167,16 +167,20 @@ def format_result(result: object) -> str:
         where = f"by {result.runtime} on {result.device}"
         return f"{said} in {result.seconds:.{digits}f} s {where}"
     if isinstance(result, CellsResult):
-        return f"{result.count:,} cells in {format_sections(len(result.counts))}"
+        said = f"{result.count:,} cells in {format_sections(len(result.counts))}"
+        return said + _format_kept(*result.constraints)
     if isinstance(result, CellsKept):
         said = f"{result.cells:,} cells in {format_sections(result.sections)}"
-        if result.took_apart:
-            said += (
-                "; cells that you merged or split in 3-D were found anew, too (undo "
-                "brings them back)"
-            )
-        return said
+        return said + _format_kept(*result.constraints)
     return ""
+
+
+def _format_kept(kept: int, said: int) -> str:
+    """Say how many merges and splits in 3-D were kept; nothing if there are none."""
+    if not said:
+        return ""
+    words = f"; {kept} of {said} merges and splits in 3-D kept"
+    return words + (", undo brings the others back" if kept < said else "")
 
 
 def format_sections(n: int) -> str:

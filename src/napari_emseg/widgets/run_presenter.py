@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from napari_emseg.core.errors import UnknownVoxelSizeError
 from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation import cells_provenance, settle_through
 from napari_emseg.session import Run
 from napari_emseg.widgets.background import warmed_up
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
@@ -111,11 +110,9 @@ class RunPresenter:
         source, settings = self.run.source, self.run.settings
         if kind in self._of_class:
             return source.results.class_provenance.get(self._of_class[kind])
-        made = source.provenance or source.results.membrane_provenance
         if kind == "cells" and isinstance(settings, CellSettings):
-            size, n = source.stack.voxel_size_nm, len(self.run.region.sections)
-            return cells_provenance(settle_through(settings, size, n), made)
-        return made
+            return source.cells_provenance(settings, len(self.run.region.sections))
+        return source.provenance or source.results.membrane_provenance
 
 
 def format_record(error: BaseException) -> str:

@@ -1,0 +1,112 @@
+"""How likely an edge between two fragments joins one cell: numbers that were learnt.
+
+What is measured of edges is in `stack_graph`, how it is learnt in `training/edges.py`.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_emseg._installed import data_folder
+
+Features = NDArray[np.float32]
+
+WITHIN, BETWEEN = 22, 39
+"""What is measured of a boundary within a section, and of an overlap between two."""
+
+
+@dataclass(frozen=True)
+class EdgeClassifier:
+    """Small neural networks that say how likely an edge joins one cell.
+
+    Parameters
+    ----------
+    kinds
+        For `within` and `between`: mean and scale of each feature, and for each of
+        several networks the weights and biases of its layers.
+    about
+        What they learnt from, and its licence.
+    """
+
+    kinds: dict[str, dict[str, Any]]
+    about: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one from JSON.
+
+        Raises
+        ------
+        ValueError
+            If it isn't one.
+        """
+        try:
+            told = json.loads(path.read_text())
+            found = cls({name: told[name] for name in ("within", "between")}, told)
+        except (KeyError, TypeError, ValueError) as e:
+            msg = f"{path} holds no classifier of edges"
+            raise ValueError(msg) from e
+        return found
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            name: (
+                np.asarray(kind["mean"], np.float32),
+                np.asarray(kind["scale"], np.float32),
+                [
+                    [
+                        (np.asarray(w, np.float32), np.asarray(c, np.float32))
+                        for w, c in network
+                    ]
+                    for network in kind["networks"]
+                ],
+            )
+            for name, kind in self.kinds.items()
+        }
+
+    def log_odds(self, kind: str, features: Features) -> NDArray[np.float64]:
+        """Log-odds `(m,)` that edges with features `(m, f)` join; unknown is NaN."""
+        mean, scale, networks = self._arrays[kind]
+        # what isn't known counts as usual
+        x = np.clip(np.nan_to_num((features - mean) / scale), -8, 8)
+        total = np.zeros(len(x))
+        for network in networks:
+            values = x
+            for weights, bias in network[:-1]:
+                values = np.maximum(values @ weights + bias, 0)
+            weights, bias = network[-1]
+            total += (values @ weights + bias)[:, 0]
+        return total / max(len(networks), 1)
+
+
+def read_edges(path: Path) -> EdgeClassifier:
+    """Read a classifier that says something of all that is measured of edges.
+
+    Raises
+    ------
+    ValueError
+        If the file holds none.
+    OSError
+        If it can't be read.
+    """
+    found = EdgeClassifier.load(path)
+    try:
+        for kind, columns in (("within", WITHIN), ("between", BETWEEN)):
+            found.log_odds(kind, np.zeros((1, columns), np.float32))
+    except (KeyError, TypeError, ValueError, IndexError) as e:
+        msg = f"{path} learnt of other features of edges than are measured here"
+        raise ValueError(msg) from e
+    return found
+
+
+def default_classifier() -> EdgeClassifier | None:
+    """Return the classifier of napari-emseg-data; None if that isn't installed."""
+    folder = data_folder()
+    path = None if folder is None else folder / "weights" / "edges.json"
+    return None if path is None or not path.is_file() else EdgeClassifier.load(path)

@@ -1,0 +1,127 @@
+"""A classifier of edges that learns from cells."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage as ndi
+
+from napari_emseg.api import learn_edges, segment
+from napari_emseg.core.records import Note, drain
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.metrics import overlap_scores
+from napari_emseg.sample import synthetic
+from napari_emseg.segmentation.edge_classifier import (
+    BETWEEN,
+    WITHIN,
+    EdgeClassifier,
+    read_edges,
+)
+from napari_emseg.training.edges import iter_known_edges
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Membranes with thinner ones across cells, which are none, and the cells."""
+    _, cells = synthetic((6, 128, 128), seed=seed, drift=0.5, cell_size=20)
+    wall = ndi.gaussian_filter((cells == 0).astype(np.float32), (0, 1, 1)) * 1.4
+    z, y, x = np.mgrid[tuple(slice(n) for n in cells.shape)]
+    across = ((x + y // 2 + 11 * z + 5 * seed) % 31 == 0) | ((y + 13 * z) % 37 == 0)
+    return np.clip(np.where(across, 0.9, wall), 0, 1).astype(np.float32), cells
+
+
+def ended(cells: np.ndarray) -> np.ndarray:
+    """Cells that all end in the middle, so that some edges between sections don't join.
+
+    Nothing shows that they do, and so a classifier joins them all the same.
+    """
+    out = cells.copy()
+    out[3:][cells[3:] > 0] += cells.max()
+    return out
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory) -> tuple[EdgeClassifier, object, list[str]]:
+    path = tmp_path_factory.mktemp("edges") / "edges.json"
+    notes: list[str] = []
+    p, cells = drawn(1)
+    found = learn_edges(
+        p,
+        ended(cells),
+        threshold=0.5,
+        output=path,
+        on_record=lambda r: notes.append(r.message) if isinstance(r, Note) else None,
+    )
+    return found, path, notes
+
+
+def test_known_edges_are_those_between_known_cells() -> None:
+    p, cells = drawn(2)
+    some = np.where(cells % 2 == 0, cells, 0)
+    all_, half = (
+        drain(iter_known_edges(p, ids, CellSettings())) for ids in (cells, some)
+    )
+    for kind, columns in (("within", WITHIN), ("between", BETWEEN)):
+        assert all_[kind].features.shape == (len(all_[kind].join), columns)
+        assert 0 < len(half[kind].join) < len(all_[kind].join)
+        assert set(np.unique(all_[kind].section)) <= set(range(6))
+    # a membrane that is nowhere joins nothing that is one cell: shown by the truth
+    assert 0 < all_["within"].join.mean() < 1
+
+
+@pytest.mark.usefixtures("without_data")
+def test_it_is_better_than_membrane_and_size_on_another_stack(learnt) -> None:
+    _, path, notes = learnt
+    p, cells = drawn(5)
+    scores = []
+    for edges in (None, path):
+        found = segment(p, through="graph", threshold=0.5, edges=edges)
+        known = cells > 0
+        score = overlap_scores(found[known][None] + 1, cells[known][None])
+        scores.append(score.variation_of_information)
+    assert scores[1] < scores[0]
+    assert [note.split(" are right")[0].split()[-2] for note in notes] == (
+        ["within", "between"]
+    )
+
+
+def test_what_is_written_is_what_was_learnt_and_plain_numbers(learnt) -> None:
+    found, path, _ = learnt
+    again = read_edges(path)
+    x = np.random.default_rng(0).normal(size=(20, BETWEEN)).astype(np.float32)
+    np.testing.assert_allclose(
+        again.log_odds("between", x), found.log_odds("between", x)
+    )
+    told = json.loads(path.read_text())
+    assert told["edges"]["within"] > 50
+    assert told["about"] == "cells of cells"
+
+
+def test_it_learns_on_from_one_that_is_there(learnt) -> None:
+    first, path, _ = learnt
+    p, cells = drawn(3)
+    notes: list[str] = []
+    on = learn_edges(
+        p,
+        ended(cells),
+        start=path,
+        on_record=lambda r: notes.append(r.message) if isinstance(r, Note) else None,
+    )
+    assert on.kinds["within"]["mean"] == first.kinds["within"]["mean"]
+    assert on.kinds["within"]["networks"] != first.kinds["within"]["networks"]
+    assert all("were before" in note for note in notes)
+
+
+def test_too_little_and_what_doesnt_fit_is_refused(tmp_path) -> None:
+    p, cells = drawn(1)
+    with pytest.raises(ValueError, match="at least 50 are needed"):
+        learn_edges(p, np.where(cells == cells[0, 64, 64], cells, 0))
+    with pytest.raises(ValueError, match="but the cells"):
+        learn_edges(p, cells[:3])
+    path = tmp_path / "edges.json"
+    path.write_text("not json")
+    with pytest.raises(ValueError, match="holds no classifier of edges"):
+        segment(p, through="graph", edges=path)
+    kind = {"mean": [0.0], "scale": [1.0], "networks": [[[[[1.0]], [0.0]]]]}
+    path.write_text(json.dumps({"within": kind, "between": kind}))
+    with pytest.raises(ValueError, match="learnt of other features"):
+        segment(p, through="graph", edges=path)
