@@ -55,6 +55,16 @@ def test_weak_walls_lower_it() -> None:
     assert chosen(walls(0.3), parent=0.7) < 0.6
 
 
+def test_one_level_by_chance_is_no_trough() -> None:
+    """A trough is worth more than a lone lower level between two high ones."""
+    cost = np.full(len(LEVELS), 1.0)
+    trough = [k for k, level in enumerate(LEVELS) if 0.39 < level < 0.61]
+    cost[trough] = 0.8
+    cost[LEVELS.index(0.75)] = 0.7
+    bits = np.stack([cost, np.ones_like(cost)], axis=1)
+    assert best_threshold(bits, 1e9, None) == pytest.approx(0.5)
+
+
 def test_it_lies_in_the_middle_of_what_is_as_good() -> None:
     """Any threshold gives these cells: the parent's stays."""
     bits, n = bits_lost(walls(0.95), TRUTH)
