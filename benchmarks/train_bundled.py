@@ -134,7 +134,7 @@ CONTEXT_GENERALIST = Recipe(
         "affinities": [*map(list, USUAL_AFFINITIES)],
     },
     settings=TrainSettings(
-        steps=16000,
+        steps=8000,
         border_weight=3,
         averaging=0.998,
         weight_decay=0.02,

@@ -254,7 +254,7 @@ def test_bundled_weights_load(name: str) -> None:
         ),
         (
             "fib-sem",
-            "9faee1a7ec08e31de6019d71a24a50d0f4265d5e72b0b582722d037ba48f0743",
+            "69cc4b0527a61128120a22236c84e2d48685df216d74b8fda46110f0dd379bd0",
         ),
         (
             "isbi2012-cenet",
