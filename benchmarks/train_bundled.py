@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from data_sets import DATA, ROOT, RUNS
+from score_volume import score_volume
 from score_weights import rescore
 
 from napari_emseg.core.card import USUAL_AFFINITIES, Card
@@ -303,6 +304,8 @@ def main() -> None:
         weights = drain(work, describe)
         if weights.card.held_out_data:
             rescore(weights, args.data, args.device)
+        else:
+            score_volume(weights, args.data)
         weights = read_weights(out)
     print("held out:", weights.card.scores)
     goes_on = any(each.begins_with == args.name for each in RECIPES.values())

@@ -254,7 +254,7 @@ def test_bundled_weights_load(name: str) -> None:
         ),
         (
             "fib-sem",
-            "69cc4b0527a61128120a22236c84e2d48685df216d74b8fda46110f0dd379bd0",
+            "82edf5e2825a7e200d6ead12c57bdfce4a914e2d089ca635d70aff7da4a1e52c",
         ),
         (
             "isbi2012-cenet",
