@@ -146,6 +146,17 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     assert row.button.text() == TO_3D
 
 
+def test_a_cell_from_corner_to_corner_is_seen_whole(window) -> None:
+    """However it is turned: its longest diagonal is no longer than the view is wide."""
+    view, viewer = window.controller.shared(CellView), window.viewer
+    ends = np.array([[0, 0, 0], [0, 0, 1], [3, 95, 111], [3, 95, 110]], float)
+    view.enter((ends, np.array([[0, 1, 2], [1, 2, 3]])), 1)
+    longest = np.linalg.norm((ends[2] - ends[0]) * viewer.layers["em"].scale)
+    canvas = min(viewer.window._qt_viewer.canvas.size)
+    assert 0.7 * canvas < camera_of(viewer).zoom * longest <= canvas
+    view.leave()
+
+
 def test_napari_s_own_button_goes_back_too(window) -> None:
     before, view = shown(window), window.controller.shared(CellView)
     tetrahedron = np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3], [1, 2, 3], [0, 2, 3]])

@@ -37,7 +37,7 @@ from napari_emseg.inference.precision import (
 from napari_emseg.inference.runtime import Runtime, TTARuntime, load_runtime
 from napari_emseg.inference.scope import PredictionScope, refuse_results, scope_of
 from napari_emseg.inference.sections import Section, SectionReader
-from napari_emseg.inference.views import ViewsRun, Volume
+from napari_emseg.inference.views import BoxReader, ViewsRun
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.models.weights import Weights
 
@@ -237,7 +237,7 @@ class Predictor:
             notes += [words] if words else []
         yield from map(Note, notes)
         runs = ViewsRun(
-            *(scope, runtime.geometry, Volume(scope.stack, reader, scope.excluded)),
+            *(scope, runtime.geometry, BoxReader(scope.stack, reader, scope.excluded)),
             plan=lambda part: self._tiles(part, settings, runtime),
             run=lambda part, sink, planes: self.run_scope(
                 part,

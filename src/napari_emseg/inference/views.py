@@ -42,7 +42,7 @@ IN_MEMORY = 2**27
 """Larger bands of results, as float32, are put together on disk."""
 
 
-class Volume:
+class BoxReader:
     """Normalised grey values of any box of a stack.
 
     In place of sections without a picture, which would be a stripe in planes along z,
@@ -141,7 +141,7 @@ class AxisView:
 
     def __init__(
         self,
-        volume: Volume,
+        volume: BoxReader,
         shape: tuple[int, ...],
         axis: int,
         area: Area,
@@ -368,7 +368,7 @@ class ViewsRun:
         self,
         scope: PredictionScope,
         geometry: Geometry,
-        volume: Volume,
+        volume: BoxReader,
         plan: Callable[[PredictionScope], TilePlan],
         run: RunPass,
     ) -> None:

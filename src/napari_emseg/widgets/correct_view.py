@@ -242,10 +242,12 @@ class CellView(QObject):
         low, high = (np.asarray(end, float)[-3:] for end in ends)
         viewer.reset_view()
         scene = np.asarray(viewer.layers.extent.world)[:, -3:]
-        wide = [np.linalg.norm(high - low), np.linalg.norm(scene[1] - scene[0])]
         camera = camera_of(viewer)
         camera.center = tuple((low + high) / 2)
-        camera.zoom = camera.zoom * wide[1] / max(wide[0], 1e-9)
+        # napari had rows and columns of the scene fit, so the shorter fits
+        # either way. The surface's longest diagonal must: it may lie across the view.
+        fits, longest = np.min((scene[1] - scene[0])[1:]), np.linalg.norm(high - low)
+        camera.zoom = camera.zoom * fits / max(longest, 1e-9)
         camera.angles = ASLANT
 
     def leave(self) -> None:
