@@ -66,6 +66,16 @@ def test_predict_keeps_to_sections_region_and_settings(drawn_stack, weights):
     np.testing.assert_allclose(part, whole[[1, 3], 8:60, 20:90], atol=1e-5)
 
 
+@pytest.mark.parametrize("asked", [[3, 0, 2], [1, 1], (2,)])
+def test_predict_returns_sections_in_the_order_asked_for(drawn_stack, weights, asked):
+    stack, _ = drawn_stack
+    whole = emseg.predict(stack, weights, classes=["membrane", "inside"])
+    found = emseg.predict(
+        stack, weights, sections=asked, classes=["membrane", "inside"]
+    )
+    np.testing.assert_array_equal(found, whole[:, list(asked)])
+
+
 def test_predict_returns_channels_when_classes_are_named(drawn_stack, weights):
     found = emseg.predict(drawn_stack[0], weights, classes=["inside", "membrane"])
     assert found.shape == (2, 4, 96, 112)

@@ -58,13 +58,13 @@ def predict(
         weights were trained at are known, sections are resampled for the network, and
         the result is on the stack's own grid.
     sections
-        Which sections along z; all by default.
+        Which sections along z; all by default. The result has them in this order.
     roi
         Rows and columns; the whole section by default.
     classes
         Names of the classes of the card; membrane by default.
     settings
-        Device, tiles, inversion and so on.
+        Device, tiles, inversion and so on, from `napari_emseg.core.settings`.
     on_record
         Called with what happens, e.g. `TileDone`.
 
@@ -88,11 +88,15 @@ def predict(
         roi=roi,
         classes=classes,
     )
-    probabilities = drain(work, on_record).probabilities
-    if probabilities is None:
+    found = drain(work, on_record)
+    if found.probabilities is None:
         msg = "the run kept no probabilities"
         raise RuntimeError(msg)
-    return probabilities
+    if sections is None or tuple(sections) == found.sections:
+        return found.probabilities
+    # runs keep them ascending
+    at = [found.sections.index(z) for z in sections]
+    return found.probabilities[..., at, :, :]
 
 
 def segment(
