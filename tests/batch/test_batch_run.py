@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from batching import CPU, run, values
 
-from napari_emseg.batch import RowChanged, run_batch
+from napari_emseg.batch import Input, RowChanged, find_inputs, links, run_batch
+from napari_emseg.batch.inputs import open_input
 from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.inference import predict_stack
-from napari_emseg.io import open_stack, read_provenance
+from napari_emseg.io import open_stack, read_provenance, save_stack
+from napari_emseg.project import Project
+from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack
 
 
@@ -40,6 +45,86 @@ def test_results_are_those_of_the_plain_steps(make_job, em, weights, link) -> No
     assert row.cells == found.max()
     assert open_stack(row.outputs[1]).voxel_size_nm == (50, 4, 4)
     assert read_provenance(row.outputs[1]).weights == "tiny"
+
+
+EMPTY = (0, 3, 4, 5, 8, 11)
+"""Sections without cells: the first, three in a row, one alone, the last."""
+
+WAYS = ("blank", "blank blocks", "damaged", "excluded", "chosen", "all blank")
+
+
+@pytest.fixture(params=WAYS)
+def gappy(request, tmp_path) -> tuple[Input, dict[str, Any], tuple[int, ...]]:
+    """Twelve small sections, some without cells: an input, its settings, which."""
+    way, empty = request.param, EMPTY
+    drawn = np.array(synthetic((12, 96, 90), seed=1)[0].data)
+    if way == "all blank":
+        empty = tuple(range(12))
+    if way not in ("damaged", "excluded"):
+        drawn[list(empty)] = 0
+    path = tmp_path / ("gappy.emseg" if way == "excluded" else "gappy")
+    if way == "excluded":
+        em = save_stack(tmp_path / "gappy.tif", drawn, voxel_size_nm=(50, 4, 4))
+        with Project.create(path, open_stack(em)) as project:
+            project.mark(empty, "excluded")
+    elif way == "damaged":
+        path.mkdir()
+        for z, section in enumerate(drawn):
+            file = save_stack(path / f"s{z:02}.tif", section[None])
+            if z in empty:
+                file.write_bytes(file.read_bytes()[:300])
+    else:
+        path = save_stack(path.with_suffix(".tif"), drawn, voxel_size_nm=(50, 4, 4))
+    chosen = {"first": 2, "stop": 10} if way == "chosen" else {}
+    blocks = {"whole": 64} if way == "blank blocks" else {}
+    return find_inputs((str(path),), **chosen)[0], blocks, empty
+
+
+def test_links_pass_over_what_has_no_cells(make_job, gappy, weights) -> None:
+    given, blocks, empty = gappy
+    stack = open_input(given).stack
+    wanted = list(given.sections(stack))
+    gone = tuple(z for z in empty if z in wanted) if given.is_project else ()
+    membrane = drain(
+        predict_stack(stack, weights, sections=wanted, excluded=gone, settings=CPU)
+    ).probabilities
+    cells = CellSettings(minimum_size=5, link=True)
+    places = [wanted.index(z) for z in gone]
+    expected = drain(segment_stack(membrane, settings=cells, excluded=places)).cells
+    steps = ("membranes", "cells", "link")
+    job = make_job(steps=steps, probabilities="float32", **blocks)
+    job = replace(job, inputs=(given,))
+    row = run(job).rows[0]
+    found = values(row.outputs[1])
+    np.testing.assert_array_equal(found, expected)
+    full = [k for k, z in enumerate(wanted) if z not in empty]
+    assert found.any(axis=(1, 2)).nonzero()[0].tolist() == full
+    assert row.cells == found.max()
+    assert len(full) == 0 or np.intersect1d(found[full[0]], found[full[-1]]).any()
+
+
+def test_a_batch_that_failed_to_link_is_resumed(
+    make_job, tmp_path, monkeypatch
+) -> None:
+    drawn = np.array(synthetic((5, 96, 90), seed=1)[0].data)
+    drawn[2] = 0
+    given = str(save_stack(tmp_path / "gappy.tif", drawn))
+    steps = {"steps": ("membranes", "cells", "link")}
+
+    def fails(self: links.SolveLinks) -> None:
+        msg = "overlap-2-1.npz isn't there"
+        raise FileNotFoundError(msg)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(links.SolveLinks, "_linked", fails)
+        (row,) = run(make_job(given, **steps)).rows
+        assert row.state == "failed"
+    resumed = run(make_job(given, **steps, resume=True))
+    assert resumed.ok
+    assert resumed.reused > 0
+    whole = run(make_job(given, **steps, out="whole"))
+    pair = (values(summary.rows[0].outputs[1]) for summary in (resumed, whole))
+    np.testing.assert_array_equal(*pair)
 
 
 def test_probabilities_are_bytes_unless_asked_otherwise(make_job, em, weights) -> None:

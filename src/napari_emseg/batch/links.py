@@ -137,10 +137,12 @@ class SolveLinks:
         linker = Linker(c.settings.cell_settings)
         recent: list[int] = []
         for place, count in enumerate(self.counts):
-            overlaps = [_stored(c, before, place) for before in reversed(recent)]
-            linker.add_counted(_sizes(c, place, count), overlaps if count else [])
+            # as `Linker._recent`: sections without profiles don't count, and nothing
+            # was compared with them
+            earlier = reversed(recent) if count else ()
+            overlaps = [_stored(c, before, place) for before in earlier]
+            linker.add_counted(_sizes(c, place, count), overlaps)
             if count:
-                # as `Linker._recent`: sections without profiles don't count
                 recent = [*recent[-BRIDGE:], place]
         return np.concatenate([ids[1:] for ids in linker.finish()])
 
