@@ -16,7 +16,11 @@ from batching import CPU, lines, run, values
 
 from napari_emseg import api
 from napari_emseg.batch import RowChanged, context, plan_batch, planning, run_batch
-from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
+from napari_emseg.batch.job import (
+    DifferentBatchError,
+    Memory,
+    UnfinishedBatchError,
+)
 from napari_emseg.batch.planning import WholeSectionsError, facts_of
 from napari_emseg.core.errors import UnusableInputsError
 from napari_emseg.core.records import Note
@@ -314,3 +318,20 @@ class TestThreeViews:
         """Ledgers of versions that knew of no views are gone on with."""
         assert "views" not in planning.facts_of(make_job())["predict"]
         assert planning.facts_of(make_job(**SEEN))["predict"]["views"] == 3
+
+    @pytest.mark.parametrize(
+        ("before", "now", "words"),
+        [
+            (SEEN, {"steps": SEEN["steps"]}, "predict.views was 3, is 1"),
+            ({"steps": SEEN["steps"]}, SEEN, "predict.views was 1, is 3"),
+            (SEEN, SEEN, ""),
+        ],
+    )
+    def test_others_are_named_by_their_number(
+        self, make_job, before, now, words
+    ) -> None:
+        one, other = (
+            Memory(settings=facts_of(make_job(**chosen)), inputs={})
+            for chosen in (before, now)
+        )
+        assert ", ".join(one.differences(other)) == words

@@ -172,16 +172,17 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
     One that an earlier version didn't know does at its default what that version did.
     """
-    then, here = _flat(_as_now(before)), _flat(_as_now(now))
+    # nothing is noted of some while they are at their default, see `facts_of`
     plain = _flat(BatchSettings().model_dump(mode="json"))
+    then, here = (plain | _flat(_as_now(said)) for said in (before, now))
     unknown = [
         f"{name} was {then[name]}, and version {__version__} has no such setting"
         for name in sorted({*then} - {*here})
     ]
     return unknown + [
-        f"{name} was {then.get(name, plain.get(name))}, is {value}"
+        f"{name} was {then.get(name)}, is {value}"
         for name, value in sorted(here.items())
-        if then.get(name, plain.get(name)) != value
+        if then.get(name) != value
     ]
 
 
