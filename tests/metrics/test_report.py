@@ -39,7 +39,9 @@ def test_the_outcome_in_words_counts_mistakes_at_the_best_threshold(prediction, 
     best = metrics.isbi_scores(1 - prediction, truth == 0)
     assert found.words == f"{best.v_rand:.3f} V_Rand: 0 mergers, 1 split"
     assert found.threshold == 0.2
-    assert found.about_thresholds == "at 0.2, the best of eleven thresholds"
+    assert found.about_thresholds == (
+        f"probabilities: V_Rand {best.v_rand:.3f} at 0.2, the best of eleven thresholds"
+    )
 
 
 def test_a_threshold_fixed_on_validation_has_its_own_score(prediction, truth):

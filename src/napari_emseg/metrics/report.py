@@ -140,10 +140,12 @@ class Report:
 
     @property
     def about_thresholds(self) -> str:
-        """What to know about the threshold of `words`; nothing for cells and masks."""
+        """V_Rand of probabilities and its threshold; nothing for cells and masks."""
         if self.threshold is None:
             return ""
-        best = f"at {self.threshold:.1f}, the best of eleven thresholds"
+        top = f"{self.evaluation.isbi.v_rand:.3f}"
+        best = f"probabilities: V_Rand {top} at {self.threshold:.1f}, the best of"
+        best += " eleven thresholds"
         if self.fixed is None:
             return best
         rand = f"{self.fixed.v_rand:.3f}"

@@ -306,7 +306,7 @@ class Result(QWidget):
         self.words.setText(report.words)
         lines = [f"{found.prediction} against {found.truth}"]
         lines.append(format_sections(len(report.sections)))
-        about = report.about_linked, report.about_cells, report.about_thresholds
+        about = report.about_thresholds, report.about_linked, report.about_cells
         lines += filter(None, about)
         self.about.setText(" · ".join(lines))
         fixed = None if report.fixed is None else report.fixed.threshold
