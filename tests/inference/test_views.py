@@ -223,6 +223,10 @@ class TestProgress:
         total = 13 + 3 * (12 + 16)
         assert [r.done for r in told] == list(range(1, total + 1))
         assert {r.total for r in told} == {total}
+        for axis, of in (("z", 13), ("y", 3 * 12), ("x", 3 * 16)):
+            assert [r.view for r in told if r.view[0] == axis] == [
+                (axis, done, of) for done in range(1, of + 1)
+            ]
         sections = [r for r in records if isinstance(r, TileDone)]
         assert [r.z for r in sections] == list(range(SHAPE[0]))
         assert sections[-1].done == sections[-1].total == total

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QThread
 
-from napari_emseg.core.records import Note, Progress, Record, SectionDone, TileDone
+from napari_emseg.core.records import (
+    TILES,
+    Note,
+    Progress,
+    Record,
+    SectionDone,
+    TileDone,
+    ViewProgress,
+)
 from napari_emseg.widgets.formatting import format_advance
 from napari_emseg.widgets.jobs import BackgroundJob, JobError, _Clock
 from napari_emseg.widgets.run import JobControls
@@ -197,6 +205,25 @@ def test_each_phase_is_told_with_its_name(qtbot, job) -> None:
     assert controls.left.text() == "Linking cells"
     controls.show_share(2, 8)
     assert bar.value() == bar.maximum() // 4
+
+
+def test_of_three_views_the_one_at_work_is_told() -> None:
+    core = (slice(0, 1), slice(0, 1))
+    value = np.zeros((1, 1, 1), np.float32)
+    seen = ("z", 1, 4), ("y", 1, 3), ("x", 2, 3), ("x", 3, 3)
+    one, *rest = (
+        ViewProgress(TILES, done, 10, view)
+        for done, view in zip((1, 5, 9, 10), seen, strict=True)
+    )
+    whole = [TileDone(0, core, value, 9, 10), SectionDone(0, 1, 4)]
+    clock = _Clock()
+    steps = ([one], [rest[0]], [rest[1]], whole, [rest[2]])
+    said = [format_advance(clock.advance(records), 4) for records in steps]
+    assert said[0] == "View along z · 1 of 4 tiles"
+    assert said[1].startswith("View along y · 1 of 3 tiles · ")  # and the time left
+    assert said[2].startswith("View along x · 2 of 3 tiles · ")
+    assert said[3].startswith("2 of 4 sections")
+    assert said[4] == "Finishing"
 
 
 def test_activity_dock_bar_is_closed(qtbot) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from thin import thin_weights
 import napari_emseg
 from napari_emseg.core import compiler
 from napari_emseg.core.records import Provenance
+from napari_emseg.inference import openvino_runtime
+from napari_emseg.inference.openvino_runtime import CpuFacts
 from napari_emseg.session import Session
-from napari_emseg.widgets import weights_box
+from napari_emseg.widgets import background, membranes_panel, weights_box
 
 
 def test_membranes_of_all_sections(open_window, em, weights) -> None:
@@ -271,17 +275,95 @@ def test_three_views_are_offered_where_voxels_are_cubes(open_window, em) -> None
     assert results.membrane_provenance.settings["views"] == 3
 
 
-def test_three_views_of_other_voxels_are_refused_and_can_be_undone(
-    open_window, em
+@pytest.mark.parametrize(
+    ("scale", "why"),
+    [((50, 4, 4), "these are 50 × 4 × 4 nm (z, y, x)"), (None, "which is unknown")],
+)
+def test_a_stack_without_three_views_is_run_with_one_and_that_is_said(
+    open_window, em, scale, why
+) -> None:
+    unknown = {"scale": (1, 1, 1), "units": ("pixel",) * 3}
+    window = open_window(em(**unknown if scale is None else {"scale": scale}))
+    panel, session = window.membranes, window.controller.session
+    assert not panel.one_view.isVisibleTo(panel)
+    session.choose_settings(session.predict_settings.model_copy(update={"views": 3}))
+    assert not panel.views.isVisibleTo(panel)
+    assert panel.one_view.text().startswith("Run takes one view: three views need")
+    assert why in panel.one_view.text()
+    assert panel.one_view.isVisibleTo(panel)
+    window.choose_scope(panel, "this section")
+    assert window.run(panel).error is None
+    made = session.source.results.membrane_provenance
+    assert made.settings["views"] == 1
+    assert not panel.shown.isVisibleTo(panel)  # Run would do just that again
+    assert session.predict_settings.views == 3  # for stacks that have them
+
+
+@pytest.fixture
+def cpu_without_bf16(monkeypatch):
+    """What OpenVINO says of the CPU, once it is asked."""
+    if find_spec("openvino") is None:
+        pytest.skip("OpenVINO isn't installed")
+
+    @cache
+    def ask():
+        return CpuFacts("Some CPU", ("FP32", "INT8"), "1")
+
+    for module in (openvino_runtime, membranes_panel):
+        monkeypatch.setattr(module, "cpu_facts", ask)
+    return ask
+
+
+def choose_precision(window, name):
+    session = window.controller.session
+    settings = {"precision": name, "runtime": "openvino", "device": "cpu"}
+    session.choose_settings(session.predict_settings.model_copy(update=settings))
+
+
+def grey(window):
+    box = window.membranes.advanced.findChild(object, "precision")
+    items = [box.model().item(index) for index in range(box.count())]
+    return {i.text(): i.toolTip() for i in items if not i.isEnabled()}
+
+
+NO_BF16 = "this CPU has no bf16 instructions (Some CPU: FP32, INT8)"
+
+
+def test_bf16_is_refused_before_the_run_on_a_cpu_without(
+    open_window, em, cpu_without_bf16
 ) -> None:
     window = open_window(em())
-    panel, session = window.membranes, window.controller.session
-    assert not panel.views.isVisibleTo(panel)
-    session.choose_settings(session.predict_settings.model_copy(update={"views": 3}))
-    assert panel.views.isVisibleTo(panel)
-    assert "these are 50 × 4 × 4 nm" in panel.estimate.text()
+    panel = window.membranes
+    assert NO_BF16 not in grey(window).values()  # nobody asked yet
+    choose_precision(window, "bf16")
+    window.qtbot.waitUntil(lambda: grey(window).get("bf16") == NO_BF16, timeout=20_000)
     assert not panel.run.button.isEnabled()
-    panel.views.findChild(object, "views").setCurrentText("1")
+    words = f"{NO_BF16}; choose another precision under Advanced"
+    assert panel.estimate.text() == words
+    choose_precision(window, "float32")
+    assert panel.run.button.isEnabled()
+    assert grey(window)["bf16"] == NO_BF16
+    choose_precision(window, "auto")
+    assert not {"auto", "float32"} & set(grey(window))
+
+
+def test_a_run_in_what_the_cpu_lacks_leaves_no_layers_and_loads_no_network(
+    open_window, em, cpu_without_bf16, monkeypatch
+) -> None:
+    window = open_window(em())
+    panel = window.membranes
+    monkeypatch.setattr(panel._cpu, "ask", lambda question: None)  # not known yet
+    monkeypatch.setattr(background, "load_torch", lambda: pytest.fail("loaded"))
+    choose_precision(window, "bf16")
+    assert panel.run.button.isEnabled()
+    window.choose_scope(panel, "this section")
+    outcome = window.run(panel)
+    assert str(outcome.error) == NO_BF16
+    assert panel.run.message.text() == NO_BF16
+    assert [layer.name for layer in window.viewer.layers] == ["em"]
+    assert not panel.run.button.isEnabled()
+    choose_precision(window, "float32")
+    assert panel.run.message.text() == ""
     assert panel.run.button.isEnabled()
 
 

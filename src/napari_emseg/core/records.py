@@ -35,6 +35,16 @@ class Progress(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ViewProgress(Progress):
+    """`TILES` of views along several axes; `view` says how far the one at work is.
+
+    That is its axis, how many of its tiles are done, and of how many.
+    """
+
+    view: tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Note(Record):
     """Something the user must be told in words, e.g. that memory ran out."""
 

@@ -66,6 +66,11 @@ def cpu_facts() -> CpuFacts:
     )
 
 
+def cpu_is_known() -> bool:
+    """Tell if `cpu_facts` answers at once; else it loads OpenVINO, for seconds."""
+    return bool(cpu_facts.cache_info().currsize)
+
+
 @dataclass(frozen=True, slots=True)
 class QuantisedModel:
     """A network for int8, as OpenVINO writes it."""
@@ -259,6 +264,13 @@ def require_precision(precision: str, quantised: QuantisedModel | None) -> None:
         raise OtherPrecisionError(msg)
 
 
+def require_nncf() -> None:
+    """Refuse int8 where nothing quantises."""
+    if find_spec("nncf") is None:
+        msg = 'int8 needs NNCF: pip install "napari-emseg[nncf]"'
+        raise OtherPrecisionError(msg)
+
+
 def import_openvino() -> Any:
     """Import OpenVINO without the package by which it would report its use.
 
@@ -347,9 +359,7 @@ def iter_quantise(
     OtherPrecisionError
         If NNCF isn't installed, or can't do it.
     """
-    if find_spec("nncf") is None:
-        msg = 'int8 needs NNCF: pip install "napari-emseg[nncf]"'
-        raise OtherPrecisionError(msg)
+    require_nncf()
     openvino = import_openvino()
     model = _convert(openvino, network, cast("Network", network).geometry)
     with tempfile.TemporaryDirectory(prefix="emseg-int8-") as name:

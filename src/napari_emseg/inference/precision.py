@@ -41,7 +41,9 @@ from napari_emseg.inference.engine import Engine
 from napari_emseg.inference.openvino_runtime import (
     QuantisedModel,
     cpu_facts,
+    cpu_is_known,
     iter_quantise,
+    require_nncf,
     require_precision,
 )
 from napari_emseg.inference.plan import RunPlan
@@ -159,6 +161,38 @@ def unreduced(settings: PredictSettings) -> PredictSettings:
     if settings.precision not in ("bf16", "int8"):
         return settings
     return settings.model_copy(update={"precision": "float32"})
+
+
+def check_precision(settings: PredictSettings, *, ask: bool = True) -> None:
+    """Refuse a precision that nothing here computes in; without loading any network.
+
+    Parameters
+    ----------
+    ask
+        Ask OpenVINO for what the CPU has, if nobody did: that loads it, for seconds.
+
+    Raises
+    ------
+    OtherPrecisionError
+        If it can't be had.
+    """
+    if not is_reduced(settings):
+        return
+    if settings.precision == "int8":
+        require_nncf()
+    elif ask or cpu_is_known():
+        require_precision(settings.precision, None)
+
+
+def refused_precisions(settings: PredictSettings) -> dict[str, str]:
+    """Say of each precision that surely can't be had here why; at once."""
+    found = {}
+    for name in ("bf16", "int8"):
+        try:
+            check_precision(settings.model_copy(update={"precision": name}), ask=False)
+        except OtherPrecisionError as e:
+            found[name] = str(e)
+    return found
 
 
 def iter_choose(

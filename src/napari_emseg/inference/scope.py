@@ -106,28 +106,33 @@ def turned_channels(channels: Sequence[int], card: Card, axis: int) -> Turned:
     return tuple(found)
 
 
+def why_one_view(stack: Stack) -> str:
+    """Say why a stack has no views along y and x; empty if it has."""
+    size = stack.voxel_size_nm
+    if stack.shape[0] == 1:
+        return "three views need more than a single section"
+    isotropic = is_isotropic(size)
+    if size is None or isotropic is None:
+        known = "unknown" if size is None else f"? × {size[1]:g} × {size[2]:g} nm"
+        return f"three views need the voxel size along z, y and x, which is {known}"
+    if isotropic:
+        return ""
+    return (
+        f"three views need voxels no more than {ISOTROPIC:g} times as long as wide, "
+        f"these are {size[0]:g} × {size[1]:g} × {size[2]:g} nm (z, y, x)"
+    )
+
+
 def _zoom_through(stack: Stack, card: Card, settings: PredictSettings) -> float:
     """Return network pixels per section; refuse what has no other views."""
-    size = stack.voxel_size_nm
-    isotropic = is_isotropic(size)
-    if stack.shape[0] == 1:
-        msg = f"{stack.name} has a single section, so there is one view of it, not 3"
+    size, why = stack.voxel_size_nm, why_one_view(stack)
+    if why:
+        unknown = is_isotropic(size) is None and stack.shape[0] > 1
+        helps = "give it, or take one view" if unknown else "take one view"
+        msg = f"{stack.name}: {why}; {helps}"
         raise ValueError(msg)
-    if size is None or size[0] is None or isotropic is None:
-        known = "unknown" if size is None else f"? × {size[1]:g} × {size[2]:g} nm"
-        msg = (
-            f"{stack.name}: three views need the voxel size along z, y and x, which is "
-            f"{known}; give it, or take one view"
-        )
-        raise ValueError(msg)
-    if not isotropic:
-        msg = (
-            f"{stack.name}: three views need voxels no more than {ISOTROPIC:g} times "
-            f"as long as wide, these are {size[0]:g} × {size[1]:g} × {size[2]:g} nm "
-            "(z, y, x); take one view"
-        )
-        raise ValueError(msg)
-    turned = stack.with_voxel_size((size[0], size[0], size[0]))
+    edge = None if size is None else size[0]
+    turned = stack if edge is None else stack.with_voxel_size((edge, edge, edge))
     return zoom_of(turned, card, rescale=settings.rescale)[0][0]
 
 

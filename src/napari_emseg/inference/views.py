@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.padding import reading
-from napari_emseg.core.records import TILES, Note, Progress, Record, TileDone
+from napari_emseg.core.records import TILES, Note, Record, TileDone, ViewProgress
 from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.sinks import ClosingSink, SectionSink
@@ -382,12 +382,13 @@ class ViewsRun:
             for one, tiles in zip(self._passes, self._plans, strict=True)
         ]
         self._done = 0
+        self._done_of = [0] * len(self._passes)
         self._told: set[str] = set()
         self._damaged: dict[int, str] = {}
         self._blank: set[int] = set()
 
     def records(self, told: Collection[str]) -> Generator[Record, None, None]:
-        """Yield tiles as `Progress`, notes, and sections in ascending order.
+        """Yield tiles as `ViewProgress`, notes, and sections in ascending order.
 
         Parameters
         ----------
@@ -422,7 +423,10 @@ class ViewsRun:
                 if isinstance(record, TileDone):
                     self._tiles[nth] = record.total
                     self._done = before + record.done
-                    yield Progress(TILES, self._done, sum(self._tiles))
+                    self._done_of[nth] = record.done
+                    yield ViewProgress(
+                        *(TILES, self._done, sum(self._tiles), self._far(one.axis))
+                    )
                 elif isinstance(record, Note) and record.message not in self._told:
                     self._told.add(record.message)
                     yield record
@@ -432,6 +436,12 @@ class ViewsRun:
                 self._blank |= set(stop.value.blank)
         finally:
             work.close()
+
+    def _far(self, axis: int) -> tuple[str, int, int]:
+        """Say how far the view along an axis is, over all bands."""
+        of = [nth for nth, one in enumerate(self._passes) if one.axis == axis]
+        done = sum(self._done_of[nth] for nth in of)
+        return "zyx"[axis], done, sum(self._tiles[nth] for nth in of)
 
     def _view(self, one: Pass, plan: TilePlan) -> AxisView:
         """Return the planes of a pass, of which no more is read than its tiles see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from napari_emseg.core.regions import RunScope
@@ -49,6 +50,16 @@ class RunFactory:
         self._again: Predictor | None = None
         self._recuts: AgglomerationPreview | None = None
 
+    @property
+    def predict_settings(self) -> PredictSettings:
+        """What a run of the network goes by now: one view of what has no others."""
+        from napari_emseg.inference.scope import why_one_view
+
+        source, settings = self._chosen.source, self._chosen.predict_settings
+        if settings.views == 1 or source is None or not why_one_view(source.stack):
+            return settings
+        return settings.model_copy(update={"views": 1})
+
     def check(self) -> Run:
         """Return a look at every section; its result is a list of findings.
 
@@ -75,6 +86,7 @@ class RunFactory:
             If `predict` would, too.
         """
         from napari_emseg.inference import estimate
+        from napari_emseg.inference.precision import check_precision
 
         weights = self._chosen.weights
         if self._chosen.source is None or weights is None:
@@ -83,10 +95,11 @@ class RunFactory:
             return None
         source = self._em()
         region = self._to_run(source, region)
+        check_precision(self.predict_settings, ask=False)
         return estimate(
             source.stack,
             weights,
-            settings=self._chosen.predict_settings,
+            settings=self.predict_settings,
             sections=region.sections,
             roi=region.roi,
             classes=("membrane", *weights.card.further_classes),
@@ -99,10 +112,11 @@ class RunFactory:
         Raises
         ------
         ValueError
-            If there is no stack or no weights, nothing is left of the region, or the
-            voxel size is absurd.
+            If there is no stack or no weights, nothing is left of the region, the voxel
+            size is absurd, or it is known that the precision can't be had here.
         """
         from napari_emseg.inference import Predictor
+        from napari_emseg.inference.precision import check_precision
         from napari_emseg.session.runs import iter_predict
 
         source, weights = self._em(), self._chosen.weights
@@ -112,7 +126,8 @@ class RunFactory:
         if self._predictor is None or self._predictor.weights != weights:
             self._predictor = Predictor(weights)
         region = self._to_run(source, region)
-        settings = self._chosen.predict_settings
+        settings = self.predict_settings
+        check_precision(settings, ask=False)
         work = iter_predict(
             self._predictor,
             source,
@@ -123,7 +138,8 @@ class RunFactory:
         )
         title, known = f"Membranes of {source.name}", self._affinities(weights)
         further = tuple(c for c in weights.card.further_classes if c not in known)
-        return Run(title, source, region, settings, work, further)
+        check = partial(check_precision, settings)
+        return Run(title, source, region, settings, work, further, check)
 
     def _affinities(self, weights: Weights) -> tuple[str, ...]:
         """Return the classes that cells through the stack are found by, if wanted."""
@@ -149,7 +165,7 @@ class RunFactory:
         found = {*results.segmented, *results.lost} - source.excluded
         if z in results.predicted or z not in found:
             return None
-        settings = self._chosen.predict_settings
+        settings = self.predict_settings
         # of its own: a run may be started while this one ends
         if self._again is None or self._again.weights != weights:
             self._again = Predictor(weights)

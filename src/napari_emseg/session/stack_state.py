@@ -1,6 +1,6 @@
 """A stack at work with all that is known of it, and a run over it."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,9 @@ class StackState:
 class Run:
     """A run that is ready to start: `work` yields records and fills the results.
 
-    `classes` are those that it gives beside membrane and inside.
+    `classes` are those that it gives beside membrane and inside. `check` raises a
+    ValueError where this machine can't do it; it may take seconds, and comes before
+    anything is shown or loaded.
     """
 
     title: str
@@ -106,3 +108,4 @@ class Run:
     settings: Settings
     work: Generator[Record, None, Any] = field(repr=False)
     classes: tuple[str, ...] = ()
+    check: Callable[[], None] | None = field(default=None, repr=False)

@@ -90,15 +90,22 @@ PATIENCE = 10.0
 
 
 def warmed_up(
-    work: Generator[Record, None, R], layers_are_there: Event, *, torch: bool
+    work: Generator[Record, None, R],
+    layers_are_there: Event,
+    *,
+    torch: bool,
+    check: Callable[[], None] | None = None,
 ) -> Generator[Record, None, R]:
     """Load what `work` and its layers need; the GUI adds these after the first record.
 
     Adding a layer takes a good part of a quarter of a second of the window's time, and
-    twice that while another thread imports PyTorch. So one waits for the other.
+    twice that while another thread imports PyTorch. So one waits for the other. What
+    `check` refuses has no layers.
     """
     with closing(work), full_collections_are_seldom:
         _stand_back()
+        if check is not None:
+            check()
         with no_collection():
             for kind in (np.uint8, np.uint32):
                 Labels(np.zeros((2, 2), kind))  # has napari load what colours them

@@ -1,6 +1,6 @@
 """A form made from a settings model: its titles, help, bounds and units, said once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -71,6 +71,14 @@ class SettingsForm(QWidget):
             blocked = field.widget.blockSignals(True)
             field.show(getattr(settings, name))
             field.widget.blockSignals(blocked)
+
+    def grey_out(self, name: str, why: Mapping[str, str]) -> None:
+        """Let choices of a field not be taken; `why` not is the tooltip of each."""
+        box = self._fields[name].widget
+        for index in range(box.count()):
+            words = why.get(box.itemText(index), "")
+            box.model().item(index).setEnabled(not words)
+            box.model().item(index).setToolTip(words)
 
     def _on_changed(self) -> None:
         values = {name: field.value() for name, field in self._fields.items()}

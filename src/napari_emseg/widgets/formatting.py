@@ -273,7 +273,10 @@ def format_advance(advance: Advance, sections: int | None = None) -> str:
         return "Finishing"  # what follows the last unit takes its time, too
     what = advance.step[:1].upper() + advance.step[1:]
     of = advance.sections or sections
-    if advance.section is not None:
+    if advance.view is not None:
+        along, of_view, all_of_it = advance.view
+        what = f"View along {along} · {of_view} of {all_of_it} tiles"
+    elif advance.section is not None:
         now = advance.section
         what = f"{now} of {format_sections(of)}" if of else format_sections(now)
     elif total > 1:

@@ -29,6 +29,7 @@ from napari_emseg.core.records import (
     Record,
     SectionDone,
     TileDone,
+    ViewProgress,
 )
 
 DELIVERY_MS = 100
@@ -65,6 +66,9 @@ class Advance:
         What is done; empty for sections and their tiles.
     section, sections
         How many are done or on, and of how many, as far as that is known.
+    view
+        Where tiles are those of views along several axes: the one at work, how many of
+        its tiles are done, and of how many.
     """
 
     done: int
@@ -73,6 +77,7 @@ class Advance:
     step: str = ""
     section: int | None = None
     sections: int | None = None
+    view: tuple[str, int, int] | None = None
 
 
 class _OwnWarnings(WorkerBase):
@@ -309,6 +314,7 @@ class _Clock:
         self._kind: tuple[type[Record], str] | None = None
         self._first: tuple[int, float] | None = None
         self._sections: tuple[int, int | None] = (0, None)
+        self._view: tuple[str, int, int] | None = None
 
     def advance(self, records: Iterable[Record]) -> Advance | None:
         """Return how far the work is after these records; None if they don't say."""
@@ -322,6 +328,7 @@ class _Clock:
             if kind != self._kind:
                 self._kind, self._first = kind, None
             latest = count
+            self._view = record.view if isinstance(record, ViewProgress) else None
             if self._first is None:
                 self._first = (count[0], perf_counter())
         return None if latest is None else self._advance(*latest)
@@ -337,7 +344,9 @@ class _Clock:
             return Advance(done, total, left, step)
         finished, sections = self._sections
         here = finished + 1 if sections is None else min(finished + 1, sections)
-        return Advance(done, total, left, section=here, sections=sections)
+        return Advance(
+            *(done, total, left), section=here, sections=sections, view=self._view
+        )
 
     def _left(self, done: int, total: int) -> float | None:
         """Seconds, by the pace since the first record (what led to it is set-up)."""

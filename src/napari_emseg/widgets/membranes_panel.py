@@ -1,18 +1,23 @@
 """2 Membranes: weights and a scope in, membrane probabilities out."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from napari import Viewer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
+from napari_emseg.core.errors import OtherPrecisionError
 from napari_emseg.core.intensity import TOO_COARSE
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.core.stack import is_isotropic
+from napari_emseg.inference.openvino_runtime import cpu_facts, cpu_is_known
+from napari_emseg.inference.precision import refused_precisions
+from napari_emseg.inference.scope import why_one_view
 from napari_emseg.io import output_format
 from napari_emseg.models.weights import Weights, read_weights
 from napari_emseg.session import Run, RunScope
 from napari_emseg.session.exports import Target, saving_class, saving_membranes
+from napari_emseg.widgets.background import LatestOnlyWorker, niced
 from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.form import SettingsForm
@@ -105,8 +110,11 @@ class MembranesPanel(QWidget):
         self.heads = SettingsForm(self._session.predict_settings, fields=["heads"])
         self.scope = ScopeRow(self._controller)
         self.views = SettingsForm(self._session.predict_settings, fields=["views"])
+        self.one_view = text_label()
         self.device = SettingsForm(self._session.predict_settings, fields=["device"])
         self.advanced = SettingsForm(self._session.predict_settings, fields=ADVANCED)
+        self._further = CollapsibleBox("Advanced", self._seldom_changed(), role="link")
+        self._cpu = LatestOnlyWorker()
         self.rescaling = text_label()
         self.estimate = text_label(role="plain")
         self.shown = text_label(role="note")
@@ -140,18 +148,19 @@ class MembranesPanel(QWidget):
         layout.addWidget(self.depth)
         layout.addLayout(scope)
         layout.addWidget(self.views)
+        layout.addWidget(self.one_view)
         layout.addWidget(self.rescaling)
         layout.addWidget(self.estimate)
         layout.addWidget(self.shown)
         self.run.stick_in(layout)
         layout.addWidget(self.saving)
         layout.addWidget(self.live)
-        layout.addWidget(CollapsibleBox("Advanced", self._further(), role="link"))
+        layout.addWidget(self._further)
         layout.addWidget(
             CollapsibleBox("Import and export weights", self.exchange, role="link")
         )
 
-    def _further(self) -> QWidget:
+    def _seldom_changed(self) -> QWidget:
         """Return settings that are seldom changed, in one widget."""
         further = QWidget()
         layout = QVBoxLayout(further)
@@ -172,7 +181,10 @@ class MembranesPanel(QWidget):
         follow(self, events.source, self._on_state)
         follow(self, events.weights, self._on_state)
         follow(self, events.predict_settings, self._on_settings)
-        self._controller.job.ended.connect(self._on_state)
+        follow(self, events.weights, self.run.drop_refusal)
+        self._controller.job.ended.connect(self._show_precisions)
+        self._further.toggled.connect(self._ask_cpu)
+        self._cpu.found.connect(self._show_precisions)
 
     def add_weights(self, path: Path) -> None:
         """Offer a weights file and use it; says so if it is none."""
@@ -202,6 +214,21 @@ class MembranesPanel(QWidget):
     def _on_settings(self) -> None:
         for form in self._forms:
             form.show_settings(self._session.predict_settings)
+        self.run.drop_refusal()
+        if self._session.predict_settings.precision == "bf16":
+            self._ask_cpu()
+        self._show_precisions()
+
+    def _ask_cpu(self) -> None:
+        """Have OpenVINO say what the CPU computes in, where it can be chosen."""
+        there = find_spec("openvino") is not None and not cpu_is_known()
+        if there and not self._cpu.waiting:
+            self._cpu.ask(niced(cpu_facts))
+
+    def _show_precisions(self, *_: object) -> None:
+        """Grey out what can't be had here, as far as that is known."""
+        refused = refused_precisions(self._session.predict_settings)
+        self.advanced.grey_out("precision", refused)
         self._on_state()
 
     def _on_state(self) -> None:
@@ -229,7 +256,7 @@ class MembranesPanel(QWidget):
         if self._controller.job.busy:
             return
         source, weights = self._session.source, self._session.weights
-        self.views.setVisible(self._has_views())
+        self._show_views()
         rescaling, coarse = "", False
         if source is not None and weights is not None:
             rescale = self._session.predict_settings.rescale
@@ -246,13 +273,13 @@ class MembranesPanel(QWidget):
         set_role(self.estimate, "plain" if ready else "note")
         self.run.set_ready(ready, "" if ready else words)
 
-    def _has_views(self) -> bool:
-        """Tell if planes along y and x can be asked for, or are asked for."""
-        source, views = self._session.source, self._session.predict_settings.views
-        if views != 1 or source is None:
-            return views != 1
-        stack = source.stack
-        return stack.shape[0] > 1 and is_isotropic(stack.voxel_size_nm) is True
+    def _show_views(self) -> None:
+        """Let planes along y and x be asked for; say why a stack has none, if asked."""
+        source, asked = self._session.source, self._session.predict_settings.views
+        why = "" if source is None else why_one_view(source.stack)
+        self.views.setVisible(source is not None and not why)
+        self.one_view.setText(f"Run takes one view: {why}.")
+        self.one_view.setVisible(asked != 1 and bool(why))
 
     def _region(self) -> RunScope | None:
         try:
@@ -268,7 +295,7 @@ class MembranesPanel(QWidget):
             z = section_on_screen(self._controller.viewer, layer)
             made = None if z is None else source.results.made.get(z)
             name, depths = weights.card.name, weights.card.depths
-            settings = self._session.predict_settings.model_dump()
+            settings = self._controller.runs.predict_settings.model_dump()
             chosen = format_variant(name, settings, depths)
             if made is not None:
                 known = depths if made.weights == name else ()
@@ -284,6 +311,8 @@ class MembranesPanel(QWidget):
         try:
             region = self.scope.region()
             estimate = self._controller.runs.estimate(region)
+        except OtherPrecisionError as e:
+            return f"{e}; choose another precision under Advanced", False
         except ValueError as e:
             return str(e), False
         if estimate is None:

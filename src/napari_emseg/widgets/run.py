@@ -167,6 +167,7 @@ class RunRow(JobControls):
         self.said_above = ""
         """What the panel says before the run; its notes don't repeat that."""
         self._ready = True
+        self._refused = False
         self._told = True
         """False once another stack is at work than the one that a run is over."""
         self._connect()
@@ -207,6 +208,17 @@ class RunRow(JobControls):
     def refuse(self, message: str) -> None:
         """Show an error."""
         self.say(message, "error")
+        self._refused = True
+
+    def drop_refusal(self) -> None:
+        """Say no more why a run was refused: it would be another one now."""
+        if self._refused:
+            self.say("")
+
+    def say(self, message: str, role: str = "hint") -> None:
+        """Show a message under the button; none if it is empty."""
+        self._refused = False
+        super().say(message, role)
 
     def _on_click(self) -> None:
         if self.running:

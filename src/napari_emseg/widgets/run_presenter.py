@@ -59,7 +59,8 @@ class RunPresenter:
     def work(self) -> Generator[Record, None, Any]:
         """The run's, after what has to be loaded for it."""
         torch = self.stage == "membranes"
-        return warmed_up(self.run.work, self._layers_are_there, torch=torch)
+        there = self._layers_are_there
+        return warmed_up(self.run.work, there, torch=torch, check=self.run.check)
 
     def on_records(self, records: Sequence[Record]) -> list[str]:
         """Show what is new; return what there is to tell."""
