@@ -3,10 +3,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
-from napari_emseg.models.weights import load_weights
+from napari_emseg.core.card import Card
+from napari_emseg.models.weights import load_weights, save_weights
+from napari_emseg.models.zoo import build
 
 
 def same(a: str, b: Path) -> bool:
@@ -21,6 +24,22 @@ def test_a_package_goes_out_and_comes_back(emseg, tiny_weights):
     assert done.code == 0
     assert "threshold    0.4" in done.out
     assert same("back.safetensors", tiny_weights)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "left_out"), [("unet", True), ("unetpp", False)]
+)
+def test_affinities_that_are_left_out_are_told(emseg, tmp_path, architecture, left_out):
+    shape = {"unet": {"levels": 1}, "unetpp": {"depth": 1}}[architecture]
+    config = {"base": 2, "affinities": [[-1, 0, 0]], **shape}
+    card = Card(name="near", architecture=architecture, config=config)
+    state = build(architecture, config).state_dict()
+    near = save_weights(tmp_path / "near.safetensors", state, card).path
+    done = emseg("weights", "export", near, "near.zip")
+    told = "near: its affinities, and scores that were reached by them, are left out\n"
+    assert (done.code, told in done.err) == (0, left_out)
+    done = emseg("weights", "import", "near.zip", "back.safetensors")
+    assert ("affinities   z 1" in done.out) is not left_out
 
 
 def test_what_is_in_the_way_is_left_alone(emseg, tiny_weights):

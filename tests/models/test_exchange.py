@@ -30,6 +30,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.io.errors import AmbiguousNetworkError, RemoteWeightsError
 from napari_emseg.models import importing
 from napari_emseg.models.exporting import (
+    LEFT_OUT,
     MANIFEST,
     Credits,
     credits_of,
@@ -940,7 +941,13 @@ def seeing(folder: Path, architecture: str) -> Weights:
     config = {"base": 2, "context": 3, "affinities": [[-1, 0, 0]], **shape}
     torch.manual_seed(0)
     state = build(architecture, config).state_dict()
-    card = Card(name="seeing", architecture=architecture, config=config)
+    card = Card(
+        name="seeing",
+        summary="Sees three.",
+        architecture=architecture,
+        config=config,
+        scores={"v_rand": 0.9, "volume_vi": 1.4, "volume_adapted_rand_error": 0.1},
+    )
     return save_weights(folder / "seeing.safetensors", state, card, half=False)
 
 
@@ -964,6 +971,13 @@ class TestNetworksWithContext:
         again = import_weights(path, tmp_path / "again.safetensors")
         assert again.card.classes == ("membrane", "inside")
         assert (again.card.context, again.card.affinities) == (3, ())
+        assert again.card.scores == {"v_rand": 0.9}
+        assert again.card.summary == f"Sees three. {LEFT_OUT}"
+        with zipfile.ZipFile(path) as file:
+            said = yaml.safe_load(file.read(MANIFEST))
+            assert "volume_vi" not in file.read("README.md").decode()
+        assert said["description"] == again.card.summary
+        assert Card(**said["config"]["emseg"]["card"]) == again.card
         window = torch.rand(1, 3, 64, 64)
         with torch.no_grad():
             torch.testing.assert_close(

@@ -7,9 +7,11 @@ import torch
 import yaml
 from nested import CONFIG, nested_weights
 
+from napari_emseg.core.card import Card
 from napari_emseg.core.records import Progress
 from napari_emseg.models import importing
-from napari_emseg.models.weights import read_weights
+from napari_emseg.models.weights import read_weights, save_weights
+from napari_emseg.models.zoo import build
 
 
 @pytest.fixture
@@ -39,6 +41,15 @@ def test_a_package_goes_out_and_comes_back(window, tmp_path) -> None:
         tmp_path / "back.safetensors"
     )
     assert window.controller.session.weights.card.architecture == "unetpp"
+
+    config = {"base": 2, "levels": 1, "affinities": [[-1, 0, 0]]}
+    card = Card(name="near", architecture="unet", config=config)
+    state = build("unet", config).state_dict()
+    near = save_weights(tmp_path / "near.safetensors", state, card)
+    window.membranes.add_weights(near.path)
+    exchange.export_file(tmp_path / "near.zip")
+    saved = "saved as near.zip without affinities"
+    assert finish(window) == f"{saved}; it doesn't say {lacks}"
 
 
 def test_a_foreign_state_dict_asks_for_its_network(window, tmp_path) -> None:

@@ -267,13 +267,20 @@ def export(
     output
         The package to write: .zip.
     """
-    from napari_emseg.models.exporting import credits_of, export_weights
+    from napari_emseg.models.exporting import (
+        LEFT_OUT,
+        credits_of,
+        export_weights,
+        keeps_affinities,
+    )
 
     part = find_weights(weights).at(depth, heads)
     known = credits_of(part, authors=author, maintainer=maintainer, licence=licence)
     check_outputs(output, files=[part.path])
     with claimed_weights(output, overwrite=overwrite, suffix=".zip"):
         export_weights(part, output, known)
+    if not keeps_affinities(part.card):
+        say(f"{part.card.name}: {LEFT_OUT[0].lower()}{LEFT_OUT[1:-1]}")
     if known.missing:
         say(f"the package doesn't say {', '.join(known.missing)}: {CREDITS}")
     if json:

@@ -97,6 +97,10 @@ def _as_now(scores: dict[str, float]) -> dict[str, float]:
 Scores = Annotated[dict[str, float], AfterValidator(_as_now)]
 
 
+BY_AFFINITIES = "volume_"
+"""How names of scores begin that cells through the stack have reached, which are found
+by affinities where the network gives some."""
+
 COUNTS = ("pixels", "splits", "mergers", "false_splits", "false_merges", "true_cells")
 """Ends of the names of scores that are numbers of something."""
 
@@ -234,6 +238,16 @@ class Card(_Part):
     def further_classes(self) -> tuple[str, ...]:
         """Classes beside membrane and inside, such as mitochondria."""
         return self.pixel_classes[2:]
+
+    def without_affinities(self, config: dict[str, Any]) -> Self:
+        """Return the card of the network that gives none, rebuilt by `config`."""
+        scores = {
+            name: value
+            for name, value in self.scores.items()
+            if not name.startswith(BY_AFFINITIES)
+        }
+        update = {"classes": self.pixel_classes, "affinities": (), "scores": scores}
+        return self.model_copy(update={**update, "config": config})
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from napari_emseg.core.atomic import atomic_write, clear_leftovers
 from napari_emseg.core.card import Card, format_score
 from napari_emseg.core.intensity import normalise, section_range
 from napari_emseg.core.tiles import Geometry
+from napari_emseg.models.variants import with_facts
 from napari_emseg.models.weights import Weights, bundled_folders
 from napari_emseg.models.zoo import Network, network_class
 from napari_emseg.sample import bundled
@@ -398,6 +399,9 @@ def _differences(card: Card, geometry: Geometry) -> str:
     return "\n".join(f"- {line}" for line in said)
 
 
+LEFT_OUT = "Its affinities, and scores that were reached by them, are left out."
+"""What the summary of a network says that gives no affinities in a package."""
+
 SAME = 1e-5
 """Most that TorchScript may differ from the network, on another shape than traced."""
 
@@ -474,20 +478,26 @@ def _contents(
     return {MANIFEST: text.encode(), **files}
 
 
-def _expressible(weights: Weights) -> tuple[nn.Module, Card]:
-    """Return the network and its card, as far as a package can say what it gives.
+def keeps_affinities(card: Card) -> bool:
+    """Tell if a package can say all that a network gives; affinities may not fit in.
 
-    A step after the network is the same for all channels: affinities beside classes
-    that exclude one another are left out.
+    A step after the network is the same for all channels, so beside a soft-max of
+    classes that exclude one another there is no place for them.
     """
+    return not card.affinities or _activation(card) == "sigmoid"
+
+
+def _expressible(weights: Weights) -> tuple[nn.Module, Card]:
+    """Return the network and its card, as far as a package can say what it gives."""
     from napari_emseg.models.parts import without_affinities
 
     network, card = weights.network(), weights.card
-    if not card.affinities or _activation(card) == "sigmoid":
+    if keeps_affinities(card):
         return network, card
     small, config = without_affinities(network, card.architecture, card.config)
-    update = {"config": config, "classes": card.pixel_classes, "affinities": ()}
-    return small, card.model_copy(update=update)
+    kept = card.without_affinities(config)
+    update = {"summary": f"{card.summary} {LEFT_OUT}".strip()}
+    return small, with_facts(kept.model_copy(update=update), cast("Network", small))
 
 
 def _test_picture(geometry: Geometry, context: int) -> NDArray[np.uint8]:

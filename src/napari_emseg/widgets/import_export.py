@@ -158,9 +158,10 @@ class ImportExport(QWidget):
             self._say(f"saved as {result.path.name}", "hint")
             self.imported.emit(result)
         elif isinstance(result, tuple):
-            path, missing = result
+            path, whole, missing = result
+            rest = "" if whole else " without affinities"
             lacks = f"; it doesn't say {', '.join(missing)}" if missing else ""
-            self._say(f"saved as {path.name}{lacks}", "hint")
+            self._say(f"saved as {path.name}{rest}{lacks}", "hint")
 
     def _allow(self, allowed: bool) -> None:
         for widget in (self.import_, self.export, self.question):
@@ -235,10 +236,15 @@ def _importing(
 
 def _exporting(
     weights: Weights, path: Path
-) -> Generator[Record, None, tuple[Path, tuple[str, ...]]]:
-    """Write a package; return its path, and what nobody has said of the weights."""
-    from napari_emseg.models.exporting import credits_of, export_weights
+) -> Generator[Record, None, tuple[Path, bool, tuple[str, ...]]]:
+    """Write a package; return its path, if it holds all, and what nobody has said."""
+    from napari_emseg.models.exporting import (
+        credits_of,
+        export_weights,
+        keeps_affinities,
+    )
 
     yield Progress("exporting", 0, 1)
     with Claim(path):
-        return export_weights(weights, path), credits_of(weights).missing
+        written = export_weights(weights, path)
+    return written, keeps_affinities(weights.card), credits_of(weights).missing
