@@ -7,6 +7,8 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_emseg._napari import set_voxel_size
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.widgets.camera import (
     area_in_view,
     drawn_box,
@@ -15,6 +17,7 @@ from napari_emseg.widgets.camera import (
     no_section,
     section_here,
     section_on_screen,
+    view_kept,
 )
 
 
@@ -148,3 +151,43 @@ def test_a_box_beyond_the_sections_is_refused(viewer) -> None:
     viewer.add_shapes([corners], ndim=3, scale=(50, 4, 4), name="box")
     with pytest.raises(ValueError, match="in no section of em"):
         drawn_box(viewer, layer)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+@pytest.mark.parametrize("ndisplay", [2, 3])
+@pytest.mark.parametrize("size", [(10, 10, 10), (None, 5, 5), None])
+def test_another_voxel_size_keeps_the_view(viewer, size, ndisplay, order) -> None:
+    layer, camera = viewer.layers["em"], camera_of(viewer)
+    viewer.dims.order, viewer.dims.ndisplay = order, ndisplay
+    viewer.dims.set_point((0, 1, 2), (150, 48, 100))  # voxel (3, 12, 25)
+    middle = np.array([100, 64, 200])  # voxel (2, 16, 50)
+    camera.center = (*[0] * (3 - ndisplay), *middle[list(order)][-ndisplay:])
+    with view_kept(viewer, layer):
+        set_voxel_size(layer, size)
+    np.testing.assert_allclose(layer.world_to_data(viewer.dims.point), (3, 12, 25))
+    shown = list(order)[-ndisplay:]
+    center = camera.center[-ndisplay:] / layer.scale[shown]
+    np.testing.assert_allclose(center, np.array([2, 16, 50])[shown])
+
+
+def test_the_zoom_follows_the_scale_and_a_picture_in_a_stack_its_own(viewer) -> None:
+    flat = viewer.add_image(np.zeros((40, 60)), name="flat", scale=(2, 2))
+    viewer.dims.set_point(0, 150)
+    camera = camera_of(viewer)
+    camera.center, camera.zoom = (0, 20, 30), 6
+    with view_kept(viewer, flat):
+        flat.scale = (6, 6)
+    assert camera.zoom == pytest.approx(2)
+    np.testing.assert_allclose(camera.center[-2:], (60, 90))
+    assert viewer.dims.point[0] == pytest.approx(150)
+
+
+def test_a_layer_given_units_while_hidden_is_seen_in_its_first_section() -> None:
+    viewer = ViewerModel()
+    viewer.add_image(np.ones((5, 40, 60), np.uint8))
+    layer = viewer.add_image(np.full((5, 40, 60), 7, np.uint8), visible=False)
+    viewer.dims.set_current_step(0, 0)
+    with view_kept(viewer, layer):
+        set_voxel_size(layer, (10, 10, 10))
+    layer.visible = True
+    assert np.asarray(layer._slice.image.raw).min() == 7

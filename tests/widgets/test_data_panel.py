@@ -8,6 +8,7 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 from napari_emseg._napari.versions import camera_of
+from napari_emseg.widgets.camera import area_in_view, section_on_screen
 
 
 def type_size(window, text: str) -> None:
@@ -142,6 +143,35 @@ def test_the_users_voxel_size_wins(open_window) -> None:
     type_size(window, "")
     assert window.controller.session.source.stack.voxel_size_nm is None
     assert window.data.voxel_size.text() == ""
+
+
+def test_a_typed_voxel_size_keeps_what_is_on_screen(open_window, drawn_stack) -> None:
+    values = np.array(drawn_stack[0].data)
+    window = open_window(Image(values, name="em"), show=True)
+    viewer, layer = window.viewer, window.layer("em")
+    viewer.dims.set_current_step(0, 2)
+    camera = camera_of(viewer)
+    camera.center, camera.zoom = (0, 30, 70), 3 * camera.zoom
+    window.qtbot.waitUntil(lambda: area_in_view(viewer, layer) is not None)
+    window.settle()
+    area = area_in_view(viewer, layer)
+    for text in ("10 x 10 x 10", "", "30 x 6 x 6", "? x 4 x 4", ""):
+        type_size(window, text)
+        window.settle()
+        assert section_on_screen(viewer, layer) == 2, text
+        np.testing.assert_array_equal(layer._slice.image.raw, values[2])
+        window.qtbot.waitUntil(lambda: area_in_view(viewer, layer) == area)
+
+
+def test_stacks_in_pixels_and_in_nm_are_each_seen_whole(open_window, em) -> None:
+    plain = em("plain", scale=(1, 1, 1), units=("pixel",) * 3)
+    window = open_window(em("sized"), plain)
+    window.viewer.dims.set_current_step(0, 0)
+    for layer in (plain, window.layer("sized"), plain):
+        window.controller.choose(layer)
+        window.controller.show_alone(layer)
+        middle = np.multiply((95 / 2, 111 / 2), layer.scale[-2:])
+        np.testing.assert_allclose(camera_of(window.viewer).center[-2:], middle)
 
 
 def test_an_unknown_section_thickness_can_be_typed(open_window) -> None:

@@ -22,10 +22,12 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QLineEdit, QMainWindow, QWidget
 
 from napari_emseg._napari import get_reader, stack_in_file, stack_of
+from napari_emseg._napari.versions import camera_of
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.project import Project
 from napari_emseg.widgets import data_panel, opening
+from napari_emseg.widgets.camera import section_on_screen
 from napari_emseg.widgets.controller import controller_for
 
 VOXEL = (50.0, 4.5, 4.0)
@@ -190,7 +192,14 @@ class TestVoxelSizes:
         self, viewer, files, said
     ) -> None:
         (layer,) = viewer.open(str(files / "em.tif"), plugin="napari")
+        viewer.dims.set_current_step(0, 3)
+        camera = camera_of(viewer)
+        camera.center, camera.zoom = (0, 10, 20), 16
         controller = controller_for(viewer)
+        assert section_on_screen(viewer, layer) == 3
+        np.testing.assert_array_equal(layer._slice.image.raw, GREY[3])
+        np.testing.assert_allclose(camera.center[-2:], (45, 80))
+        assert camera.zoom == pytest.approx(16 * 48 / (48 * 4))
         assert stack_of(layer).voxel_size_nm == pytest.approx(VOXEL)
         assert controller.session.source.stack.voxel_size_nm == pytest.approx(VOXEL)
 

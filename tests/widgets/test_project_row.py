@@ -19,7 +19,7 @@ from napari_emseg.project import journal as journals
 from napari_emseg.proofreading import lock
 from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.widgets import save_status_label
-from napari_emseg.widgets.camera import section_on_screen
+from napari_emseg.widgets.camera import area_in_view, section_on_screen
 from napari_emseg.widgets.project_row import NONE, ProjectRow
 
 WHOLE = slice(0, 96), slice(0, 112)
@@ -202,6 +202,31 @@ def test_a_project_opened_over_another_stack_is_what_is_seen(
         assert other.visible == viewer.layers["other cells"].visible
         assert (layer.visible, other.visible) == (chosen is layer, chosen is other)
         assert over.visible == (chosen is layer)
+
+
+def test_a_project_over_a_hidden_layer_in_pixels_is_seen_whole(
+    open_work, open_window, file, tmp_path, drawn_stack
+) -> None:
+    first = open_work(cells=False)
+    path = saved(first, tmp_path / "work").path
+    row(first).keeping.close()
+    values = np.array(drawn_stack[0].data)
+    layer = Image(values, name="em")
+    window = open_window(layer, Image(values[:, ::-1], name="other"), show=True)
+    window.controller.choose(window.layer("other"))
+    window.controller.show_alone(window.layer("other"))
+    assert not layer.visible
+    window.viewer.dims.set_current_step(0, 0)
+    row(window).open_path(path, layer=layer)
+    wait(window)
+    window.settle()
+    np.testing.assert_allclose(layer.scale, (50, 4, 4))
+    assert layer.visible
+    assert section_on_screen(window.viewer, layer) == 0
+    np.testing.assert_array_equal(layer._slice.image.raw, values[0])
+    window.qtbot.waitUntil(lambda: area_in_view(window.viewer, layer) is None)
+    camera = camera_of(window.viewer)
+    np.testing.assert_allclose(camera.center[-2:], (4 * 95 / 2, 4 * 111 / 2))
 
 
 def test_probabilities_of_what_is_on_screen_are_made_again(

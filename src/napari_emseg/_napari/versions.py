@@ -43,6 +43,17 @@ def fit_to_view(viewer: ViewerModel, layer: Layer) -> None:
     camera.zoom *= float(np.min(every / np.maximum(high - low, 1e-9)))
 
 
+def slice_anew(viewer: ViewerModel) -> None:
+    """Have layers cut at the sliders once more, after scale or units have changed.
+
+    Since 0.9 layers learn the units of the window only when a slider moves. One that
+    was given others while it was hidden, or while the slider was at 0, is all 0 else.
+    """
+    viewer.dims.events.point(value=viewer.dims.point)
+    for layer in viewer.layers:
+        layer.refresh()
+
+
 def shortcut_changes() -> EventEmitter:
     """Return what napari emits when a key is changed; 0.7 misspells its name."""
     from napari.utils.action_manager import action_manager

@@ -1,5 +1,7 @@
 """What a viewer shows of a stack: which section, which part of it, which box."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, floor
 from typing import Any
 
@@ -9,7 +11,7 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 
 from napari_emseg._napari import placement_of
-from napari_emseg._napari.versions import camera_of, fit_to_view
+from napari_emseg._napari.versions import camera_of, fit_to_view, slice_anew
 from napari_emseg.core.regions import Area
 from napari_emseg.session import RunScope
 
@@ -75,8 +77,38 @@ def go_to_section(viewer: Viewer, layer: Layer, z: int) -> None:
     viewer.dims.set_point(viewer.dims.ndim - 3, float(world[-3]))
 
 
-def bring_into_view(viewer: Viewer, layer: Layer) -> None:
-    """Have a section of a layer on screen, and some of it in the view."""
+@contextmanager
+def view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
+    """Have the same section and pixels on screen when a layer has another scale.
+
+    Sliders and camera are in units of the window, which means other pixels then.
+    """
+    camera, scale = camera_of(viewer), np.array(layer.scale)
+    offset = viewer.dims.ndim - layer.ndim
+    axes = [axis for axis in viewer.dims.displayed if axis >= offset]
+    middle = np.array(viewer.dims.point, float)
+    middle[list(viewer.dims.displayed)] = camera.center[-viewer.dims.ndisplay :]
+    pixel, zoom = layer.world_to_data(middle), camera.zoom
+    section = layer.world_to_data(viewer.dims.point)
+    try:
+        yield
+    finally:
+        point = [float(x) for x in layer.data_to_world(section)]
+        viewer.dims.set_point(range(offset, viewer.dims.ndim), point)
+        middle[offset:] = layer.data_to_world(pixel)
+        center = middle[list(viewer.dims.displayed)]
+        camera.center = (*camera.center[: 3 - len(center)], *map(float, center))
+        own = [axis - offset for axis in axes]
+        before, now = (
+            max(each[own] * np.array(_shape(layer))[own], default=1.0)
+            for each in (scale, np.asarray(layer.scale))
+        )
+        camera.zoom = zoom * float(before / now)
+        slice_anew(viewer)
+
+
+def bring_into_view(viewer: Viewer, layer: Layer, *, fit: bool = False) -> None:
+    """Have a section of a layer on screen, and some of it in the view, or all."""
     if section_on_screen(viewer, layer) is None:
         go_to_section(viewer, layer, nearest_section(viewer, layer))
     if not shows_sections(viewer, layer):
@@ -85,7 +117,7 @@ def bring_into_view(viewer: Viewer, layer: Layer) -> None:
     corners = [np.asarray(layer.data_to_world(end), float)[-2:] for end in ends]
     low, high = np.minimum(*corners), np.maximum(*corners)
     middle = np.asarray(camera_of(viewer).center, float)[-2:]
-    if (middle < low).any() or (middle > high).any():
+    if fit or (middle < low).any() or (middle > high).any():
         fit_to_view(viewer, layer)
 
 

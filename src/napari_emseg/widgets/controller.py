@@ -14,7 +14,13 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_emseg._napari import NAPARIS, layer_of, set_voxel_size, stack_of
+from napari_emseg._napari import (
+    NAPARIS,
+    is_in_pixels,
+    layer_of,
+    set_voxel_size,
+    stack_of,
+)
 from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
 from napari_emseg._napari.versions import PLUGIN, preference
 from napari_emseg.core.intensity import is_micrograph
@@ -28,7 +34,7 @@ from napari_emseg.session.learning import Learning
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.session.runs import compile_cells
 from napari_emseg.widgets.background import LatestOnlyWorker, niced
-from napari_emseg.widgets.camera import bring_into_view
+from napari_emseg.widgets.camera import bring_into_view, view_kept
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
 from napari_emseg.widgets.layer_changes import LayerChanges, OverlayLayer
 from napari_emseg.widgets.layers import ResultLayers
@@ -138,7 +144,7 @@ class ViewerController:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
         viewer.layers.events.reordered.connect(self._on_reordered)
-        self._recover_voxel_sizes(self._unmade())
+        recover_voxel_sizes(self.viewer, self._unmade())
         for layer in self._unmade():
             if self.session.source is None:
                 self.choose(layer)
@@ -263,12 +269,16 @@ class ViewerController:
         """Have a stack on screen with its results, and those of other stacks hidden.
 
         What is seen is what tools, runs and marks work on. A picture that lies over
-        the stack, of its shape and never at work, stays.
+        the stack, of its shape and never at work, stays. Where one of the two is in
+        pixels and the other in nm, the camera's place means nothing, and all is shown.
         """
+        apart = False
         for other in self.sources():
             at_work = any(x.key == str(other.unique_id) for x in self.session.sources)
             same = getattr(other.data, "shape", None) == layer.data.shape
             away = other is not layer and (at_work or not same)
+            seen = away and other.visible
+            apart |= seen and is_in_pixels(other) != is_in_pixels(layer)
             for each in self._with_results(other):
                 if away and each.visible:
                     each.visible = False
@@ -277,7 +287,7 @@ class ViewerController:
                     each.visible = True
                     self._hidden.discard(each)
         layer.visible = True
-        bring_into_view(self.viewer, layer)
+        bring_into_view(self.viewer, layer, fit=apart)
 
     def _with_results(self, layer: Layer) -> list[Layer]:
         results = self._results.get(str(layer.unique_id))
@@ -304,9 +314,10 @@ class ViewerController:
         if layer is None:
             return
         key = str(layer.unique_id)
-        set_voxel_size(layer, voxel_size_nm or self._opened_with.get(key))
-        if key in self._results:
-            self._results[key].align(layer)
+        with view_kept(self.viewer, layer):
+            set_voxel_size(layer, voxel_size_nm or self._opened_with.get(key))
+            if key in self._results:
+                self._results[key].align(layer)
 
     def start(self, run: Run, stage: Stage, *, said: str = "") -> None:
         """Run a stage; its results are shown while they are made.
@@ -405,17 +416,13 @@ class ViewerController:
     def _on_inserted(self, event: Any) -> None:
         layer = event.value
         if layer in self._unmade():
-            self._recover_voxel_sizes([layer])
+            recover_voxel_sizes(self.viewer, [layer])
             if self.session.source is None:
                 self.choose(layer)
             elif self._comes_to_work(layer):
                 self.choose(layer)
                 self.changes.do(partial(self._show_if_at_work, layer))
         self.sources_changed.emit()
-
-    def _recover_voxel_sizes(self, layers: list[Layer]) -> None:
-        if recover_voxel_sizes(self.viewer, layers):
-            self.changes.do(self.viewer.reset_view)
 
     def _comes_to_work(self, layer: Layer) -> bool:
         """Tell if a layer was opened from a file, as a stack of its own.

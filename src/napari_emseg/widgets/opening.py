@@ -1,7 +1,8 @@
 """How files come into the window: by which reader, with what size, by drag and drop."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from napari import Viewer
@@ -20,6 +21,8 @@ from napari_emseg._napari import (
     place_as_in_file,
     stack_in_file,
 )
+from napari_emseg.core.stack import Stack
+from napari_emseg.widgets.camera import view_kept
 from napari_emseg.widgets.formatting import format_voxel_size
 
 HDF5 = ("*.h5", "*.hdf5", "*.hdf")
@@ -43,19 +46,26 @@ def open_with_this() -> None:
         get_settings().plugins.extension2reader = wanted
 
 
-def recover_voxel_sizes(viewer: Viewer, layers: Sequence[Layer]) -> bool:
+def recover_voxel_sizes(viewer: Viewer, layers: Sequence[Layer]) -> None:
     """Take them from the files of layers that napari's reader opened without.
 
-    Not where that would part them from layers in pixels, drawn over them perhaps.
-
-    Returns
-    -------
-    bool
-        Whether all that is in the window has its place anew.
+    Not where that would part them from layers in pixels, drawn over them perhaps. The
+    view stays what it is of them, unless it is of others that stay where they are.
     """
     stacks = {layer: stack_in_file(layer) for layer in layers}
     found = {layer: stack for layer, stack in stacks.items() if stack is not None}
     apart = any(is_in_pixels(x) for x in viewer.layers if x not in found)
+    whole = bool(found) and not apart and len(viewer.layers) == len(found)
+    with view_kept(viewer, _topmost(found)) if whole else nullcontext():
+        _place_as_in_files(found, apart)
+
+
+def _topmost(layers: Iterable[Layer]) -> Layer:
+    """Return the layer of those that is seen, else any."""
+    return sorted(layers, key=lambda layer: layer.visible)[-1]
+
+
+def _place_as_in_files(found: Mapping[Layer, Stack], apart: bool) -> None:
     for layer, stack in found.items():
         size = format_voxel_size(stack.voxel_size_nm or (None, 0, 0))
         if apart:
@@ -66,7 +76,6 @@ def recover_voxel_sizes(viewer: Viewer, layers: Sequence[Layer]) -> bool:
         else:
             place_as_in_file(layer, stack)
             show_info(f"{layer.name}: voxel size {size} nm, as its file says")
-    return bool(found) and not apart and len(viewer.layers) == len(found)
 
 
 class FileDrop(QObject):
