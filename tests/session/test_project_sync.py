@@ -413,3 +413,47 @@ def test_marks_of_sections_are_saved_as_they_are_undone(session, tmp_path) -> No
     assert other.source.reviewed == {2, 3}
     assert other.source.editor.reviewed == {2, 3}
     other.project.close()
+
+
+def test_another_stack_leaves_what_a_project_chose_alone(session, tmp_path) -> None:
+    """Its weights and threshold were overwritten as soon as its stack came back."""
+    stack = session.source.stack
+    session.cell_settings = CellSettings(threshold=0.35)
+    keeping = save_project(session, tmp_path / "a.emseg", author="Ada")
+    keeping.flush()
+    info = keeping.path / "project.json"
+    before = info.read_bytes()
+    (tmp_path / "new").mkdir()
+    other = thin_weights(tmp_path / "new", "other", threshold=0.7)
+    session.select("b", Stack(np.zeros((1, 8, 8), np.uint8), name="black"))
+    session.choose_weights(other)
+    session.predict_settings = PredictSettings(runtime="torch", tile=64, invert="yes")
+    for _ in range(2):
+        session.select("a", stack)
+        assert session.weights.card.name == "thin"
+        assert session.cell_settings.threshold == 0.35
+        assert session.predict_settings == FAST
+        session.select("b", Stack(np.zeros((1, 8, 8), np.uint8), name="black"))
+        assert (session.weights, session.cell_settings.threshold) == (other, 0.7)
+    keeping.flush()
+    assert info.read_bytes() == before
+    session.select("a", stack)
+    session.choose_weights(other)  # on purpose
+    keeping.flush()
+    assert json.loads(info.read_text())["weights"] == "other"
+    session.forget("a")
+
+
+def test_a_project_leaves_what_was_chosen_for_others_alone(session, tmp_path) -> None:
+    keeping = save_project(session, tmp_path / "a.emseg", author="Ada")
+    session.forget("a")
+    black = Stack(np.zeros((1, 8, 8), np.uint8), name="black")
+    session.select("b", black)
+    (tmp_path / "new").mkdir()
+    other = thin_weights(tmp_path / "new", "other", threshold=0.7)
+    session.choose_weights(other)
+    source = open_project(session, keeping.path)
+    assert (session.weights.card.name, session.cell_settings.threshold) == ("thin", 0.4)
+    session.select("b", black)
+    assert (session.weights, session.cell_settings.threshold) == (other, 0.7)
+    session.forget(source.key)

@@ -229,6 +229,32 @@ def test_a_project_over_a_hidden_layer_in_pixels_is_seen_whole(
     np.testing.assert_allclose(camera.center[-2:], (4 * 95 / 2, 4 * 111 / 2))
 
 
+def test_choosing_another_stack_and_back_leaves_a_project_as_it_is(
+    open_work, tmp_path
+) -> None:
+    window = open_work(cells=False)
+    panel, box = window.data, window.membranes.weights
+    window.choose_weights("thin")
+    keeping = saved(window, tmp_path / "work")
+    keeping.flush()
+    info = keeping.path / "project.json"
+    before, threshold = info.read_bytes(), window.controller.session.cell_settings
+    window.viewer.add_image(np.zeros((2, 40, 40), np.uint8), name="other")
+
+    def choose(name: str) -> None:
+        panel.layers.setCurrentIndex(panel.layers.findText(name))
+        panel.layers.activated.emit(panel.layers.currentIndex())
+
+    choose("other")
+    window.choose_weights("slow")
+    for name, weights in (("em", "thin"), ("other", "slow"), ("em", "thin")):
+        choose(name)
+        assert box.currentText() == weights
+    assert window.controller.session.cell_settings == threshold
+    keeping.flush()
+    assert info.read_bytes() == before
+
+
 def test_probabilities_of_what_is_on_screen_are_made_again(
     open_work, open_window, tmp_path, drawn_stack
 ) -> None:

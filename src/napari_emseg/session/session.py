@@ -5,6 +5,7 @@ snapshot of it and write into results only.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar
@@ -17,9 +18,21 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.session.annotation_editor import AnnotationEditor
-from napari_emseg.session.project_sync import ProjectSync
+from napari_emseg.session.project_sync import MACHINE, ProjectSync
 from napari_emseg.session.results import OpenedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Weights and settings, as they are chosen while a stack is at work."""
+
+    weights: Weights | None
+    proposed: Weights | None
+    """Those that nobody chose."""
+    predict_settings: PredictSettings
+    cell_settings: CellSettings
+    check_settings: CheckSettings
 
 
 @dataclass(eq=False)
@@ -42,6 +55,10 @@ class Session:
         self._sources: dict[str, StackState] = {}
         self._projects: dict[str, ProjectSync] = {}
         self._proposed: Weights | None = None
+        self._choices: dict[str, Choices] = {}
+        """Of stacks that aren't at work now, as they were left."""
+        self._shared: Choices | None = None
+        """Of stacks without results and projects, while one has its own."""
 
     @property
     def sources(self) -> tuple[StackState, ...]:
@@ -59,10 +76,15 @@ class Session:
         return None if self.source is None else self._projects.get(self.source.key)
 
     def select(self, key: str, stack: Stack) -> StackState:
-        """Put a stack to work; what was said of it and made from it comes back."""
+        """Put a stack to work; what was said of it and made from it comes back.
+
+        So do weights and settings, if it has results or a project: those of another
+        stack are neither run over it nor saved in its project.
+        """
         known = self._sources.get(key)
         if known is None or known.stack.shape != stack.shape:
             self._close_project(key)
+            self._choices.pop(key, None)
             known = StackState(key, stack, AnnotationEditor(Results(stack.shape)))
         source = replace(known, stack=stack)
         self._put(source)
@@ -70,6 +92,7 @@ class Session:
 
     def deselect(self, refusal: str = "") -> None:
         """Put no stack to work; `refusal` says why, if one was asked for."""
+        self._leave()
         self.refusal = refusal
         self.source = None
 
@@ -102,6 +125,7 @@ class Session:
         self._sources.pop(key, None)
         if self.source is not None and self.source.key == key:
             self.deselect()
+        self._choices.pop(key, None)
         self._close_project(key)
 
     def take(self, source: StackState, project: ProjectSync) -> None:
@@ -109,6 +133,9 @@ class Session:
         editor = source.editor
         editor.reviewed, editor.excluded = source.reviewed, source.excluded
         self._projects[source.key] = project
+        if self._shared is None and self.weights is not None:
+            self._shared = self._chosen()
+        self._choices.pop(source.key, None)  # those of the project count
         self._put(source)
 
     def save_in(self, key: str, project: ProjectSync) -> ProjectSync | None:
@@ -278,9 +305,54 @@ class Session:
         return source
 
     def _put(self, source: StackState) -> None:
-        self._sources[source.key] = source
-        self.refusal = ""
-        self.source = source
+        """Put a stack to work, told of when all that belongs to it is there."""
+        other = self.source is None or self.source.key != source.key
+        new = source.key not in self._sources
+        with ExitStack() as told_after:
+            for signal in reversed(list(self.events.signals.values())):
+                told_after.enter_context(signal.paused())
+            if other:
+                self._leave()
+                self._return_to(source, new=new)
+            self._sources[source.key] = source
+            self.refusal = ""
+            self.source = source
+
+    def _leave(self) -> None:
+        if self.source is not None:
+            self._choices[self.source.key] = self._chosen()
+
+    def _return_to(self, source: StackState, *, new: bool) -> None:
+        """Choose what was chosen when a stack was left, if it has something of it."""
+        results = source.results
+        made = bool(results.predicted or results.segmented)
+        if made or source.key in self._projects:
+            own = self._choices.get(source.key)
+            if own is not None:
+                self._shared = self._shared or self._chosen()
+                self._choose(replace(own, proposed=None))
+        elif self._shared is not None:
+            if not new:
+                self._choose(self._shared)
+            self._shared = None
+
+    def _chosen(self) -> Choices:
+        return Choices(
+            self.weights,
+            self._proposed,
+            self.predict_settings,
+            self.cell_settings,
+            self.check_settings,
+        )
+
+    def _choose(self, choices: Choices) -> None:
+        """Choose all of it as it was; what suits the machine stays."""
+        here = {name: getattr(self.predict_settings, name) for name in MACHINE}
+        self._proposed = choices.proposed
+        self.weights = choices.weights
+        self.predict_settings = choices.predict_settings.model_copy(update=here)
+        self.cell_settings = choices.cell_settings
+        self.check_settings = choices.check_settings
 
     def _renew(self, source: StackState) -> None:
         """Know something else of a source, whether it is at work or not."""
