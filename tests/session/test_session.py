@@ -83,3 +83,37 @@ def test_without_results_weights_and_settings_follow_the_session(
     session.choose_weights(thin_weights(tmp_path / "other", "other", threshold=0.7))
     session.select("a", drawn_stack[0])
     assert chosen(session) == ("other", 0.7, 64)
+
+
+def test_data_of_the_same_shape_are_told_from_those_that_results_are_of(
+    session, drawn_stack
+) -> None:
+    stack = drawn_stack[0]
+    values = np.array(stack.data)
+    assert session.select("a", Stack(values, name="em")).warning == ""
+    session.take_data("a", Stack(255 - values, name="em"))
+    assert session.source.warning == ""  # nothing was made of the others
+    session.take_data("a", Stack(values, name="em"))
+    session.review(1)
+    session.note_findings("a", [])
+    session.take_data("a", Stack(values.copy(), name="new name"))
+    assert (session.source.warning, session.source.findings) == ("", ())
+    session.take_data("a", Stack(values, name="em"))
+    for other in (values[:, ::-1].copy(), 255 - values):
+        session.take_data("a", Stack(other, name="em"))
+        assert session.source.warning == (
+            "The data of em were replaced; results and corrections made before are of "
+            "the earlier data."
+        )
+    assert session.source.findings is None
+    assert session.source.reviewed == {1}  # nothing is lost
+    session.select("a", Stack(values, name="em"))
+    assert session.source.warning == ""
+
+
+def test_a_picture_that_is_wrapped_anew_is_the_same(session) -> None:
+    picture = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    session.select("b", Stack(picture[None], name="flat"))
+    session.review(0)
+    assert session.select("b", Stack(picture[None], name="renamed")).warning == ""
+    assert session.select("b", Stack(255 - picture[None])).warning != ""

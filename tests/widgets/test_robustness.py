@@ -206,6 +206,35 @@ def test_layer_data_of_another_shape_starts_afresh(open_window, em) -> None:
     assert window.layer("em membrane probability [1]").data.shape == (2, 40, 40)
 
 
+def test_other_data_of_the_same_shape_are_said_where_results_are_used(
+    open_window, em
+) -> None:
+    window = open_window(em())
+    train, evaluate = window.dock.panel("Train"), window.dock.panel("Evaluate")
+    layer, before = window.layer("em"), window.layer("em").data
+    window.run(window.membranes)
+    window.controller.session.review(1)
+    probability = window.layer("em membrane probability")
+    made = np.array(probability.data)
+    window.viewer.add_labels((made > 0.5).astype(np.uint8), name="truth")
+    meaning = evaluate.truth.meaning
+    window.qtbot.waitUntil(lambda: evaluate.truth.layer is not None)
+    meaning.setCurrentIndex(meaning.findData("membrane"))
+    meaning.activated.emit(meaning.currentIndex())
+    warning = "The data of em were replaced"
+    layer.data = before[:, ::-1].copy()
+    assert window.data.message.text().startswith(warning)
+    assert window.data.message.property("role") == "note"
+    assert warning in evaluate.state.text()
+    window.qtbot.waitUntil(lambda: warning in train.judges.text(), timeout=120_000)
+    assert train.run.button.isEnabled()
+    np.testing.assert_array_equal(probability.data, made)
+    layer.data = before
+    assert not window.data.message.text()
+    assert warning not in evaluate.state.text()
+    window.qtbot.waitUntil(lambda: warning not in train.judges.text(), timeout=120_000)
+
+
 def test_data_of_a_stack_that_is_not_at_work_are_replaced(open_window, em) -> None:
     window = open_window(em(), em("other"))
     session, first = window.controller.session, window.layer("em")

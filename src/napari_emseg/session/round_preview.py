@@ -1,7 +1,8 @@
 """What a round would learn from, and what would judge it: said before it begins."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from napari_emseg.core.card import Card
 from napari_emseg.core.regions import Region
@@ -49,6 +50,13 @@ class RoundPreview:
     judges: str = ""
     ready: bool = True
     doubtful: bool = False
+
+    def warned(self, warnings: Iterable[str]) -> Self:
+        """Return it with what else to know before the round begins."""
+        said = " ".join(warnings)
+        if not said or not self.ready:
+            return self
+        return replace(self, judges=f"{self.judges} {said}".strip(), doubtful=True)
 
 
 def preview_round(

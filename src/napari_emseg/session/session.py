@@ -86,7 +86,7 @@ class Session:
             self._close_project(key)
             self._choices.pop(key, None)
             known = StackState(key, stack, AnnotationEditor(Results(stack.shape)))
-        source = replace(known, stack=stack)
+        source = known.with_stack(stack)
         self._put(source)
         return source
 
@@ -99,7 +99,8 @@ class Session:
     def take_data(self, key: str, stack: Stack | None) -> None:
         """Know other data of a stack, at work or not.
 
-        Of another shape, or None for data that are no stack, all else is forgotten.
+        Of another shape, or None for data that are no stack, all else is forgotten;
+        of the same shape it stays, see `StackState.warning`.
 
         Raises
         ------
@@ -112,7 +113,7 @@ class Session:
         if stack is None or known.stack.shape != stack.shape:
             self.forget(key)
         else:
-            self._renew(replace(known, stack=stack))
+            self._renew(known.with_stack(stack))
 
     def forget(self, key: str) -> None:
         """Drop all that is known of a stack; its project is saved and closed.

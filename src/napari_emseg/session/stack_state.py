@@ -1,8 +1,11 @@
 """A stack at work with all that is known of it, and a run over it."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+from weakref import ref
+
+import numpy as np
 
 from napari_emseg.check import SectionCheck
 from napari_emseg.core import regions
@@ -32,6 +35,9 @@ class StackState:
         What is worth a look; None as long as sections weren't checked.
     reviewed
         Sections that a person is done with; runs leave them alone.
+    made_of
+        Returns the data that results and corrections are of, as long as they exist,
+        if others were put in their place since.
     """
 
     key: str
@@ -40,6 +46,36 @@ class StackState:
     excluded: frozenset[int] = frozenset()
     findings: tuple[SectionCheck, ...] | None = None
     reviewed: frozenset[int] = frozenset()
+    made_of: Callable[[], Any] | None = field(default=None, repr=False)
+
+    def with_stack(self, stack: Stack) -> Self:
+        """Return the same with another description of its stack, or other data.
+
+        What was made from the data before stays, and `warning` says so; findings don't.
+        """
+        if _same_data(self.stack, stack):
+            return replace(self, stack=stack)
+        if self.made_of is not None and self.made_of() is stack.data:
+            return replace(self, stack=stack, findings=None, made_of=None)
+        before = self.made_of or (_weak(self.stack.data) if self.is_worked_on else None)
+        return replace(self, stack=stack, findings=None, made_of=before)
+
+    @property
+    def is_worked_on(self) -> bool:
+        """True if runs or a person have made something of the data."""
+        results, history = self.results, self.editor.history
+        made = results.predicted or results.segmented or results.lost
+        return bool(made or self.reviewed or history.corrections())
+
+    @property
+    def warning(self) -> str:
+        """What to know before results or corrections are used; empty if nothing."""
+        if self.made_of is None:
+            return ""
+        return (
+            f"The data of {self.name} were replaced; results and corrections made "
+            "before are of the earlier data."
+        )
 
     @property
     def name(self) -> str:
@@ -91,6 +127,30 @@ class StackState:
     def is_probabilities(self) -> bool:
         """True if this is no EM but probabilities of membrane."""
         return self.provenance is not None and self.provenance.kind == "membrane"
+
+
+def _same_data(one: Stack, other: Stack) -> bool:
+    """Tell if stacks of one shape have the same values, as far as that is quick."""
+    if one.data is other.data:
+        return True
+    in_memory = type(one.data) is type(other.data) is np.ndarray
+    depth = one.shape[0]
+    # a single section is wrapped anew each time; more of them may be on a slow disk
+    if depth > 1 and not in_memory:
+        return False
+    try:
+        pairs = ((one.section(z), other.section(z)) for z in range(depth))
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+    except (OSError, ValueError):
+        return False
+
+
+def _weak(data: Any) -> Callable[[], Any]:
+    """Return what finds data again without keeping them in memory."""
+    try:
+        return ref(data)
+    except TypeError:  # not every array can be found again
+        return lambda: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -194,9 +194,13 @@ class TrainingInputs:
             if isinstance(t, ManualCorrections)
         }
 
+        keys = {teacher.source_key for teacher in teachers}
+        warnings = [s.warning for s in self._opened.sources if s.key in keys]
+
         def answer() -> RoundPreview:
             pixels = {n: sum(t.count().values()) for n, t in tallies.items()}
-            return preview_round(teachers, pixels, card, new=new)
+            preview = preview_round(teachers, pixels, card, new=new)
+            return preview.warned(filter(None, warnings))
 
         return answer
 

@@ -245,6 +245,12 @@ class ViewerController:
                 return self._filled[key]
         return None
 
+    def warning_of(self, layer: Layer) -> str:
+        """Say what to know of the results that a layer shows; empty if nothing."""
+        editor = self.editor_of(layer)
+        sources = self.session.sources
+        return next((s.warning for s in sources if s.editor is editor), "")
+
     def choose(self, layer: Layer | None) -> None:
         """Put a layer to work, or say why it can't be."""
         self._follow(layer)

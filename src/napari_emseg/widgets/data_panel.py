@@ -330,6 +330,8 @@ class DataPanel(QWidget):
             self.words.setText("" if session.refusal else "no stack yet")
             self.voxel_size.clear()
             return
+        if source.warning:
+            self._say(source.warning, "note")
         self.layers.setCurrentIndex(self.layers.findData(source.key))
         words = format_stack(source.stack)
         layer = self._controller.source_layer
@@ -351,10 +353,10 @@ class DataPanel(QWidget):
         except ValueError as e:
             self._say(str(e))
 
-    def _say(self, message: str) -> None:
+    def _say(self, message: str, role: str = "error") -> None:
         self.message.setText(message)
         self.message.setVisible(bool(message))
-        set_role(self.message, "error")
+        set_role(self.message, role)
 
 
 class ChoiceRow(QWidget):

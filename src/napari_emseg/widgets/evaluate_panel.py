@@ -35,6 +35,7 @@ from napari_emseg.widgets.run import JobRow, Work
 from napari_emseg.widgets.theme import (
     SPACING,
     combo_box,
+    follow,
     follow_soon,
     form_layout,
     panel_layout,
@@ -190,7 +191,7 @@ class EvaluatePanel(QWidget):
         self.run = JobRow("Evaluate", self._prepare)
         self.result = Result(self._controller)
         self._layer: Layer | None = None
-        self._said = ""
+        self._said = self._warning = ""
         self._lay_out()
         self._connect()
         self._on_sides()
@@ -222,6 +223,7 @@ class EvaluatePanel(QWidget):
         self.scope.currentTextChanged.connect(self._on_sides)
         self.linked.toggled.connect(self._on_linked)
         self.run.done.connect(self._on_done)
+        follow(self, self._controller.session.events.source, self._on_sides)
 
     def _propose_prediction(self, layers: Iterable[Layer]) -> Layer | None:
         """Return a layer that says what it is, probabilities first."""
@@ -243,7 +245,8 @@ class EvaluatePanel(QWidget):
         prediction, truth = self.prediction.side(), self.truth.side()
         words, ready = _format_sides(prediction, truth, self.scope.currentText())
         self._said = words
-        set_role(self.state, "plain" if ready else "note")
+        self._warning = self._warn() if ready else ""
+        set_role(self.state, "plain" if ready and not self._warning else "note")
         self.run.set_ready(ready, "" if ready else words)
         cells = ready and prediction.meaning == truth.meaning == "cells"  # type: ignore[union-attr]
         linkable = cells and self.scope.currentText() == ALL
@@ -258,7 +261,15 @@ class EvaluatePanel(QWidget):
         if self.linked.isVisibleTo(self):
             checked = self.linked.isChecked()
             how = ", and cells through them" if checked else ", each by itself"
-        self.state.setText(f"{self._said}{how}")
+        warning = f". {self._warning}" if self._warning else ""
+        self.state.setText(f"{self._said}{how}{warning}")
+
+    def _warn(self) -> str:
+        """Say if results are of data that aren't there any more."""
+        layers = filter(None, (self.prediction.layer, self.truth.layer))
+        return " ".join(
+            dict.fromkeys(filter(None, map(self._controller.warning_of, layers)))
+        )
 
     def _prepare(self) -> tuple[str, Work]:
         prediction, truth = self.prediction.side(), self.truth.side()
