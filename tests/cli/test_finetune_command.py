@@ -87,7 +87,7 @@ def test_one_stroke_teaches_nothing_of_the_rest_unasked(
     assert "learning from 160 px in 1 section, 0 reviewed regions" in done.err
     done = emseg(*command, "--extent", "sparse", "--reviewed", "1:2", "--overwrite")
     assert done.code == 2
-    assert "leave reviewed regions or sparse out" in done.err
+    assert "leave either the regions or the extent out" in done.err
     done = emseg(*command, "--extent", "complete", "--overwrite")
     assert done.code == 0, done.err
     assert "learning from 10,752 px in 1 section, 1 reviewed region" in done.err

@@ -9,11 +9,11 @@ from scipy import ndimage as ndi
 from napari_emseg.core.records import Note, Progress, SectionDone, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink
-from napari_emseg.core.stack import Stack
+from napari_emseg.core.stack import Stack, is_isotropic
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack, settle_through
-from napari_emseg.segmentation.volume import is_isotropic, iter_segment_volume
+from napari_emseg.segmentation.volume import iter_segment_volume
 
 ISOTROPIC = (8.0, 8.0, 8.0)
 IN_3D = CellSettings(through="3-d", minimum_size=20)

@@ -117,7 +117,7 @@ def test_run_is_in_view_as_long_as_its_panel_is(open_window, em, width) -> None:
             foot = run.foot
             top = max(0, panel.mapTo(view, QPoint(0, 0)).y())
             end = run.mapTo(view, QPoint(0, 0)).y()
-            if view.height() - top < 3 * foot.height() or end < 2 * foot.height():
+            if view.height() - top <= 3 * foot.height() or end < 2 * foot.height():
                 continue  # nearly all of it is below, or it is scrolled past Run
             low = foot.mapTo(view, QPoint(0, foot.height())).y()
             assert foot.height() <= low <= view.height(), (name, at)
