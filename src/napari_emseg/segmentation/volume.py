@@ -12,9 +12,8 @@ they are joined like any others. Which volumes are worked in blocks, and in whic
 told by their shape alone, so the result doesn't depend on the machine.
 """
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -121,26 +120,37 @@ class VolumeReader:
         exclude = np.isnan(values)
         values[exclude] = 0
         if self.affinities is not None:
-            values = boundary_map(values, self.faces(area))
+            values = boundary_map(values, self._faces(self.affinities, area))
         return values, exclude
 
-    def faces(self, area: Area) -> Faces:
-        """Return how sure boundaries are between voxels, by axis, from affinities."""
-        z, *sides = area
-        assert self.affinities is not None  # noqa: S101 - asked only where there are any
-        found = self.affinities.sections(z.start, z.stop, (sides[0], sides[1]))
-        return self.affinities.known(found, z.start, self.absent)
+    def strengths(self, threshold: float) -> Callable[[Area], Faces] | None:
+        """Return what tells how strong boundaries between voxels are, by axis.
 
-    def strengths(self, area: Area, threshold: float) -> Faces:
-        """Return how strong what is between voxels is, by axis."""
-        # the first ones have something before them, too
-        wide = tuple(slice(max(0, part.start - 1), part.stop) for part in area)
-        membrane = np.nan_to_num(np.array(self.membrane[wide], np.float32))
-        own = tuple(
-            slice(a.start - w.start, None) for a, w in zip(area, wide, strict=True)
-        )
-        found = face_strengths(membrane, self.faces(wide), threshold)
-        return tuple(face[own] for face in found)
+        None where there are no affinities to tell it by.
+        """
+        affinities = self.affinities
+        if affinities is None:
+            return None
+
+        def read(area: Area) -> Faces:
+            # the first ones have something before them, too
+            wide = tuple(slice(max(0, part.start - 1), part.stop) for part in area)
+            membrane = np.nan_to_num(np.array(self.membrane[wide], np.float32))
+            own = tuple(
+                slice(a.start - w.start, None) for a, w in zip(area, wide, strict=True)
+            )
+            faces = self._faces(affinities, wide)
+            return tuple(
+                face[own] for face in face_strengths(membrane, faces, threshold)
+            )
+
+        return read
+
+    def _faces(self, affinities: Affinities, area: Area) -> Faces:
+        """Return how sure boundaries are between voxels, by axis."""
+        z, *sides = area
+        found = affinities.sections(z.start, z.stop, (sides[0], sides[1]))
+        return affinities.known(found, z.start, self.absent)
 
 
 def _join_volume(
@@ -152,9 +162,7 @@ def _join_volume(
 ) -> Generator[Record, None, tuple[Joined, NDArray[np.uint64]]]:
     """Decide which fragments are one cell; return where each fragment is, too."""
     shape = seen.membrane.shape
-    areas, faces = _grid(shape, sides), None
-    if seen.affinities is not None:
-        faces = partial(seen.strengths, threshold=settings.threshold)
+    areas, faces = _grid(shape, sides), seen.strengths(settings.threshold)
     places = scratch(shape, np.uint64)
     blocks: list[BlockFragments] = []
     for done, area in enumerate(areas):
