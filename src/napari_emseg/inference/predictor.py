@@ -253,23 +253,10 @@ class Predictor:
                 yield record
         runtime = self.runtime(settings)  # another one, if memory ran out
         precisions[runtime.precision] = None
-        return PredictionResult(
-            probabilities=assembly.probabilities,
-            sections=assembly.sections,
-            roi=scope.roi,
-            damaged=assembly.damaged,
-            blank=tuple(sorted(assembly.blank)),
-            notes=tuple(notes),
-            runtime=runtime.name,
-            device=runtime.device,
-            seconds=perf_counter() - start,
-            provenance=provenance(
-                scope.stack,
-                self.weights,
-                settings,
-                precision=", then ".join(precisions),
-            ),
-        )
+        precision = ", then ".join(precisions)
+        made = provenance(scope.stack, self.weights, settings, precision=precision)
+        seconds = perf_counter() - start
+        return _result(scope, assembly, notes, runtime, seconds, made)
 
     def _tiles(
         self, scope: PredictionScope, settings: PredictSettings, runtime: Runtime
@@ -307,20 +294,10 @@ class Predictor:
         finally:
             engine.release()
             self._note_speed(engine, settings)
-        return PredictionResult(
-            probabilities=assembly.probabilities,
-            sections=assembly.sections,
-            roi=scope.roi,
-            damaged=assembly.damaged,
-            blank=tuple(sorted(assembly.blank)),
-            notes=tuple(notes),
-            runtime=engine.runtime.name,
-            device=engine.runtime.device,
-            seconds=perf_counter() - start,
-            provenance=provenance(
-                scope.stack, self.weights, settings, precision=engine.precision
-            ),
-        )
+        precision = engine.precision
+        made = provenance(scope.stack, self.weights, settings, precision=precision)
+        seconds = perf_counter() - start
+        return _result(scope, assembly, notes, engine.runtime, seconds, made)
 
     def settle(
         self,
@@ -491,6 +468,28 @@ class Predictor:
             reader = self._reader
         self._reader = reader if self._remember else None
         return reader, words
+
+
+def _result(
+    scope: PredictionScope,
+    assembly: Assembly,
+    notes: Sequence[str],
+    runtime: Runtime,
+    seconds: float,
+    made: Provenance,
+) -> PredictionResult:
+    return PredictionResult(
+        probabilities=assembly.probabilities,
+        sections=assembly.sections,
+        roi=scope.roi,
+        damaged=assembly.damaged,
+        blank=tuple(sorted(assembly.blank)),
+        notes=tuple(notes),
+        runtime=runtime.name,
+        device=runtime.device,
+        seconds=seconds,
+        provenance=made,
+    )
 
 
 def predict_stack(
