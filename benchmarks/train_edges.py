@@ -46,7 +46,7 @@ def main() -> None:
     ids = imread(folder / "ids_30-64.tif")[at]
     settings = CellSettings(threshold=weights.card.threshold)
     known = drain(iter_known_edges(membrane, ids, settings))
-    told = {kind: fit(edges, 0) for kind, edges in known.items()}
+    told = {kind: fit(kind, edges, 0) for kind, edges in known.items()}
     about = {
         "about": "Which fragments of a stack of sections are one cell",
         "learnt_from": "SNEMI3D training volume (AC4), mouse cortex, sections 36-64",

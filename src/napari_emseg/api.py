@@ -185,6 +185,7 @@ def learn_edges(
     *,
     threshold: float | None = None,
     settings: CellSettings | None = None,
+    affinities: Mapping[str, LazyArray] | None = None,
     start: EdgeClassifier | str | Path | None = None,
     output: str | Path | None = None,
     on_record: OnRecord | None = None,
@@ -204,6 +205,9 @@ def learn_edges(
         Probability above which a pixel is membrane; wins over the settings.
     settings
         Threshold and largest shift.
+    affinities
+        By their names, as `segment` takes them; it learns what they are worth, and
+        still serves where there are none.
     start
         A classifier that learns on, or its file; else it begins from nothing.
     output
@@ -231,6 +235,7 @@ def learn_edges(
         ReadProbabilities(stack),
         truth.data,
         settings,
+        affinities=Affinities.named(affinities, stack.shape) if affinities else None,
         start=read_edges(Path(start)) if isinstance(start, str | Path) else start,
         about=f"cells of {truth.source or truth.name}",
     )

@@ -11,7 +11,7 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier
+from napari_emseg.segmentation.edge_classifier import SAID, SEEN, EdgeClassifier
 from napari_emseg.segmentation.stack_graph import (
     SectionGraph,
     StackGraph,
@@ -113,9 +113,11 @@ def test_features_are_as_many_in_every_section_and_finite() -> None:
         graph.add(SectionGraph.of(p, 0.5))
     regions, first = graph.finish()
     assert [len(v) for v in seen.values()] == [3, 2]
-    assert len({f.shape[1] for f in seen["within"]}) == 1
-    assert np.isfinite(np.concatenate(seen["between"])).all()
-    assert np.isfinite(np.concatenate(seen["within"])).all()
+    for kind, columns in SEEN.items():
+        features = np.concatenate(seen[kind])
+        assert features.shape[1] == columns + SAID[kind]
+        assert np.isfinite(features[:, :columns]).all()
+        assert np.isnan(features[:, columns:]).all()
     assert first[-1] == len(regions.sizes) - 1
     assert (regions.edges[:, 0] < regions.edges[:, 1]).all()
 

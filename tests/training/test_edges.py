@@ -12,8 +12,8 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation.edge_classifier import (
-    BETWEEN,
-    WITHIN,
+    SAID,
+    SEEN,
     EdgeClassifier,
     read_edges,
 )
@@ -60,8 +60,9 @@ def test_known_edges_are_those_between_known_cells() -> None:
     all_, half = (
         drain(iter_known_edges(p, ids, CellSettings())) for ids in (cells, some)
     )
-    for kind, columns in (("within", WITHIN), ("between", BETWEEN)):
-        assert all_[kind].features.shape == (len(all_[kind].join), columns)
+    for kind, seen in SEEN.items():
+        assert all_[kind].features.shape == (len(all_[kind].join), seen + SAID[kind])
+        assert np.isnan(all_[kind].features[:, seen:]).all()
         assert 0 < len(half[kind].join) < len(all_[kind].join)
         assert set(np.unique(all_[kind].section)) <= set(range(6))
     # a membrane that is nowhere joins nothing that is one cell: shown by the truth
@@ -87,7 +88,7 @@ def test_it_is_better_than_membrane_and_size_on_another_stack(learnt) -> None:
 def test_what_is_written_is_what_was_learnt_and_plain_numbers(learnt) -> None:
     found, path, _ = learnt
     again = read_edges(path)
-    x = np.random.default_rng(0).normal(size=(20, BETWEEN)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(20, SEEN["between"])).astype(np.float32)
     np.testing.assert_allclose(
         again.log_odds("between", x), found.log_odds("between", x)
     )
@@ -125,3 +126,30 @@ def test_too_little_and_what_doesnt_fit_is_refused(tmp_path) -> None:
     path.write_text(json.dumps({"within": kind, "between": kind}))
     with pytest.raises(ValueError, match="learnt of other features"):
         segment(p, through="graph", edges=path)
+
+
+def test_it_learns_what_affinities_are_worth_and_serves_without_them() -> None:
+    def said(cells: np.ndarray) -> dict[str, np.ndarray]:
+        """Affinities along z alone, of which only half the confidence is right."""
+        same = cells == np.roll(cells, 1, 0)
+        return {"affinity z1": np.where(same, 0.9, 0.6).astype(np.float32)}
+
+    p, cells = drawn(1)
+    cells = ended(cells)
+    found = learn_edges(p, cells, threshold=0.5, affinities=said(cells))
+    assert found.knows_affinities("between")
+    assert not found.knows_affinities("within")
+    p, cells = drawn(5)
+    cells = ended(cells)
+
+    def across(affinities: dict[str, np.ndarray] | None) -> float:
+        """Share of the true ends, between sections 2 and 3, that are found."""
+        made = segment(
+            p, through="graph", threshold=0.5, edges=found, affinities=affinities
+        )
+        both = (made[2] > 0) & (made[3] > 0)
+        return float((made[2] != made[3])[both].mean())
+
+    # nothing but the affinities shows that cells end there, and 0.6 is no sure sign
+    assert across(said(cells)) > 0.9
+    assert across(None) < 0.5

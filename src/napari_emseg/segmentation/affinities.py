@@ -112,13 +112,6 @@ class Affinities:
             found.append(faces)
         return tuple(found)
 
-    def before(self, z: int) -> NDArray[np.float32]:
-        """Return `(y, x)` how sure a boundary is to the section before `z`."""
-        faces: NDArray[np.float32] = self._read(
-            self.arrays[NEXT[0]], range(z, z + 1), None
-        )[0]
-        return faces
-
     def volume(self, n: int, absent: Collection[int]) -> Faces:
         """Return faces of all `n` sections, NaN in absent ones and behind them."""
         return self.known(self.sections(0, n), 0, absent)

@@ -16,8 +16,11 @@ from napari_emseg._installed import data_folder
 
 Features = NDArray[np.float32]
 
-WITHIN, BETWEEN = 22, 39
-"""What is measured of a boundary within a section, and of an overlap between two."""
+SEEN = {"within": 22, "between": 39}
+"""What is measured of a boundary within a section, and of an overlap between two, in
+membranes; behind it stand `SAID` of affinities, NaN where there are none."""
+
+SAID = {"within": 2, "between": 3}
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,17 @@ class EdgeClassifier:
             for name, kind in self.kinds.items()
         }
 
+    def knows_affinities(self, kind: str) -> bool:
+        """Whether it learnt from affinities, too."""
+        return len(self._arrays[kind][0]) > SEEN[kind]
+
     def log_odds(self, kind: str, features: Features) -> NDArray[np.float64]:
-        """Log-odds `(m,)` that edges with features `(m, f)` join; unknown is NaN."""
+        """Log-odds `(m,)` that edges with features `(m, f)` join; unknown is NaN.
+
+        One that learnt from membranes alone doesn't look at the last features.
+        """
         mean, scale, networks = self._arrays[kind]
+        features = features[:, : len(mean)]
         # what isn't known counts as usual
         x = np.clip(np.nan_to_num((features - mean) / scale), -8, 8)
         total = np.zeros(len(x))
@@ -97,7 +108,10 @@ def read_edges(path: Path) -> EdgeClassifier:
     """
     found = EdgeClassifier.load(path)
     try:
-        for kind, columns in (("within", WITHIN), ("between", BETWEEN)):
+        for kind, seen in SEEN.items():
+            columns = len(found.kinds[kind]["mean"])
+            if columns not in (seen, seen + SAID[kind]):
+                raise ValueError(columns)
             found.log_odds(kind, np.zeros((1, columns), np.float32))
     except (KeyError, TypeError, ValueError, IndexError) as e:
         msg = f"{path} learnt of other features of edges than are measured here"

@@ -18,9 +18,9 @@ from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.regions import Constraint, Voxel
 from napari_emseg.core.requirements import distance_transform
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation.affinities import Affinities
+from napari_emseg.segmentation.affinities import Affinities, Faces
 from napari_emseg.segmentation.constraints import NodeConstraints, pairs_of
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier, Features
+from napari_emseg.segmentation.edge_classifier import SAID, EdgeClassifier, Features
 from napari_emseg.segmentation.fragments import (
     Fragments,
     boundary_map,
@@ -71,6 +71,10 @@ class SectionGraph:
         Distance to membranes, px.
     cells
         `(n,)` what each fragment is a part of by the section alone.
+    faces
+        Along z, y and x how sure affinities are of a boundary between a pixel and the
+        one before it, each `(y, x)`, NaN where unknown. Along z it is the section that
+        comes before.
     """
 
     membrane: NDArray[np.float32]
@@ -78,6 +82,7 @@ class SectionGraph:
     inside: NDArray[np.bool_]
     depth: NDArray[np.float32]
     cells: NDArray[np.int64]
+    faces: Faces | None = None
 
     @classmethod
     def of(
@@ -85,6 +90,7 @@ class SectionGraph:
         membrane: NDArray[np.float32],
         threshold: float,
         exclude: NDArray[np.bool_] | None = None,
+        faces: Faces | None = None,
     ) -> Self:
         """Find the fragments of a section and what belongs together in it."""
         found = find_fragments(membrane, threshold, exclude=exclude)
@@ -93,7 +99,7 @@ class SectionGraph:
         inside = found.reach == 0
         depth = np.asarray(distance_transform(inside), np.float32)
         cells = found.joined(CellSettings(threshold=threshold))
-        return cls(membrane, found, inside, depth, cells)
+        return cls(membrane, found, inside, depth, cells, faces)
 
     @property
     def n(self) -> int:
@@ -231,19 +237,30 @@ def edges_between(
         np.log1p(np.minimum(*mates)), np.log1p(np.maximum(*mates)),
         *_of_cells(a, b, la[both], lb[both], i, j),
     ]  # fmt: skip
+    if faces is None or shift != (0, 0):
+        said = [np.full(len(i), np.nan)] * SAID["between"]
+    else:
+        said = [
+            pairs.mean_known(faces[both]),
+            pairs.mean_known(_sure(faces[both])),
+            full.find(i, j, full.mean_known(faces.ravel())),
+        ]
     edge = (i > 0) & (j > 0) & (k >= LEAST_SHARED) & (k >= LEAST_SHARE * lo)
-    boundary = np.full(len(i), np.nan)
-    if faces is not None and shift == (0, 0):
-        boundary = pairs.mean_known(faces[both])
     return CrossEdges(
         np.stack([i, j], 1)[edge],
-        np.stack(columns, 1).astype(np.float32)[edge],
+        np.stack([*columns, *said], 1).astype(np.float32)[edge],
         k[edge],
         between[edge],
-        boundary[edge],
+        said[0][edge],
         np.stack([i, j], 1),
         pairs.count,
     )
+
+
+def _sure(faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 where a boundary is likely and 0 where not, NaN where unknown."""
+    found: NDArray[np.float32] = np.where(np.isnan(faces), faces, faces > 0.5)
+    return found
 
 
 def _sides(shift: Shift, section: SectionGraph) -> list[tuple[int, int]]:
@@ -328,8 +345,25 @@ def edges_within(
         seen.mean(0), seen.min(0), seen.max(0),
         *(np.min(each, 0) for each in zip(*shares, strict=True)),
         *(np.max(each, 0) for each in zip(*shares, strict=True)),
+        *_across(now),
     ]  # fmt: skip
     return np.stack(columns, 1).astype(np.float32)
+
+
+def _across(now: SectionGraph) -> list[NDArray[np.float64]]:
+    """Of boundaries of a section: mean of affinities, and how much of them is sure."""
+    seams = now.fragments.seams
+    m = len(seams.ends)
+    if now.faces is None:
+        return [np.full(m, np.nan)] * SAID["within"]
+    values = seams.across(now.faces[1:])
+    known = ~np.isnan(values)
+    which, count = seams.edges[known], np.bincount(seams.edges[known], minlength=m)
+    with np.errstate(invalid="ignore"):  # nothing is known of some
+        return [
+            np.asarray(np.bincount(which, each, m) / count)
+            for each in (values[known], values[known] > 0.5)
+        ]
 
 
 def _along(now: SectionGraph, other: SectionGraph) -> NDArray[np.float64]:
@@ -415,25 +449,18 @@ class StackGraph:
         self._last: SectionGraph | None = None
         self._before: tuple[SectionGraph, CrossEdges] | None = None
 
-    def add(
-        self,
-        section: SectionGraph,
-        *,
-        near: bool = True,
-        faces: NDArray[np.float32] | None = None,
-    ) -> None:
+    def add(self, section: SectionGraph, *, near: bool = True) -> None:
         """Take the next section.
 
         Parameters
         ----------
         near
             It may go on what the last one shows.
-        faces
-            `(y, x)` how sure a boundary is to the last one, from affinities.
         """
         last, cross = self._last, None
         if last is not None and near:
             shift = shift_of(last, section, self._largest)
+            faces = None if section.faces is None else section.faces[0]
             cross = edges_between(last, section, shift, faces)
             at = len(self._regions)
             odds = self.odds_between(cross)
@@ -478,6 +505,9 @@ class StackGraph:
             said = size * -_logit(cross.boundary)
         else:
             seen = self._classifier.log_odds("between", cross.features)
+            unknown = np.isnan(cross.boundary).all()
+            if unknown or self._classifier.knows_affinities("between"):
+                return seen
             said = -_logit(cross.boundary)
         # two opinions of one edge, that of what is seen in sections and the network's
         both = (1 - WEIGHT) * seen + WEIGHT * said
@@ -524,11 +554,10 @@ def iter_segment_graph(
     for z, last in zip(there, [-n, *there], strict=False):
         exclude = np.isnan(membrane[z])
         values = np.where(exclude, np.float32(0), membrane[z])
-        section = SectionGraph.of(values, settings.threshold, exclude)
+        faces = faces_of(affinities, last, z)
+        section = SectionGraph.of(values, settings.threshold, exclude, faces)
         labels[z], reach[z] = section.fragments.labels, section.fragments.reach
-        graph.add(
-            section, near=z - last <= BRIDGE + 1, faces=_faces(affinities, last, z)
-        )
+        graph.add(section, near=z - last <= BRIDGE + 1)
         yield Progress("fragments", z + 1, n)
     nodes, first = graph.finish()
     # fragments are numbered anew in each section
@@ -556,13 +585,14 @@ def _node(labels: NDArray[np.uint32], at: Voxel, first: dict[int, Any]) -> int:
     return label + int(first[at[0]]) if label and at[0] in first else 0
 
 
-def _faces(
-    affinities: Affinities | None, last: int, z: int
-) -> NDArray[np.float32] | None:
-    """Return faces between section `z` and `last`, if that is the one before it."""
-    if affinities is None or z - last != 1:
+def faces_of(affinities: Affinities | None, last: int, z: int) -> Faces | None:
+    """Return faces of section `z`; along z only if `last` is the one before it."""
+    if affinities is None:
         return None
-    return affinities.before(z)
+    before, *others = (each[0] for each in affinities.sections(z, z + 1))
+    if z - last != 1:
+        before = np.full_like(before, np.nan)
+    return before, *others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -643,13 +673,12 @@ def iter_find_stack_fragments(
     else:
         graph = StackGraph(classifier, settings.shift)
         for z in sorted({*range(n)} - {*absent}):
-            section = SectionGraph.of(values[z], settings.threshold, exclude[z])
+            own = faces_of(affinities, last, z)
+            section = SectionGraph.of(values[z], settings.threshold, exclude[z], own)
             found = section.fragments.labels
             labels[z] = np.where(found > 0, found + np.uint32(count), 0)
             reach[z] = section.fragments.reach
-            graph.add(
-                section, near=z - last <= BRIDGE + 1, faces=_faces(affinities, last, z)
-            )
+            graph.add(section, near=z - last <= BRIDGE + 1)
             count, last = count + section.n - 1, z
             yield Progress("fragments", z + 1, n)
         regions, _ = graph.finish()

@@ -19,12 +19,18 @@ from napari_emseg.core.atomic import atomic_write
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import LazyArray
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier, Features
+from napari_emseg.segmentation.affinities import Affinities
+from napari_emseg.segmentation.edge_classifier import (
+    SEEN,
+    EdgeClassifier,
+    Features,
+)
 from napari_emseg.segmentation.stack_graph import (
     CrossEdges,
     SectionGraph,
     StackGraph,
     edges_within,
+    faces_of,
 )
 
 if TYPE_CHECKING:
@@ -40,8 +46,12 @@ LEAST = 50
 
 NETWORKS, HIDDEN = 3, 24
 
-EPOCHS, RATE = 40, 3e-3
-"""From nothing; from a classifier that is there a third of either."""
+LEAST_SPREAD = 1e-4
+
+BATCH = 512
+
+EPOCHS, STEPS, RATE = 40, 300, 3e-3
+"""From nothing, and at least so many steps; from a classifier that is there a third."""
 
 HELD_OUT = 5
 """Every fifth section is left out first, to see how good it gets."""
@@ -136,7 +146,10 @@ def true_ids(section: SectionGraph, ids: Ids) -> Ids:
 
 
 def iter_known_edges(
-    membrane: LazyArray, cells: LazyArray, settings: CellSettings
+    membrane: LazyArray,
+    cells: LazyArray,
+    settings: CellSettings,
+    affinities: Affinities | None = None,
 ) -> Generator[Record, None, dict[str, KnownEdges]]:
     """Return the edges of a stack whose answer cells tell, by kind.
 
@@ -146,6 +159,8 @@ def iter_known_edges(
         Probabilities `(z, y, x)` in [0, 1], NaN where there is no picture.
     cells
         Ids of that shape, right through the stack; 0 says nothing.
+    affinities
+        Of that shape, where a network gives them.
 
     Raises
     ------
@@ -163,7 +178,8 @@ def iter_known_edges(
         values = np.asarray(membrane[z], np.float32)
         missing = np.isnan(values)
         values = np.where(missing, np.float32(0), values)
-        section = SectionGraph.of(values, settings.threshold, missing)
+        faces = faces_of(affinities, z - 1, z)
+        section = SectionGraph.of(values, settings.threshold, missing, faces)
         recorder.learn(section, np.asarray(cells[z]), z)
         yield Progress("edges", z + 1, n)
     recorder.finish()
@@ -181,6 +197,7 @@ def iter_learn_edges(
     cells: LazyArray,
     settings: CellSettings | None = None,
     *,
+    affinities: Affinities | None = None,
     start: EdgeClassifier | None = None,
     about: str = "",
     seed: int = 0,
@@ -192,7 +209,7 @@ def iter_learn_edges(
 
     Parameters
     ----------
-    membrane, cells
+    membrane, cells, affinities
         As in `iter_known_edges`.
     settings
         Threshold and largest shift.
@@ -207,7 +224,7 @@ def iter_learn_edges(
         If there are too few edges to learn from, or the shapes differ.
     """
     settings = settings or CellSettings()
-    known = yield from iter_known_edges(membrane, cells, settings)
+    known = yield from iter_known_edges(membrane, cells, settings, affinities)
     for kind, edges in known.items():
         check_enough(kind, edges)
     said, kinds = {}, {}
@@ -216,9 +233,9 @@ def iter_learn_edges(
         before = None if start is None else start.kinds[kind]
         left_out = edges.section % HELD_OUT == HELD_OUT // 2
         if 0 < left_out.sum() < len(left_out):
-            tried = fit(edges.where(~left_out), seed, before)
+            tried = fit(kind, edges.where(~left_out), seed, before)
             said[kind] = _right(kind, edges.where(left_out), tried, before)
-        kinds[kind] = fit(edges, seed, before)
+        kinds[kind] = fit(kind, edges, seed, before)
     yield Progress("learning", len(known), len(known))
     for words in said.values():
         yield Note(words)
@@ -268,28 +285,47 @@ def _right(
     return f"{words} are right, {share(before):.1%} were before"
 
 
+def _known_features(kind: str, features: Features) -> Features:
+    """Leave out those of affinities where none are known."""
+    seen = SEEN[kind]
+    if np.isnan(features[:, seen:]).all():
+        return features[:, :seen]
+    return features
+
+
 def fit(
-    edges: KnownEdges, seed: int, start: dict[str, Any] | None = None
+    kind: str, edges: KnownEdges, seed: int, start: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Train small networks on known edges; return their numbers, for `EdgeClassifier`.
 
     Parameters
     ----------
+    kind
+        `within` or `between`.
     start
         Numbers to learn on from.
     """
     import torch
 
-    x = edges.features
     if start is None:
-        mean, scale = np.nanmean(x, 0), np.nanstd(x, 0) + 1e-6
+        x = _known_features(kind, edges.features)
+        mean, scale = np.nanmean(x, 0), np.nanstd(x, 0)
+        # what is the same everywhere says nothing, and must not count where it differs
+        scale = np.where(scale < LEAST_SPREAD, 1, scale)
     else:
         mean, scale = (
             np.asarray(start[name], np.float32) for name in ("mean", "scale")
         )
+        x = edges.features[:, : len(mean)]
     values = np.clip(np.nan_to_num((x - mean) / scale), -8, 8).astype(np.float32)
+    join = edges.join
+    if x.shape[1] > SEEN[kind]:
+        # it must be right without affinities, too: the mean stands for what isn't known
+        blind = values.copy()
+        blind[:, SEEN[kind] :] = 0
+        values, join = np.concatenate([values, blind]), np.concatenate([join, join])
     features = torch.from_numpy(values)
-    target = torch.from_numpy(edges.join.astype(np.float32))
+    target = torch.from_numpy(join.astype(np.float32))
     networks = []
     with torch.random.fork_rng(devices=[]):
         for k in range(NETWORKS if start is None else len(start["networks"])):
@@ -298,7 +334,8 @@ def fit(
                 x.shape[1], None if start is None else start["networks"][k]
             )
             share = 1 if start is None else 1 / 3
-            _descend(network, features, target, RATE * share, EPOCHS * share)
+            steps = max(STEPS, EPOCHS * (len(features) // BATCH)) * share
+            _descend(network, features, target, RATE * share, int(steps))
             networks.append(_numbers(network))
     return {
         "mean": [round(float(v), 5) for v in mean],
@@ -342,17 +379,15 @@ def _numbers(network: "nn.Sequential") -> list[Any]:
 
 
 def _descend(
-    network: "nn.Sequential", features: Any, target: Any, rate: float, epochs: float
+    network: "nn.Sequential", features: Any, target: Any, rate: float, steps: int
 ) -> None:
     import torch
     from torch import nn
 
-    batch = min(512, len(features))
-    steps = max(20, int(epochs * max(1, len(features) // 512)))
     optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
     for _ in range(steps):
-        chosen = torch.randint(len(features), (batch,))
+        chosen = torch.randint(len(features), (min(BATCH, len(features)),))
         odds = network(features[chosen])[:, 0]
         loss = nn.functional.binary_cross_entropy_with_logits(odds, target[chosen])
         optimiser.zero_grad()
