@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from napari.settings import get_settings
 from numpy.typing import NDArray
+from pytestqt.qtbot import QtBot
 
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference import throughput
@@ -30,6 +31,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # On a busy machine any example may take long.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+# pytest-qt waits for 5 seconds, unless told otherwise: a busy machine needs longer.
+for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals, QtBot.waitExposed):
+    wait.__kwdefaults__["timeout"] = 60_000
 
 # Neither read nor write what whoever runs the tests has set in napari, or how fast
 # networks were on this machine.

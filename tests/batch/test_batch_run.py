@@ -184,6 +184,6 @@ def test_nothing_listens_to_other_machines(make_job) -> None:
         if isinstance(record, RowChanged) and record.row.state == "running":
             break
     now = {c.laddr for c in psutil.Process().net_connections("tcp")}
-    assert now > before
+    # those of an earlier batch may close meanwhile
     assert {address.ip for address in now - before} == {"127.0.0.1"}
     work.close()

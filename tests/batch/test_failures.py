@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,11 @@ from napari_emseg.batch import (
     plan_batch,
 )
 from napari_emseg.batch import membranes as step
-from napari_emseg.batch.estimate import BatchEstimate, refuse_if_full
+from napari_emseg.batch.estimate import (
+    BatchEstimate,
+    refuse_if_full,
+    seconds_per_pixel,
+)
 from napari_emseg.batch.step import STEPS
 from napari_emseg.cli import main
 from napari_emseg.core.records import Note
@@ -291,17 +294,21 @@ def test_joining_a_large_section_is_reckoned_with(make_job, tmp_path) -> None:
 
 def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
     linking = ("membranes", "cells", "link")
-    seconds = {"cells": 0.02, "link": 0.05, "table": 0.2}
-    for name, takes in seconds.items():
-        trial = functools.partial(time.sleep, takes)
+    clock = [0.0]
+
+    def work(takes: float) -> None:
+        clock[0] += takes
+
+    for name, takes in {"cells": 0.02, "link": 0.05, "table": 0.2}.items():
+        trial = functools.partial(work, takes)
         monkeypatch.setattr(STEPS[name], "trial", lambda *_, trial=trial: trial)
+    monkeypatch.setattr(estimate, "perf_counter", lambda: clock[0])
     plain, linked, table = (
-        estimate_batch(plan_batch(make_job(**chosen)), timed=True).seconds
+        seconds_per_pixel(plan_batch(make_job(**chosen)).job.settings)
         for chosen in ({}, {"steps": linking}, {"table": True})
     )
-    pixels = 6 * 200 * 180 / estimate.SIDE**2
-    assert linked - plain > 0.03 * pixels
-    assert table - plain > 0.15 * pixels
+    found = np.array([plain, linked, table]) * estimate.SIDE**2
+    np.testing.assert_allclose(found, [0.02, 0.07, 0.22])
 
 
 def test_the_command_line(weights, em, tmp_path, capsys) -> None:

@@ -214,7 +214,7 @@ def killed_batch(weights, em: Path, out: Path, seconds: float, *more: str) -> No
     words += ["--weights", str(weights.path), "--device", "cpu", "--runtime", "torch"]
     words += ["--threads", "1", "--invert", "no", "--minimum-size", "5", *more]
     with subprocess.Popen(words, start_new_session=True) as program:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         ledger = out / ".emseg-batch" / "ledger.jsonl"
         while not (ledger.exists() and ledger.stat().st_size):
             assert time.monotonic() < until

@@ -77,7 +77,7 @@ class Sink:
 
     def write(self, z: int, section: NDArray[np.float32]) -> None:
         if self.wait_for is not None:
-            assert self.wait_for.wait(10)
+            assert self.wait_for.wait(60)
         if self.error is not None:
             raise self.error
         self.got[z] = section.copy()
@@ -448,16 +448,16 @@ class TestOverlapInTime:
         threading.Event().wait(0.1)
         assert len(blur.calls) <= 6
         sink.wait_for.set()
-        consumer.join(10)
+        consumer.join(60)
         assert len(sink.got) == 20
 
 
 def until(condition: Any) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         threading.Event().wait(0.01)
-    msg = "waited for ten seconds"
+    msg = "waited for a minute"
     raise AssertionError(msg)
 
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import perf_counter
 
 import h5py
 import mrcfile
@@ -203,7 +202,6 @@ def test_opening_reads_no_section(
 ) -> None:
     path = tmp_path / "a.tif"
     writer(path, np.zeros((200, 128, 128), np.uint8))
-    start = perf_counter()
 
     def refuse(*args: object, **options: object) -> None:
         pytest.fail("a section was read")
@@ -213,7 +211,6 @@ def test_opening_reads_no_section(
         patch.setattr(np, "fromfile", refuse)
         opened = open_stack(path)
     assert opened.shape == (200, 128, 128)
-    assert perf_counter() - start < 2  # 0.02 s where nothing else runs
     assert not opened.section(199).any()
 
 

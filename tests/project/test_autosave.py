@@ -22,7 +22,7 @@ from napari_emseg.project import autosave as autosaves
 from napari_emseg.project.journal import Journal
 
 SHAPE = (3, 60, 50)
-SECONDS = 20
+SECONDS = 120
 
 FAULTS: list[BaseException] = [
     MemoryError("Unable to allocate 9 GB"),

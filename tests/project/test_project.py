@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from time import monotonic, sleep
 
 import numpy as np
@@ -22,6 +23,7 @@ from napari_emseg.io import save_stack
 from napari_emseg.io.errors import UnreadableError
 from napari_emseg.project import Project, Saved, SaveFailed, StackNotFoundError
 from napari_emseg.project import journal as journals
+from napari_emseg.project.store import ProjectStore
 from napari_emseg.proofreading import Change, Edit
 from napari_emseg.proofreading.edits import IdChange
 
@@ -99,15 +101,22 @@ def test_any_area_of_any_section(tmp_path_factory, data) -> None:
         np.testing.assert_array_equal(saved_in(project)["cells"], expected)
 
 
-def test_saved_within_two_seconds_without_waiting(folder) -> None:
+def test_saved_by_itself_and_nobody_waits(folder, monkeypatch) -> None:
     records: list[object] = []
+    gate, save = Event(), ProjectStore.save
+
+    def held(disk: ProjectStore) -> None:
+        assert gate.wait(60)
+        save(disk)
+
+    monkeypatch.setattr(ProjectStore, "save", held)
     with Project(folder, on_record=records.append) as project:
-        begun = monotonic()
         project.do(painted(1))
-        assert monotonic() - begun < 0.1
-        while project.waiting and monotonic() - begun < 10:
-            sleep(0.02)
-        assert monotonic() - begun < 2
+        assert project.waiting == 1
+        gate.set()
+        until = monotonic() + 60
+        while project.waiting and monotonic() < until:
+            sleep(0.01)
         with Project(folder, read_only=True) as other:
             assert other.section("corrections", 0)[12, 22] == 1
     assert [r.changes for r in records if isinstance(r, Saved)] == [1]

@@ -13,16 +13,25 @@ import numpy as np
 import pytest
 from napari import Viewer
 from napari.layers import Image
+from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication
+from superqt.utils import WorkerBase
 from thin import thin_weights
 
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.models.weights import Weights
 from napari_emseg.session import projects
-from napari_emseg.widgets import background, live_view, weights_box
+from napari_emseg.widgets import (
+    background,
+    live_view,
+    project_row,
+    run,
+    train_panel,
+    weights_box,
+)
 from napari_emseg.widgets.cells_panel import CellsPanel
 from napari_emseg.widgets.controller import ViewerController, controller_for
 from napari_emseg.widgets.data_panel import DataPanel
@@ -30,7 +39,6 @@ from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import JobResult
 from napari_emseg.widgets.membranes_panel import MembranesPanel
-from napari_emseg.widgets.project_row import RemadeProbabilities
 from napari_emseg.widgets.run import ScopeRow
 
 
@@ -171,6 +179,21 @@ def no_memory_of_others(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _nothing_was_notified_before() -> None:
+    """napari keeps what it notified of as long as the process lives."""
+    notification_manager.records.clear()
+
+
+@pytest.fixture(autouse=True)
+def _views_settle_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Panels wait for a moment after the last change; tests wait for them each time."""
+    for module in (run, train_panel, project_row):
+        for name in ("SETTLE_MS", "SOON_MS"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, 10)
+
+
+@pytest.fixture(autouse=True)
 def no_preview_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the live preview off until somebody wants it."""
     monkeypatch.setattr(live_view, "is_quick", lambda *_: None)
@@ -195,13 +218,17 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
         return window
 
     yield open_window
-    for window in windows:
-        again = window.controller.shared(RemadeProbabilities).job
-        for job in (again, window.controller.job):
-            if not job.busy:
-                continue
-            with qtbot.waitSignal(job.ended, timeout=120_000):
-                job.cancel()
+    # whatever works for a window ends with its test: no thread of it is at work on
+    # what the next test has changed, such as what a module keeps
+    for worker in set(WorkerBase._worker_set):
+        worker.quit()
+    qtbot.waitUntil(_nothing_is_at_work, timeout=120_000)
+
+
+def _nothing_is_at_work() -> bool:
+    return not (
+        WorkerBase._worker_set or QThreadPool.globalInstance().activeThreadCount()
+    )
 
 
 @pytest.fixture

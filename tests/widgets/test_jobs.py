@@ -157,22 +157,30 @@ def test_slots_run_in_the_gui_thread(qtbot, job) -> None:
     assert worked != [threading.current_thread().name]
 
 
-def test_progress_follows_tiles_and_tells_the_time_left(qtbot, job) -> None:
+def tile(done: int, total: int) -> TileDone:
     core = (slice(0, 1), slice(0, 1))
+    return TileDone(0, core, np.zeros((1, 1, 1), np.float32), done, total)
 
+
+def test_progress_follows_tiles(qtbot, job) -> None:
     def tiles() -> Generator[Record, None, None]:
         for i in range(1, 41):
-            QThread.msleep(10)
-            yield TileDone(0, core, np.zeros((1, 1, 1), np.float32), i, 80)
+            yield tile(i, 80)
             if i % 20 == 0:
                 yield SectionDone(i // 20, i // 20, 4)
 
     seen = []
     job.advanced.connect(seen.append)
     run(qtbot, job, tiles())
-    assert seen[-1].done == 40
-    assert seen[-1].total == 80
-    assert 0.2 < seen[-1].seconds_left < 2  # 40 more at 10 ms, or slower
+    assert (seen[-1].done, seen[-1].total) == (40, 80)
+
+
+def test_the_time_left_is_told_by_the_pace_since_the_first_tile(monkeypatch) -> None:
+    now = iter((100.0, 104.0))
+    monkeypatch.setattr("napari_emseg.widgets.jobs.perf_counter", lambda: next(now))
+    clock = _Clock()
+    assert clock.advance([tile(2, 80)]).seconds_left is None
+    assert clock.advance([tile(10, 80)]).seconds_left == 70 * 4 / 8
 
 
 def test_each_phase_is_told_with_its_name(qtbot, job) -> None:

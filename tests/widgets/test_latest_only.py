@@ -21,7 +21,7 @@ def latest(qtbot) -> LatestOnlyWorker:
 
 def slow(answer: int, gate: Event, asked: list[int]) -> int:
     asked.append(answer)
-    gate.wait(5)
+    gate.wait(60)
     return answer
 
 

@@ -108,7 +108,7 @@ class Autosave:
         """
         with self._turn:
             before = self._failures
-            self._hurry = True
+            self._hurry = bool(self.waiting)  # else the next stroke would be in a hurry
             self._turn.notify_all()
             done = self._turn.wait_for(
                 lambda: not self.waiting or self._failures > before or self._ended,
@@ -195,7 +195,7 @@ class Autosave:
             self._error = None
             self._in_a_row = 0
             if not self._steps:
-                self._since = None
+                self._since, self._hurry = None, False
             self._turn.notify_all()
         self._tell(Saved(changes, seconds))
 
