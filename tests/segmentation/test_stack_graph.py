@@ -12,12 +12,14 @@ from napari_emseg.metrics import overlap_scores
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack
 from napari_emseg.segmentation.edge_classifier import SAID, SEEN, EdgeClassifier
-from napari_emseg.segmentation.stack_graph import (
+from napari_emseg.segmentation.edge_features import (
     SectionGraph,
-    StackGraph,
     edges_between,
-    iter_segment_graph,
     shift_of,
+)
+from napari_emseg.segmentation.stack_graph import (
+    StackGraph,
+    iter_segment_graph,
     strength_of_odds,
 )
 

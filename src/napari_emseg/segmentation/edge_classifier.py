@@ -1,6 +1,6 @@
 """How likely an edge between two fragments joins one cell: numbers that were learnt.
 
-What is measured of edges is in `stack_graph`, how it is learnt in `training/edges.py`.
+What is measured of edges is in `edge_features`, and `training/edges.py` makes it learn.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Cells that somebody is done with → a classifier of edges between fragments.
 
-See `segmentation/stack_graph.py` for what it says. It learns from every boundary and
-every overlap of which both sides are clearly in a known cell.
+See `segmentation/stack_graph.py` for what is made of it. It learns from every boundary
+and every overlap of which both sides are clearly in a known cell.
 """
 
 import json
@@ -25,13 +25,12 @@ from napari_emseg.segmentation.edge_classifier import (
     EdgeClassifier,
     Features,
 )
-from napari_emseg.segmentation.stack_graph import (
+from napari_emseg.segmentation.edge_features import (
     CrossEdges,
     SectionGraph,
-    StackGraph,
     edges_within,
-    faces_of,
 )
+from napari_emseg.segmentation.stack_graph import StackGraph, faces_of
 
 if TYPE_CHECKING:
     from torch import nn
