@@ -11,12 +11,14 @@ import pytest
 from finetuning import QUICK, TORCH, drawn, untaught
 
 from napari_emseg.core.records import Progress, Record, drain
+from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import NewWeightsSettings, TrainSettings
 from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.session import Session
+from napari_emseg.session.annotations import ManualCorrections
 from napari_emseg.session.learning import Attempt, Learning
 from napari_emseg.session.round_preview import (
     NO_JUDGE,
@@ -100,6 +102,17 @@ def test_what_is_learnt_from_and_judged_by_is_said(
     assert prospect.judges == f"{judging} {UNCORRECTED}"
     paint(session, 1, 4, 10, 14, 10, 40)
     assert learning.material.ask()().judges == judging
+
+
+def test_a_gap_in_a_reviewed_wall_is_not_learnt_as_inside(session: Session) -> None:
+    membranes = session.source.results.membranes
+    membranes[2] = 0
+    membranes[2, :, 40:42] = 1
+    membranes[2, 30:32, 40:42] = 0
+    session.review(2)
+    known = drain(ManualCorrections.of(session.source).read("no"))
+    assert not known.opinions.window(Region(2, 30, 40, 32, 42)).any()
+    assert known.incomplete == (), "or the weights would fill it with inside"
 
 
 def test_corrections_count_while_and_after_a_round(

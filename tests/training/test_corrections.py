@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from napari_emseg.core.labels import inside_mask
+from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, FinetuneSettings
 from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import build
-from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.corrections import TrainingSet, taken_as_shown
 from napari_emseg.training.crops import Border, cut_crops
 from napari_emseg.training.losses import IGNORE, LOSSES, border_weight
 from napari_emseg.training.patches import CorrectionPatches
@@ -25,6 +26,7 @@ from napari_emseg.training.training_data import (
     FEWEST_STEPS,
     MOST_STEPS,
     balanced_weights,
+    completed,
     places_learnt,
     steps_for,
 )
@@ -71,6 +73,69 @@ def test_what_was_shown_can_come_later(drawn_stack: Drawn) -> None:
     )
     assert known.incomplete == (region,)
     assert known.complete(cells, "cells").incomplete == ()
+
+
+def wall_with_a_gap(rows: int) -> NDArray[np.uint8]:
+    """Draw two cells, and between them a wall of 2 px, open in its middle."""
+    shown = np.full((64, 82), 2, np.uint8)
+    shown[:, 40:42] = 1
+    shown[30 : 30 + rows, 40:42] = 2
+    return shown
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6])
+def test_a_gap_that_nobody_mended_is_not_learnt_as_inside(rows: int) -> None:
+    shown = wall_with_a_gap(rows)
+    codes, gaps = taken_as_shown(np.zeros_like(shown), shown)
+    assert gaps
+    changed = codes != shown
+    assert not codes[changed].any(), "unknown, and nothing but inside became so"
+    # 4 px around the line, which is in one column of the gap or in the other
+    around = np.zeros(shown.shape, bool)
+    around[26 : 34 + rows, 36:46] = True
+    surely = np.zeros(shown.shape, bool)
+    surely[26 : 34 + rows, 37:45] = True
+    assert not changed[~around].any()
+    assert np.array_equal(changed[surely], (shown == 2)[surely])
+
+
+def test_what_was_done_by_hand_in_a_gap_counts() -> None:
+    shown = wall_with_a_gap(2)
+    by_hand = np.zeros_like(shown)
+    by_hand[30:32, 40:42] = 2  # one cell, says somebody
+    codes, gaps = taken_as_shown(by_hand, shown)
+    assert np.array_equal(codes, shown)
+    assert not gaps
+    by_hand[30:32, 40:42] = 1
+    codes, gaps = taken_as_shown(by_hand, shown)
+    assert np.array_equal(codes, wall_with_a_gap(0))
+    assert not gaps
+
+
+class Shows:
+    """Weights that show the wall with a gap."""
+
+    threshold = 0.5
+
+    def membrane(self, *_: object, invert: bool) -> NDArray[np.float32]:
+        del invert
+        return (wall_with_a_gap(2) == 1).astype(np.float32)
+
+
+def test_a_gap_stays_unknown_whoever_showed_it() -> None:
+    stack = Stack(np.zeros((1, 64, 82), np.uint8))
+    mask = wall_with_a_gap(2)[None] == 1
+    region = Region.whole(0, (64, 82))
+    waiting = TrainingSet(stack, SparseLabels((1, 64, 82)), (region,))
+    by_result = waiting.complete(mask, "membrane")
+    by_weights = drain(completed(waiting, Shows()))  # type: ignore[arg-type]
+    for known in (by_result, by_weights):
+        assert not known.opinions.window(region)[30:32, 40:42].any()
+        assert known.partly == {region}
+        assert known.incomplete == (), "or it would be shown once more, and be inside"
+    # labels that were drawn elsewhere are what somebody said of each pixel
+    drawn = TrainingSet.from_labels(stack, mask, "membrane")
+    assert np.array_equal(drawn.opinions.window(region), wall_with_a_gap(2))
 
 
 @pytest.mark.parametrize("labels_are", ["cells", "inside", "membrane"])

@@ -117,27 +117,33 @@ class ManualCorrections:
         from napari_emseg.training.sparse_labels import SparseLabels
 
         z, y, x = self.stack.shape
-        opinions = SparseLabels((z, y, x))
+        opinions, partly = SparseLabels((z, y, x)), set[Region]()
         for k in range(z):
-            codes = None if k in self.excluded else self._codes(k)
+            codes, gaps = (None, []) if k in self.excluded else self._codes(k)
             if codes is not None and codes.any():
                 opinions.put(Region.whole(k, (y, x)), codes)
+                partly.update(gaps)
             yield Progress("reading corrections", k + 1, z)
         bright = should_invert(self.stack, invert)
-        return TrainingSet(self.stack, opinions, self.reviewed, self.excluded, bright)
+        return TrainingSet(
+            self.stack,
+            opinions,
+            self.reviewed,
+            self.excluded,
+            bright,
+            frozenset(partly),
+        )
 
-    def _codes(self, z: int) -> NDArray[np.uint8]:
-        """Return what is known of a section `(y, x)`."""
+    def _codes(self, z: int) -> tuple[NDArray[np.uint8], list[Region]]:
+        """Return what is known of a section `(y, x)`, and regions with open walls."""
         results = self.source.results
         if not self.source.editor.begun:
-            return np.zeros(results.shape[1:], np.uint8)
+            return np.zeros(results.shape[1:], np.uint8), []
         codes = np.array(results.corrections[z])
         if self.locked:
             _add_locked(codes, results.cells[z], results.membranes[z], self.locked)
-        for region in self.reviewed:
-            if region.z == z:
-                _add_shown(codes, region, results)
-        return codes
+        here = [region for region in self.reviewed if region.z == z]
+        return codes, [r for r in here if _add_shown(codes, r, results)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,19 +255,27 @@ def _emptied(waiting: set[int]) -> Iterator[int]:
         yield waiting.pop()
 
 
-def _add_shown(codes: NDArray[np.uint8], region: Region, results: Results) -> None:
-    """Take what is shown in a region for right where nobody corrected it."""
+def _add_shown(codes: NDArray[np.uint8], region: Region, results: Results) -> bool:
+    """Take what is shown in a region for right where nobody corrected it.
+
+    Returns if some of it stays unknown, see `taken_as_shown`.
+    """
+    from napari_emseg.training.corrections import taken_as_shown
+
     membranes = results.membranes[region.z][region.area] > 0
-    known: NDArray[np.bool_] = np.ones(region.shape, bool)
+    part, cells = codes[region.area], results.cells[region.z][region.area]
+    if region.z not in results.predicted and not membranes.any():
+        # imported cells, which say themselves where one ends
+        shown = np.where(cells == 0, MEMBRANE, INSIDE) if cells.any() else NO_OPINION
+        part[...] = np.where(part == NO_OPINION, shown, part)
+        return False
+    shown = np.where(membranes, MEMBRANE, INSIDE).astype(np.uint8)
     if region.z in results.predicted:
         unknown = results.unknown(region.z)
-        known = known if unknown is None else ~unknown[region.area]
-    elif not membranes.any():
-        cells = results.cells[region.z][region.area]
-        membranes, known = cells == 0, np.full(region.shape, cells.any())
-    part = codes[region.area]
-    shown = np.where(membranes, MEMBRANE, INSIDE)
-    part[...] = np.where((part == NO_OPINION) & known, shown, part)
+        if unknown is not None:
+            shown[unknown[region.area]] = NO_OPINION
+    part[...], gaps = taken_as_shown(part, shown)
+    return gaps
 
 
 def _add_locked(

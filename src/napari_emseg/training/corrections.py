@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from napari_emseg.core.intensity import polarity
 from napari_emseg.core.labels import (
@@ -27,6 +28,7 @@ from napari_emseg.core.labels import (
 from napari_emseg.core.regions import Region, check_inside
 from napari_emseg.core.settings import Invert
 from napari_emseg.core.stack import LazyArray, Stack
+from napari_emseg.training.measures import true_cells
 from napari_emseg.training.sparse_labels import (
     INSIDE,
     MEMBRANE,
@@ -50,8 +52,9 @@ class TrainingSet:
     invert
         Swap dark and bright, as the predictions were made.
     partly
-        Reviewed regions in which some pixels have no label: those stay unknown, where
-        else nobody corrected anything because it was right.
+        Reviewed regions in which some pixels have no label, or lie beside a gap in a
+        wall: those stay unknown, where else nobody corrected anything because it was
+        right.
     notes
         What was left out of labels, in words.
     """
@@ -148,7 +151,8 @@ class TrainingSet:
             frozenset(excluded),
             invert,
         )
-        found = empty.complete(labels, labels_are)
+        # drawn by somebody, so taken as it is
+        found = empty._completed(labels, labels_are, as_drawn=True)
         partly = frozenset(found.incomplete)
         if partly:
             known = sum(np.count_nonzero(found.opinions.window(r)) for r in partly)
@@ -191,13 +195,21 @@ class TrainingSet:
     def complete(self, result: LazyArray, result_is: Meaning) -> TrainingSet:
         """Return it with what nobody corrected in reviewed regions taken as shown.
 
+        Beside gaps in walls it stays unknown, see `taken_as_shown`.
+
         Raises
         ------
         ValueError
             If the result has another shape than the stack.
         """
         _check_shape(self.stack, result, "the result")
-        opinions = self.opinions.copy()
+        # ids say themselves where one cell ends
+        return self._completed(result, result_is, as_drawn=result_is == "cells")
+
+    def _completed(
+        self, result: LazyArray, result_is: Meaning, *, as_drawn: bool
+    ) -> TrainingSet:
+        opinions, partly = self.opinions.copy(), set(self.partly)
         for region in self.incomplete:
             rows, columns = region.area
             values = np.asarray(result[region.z, rows, columns])
@@ -207,8 +219,13 @@ class TrainingSet:
             if unknown is not None:
                 codes[unknown] = NO_OPINION
             by_hand = self.opinions.window(region)
-            opinions.put(region, np.where(by_hand > 0, by_hand, codes))
-        return replace(self, opinions=opinions)
+            if as_drawn:
+                opinions.put(region, np.where(by_hand > 0, by_hand, codes))
+                continue
+            codes, gaps = taken_as_shown(by_hand, codes)
+            opinions.put(region, codes)
+            partly |= {region} if gaps else set()
+        return replace(self, opinions=opinions, partly=frozenset(partly))
 
     @property
     def incomplete(self) -> tuple[Region, ...]:
@@ -237,6 +254,41 @@ class TrainingSet:
             f"{usable.pixels:,} px in {_counted(sections, 'section')}, "
             f"{_counted(regions, 'reviewed region')}"
         )
+
+
+BESIDE_GAP = 4
+"""So near to where two cells part without a wall, px, nothing is inside for sure."""
+
+
+def taken_as_shown(
+    by_hand: NDArray[np.uint8], shown: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], bool]:
+    """Return codes `(y, x)` of a reviewed region; tell if some stay unknown.
+
+    What nobody corrected is right as it is shown, but not at gaps in walls. There cells
+    are parted whether the wall is whole or not, so nobody need mend it, and whoever
+    learnt that gaps are inside would learn to leave more of them. It isn't membrane
+    for sure either, since narrow necks of one cell are parted, too: around the line
+    between two cells what is shown as inside is unknown.
+
+    Parameters
+    ----------
+    by_hand
+        Codes of corrections, which are right in any case; `NO_OPINION` elsewhere.
+    shown
+        Codes of membrane and inside that were shown, `NO_OPINION` where nothing was.
+    """
+    free = by_hand == NO_OPINION
+    codes = np.where(free, shown, by_hand)
+    # class numbers: code 0, no opinion, wraps to 255, which is `IGNORE`
+    parted = true_cells(codes - np.uint8(1)) == 0
+    inside = (codes == INSIDE) & free
+    line = inside & parted
+    if not line.any():
+        return codes, False
+    near = ndi.maximum_filter(line, 2 * BESIDE_GAP + 1, mode="constant")
+    codes[inside & near] = NO_OPINION
+    return codes, True
 
 
 def _counted(n: int, what: str) -> str:

@@ -17,7 +17,7 @@ from napari_emseg.core.tiles import Geometry
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.inference.region import RegionPredictor
 from napari_emseg.models.zoo import Network
-from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.corrections import TrainingSet, taken_as_shown
 from napari_emseg.training.crops import (
     Border,
     Crop,
@@ -217,21 +217,23 @@ def completed(
 ) -> Generator[Progress, None, TrainingSet]:
     """Take what weights show in reviewed regions for right where nobody corrected it.
 
-    For sets whose result isn't at hand; the weights are those that were corrected.
+    For sets whose result isn't at hand; the weights are those that were corrected. Gaps
+    in walls stay unknown, see `taken_as_shown`.
     """
     missing = known.incomplete
     if not missing:
         return known
     threshold = predictor.threshold
-    opinions = known.opinions.copy()
+    opinions, partly = known.opinions.copy(), set(known.partly)
     for done, region in enumerate(missing, start=1):
         p = predictor.membrane(known.stack, region, invert=known.invert)
         if p is not None:
             shown = np.where(p > threshold, MEMBRANE, INSIDE).astype(np.uint8)
-            by_hand = known.opinions.window(region)
-            opinions.put(region, np.where(by_hand > 0, by_hand, shown))
+            codes, gaps = taken_as_shown(known.opinions.window(region), shown)
+            opinions.put(region, codes)
+            partly |= {region} if gaps else set()
         yield Progress("reviewed regions", done, len(missing))
-    return replace(known, opinions=opinions)
+    return replace(known, opinions=opinions, partly=frozenset(partly))
 
 
 @dataclass(frozen=True, slots=True)
