@@ -195,6 +195,10 @@ def _data_sets(
     )
 
 
+WHOLE = 0.97
+"""Share of a section that is known if all of it was reviewed: gaps in walls aren't."""
+
+
 def _sections(
     known: TrainingSet, regions: Sequence[Region], others: Sequence[Region]
 ) -> str:
@@ -205,7 +209,7 @@ def _sections(
     whole = {
         z
         for z in sections - shared
-        if known.opinions.window(Region.whole(z, size)).all()
+        if np.mean(known.opinions.window(Region.whole(z, size)) > 0) > WHOLE
     }
     found = [_numbers(whole)] if whole else []
     if parts := sections - whole:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,10 +40,9 @@ from napari_emseg.training.trainer import Trainer, TrainResult, middle
 from napari_emseg.training.training_data import TrainingData, prepare
 from napari_emseg.training.validation import (
     LEARNT_COUNTS,
+    CropValidation,
     KnownCells,
-    Validation,
     choose_threshold,
-    crop_validation,
     likely_threshold,
 )
 
@@ -208,7 +208,7 @@ class _Run:
     classes: tuple[str, ...] = field(init=False)
     network: nn.Module = field(init=False)
     shown: RegionPredictor = field(init=False)
-    validation: Validation | None = field(init=False, default=None)
+    validation: CropValidation | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.shown = RegionPredictor(self.parent, self.predict)
@@ -286,7 +286,10 @@ class _Run:
             settings.rehearsal,
         )
         threshold = card.threshold
-        self.validation = crop_validation(lesson.validation, threshold)
+        if lesson.validation:
+            self.validation = CropValidation(
+                lesson.validation, threshold, likely_threshold(threshold)
+            )
         return Trainer(
             self.network,
             patches,
@@ -314,6 +317,10 @@ class _Run:
         # the parent's own score is the one to beat: if no step does, its weights stay
         elif not trainer.best.scores:
             trainer.best.scores = self.validation(self.network)
+        else:
+            best = deepcopy(self.network)
+            best.load_state_dict(trainer.best.state)
+            self.validation.go_on(best, trainer.best.scores["score"])
         return trainer
 
     def resume(self, trainer: Trainer) -> Generator[Note, None, bool]:
@@ -348,8 +355,10 @@ class _Run:
             state |= {k: v.to(state[k]) for k, v in back.items()}
         if self.validation is not None:
             old.load_state_dict(state)
-            scores = self.validation(old.to(self.device))
-            if scores["score"] < result.scores["score"] - AS_GOOD_LIKELY:
+            found = self.validation(old.to(self.device))["likelihood"]
+            # of older checkpoints it was the score
+            before = result.scores.get("likelihood", result.scores["score"])
+            if found < before - AS_GOOD_LIKELY:
                 return result
         return replace(result, state=state)
 
