@@ -5,11 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
 LOST = 2.0
 """Seconds of work that may be missing."""
+
+
+def must_be_there(said: list[float], killed: float) -> int:
+    """Return how many steps, by when they were handed over, a kill mustn't lose.
+
+    On a busy machine a program stands still at times, and so does what it saves by.
+    """
+    stood = max(after - before for before, after in pairwise([*said, killed]))
+    return sum(moment < killed - LOST - 3 * stood for moment in said)
 
 
 def killed_after(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from drawing import SHAPE, Person, saved_in, state_of
-from killing import LOST, killed_after
+from killing import killed_after, must_be_there
 
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import Project
@@ -25,8 +25,7 @@ def check_killed(folder: Path, seed: int) -> None:
     with Project(folder) as project:
         assert not project.read_only  # the dead program's lock is no lock
         lines = project.edits()
-        old_enough = sum(moment < killed - LOST for moment in said)
-        assert old_enough <= len(lines) <= len(said)
+        assert must_be_there(said, killed) <= len(lines) <= len(said)
         person = Person(seed)
         steps = list(islice(person.steps(), len(lines)))
         assert [line.undone for line in lines] == [step.undone for step in steps]

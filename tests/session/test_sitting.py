@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import LOST, killed_after
+from killing import killed_after, must_be_there
 from sitting import Sitting
 
 from napari_emseg.io import open_stack, save_stack
@@ -98,8 +98,7 @@ def check_killed(begun: Path, seed: int) -> None:
         assert not project.read_only  # the dead program's lock is no lock
         lines = project.edits()
         marked = project.review.sections
-    old_enough = sum(moment < killed - LOST for moment in said)
-    assert old_enough <= len(lines) <= len(said)
+    assert must_be_there(said, killed) <= len(lines) <= len(said)
     # the same sitting again, as far as it was saved
     session = Session()
     source = open_project(session, copy)

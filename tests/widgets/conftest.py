@@ -22,6 +22,7 @@ from superqt.utils import WorkerBase
 from thin import thin_weights
 
 from napari_emseg.core.settings import PredictSettings
+from napari_emseg.inference import throughput
 from napari_emseg.models.weights import Weights
 from napari_emseg.session import projects
 from napari_emseg.widgets import (
@@ -39,6 +40,7 @@ from napari_emseg.widgets.dock import EmSegmentation
 from napari_emseg.widgets.evaluate_panel import EvaluatePanel
 from napari_emseg.widgets.jobs import JobResult
 from napari_emseg.widgets.membranes_panel import MembranesPanel
+from napari_emseg.widgets.project_row import RemadeProbabilities
 from napari_emseg.widgets.run import ScopeRow
 
 
@@ -86,14 +88,23 @@ def _modules_are_no_rubbish(freeze_modules) -> None:
     freeze_modules()
 
 
-@pytest.fixture
-def weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
-    """The weights that the panel offers: `thin`, and `slow` with 30 ms a tile."""
-    known = {
-        "thin": thin_weights(tmp_path, threshold=0.4),
-        "slow": thin_weights(tmp_path, "slow", delay_ms=30),
-        "broken": thin_weights(tmp_path, "broken", failure="shapes don't fit"),
+@pytest.fixture(scope="package")
+def _saved_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weights]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "thin": thin_weights(folder, threshold=0.4),
+        "slow": thin_weights(folder, "slow", delay_ms=30),
+        "broken": thin_weights(folder, "broken", failure="shapes don't fit"),
     }
+
+
+@pytest.fixture
+def weights(
+    _saved_weights: dict[str, Weights], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Weights]:
+    """The weights that the panel offers: `thin`, and `slow` with 30 ms a tile."""
+    known = dict(_saved_weights)
+    throughput._MS_PER_MEGAPIXEL.clear()  # how fast they were in another test
     monkeypatch.setattr(weights_box, "list_weights", lambda *_: known)
     return known
 
@@ -218,17 +229,20 @@ def open_window(make_napari_viewer, qtbot, weights) -> Iterator[OpenWindow]:
         return window
 
     yield open_window
+    for window in windows:
+        again = window.controller.shared(RemadeProbabilities).job
+        for job in (again, window.controller.job):
+            if not job.busy:
+                continue
+            with qtbot.waitSignal(job.ended, timeout=120_000):
+                job.cancel()
+        window.controller._compiler.drop()
     # whatever works for a window ends with its test: no thread of it is at work on
-    # what the next test has changed, such as what a module keeps
+    # what the next test has changed, such as what a module keeps. No event is handled
+    # meanwhile, which would delete a window that its test has closed.
     for worker in set(WorkerBase._worker_set):
         worker.quit()
-    qtbot.waitUntil(_nothing_is_at_work, timeout=120_000)
-
-
-def _nothing_is_at_work() -> bool:
-    return not (
-        WorkerBase._worker_set or QThreadPool.globalInstance().activeThreadCount()
-    )
+    assert QThreadPool.globalInstance().waitForDone(120_000)
 
 
 @pytest.fixture
