@@ -28,8 +28,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ[name] = "1"
     numba.core.config.reload_config()
 
-# On a busy machine any example may take long.
-settings.register_profile("busy", deadline=None)
+# On a busy machine any example may take long. Few are tried each time; whoever changes
+# what they are about tries more, such as EMSEG_EXAMPLES=300.
+EXAMPLES = int(os.environ.get("EMSEG_EXAMPLES", "20"))
+settings.register_profile("busy", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("busy")
 
 # pytest-qt waits for 5 seconds, unless told otherwise: a busy machine needs longer.

@@ -71,7 +71,10 @@ def test_any_encoding_will_do(
     assert done.returncode == (2 if "夜.tif" in words else 0), done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("cp1252", "cp437"))],
+)
 def test_every_command_explains_itself_and_its_errors_in_any_encoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:

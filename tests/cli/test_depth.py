@@ -40,15 +40,15 @@ def test_depth_heads_and_mirrors_go_into_output_and_provenance(emseg, em_file, n
     assert (said["depth"], said["heads"], said["tta"]) == (2, "mean", True)
 
 
-@pytest.mark.parametrize("command", ["predict", "segment"])
 @pytest.mark.parametrize(
-    ("words", "precision"),
+    ("command", "words", "precision"),
     [
-        (("--no-half-precision",), "float32"),
-        (("--half-precision",), "auto"),
-        (("--half-precision=false",), "float32"),
-        (("--precision", "float32"), "float32"),
-        (("--precision", "int8", "--runtime", "torch"), None),
+        ("predict", ("--no-half-precision",), "float32"),
+        ("segment", ("--no-half-precision",), "float32"),
+        ("predict", ("--half-precision",), "auto"),
+        ("predict", ("--half-precision=false",), "float32"),
+        ("segment", ("--precision", "float32"), "float32"),
+        ("predict", ("--precision", "int8", "--runtime", "torch"), None),
     ],
 )
 def test_the_precision_and_its_option_of_before(

@@ -145,7 +145,6 @@ def test_range_is_numpys_percentiles(
     np.testing.assert_allclose((grey.low, grey.high), expected, rtol=1e-5, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 30),

@@ -15,7 +15,7 @@ from napari_emseg.core.tiles import (
     read_tile,
 )
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(deadline=None)
 
 
 @st.composite

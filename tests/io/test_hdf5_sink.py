@@ -19,7 +19,6 @@ DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "floa
 
 
 @settings(
-    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -30,7 +30,6 @@ def _stored(path: Path) -> np.ndarray:
 
 @narrow
 @settings(
-    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -50,7 +49,6 @@ def test_small_ids_are_kept(
 
 @narrow
 @settings(
-    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

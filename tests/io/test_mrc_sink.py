@@ -19,7 +19,6 @@ MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6}
 
 
 @settings(
-    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -42,7 +42,6 @@ def _read(path: Path, nth: int = 0) -> np.ndarray:
 
 
 @settings(
-    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -33,7 +33,7 @@ def _imagej(path: Path) -> dict[str, Any]:
         return dict(tif.imagej_metadata or {})
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_round_trip(tmp_path: Path, data: st.DataObject) -> None:
     dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
@@ -200,7 +200,6 @@ IMAGEJ = ["uint8", "uint16", "int16", "float32"]
 
 @pytest.mark.parametrize("limit", [2**32, 200])
 @settings(
-    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -36,7 +36,6 @@ DTYPES += ["float32", "float64", "bool"]
 # coarser levels are means, of values near the largest there are as well
 @pytest.mark.filterwarnings("ignore:overflow encountered in reduce")
 @settings(
-    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import label
@@ -149,7 +149,6 @@ def test_only_stacks_and_sections_can_be_thinned(mask):
         metrics.thin(mask)
 
 
-@settings(max_examples=60)
 @given(data=st.data())
 def test_warping_follows_its_rules(data):
     truth = data.draw(MASKS)

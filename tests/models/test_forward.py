@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from one_pass import predict_picture
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ def mirrored(picture: np.ndarray, width: int) -> np.ndarray:
     return np.pad(picture, width, mode="reflect")
 
 
-@settings(max_examples=20, deadline=None)
 @given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 99))
 def test_borders_are_mirrored(shape: tuple[int, int], seed: int) -> None:
     picture = np.random.default_rng(seed).random(shape, dtype=np.float32)

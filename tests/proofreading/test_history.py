@@ -39,7 +39,7 @@ from napari_emseg.sample import synthetic
 
 THIN = CorrectSettings(width=1, sliver=2, reach=8)
 SECTIONS, ROWS, COLUMNS = 3, 24, 32
-STEPS = 10_000
+STEPS = 150 * settings().max_examples
 
 points = st.tuples(st.integers(0, ROWS - 1), st.integers(0, COLUMNS - 1))
 sections = st.integers(0, SECTIONS - 1)
@@ -215,7 +215,6 @@ def test_undoing_everything_gives_back_the_first_state() -> None:
     while Sitting.steps < STEPS:
         case = Sitting.TestCase()
         case.settings = settings(
-            max_examples=60,
             stateful_step_count=100,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawings import Drawn, drawn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_emseg.core.regions import Region
@@ -94,7 +94,6 @@ def test_what_cannot_be_reviewed_says_why(three: Drawn) -> None:
         review(empty, Region(0, 0, 0, 2, 2))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 12), st.booleans()), max_size=12

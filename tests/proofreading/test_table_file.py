@@ -38,7 +38,6 @@ def test_lengths_are_in_nm_or_empty(
 
 
 @settings(
-    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bioimage_cpp.segmentation import relabel_sequential
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
@@ -75,7 +75,6 @@ def by_blocks(
     return relabel_sequential(out)[0], sum(block.unsure for block in blocks)
 
 
-@settings(max_examples=20, deadline=None)
 @given(
     shape=st.tuples(st.integers(70, 330), st.integers(70, 330)),
     side=st.sampled_from([64, 128, 192]),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_emseg.core.records import drain
@@ -42,7 +42,6 @@ def cases(draw):
     return graph(n, list(edges), draw(st.integers(0, 99))), said
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     case=cases(),
     method=st.sampled_from(METHODS),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
 from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_emseg.segmentation.fragments import partition
@@ -96,7 +96,6 @@ def graphs(draw: st.DrawFn) -> RegionGraph:
     return replace(made, depths=depths, openings=openings)
 
 
-@settings(max_examples=100, deadline=None)
 @given(regions=graphs(), threshold=st.floats(0.01, 0.99))
 def test_a_cut_of_the_tree_is_what_stopping_there_gives(
     regions: RegionGraph, threshold: float

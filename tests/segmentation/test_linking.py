@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_emseg.core.records import Progress, SectionDone, drain
@@ -163,7 +163,6 @@ def test_links_through_a_jump_hold_when_a_section_is_missed() -> None:
     assert np.unique(found[2][where]).tolist() == np.unique(found[0][back]).tolist()
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 4), first=st.integers(1, 500))
 def test_ids_are_numbers_in_order_whatever_the_stack(seed, n, first) -> None:
     rng = np.random.default_rng(seed)
@@ -180,7 +179,6 @@ def test_ids_are_numbers_in_order_whatever_the_stack(seed, n, first) -> None:
         assert len(pairs) >= len(set(old.ravel().tolist()))
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 4), m=st.integers(1, 4))
 def test_the_assignment_is_the_best_there_is(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
@@ -188,7 +188,6 @@ def test_exclude_must_fit(drawing) -> None:
         segment_section(drawing.membrane, exclude=np.zeros((3, 3), bool))
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_emseg.segmentation.rag import MergeTree, RegionGraph
@@ -49,7 +49,6 @@ def agglomerated(regions: RegionGraph, threshold: float) -> list[int]:
         depths[a] = max(depths[a], depths[b])
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 14), st.floats(0.05, 0.9))
 def test_the_weakest_boundary_is_joined_first(
     seed: int, n: int, threshold: float

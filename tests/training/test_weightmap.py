@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage as ndi
@@ -37,7 +37,6 @@ def brute_force(target: np.ndarray, w0: float, sigma: float) -> np.ndarray:
     return np.where(target == MEMBRANE, weight, 0)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     target=hnp.arrays(
         np.uint8,

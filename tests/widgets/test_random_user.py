@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 WALK = Path(__file__).with_name("random_walk.py")
-SHORT = 250
+SHORT = 100
 LONG = int(os.environ.get("EMSEG_RANDOM_ACTS", "10000"))
 SEED = int(os.environ.get("EMSEG_RANDOM_SEED", "2"))
 
