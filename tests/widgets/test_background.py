@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from napari_emseg.core.records import Note, Record, drain
+from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.widgets import background
 from napari_emseg.widgets.background import SELDOM, no_collection
 
@@ -29,18 +29,24 @@ def _stay_in_front(monkeypatch) -> None:
 
 
 def test_the_work_waits_for_its_layers(qapp) -> None:
-    there, closed = threading.Event(), []
-    warmed = background.warmed_up(work(closed), there, torch=False)
-    next(warmed)
-    there.set()
+    there, closed, waited = threading.Event(), [], []
+    there.wait = lambda timeout: waited.append(timeout)
+    warmed = background.warmed_up(
+        *(work(closed), there), torch=False, is_result=lambda r: isinstance(r, Note)
+    )
+    assert isinstance(next(warmed), Progress)
     assert next(warmed) == Note("working")
+    assert waited == []  # nothing is shown before
     assert drain(warmed) == 7
+    assert waited == [background.PATIENCE]
     assert closed == [True]
 
 
 def test_the_work_goes_on_if_its_layers_never_come(qapp, monkeypatch) -> None:
     monkeypatch.setattr(background, "PATIENCE", 0.01)
-    warmed = background.warmed_up(work([]), threading.Event(), torch=False)
+    warmed = background.warmed_up(
+        *(work([]), threading.Event()), torch=False, is_result=lambda _: True
+    )
     assert drain(warmed) == 7
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.util import find_spec
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from thin import thin_weights
 import napari_emseg
 from napari_emseg.core import compiler
 from napari_emseg.core.records import Provenance
+from napari_emseg.core.stack import Stack
 from napari_emseg.inference import openvino_runtime
 from napari_emseg.inference.openvino_runtime import CpuFacts
 from napari_emseg.session import Session
+from napari_emseg.session import results as session_results
 from napari_emseg.widgets import background, membranes_panel, weights_box
+from napari_emseg.widgets.linked_layers import LinkedLayers
+from napari_emseg.widgets.save_status_label import untouched
 
 
 def test_membranes_of_all_sections(open_window, em, weights) -> None:
@@ -193,10 +198,59 @@ def test_a_failing_network_is_told_and_another_run_works(open_window, em) -> Non
     assert "shapes don't fit" in message.text()
     assert message.property("role") == "error"
     assert window.membranes.run.button.text() == "Run"
+    assert [layer.name for layer in window.viewer.layers] == ["em"]
     window.choose_weights("thin")
     assert window.run(window.membranes).error is None
     assert message.property("role") != "error"
     assert "1 section in" in message.text()
+
+
+def test_a_run_that_gives_nothing_leaves_no_layers(
+    open_window, em, weights, monkeypatch
+) -> None:
+    layer = em()
+    window = open_window(layer)
+    panel, controller = window.membranes, window.controller
+    results = controller.session.source.results
+
+    def nothing_is_there() -> None:
+        assert list(window.viewer.layers) == [layer]
+        assert controller.results(controller.session.source.key) is None
+        assert results.predicted == ()
+        assert results.membrane_provenance is None
+        assert untouched(controller, layer) is not None
+
+    window.start(panel)
+    window.click(panel.run.button)  # before the thread has told of anything
+    assert window.finish().cancelled
+    nothing_is_there()
+    with monkeypatch.context() as patch:
+        full = OSError(28, "No space left on device")
+        patch.setattr(session_results, "allocate", Mock(side_effect=full))
+        assert window.run(panel).error is full
+    nothing_is_there()
+    with monkeypatch.context() as patch:
+        patch.setattr(Stack, "section", Mock(side_effect=OSError("damaged")))
+        assert window.run(panel).error is None
+    assert "is left out: damaged" in panel.run.message.text()
+    nothing_is_there()
+    weights["thin"].path.unlink()
+    assert isinstance(window.run(panel).error, (OSError, ValueError))
+    nothing_is_there()
+    with pytest.raises(ValueError, match="nothing to correct yet"):
+        _ = controller.shared(LinkedLayers).hand
+
+
+def test_a_run_that_gives_nothing_leaves_what_was_there(open_window, em) -> None:
+    window = open_window(em())
+    assert window.run(window.membranes).error is None
+    before = [dict(layer.metadata) for layer in window.viewer.layers]
+    window.choose_weights("broken")
+    assert window.run(window.membranes).error is not None
+    assert [layer.metadata for layer in window.viewer.layers] == before
+    assert window.controller.session.source.results.membrane_provenance.weights == (
+        "thin"
+    )
 
 
 def test_cancel_keeps_what_is_finished(open_window, em) -> None:
@@ -211,6 +265,7 @@ def test_cancel_keeps_what_is_finished(open_window, em) -> None:
     window.click(button)
     outcome = window.finish()
     assert outcome.cancelled
+    assert window.layer("em membranes") is not None
     assert there.unknown(0) is None or len(there.predicted) < 4
     assert there.probabilities.any()
     assert button.text() == "Run"

@@ -58,7 +58,8 @@ class TileDone(Record):
     `values` are the probabilities `(c, y, x)` of `core` in section `z`, on the source's
     grid; `done` of `total` tiles of the whole run are finished. Cores of networks that
     depend on the tile overlap: where they do, the latest values have all earlier ones
-    blended in, and the last are final.
+    blended in, and the last are final. Of a `damaged` section, which couldn't be read,
+    nothing is known: all is 0.
     """
 
     z: int
@@ -66,6 +67,7 @@ class TileDone(Record):
     values: NDArray[np.float32]
     done: int
     total: int
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,9 @@ class Assembly:
         if canvas is not None:
             canvas[:] = values
         self._finish(z, writer, write=not section.damaged)
-        return TileDone(z, self._scope.roi, values, section.done, section.total)
+        done, total = section.done, section.total
+        damaged = bool(section.damaged)
+        return TileDone(z, self._scope.roi, values, done, total, damaged)
 
     def _sections_done(self, sections: list[int]) -> Generator[Record, None, None]:
         for z in sections:
@@ -287,7 +289,8 @@ class Assembly:
         shape = (len(self._scope.channels), *self._scope.shape)
         # one number seen as a section; listeners only read it
         zeros = np.broadcast_to(np.float32(0), shape)
-        return TileDone(skipped.z, self._scope.roi, zeros, self._tiles, plan.tiles)
+        tiles = self._tiles, plan.tiles
+        return TileDone(skipped.z, self._scope.roi, zeros, *tiles, skipped.damaged)
 
     def _canvas(self, z: int) -> NDArray[np.float32] | None:
         """Return where section `z` is put together, `(c, y, x)`."""

@@ -79,8 +79,7 @@ def _predicting(
     further: Sequence[str],
     affinities: Sequence[str],
 ) -> Generator[Record, None, PredictionResult]:
-    editor, results = source.editor, source.results
-    names = (*further, *affinities)
+    results = source.results
     with closing(work):
         choice = yield from predictor.settle(
             source.stack,
@@ -91,28 +90,66 @@ def _predicting(
         )
         yield from _preparing(predictor, choice.settings)
         made = _provenance(predictor, source, choice)
-        results.membrane_provenance = made
-        results.class_provenance |= {name: made.of_class(name) for name in further}
-        # a run leaves nothing in sections that were excluded since the last one
-        editor.clear(sorted(source.excluded))
+        begun = False
         while True:
             try:
                 record = next(work)
             except StopIteration as stop:
                 result: PredictionResult = stop.value
+                _note_precision(source, made, result)
                 return result
-            if isinstance(record, TileDone):
-                values = record.values[0]
-                editor.put_prediction(record.z, record.core, values, threshold)
-                found = dict(zip(names, record.values[1:], strict=True))
-                for name in further:
-                    results.of_class(name)[record.z][record.core] = found[name]
-                said = {name: found[name] for name in affinities}
-                results.put_affinities(record.z, record.core, said)
+            if isinstance(record, TileDone) and not record.damaged:
+                _put(source, record, threshold, further, affinities)
                 results.made[record.z] = made
+                if not begun:
+                    _note_run(source, made, further)
+                    begun = True
             elif isinstance(record, SectionDone):
                 results.settle(record.z)
             yield record
+
+
+def _note_run(source: StackState, made: Provenance, further: Sequence[str]) -> None:
+    """Say what made the results; with the first: a run that gives none changes none."""
+    source.results.membrane_provenance = made
+    source.results.class_provenance |= {name: made.of_class(name) for name in further}
+    # a run leaves nothing in sections that were excluded since the last one
+    source.editor.clear(sorted(source.excluded))
+
+
+def _note_precision(
+    source: StackState, made: Provenance, result: PredictionResult
+) -> None:
+    """Say of what a run has made what it computed in at last, if that has changed."""
+    now = result.provenance.settings.get("precision")
+    if made.settings.get("precision") == now:
+        return
+    said = made.settings | {"precision": now}
+    at_last, results = made.model_copy(update={"settings": said}), source.results
+    for z, known in list(results.made.items()):
+        if known is made:
+            results.made[z] = at_last
+    if results.membrane_provenance is made:
+        results.membrane_provenance = at_last
+    for name, known in list(results.class_provenance.items()):
+        if known == made.of_class(name):
+            results.class_provenance[name] = at_last.of_class(name)
+
+
+def _put(
+    source: StackState,
+    tile: TileDone,
+    threshold: float,
+    further: Sequence[str],
+    affinities: Sequence[str],
+) -> None:
+    results = source.results
+    source.editor.put_prediction(tile.z, tile.core, tile.values[0], threshold)
+    found = dict(zip((*further, *affinities), tile.values[1:], strict=True))
+    for name in further:
+        results.of_class(name)[tile.z][tile.core] = found[name]
+    said = {name: found[name] for name in affinities}
+    results.put_affinities(tile.z, tile.core, said)
 
 
 def iter_predict_again(
@@ -154,11 +191,11 @@ def iter_predict_again(
             yield from _preparing(predictor, choice.settings)
             made = _provenance(predictor, source, choice)
             for record in work:
-                if isinstance(record, TileDone):
+                if isinstance(record, TileDone) and not record.damaged:
                     said = dict(zip(affinities, record.values[1:], strict=True))
                     found.append((record.core, record.values[0], said))
                 yield record
-    if z in results.made:  # a run was faster
+    if z in results.made or not found:  # a run was faster; or it is damaged
         return
     for core, values, said in found:
         results.put_affinities(z, core, said)

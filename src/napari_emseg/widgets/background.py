@@ -95,25 +95,43 @@ def warmed_up(
     *,
     torch: bool,
     check: Callable[[], None] | None = None,
+    is_result: Callable[[Record], bool] = bool,
 ) -> Generator[Record, None, R]:
-    """Load what `work` and its layers need; the GUI adds these after the first record.
+    """Load what `work` and its layers need; the GUI adds these with the first result.
 
-    Adding a layer takes a good part of a quarter of a second of the window's time, and
-    twice that while another thread imports PyTorch. So one waits for the other. What
-    `check` refuses has no layers.
+    What ends before has no layers. Adding one takes a good part of a quarter of a
+    second of the window's time, and more while another thread is at work, which waits.
     """
     with closing(work), full_collections_are_seldom:
         _stand_back()
         if check is not None:
             check()
+        yield Progress("preparing the layers", 0, 0)
         with no_collection():
             for kind in (np.uint8, np.uint32):
                 Labels(np.zeros((2, 2), kind))  # has napari load what colours them
-        yield Progress("preparing the layers", 0, 0)
-        layers_are_there.wait(PATIENCE)
         if torch:
             yield from _loading_torch()
-        return (yield from work)
+        return (yield from _shown_from_first(work, layers_are_there, is_result))
+
+
+def _shown_from_first(
+    work: Generator[Record, None, R],
+    layers_are_there: Event,
+    is_result: Callable[[Record], bool],
+) -> Generator[Record, None, R]:
+    """Do work, and after its first result wait once for the layers that show it."""
+    waits = True
+    while True:
+        try:
+            record = next(work)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        yield record
+        if waits and is_result(record):
+            layers_are_there.wait(PATIENCE)
+            waits = False
 
 
 def run_niced(work: Generator[Record, None, R]) -> Generator[Record, None, R]:

@@ -225,8 +225,9 @@ class ViewerController:
         return next((x for x in layers if str(x.unique_id) == source.key), None)
 
     def results(self, key: str) -> ResultLayers | None:
-        """Return the result layers of a source."""
-        return self._results.get(key)
+        """Return the result layers of a source; None if it never had any."""
+        layers = self._results.get(key)
+        return layers if layers is not None and layers.begun else None
 
     @property
     def all_results(self) -> list[ResultLayers]:
@@ -401,7 +402,9 @@ class ViewerController:
         """Tell of an error, and forget results whose source was removed meanwhile."""
         if self._running is None:
             return
-        message = self._running.on_end(outcome)
+        there = {str(layer.unique_id) for layer in self.viewer.layers}
+        stays = self._running.run.source.key in there and not outcome.closing
+        message = self._running.on_end(outcome, shown=stays)
         if self.stage == "membranes" and outcome.error is None:
             self.compile_soon(compile_cells)  # that is what comes next
         project = self.session.projects.get(self._running.run.source.key)
@@ -409,7 +412,6 @@ class ViewerController:
             project.tell_runs()  # also of a run that was cancelled
         if message:
             self.failed.emit(message)
-        there = {str(layer.unique_id) for layer in self.viewer.layers}
         if self._running.run.source.key not in there:
             self._drop_results(self._running.run.source.key)
             self.sources_changed.emit()

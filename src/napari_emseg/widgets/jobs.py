@@ -44,11 +44,18 @@ class JobError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """How a job ended: by its result, by an error, or because it was cancelled."""
+    """How a job ended: by its result, by an error, or because it was cancelled.
+
+    Parameters
+    ----------
+    closing
+        It was cancelled by napari's closing.
+    """
 
     result: object = None
     error: Exception | None = None
     cancelled: bool = False
+    closing: bool = False
 
     @property
     def cause(self) -> BaseException | None:
@@ -207,6 +214,7 @@ class BackgroundJob(QObject):
         self._inbox: deque[Record] = deque()
         self._worker: GeneratorWorker | None = None
         self._outcome = JobResult()
+        self._cancelled = False
         self._clock = _Clock()
         self._bar: progress | None = None
         self._timer = QTimer(self)
@@ -223,6 +231,11 @@ class BackgroundJob(QObject):
         """True if a run is on that was asked to stop, by us or by napari's closing."""
         return self._worker is not None and self._worker.abort_requested
 
+    @property
+    def closing(self) -> bool:
+        """True if it was napari's closing, and not `cancel`, that asked it to stop."""
+        return self.stopping and not self._cancelled
+
     def start(self, work: Generator[Record, None, object], title: str) -> None:
         """Run `work` in a thread.
 
@@ -236,6 +249,7 @@ class BackgroundJob(QObject):
             raise RuntimeError(msg)
         self.title = title
         self._outcome = JobResult()
+        self._cancelled = False
         self._clock = _Clock()
         self._inbox = deque()
         self._worker = self._make_worker(work, title)
@@ -249,6 +263,7 @@ class BackgroundJob(QObject):
     def cancel(self) -> None:
         """Ask the work to stop after its next record."""
         if self._worker is not None:
+            self._cancelled = True
             self._worker.quit()
             self.cancelling.emit()
 
@@ -281,10 +296,11 @@ class BackgroundJob(QObject):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        closing = self.closing
         worker, self._worker = self._worker, None
         _busy.discard(id(self))
         if worker is not None and worker.abort_requested and not self._outcome.error:
-            self._outcome = JobResult(cancelled=True)
+            self._outcome = JobResult(cancelled=True, closing=closing)
         self.ended.emit(self._outcome)
 
     def _deliver(self) -> None:

@@ -93,6 +93,11 @@ class ResultLayers(QObject):
         self._adding.setInterval(PAUSE_MS)
         self._adding.timeout.connect(self._on_adding)
 
+    @property
+    def begun(self) -> bool:
+        """True if there is any layer, or there was one that the user removed."""
+        return bool(self._layers)
+
     def get(self, kind: Kind) -> Layer | None:
         """Return a layer; None if it isn't there or the user removed it."""
         viewer = self._viewer()
@@ -159,7 +164,7 @@ class ResultLayers(QObject):
     ) -> None:
         """Have a layer for each result `(z, y, x)`, the lowest first, `then` go on.
 
-        `while_` it is wanted: not when the window is closing, for one. ones
+        `while_` it is wanted: not when the window is closing, for one. They
         are added one at a time, since each takes a good part of a second in which the
         window does nothing else.
         """

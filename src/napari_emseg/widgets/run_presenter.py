@@ -54,17 +54,37 @@ class RunPresenter:
         self._kinds = (*SHOWN[stage], *self._of_class)
         self._announced = 0
         self._layers_are_there = Event()
+        self._has_results = False
 
     @property
     def work(self) -> Generator[Record, None, Any]:
         """The run's, after what has to be loaded for it."""
         torch = self.stage == "membranes"
         there = self._layers_are_there
-        return warmed_up(self.run.work, there, torch=torch, check=self.run.check)
+        return warmed_up(
+            self.run.work,
+            there,
+            torch=torch,
+            check=self.run.check,
+            is_result=self._is_result,
+        )
+
+    def _is_result(self, record: Record) -> bool:
+        """Tell if there is something to show after a record; asked in any thread."""
+        if self.stage == "membranes":
+            return isinstance(record, TileDone) and not record.damaged
+        found = self.run.source.results
+        return isinstance(record, SectionDone) and bool(found.segmented)
 
     def on_records(self, records: Sequence[Record]) -> list[str]:
         """Show what is new; return what there is to tell."""
-        self._add_layers()
+        if not self._has_results and any(map(self._is_result, records)):
+            self._has_results = True
+            self._layers.show(
+                self._arrays(),
+                while_=lambda: self._job.busy and not self._job.closing,
+                then=self._layers_are_there.set,
+            )
         sections = {r.z for r in records if isinstance(r, (TileDone, SectionDone))}
         self._layers.refresh(set(self._kinds), sections)
         notes = [
@@ -79,25 +99,29 @@ class RunPresenter:
                 show_info(f"{self.run.title}: {note}")
         return notes
 
-    def on_end(self, outcome: JobResult) -> str:
-        """Show all there is, and write down how it came; return an error in words."""
+    def on_end(self, outcome: JobResult, *, shown: bool = True) -> str:
+        """Show all there is, and write down how it came; return an error in words.
+
+        Parameters
+        ----------
+        shown
+            The stack is still in the window, and the window stays.
+        """
+        if self._has_results and shown:
+            # a run that was cancelled doesn't wait until all are there
+            self._layers.show_now(self._arrays())
         self._layers.refresh_all()
-        for kind in self._kinds:
-            self._layers.describe(kind, self._provenance(kind))
+        if self._has_results:
+            for kind in self._kinds:
+                self._layers.describe(kind, self._provenance(kind))
         if outcome.cause is None:
             return ""
         message = format_record(outcome.cause)
         show_error(f"{self.run.title}: {message}")
         return message
 
-    def _add_layers(self) -> None:
-        """Add the layers that the run waits for."""
-        if not self._layers_are_there.is_set():
-            self._layers.show(
-                {kind: self._array(kind) for kind in self._kinds},
-                while_=lambda: self._job.busy and not self._job.stopping,
-                then=self._layers_are_there.set,
-            )
+    def _arrays(self) -> dict[Kind, NDArray[Any]]:
+        return {kind: self._array(kind) for kind in self._kinds}
 
     def _array(self, kind: Kind) -> NDArray[Any]:
         results = self.run.source.results
