@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import tifffile
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from napari_emseg import inference
 from napari_emseg.api import predict
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import PredictSettings
@@ -48,6 +50,34 @@ def test_sections_and_region_go_into_output_and_provenance(
     assert (found.kind, found.weights, found.threshold) == ("membrane", "tiny", 0.4)
     assert found.settings["sections"] == "1:3"
     assert found.settings["roi"] == "10:60,0:50"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict",),
+        ("segment", "--input-is", "em", "--link"),
+        ("segment", "--input-is", "em", "--through", "graph"),
+    ],
+)
+def test_a_precision_that_changes_on_the_way_is_told(
+    emseg, em_file, tiny_weights, monkeypatch, command
+):
+    run = inference.predict_stack
+
+    def steps_down(*args, **options):
+        done = yield from run(*args, **options)
+        said = done.provenance.settings | {"precision": "int8, then float32"}
+        made = done.provenance.model_copy(update={"settings": said})
+        return replace(done, provenance=made)
+
+    monkeypatch.setattr(inference, "predict_stack", steps_down)
+    name, *options = command
+    done = emseg(name, em_file, "out.tif", "--weights", tiny_weights, *options)
+    assert done.code == 0
+    said = read_provenance("out.tif").settings
+    assert said.get("predict", said)["precision"] == "int8, then float32"
+    assert said.get("predict", said)["tta"] is False
 
 
 def test_one_number_is_one_section(emseg, em_file, tiny_weights):

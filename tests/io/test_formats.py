@@ -126,6 +126,26 @@ def test_values_size_and_provenance_come_back(
     assert read_provenance(path) == CELLS
 
 
+@readable
+def test_settings_that_are_known_at_the_end_are_told(
+    tmp_path: Path, cells: np.ndarray, kind: OutputKind
+) -> None:
+    path = tmp_path / f"a{kind.suffixes[0]}"
+    with open_sink(
+        *(path, cells.shape, cells.dtype),
+        voxel_size_nm=SIZE,
+        provenance=CELLS,
+        format=kind.name,
+    ) as sink:
+        for z, section in enumerate(cells):
+            sink.write(z, section)
+        sink.note_settings({"a": "another & <longer> one", "b": 'said "anew"'})
+    settings = {**CELLS.settings, "a": "another & <longer> one", "b": 'said "anew"'}
+    assert read_provenance(path) == CELLS.model_copy(update={"settings": settings})
+    np.testing.assert_array_equal(open_stack(path).data[:], cells)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 @every
 def test_existing_output_is_refused_and_replaced_if_told(
     tmp_path: Path, cells: np.ndarray, kind: OutputKind

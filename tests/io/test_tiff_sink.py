@@ -106,6 +106,29 @@ def test_bigtiff_beyond_the_limit(
     assert read_provenance(path) == MADE
 
 
+@pytest.mark.parametrize(
+    ("form", "dtype"), [("tiff", "float32"), ("tiff", "uint64"), ("fiji", "float32")]
+)
+def test_settings_are_told_anew_beyond_the_limit(
+    tmp_path: Path, stack: np.ndarray, monkeypatch, form: str, dtype: str
+) -> None:
+    monkeypatch.setattr(tiff_sink, "CLASSIC_LIMIT", 1000)
+    made = MADE.model_copy(update={"source": "a & <b>.tif", "settings": {"x": 1}})
+    values = stack.astype(dtype)
+    with open_sink(
+        *(tmp_path / "a.tif", values.shape, values.dtype), provenance=made, format=form
+    ) as sink:
+        sink.note_settings({"precision": "int8"})
+        for z, section in enumerate(values):
+            sink.write(z, section)
+        sink.note_settings({"precision": "int8, then float32"})
+    found = read_provenance(tmp_path / "a.tif")
+    assert found is not None
+    assert found.source == made.source
+    assert found.settings == {"x": 1, "precision": "int8, then float32"}
+    np.testing.assert_array_equal(open_stack(tmp_path / "a.tif").data[:], values)
+
+
 def test_5_gib_are_laid_out_without_writing_them(tmp_path: Path) -> None:
     shape = (80, 2**13, 2**13)
     try:

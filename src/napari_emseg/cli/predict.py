@@ -108,7 +108,13 @@ def predict_to_file(
             )
         )
         refuse_if_unreadable(result)
+        sink.note_settings(precision_facts(result))
     return result
+
+
+def precision_facts(result: PredictionResult) -> dict[str, Any]:
+    """Return what a run computed in: for want of memory that changes on its way."""
+    return {"precision": result.provenance.settings["precision"]}
 
 
 def settled_run(

@@ -35,6 +35,7 @@ from napari_emseg.cli.outputs import (
 )
 from napari_emseg.cli.predict import (
     facts,
+    precision_facts,
     refuse_if_unreadable,
     run_words,
     settled_run,
@@ -161,6 +162,7 @@ def cells_from_em(
             )
         )
         refuse_if_unreadable(result)
+        counted.note_settings({"predict": of_run.settings | precision_facts(result)})
         cells = sink.cells
         if isinstance(apart, _Scratch):
             linking = link_stack(apart.data, settings=settings, sink=counted)
@@ -225,6 +227,7 @@ def _cells_in_3d(
             )
         )
         refuse_if_unreadable(result)
+        sink.note_settings({"predict": of_run.settings | precision_facts(result)})
         known, *said = (
             _Kept(membrane.data[:, k], kept, scope.stack.shape[0])
             for k in range(1 + len(names))

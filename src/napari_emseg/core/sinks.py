@@ -1,7 +1,7 @@
 """Where finished sections go, one by one and in any order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ class SectionSink(Protocol):
             If there is no such section, or it has another shape.
         OSError
             If it can't be written, e.g. for want of space.
+        """
+
+    def note_settings(self, facts: Mapping[str, object]) -> None:
+        """Correct what the result says of the settings that it was made with.
+
+        For what is known at the end only, before `close`.
         """
 
     def close(self) -> Path | None:
@@ -78,6 +84,9 @@ class ClosingSink(Closing):
     @abstractmethod
     def abort(self, *, keep: bool = False) -> Path | None:
         """Stop early; return the part if it is kept."""
+
+    def note_settings(self, facts: Mapping[str, object]) -> None:
+        """Do nothing, where results say nothing of settings."""
 
     def __exit__(
         self,
@@ -132,6 +141,10 @@ class PassingSink(ClosingSink):
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store section `z`, `(y, x)`."""
         self._sink.write(z, section)
+
+    def note_settings(self, facts: Mapping[str, object]) -> None:
+        """Correct what the result says of its settings."""
+        self._sink.note_settings(facts)
 
     def close(self) -> Path | None:
         """Finish, and return where the result is."""

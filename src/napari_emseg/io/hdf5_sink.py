@@ -46,8 +46,9 @@ class Hdf5Sink(FileSink):
         dtype: np.dtype[Any],
         options: SinkOptions,
     ) -> None:
-        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
         made = options.provenance
+        output = Output(path, overwrite=options.overwrite)
+        super().__init__(output, shape, dtype, made)
         with self._output.beginning() as part:
             self._bytes = _NeverFailing(part)
             self._file = h5py.File(self._bytes, "w")
@@ -66,6 +67,10 @@ class Hdf5Sink(FileSink):
         """Store section `z`, `(y, x)`."""
         self._bytes.check()
         self._data[z] = section.astype(self.dtype, copy=False)
+        self._bytes.check()
+
+    def _tell(self, made: Provenance) -> None:
+        self._data.attrs["emseg"] = made.model_dump_json()
         self._bytes.check()
 
     def _let_go(self, *, keep: bool) -> None:

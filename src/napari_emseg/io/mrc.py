@@ -198,6 +198,8 @@ def _voxel_size(header: np.void) -> VoxelSize | None:
 
 _MODE_OF = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6}
 LABEL_LENGTH, LABELS = 80, 10
+LABELS_AT = 220
+"""Byte of the header at which it says how many labels there are; they follow."""
 
 
 class MrcSink(FileSink):
@@ -224,8 +226,9 @@ class MrcSink(FileSink):
     ) -> None:
         needed = HEADER_BYTES + prod(shape) * dtype.itemsize
         output = Output(path, overwrite=options.overwrite, bytes_needed=needed)
-        super().__init__(output, shape, dtype)
         made = options.provenance
+        super().__init__(output, shape, dtype, made)
+        self._size = options.voxel_size_nm
         self._flip = not (made and rows_run_upwards(made.source))
         self._values = _Statistics()
         stored = np.dtype(np.int8) if dtype.name == "uint8" else dtype
@@ -254,6 +257,13 @@ class MrcSink(FileSink):
         self._file.seek(HEADER_BYTES + z * size)
         self._file.write(np.ascontiguousarray(values).data)
         self._values.add(values)
+
+    def _tell(self, made: Provenance) -> None:
+        labels = [s.encode("ascii", "replace") for s in self._labels(self._size, made)]
+        self._file.seek(LABELS_AT)
+        self._file.write(np.int32(len(labels)).tobytes())
+        text = b"".join(label.ljust(LABEL_LENGTH, b"\0") for label in labels)
+        self._file.write(text.ljust(LABELS * LABEL_LENGTH, b"\0"))
 
     def _let_go(self, *, keep: bool) -> None:
         self._file.close()

@@ -54,11 +54,14 @@ class NeuroglancerSink(SlabSink):
         size = _whole_size(options.voxel_size_nm)
         output = Output(path, overwrite=options.overwrite)
         depth = slab_depth(shape, dtype.itemsize, DEEPEST)
-        super().__init__(output, shape, dtype, depth)
+        super().__init__(output, shape, dtype, depth, options.provenance)
         with self._output.beginning() as part, _system_errors():
             self._scales = _create(part, shape, dtype, size, self._depth)
             if options.provenance is not None:
                 _tell(part, options.provenance)
+
+    def _tell(self, made: Provenance) -> None:
+        _tell(self._output.part, made)
 
     def _store_run(self, z: int, values: NDArray[Any]) -> None:
         """Store sections `(n, y, x)` from z on, and their smaller copies."""

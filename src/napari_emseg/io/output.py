@@ -5,7 +5,7 @@ import os
 import shutil
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -26,6 +26,7 @@ from napari_emseg.core.atomic import (
     remove_tree,
 )
 from napari_emseg.core.lock import Claim
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.sinks import ClosingSink, checked
 from napari_emseg.core.stack import Stack
 from napari_emseg.io.errors import OutputExistsError
@@ -328,11 +329,16 @@ class FileSink(ClosingSink):
     """Whether a part can be read whose end couldn't be written."""
 
     def __init__(
-        self, output: Output, shape: tuple[int, int, int], dtype: np.dtype[Any]
+        self,
+        output: Output,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        made: Provenance | None = None,
     ) -> None:
         self.shape = shape
         self.dtype = dtype
         self._output = output
+        self._made = made
         self._open = True
 
     def write(self, z: int, section: NDArray[Any]) -> None:
@@ -343,6 +349,20 @@ class FileSink(ClosingSink):
     @abstractmethod
     def _store(self, z: int, section: NDArray[Any]) -> None:
         """Store a section that fits."""
+
+    def note_settings(self, facts: Mapping[str, object]) -> None:
+        """Correct what the provenance says of settings, before `close`."""
+        if self._made is None or not self._open:
+            return
+        said = self._made.settings | dict(facts)
+        if said != self._made.settings:
+            self._made = self._made.model_copy(update={"settings": said})
+            with naming_full_disk(self._output.path):
+                self._tell(self._made)
+
+    @abstractmethod
+    def _tell(self, made: Provenance) -> None:
+        """Write down how the values came to be, in place of what is said of it."""
 
     def _let_go(self, *, keep: bool) -> None:
         """Write what waits, unless nothing is kept, and close what is open.
@@ -414,8 +434,9 @@ class SlabSink(FileSink):
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
         depth: int,
+        made: Provenance | None = None,
     ) -> None:
-        super().__init__(output, shape, dtype)
+        super().__init__(output, shape, dtype, made)
         self._depth = depth
         self._slab: dict[int, NDArray[Any]] = {}
 

@@ -6,10 +6,11 @@ import sys
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffWriter, imagej_description, imagej_metadata_tag
+from tifffile import TiffFile, TiffWriter, imagej_description, imagej_metadata_tag
 
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import VoxelSize
@@ -22,6 +23,14 @@ CLASSIC_LIMIT = 2**32 - 2**20
 
 _PAGE_BYTES = 512
 """At most what a page takes beside its values."""
+
+_ROOM = 256
+"""Blanks after the provenance, over which more of it can be written."""
+
+_NOTES = (270, 50839)
+"""Tags that have it: `ImageDescription` as XML, and ImageJ's `IJMetadata`."""
+
+_ORDER: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
 
 _Form = Literal["pages", "one page", "big"]
 """A page for each section; a page for all, as ImageJ has it; BigTIFF."""
@@ -52,12 +61,16 @@ class TiffSink(FileSink):
     ) -> None:
         needed = prod(shape) * dtype.itemsize + (shape[0] + 1) * _PAGE_BYTES
         output = Output(path, overwrite=options.overwrite, bytes_needed=needed)
-        super().__init__(output, shape, dtype)
+        super().__init__(output, shape, dtype, options.provenance)
         form: _Form = "pages"
         if needed > CLASSIC_LIMIT:
             form = "one page" if self.only_imagej else "big"
+        self._info = _info(options.provenance) + " " * _ROOM
+        # OME has no type for 64 bits
+        ome = form == "big" and dtype.name != "uint64"
+        self._encode = _as_xml if ome else _as_imagej
         with output.beginning() as part:
-            self._start = _lay_out(part, shape, dtype, options, form)
+            self._start = _lay_out(part, shape, dtype, options, form, self._info, ome)
             self._file = part.open("r+b")
 
     def _store(self, z: int, section: NDArray[Any]) -> None:
@@ -65,6 +78,23 @@ class TiffSink(FileSink):
         size = prod(self.shape[1:]) * self.dtype.itemsize
         self._file.seek(self._start + z * size)
         self._file.write(np.ascontiguousarray(section, self.dtype).data)
+
+    def _tell(self, made: Provenance) -> None:
+        """Write over what is said, which has room for more, whichever tag has it."""
+        before, text = self._encode(self._info), _info(made)
+        blanks = (len(before) - len(self._encode(text))) // len(self._encode(" "))
+        if blanks < 0:
+            return
+        self._info = text + " " * blanks
+        self._file.flush()
+        with TiffFile(self._output.part) as tif:
+            tags = [t for t in tif.pages.first.tags if t.code in _NOTES]
+            places = [(tag.valueoffset, tag.valuebytecount) for tag in tags]
+        for start, length in places:
+            self._file.seek(start)
+            said = self._file.read(length).replace(before, self._encode(self._info))
+            self._file.seek(start)
+            self._file.write(said)
 
     def _let_go(self, *, keep: bool) -> None:
         self._file.close()
@@ -87,14 +117,13 @@ def _lay_out(
     dtype: np.dtype[Any],
     options: SinkOptions,
     form: _Form,
+    info: str,
+    ome: bool,
 ) -> int:
     """Write all but the values, and return the byte at which these begin."""
     size, provenance = options.voxel_size_nm, options.provenance
-    order: Literal["<", ">"] = "<" if sys.byteorder == "little" else ">"
-    info = json.dumps({"emseg": provenance.model_dump()} if provenance else {})
-    big = form == "big"
-    ome = big and dtype.name != "uint64"  # OME has no such type
     notes = _imagej_notes(shape, size, provenance)
+    order, big = _ORDER, form == "big"
     with TiffWriter(path, bigtiff=big, byteorder=order, ome=ome) as tif:
         placed = tif.write(
             shape=shape[1:] if form == "one page" else shape,
@@ -114,6 +143,18 @@ def _lay_out(
     if form == "one page":
         os.truncate(path, int(placed[0]) + prod(shape) * dtype.itemsize)
     return int(placed[0])
+
+
+def _info(made: Provenance | None) -> str:
+    return json.dumps({"emseg": made.model_dump()} if made else {})
+
+
+def _as_imagej(text: str) -> bytes:
+    return text.encode("utf-16-le" if _ORDER == "<" else "utf-16-be")
+
+
+def _as_xml(text: str) -> bytes:
+    return escape(text, {'"': "&quot;"}).encode()
 
 
 def _imagej_notes(

@@ -306,11 +306,16 @@ class SpooledSink(FileSink):
 
         check_output(waiting_path(path), overwrite=options.overwrite)
         # refuses now what would be refused later
-        super().__init__(Output(path, overwrite=options.overwrite), shape, dtype)
+        output = Output(path, overwrite=options.overwrite)
+        super().__init__(output, shape, dtype, options.provenance)
         self._path, self._kind, self._ids = path, kind, ids
         self._options = options
         wide = np.dtype(np.uint64 if dtype.itemsize == 8 else np.uint32)
         self._apart = TiffSink(waiting_path(path), shape, wide, options)
+
+    def _tell(self, made: Provenance) -> None:
+        self._options = replace(self._options, provenance=made)
+        self._apart.note_settings(made.settings)
 
     def _store(self, z: int, section: NDArray[Any]) -> None:
         """Keep section `z`, `(y, x)`."""

@@ -13,6 +13,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from napari_emseg._installed import TESTED, incompatible
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.stack import NOWHERE, Origin, VoxelSize
 from napari_emseg.io.formats import SinkOptions
 from napari_emseg.io.output import Output, SlabSink, slab_depth
@@ -77,7 +78,7 @@ class ZarrSink(SlabSink):
     ) -> None:
         chunk = fitting_chunk(self.most, shape, dtype.itemsize)
         output = Output(path, overwrite=options.overwrite)
-        super().__init__(output, shape, dtype, chunk[0])
+        super().__init__(output, shape, dtype, chunk[0], options.provenance)
         self._ids = dtype.name in _IDS
         shapes = pyramid(shape, chunk[1])
         image = describe_levels(
@@ -103,6 +104,10 @@ class ZarrSink(SlabSink):
     ) -> list[zarr.Array[Any]]:
         """Make the group and its empty arrays, the largest first."""
         return create_v05(path, image, shapes, dtype, notes, chunk)
+
+    def _tell(self, made: Provenance) -> None:
+        group = zarr.open_group(self._output.part, mode="r+")
+        group.attrs["emseg"] = made.model_dump()
 
     def _store_run(self, z: int, values: NDArray[Any]) -> None:
         """Store sections `(n, y, x)` from z on, and their smaller copies."""
