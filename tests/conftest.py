@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 
 from napari_emseg.core.stack import Stack
-from napari_emseg.inference import throughput
+from napari_emseg.inference import throughput, user_cache
 from napari_emseg.sample import synthetic
 
 # Tests that run side by side (pytest-xdist) share the cores: one thread each, set
@@ -38,10 +38,11 @@ settings.load_profile("busy")
 for wait in (QtBot.waitUntil, QtBot.waitSignal, QtBot.waitSignals, QtBot.waitExposed):
     wait.__kwdefaults__["timeout"] = 60_000
 
-# Neither read nor write what whoever runs the tests has set in napari, or how fast
-# networks were on this machine.
+# Neither read nor write what whoever runs the tests has set in napari, how fast
+# networks were on this machine, or what was kept of them.
 get_settings(path=None)
 throughput.speeds_file = lambda: None
+user_cache.cache_folder = lambda: None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from napari_emseg.batch.records import RowChanged
 from napari_emseg.core.errors import OtherPrecisionError
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.settings import PredictSettings
-from napari_emseg.inference import precision, predictor
+from napari_emseg.inference import precision, predictor, user_cache
 from napari_emseg.inference import runtime as runtimes
 from napari_emseg.inference.openvino_runtime import QuantisedModel
 from napari_emseg.inference.precision import Trial
@@ -72,7 +72,7 @@ class Farm:
 @pytest.fixture
 def farm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Farm:
     made = Farm()
-    monkeypatch.setattr(precision, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(user_cache, "cache_folder", lambda: tmp_path / "cache")
     precision._SETTLED.clear()
     monkeypatch.setattr(precision, "load_runtime", made.load)
     monkeypatch.setattr(predictor, "load_runtime", made.load)

@@ -28,6 +28,7 @@ from napari_emseg.inference import (
     precision,
     predictor,
     throughput,
+    user_cache,
 )
 from napari_emseg.inference import runtime as runtimes
 from napari_emseg.inference.openvino_runtime import CpuFacts, QuantisedModel
@@ -40,7 +41,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (8, 48, 56), dtype=np.uint8)
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setattr(precision, "cache_folder", lambda: folder)
+    monkeypatch.setattr(user_cache, "cache_folder", lambda: folder)
     precision._SETTLED.clear()
     return folder
 
@@ -352,13 +353,18 @@ class TestCache:
     def test_is_bounded_and_the_oldest_goes(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(precision, "MOST_BYTES", 1000)
+        monkeypatch.setattr(user_cache, "MOST_BYTES", 1000)
+        monkeypatch.setattr(user_cache, "MOST_OF_ONE", 500)
         for k in range(5):
-            precision._cache([k], bytes(400))
-            os.utime(precision._place([k]), (k, k))
-        assert [bool(precision._cached([k])) for k in range(5)] == [False] * 3 + [
-            True
-        ] * 2
+            user_cache.write_entry([k], bytes(400))
+            os.utime(user_cache._place([k]), (k, k))
+        there = [False] * 3 + [True] * 2
+        assert [bool(user_cache.read_entry([k])) for k in range(5)] == there
+        user_cache.write_entry(["too large"], bytes(501))
+        assert user_cache.read_entry(["too large"]) == b""
+        user_cache.write_entry(["new"], bytes(400))  # 4 was asked for after 3
+        assert user_cache.read_entry([4])
+        assert not user_cache.read_entry([3])
 
     def test_that_cannot_be_written_is_none(
         self, weights: Weights, machine: Machine, cache: Path
@@ -484,4 +490,5 @@ class TestInt8:
         steps = [next(work).step for _ in range(3)]  # type: ignore[attr-defined]
         assert steps[-1] == "calibrating int8"
         work.close()
-        assert not precision.cache_folder().exists()
+        # the network as it was converted, which int8 was to be made of
+        assert len(list(user_cache.cache_folder().iterdir())) == 1

@@ -95,13 +95,17 @@ def _gpu(settings: PredictSettings) -> str | None:
     )
     if settings.device == "cpu" or by_openvino:
         return None
+    from napari_emseg.inference.runtime import device_type
+
+    if device_type(settings.device) == "cpu":
+        return None
     import torch
 
     from napari_emseg.inference.torch_runtime import choose_device
 
     device = choose_device(settings.device)
     if device.type != "cuda":
-        return None if device.type == "cpu" else device.type
+        return device.type
     # by UUID, since CUDA_VISIBLE_DEVICES gives one GPU another number in each process
     return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
 

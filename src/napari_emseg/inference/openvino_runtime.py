@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from napari_emseg.core.errors import OtherPrecisionError
 from napari_emseg.core.memory import free_ram
@@ -105,11 +107,83 @@ class QuantisedModel:
         return self.pack()[:32].hex()
 
 
+class _Facts(BaseModel):
+    """What a packed model begins with."""
+
+    context: int = Field(ge=1)
+    geometry: Geometry
+    bytes_per_pixel: float = Field(gt=0)
+    expected: tuple[int, int, int, int]
+    xml: int = Field(gt=0)
+    values: int = Field(gt=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConvertedModel:
+    """A network in float32 as OpenVINO writes it, and what else a run asks of it.
+
+    Parameters
+    ----------
+    context, geometry, bytes_per_pixel
+        As of the network.
+    expected
+        What PyTorch gives for the random window that every model is checked by.
+    """
+
+    context: int
+    geometry: Geometry
+    bytes_per_pixel: float
+    xml: bytes
+    values: bytes
+    expected: NDArray[np.float32]
+
+    def pack(self) -> bytes:
+        """Return it as the bytes of one file."""
+        n, c, y, x = self.expected.shape
+        facts = _Facts(
+            context=self.context,
+            geometry=self.geometry,
+            bytes_per_pixel=self.bytes_per_pixel,
+            expected=(n, c, y, x),
+            xml=len(self.xml),
+            values=len(self.values),
+        )
+        head = facts.model_dump_json().encode()
+        rest = self.expected.astype("<f4").tobytes()
+        size = len(head).to_bytes(8, "big")
+        return b"".join((size, head, self.xml, self.values, rest))
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> ConvertedModel:
+        """Take what `pack` has returned.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        start = 8 + int.from_bytes(packed[:8], "big")
+        facts = _Facts.model_validate_json(packed[8:start])
+        middle = start + facts.xml
+        end = middle + facts.values
+        expected = np.frombuffer(packed[end:], "<f4").reshape(facts.expected)
+        return cls(
+            facts.context,
+            facts.geometry,
+            facts.bytes_per_pixel,
+            packed[start:middle],
+            packed[middle:end],
+            expected.astype(np.float32),
+        )
+
+
 class OpenVinoRuntime:
     """Runs a network by OpenVINO on the CPU, windows of any shape.
 
     Parameters
     ----------
+    network
+        As PyTorch has it, or as it was converted before.
     precision
         float32, bf16 or int8.
     quantised
@@ -130,7 +204,7 @@ class OpenVinoRuntime:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | ConvertedModel,
         *,
         threads: int | None = None,
         notes: tuple[str, ...] = (),
@@ -139,8 +213,9 @@ class OpenVinoRuntime:
     ) -> None:
         self.notes = notes
         self.precision = "float32"
-        kind = cast("Network", network)
-        self.context: int = context_of(network)
+        kind = cast("Network | ConvertedModel", network)
+        known = network if isinstance(network, ConvertedModel) else None
+        self.context: int = known.context if known else context_of(network)
         self.geometry = kind.geometry
         self.bytes_per_pixel = kind.bytes_per_pixel
         self._lock = Lock()
@@ -149,15 +224,20 @@ class OpenVinoRuntime:
         # the oldest first to go
         self._compiled: dict[tuple[int, ...] | None, Any] = {}
         require_precision(precision, quantised)
+        if known or quantised:
+            stored = quantised or cast("ConvertedModel", known)
+            self._model = self._openvino.Core().read_model(
+                model=stored.xml, weights=stored.values
+            )
+        else:
+            module = cast("nn.Module", network)
+            self._model = _convert(self._openvino, module, self.geometry)
+        self._expected: NDArray[np.float32] | None = None
         if quantised is None:
-            self._model = _convert(self._openvino, network, self.geometry)
             # a trace fixes what Python computed from the shape; another shape would
             # show it
-            self._check(network)
-        else:
-            self._model = self._openvino.Core().read_model(
-                model=quantised.xml, weights=quantised.values
-            )
+            self._expected = known.expected if known else self._by_torch(module)
+            self._check(self._expected)
         if precision != "float32":
             self.precision = precision
             self._compiled.clear()
@@ -220,19 +300,47 @@ class OpenVinoRuntime:
         shape = 1, self.context, *_legal_shape(self.geometry, 2)
         return np.random.default_rng(0).random(shape, dtype=np.float32)
 
-    def _check(self, network: nn.Module) -> None:
-        """Compare with PyTorch on another shape than the one that was traced."""
+    def converted(self) -> ConvertedModel:
+        """Return the network as it is after it was checked, in float32.
+
+        Raises
+        ------
+        RuntimeError
+            If it is in another precision, or was run.
+        """
+        if self._expected is None or self._compiled.keys() - {None}:
+            msg = "only a float32 network that hasn't run yet can be kept"
+            raise RuntimeError(msg)
+        with tempfile.TemporaryDirectory(prefix="emseg-model-") as name:
+            path = Path(name) / GIVEN
+            self._openvino.save_model(self._model, path, compress_to_fp16=False)
+            values = read_bounded(path.with_suffix(".bin"), MOST_BYTES)
+            xml = read_bounded(path, MOST_BYTES)
+        return ConvertedModel(
+            self.context,
+            self.geometry,
+            self.bytes_per_pixel,
+            xml,
+            values,
+            self._expected,
+        )
+
+    def _by_torch(self, network: nn.Module) -> NDArray[np.float32]:
+        """Return what PyTorch gives, on another shape than the one that was traced."""
         import torch
 
         from napari_emseg.models.forward import inner_logits, to_probabilities
 
-        batch = self._random_window()
         with torch.inference_mode():
-            logits = inner_logits(network, torch.from_numpy(batch))
-            wanted = to_probabilities(logits, network)
+            logits = inner_logits(network, torch.from_numpy(self._random_window()))
+            wanted = to_probabilities(logits, network).numpy()
         # OpenVINO may make numbers of what is NaN by PyTorch
-        check_probabilities(wanted.numpy())
-        difference = float(np.abs(wanted.numpy() - self(batch)).max())
+        check_probabilities(wanted)
+        return np.asarray(wanted, np.float32)
+
+    def _check(self, wanted: NDArray[np.float32]) -> None:
+        """Compare with PyTorch's probabilities of the random window."""
+        difference = float(np.abs(wanted - self(self._random_window())).max())
         if not difference <= SAME:
             msg = f"OpenVINO differs from PyTorch by {difference:.2g} in probabilities"
             raise RuntimeError(msg)
@@ -269,6 +377,14 @@ def require_nncf() -> None:
     if find_spec("nncf") is None:
         msg = 'int8 needs NNCF: pip install "napari-emseg[nncf]"'
         raise OtherPrecisionError(msg)
+
+
+def package_version(name: str) -> str:
+    """Return the version of an installed package; empty if it isn't there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def import_openvino() -> Any:

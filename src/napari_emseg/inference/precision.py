@@ -9,28 +9,22 @@ and made anew wherever anything there isn't as it was written.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import prod
-from pathlib import Path
 from time import perf_counter
 from typing import Literal, cast
 from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from pydantic import Field, TypeAdapter, ValidationError
 
-from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.errors import OtherPrecisionError
-from napari_emseg.core.paths import read_bounded
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.regions import Area
 from napari_emseg.core.settings import PredictSettings
@@ -43,6 +37,7 @@ from napari_emseg.inference.openvino_runtime import (
     cpu_facts,
     cpu_is_known,
     iter_quantise,
+    package_version,
     require_nncf,
     require_precision,
 )
@@ -50,12 +45,14 @@ from napari_emseg.inference.plan import RunPlan
 from napari_emseg.inference.reading import TileRead, read_tiles
 from napari_emseg.inference.runtime import (
     Runtime,
+    device_type,
     is_out_of_memory,
     is_reduced,
     load_runtime,
 )
 from napari_emseg.inference.scope import PredictionScope
 from napari_emseg.inference.sections import SectionReader
+from napari_emseg.inference.user_cache import read_entry, write_entry
 from napari_emseg.metrics.overlap import overlap_scores
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation.stack import usual_cells
@@ -264,10 +261,7 @@ def _name(settings: PredictSettings) -> str:
     """Return what settings that are settled compute in."""
     if settings.precision != "auto" or settings.runtime == "openvino":
         return "float32" if settings.precision == "auto" else settings.precision
-    from napari_emseg.inference.torch_runtime import choose_device
-
-    on_cuda = choose_device(settings.device).type == "cuda"
-    return "float16" if on_cuda else "float32"
+    return "float16" if device_type(settings.device) == "cuda" else "float32"
 
 
 def _is_long(scope: PredictionScope, settings: PredictSettings, share: float) -> bool:
@@ -280,10 +274,8 @@ def _may_gain(settings: PredictSettings) -> bool:
     """Tell if this machine may have something faster than float32."""
     if settings.runtime == "torch" or find_spec("openvino") is None:
         return False
-    from napari_emseg.inference.torch_runtime import choose_device
-
-    on_cpu = settings.runtime == "openvino" or choose_device(settings.device).type
-    return on_cpu in (True, "cpu") and bool(_candidates())
+    on_cpu = settings.runtime == "openvino" or device_type(settings.device) == "cpu"
+    return on_cpu and bool(_candidates())
 
 
 def _candidates() -> tuple[Literal["bf16", "int8"], ...]:
@@ -334,7 +326,7 @@ class _Sample:
         for window in self._calibrating:
             digest.update(repr(window.shape).encode() + window.tobytes())
         kind = [part.sha256, part.depth, part.heads, digest.hexdigest()]
-        return [*kind, cpu_facts().version, _version("nncf")]
+        return [*kind, cpu_facts().version, package_version("nncf")]
 
     def calibrated(self) -> Generator[Record, None, PrecisionChoice]:
         """Return the network for int8.
@@ -386,7 +378,7 @@ class _Sample:
                 continue  # what can't be done here can't be chosen
             if runtime.precision == name:
                 trials.append(self._tried(name, runtime, expected))
-        _cache(key, _TRIALS.dump_json(tuple(trials)))
+        write_entry(key, _TRIALS.dump_json(tuple(trials)))
         return tuple(trials)
 
     def _tried(
@@ -412,12 +404,12 @@ class _Sample:
             raise OtherPrecisionError(msg)
         key = ["int8", *self._key]
         with suppress(ValueError):
-            return QuantisedModel.unpack(_cached(key))
+            return QuantisedModel.unpack(read_entry(key))
         yield Progress("calibrating int8", 0, 0)
         made = yield from iter_quantise(
             self._weights.network(), self._calibrating, threads=self._settings.threads
         )
-        _cache(key, made.pack())
+        write_entry(key, made.pack())
         return made
 
     def _windows(self, part: PredictionScope) -> list[NDArray[np.float32]]:
@@ -482,13 +474,6 @@ def _speed(exact: Runtime, other: Runtime, window: NDArray[np.float32]) -> float
     return min(seconds[0]) / min(seconds[1])
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 _SETTLED: deque[tuple[ref[LazyArray], str, PrecisionChoice]] = deque(maxlen=16)
 """What was settled while the program runs, by array and `_way`."""
 
@@ -525,53 +510,11 @@ def _remember(
             _SETTLED.append((ref(data), way, choice))
 
 
-MOST_BYTES = 2**28
-"""Of all that is kept in the cache; a quantised U-Net takes some MB."""
-
 _TRIALS: TypeAdapter[tuple[Trial, ...]] = TypeAdapter(tuple[Trial, ...])
-
-
-def cache_folder() -> Path:
-    """Return where measurements and quantised networks are kept."""
-    return user_cache_path("napari-emseg", appauthor=False) / "precision"
-
-
-def _place(key: Sequence[object]) -> Path:
-    words = json.dumps([1, *key])  # 1: of this form of entries
-    return cache_folder() / sha256(words.encode()).hexdigest()
-
-
-def _cached(key: Sequence[object]) -> bytes:
-    """Return an entry; nothing if there is none, or it isn't what was written.
-
-    An entry begins with the checksum of its place and the rest: one that is damaged, or
-    was moved there from elsewhere, is as good as none.
-    """
-    path = _place(key)
-    try:
-        entry = read_bounded(path, MOST_BYTES)
-    except OSError:
-        return b""
-    digest = sha256(path.name.encode() + entry[32:]).digest()
-    return entry[32:] if digest == entry[:32] else b""
 
 
 def _cached_trials(key: Sequence[object]) -> tuple[Trial, ...] | None:
     try:
-        return _TRIALS.validate_json(_cached(key))
+        return _TRIALS.validate_json(read_entry(key))
     except ValidationError:
         return None
-
-
-def _cache(key: Sequence[object], content: bytes) -> None:
-    """Keep an entry, and let the oldest go; a cache that can't be written is none."""
-    path = _place(key)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, sha256(path.name.encode() + content).digest() + content)
-        by_age = sorted(path.parent.iterdir(), key=lambda each: -each.stat().st_mtime)
-        total = 0
-        for each in by_age:
-            total += each.stat().st_size
-            if total > MOST_BYTES and each != path:
-                each.unlink()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,11 +22,16 @@ from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.symmetry import mean_over_symmetries
 from napari_emseg.core.tiles import Geometry
 from napari_emseg.models.weights import Weights
+from napari_emseg.models.zoo import is_bundled
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from napari_emseg.inference.openvino_runtime import QuantisedModel
+    from napari_emseg.inference.openvino_runtime import (
+        ConvertedModel,
+        OpenVinoRuntime,
+        QuantisedModel,
+    )
 
 OPENVINO_BYTES = 10**9
 """What loading and compiling takes, about half of it, and what small tiles take."""
@@ -120,12 +129,12 @@ def load_runtime(
         If the device or the runtime isn't there, the weights don't fit, or nothing
         here computes in the precision that is asked for.
     """
+    on_cpu = _only_on_cpu(settings) or is_reduced(settings)
+    if on_cpu or device_type(settings.device) == "cpu":
+        return _on_cpu(weights, settings, network, quantised)
     from napari_emseg.inference.torch_runtime import choose_device, load_on_gpu
 
-    on_cpu = _only_on_cpu(settings) or is_reduced(settings)
-    device = choose_device("cpu" if on_cpu else settings.device)
-    if device.type == "cpu":
-        return _on_cpu(weights, settings, network, quantised)
+    device = choose_device(settings.device)
     try:
         return load_on_gpu(
             weights.network() if network is None else network,
@@ -140,6 +149,33 @@ def load_runtime(
     return _on_cpu(weights, settings, network, None, note)
 
 
+def device_type(wanted: str) -> str:
+    """Return what kind of device is used: cpu, cuda or mps.
+
+    PyTorch, which takes seconds to load, is only asked if it may have a GPU.
+
+    Raises
+    ------
+    ValueError
+        If a device is asked for that isn't there.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
+        return "cpu"
+    from napari_emseg.inference.torch_runtime import choose_device
+
+    return choose_device(wanted).type
+
+
+def _may_have_gpu() -> bool:
+    """Tell if PyTorch has code for a GPU; one that is loaded can be asked itself."""
+    found = find_spec("torch")
+    if "torch" in sys.modules or sys.platform == "darwin" or found is None:
+        return True
+    folders = found.submodule_search_locations or ()
+    named = [path.name for each in folders for path in Path(each, "lib").glob("*")]
+    return not named or any("torch_cuda" in n or "torch_hip" in n for n in named)
+
+
 def _on_cpu(
     weights: Weights,
     settings: PredictSettings,
@@ -148,9 +184,10 @@ def _on_cpu(
     *notes: str,
 ) -> Runtime:
     from napari_emseg.inference.openvino_runtime import OpenVinoRuntime
-    from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
 
-    network, threads = network or weights.network(), settings.threads
+    if network is None and not is_bundled(weights.card.architecture):
+        network = weights.network()
+    threads = settings.threads
     free, takes = free_ram(), _takes_openvino(settings)
     precision = settings.precision if is_reduced(settings) else "float32"
     exactly = "" if precision == "float32" else " in float32"
@@ -162,14 +199,15 @@ def _on_cpu(
             "free",
         )
     elif takes:
+        load = partial(
+            OpenVinoRuntime,
+            threads=threads,
+            notes=notes,
+            precision=precision,
+            quantised=quantised,
+        )
         try:
-            return OpenVinoRuntime(
-                network,
-                threads=threads,
-                notes=notes,
-                precision=precision,
-                quantised=quantised,
-            )
+            return _by_openvino(weights, network, load)
         except (ImportError, RuntimeError, MemoryError) as e:
             why = _first_line(e)
             wanted = settings.runtime == "openvino" or exactly
@@ -177,7 +215,30 @@ def _on_cpu(
                 msg = f"OpenVINO can't run {weights.card.name}: {why}"
                 raise ValueError(msg) from e
             notes += (f"running on PyTorch{exactly}, since OpenVINO failed: {why}",)
+    from napari_emseg.inference.torch_runtime import TorchRuntime, choose_device
+
+    network = network or weights.network()
     return TorchRuntime(network, choose_device("cpu"), threads=threads, notes=notes)
+
+
+def _by_openvino(
+    weights: Weights,
+    network: nn.Module | None,
+    load: Callable[[nn.Module | ConvertedModel], OpenVinoRuntime],
+) -> Runtime:
+    """Load a network, that of the weights as it was converted before, if it was."""
+    from napari_emseg.inference.user_cache import read_model, write_model
+
+    if network is not None:
+        return load(network)
+    known = read_model(weights)
+    if known is not None:
+        with suppress(RuntimeError):  # then as if there were none
+            return load(known)
+    runtime = load(weights.network())
+    if runtime.precision == "float32":
+        write_model(weights, runtime)
+    return runtime
 
 
 def is_reduced(settings: PredictSettings) -> bool:

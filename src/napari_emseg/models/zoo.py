@@ -198,6 +198,11 @@ def architectures() -> tuple[str, ...]:
     return tuple(sorted({*_modules(), *_NETWORKS}))
 
 
+def is_bundled(name: str) -> bool:
+    """Tell a network of this package from those of others; imports none of them."""
+    return name in _BUNDLED
+
+
 @cache
 def _modules() -> dict[str, str]:
     """Return the module of each network that comes with this or another package."""
