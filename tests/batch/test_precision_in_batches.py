@@ -21,7 +21,7 @@ from napari_emseg.inference import precision, predictor, user_cache
 from napari_emseg.inference import runtime as runtimes
 from napari_emseg.inference.openvino_runtime import QuantisedModel
 from napari_emseg.inference.precision import Trial
-from napari_emseg.io import read_provenance
+from napari_emseg.io import read_provenance, save_stack
 
 AUTO = CPU.model_copy(update={"runtime": "auto"})
 
@@ -135,6 +135,33 @@ def test_the_length_of_all_inputs_counts(
     other.write_bytes(em.read_bytes())
     done = run(make_job(str(em), str(other), predict=AUTO))
     assert {said(row.outputs[0])["precision"] for row in done.rows} == {"int8"}
+
+
+def test_an_input_that_other_arithmetic_changes_is_float32(
+    make_job, farm: Farm, em: Path, tmp_path: Path, monkeypatch
+) -> None:
+    other = tmp_path / "other.tif"
+    save_stack(other, values(em)[:, ::-1], voxel_size_nm=(50, 4, 4))
+
+    def tried(sample: Any, name: Any, *_: Any) -> Trial:
+        differs = Path(sample._checking[0].stack.source) == other
+        # how fast it is was measured by the first input
+        return Trial(name, 1.0 if differs else 3.0, 0.1 if differs else 0.0, 0.0)
+
+    monkeypatch.setattr(precision._Sample, "_tried", tried)
+    exact = run(make_job(str(other), predict=CPU, out="exact"))
+    first, second = run(make_job(str(em), str(other), predict=AUTO)).rows
+    assert said(first.outputs[0])["precision"] == "int8"
+    assert not any("instead of" in words for words in first.warnings)
+    for output in second.outputs:
+        made = said(output)
+        assert made["precision"] == "float32"
+        assert made["precision_reason"] == (
+            "precision float32: int8 changes probabilities by 0.1"
+        )
+    words = "computed in float32 instead of int8: int8 changes probabilities by 0.1"
+    assert words in second.warnings
+    assert (values(second.outputs[0]) == values(exact.rows[0].outputs[0])).all()
 
 
 def test_a_batch_that_goes_on_keeps_its_precision(

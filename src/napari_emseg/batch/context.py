@@ -123,6 +123,8 @@ class Context:
         Some of the input's files when the batch began.
     quantised
         Checksum of the network for int8, which was calibrated on this input.
+    chosen
+        The precision was chosen by another input, and is checked on this one.
     """
 
     given: Input
@@ -138,6 +140,7 @@ class Context:
     origin_nm: Origin = NOWHERE
     seen: SourceState | None = None
     quantised: str = ""
+    chosen: bool = False
     beside: tuple[int, ...] = ()
 
     @property

@@ -84,20 +84,26 @@ class EstimateStats:
         }
 
     def _calibrate(self, stack: Stack, notes: list[str]) -> Facts:
-        """Calibrate int8 on this input, for all workers."""
+        """Calibrate int8 on this input, for all workers; check what was chosen."""
         c, predict = self.context, self.context.settings.predict
-        if c.weights is None or predict.precision != "int8":
+        checks = c.chosen and predict.precision == "bf16"
+        if c.weights is None or not (checks or predict.precision == "int8"):
             return {}
         from napari_emseg.inference import Predictor
 
         work = Predictor(worker.weights(c.weights)).settle(
-            stack, predict, excluded=_excluded(c)
+            stack, predict, excluded=_excluded(c), checks=c.chosen
         )
         try:
-            made = drain(work).quantised
+            choice = drain(work)
         except OtherPrecisionError as e:
-            notes.append(f"computed in float32 instead of int8: {e}")
-            return {"precision": "float32"}
+            notes.append(f"computed in float32 instead of {predict.precision}: {e}")
+            return {"precision": "float32", "precision_reason": str(e)}
+        if choice.settings.precision != predict.precision:
+            why = choice.reason.removeprefix("precision float32: ")
+            notes.append(f"computed in float32 instead of {predict.precision}: {why}")
+            return {"precision": "float32", "precision_reason": choice.reason}
+        made = choice.quantised
         if made is None:
             return {}
         path = c.path(QUANTISED)
@@ -432,6 +438,10 @@ def _prepare(course: TaskBuilder) -> Stages:
         update = {"precision": facts["precision"]}
         predict = settings.predict.model_copy(update=update)
         settings = settings.model_copy(update={"predict": predict})
+        if "precision_reason" in facts:
+            why = {"precision_reason": facts["precision_reason"]}
+            said = course.provenance.settings | why
+            course.provenance = course.provenance.model_copy(update={"settings": said})
     course.context = replace(
         course.context,
         settings=settings,

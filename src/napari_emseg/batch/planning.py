@@ -311,6 +311,7 @@ def _planned(
         origin_nm=stack.corner_nm(sections[0], 0, 0),
         excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
         seen=source_state(stack, most=FEW_FILES),
+        chosen=bool(job.precision_reason),
     )
     if hand is not None and hand.locked and not context.whole:
         msg = (

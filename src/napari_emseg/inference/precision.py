@@ -132,6 +132,11 @@ class Trial:
         """Why it isn't taken; empty if it can be."""
         if not self.speed >= LEAST_SPEED:
             return f"{self.precision} is only {self.speed:.2f} times as fast"
+        return self.difference_fault
+
+    @property
+    def difference_fault(self) -> str:
+        """What of its results is too far from those of float32; empty if nothing."""
         if not self.difference <= MOST_DIFFERENCE:
             return f"{self.precision} changes probabilities by {self.difference:.2g}"
         if not self.cells <= MOST_CELLS:
@@ -200,6 +205,7 @@ def iter_choose(
     *,
     settles: Settles = "all",
     share: float = 1.0,
+    checks: bool = False,
 ) -> Generator[Record, None, PrecisionChoice]:
     """Settle the precision of a run; calibrate what int8 needs.
 
@@ -213,6 +219,9 @@ def iter_choose(
         Opens the stack's sections, where they are looked at.
     share
         Part of all that will be run that this is, where there is more.
+    checks
+        `auto` took what is asked for by another stack: it is float32 here if results
+        differ by more than the bounds.
 
     Raises
     ------
@@ -222,6 +231,9 @@ def iter_choose(
     asked = settings.precision
     if asked == "bf16" and settles == "all" and is_reduced(settings):
         require_precision(asked, None)
+    if checks and asked in ("bf16", "int8"):
+        sample = _Sample(weights, scope, settings, reader())
+        return (yield from sample.held(asked))
     if asked not in ("auto", "int8") or settles == "nothing":
         return _as_it_is(settings)
     if asked == "int8":
@@ -344,32 +356,72 @@ class _Sample:
         """Return the fastest precision that gives the same results."""
         settings = self._settings.model_copy(update={"precision": "auto"})
         plain = PrecisionChoice(settings, "float32")
-        if self._exact.name != "openvino" or len(self._found) < 1 + CHECKING:
+        if self._exact.name != "openvino" or not self._is_enough:
             return plain
-        try:
-            trials = yield from self._trials()
-        except (MemoryError, RuntimeError, OSError) as e:
-            if not is_out_of_memory(e):
-                raise
+        trials = yield from self._trials(_candidates())
+        if trials is None:
             why = "precision float32: too little memory to measure others"
             return replace(plain, reason=why)
         name, reason = choose(trials)
         if name == "float32":
             return replace(plain, reason=reason)
-        settings = settings.model_copy(update={"precision": name})
+        return (yield from self._taking(name, reason))
+
+    def held(
+        self, name: Literal["bf16", "int8"]
+    ) -> Generator[Record, None, PrecisionChoice]:
+        """Return a precision if it holds the bounds here, else float32 and why.
+
+        Whether it is faster was measured on the stack that it was chosen by.
+        """
+        trials: Sequence[Trial] | None = ()
+        if self._exact.name == "openvino" and self._is_enough:
+            trials = yield from self._trials((name,))
+        if trials is None:
+            fault = f"too little memory to check {name}"
+        elif not trials:
+            fault = f"{name} can't be checked on this stack"
+        else:
+            fault = trials[0].difference_fault
+        if not fault:
+            return (yield from self._taking(name, ""))
+        settings = self._settings.model_copy(update={"precision": "float32"})
+        return PrecisionChoice(settings, "float32", f"precision float32: {fault}")
+
+    @property
+    def _is_enough(self) -> bool:
+        return len(self._found) >= 1 + CHECKING
+
+    def _taking(
+        self, name: str, reason: str
+    ) -> Generator[Record, None, PrecisionChoice]:
+        settings = self._settings.model_copy(update={"precision": name})
         quantised = (yield from self._quantised()) if name == "int8" else None
         return PrecisionChoice(settings, name, reason, quantised)
 
-    def _trials(self) -> Generator[Record, None, tuple[Trial, ...]]:
+    def _trials(
+        self, names: tuple[Literal["bf16", "int8"], ...]
+    ) -> Generator[Record, None, tuple[Trial, ...] | None]:
+        """Return what was measured; None if memory ran out."""
+        try:
+            return (yield from self._measured(names))
+        except (MemoryError, RuntimeError, OSError) as e:
+            if not is_out_of_memory(e):
+                raise
+            return None
+
+    def _measured(
+        self, names: tuple[Literal["bf16", "int8"], ...]
+    ) -> Generator[Record, None, tuple[Trial, ...]]:
         cpu, threads = cpu_facts(), self._settings.threads
-        key = [*self._key, cpu.name, cpu.capabilities, threads, _candidates()]
+        key = [*self._key, cpu.name, cpu.capabilities, threads, names]
         known = _cached_trials(key)
         if known is not None:
             return known
         expected = self._checked(self._exact)
         trials = []
-        for nth, name in enumerate(_candidates()):
-            yield Progress(f"trying {name}", nth, len(_candidates()))
+        for nth, name in enumerate(names):
+            yield Progress(f"trying {name}", nth, len(names))
             settings = self._settings.model_copy(update={"precision": name})
             try:
                 quantised = (yield from self._quantised()) if name == "int8" else None

@@ -308,6 +308,7 @@ class Predictor:
         roi: tuple[slice, slice] | None = None,
         excluded: Collection[int] = (),
         share: float = 1.0,
+        checks: bool = False,
     ) -> Generator[Record, None, PrecisionChoice]:
         """Settle the precision of a run to come, as `run` would do at its beginning.
 
@@ -317,6 +318,8 @@ class Predictor:
         ----------
         share
             Part of all that will be run that this is, where there is more.
+        checks
+            What is asked for was chosen by another stack, see `iter_choose`.
 
         Raises
         ------
@@ -327,10 +330,15 @@ class Predictor:
         scope = scope_of(
             stack, card, settings, sections=sections, roi=roi, excluded=excluded
         )
-        return (yield from self._choose(scope, settings, share))
+        return (yield from self._choose(scope, settings, share, checks=checks))
 
     def _choose(
-        self, scope: PredictionScope, settings: PredictSettings, share: float = 1.0
+        self,
+        scope: PredictionScope,
+        settings: PredictSettings,
+        share: float = 1.0,
+        *,
+        checks: bool = False,
     ) -> Generator[Record, None, PrecisionChoice]:
         choice = yield from iter_choose(
             self._part(settings),
@@ -339,6 +347,7 @@ class Predictor:
             lambda: self._reader_of(scope, settings)[0],
             settles=self._settles,
             share=share,
+            checks=checks,
         )
         self.quantised = choice.quantised or self.quantised
         return choice
