@@ -185,6 +185,18 @@ def test_a_batch_that_goes_on_keeps_its_precision(
     assert farm.calibrated == 1
 
 
+def test_an_input_that_is_added_has_the_precision_of_those_that_are_finished(
+    make_job, farm: Farm, em: Path, tmp_path: Path, monkeypatch
+) -> None:
+    assert run(make_job(predict=AUTO)).ok
+    other = tmp_path / "other.tif"
+    save_stack(other, values(em)[:2, ::-1], voxel_size_nm=(50, 4, 4))
+    monkeypatch.setattr(precision, "WORTH_MEGAPIXELS", 10)  # by now: float32
+    done = run(replace(make_job(str(em), str(other), predict=AUTO), resume=True))
+    assert done.ok
+    assert {said(row.outputs[0])["precision"] for row in done.rows} == {"int8"}
+
+
 def test_a_batch_from_before_there_was_a_choice_stays_float32(
     make_job, farm: Farm, monkeypatch
 ) -> None:

@@ -173,6 +173,29 @@ def test_a_batch_goes_on_with_the_tiles_it_began_with(make_job, monkeypatch) -> 
     assert run(make_job(steps=STEPS, resume=True)).ok
 
 
+def test_a_larger_input_is_added_to_a_batch_that_was_finished(
+    make_job, em, tmp_path, monkeypatch
+) -> None:
+    """Tiles that nobody chose may be others; those that somebody chose may not."""
+    size = {"voxel_size_nm": (50, 4, 4)}
+    large = save_stack(tmp_path / "b.tif", synthetic((1, 320, 330), seed=3)[0], **size)
+    own = plan_batch(make_job()).job.settings.predict.tile
+    both = plan_batch(make_job(str(em), str(large))).job.settings.predict.tile
+    assert own < both
+    first = run(make_job()).rows[0].outputs
+    before = [values(path) for path in first]
+    stamps = [path.stat().st_mtime_ns for path in first]
+    added = run(make_job(str(em), str(large), resume=True))
+    assert added.ok
+    assert [path.stat().st_mtime_ns for path in first] == stamps
+    assert all((values(a) == b).all() for a, b in zip(first, before, strict=True))
+    assert values(added.rows[1].outputs[0]).shape == (1, 320, 330)
+    assert run(make_job(str(em), str(large), resume=True)).tasks == 0
+    tiled = CPU.model_copy(update={"tile": both})
+    with pytest.raises(DifferentBatchError, match=f"tile was {own}, is {both}"):
+        run(make_job(resume=True, predict=tiled))
+
+
 def test_a_changed_input_is_noticed(make_job, em) -> None:
     break_off(make_job(), "cells")
     stack, _ = synthetic((6, 200, 180), seed=5)

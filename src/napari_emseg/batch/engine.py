@@ -23,6 +23,7 @@ from napari_emseg.batch.output_folder import (
     FinishedInput,
     check,
     clear,
+    finished_before,
     finished_input,
     note,
 )
@@ -154,7 +155,8 @@ def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
     with ExitStack() as stack:
         held = lock_output(job)
         stack.callback(held.release)
-        plan = plan_batch((yield from iter_settle_precision(job)))
+        known = finished_before(job)
+        plan = plan_batch((yield from iter_settle_precision(job, known)))
         finished = check(plan)
         if len(finished) == len(plan.planned):
             return (yield from _nothing_left(plan, finished))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,9 @@ class BatchConfig:
     recipe: str | None = None
     precision_reason: str = ""
     """Why the precision is what it is, where it was chosen; see `planning`."""
+    settled: frozenset[str] = frozenset()
+    """Settings that were left open; results are finished whatever these were for them.
+    """
 
     @property
     def folder(self) -> Path:
@@ -146,12 +149,18 @@ class Memory(_Head):
         earlier = tuple(v for v in before.versions if v != self.version)
         return self.model_copy(update={"settings": settings, "earlier": earlier})
 
-    def differences(self, now: Memory) -> list[str]:
-        """Return in words what is not as it was."""
+    def differences(self, now: Memory, settled: Collection[str] = ()) -> list[str]:
+        """Return in words what is not as it was.
+
+        Parameters
+        ----------
+        settled
+            Settings that may be others, such as `predict.tile`.
+        """
         if self.format != now.format:
             return [_other_format(self, now)]
         found = [] if self.weights == now.weights else ["the weights are others"]
-        found += _changed(self.settings, now.settings)
+        found += _changed(self.settings, now.settings, settled)
         found += [
             f"{name} has changed"
             for name, digits in self.inputs.items()
@@ -167,7 +176,9 @@ def _other_format(then: _Head, now: _Head) -> str:
     )
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _changed(
+    before: dict[str, Any], now: dict[str, Any], settled: Collection[str] = ()
+) -> list[str]:
     """Return in words which settings are others.
 
     One that an earlier version didn't know does at its default what that version did.
@@ -182,7 +193,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return unknown + [
         f"{name} was {then.get(name)}, is {value}"
         for name, value in sorted(here.items())
-        if then.get(name) != value
+        if then.get(name) != value and name not in settled
     ]
 
 

@@ -148,6 +148,18 @@ def read_finished(out: Path) -> dict[str, FinishedInput]:
     return {each.name: each for each in found.inputs}
 
 
+def finished_before(job: BatchConfig) -> Memory | None:
+    """Return by what an input is known that was finished before a batch goes on."""
+    if not job.resume or job.overwrite:
+        return None
+    try:
+        known = read_finished(job.out)
+    except (OSError, ValueError):
+        return None  # `check` says why
+    finished = (known.get(given.name) for given in job.inputs)
+    return next((one.made for one in finished if one and one.made), None)
+
+
 def write_finished(out: Path, inputs: Iterable[FinishedInput]) -> Path:
     """Write what is finished by now.
 
@@ -185,7 +197,7 @@ def is_finished(
     """
     if known.state != "done" or known.made is None:
         return False
-    other = known.made.differences(made)
+    other = known.made.differences(made, job.settled)
     if known.sections != (sections[0], sections[-1]):
         other.append("other sections are asked for")
     if other:

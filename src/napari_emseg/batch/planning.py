@@ -207,7 +207,9 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     stacks = [o.stack for o in opened if isinstance(o, OpenInput)]
     before = remembered(job) if job.resume and not job.overwrite else None
     if stacks:
-        job = replace(job, settings=_settled(job, stacks, before))
+        tile = {"predict.tile"} if job.settings.predict.tile is None else set()
+        settings = _settled(job, stacks, before)
+        job = replace(job, settings=settings, settled=job.settled | tile)
     rows, planned = [], []
     for given, found in zip(job.inputs, opened, strict=True):
         row, plan = _row(job, given, found, before)
@@ -216,11 +218,19 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     return Plan(job, tuple(rows), tuple(planned), before)
 
 
-def iter_settle_precision(job: BatchConfig) -> Generator[Record, None, BatchConfig]:
+def iter_settle_precision(
+    job: BatchConfig, finished: Memory | None = None
+) -> Generator[Record, None, BatchConfig]:
     """Settle the precision of a batch, once and for all of it, on this machine.
 
-    A batch that goes on keeps what it has. Otherwise `auto` is settled on the first
-    input that can be opened, by the size of all.
+    A batch that goes on, or is added to, keeps what it has. Otherwise `auto` is settled
+    on the first input that can be opened, by the size of all; it is checked on each of
+    the others when that is prepared.
+
+    Parameters
+    ----------
+    finished
+        By which an input is known that was finished before, where the batch goes on.
 
     Raises
     ------
@@ -230,9 +240,12 @@ def iter_settle_precision(job: BatchConfig) -> Generator[Record, None, BatchConf
     predict = job.settings.predict
     if job.weights is None or not job.settings.need_weights:
         return job
+    open_ = predict.precision == "auto"
     before = remembered(job) if job.resume and not job.overwrite else None
+    if before is None and open_:
+        before = finished
     if before is not None:
-        kept = before.precision if predict.precision == "auto" else predict.precision
+        kept = before.precision if open_ else predict.precision
         return _computing_in(job, kept, before.precision_reason)
     opened = [_opened(given) for given in job.inputs]
     stacks = [found.stack for found in opened if isinstance(found, OpenInput)]
@@ -257,9 +270,16 @@ def iter_settle_precision(job: BatchConfig) -> Generator[Record, None, BatchConf
 
 
 def _computing_in(job: BatchConfig, precision: Precision, reason: str) -> BatchConfig:
-    predict = job.settings.predict.model_copy(update={"precision": precision})
+    asked = job.settings.predict
+    settled = {"predict.precision"} if asked.precision == "auto" else set()
+    predict = asked.model_copy(update={"precision": precision})
     settings = job.settings.model_copy(update={"predict": predict})
-    return replace(job, settings=settings, precision_reason=reason)
+    return replace(
+        job,
+        settings=settings,
+        precision_reason=reason,
+        settled=job.settled | settled,
+    )
 
 
 def _opened(given: Input) -> OpenInput | Exception:
