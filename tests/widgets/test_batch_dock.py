@@ -139,6 +139,29 @@ def test_steps_that_leave_a_gap_are_refused(bench, files) -> None:
     assert bench.said.startswith("steps are membranes, cells and link")
 
 
+def test_what_membranes_would_refuse_or_change_holds_here(bench, files, em) -> None:
+    session, form = bench.window.controller.session, bench.panel.form
+    bench.panel.add_paths(files)
+    before = session.predict_settings
+    wrong = {"precision": "bf16", "runtime": "torch"}
+    session.choose_settings(before.model_copy(update=wrong))
+    words = "bf16 runs by OpenVINO, and the runtime is set to torch"
+    assert f"Precision bf16: {words}." in form.panels.text()
+    bench.window.click(bench.panel.foot.button)
+    assert not bench.batching.busy
+    assert words in bench.said
+    form.steps.tick(["cells"])  # of probabilities, which no network computes
+    assert form.job().settings.predict.precision == "bf16"
+    form.steps.tick(["membranes"])
+    session.choose_settings(before.model_copy(update={"views": 3}))
+    assert "Precision" not in form.panels.text()
+    assert form.settings.predict.views == 3
+    assert "three views" in form.panels.text()
+    bench.window.viewer.add_layer(em())  # voxels of 50 × 4 × 4 nm
+    assert form.settings.predict.views == 1
+    assert "three views" not in form.panels.text()
+
+
 def test_a_damaged_file_is_listed_and_the_others_go_on(bench, files, tmp_path) -> None:
     bad = tmp_path / "bad.tif"
     bad.write_bytes(Path(files[0]).read_bytes()[:600])

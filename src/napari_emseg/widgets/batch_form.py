@@ -21,8 +21,10 @@ from qtpy.QtWidgets import (
 from napari_emseg.batch import BatchConfig, BatchSettings, OpenedRecipe, preset
 from napari_emseg.batch.recipe import HERE, PRESETS, without_machine
 from napari_emseg.batch.settings import settings_of_steps, step_names
+from napari_emseg.inference.precision import check_precision, refused_precisions
 from napari_emseg.io import OUTPUT_KINDS
 from napari_emseg.session import Session
+from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.widgets.batch_controller import BatchController
 from napari_emseg.widgets.flow_row import FlowLayout
 from napari_emseg.widgets.form import SettingsForm
@@ -36,6 +38,7 @@ from napari_emseg.widgets.theme import (
     follow,
     form_layout,
     row_label,
+    set_role,
     text_label,
 )
 from napari_emseg.widgets.weights_box import WeightsBox
@@ -166,7 +169,8 @@ class BatchForm(QWidget):
         ):
             signal.connect(self._on_edited)
         events = self._session.events
-        for event in (events.weights, events.predict_settings, events.cell_settings):
+        told = events.weights, events.source, events.predict_settings
+        for event in (*told, events.cell_settings):
             follow(self, event, self._on_panels)
 
     @property
@@ -194,7 +198,7 @@ class BatchForm(QWidget):
             **{name: getattr(self.advanced.settings, name) for name in ADVANCED},
             "steps": self.steps.ticked,
             "export": self.export.ticked,
-            "predict": self._session.predict_settings,
+            "predict": RunFactory(self._session).predict_settings,
             "cells": self._session.cell_settings,
         }
         try:
@@ -254,9 +258,11 @@ class BatchForm(QWidget):
         Raises
         ------
         ValueError
-            If something is missing.
+            If something is missing, or can't be had here as far as that is known.
         """
         out, settings = self.out, self.settings
+        if settings.need_weights:
+            check_precision(settings.predict, ask=False)
         if out is None:
             msg = "no folder for the results: choose one under “Results in”"
             raise ValueError(msg)
@@ -297,16 +303,19 @@ class BatchForm(QWidget):
             self.folder.setText(chosen)
 
     def _on_panels(self) -> None:
-        """Say what of the other panels counts here."""
-        session = self._session
+        """Say what of the other panels counts here, and what of it can't be had."""
+        session, predict = self._session, RunFactory(self._session).predict_settings
         weights, cells = session.weights, session.cell_settings
         name = "no weights" if weights is None else weights.card.name
         depths = () if weights is None else weights.card.depths
-        way = format_variant(name, session.predict_settings.model_dump(), depths)
+        way = format_variant(name, predict.model_dump(), depths)
+        refused = refused_precisions(predict).get(predict.precision, "")
+        words = f" Precision {predict.precision}: {refused}." if refused else ""
         self.panels.setText(
-            f"As set in 2 Membranes and 3 Cells: {way}; threshold "
-            f"{cells.threshold:g}, {cells.method}, cells of {cells.minimum_size} px up."
+            f"As set in 2 Membranes and 3 Cells: {way}; threshold {cells.threshold:g}, "
+            f"{cells.method}, cells of {cells.minimum_size} px up.{words}"
         )
+        set_role(self.panels, "note" if refused else "hint")
 
 
 DRY = "Say what it will take: sections, time, disk, memory. Nothing is written."
