@@ -60,11 +60,15 @@ def test_blank(sections: NDArray[np.uint8], value: int) -> None:
     assert findings(sections) == [(5, "blank")]
 
 
-def test_nan_section_is_blank(sections: NDArray[np.uint8]) -> None:
+def test_a_section_without_finite_values_is_not_called_blank(
+    sections: NDArray[np.uint8],
+) -> None:
     data = sections.astype(np.float32)
     data[2] = np.nan
     data[4, :50] = np.nan
-    assert findings(data) == [(2, "blank")]
+    (found,) = drain(check_stack(Stack(data)))
+    assert (found.z, found.kind) == (2, "no values")
+    assert found.words == "has no finite values"
 
 
 def test_blurred(sections: NDArray[np.uint8]) -> None:

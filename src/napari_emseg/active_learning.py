@@ -111,10 +111,10 @@ def suggest_places(
     wanted = _sections(known, settings.sections, sections)
     for done, z in enumerate(wanted, start=1):
         whole = Region.whole(z, (known.stack.shape[1], known.stack.shape[2]))
-        seen = predictor.membrane_and_doubt(known.stack, whole, invert=known.invert)
+        seen = predictor.membrane_and_doubt(known.stack, whole, **known.seen)
         if seen is not None:
             p, doubt = seen
-            section = predictor.open(known.stack, z, invert=known.invert)
+            section = predictor.open(known.stack, z, **known.seen)
             hidden = None if section.empty is None else section.empty(whole.area)
             hidden_in[z] = hidden
             places = (
@@ -166,7 +166,7 @@ class _Look:
         found = []
         for region in regions:
             pooled.clear()
-            predictor.membrane(self.known.stack, region, invert=self.known.invert)
+            predictor.membrane(self.known.stack, region, **self.known.seen)
             found.append(torch.cat(pooled[:2]).cpu().numpy() if pooled else None)
         size = next((len(f) for f in found if f is not None), 0)
         return np.stack([np.zeros(size) if f is None else f for f in found])

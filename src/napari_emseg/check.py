@@ -15,7 +15,7 @@ from napari_emseg.core.records import Progress, Record
 from napari_emseg.core.settings import CheckSettings, Normalisation
 from napari_emseg.core.stack import Stack
 
-Kind = Literal["unreadable", "blank", "blurred", "contrast", "jump"]
+Kind = Literal["unreadable", "no values", "blank", "blurred", "contrast", "jump"]
 
 SIDE = 1024
 """Larger sections are measured on every n-th row and column, after a blur."""
@@ -36,7 +36,7 @@ class SectionCheck:
         What is the matter.
     value
         How much: sharpness or contrast as a share of the stack's median, a jump in px;
-        0 for blank and unreadable sections.
+        0 for sections in which there is nothing to see.
     words
         The finding as a sentence.
     """
@@ -57,6 +57,7 @@ class _Measured:
     jump: float | None = None
     before: int | None = None
     trouble: str = ""
+    finite: bool = True
 
 
 def check_stack(
@@ -95,7 +96,7 @@ def _measure(stack: Stack, z: int) -> tuple[NDArray[Any] | None, _Measured]:
     mask = padding(section)
     grey = section_range(section, Normalisation(), mask)
     if grey.blank:
-        return None, _Measured(z)
+        return None, _Measured(z, finite=bool(np.isfinite(section).any()))
     contrast = min(grey.high - grey.low, sys.float_info.max)
     # in units of the range: squares of extreme values would be infinite
     filled = normalise(section, grey)
@@ -173,6 +174,8 @@ def _findings(
 def _nothing(m: _Measured) -> SectionCheck:
     if m.trouble:
         return SectionCheck(m.z, "unreadable", 0.0, f"can't be read: {m.trouble}")
+    if not m.finite:
+        return SectionCheck(m.z, "no values", 0.0, "has no finite values")
     return SectionCheck(m.z, "blank", 0.0, "is blank")
 
 

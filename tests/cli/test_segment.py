@@ -158,6 +158,7 @@ def test_links_straight_from_em(emseg, em_file, tiny_weights):
     assert expected[0].max() > 0
     assert not expected[1].any()
     np.testing.assert_array_equal(open_stack("cells.tif").data[:], expected)
+    assert read_provenance("cells.tif").settings["excluded"] == [1]
 
 
 def test_an_excluded_section_that_is_not_there(emseg, ours):
@@ -221,8 +222,10 @@ def test_through_the_stack_from_em_and_from_probabilities(emseg, em_file, tiny_w
     np.testing.assert_array_equal(found, open_stack("again.tif").data[:])
     assert found[0].any()
     assert not found[1].any()
-    made = read_provenance("cells.tif").settings["cells"]
-    assert (made["through"], made["link"]) == ("3-d", True)
+    made = read_provenance("cells.tif").settings
+    assert (made["cells"]["through"], made["cells"]["link"]) == ("3-d", True)
+    assert made["excluded"] == [2]
+    assert read_provenance("again.tif").settings["excluded"] == [1]
 
 
 def test_auto_goes_by_the_voxel_size_that_is_given(emseg, probabilities, tmp_path):
@@ -275,18 +278,25 @@ def test_affinities_of_the_weights_are_used_through_the_stack(
     assert "found by one graph of all sections" in done.err
 
 
-def test_a_table_calls_sections_by_their_numbers_in_the_stack(
+def test_a_table_of_a_part_has_places_in_the_whole_stack(
     emseg, em_file, tmp_path
 ) -> None:
     weights = thin_weights(tmp_path, "sure").path
     words = ("segment", em_file, "c.tif", "--weights", weights)
     for more in ((), ("--through", "3-d")):
-        options = ("--sections", "2:4", "--table", "t.csv", "--overwrite", *more)
+        part = ("--sections", "2:4", "--roi", "30:80,40:90")
+        options = (*part, "--table", "t.csv", "--overwrite", *more)
         assert emseg(*words, "--input-is", "em", *options).code == 0
         rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
         for name in ("first_section", "last_section", "z"):
             assert {row[name] for row in rows} <= {"2", "3"}
         assert min(int(row["first_section"]) for row in rows) == 2
+        cells = open_stack("c.tif").data[:]
+        for row in rows:
+            z, y, x = (
+                int(row[name]) - o for name, o in zip("zyx", (2, 30, 40), strict=True)
+            )
+            assert cells[z, y, x] == int(row["cell"])
 
 
 def test_auto_says_that_the_voxel_size_is_missed(emseg, probabilities, tmp_path):

@@ -15,9 +15,12 @@ from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Normalisation, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.inference import Predictor
-from napari_emseg.inference.region import RegionPredictor
+from napari_emseg.inference.region import DoubtPredictor, RegionPredictor
 from napari_emseg.inference.sections import SectionReader, reach, stand_in
 from napari_emseg.models.weights import Weights
+from napari_emseg.training.corrections import TrainingSet
+from napari_emseg.training.sparse_labels import MEMBRANE, SparseLabels
+from napari_emseg.training.training_data import completed
 
 MakeWeights = Callable[..., Weights]
 
@@ -148,6 +151,40 @@ def test_what_learning_asks_for_has_no_affinities(make_weights: MakeWeights) -> 
     )
     assert found is not None
     assert found.shape == (2, 40, 48)
+
+
+def test_learning_shows_no_excluded_section_beside_others(
+    make_weights: MakeWeights,
+) -> None:
+    """As runs: so regions are completed, compared, and looked at for doubt."""
+    weights, stack = make_weights(FIVE), Stack(grey(4, (40, 48)))
+    settings = PredictSettings(runtime="torch", device="cpu", invert="no")
+    region, threshold = Region(2, 0, 0, 40, 48), weights.card.threshold
+    known = TrainingSet(
+        stack, SparseLabels(stack.shape), (region,), frozenset({1}), False
+    )
+
+    def run(excluded: frozenset[int]) -> NDArray[np.float32]:
+        work = Predictor(weights).run(
+            stack, settings=settings, sections=(2,), excluded=excluded
+        )
+        found = drain(work).probabilities
+        assert found is not None
+        return found[0]
+
+    expected = run(known.excluded)
+    assert not np.allclose(expected, run(frozenset()), atol=1e-3)
+    whole = drain(completed(known, RegionPredictor(weights, settings)))
+    shown = whole.opinions.window(region)
+    # 0 beside gaps in walls
+    assert (shown > 0).any()
+    np.testing.assert_array_equal(
+        shown[shown > 0] == MEMBRANE, expected[shown > 0] > threshold
+    )
+    doubt = DoubtPredictor(weights, settings)
+    seen = doubt.membrane_and_doubt(stack, region, **known.seen)
+    assert seen is not None
+    np.testing.assert_allclose(seen[0], expected, atol=1e-5)
 
 
 def test_openvino_sees_the_same(make_weights: MakeWeights, openvino: Any) -> None:

@@ -1,5 +1,6 @@
 """The threshold of a candidate: by the cells it gives, shrunk to its parent's."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,12 @@ class Shown(RegionPredictor):
         self.p = p
 
     def membrane(
-        self, stack: Stack, region: Region, *, invert: bool
+        self,
+        stack: Stack,
+        region: Region,
+        *,
+        invert: bool,
+        excluded: Collection[int] = (),
     ) -> NDArray[np.float32]:
         return self.p[region.area]
 

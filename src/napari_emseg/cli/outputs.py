@@ -151,19 +151,20 @@ class Table:
         check_output(self.path, overwrite=self.place.overwrite)
 
     def write(
-        self, membrane: LazyArray | None, sections: Sequence[int], *, linked: bool
+        self, membrane: LazyArray | None, scope: ScopeOptions, *, linked: bool
     ) -> None:
         """Measure the output's cells against probabilities of the same sections.
 
-        Sections are called by their numbers in the stack, not in the output.
+        Places are those in the stack, not in the output.
         """
         cells = open_stack(self.place.path)
+        corner = scope.region[0].start, scope.region[1].start
         rows = run_with_progress(
             cells_table(WholeNumbers(cells), membrane, linked=linked)
         )
         write_table(
             self.path,
-            (row.from_sections(sections) for row in rows),
+            (row.in_stack(scope.sections, corner) for row in rows),
             voxel_size_nm=cells.voxel_size_nm,
             overwrite=self.place.overwrite,
         )

@@ -122,6 +122,8 @@ def settled_run(
     weights: Weights,
     settings: PredictSettings,
     sections: Sequence[int] | None = None,
+    *,
+    excluded: Sequence[int] = (),
 ) -> tuple[PredictSettings, Provenance]:
     """Settle the precision of a run; return its settings and how results are made.
 
@@ -129,6 +131,8 @@ def settled_run(
     ----------
     sections
         Those of the scope by default.
+    excluded
+        Which aren't seen beside others.
     """
     from napari_emseg.inference import Predictor, provenance
 
@@ -137,6 +141,7 @@ def settled_run(
         settings,
         sections=scope.sections if sections is None else sections,
         roi=scope.region,
+        excluded=excluded,
     )
     found = run_with_progress(work)
     made = provenance(

@@ -143,8 +143,8 @@ def cells_from_em(
             table=table,
             edges=edges,
         )
-    run, of_run = settled_run(scope, weights, run, kept)
-    made = cells_provenance(settings, of_run)
+    run, of_run = settled_run(scope, weights, run, kept, excluded=exclude)
+    made = cells_provenance(settings, of_run, excluded=exclude)
     membrane = None if table is None else scratch(scope.shape).view(np.float32)
     with writing(place.open(scope, np.uint32, made)) as counted:
         apart = _Scratch(counted.shape) if settings.link else counted
@@ -168,7 +168,7 @@ def cells_from_em(
             linking = link_stack(apart.data, settings=settings, sink=counted)
             cells = run_with_progress(linking).count
     if table is not None:
-        table.write(membrane, scope.sections, linked=settings.link)
+        table.write(membrane, scope, linked=settings.link)
     return _outcome(scope, place, settings, cells, run=result)
 
 
@@ -206,9 +206,13 @@ def _cells_in_3d(
     names = affinity_classes(weights.card.classes)
     classifier = None if edges is None else read_edges(edges)
     kept = _without(scope, exclude)
-    run, of_run = settled_run(scope, weights, run, kept)
+    run, of_run = settled_run(scope, weights, run, kept, excluded=exclude)
     made = cells_provenance(
-        settings, of_run, affinities=names, edges=edges.name if edges else ""
+        settings,
+        of_run,
+        affinities=names,
+        edges=edges.name if edges else "",
+        excluded=exclude,
     )
     # membranes first, then affinities, which are as large each
     shape = (len(kept), 1 + len(names), *scope.shape[1:])
@@ -247,7 +251,7 @@ def _cells_in_3d(
         )
     if table is not None:
         seen = Probabilities(stack, scope.sections)
-        table.write(seen, scope.sections, linked=True)
+        table.write(seen, scope, linked=True)
     return _outcome(scope, place, settings, found.count, run=result)
 
 
@@ -284,7 +288,9 @@ def cells_from_probabilities(
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
     settings = _settled(settings, scope)
-    made = cells_provenance(settings, before, edges=edges.name if edges else "")
+    made = cells_provenance(
+        settings, before, edges=edges.name if edges else "", excluded=exclude
+    )
     classifier = None if edges is None else read_edges(edges)
     _without(scope, exclude)
     membrane = _cropped(scope.stack, scope.region)
@@ -307,7 +313,7 @@ def cells_from_probabilities(
             raise OSError(msg)
     if table is not None:
         known = Probabilities(membrane, scope.sections)
-        table.write(known, scope.sections, linked=settings.link)
+        table.write(known, scope, linked=settings.link)
     return _outcome(scope, place, settings, result.count, damaged=result.damaged)
 
 

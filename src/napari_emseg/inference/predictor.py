@@ -352,7 +352,14 @@ class Predictor:
         self.quantised = choice.quantised or self.quantised
         return choice
 
-    def open(self, stack: Stack, z: int, settings: PredictSettings) -> Section:
+    def open(
+        self,
+        stack: Stack,
+        z: int,
+        settings: PredictSettings,
+        *,
+        excluded: Collection[int] = (),
+    ) -> Section:
         """Return section `z` as a run would read it.
 
         Raises
@@ -360,7 +367,8 @@ class Predictor:
         OSError, ValueError
             From the reader, when the section is damaged.
         """
-        scope = scope_of(stack, self._part(settings).card, settings, sections=(z,))
+        card = self._part(settings).card
+        scope = scope_of(stack, card, settings, sections=(z,), excluded=excluded)
         reader, _ = self._reader_of(scope, settings)
         return reader.open(z)
 

@@ -6,7 +6,7 @@ judged by what they give to users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -81,18 +81,31 @@ class RegionPredictor:
         s = self._settings
         return self.weights.card.threshold_of(s.depth, s.heads, tta=s.tta)
 
-    def open(self, stack: Stack, z: int, *, invert: bool) -> Section:
+    def open(
+        self, stack: Stack, z: int, *, invert: bool, excluded: Collection[int] = ()
+    ) -> Section:
         """Return section `z` as the network sees it.
+
+        Parameters
+        ----------
+        excluded
+            Sections that a network with context isn't shown beside it.
 
         Raises
         ------
         OSError, ValueError
             From the reader, when the section is damaged.
         """
-        return self._predictor.open(stack, z, self._inverting(invert=invert))
+        settings = self._inverting(invert=invert)
+        return self._predictor.open(stack, z, settings, excluded=excluded)
 
     def membrane(
-        self, stack: Stack, region: Region, *, invert: bool
+        self,
+        stack: Stack,
+        region: Region,
+        *,
+        invert: bool,
+        excluded: Collection[int] = (),
     ) -> NDArray[np.float32] | None:
         """Return probabilities `(y, x)` of a region; None if its section is blank.
 
@@ -101,7 +114,9 @@ class RegionPredictor:
         OSError, ValueError
             As `open`.
         """
-        found = self.probabilities(stack, region, invert=invert, classes=("membrane",))
+        found = self.probabilities(
+            stack, region, invert=invert, excluded=excluded, classes=("membrane",)
+        )
         return None if found is None else found[0]
 
     def probabilities(
@@ -110,13 +125,14 @@ class RegionPredictor:
         region: Region,
         *,
         invert: bool,
+        excluded: Collection[int] = (),
         classes: Sequence[str] | None = None,
     ) -> NDArray[np.float32] | None:
         """Return probabilities `(c, y, x)` of what pixels may be; see `membrane`.
 
         By default all of the card's `pixel_classes`.
         """
-        if self.open(stack, region.z, invert=invert).blank:
+        if self.open(stack, region.z, invert=invert, excluded=excluded).blank:
             return None
         run = self._predictor.run(
             stack,
@@ -124,6 +140,7 @@ class RegionPredictor:
             sections=(region.z,),
             roi=region.area,
             classes=self.weights.card.pixel_classes if classes is None else classes,
+            excluded=excluded,
         )
         found = drain(run).probabilities
         return None if found is None else found[:, 0]
@@ -165,7 +182,12 @@ class DoubtPredictor(RegionPredictor):
         return self.weights.at(self._settings.depth, self._settings.heads)
 
     def membrane_and_doubt(
-        self, stack: Stack, region: Region, *, invert: bool
+        self,
+        stack: Stack,
+        region: Region,
+        *,
+        invert: bool,
+        excluded: Collection[int] = (),
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Return both `(y, x)` of a region, 0 in padding; None if its section is blank.
 
@@ -174,11 +196,16 @@ class DoubtPredictor(RegionPredictor):
         OSError, ValueError
             As `open`.
         """
-        if self.open(stack, region.z, invert=invert).blank:
+        if self.open(stack, region.z, invert=invert, excluded=excluded).blank:
             return None
         settings = self._inverting(invert=invert)
         scope = scope_of(
-            stack, self._part().card, settings, sections=(region.z,), roi=region.area
+            stack,
+            self._part().card,
+            settings,
+            sections=(region.z,),
+            roi=region.area,
+            excluded=excluded,
         )
         scope = replace(scope, channels=(0, 1))
         assembly = Assembly(scope, None, keep=True, squeeze=False)

@@ -66,11 +66,22 @@ class CellRow:
     at: tuple[int, int, int]
     suspicion: str = ""
 
-    def from_sections(self, sections: Sequence[int]) -> Self:
-        """Return it with the numbers of its sections in the stack they came from."""
+    def in_stack(
+        self, sections: Sequence[int], corner: tuple[int, int] = (0, 0)
+    ) -> Self:
+        """Return a cell of a part of a stack with its places in the whole.
+
+        Parameters
+        ----------
+        sections
+            Of the part, in order.
+        corner
+            Row and column of the stack where it begins.
+        """
         z, y, x = self.at
         first, last = sections[self.first], sections[self.last]
-        return replace(self, first=first, last=last, at=(sections[z], y, x))
+        at = sections[z], y + corner[0], x + corner[1]
+        return replace(self, first=first, last=last, at=at)
 
 
 def cells_table(

@@ -320,6 +320,7 @@ def cells_provenance(
     affinities: Sequence[str] = (),
     constraints: int = 0,
     edges: str = "",
+    excluded: Collection[int] = (),
 ) -> Provenance:
     """Say how cells came to be, from how their probabilities did, if that is known.
 
@@ -331,6 +332,8 @@ def cells_provenance(
         How many merges and splits by hand they were to keep.
     edges
         What classifier of edges said which fragments are one cell, if a person chose.
+    excluded
+        Sections that were left without cells on request.
     """
     before = membrane or Provenance(kind="membrane")
     made: dict[str, Any] = {"predict": before.settings} if before.settings else {}
@@ -340,6 +343,8 @@ def cells_provenance(
         made["constraints"] = constraints
     if edges and settings.through == "graph":
         made["edges"] = edges
+    if excluded:
+        made["excluded"] = sorted(excluded)
     return before.model_copy(
         update={
             "kind": "cells",

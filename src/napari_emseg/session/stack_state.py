@@ -115,7 +115,13 @@ class StackState:
         made = self.provenance or results.membrane_provenance
         names = () if settled.through == "sections" else tuple(by)
         said = 0 if settled.through == "sections" else len(self.editor.constraints)
-        return cells_provenance(settled, made, affinities=names, constraints=said)
+        return cells_provenance(
+            settled,
+            made,
+            affinities=names,
+            constraints=said,
+            excluded=self.excluded,
+        )
 
     @property
     def provenance(self) -> Provenance | None:

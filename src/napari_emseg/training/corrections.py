@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,13 @@ from napari_emseg.training.sparse_labels import (
 )
 
 
+class SeenAs(TypedDict):
+    """How weights see a stack; arguments of `RegionPredictor`'s calls."""
+
+    invert: bool
+    excluded: frozenset[int]
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
     """One stack and what is known of its pixels.
@@ -48,7 +55,8 @@ class TrainingSet:
     reviewed
         Regions in which everything counts, in the order in which they were reviewed.
     excluded
-        Sections that nothing is learnt from, whatever is known of them.
+        Sections that nothing is learnt from, whatever is known of them, and that a
+        network with context isn't shown beside others.
     invert
         Swap dark and bright, as the predictions were made.
     partly
@@ -243,6 +251,11 @@ class TrainingSet:
             return self.opinions
         y, x = self.stack.shape[1:]
         return self.opinions.without(Region.whole(z, (y, x)) for z in self.excluded)
+
+    @property
+    def seen(self) -> SeenAs:
+        """How weights see its sections, as in runs."""
+        return SeenAs(invert=self.invert, excluded=self.excluded)
 
     @property
     def words(self) -> str:

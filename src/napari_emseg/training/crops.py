@@ -254,7 +254,7 @@ def rehearsal_crops(
     places = _places(known, (spans[0], spans[1]), seed)
     shown: list[tuple[Region, Shown]] = []
     for done, region in enumerate(places, start=1):
-        p = predictor.probabilities(known.stack, region, invert=known.invert)
+        p = predictor.probabilities(known.stack, region, **known.seen)
         if p is not None:
             shown.append((region, _shown(p, card.threshold)))
         yield Progress("rehearsal", done, len(places))

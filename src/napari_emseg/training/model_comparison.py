@@ -117,7 +117,7 @@ class _Judged:
         self, known: TrainingSet, region: Region
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
         """Return membrane and cells of a region `(y, x)`, at the card's threshold."""
-        p = self.predictor.membrane(known.stack, region, invert=known.invert)
+        p = self.predictor.membrane(known.stack, region, **known.seen)
         if p is None:
             return np.zeros(region.shape, bool), np.zeros(region.shape, np.uint32)
         threshold = self.predictor.threshold
@@ -130,7 +130,7 @@ def _truth(
     known: TrainingSet, region: Region, judged: _Judged
 ) -> NDArray[np.uint8] | None:
     """Return class numbers `(y, x)`, `IGNORE` where nothing is known."""
-    section = judged.predictor.open(known.stack, region.z, invert=known.invert)
+    section = judged.predictor.open(known.stack, region.z, **known.seen)
     codes = known.opinions.window(region)
     if section.empty is not None:
         codes[section.empty(region.area)] = 0

@@ -226,7 +226,7 @@ def completed(
     threshold = predictor.threshold
     opinions, partly = known.opinions.copy(), set(known.partly)
     for done, region in enumerate(missing, start=1):
-        p = predictor.membrane(known.stack, region, invert=known.invert)
+        p = predictor.membrane(known.stack, region, **known.seen)
         if p is not None:
             shown = np.where(p > threshold, MEMBRANE, INSIDE).astype(np.uint8)
             codes, gaps = taken_as_shown(known.opinions.window(region), shown)

@@ -262,8 +262,7 @@ def choose_threshold(
     places = _some(by)
     for done, (part, region) in enumerate(places, start=1):
         around = region.grown(SURROUNDINGS, part.known.stack.shape[1:])
-        stack, invert = part.known.stack, part.known.invert
-        p = predictor.membrane(stack, around, invert=invert)
+        p = predictor.membrane(part.known.stack, around, **part.known.seen)
         if p is not None:
             # code 0, no opinion, wraps to 255, which is `IGNORE`
             target = part.opinions.window(around) - np.uint8(1)
