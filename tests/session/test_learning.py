@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from finetuning import QUICK, TORCH, drawn, untaught
 
-from napari_emseg.core.records import Progress, Record, drain
+from napari_emseg.core.card import USUAL_AFFINITIES
+from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
@@ -26,7 +27,7 @@ from napari_emseg.session.round_preview import (
     NOTHING,
     UNCORRECTED,
 )
-from napari_emseg.session.training_request import Learnt
+from napari_emseg.session.training_request import WITHIN_ONLY, Learnt
 
 THICK = (200.0, 4.0, 4.0)
 """Neighbouring sections show other membranes only where they are thick."""
@@ -361,6 +362,8 @@ def test_new_weights_are_trained_from_whole_sections(
     learning.new_settings = NewWeightsSettings(
         architecture="unet",
         width=2,
+        context=3,
+        affinities=True,
         training=TrainSettings(
             steps=4, patch=64, batch=2, validate_every=2, half_precision=False
         ),
@@ -377,9 +380,13 @@ def test_new_weights_are_trained_from_whole_sections(
     assert prospect.learns == "Training data: 3 sections of em."
     attempt = learning.start(new=True)
     assert attempt.name == "unet-round2"
-    found = learn(learning, attempt, lambda _: None)
+    told: list[Record] = []
+    found = learn(learning, attempt, told.append)
     card = found.weights.card
-    assert card.config["base"] == 2
+    assert (card.config["base"], card.context) == (2, 3)
+    # what is drawn by section says nothing of the next one
+    assert set(card.affinities) == {a for a in USUAL_AFFINITIES if a[0] == 0}
+    assert Note(WITHIN_ONLY) in told
     assert card.pixel_size_nm == (4.0, 4.0)
     assert found.comparison is not None
     held_out = {region.z for region in found.comparison.regions}

@@ -9,7 +9,9 @@ import pytest
 from finetuning import QUICK, drawn, untaught
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QWidget
 
+from napari_emseg.core.card import USUAL_AFFINITIES
 from napari_emseg.core.records import EpochDone, Note, Progress, drain
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import PredictSettings
@@ -19,6 +21,7 @@ from napari_emseg.session.round_history import RoundHistory
 from napari_emseg.session.round_preview import NO_JUDGE, NOTHING, UNCORRECTED
 from napari_emseg.session.training_request import Learnt
 from napari_emseg.training.measures import Comparison, Interval
+from napari_emseg.widgets.train_panel import NEW, SHAPE
 
 LONG = 100_000
 """So many steps that a round only ends when it is stopped."""
@@ -231,6 +234,23 @@ def test_measured_only_where_one_corrected_is_said(window, panel) -> None:
     assert window.controller.session.weights.card.name == "parent"
     assert panel.rounds.table.item(0, 1).text() == "rejected"
     assert not panel.candidate.accept.isVisibleTo(panel)
+
+
+def test_new_weights_may_see_neighbours_and_give_affinities(window, panel) -> None:
+    panel.begin.setCurrentIndex(panel.begin.findData(NEW))
+    panel.begin.activated.emit(panel.begin.currentIndex())
+    boxes = {name: panel.network_form.findChild(QWidget, name) for name in SHAPE}
+    boxes["context"].setCurrentText("5")
+    boxes["affinities"].setChecked(True)
+    chosen = window.controller.learning.new_settings
+    assert (chosen.context, chosen.affinities) == (5, True)
+    panel.network.addItem("theirs")  # as of another package
+    for name, ours in (("theirs", False), ("cenet", True)):
+        panel.network.setCurrentText(name)
+        panel.network.activated.emit(panel.network.currentIndex())
+        assert panel.network_form.isEnabled() is ours
+    config = window.controller.learning.new_settings.config(USUAL_AFFINITIES)
+    assert config == {"base": 16, "context": 5, "affinities": USUAL_AFFINITIES}
 
 
 def test_stop_keeps_the_best_so_far_and_resume_goes_on(window, panel) -> None:

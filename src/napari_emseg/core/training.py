@@ -1,9 +1,11 @@
 """Settings of training and of learning from corrections, with their bounds."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from napari_emseg.core.card import Context, Offset
 from napari_emseg.core.settings import Device, Invert, Settings
 
 LossName = Literal["cross-entropy", "bce-dice", "dice"]
@@ -360,6 +362,18 @@ class NewWeightsSettings(Settings):
         description="Channels of the first level; twice as many take four times as "
         "long. CE-Net's are multiples of four.",
     )
+    context: Context = Field(
+        1,
+        title="Sections seen",
+        description="The section itself and its neighbours: where these show how "
+        "membranes go on, and are aligned, fewer cells run together.",
+    )
+    affinities: bool = Field(
+        False,
+        title="Affinities",
+        description="Learn which voxels are of one cell, too; cells through the stack "
+        "are found by them beside membranes.",
+    )
     training: TrainSettings = TrainSettings()
 
     @property
@@ -368,12 +382,29 @@ class NewWeightsSettings(Settings):
         return self.training.device
 
     @property
-    def config(self) -> dict[str, Any]:
-        """Of the network; networks of other packages are taken as they are."""
+    def is_bundled(self) -> bool:
+        """True of our own networks; those of other packages are taken as they are."""
+        return self.architecture in ("unet", "unetpp", "cenet")
+
+    def config(self, affinities: Sequence[Offset] = ()) -> dict[str, Any]:
+        """Return the configuration of the network.
+
+        Parameters
+        ----------
+        affinities
+            Those that can be learnt, taken if they are wanted.
+        """
+        if not self.is_bundled:
+            return {}
+        width = self.width
         if self.architecture == "cenet":
-            return {"base": max(4, 4 * round(self.width / 4))}
-        known = self.architecture in ("unet", "unetpp")
-        return {"base": self.width} if known else {}
+            width = max(4, 4 * round(width / 4))
+        config: dict[str, Any] = {"base": width}
+        if self.context > 1:
+            config["context"] = self.context
+        if self.affinities and affinities:
+            config["affinities"] = tuple(affinities)
+        return config
 
 
 class SuggestSettings(Settings):

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 
 Settings = FinetuneSettings | NewWeightsSettings
 
+WITHIN_ONLY = (
+    "the labels don't say which cells go on from section to section: affinities are "
+    "learnt within sections only"
+)
+
 CLASSES = ("membrane", "inside")
 """Of all weights, at least; codes of corrections are one more."""
 
@@ -198,6 +203,7 @@ def training_anew(
         If a file can't be read or written.
     """
     from napari_emseg.inference.torch_runtime import choose_device
+    from napari_emseg.training.affinities import affinities_for
     from napari_emseg.training.card import Split
     from napari_emseg.training.run import train_weights
 
@@ -213,6 +219,10 @@ def training_anew(
         tuple(learnt[len(learnt) - n_validation :]),
     )
     device = choose_device(settings.device)
+    # cells of labels are known section by section
+    affinities = [offset for offset in affinities_for(known.stack) if offset[0] == 0]
+    if settings.affinities and settings.is_bundled:
+        yield Note(WITHIN_ONLY)
     weights = yield from train_weights(
         known.stack,
         as_labels(known),
@@ -220,10 +230,11 @@ def training_anew(
         meaning="inside",
         split=split,
         architecture=settings.architecture,
-        config=settings.config,
+        config=settings.config(affinities),
         settings=settings.training,
         device=device,
         invert=known.invert,
+        excluded=known.excluded,
         stop=lesson.stop,
     )
     return (yield from _compared(lesson, weights, known, division))

@@ -1,6 +1,6 @@
 """Images and labels → examples: sections, with what is beside them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,6 +85,7 @@ def read_examples(
     sections: Iterable[int] | None = None,
     rule: Normalisation | None = None,
     invert: bool = False,
+    excluded: Collection[int] = (),
     context: int = 1,
     affinities: Sequence[Offset] = (),
 ) -> list[Example]:
@@ -95,6 +96,8 @@ def read_examples(
 
     Parameters
     ----------
+    excluded
+        Sections that aren't shown beside others.
     context
         Sections that a network sees: neighbours are read with each, whichever are
         asked for. Labels are read of these only.
@@ -146,7 +149,13 @@ def read_examples(
     if farthest == 0:
         return examples
     # one more than is seen, for one that is missing in training
-    reader = SectionReader(images, rule, invert=invert, context=2 * (farthest + 1) + 1)
+    reader = SectionReader(
+        images,
+        rule,
+        invert=invert,
+        context=2 * (farthest + 1) + 1,
+        excluded=excluded,
+    )
     through = meaning == "cells"
     return _with_neighbours(examples, reader, context, through=through)
 

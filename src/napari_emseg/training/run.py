@@ -1,6 +1,6 @@
 """Images and labels in, a weights file with its card out: one training run."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -162,6 +162,7 @@ def train_weights(
     device: torch.device | str = "cpu",
     about: Card | None = None,
     invert: bool = False,
+    excluded: Collection[int] = (),
     stop: Callable[[], bool] = bool,
 ) -> Generator[Record, None, Weights]:
     """Train a network; yields what the trainer yields.
@@ -195,6 +196,8 @@ def train_weights(
         the rest is filled in.
     invert
         Swap dark and bright.
+    excluded
+        Sections that a network with context isn't shown beside others.
     stop
         Asked after every step: if True, training ends there with the best so far, and
         the checkpoint stays.
@@ -221,6 +224,7 @@ def train_weights(
         labels,
         meaning,
         invert=invert,
+        excluded=excluded,
         context=context_of(shape),
         affinities=affinities_of(shape),
     )
@@ -328,6 +332,7 @@ def _examples(
     sections: Sequence[int],
     *,
     invert: bool,
+    excluded: Collection[int],
     context: int,
     affinities: Sequence[Offset],
 ) -> list[Example]:
@@ -339,6 +344,7 @@ def _examples(
         meaning,
         sections=sections,
         invert=invert,
+        excluded=excluded,
         context=context,
         affinities=affinities,
     )

@@ -240,6 +240,7 @@ FINE = (
         if name not in (*ELSEWHERE, *FIRST, "augment")
     ),
 )
+SHAPE = ("width", "context", "affinities")
 ANEW = tuple(n for n in TrainSettings.model_fields if n not in (*ELSEWHERE, "augment"))
 
 IN_USE, NEW = "weights in use", "new weights"
@@ -271,7 +272,7 @@ class TrainPanel(QWidget):
         self.material = MaterialBox(self._controller)
         self.settings = SettingsForm(self._learning.settings, fields=FINE)
         self.network = combo_box()
-        self.width_form = SettingsForm(self._learning.new_settings, fields=["width"])
+        self.network_form = SettingsForm(self._learning.new_settings, fields=SHAPE)
         self.new_settings = SettingsForm(
             self._learning.new_settings.training, fields=ANEW
         )
@@ -304,7 +305,7 @@ class TrainPanel(QWidget):
         inner = QVBoxLayout(self._new_box)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addLayout(network)
-        inner.addWidget(self.width_form)
+        inner.addWidget(self.network_form)
         forms = QVBoxLayout(self._new_fold)
         forms.setContentsMargins(0, 0, 0, 0)
         forms.addWidget(self.settings)
@@ -329,7 +330,7 @@ class TrainPanel(QWidget):
         self.begin.activated.connect(self._on_state)
         self.network.activated.connect(self._on_network)
         self.settings.edited.connect(self._on_settings)
-        self.width_form.edited.connect(self._on_width)
+        self.network_form.edited.connect(self._on_shape)
         self.new_settings.edited.connect(self._on_new_settings)
         self._soon.timeout.connect(self._ask)
         self._asking.found.connect(self._on_prospect)
@@ -362,6 +363,7 @@ class TrainPanel(QWidget):
         self.new_settings.setVisible(new)
         self.settings.setVisible(not new)
         self.network.setCurrentText(self._learning.new_settings.architecture)
+        self.network_form.setEnabled(self._learning.new_settings.is_bundled)
         self._show_since()
         self._soon.start()
 
@@ -421,8 +423,8 @@ class TrainPanel(QWidget):
         chosen = {"architecture": self.network.currentText()}
         self._put(self._learning.new_settings.model_copy(update=chosen))
 
-    def _on_width(self, settings: NewWeightsSettings) -> None:
-        chosen = {"width": settings.width}
+    def _on_shape(self, settings: NewWeightsSettings) -> None:
+        chosen = {name: getattr(settings, name) for name in SHAPE}
         self._put(self._learning.new_settings.model_copy(update=chosen))
 
     def _on_new_settings(self, settings: TrainSettings) -> None:
@@ -431,7 +433,8 @@ class TrainPanel(QWidget):
 
     def _put(self, settings: NewWeightsSettings) -> None:
         self._learning.new_settings = settings
-        self.width_form.show_settings(settings)
+        self.network_form.show_settings(settings)
+        self.network_form.setEnabled(settings.is_bundled)
 
     def _leave(self) -> None:
         """Listen to nothing more: the panel is deleted, this is what is left of it."""
