@@ -26,7 +26,11 @@ from napari_emseg.io.fingerprint import require_unchanged
 from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.segmentation import segment_stack
 from napari_emseg.segmentation.affinities import Affinities
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier, read_edges
+from napari_emseg.segmentation.edge_classifier import (
+    EdgeClassifier,
+    read_edges,
+    save_edges,
+)
 
 if TYPE_CHECKING:
     from napari_emseg.metrics.evaluation import Evaluation
@@ -224,7 +228,7 @@ def learn_edges(
         If a file can't be read or written.
     """
     from napari_emseg.segmentation.stack import ReadProbabilities
-    from napari_emseg.training.edges import iter_learn_edges, save_edges
+    from napari_emseg.training.edges import iter_learn_edges
 
     settings = settings or CellSettings()
     if threshold is not None:

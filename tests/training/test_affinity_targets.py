@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_emseg.core.regions import Region
+from napari_emseg.core.settings import Normalisation
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import AugmentSettings, TrainSettings
+from napari_emseg.inference.sections import SectionReader
 from napari_emseg.models.zoo import build
 from napari_emseg.training.affinities import (
     OPEN,
@@ -21,6 +24,7 @@ from napari_emseg.training.affinities import (
     connected_cells,
 )
 from napari_emseg.training.card import Split
+from napari_emseg.training.crops import cut_crops
 from napari_emseg.training.dataset import Example, read_examples
 from napari_emseg.training.losses import (
     IGNORE,
@@ -29,7 +33,8 @@ from napari_emseg.training.losses import (
     with_affinities,
 )
 from napari_emseg.training.mixture import LabelledStack, resampled, sources_along
-from napari_emseg.training.patches import PatchSource, draw_patch
+from napari_emseg.training.patches import PatchSource, _piece, draw_patch
+from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
 from napari_emseg.training.trainer import Trainer
 
 STILL = AugmentSettings(
@@ -157,6 +162,40 @@ def _way(picture: Any, patch: Tensor) -> Way:
     ways = [(turns, mirror) for turns in range(4) for mirror in (False, True)]
     (found,) = [w for w in ways if np.allclose(_turned(picture, w), patch, atol=1e-4)]
     return found
+
+
+def test_corrections_teach_how_cells_go_on_where_both_sections_are_known() -> None:
+    """Left of a wall one cell goes on; right of it a split was made by hand."""
+    grey, _ = drawn(3, 40)
+    opinions, ids = SparseLabels(grey.shape), SparseIds(grey.shape)
+    codes = np.full((20, 40), 2, np.uint8)
+    codes[:, 10] = 1
+    opinions.put(Region(1, 0, 0, 20, 40), codes)
+    for z, right, stop in ((0, 6, 30), (1, 9, 40), (2, 9, 40)):
+        cells = np.full((40, stop), 5)
+        cells[:, 10], cells[:, 11:] = 0, right
+        ids.put(Region(z, 0, 0, 40, stop), cells)
+    sections = SectionReader(Stack(grey), Normalisation(), invert=False, context=3)
+    (crop,) = cut_crops(sections, opinions, margin=4, ids=ids)
+    part = slice(0, 32), slice(4, 36)
+    expected = np.full((40, 40), IGNORE)
+    expected[:20] = 0
+    expected[:20, :10] = 1
+    expected[:20, 30:] = IGNORE  # nothing is known of the section below
+    piece = _piece(crop, torch.device("cpu"), ids=True)
+    for seed in range(6):
+        rng = torch.Generator().manual_seed(seed)
+        image, target, _ = draw_patch(piece, (15.5, 19.5), settings(), rng, OFFSETS)
+        way = _way(crop.image[1][part], image[1])
+        np.testing.assert_array_equal(target[1], _turned(expected[part], way))
+        assert (target[5] == IGNORE).all()  # three sections away
+    # in the plane it is as without: the right part reaches what nobody said
+    (alone,) = cut_crops(sections, opinions, margin=4)
+    other = _piece(alone, torch.device("cpu"), ids=True)
+    rng = torch.Generator().manual_seed(5)
+    _, plain, _ = draw_patch(other, (15.5, 19.5), settings(), rng, OFFSETS)
+    np.testing.assert_array_equal(plain[2:5], target[2:5])
+    assert (plain[1] == IGNORE).all()
 
 
 def test_ids_of_sections_that_are_not_learnt_from_stay_unknown() -> None:

@@ -4,39 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from scipy import ndimage as ndi
+from drawn_edges import drawn, ended
 
 from napari_emseg.api import learn_edges, segment
 from napari_emseg.core.records import Note, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.metrics import overlap_scores
-from napari_emseg.sample import synthetic
 from napari_emseg.segmentation.edge_classifier import (
     SAID,
     SEEN,
     EdgeClassifier,
     read_edges,
 )
-from napari_emseg.training.edges import iter_known_edges
-
-
-def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Membranes with thinner ones across cells, which are none, and the cells."""
-    _, cells = synthetic((6, 128, 128), seed=seed, drift=0.5, cell_size=20)
-    wall = ndi.gaussian_filter((cells == 0).astype(np.float32), (0, 1, 1)) * 1.4
-    z, y, x = np.mgrid[tuple(slice(n) for n in cells.shape)]
-    across = ((x + y // 2 + 11 * z + 5 * seed) % 31 == 0) | ((y + 13 * z) % 37 == 0)
-    return np.clip(np.where(across, 0.9, wall), 0, 1).astype(np.float32), cells
-
-
-def ended(cells: np.ndarray) -> np.ndarray:
-    """Cells that all end in the middle, so that some edges between sections don't join.
-
-    Nothing shows that they do, and so a classifier joins them all the same.
-    """
-    out = cells.copy()
-    out[3:][cells[3:] > 0] += cells.max()
-    return out
+from napari_emseg.training.edges import KnownEdges, iter_known_edges
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +133,56 @@ def test_it_learns_what_affinities_are_worth_and_serves_without_them() -> None:
     # nothing but the affinities shows that cells end there, and 0.6 is no sure sign
     assert across(said(cells)) > 0.9
     assert across(None) < 0.5
+
+
+@pytest.mark.parametrize("damage", ["nan", "1e39", "no networks", "scale", "layers"])
+def test_numbers_that_say_nothing_are_refused(learnt, tmp_path, damage) -> None:
+    """Whoever made the file: JSON as Python reads it may hold NaN and more."""
+    told = json.loads(learnt[1].read_text())
+    within = told["within"]
+    if damage == "nan":
+        within["networks"][0][0][1][0] = float("nan")
+    elif damage == "1e39":
+        within["mean"][0] = 1e39
+    elif damage == "no networks":
+        within["networks"] = []
+    elif damage == "scale":
+        within["scale"][3] = 0
+    else:
+        within["networks"][0].pop(0)
+    path = tmp_path / "edges.json"
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="is damaged, or learnt of other features"):
+        read_edges(path)
+
+
+def test_a_checksum_is_of_the_numbers(learnt, tmp_path) -> None:
+    found, path, _ = learnt
+    told = json.loads(path.read_text())
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(told | {"about": "x\n<b>y</b>"}, indent=2))
+    assert read_edges(again).sha256 == found.sha256
+    assert read_edges(again).name == f"x <b>y</b> ({found.sha256[:8]})"
+    told["between"]["mean"][0] += 1
+    again.write_text(json.dumps(told))
+    assert read_edges(again).sha256 != found.sha256
+
+
+def test_sections_are_left_out_whichever_have_known_edges() -> None:
+    def of(*sections: int) -> KnownEdges:
+        n = len(sections)
+        return KnownEdges(
+            np.zeros((n, 1), np.float32),
+            np.ones(n, bool),
+            np.array(sections),
+            np.zeros(n),
+        )
+
+    for sections, apart in (
+        ((7, 7), set()),
+        ((7, 30), {30}),
+        ((3, 4, 5), {5}),
+        ((0, 1, 2, 3, 4, 5, 6, 9), {2, 9}),
+    ):
+        edges = of(*sections)
+        assert set(edges.section[edges.left_out].tolist()) == apart

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 
-from napari_emseg.core.records import Provenance
+from napari_emseg.core.records import Progress, Provenance
+from napari_emseg.core.regions import RunScope
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation import segment_section
+from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier
+from napari_emseg.session import Run
+from napari_emseg.session.edge_learning import EdgesLearnt
+
+GRAPH = CellSettings(through="graph")
 
 
 @pytest.fixture
@@ -205,3 +212,57 @@ def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(
     np.testing.assert_array_equal(window.layer("em cells").data, before)
     made = Provenance.model_validate(window.layer("em cells").metadata["emseg"])
     assert made.settings["cells"]["link"] is True
+
+
+def test_edges_are_learnt_saved_put_back_and_opened(
+    open_window, em, tmp_path, monkeypatch
+) -> None:
+    window = open_window(em())
+    session, box = window.controller.session, window.cells.edges
+    window.click(box.learn.button)
+    assert "no cell is known to be right" in box.learn.message.text()
+    assert not box.usual.isEnabled()
+    assert not box.save.isEnabled()
+
+    kinds = {
+        kind: {
+            "mean": [0.0] * n,
+            "scale": [1.0] * n,
+            "networks": [[[[[0.5]] * n, [0.0]]]],
+        }
+        for kind, n in SEEN.items()
+    }
+    made = EdgeClassifier(kinds, {"about": "<b>cells</b> of em"})
+
+    def learning(right: float) -> Run:
+        def work():
+            yield Progress("learning", 1, 2)
+            key = session.source.key
+            return EdgesLearnt(made, key, 60, 70, 20, right, 0.75)
+
+        source = session.source
+        return Run("Edges of em", source, RunScope((0,)), GRAPH, work())
+
+    def learn(right: float) -> None:
+        monkeypatch.setattr(
+            window.controller.runs, "learn_edges", lambda: learning(right)
+        )
+        with window.qtbot.waitSignal(box.learn.job.ended, timeout=60_000):
+            window.click(box.learn.button)
+
+    learn(0.5)
+    assert session.edges is None
+    assert "not taken" in box.learn.message.text()
+    learn(0.9)
+    assert session.edges is made
+    assert "90.0% are right, 75.0% were before" in box.learn.message.text()
+    assert box.state.text() == f"In use: <b>cells</b> of em ({made.sha256[:8]})"
+    box.save_file(tmp_path / "mine.json")
+    window.click(box.usual)
+    assert session.edges is None
+    box.open_file(tmp_path / "mine.json")
+    assert session.edges.sha256 == made.sha256
+    (tmp_path / "mine.json").write_text("{}")
+    box.open_file(tmp_path / "mine.json")
+    assert "holds no classifier" in box.learn.message.text()
+    assert session.edges.sha256 == made.sha256

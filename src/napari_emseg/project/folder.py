@@ -22,6 +22,11 @@ from napari_emseg.models.weights import (
 from napari_emseg.project.journal import create_array, write
 from napari_emseg.project.state import FORMAT, EditLine, ProjectInfo, ReviewState
 from napari_emseg.proofreading.edits import Name
+from napari_emseg.segmentation.edge_classifier import (
+    EdgeClassifier,
+    read_edges,
+    save_edges,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -222,6 +227,43 @@ def keep_weights(project: Path, weights: Weights | str | Path) -> Weights:
     with given.path.open("rb") as source, atomic_write(target) as file:
         shutil.copyfileobj(source, file)
     return read_weights(target)
+
+
+def keep_edges(project: Path, edges: EdgeClassifier) -> None:
+    """Write a classifier of edges into a project's folder, unless it is there.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    path = edges_path(project, edges.sha256)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        save_edges(edges, path)
+
+
+def kept_edges(project: Path, sha256: str) -> EdgeClassifier:
+    """Read a classifier of edges that a project keeps.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    ValueError
+        If it is damaged.
+    """
+    path = edges_path(project, sha256)
+    found = read_edges(path)
+    if found.sha256 != sha256:
+        msg = f"{path} is damaged: its checksum is another one"
+        raise ValueError(msg)
+    return found
+
+
+def edges_path(project: Path, sha256: str) -> Path:
+    """Return where a project keeps a classifier of edges."""
+    return path_inside(project, f"{FOLDER}/edges-{sha256[:16]}.json")
 
 
 def shelved(project: Path) -> tuple[Weights, ...]:

@@ -1,6 +1,7 @@
 """Two projects on one stack, section by section, and where they disagree."""
 
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -301,6 +302,8 @@ def _merge(pair: ProjectMerge, folder: Path) -> Generator[Record, None, Merged]:
         project.note(pair.lines())
         for weights in (*pair.first.lineage(), *pair.second.lineage()):
             project.keep_weights(weights)
+        with suppress(OSError, ValueError):  # damaged: opening the project says so
+            project.tell_edges(pair.first.edges())
     return Merged(
         folder, tuple(pair.conflicts), (pair.alone[0], pair.alone[1]), pair.taken
     )

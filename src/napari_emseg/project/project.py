@@ -24,7 +24,9 @@ from napari_emseg.project.folder import (
     FOLDER,
     WRITTEN,
     create_folder,
+    keep_edges,
     keep_weights,
+    kept_edges,
     named,
     read_edits,
     shelved,
@@ -38,6 +40,7 @@ from napari_emseg.project.source import (
 from napari_emseg.project.state import Corners, EditLine, ProjectInfo, ReviewState
 from napari_emseg.project.store import ProjectStore, pieces_of
 from napari_emseg.proofreading.edits import Edit, Name
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 
 
 class ProjectReader:
@@ -102,6 +105,17 @@ class ProjectReader:
         """Return the project's weights, parents before their children."""
         return shelved(self.path)
 
+    def edges(self) -> EdgeClassifier | None:
+        """Return the classifier of edges that was chosen; None for the usual one.
+
+        Raises
+        ------
+        OSError, ValueError
+            If it can't be read, or is damaged.
+        """
+        sha256 = self._info.edges
+        return None if sha256 is None else kept_edges(self.path, sha256)
+
 
 def steps_of(edit: Edit, line: EditLine, *, back: bool) -> Iterator[Step]:
     """Yield what makes an edit, or takes it back: in pieces if it is large.
@@ -137,6 +151,11 @@ def shelving(weights: Weights) -> Step:
             keep_weights(disk.folder, weights)
 
     return shelve
+
+
+def shelving_edges(edges: EdgeClassifier) -> Step:
+    """Return what writes a classifier of edges into the folder."""
+    return lambda disk: keep_edges(disk.folder, edges)
 
 
 def marking(marked: dict[int, Any]) -> Step:
@@ -320,6 +339,7 @@ class Project(Closing, ProjectReader):
         segmented: dict[int, tuple[Corners, ...]] | None = None,
         linked: tuple[int, ...] | None = None,
         predicted: dict[int, tuple[Corners, ...]] | None = None,
+        cells_edges: str | None = None,
     ) -> None:
         """Save what was chosen, and where runs found what; what is None stays.
 
@@ -332,12 +352,19 @@ class Project(Closing, ProjectReader):
             "segmented": segmented,
             "linked": linked,
             "predicted": predicted,
+            "cells_edges": cells_edges,
             "weights": None if weights is None else weights.card.name,
             "weights_sha256": None if weights is None else weights.sha256,
         }
         self._tell({key: value for key, value in told.items() if value is not None})
         if weights is not None and weights.path.parent not in self._known_folders:
             self._add(shelving(weights))
+
+    def tell_edges(self, edges: EdgeClassifier | None) -> None:
+        """Save which classifier of edges is chosen, None for the usual one; keep it."""
+        if edges is not None:  # before anything says that it is there
+            self._add(shelving_edges(edges))
+        self._tell({"edges": None if edges is None else edges.sha256})
 
     def tell_voxel_size(self, voxel_size_nm: VoxelSize | None) -> None:
         """Save the voxel size `(z, y, x)` that counts."""

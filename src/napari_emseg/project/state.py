@@ -60,6 +60,8 @@ Corners = Annotated[tuple[int, int, int, int], AfterValidator(_check_corners)]
 RegionCorners = Annotated[tuple[int, int, int, int, int], AfterValidator(_check_region)]
 """`(z, top, left, bottom, right)` of a region."""
 
+Checksum = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
 Option = Literal["series", "dataset", "level", "channel", "time"]
 
 FORMAT = 1
@@ -123,6 +125,10 @@ class ProjectInfo(_Part):
     weights: str | None = None
     """Name of weights, or of a file in `weights/`."""
     weights_sha256: str | None = None
+    edges: Checksum | None = None
+    """SHA-256 of the classifier of edges that was chosen; see `project.folder`."""
+    cells_edges: str = ""
+    """Name of the classifier by which cells were found; empty where by none."""
     classes: tuple[str, ...] = ("membrane", "inside")
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Of each stage, by its name: `predict`, `cells` …"""

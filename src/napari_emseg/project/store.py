@@ -85,15 +85,6 @@ class Mirror(LinkedLabels):
             }
         )
 
-    def up_to_date(self, z: int) -> NDArray[np.uint32]:
-        """Return the cells of a section `(y, x)` with all ids, and write nothing."""
-        cells: NDArray[np.uint32] = np.array(self.arrays["cells"][z])
-        # as `settle`, but on a copy: reading must not leave chunks to be saved
-        for ids in self._ids[self._settled[z] :]:
-            if ids.first <= z < ids.stop:
-                cells[cells == ids.source] = ids.target
-        return cells
-
 
 PIECE = 64
 """An edit of more changes, such as a run's, is saved in several steps."""

@@ -121,6 +121,19 @@ class LinkedLabels:
         for z in range(self.shape[0]):
             self.settle(z)
 
+    def up_to_date(self, z: int) -> NDArray[np.uint32]:
+        """Return the cells of a section `(y, x)` with all ids, and write nothing.
+
+        Any thread may ask.
+        """
+        # taken first: what is written in between is only renamed once more
+        waiting = self._ids[self._settled[z] :]
+        cells: NDArray[np.uint32] = np.array(self.arrays["cells"][z])
+        for ids in waiting:
+            if ids.first <= z < ids.stop:
+                cells[cells == ids.source] = ids.target
+        return cells
+
     def apply(self, edit: Edit) -> None:
         """Make an edit; if that fails half-way, the whole of it may be made again."""
         for z in edit.sections:

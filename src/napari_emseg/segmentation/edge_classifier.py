@@ -6,6 +6,7 @@ What is measured of edges is in `edge_features`, and `training/edges.py` makes i
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._installed import data_folder
+from napari_emseg.core.atomic import atomic_write
+from napari_emseg.core.paths import read_bounded
 
 Features = NDArray[np.float32]
 
@@ -21,6 +24,9 @@ SEEN = {"within": 22, "between": 39}
 membranes; behind it stand `SAID` of affinities, NaN where there are none."""
 
 SAID = {"within": 2, "between": 3}
+
+MOST_BYTES = 2**24
+"""Of a file; one that was learnt here has a hundredth of that."""
 
 
 @dataclass(frozen=True)
@@ -47,31 +53,71 @@ class EdgeClassifier:
         ------
         ValueError
             If it isn't one.
+        OSError
+            If it can't be read, or is far too large.
         """
+        content = read_bounded(path, MOST_BYTES)
         try:
-            told = json.loads(path.read_text())
-            found = cls({name: told[name] for name in ("within", "between")}, told)
-        except (KeyError, TypeError, ValueError) as e:
+            told = json.loads(content)
+            kinds = {name: told[name] for name in SEEN}
+        except (KeyError, RecursionError, TypeError, ValueError) as e:
             msg = f"{path} holds no classifier of edges"
             raise ValueError(msg) from e
-        return found
+        return cls(kinds, told)
+
+    @property
+    def name(self) -> str:
+        """What it learnt from, for people, with the beginning of its checksum."""
+        about = " ".join(str(self.about.get("about") or "unknown cells").split())
+        return f"{about[:80]} ({self.sha256[:8]})"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of its numbers, whatever is said of them."""
+        numbers = json.dumps(self.kinds, sort_keys=True)
+        return sha256(numbers.encode()).hexdigest()
+
+    def check_numbers(self) -> None:
+        """Check that it says something finite of all that is measured of edges.
+
+        Raises
+        ------
+        ValueError
+            If it doesn't.
+        """
+        for kind, seen in SEEN.items():
+            mean, scale, networks = self._arrays[kind]
+            values = [mean, scale, *(v for n in networks for layer in n for v in layer)]
+            if not networks or not all(np.isfinite(v).all() for v in values):
+                msg = f"no networks {kind} sections, or numbers that aren't finite"
+                raise ValueError(msg)
+            columns = mean.size
+            known = columns in (seen, seen + SAID[kind])
+            if not known or not mean.shape == scale.shape == (columns,):
+                msg = f"{columns} features of edges {kind} sections are not known here"
+                raise ValueError(msg)
+            found = self.log_odds(kind, np.zeros((2, columns), np.float32))
+            if (scale <= 0).any() or found.shape != (2,):
+                msg = f"networks {kind} sections give no log-odds"
+                raise ValueError(msg)
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
-        return {
-            name: (
-                np.asarray(kind["mean"], np.float32),
-                np.asarray(kind["scale"], np.float32),
-                [
+        with np.errstate(over="ignore"):  # infinite numbers are refused when it is read
+            return {
+                name: (
+                    np.asarray(kind["mean"], np.float32),
+                    np.asarray(kind["scale"], np.float32),
                     [
-                        (np.asarray(w, np.float32), np.asarray(c, np.float32))
-                        for w, c in network
-                    ]
-                    for network in kind["networks"]
-                ],
-            )
-            for name, kind in self.kinds.items()
-        }
+                        [
+                            (np.asarray(w, np.float32), np.asarray(c, np.float32))
+                            for w, c in network
+                        ]
+                        for network in kind["networks"]
+                    ],
+                )
+                for name, kind in self.kinds.items()
+            }
 
     def knows_affinities(self, kind: str) -> bool:
         """Whether it learnt from affinities, too."""
@@ -108,15 +154,28 @@ def read_edges(path: Path) -> EdgeClassifier:
     """
     found = EdgeClassifier.load(path)
     try:
-        for kind, seen in SEEN.items():
-            columns = len(found.kinds[kind]["mean"])
-            if columns not in (seen, seen + SAID[kind]):
-                raise ValueError(columns)
-            found.log_odds(kind, np.zeros((1, columns), np.float32))
-    except (KeyError, TypeError, ValueError, IndexError) as e:
-        msg = f"{path} learnt of other features of edges than are measured here"
+        found.check_numbers()
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as e:
+        msg = (
+            f"{path} is damaged, or learnt of other features of edges than are "
+            "measured here"
+        )
         raise ValueError(msg) from e
     return found
+
+
+def save_edges(classifier: EdgeClassifier, path: Path) -> Path:
+    """Write a classifier as JSON; what is there is replaced.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    told = classifier.about | classifier.kinds
+    with atomic_write(path) as file:
+        file.write((json.dumps(told) + "\n").encode())
+    return path
 
 
 def default_classifier() -> EdgeClassifier | None:

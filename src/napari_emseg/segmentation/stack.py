@@ -458,6 +458,7 @@ def iter_find_for_preview(
     settings: CellSettings,
     affinities: Affinities | None = None,
     constraints: Sequence[Constraint] = (),
+    classifier: EdgeClassifier | None = None,
 ) -> Generator[Record, None, StackFragments]:
     """Find the fragments that a run by settled settings would join."""
     if settings.through == "3-d":
@@ -467,7 +468,7 @@ def iter_find_for_preview(
             membrane,
             settings,
             absent=absent,
-            classifier=default_classifier(),
+            classifier=classifier or default_classifier(),
             affinities=affinities,
             constraints=constraints,
         )

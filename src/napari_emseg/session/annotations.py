@@ -23,6 +23,7 @@ from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION
 from napari_emseg.proofreading.history import Correction
 from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.edge_learning import ProofreadCells
 from napari_emseg.session.results import Results
 from napari_emseg.session.stack_state import StackState
 
@@ -114,15 +115,19 @@ class ManualCorrections:
     def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
         """Read corrections, locked cells, and what is shown where it was reviewed."""
         from napari_emseg.training.corrections import TrainingSet, should_invert
-        from napari_emseg.training.sparse_labels import SparseLabels
+        from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
 
         z, y, x = self.stack.shape
-        opinions, partly = SparseLabels((z, y, x)), set[Region]()
+        opinions, ids = SparseLabels((z, y, x)), SparseIds((z, y, x))
+        partly, known = set[Region](), ProofreadCells.of(self.source)
         for k in range(z):
             codes, gaps = (None, []) if k in self.excluded else self._codes(k)
             if codes is not None and codes.any():
-                opinions.put(Region.whole(k, (y, x)), codes)
+                whole = Region.whole(k, (y, x))
+                opinions.put(whole, codes)
                 partly.update(gaps)
+                if known is not None and k in known.sections:
+                    ids.put(whole, _ids_through(known[k], codes))
             yield Progress("reading corrections", k + 1, z)
         bright = should_invert(self.stack, invert)
         return TrainingSet(
@@ -132,6 +137,7 @@ class ManualCorrections:
             self.excluded,
             bright,
             frozenset(partly),
+            ids=ids if ids.sections else None,
         )
 
     def _codes(self, z: int) -> tuple[NDArray[np.uint8], list[Region]]:
@@ -294,6 +300,13 @@ def _add_locked(
     codes[near & free & (membranes > 0)] = MEMBRANE
 
 
+def _ids_through(
+    cells: NDArray[np.int64], codes: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Return ids of known cells `(y, x)`, 0 on known membrane, -1 elsewhere."""
+    return np.where(codes == MEMBRANE, 0, np.where(cells > 0, cells, -1))
+
+
 class InsideOf:
     """Whole sections of a set as masks of inside `(z, y, x)`, for `train_weights`.
 
@@ -311,7 +324,25 @@ class InsideOf:
         return np.where(codes == NO_OPINION, -1, inside).astype(np.int8)
 
 
-def as_labels(known: TrainingSet) -> Stack:
-    """Return a set as a stack of masks of inside."""
-    labels: LazyArray = InsideOf(known)
+class CellsOf:
+    """Whole sections of a set as ids of cells through the stack `(z, y, x)`.
+
+    0 is membrane, -1 where nothing is known.
+    """
+
+    def __init__(self, known: TrainingSet) -> None:
+        self._known = known
+        self.shape = known.stack.shape
+        self.dtype = np.dtype(np.int64)
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.int64]:
+        whole = Region.whole(int(key), self.shape[1:])
+        codes, ids = self._known.opinions.window(whole), self._known.ids
+        cells = np.zeros(whole.shape, np.int64) if ids is None else ids.window(whole)
+        return _ids_through(cells, codes)
+
+
+def as_labels(known: TrainingSet, *, through: bool = False) -> Stack:
+    """Return a set as a stack of masks of inside, or of cells `through` the stack."""
+    labels: LazyArray = CellsOf(known) if through else InsideOf(known)
     return Stack(labels, name=f"labels of {known.stack.name}")

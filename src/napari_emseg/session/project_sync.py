@@ -30,6 +30,7 @@ from napari_emseg.project.folder import FOLDER
 from napari_emseg.project.state import corners
 from napari_emseg.proofreading import Correction, Edit, LinkedLabels
 from napari_emseg.proofreading.marking import status_of
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 from napari_emseg.session.annotation_editor import AnnotationEditor, Step
 from napari_emseg.session.stack_state import StackState
 
@@ -48,6 +49,7 @@ class ProjectChoices(Protocol):
     predict_settings: PredictSettings
     cell_settings: CellSettings
     check_settings: CheckSettings
+    edges: EdgeClassifier | None
 
     def choose_weights(self, weights: Weights | None) -> None:
         """Use other weights."""
@@ -86,6 +88,11 @@ def restore(
             )
         else:
             session.choose_weights(weights)
+    try:
+        session.edges = project.edges()
+    except (OSError, ValueError) as e:
+        session.edges = None
+        notes.append(f"the classifier of edges is not here, the usual one is used: {e}")
     known = info.settings
     session.choose_settings(_with(session.predict_settings, known.get("predict", {})))
     session.cell_settings = _with(session.cell_settings, known.get("cells", {}))
@@ -170,7 +177,7 @@ class SaveStatus:
         return SaveState("saving" if waiting else "saved", waiting, self._saved)
 
 
-CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings")
+CHOSEN = ("weights", "predict_settings", "cell_settings", "check_settings", "edges")
 """Of a session: what is saved beside the edits."""
 
 
@@ -322,6 +329,7 @@ class ProjectSync:
             segmented=segmented,
             linked=tuple(sorted(results.linked_sections)),
             predicted=predicted,
+            cells_edges=results.edges,
         )
 
     def _on_source(self, source: StackState | None) -> None:
@@ -350,6 +358,9 @@ class ProjectSync:
         weights = session.weights
         if weights is not None and weights.sha256 != info.weights_sha256:
             self.project.tell(weights=weights, classes=weights.card.pixel_classes)
+        edges = session.edges
+        if (None if edges is None else edges.sha256) != info.edges:
+            self.project.tell_edges(edges)
 
 
 def corrections_in(lines: Iterable[EditLine]) -> tuple[Correction, ...]:

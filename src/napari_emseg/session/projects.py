@@ -216,6 +216,7 @@ def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None
         yield SectionDone(z, z + 1, depth)
     hand.results.last_id = hand.linked.last_id = project.last_id
     info = project.info
+    hand.results.edges = info.cells_edges
     segmented, hand.results.lost = (
         {z: tuple(map(_area, known)) for z, known in found.items()}
         for found in (info.segmented, info.predicted)

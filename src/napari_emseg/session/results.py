@@ -23,10 +23,21 @@ SHARE_OF_MEMORY = 0.25
 
 @dataclass(frozen=True, slots=True)
 class FoundCells:
-    """Which areas of which sections have cells of a run, and where ids are linked."""
+    """Where runs have found cells, as it is at a moment.
+
+    Parameters
+    ----------
+    segmented
+        Which areas of which sections have cells.
+    linked
+        Sections through which an id is one cell.
+    edges
+        Name of the classifier of edges that they were found by.
+    """
 
     segmented: dict[int, tuple[Area, ...]]
     linked: frozenset[int]
+    edges: str = ""
 
 
 def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
@@ -64,6 +75,8 @@ class Results:
         """Of the latest run."""
         self.made: dict[int, Provenance] = {}
         """Of each section that has probabilities, the latest run over it."""
+        self.edges = ""
+        """Name of the classifier of edges that cells were found by; empty for none."""
         self.class_provenance: dict[str, Provenance] = {}
         """Of further classes, by name: the latest run that gave them."""
         self._classes: dict[str, NDArray[np.float32]] = {}
@@ -187,11 +200,11 @@ class Results:
     @property
     def found_cells(self) -> FoundCells:
         """Return `segmented` and `linked_sections` as they are, see `bring_back`."""
-        return FoundCells(self.segmented, self._linked)
+        return FoundCells(self.segmented, self._linked, self.edges)
 
     def bring_back(self, found: FoundCells, other: FoundCells) -> None:
         """Put back where a run had found cells, in what it changed from `other`."""
-        self._linked = found.linked
+        self._linked, self.edges = found.linked, found.edges
         for z in {*found.segmented, *other.segmented}:
             areas = found.segmented.get(z)
             if areas == other.segmented.get(z):

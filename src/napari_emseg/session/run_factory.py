@@ -15,6 +15,7 @@ from napari_emseg.session.stack_state import Run, StackState
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
+    from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 
 
 class RunChoices(Protocol):
@@ -25,6 +26,7 @@ class RunChoices(Protocol):
     predict_settings: PredictSettings
     cell_settings: CellSettings
     check_settings: CheckSettings
+    edges: EdgeClassifier | None
     redo_reviewed: bool
 
     @property
@@ -201,8 +203,23 @@ class RunFactory:
         if not region.sections:
             msg = "there are no membranes here yet; run 2 Membranes first"
             raise ValueError(msg)
-        work = iter_segment(source, region, settings)
+        work = iter_segment(source, region, settings, self._chosen.edges)
         return Run(f"Cells of {source.name}", source, region, settings, work)
+
+    def learn_edges(self) -> Run:
+        """Return the work of learning which fragments are one cell from corrections.
+
+        Raises
+        ------
+        ValueError
+            If there is no stack, or nothing to learn from.
+        """
+        from napari_emseg.session.edge_learning import learn_edges
+
+        source, settings = self._chosen.at_work, self._chosen.cell_settings
+        work = learn_edges(source, settings, self._chosen.edges)
+        region = RunScope(tuple(sorted(source.results.linked_sections)))
+        return Run(f"Edges of {source.name}", source, region, settings, work)
 
     def cut(self) -> Run:
         """Return a run that makes membranes anew by the threshold of the settings.
@@ -233,7 +250,7 @@ class RunFactory:
         if self._recuts is None or self._recuts.source is not source:
             if self._recuts is not None:
                 self._recuts.keep()
-            self._recuts = AgglomerationPreview(source)
+            self._recuts = AgglomerationPreview(source, lambda: self._chosen.edges)
         return self._recuts
 
     def _to_run(self, source: StackState, region: RunScope) -> RunScope:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_emseg.inference import PrecisionChoice, PredictionResult, Predictor
     from napari_emseg.segmentation import CellsResult, Fragments
     from napari_emseg.segmentation.affinities import Affinities
+    from napari_emseg.segmentation.edge_classifier import EdgeClassifier
     from napari_emseg.segmentation.stack_graph import StackFragments
 
 
@@ -235,7 +236,10 @@ def _preparing(
 
 
 def iter_segment(
-    source: StackState, region: RunScope, settings: CellSettings
+    source: StackState,
+    region: RunScope,
+    settings: CellSettings,
+    edges: EdgeClassifier | None = None,
 ) -> Generator[Record, None, CellsResult]:
     """Return a run of the watershed over probabilities that are there.
 
@@ -255,10 +259,14 @@ def iter_segment(
         source=em,
         affinities=affinities_of(source, roi),
         constraints=_said_of(source, roi),
+        classifier=edges,
         sink=_CellSink(source.editor, region, roi, membrane, settings.threshold),
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
-    return _keeping_hand_work(work, source.editor, region, linked=settings.link)
+    name = edges.name if edges is not None and settings.through == "graph" else ""
+    return _keeping_hand_work(
+        work, source.editor, region, linked=settings.link, edges=name
+    )
 
 
 CELLS = "cells"
@@ -353,6 +361,7 @@ def _keeping_hand_work(
     region: RunScope,
     *,
     linked: bool,
+    edges: str = "",
 ) -> Generator[Record, None, CellsResult]:
     """Run to the end, or as far as it goes; then see which cells were there before."""
     try:
@@ -360,6 +369,7 @@ def _keeping_hand_work(
     finally:
         # also when it is cancelled: what was found until then is kept
         editor.results.note_links(region.sections, linked=linked)
+        editor.results.edges = edges
         editor.finish_run()
 
 
@@ -464,10 +474,21 @@ class AgglomerationPreview:
     on trial until `keep` makes them a step that can be undone, or `drop` takes them
     back. Where cells are found through the stack, `find` is for all sections, `show`
     for one, and `keep`, in moments, for all again.
+
+    Parameters
+    ----------
+    edges
+        Gives the classifier of edges that runs would go by; None for the usual one.
     """
 
-    def __init__(self, source: StackState) -> None:
+    def __init__(
+        self,
+        source: StackState,
+        edges: Callable[[], EdgeClassifier | None] = lambda: None,
+    ) -> None:
         self.source = source
+        self._edges = edges
+        self._named = ""
         self._token: Token | None = None
         self._fragments: Fragments | None = None
         self._stack: _HeldStack | None = None
@@ -556,14 +577,17 @@ class AgglomerationPreview:
             lambda at: probabilities_of(self.source, at), whole, (height, width)
         )
         area: Area = (slice(0, height), slice(0, width))
-        said = affinities_of(self.source, area)
+        said, edges = affinities_of(self.source, area), self._edges()
         found = yield from iter_find_for_preview(
             membrane,
             absent,
             settings,
             said and said.starting(whole[0]),
             _said_of(self.source, area, whole[0]),
+            edges,
         )
+        by_graph = edges is not None and settings.through == "graph"
+        self._named = edges.name if edges is not None and by_graph else ""
         self._fragments, self._token = None, token
         self._stack = _HeldStack(found, whole[0], frozenset(absent))
 
@@ -613,6 +637,7 @@ class AgglomerationPreview:
         finally:
             if self._stack is not None:
                 editor.results.note_links(tuple(together), linked=True)
+                editor.results.edges = self._named
             editor.finish_run()
         said = () if self._stack is None else editor.constraints
         kept = sum(c.is_kept(editor.results.cells) for c in said)
@@ -674,9 +699,11 @@ class AgglomerationPreview:
         settled = self._through(settings)
         known = sorted(results.with_affinities)
         by_hand = self.source.editor.constraints
-        said = f"{settled.through} {settled.shift} {whole} {known} {by_hand}".encode()
+        edges = self._edges()
+        by = "" if edges is None else edges.sha256
+        said = f"{settled.through} {settled.shift} {whole} {known} {by_hand} {by}"
         sums = adler32(np.ascontiguousarray(results.corrections[whole]).data)
-        sums = adler32(said, sums)
+        sums = adler32(said.encode(), sums)
         if not self.source.is_probabilities:
             # every eighth pixel sees what a run has changed, and is quick enough
             sample = results.probabilities[whole][:, ::8, ::8]

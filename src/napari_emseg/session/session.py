@@ -17,6 +17,7 @@ from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSetti
 from napari_emseg.core.stack import Stack
 from napari_emseg.models.weights import Weights
 from napari_emseg.proofreading.marking import Status
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.project_sync import MACHINE, ProjectSync
 from napari_emseg.session.results import OpenedProbabilities, Results
@@ -33,6 +34,7 @@ class Choices:
     predict_settings: PredictSettings
     cell_settings: CellSettings
     check_settings: CheckSettings
+    edges: EdgeClassifier | None = None
 
 
 @dataclass(eq=False)
@@ -48,6 +50,8 @@ class Session:
     predict_settings: PredictSettings = field(default_factory=PredictSettings)
     cell_settings: CellSettings = field(default_factory=CellSettings)
     check_settings: CheckSettings = field(default_factory=CheckSettings)
+    edges: EdgeClassifier | None = None
+    """Says which fragments are one cell through the stack; None for the usual one."""
     redo_reviewed: bool = False
     """Runs go over reviewed sections, too; what was done by hand stays all the same."""
 
@@ -278,6 +282,20 @@ class Session:
                 update={"threshold": self._own_threshold()}
             )
 
+    def choose_edges(self, edges: EdgeClassifier | None, key: str) -> None:
+        """Find cells of a stack by another classifier of edges; None: the usual one.
+
+        Parameters
+        ----------
+        key
+            Of the stack. If another one is at work by now, it counts when this one is
+            at work again.
+        """
+        if self.source is not None and self.source.key == key:
+            self.edges = edges
+        elif key in self._choices:
+            self._choices[key] = replace(self._choices[key], edges=edges)
+
     def _own_threshold(self) -> float | None:
         """Return the threshold that validation fixed for the chosen way to run."""
         if self.weights is None:
@@ -344,6 +362,7 @@ class Session:
             self.predict_settings,
             self.cell_settings,
             self.check_settings,
+            self.edges,
         )
 
     def _choose(self, choices: Choices) -> None:
@@ -354,6 +373,7 @@ class Session:
         self.predict_settings = choices.predict_settings.model_copy(update=here)
         self.cell_settings = choices.cell_settings
         self.check_settings = choices.check_settings
+        self.edges = choices.edges
 
     def _renew(self, source: StackState) -> None:
         """Know something else of a source, whether it is at work or not."""

@@ -121,6 +121,7 @@ class StackState:
             affinities=names,
             constraints=said,
             excluded=self.excluded,
+            edges=results.edges,
         )
 
     @property

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,7 +22,7 @@ from napari_emseg.core.training import FinetuneSettings, NewWeightsSettings
 from napari_emseg.project.source import compare_source, refer_to
 from napari_emseg.project.state import SourceReference
 from napari_emseg.training.corrections import TrainingSet
-from napari_emseg.training.sparse_labels import SparseLabels
+from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
 
 ABOUT = "about"
 """Name of the array that holds all but the opinions, as JSON."""
@@ -41,6 +42,8 @@ class _Set(BaseModel):
     partly: tuple[Corners, ...] = ()
     squares: tuple[Corners, ...]
     """In which there are opinions, in the order of the array `opinionsN`."""
+    cells: tuple[tuple[int, int, int], ...] = ()
+    """Squares in which cells are known through the stack, as the array `cellsN`."""
 
 
 class _About(BaseModel):
@@ -75,10 +78,13 @@ def write_training_data(
         names=tuple(names),
         sets=tuple(_about(known, path.parent) for known in sets),
     )
-    arrays = {ABOUT: np.frombuffer(about.model_dump_json().encode(), np.uint8)}
+    arrays: dict[str, NDArray[Any]] = {}
+    arrays[ABOUT] = np.frombuffer(about.model_dump_json().encode(), np.uint8)
     for n, known in enumerate(sets):
         squares = [known.opinions.window(b).ravel() for b in known.opinions.blocks]
         arrays[_opinions(n)] = np.concatenate([np.zeros(0, np.uint8), *squares])
+        if known.ids is not None:
+            arrays[_cells(n)] = known.ids.as_array()
     clear_leftovers(path)
     with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -105,7 +111,7 @@ def read_training_data(
     ValueError
         If it is damaged, or a stack isn't there.
     """
-    about, opinions = _read(path)
+    about, opinions, ids = _read(path)
     here = list(stacks)
     sets = [
         TrainingSet(
@@ -115,13 +121,16 @@ def read_training_data(
             known.excluded,
             known.invert,
             frozenset(Region(*corners) for corners in known.partly),
+            ids=cells,
         )
-        for known, codes in zip(about.sets, opinions, strict=True)
+        for known, codes, cells in zip(about.sets, opinions, ids, strict=True)
     ]
     return sets, about.settings, about.names
 
 
-def _read(path: Path) -> tuple[_About, list[SparseLabels]]:
+def _read(
+    path: Path,
+) -> tuple[_About, list[SparseLabels], list[SparseIds | None]]:
     if not path.is_file():
         msg = "what was learnt from is not there any more"
         raise ValueError(msg)
@@ -133,14 +142,24 @@ def _read(path: Path) -> tuple[_About, list[SparseLabels]]:
             _opinions_of(known, arrays[_opinions(n)])
             for n, known in enumerate(about.sets)
         ]
+        ids = [
+            SparseIds.of(known.stack.shape, known.cells, arrays[_cells(n)])
+            if known.cells
+            else None
+            for n, known in enumerate(about.sets)
+        ]
     except (BadZipFile, EOFError, KeyError, TypeError, ValueError, zlib.error) as e:
         msg = f"{path.name}, which holds what was learnt from, is damaged"
         raise ValueError(msg) from e
-    return about, opinions
+    return about, opinions, ids
 
 
 def _opinions(n: int) -> str:
     return f"opinions{n}"
+
+
+def _cells(n: int) -> str:
+    return f"cells{n}"
 
 
 def _about(known: TrainingSet, folder: Path) -> _Set:
@@ -151,6 +170,7 @@ def _about(known: TrainingSet, folder: Path) -> _Set:
         invert=known.invert,
         partly=tuple(sorted(region.as_tuple() for region in known.partly)),
         squares=tuple(square.as_tuple() for square in known.opinions.blocks),
+        cells=() if known.ids is None else known.ids.blocks,
     )
 
 

@@ -219,15 +219,17 @@ def training_anew(
         tuple(learnt[len(learnt) - n_validation :]),
     )
     device = choose_device(settings.device)
-    # cells of labels are known section by section
-    affinities = [offset for offset in affinities_for(known.stack) if offset[0] == 0]
-    if settings.affinities and settings.is_bundled:
+    affinities = affinities_for(known.stack)
+    wanted = settings.affinities and settings.is_bundled
+    through = wanted and _known_through(known, split.training)
+    if wanted and not through:
+        affinities = tuple(offset for offset in affinities if offset[0] == 0)
         yield Note(WITHIN_ONLY)
     weights = yield from train_weights(
         known.stack,
-        as_labels(known),
+        as_labels(known, through=through),
         lesson.output,
-        meaning="inside",
+        meaning="cells" if through else "inside",
         split=split,
         architecture=settings.architecture,
         config=settings.config(affinities),
@@ -286,6 +288,12 @@ def _card(
             "training": card.training.model_copy(update={"settings": settings}),
         }
     )
+
+
+def _known_through(known: TrainingSet, sections: Sequence[int]) -> bool:
+    """Tell if it is known of cells in sections that follow how they go on."""
+    there = set(sections) & (known.ids.sections if known.ids is not None else set())
+    return any(z + 1 in there for z in there)
 
 
 def _whole(known: TrainingSet) -> tuple[Region, ...]:

@@ -66,7 +66,10 @@ def connected_cells(target: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def affinity_targets(
-    ids: Tensor, near: Callable[[int], Tensor | None], offsets: Sequence[Offset]
+    ids: Tensor,
+    near: Callable[[int], Tensor | None],
+    offsets: Sequence[Offset],
+    through: Tensor | None = None,
 ) -> Tensor:
     """Return whether each voxel and the one at each offset are of one cell.
 
@@ -76,18 +79,21 @@ def affinity_targets(
         Of a section `(y, x)`.
     near
         Gives the ids of another section by its distance; None if they aren't known.
+    through
+        Ids of the section as other sections have them, where `ids` are its own.
 
     Returns
     -------
     `(len(offsets), y, x)`: 1 of one cell, 0 not, `IGNORE` where that isn't known.
     """
     found = []
+    own = ids if through is None else through
     for z, y, x in offsets:
         other = ids if z == 0 else near(z)
         if other is None:
             found.append(torch.full_like(ids, IGNORE))
         else:
-            found.append(_are_one(ids, _moved(other, y, x)))
+            found.append(_are_one(own if z else ids, _moved(other, y, x)))
     return torch.stack(found)
 
 

@@ -33,6 +33,7 @@ from napari_emseg.training.sparse_labels import (
     INSIDE,
     MEMBRANE,
     NO_OPINION,
+    SparseIds,
     SparseLabels,
 )
 
@@ -65,6 +66,8 @@ class TrainingSet:
         right.
     notes
         What was left out of labels, in words.
+    ids
+        Of cells through the stack, where they are known; None where nowhere.
     """
 
     stack: Stack
@@ -74,6 +77,7 @@ class TrainingSet:
     invert: bool = False
     partly: frozenset[Region] = frozenset()
     notes: tuple[str, ...] = ()
+    ids: SparseIds | None = None
 
     @classmethod
     def from_corrections(

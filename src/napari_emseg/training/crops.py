@@ -1,7 +1,7 @@
 """What is known of a stack → the pieces of it that training holds in memory."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -20,7 +20,12 @@ from napari_emseg.inference.sections import Section, SectionReader
 from napari_emseg.models.zoo import Activation
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.losses import IGNORE, MEMBRANE, Loss, border_weight
-from napari_emseg.training.sparse_labels import BLOCK, NO_OPINION, SparseLabels
+from napari_emseg.training.sparse_labels import (
+    BLOCK,
+    NO_OPINION,
+    SparseIds,
+    SparseLabels,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +42,20 @@ class Crop:
         What a known pixel counts.
     region
         Where the known pixels lie, on the source's grid.
+    through
+        Ids of cells in this section, as others know them, `UNKNOWN` where nobody does;
+        None where nothing is known of any.
+    below, above
+        The same of the sections that are seen beside it, the nearest first.
     """
 
     image: NDArray[np.float32]
     target: NDArray[np.uint8]
     weight: NDArray[np.float32]
     region: Region
+    through: NDArray[np.int32] | None = None
+    below: tuple[NDArray[np.int32], ...] = ()
+    above: tuple[NDArray[np.int32], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ def cut_crops(
     border: Border = Border(),
     stroke_weights: NDArray[np.float32] | None = None,
     reviewed_weights: NDArray[np.float32] | None = None,
+    ids: SparseIds | None = None,
 ) -> Iterator[Crop]:
     """Cut out what is known, with `margin` network pixels around it.
 
@@ -74,6 +88,9 @@ def cut_crops(
     stroke_weights, reviewed_weights
         What pixels of each class count outside of reviewed regions, and in them,
         `(n_classes,)`; 1 by default.
+    ids
+        Of cells through the stack; they count where a pixel is known, in it and in the
+        sections beside it.
     """
     shape = opinions.shape[1], opinions.shape[2]
     wide = ceil(margin / min(zoom))
@@ -102,7 +119,58 @@ def cut_crops(
             _weigh_reviewed(
                 weight, target, (y, x), region.z, part, border, reviewed_weights
             )
-        yield Crop(image, target, weight, region)
+        beside = (
+            ()
+            if ids is None
+            else _cells_beside(ids, section, around, np.ix_(y, x), known)
+        )
+        yield Crop(image, target, weight, region, *beside)
+
+
+Beside = tuple[NDArray[np.int32], ...]
+
+
+def _cells_beside(
+    ids: SparseIds,
+    section: Section,
+    around: Region,
+    pixels: tuple[NDArray[np.intp], ...],
+    known: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], Beside, Beside] | tuple[()]:
+    """Return ids of a section and of those that are seen beside it, as small numbers.
+
+    Parameters
+    ----------
+    around
+        Area of the section.
+    pixels
+        Rows and columns of the section that are taken of it.
+    known
+        Of these, what is known of the section; of others nothing is learnt.
+    """
+    rows, columns = pixels
+    here = rows - around.top, columns - around.left
+
+    def window(z: int) -> NDArray[np.int64]:
+        return ids.window(replace(around, z=z))[here]
+
+    half = section.context // 2
+    sides = [
+        [window(s.z) for s in side[:half]] for side in (section.below, section.above)
+    ]
+    own = np.where(known, window(section.z), ids.UNKNOWN)
+    if not (own > 0).any() or not any((w > 0).any() for side in sides for w in side):
+        return ()
+    found = np.unique(np.stack([own, *sides[0], *sides[1]]))
+    # 0 and -1 stay what they are, whether they are among them or not
+    cells = found[found > 0]
+
+    def small(values: NDArray[np.int64]) -> NDArray[np.int32]:
+        place = np.searchsorted(cells, values) + 1
+        return np.where(values > 0, place, values).astype(np.int32)
+
+    below, above = (tuple(map(small, side)) for side in sides)
+    return small(own), below, above
 
 
 def reader_of(known: TrainingSet, card: Card) -> SectionReader:

@@ -4,19 +4,16 @@ See `segmentation/stack_graph.py` for what is made of it. It learns from every b
 and every overlap of which both sides are clearly in a known cell.
 """
 
-import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
-from napari_emseg.core.atomic import atomic_write
-from napari_emseg.core.records import Note, Progress, Record
+from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import LazyArray
 from napari_emseg.segmentation.affinities import Affinities
@@ -53,18 +50,29 @@ EPOCHS, STEPS, RATE = 40, 300, 3e-3
 """From nothing, and at least so many steps; from a classifier that is there a third."""
 
 HELD_OUT = 5
-"""Every fifth section is left out first, to see how good it gets."""
+"""Every fifth section with known edges, or the last of fewer than three, is left out
+first, to see how good it gets."""
+
+TOLD = 50
+"""So many steps are made before anybody is told."""
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownEdges:
-    """Edges whose answer is known: features, whether they join, and the section."""
+    """Edges whose answer is known.
+
+    Parameters
+    ----------
+    usual
+        Log-odds that they join by membrane and size alone.
+    """
 
     features: Features
     join: NDArray[np.bool_]
     section: Ids
+    usual: NDArray[np.float64]
 
     @classmethod
     def together(cls, parts: Sequence[Self]) -> Self:
@@ -73,13 +81,27 @@ class KnownEdges:
             np.concatenate([part.features for part in parts]),
             np.concatenate([part.join for part in parts]),
             np.concatenate([part.section for part in parts]),
+            np.concatenate([part.usual for part in parts]),
         )
 
     def where(self, chosen: NDArray[np.bool_]) -> Self:
         """Return some of them."""
         return type(self)(
-            self.features[chosen], self.join[chosen], self.section[chosen]
+            self.features[chosen],
+            self.join[chosen],
+            self.section[chosen],
+            self.usual[chosen],
         )
+
+    @property
+    def left_out(self) -> NDArray[np.bool_]:
+        """Those by which it is told how good a classifier gets; none of one section."""
+        sections = np.unique(self.section)
+        if len(sections) < HELD_OUT // 2 + 1:
+            apart = sections[1:][-1:]
+        else:
+            apart = sections[HELD_OUT // 2 :: HELD_OUT]
+        return np.isin(self.section, apart)
 
 
 class _Recorder(StackGraph):
@@ -106,22 +128,31 @@ class _Recorder(StackGraph):
         """Note the boundaries of a section."""
         features = edges_within(section, before, after)
         _, ids, z = next(known for known in self._known if known[0] is section)
-        self._note("within", features, ids, ids, section.fragments.regions.edges, z)
-        return super().odds_within(section, before, after)
+        odds = super().odds_within(section, before, after)
+        edges = section.fragments.regions.edges
+        self._note("within", features, odds, (ids, ids, edges), z)
+        return odds
 
     def odds_between(self, cross: CrossEdges) -> NDArray[np.float64]:
         """Note the edges between the last two sections."""
         (_, one, _), (_, other, z) = self._known[-2:]
-        self._note("between", cross.features, one, other, cross.ends, z)
-        return super().odds_between(cross)
+        odds = super().odds_between(cross)
+        self._note("between", cross.features, odds, (one, other, cross.ends), z)
+        return odds
 
     def _note(
-        self, kind: str, features: Features, a: Ids, b: Ids, edges: Ids, z: int
+        self,
+        kind: str,
+        features: Features,
+        odds: NDArray[np.float64],
+        ends: tuple[Ids, Ids, Ids],
+        z: int,
     ) -> None:
+        a, b, edges = ends
         one, other = a[edges[:, 0]], b[edges[:, 1]]
         known = (one > 0) & (other > 0)
         place = np.full(int(known.sum()), z)
-        found = KnownEdges(features[known], (one == other)[known], place)
+        found = KnownEdges(features[known], (one == other)[known], place, odds[known])
         self.rows[kind].append(found)
 
 
@@ -183,7 +214,7 @@ def iter_known_edges(
         yield Progress("edges", z + 1, n)
     recorder.finish()
     nothing = KnownEdges(
-        np.zeros((0, 1), np.float32), np.zeros(0, bool), np.zeros(0, np.int64)
+        np.zeros((0, 1), np.float32), np.zeros(0, bool), *np.zeros((2, 0), np.int64)
     )
     return {
         kind: KnownEdges.together(rows) if rows else nothing
@@ -203,8 +234,9 @@ def iter_learn_edges(
 ) -> Generator[Record, None, EdgeClassifier]:
     """Let a classifier of edges learn from cells; yields Progress and a Note.
 
-    The Note says how many edges of every fifth section, which are left out at first, it
-    gets right, and how many `start` does; then it learns from all.
+    The Note says how many edges that are left out at first it gets right, and how many
+    `start` does, or membrane and size alone; then it learns from all. `about` of the
+    classifier has that as `scores`.
 
     Parameters
     ----------
@@ -226,22 +258,29 @@ def iter_learn_edges(
     known = yield from iter_known_edges(membrane, cells, settings, affinities)
     for kind, edges in known.items():
         check_enough(kind, edges)
-    said, kinds = {}, {}
-    for done, (kind, edges) in enumerate(known.items()):
-        yield Progress("learning", done, len(known))
+    kinds: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, float]] = {}
+    for kind, edges in known.items():
         before = None if start is None else start.kinds[kind]
-        left_out = edges.section % HELD_OUT == HELD_OUT // 2
+        left_out = edges.left_out
         if 0 < left_out.sum() < len(left_out):
-            tried = fit(kind, edges.where(~left_out), seed, before)
-            said[kind] = _right(kind, edges.where(left_out), tried, before)
-        kinds[kind] = fit(kind, edges, seed, before)
-    yield Progress("learning", len(known), len(known))
-    for words in said.values():
-        yield Note(words)
+            apart = edges.where(left_out)
+            tried = yield from iter_fit(kind, edges.where(~left_out), seed, before)
+            old = apart.usual if start is None else start.log_odds(kind, apart.features)
+            new = EdgeClassifier({kind: tried}, {}).log_odds(kind, apart.features)
+            scores[kind] = {
+                "edges": len(apart.join),
+                "right": float(((new > 0) == apart.join).mean()),
+                "before": float(((old > 0) == apart.join).mean()),
+            }
+        kinds[kind] = yield from iter_fit(kind, edges, seed, before)
+    said = [_describe(*each, new=start is None) for each in scores.items()]
+    yield from map(Note, said)
     told = {
         "about": about or "Which fragments of a stack of sections are one cell",
         "edges": {kind: len(edges.join) for kind, edges in known.items()},
-        "held_out": list(said.values()),
+        "held_out": said,
+        "scores": scores,
         "learnt_on": "" if start is None else str(start.about.get("about", "")),
         "licence": "" if start is None else str(start.about.get("licence", "")),
         "version": __version__,
@@ -263,25 +302,20 @@ def check_enough(kind: str, edges: KnownEdges) -> None:
         return
     where = "within sections" if kind == "within" else "between sections"
     msg = (
-        f"of {n} known edges {where} {joins} join one cell; at least {LEAST} are "
-        f"needed, {LEAST // 10} of them joining and {LEAST // 10} not: give more cells"
+        f"{n} edges between fragments {where} are known: {joins} join one cell, "
+        f"{n - joins} don't; at least {LEAST} are needed, {LEAST // 10} of either. "
+        "Correct or review more cells"
     )
     raise ValueError(msg)
 
 
-def _right(
-    kind: str, edges: KnownEdges, tried: dict[str, Any], before: dict[str, Any] | None
-) -> str:
+def _describe(kind: str, scores: dict[str, float], *, new: bool) -> str:
     """Say how many edges a classifier gets right, and how many another one did."""
-
-    def share(numbers: dict[str, Any]) -> float:
-        one = EdgeClassifier({kind: numbers}, {})
-        return float(((one.log_odds(kind, edges.features) > 0) == edges.join).mean())
-
-    words = f"{share(tried):.1%} of {len(edges.join)} left-out edges {kind} sections"
-    if before is None:
-        return f"{words} are right"
-    return f"{words} are right, {share(before):.1%} were before"
+    before = "by membrane and size alone" if new else "were before"
+    return (
+        f"{scores['right']:.1%} of {scores['edges']} left-out edges {kind} sections "
+        f"are right, {scores['before']:.1%} {before}"
+    )
 
 
 def _known_features(kind: str, features: Features) -> Features:
@@ -295,6 +329,13 @@ def _known_features(kind: str, features: Features) -> Features:
 def fit(
     kind: str, edges: KnownEdges, seed: int, start: dict[str, Any] | None = None
 ) -> dict[str, Any]:
+    """Train small networks on known edges; see `iter_fit`."""
+    return drain(iter_fit(kind, edges, seed, start))
+
+
+def iter_fit(
+    kind: str, edges: KnownEdges, seed: int, start: dict[str, Any] | None = None
+) -> Generator[Record, None, dict[str, Any]]:
     """Train small networks on known edges; return their numbers, for `EdgeClassifier`.
 
     Parameters
@@ -308,7 +349,10 @@ def fit(
 
     if start is None:
         x = _known_features(kind, edges.features)
-        mean, scale = np.nanmean(x, 0), np.nanstd(x, 0)
+        # of what is known of each feature, which may be nothing
+        count = np.maximum((~np.isnan(x)).sum(0), 1)
+        mean = np.nansum(x, 0, np.float64) / count
+        scale = np.sqrt(np.nansum((x - mean) ** 2, 0) / count)
         # what is the same everywhere says nothing, and must not count where it differs
         scale = np.where(scale < LEAST_SPREAD, 1, scale)
     else:
@@ -326,16 +370,16 @@ def fit(
     features = torch.from_numpy(values)
     target = torch.from_numpy(join.astype(np.float32))
     networks = []
-    with torch.random.fork_rng(devices=[]):
-        for k in range(NETWORKS if start is None else len(start["networks"])):
-            torch.manual_seed(seed + k)
-            network = _network(
-                x.shape[1], None if start is None else start["networks"][k]
-            )
-            share = 1 if start is None else 1 / 3
-            steps = max(STEPS, EPOCHS * (len(features) // BATCH)) * share
-            _descend(network, features, target, RATE * share, int(steps))
-            networks.append(_numbers(network))
+    n = NETWORKS if start is None else len(start["networks"])
+    share = 1 if start is None else 1 / 3
+    steps = int(max(STEPS, EPOCHS * (len(features) // BATCH)) * share)
+    for k in range(n):
+        numbers = None if start is None else start["networks"][k]
+        network = _network(x.shape[1], seed + k, numbers)
+        learning = _descend(network, features, target, RATE * share, steps, seed + k)
+        for done in learning:
+            yield Progress("learning", k * steps + done, n * steps)
+        networks.append(_numbers(network))
     return {
         "mean": [round(float(v), 5) for v in mean],
         "scale": [round(float(v), 5) for v in scale],
@@ -343,24 +387,31 @@ def fit(
     }
 
 
-def _network(inputs: int, numbers: Any | None) -> "nn.Sequential":
+def _network(inputs: int, seed: int, numbers: Any | None) -> "nn.Sequential":
     """Return a network, with the numbers of its layers if there are any."""
     import torch
     from torch import nn
 
-    network = nn.Sequential(
-        nn.Linear(inputs, HIDDEN),
-        nn.ReLU(),
-        nn.Dropout(0.1),
-        nn.Linear(HIDDEN, HIDDEN),
-        nn.ReLU(),
-        nn.Linear(HIDDEN, 1),
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Linear(inputs, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, 1),
+        )
     layers = [m for m in network if isinstance(m, nn.Linear)]
+    given = [] if numbers is None else [tuple(map(torch.tensor, n)) for n in numbers]
+    wanted = [tuple(layer.weight.T.shape) for layer in layers]
+    if given and [tuple(weights.shape) for weights, _ in given] != wanted:
+        msg = f"the classifier to begin with has other layers than {wanted}"
+        raise ValueError(msg)
     with torch.no_grad():
-        for layer, (weights, bias) in zip(layers, numbers or (), strict=False):
-            layer.weight.copy_(torch.tensor(weights).T)
-            layer.bias.copy_(torch.tensor(bias))
+        for layer, (weights, bias) in zip(layers, given, strict=False):
+            layer.weight.copy_(weights.T)
+            layer.bias.copy_(bias)
     return network
 
 
@@ -378,33 +429,34 @@ def _numbers(network: "nn.Sequential") -> list[Any]:
 
 
 def _descend(
-    network: "nn.Sequential", features: Any, target: Any, rate: float, steps: int
-) -> None:
+    network: "nn.Sequential",
+    features: Any,
+    target: Any,
+    rate: float,
+    steps: int,
+    seed: int,
+) -> Iterator[int]:
+    """Let a network learn; yield now and then how many steps are done."""
     import torch
     from torch import nn
 
     optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
-    for _ in range(steps):
-        chosen = torch.randint(len(features), (min(BATCH, len(features)),))
-        odds = network(features[chosen])[:, 0]
-        loss = nn.functional.binary_cross_entropy_with_logits(odds, target[chosen])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
+    chance = torch.Generator().manual_seed(seed).get_state()
+    for first in range(0, steps, TOLD):
+        # numbers of its own, whatever others draw while nobody asks it to go on
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(chance)
+            for _ in range(first, min(steps, first + TOLD)):
+                chosen = torch.randint(len(features), (min(BATCH, len(features)),))
+                odds = network(features[chosen])[:, 0]
+                loss = nn.functional.binary_cross_entropy_with_logits(
+                    odds, target[chosen]
+                )
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+            chance = torch.get_rng_state()
+        yield min(steps, first + TOLD)
     network.eval()
-
-
-def save_edges(classifier: EdgeClassifier, path: Path) -> Path:
-    """Write a classifier as JSON; what is there is replaced.
-
-    Raises
-    ------
-    OSError
-        If it can't be written.
-    """
-    told = classifier.about | classifier.kinds
-    with atomic_write(path) as file:
-        file.write((json.dumps(told) + "\n").encode())
-    return path

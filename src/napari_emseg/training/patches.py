@@ -125,6 +125,7 @@ class Piece:
     """What patches are cut from: an example on a device.
 
     `image` is `(1, y, x)`, `labels` target and weight `(2, y, x)`, `ids` `(1, y, x)`.
+    `through` are ids as the sections beside it have them, where `ids` are its own.
     """
 
     image: Tensor
@@ -133,6 +134,7 @@ class Piece:
     ids: Tensor | None = None
     below: Side = ()
     above: Side = ()
+    through: Tensor | None = None
 
 
 class _Shared:
@@ -207,8 +209,13 @@ def draw_patch(
     if piece.ids is not None:
         ids = sample(piece.ids, where, "nearest")[0].round().long()
     # nothing is learnt of what can't be seen
-    ids[drawn.on_target(torch.zeros_like(target)) == IGNORE] = UNKNOWN
-    together = affinity_targets(ids, near, affinities)
+    hidden = drawn.on_target(torch.zeros_like(target)) == IGNORE
+    ids[hidden] = UNKNOWN
+    through = None
+    if piece.through is not None:
+        through = sample(piece.through, where, "nearest")[0].round().long()
+        through[hidden] = UNKNOWN
+    together = affinity_targets(ids, near, affinities, through)
     return seen, torch.cat([target[None], together]), weight
 
 
@@ -299,7 +306,8 @@ class CorrectionPatches:
     trim
         Pixels that the network's output is shorter than a patch, on each side.
     affinities
-        Of the network. Corrections say of them what hangs together in a section.
+        Of the network. Corrections say of them what hangs together in a section, and,
+        where cells are known through the stack, how these go on.
     opinion
         What the weights say of affinities `(n, offsets, y, x)` in windows: probable
         ones are rehearsed.
@@ -395,18 +403,26 @@ def _piece(crop: Crop, device: torch.device, *, ids: bool) -> Piece:
     seen = crop.image.reshape(-1, *crop.image.shape[-2:])
     half = len(seen) // 2
     planes = torch.from_numpy(np.ascontiguousarray(seen[:, None])).to(device)
-    cells = None
-    if ids:
-        drawn = connected_cells(crop.target).astype(np.float32)
-        cells = torch.from_numpy(drawn[None]).to(device)
+
+    def plane(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)[None]).to(device)
+
+    def side(cells: Sequence[NDArray[np.int32]], step: int) -> Side:
+        """Put sections on one side, the nearest first, with cells where known."""
+        return tuple(
+            (planes[half + k * step], plane(cells[k - 1]) if k <= len(cells) else None)
+            for k in range(1, half + 1)
+        )
+
+    cells = plane(connected_cells(crop.target)) if ids else None
     return Piece(
         planes[half],
         torch.from_numpy(labels).to(device),
         len(seen),
         cells,
-        # the nearest first; nothing was said of the cells in them
-        tuple((planes[half - k], None) for k in range(1, half + 1)),
-        tuple((planes[half + k], None) for k in range(1, half + 1)),
+        side(crop.below, -1),
+        side(crop.above, 1),
+        None if crop.through is None or not ids else plane(crop.through),
     )
 
 

@@ -59,7 +59,7 @@ class SparseLabels:
 
     def put(self, region: Region, codes: NDArray[np.uint8]) -> None:
         """Write the opinions of a region; 0 leaves what is there."""
-        for block, here, there in self._pieces(region):
+        for block, here, there in _squares(region):
             part = codes[here]
             if not part.any():
                 continue
@@ -70,7 +70,7 @@ class SparseLabels:
     def window(self, region: Region) -> NDArray[np.uint8]:
         """Return the codes of a region `(y, x)`."""
         out = np.zeros(region.shape, np.uint8)
-        for block, here, there in self._pieces(region):
+        for block, here, there in _squares(region):
             if block in self._blocks:
                 out[here] = self._blocks[block][there]
         return out
@@ -79,7 +79,7 @@ class SparseLabels:
         """Return a copy that knows nothing of some regions."""
         copy = self.copy()
         for region in regions:
-            for block, _, there in self._pieces(region):
+            for block, _, there in _squares(region):
                 if block in copy._blocks:
                     copy._blocks[block][there] = NO_OPINION
                     if not copy._blocks[block].any():
@@ -150,20 +150,96 @@ class SparseLabels:
             digest.update(repr(block).encode() + self._blocks[block].tobytes())
         return digest.hexdigest()
 
-    def _pieces(
-        self, region: Region
-    ) -> Iterator[tuple[Block, tuple[slice, slice], tuple[slice, slice]]]:
-        """Yield squares with where each lies in the region, and in itself."""
-        rows, columns = (
-            range(part.start // BLOCK, -(-part.stop // BLOCK)) for part in region.area
-        )
-        for row, column in product(rows, columns):
-            parts = [
-                _shared(part, BLOCK * k)
-                for part, k in zip(region.area, (row, column), strict=True)
-            ]
-            (here_y, there_y), (here_x, there_x) = parts
-            yield (region.z, row, column), (here_y, here_x), (there_y, there_x)
+
+class SparseIds:
+    """Ids of cells through the stack `(z, y, x)`, where anything is known of them.
+
+    0 is membrane, `UNKNOWN` what nobody has said anything of.
+    """
+
+    UNKNOWN = -1
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        # one more than ids, so that 0 is what isn't known
+        self._blocks: dict[Block, NDArray[np.uint32]] = {}
+
+    def put(self, region: Region, ids: NDArray[np.int64]) -> None:
+        """Write the ids of a region; what is unknown leaves what is there."""
+        for block, here, there in _squares(region):
+            part = (ids[here] + 1).astype(np.uint32)
+            if part.any():
+                nothing = np.zeros((BLOCK, BLOCK), np.uint32)
+                stored = self._blocks.setdefault(block, nothing)
+                np.copyto(stored[there], part, where=part > 0)
+
+    def window(self, region: Region) -> NDArray[np.int64]:
+        """Return the ids of a region `(y, x)`."""
+        out = np.full(region.shape, self.UNKNOWN, np.int64)
+        for block, here, there in _squares(region):
+            if block in self._blocks:
+                out[here] += self._blocks[block][there]
+        return out
+
+    @property
+    def sections(self) -> frozenset[int]:
+        """In which something is known."""
+        return frozenset(block[0] for block in self._blocks)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Section, row and column of the squares in which something is known."""
+        return tuple(sorted(self._blocks))
+
+    def as_array(self) -> NDArray[np.uint32]:
+        """Return the squares in the order of `blocks`, `(n, BLOCK, BLOCK)`."""
+        squares = [self._blocks[block] for block in self.blocks]
+        return np.stack(squares) if squares else np.zeros((0, BLOCK, BLOCK), np.uint32)
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, int, int],
+        blocks: Iterable[Block],
+        squares: NDArray[np.uint32],
+    ) -> SparseIds:
+        """Return what `blocks` and `as_array` were of.
+
+        Raises
+        ------
+        ValueError
+            If they don't belong together.
+        """
+        found, blocks = cls(shape), tuple(blocks)
+        if squares.shape != (len(blocks), BLOCK, BLOCK) or squares.dtype != np.uint32:
+            msg = f"{len(blocks)} squares of ids, but {squares.dtype} {squares.shape}"
+            raise ValueError(msg)
+        found._blocks = dict(zip(blocks, squares, strict=True))
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """Checksum: the same for the same ids."""
+        digest = sha256(repr((self.shape, self.blocks)).encode())
+        for block in self.blocks:
+            digest.update(self._blocks[block].tobytes())
+        return digest.hexdigest()
+
+
+def _squares(
+    region: Region,
+) -> Iterator[tuple[Block, tuple[slice, slice], tuple[slice, slice]]]:
+    """Yield squares with where each lies in a region, and in itself."""
+    rows, columns = (
+        range(part.start // BLOCK, -(-part.stop // BLOCK)) for part in region.area
+    )
+    for row, column in product(rows, columns):
+        parts = [
+            _shared(part, BLOCK * k)
+            for part, k in zip(region.area, (row, column), strict=True)
+        ]
+        (here_y, there_y), (here_x, there_x) = parts
+        yield (region.z, row, column), (here_y, here_x), (there_y, there_x)
 
 
 def as_codes(section: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -139,7 +139,11 @@ class TrainingData:
     @property
     def fingerprint(self) -> str:
         """Checksum of what is known."""
-        parts = [(s.opinions.fingerprint, s.reviewed, s.excluded) for s in self.sets]
+        parts: list[object] = [
+            (s.opinions.fingerprint, s.reviewed, s.excluded) for s in self.sets
+        ]
+        # as before where there are none, so that what was begun then goes on
+        parts += [s.ids.fingerprint for s in self.sets if s.ids is not None]
         return sha256(repr(parts).encode()).hexdigest()
 
     @property
@@ -273,6 +277,7 @@ def _part_of(
         border=border,
         stroke_weights=balanced_weights(learnt.without(division.training)),
         reviewed_weights=balanced_weights(learnt),
+        ids=known.ids if any(z for z, _, _ in card.affinities) else None,
     )
     validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
     places = places_learnt(

@@ -3,11 +3,19 @@
 from pathlib import Path
 
 from napari import Viewer
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
+from napari_emseg.core.paths import file_stem
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.edge_classifier import (
+    EdgeClassifier,
+    default_classifier,
+    read_edges,
+    save_edges,
+)
 from napari_emseg.session import Run
+from napari_emseg.session.edge_learning import EdgesLearnt
 from napari_emseg.session.exports import (
     Meshes,
     Target,
@@ -15,15 +23,19 @@ from napari_emseg.session.exports import (
     saving_surfaces,
     saving_table,
 )
+from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.camera import section_on_screen
-from napari_emseg.widgets.controller import controller_for
+from napari_emseg.widgets.controller import ViewerController, controller_for
+from napari_emseg.widgets.flow_row import FlowRow
 from napari_emseg.widgets.form import SettingsForm
 from napari_emseg.widgets.formatting import format_result, format_sections
 from napari_emseg.widgets.jobs import BackgroundJob, JobResult
-from napari_emseg.widgets.run import RunRow, ScopeRow
+from napari_emseg.widgets.run import JobRow, RunRow, ScopeRow
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.save_row import SaveRow, Work, cells_choices
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
+    button,
     follow,
     form_layout,
     panel_layout,
@@ -41,6 +53,114 @@ ADVANCED = tuple(name for name in CellSettings.model_fields if name not in FIRST
 
 SETTLE_MS = 300
 """Sliders must rest for so long before other sections follow, or a step is kept."""
+
+
+FILES = "Edge classifiers (*.json)"
+USE = (
+    "By Through graph, it says which fragments of cells are one: within a section, and "
+    "from section to section."
+)
+LEARN = (
+    "From cells through the stack that you reviewed, locked, or merged and split in "
+    "3-D. The next run and the sliders go by it."
+)
+
+
+class EdgesBox(QWidget):
+    """Says which classifier of edges is in use; learns, saves, opens and drops one."""
+
+    def __init__(self, controller: ViewerController) -> None:
+        super().__init__()
+        self._controller = controller
+        self._session = controller.session
+        self._has_default = default_classifier() is not None
+        self.state = text_label()
+        # what a file says of itself is no mark-up
+        self.state.setTextFormat(Qt.TextFormat.PlainText)
+        self.learn = JobRow("Learn from corrections", self._prepare, role="")
+        self.learn.button.setToolTip(LEARN)
+        self.learn.message.setTextFormat(Qt.TextFormat.PlainText)
+        self.usual = button("Use default", tooltip="Go by the usual classifier again.")
+        self.open = button("Open…", tooltip="Use a classifier that was saved before.")
+        self.save = button(
+            "Save…", tooltip="For other stacks, and for emseg segment --edges."
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (
+            text_label(USE),
+            self.state,
+            self.learn,
+            FlowRow(self.usual, self.open, self.save),
+        ):
+            layout.addWidget(widget)
+        self.learn.done.connect(self._on_learnt)
+        self.usual.clicked.connect(self._on_usual)
+        self.open.clicked.connect(self._on_open)
+        self.save.clicked.connect(self._on_save)
+        follow(self, self._session.events.edges, self._on_state)
+        follow(self, self._session.events.source, self._on_state)
+        self._on_state()
+
+    def open_file(self, path: Path) -> None:
+        """Go by the classifier of a file."""
+        try:
+            self._use(read_edges(path))
+        except (OSError, ValueError) as e:
+            self.learn.say(format_record(e), "error")
+
+    def save_file(self, path: Path) -> None:
+        """Write the classifier that was chosen."""
+        edges = self._session.edges
+        if edges is None:
+            return
+        try:
+            save_edges(edges, path)
+        except OSError as e:
+            self.learn.say(format_record(e), "error")
+        else:
+            self.learn.say(f"{path} is written")
+
+    def _prepare(self) -> tuple[str, Work]:
+        run = self._controller.runs.learn_edges()
+        return run.title, with_torch(run.work)
+
+    def _on_learnt(self, found: EdgesLearnt) -> None:
+        if not found.is_worse:
+            self._session.choose_edges(found.classifier, found.key)
+        self.learn.say(found.words, "note" if found.is_worse else "hint")
+
+    def _use(self, edges: EdgeClassifier | None) -> None:
+        self._session.edges = edges
+        self.learn.say("")
+
+    def _on_usual(self) -> None:
+        self._use(None)
+
+    def _on_open(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open", "", FILES)
+        if path:
+            self.open_file(Path(path))
+
+    def _on_save(self) -> None:
+        source = self._session.source
+        stem = file_stem("edges" if source is None else f"{source.name}-edges", "edges")
+        path, _ = QFileDialog.getSaveFileName(self, "Save as", f"{stem}.json", FILES)
+        if path:
+            self.save_file(Path(path).with_suffix(".json"))
+
+    def _on_state(self) -> None:
+        edges, source = self._session.edges, self._session.source
+        if edges is not None:
+            words = f"In use: {edges.name}"
+        elif self._has_default:
+            words = "In use: the default of napari-emseg-data"
+        else:
+            words = "In use: none (membrane and overlap alone)"
+        self.state.setText(words)
+        self.usual.setEnabled(edges is not None)
+        self.save.setEnabled(edges is not None)
+        self.learn.set_ready(source is not None, LEARN)
 
 
 class CellsPanel(QWidget):
@@ -75,6 +195,7 @@ class CellsPanel(QWidget):
         self._kept.setSingleShot(True)
         self._kept.setInterval(SETTLE_MS)
         self._kept.timeout.connect(self._keep)
+        self.edges = EdgesBox(self._controller)
         self._lay_out()
         self._connect()
         self._on_state()
@@ -88,6 +209,7 @@ class CellsPanel(QWidget):
         layout.addWidget(self.state)
         self.run.stick_in(layout)
         layout.addWidget(self.saving)
+        layout.addWidget(CollapsibleBox("Edge classifier", self.edges, role="link"))
         layout.addWidget(CollapsibleBox("Advanced", self.advanced, role="link"))
 
     def _connect(self) -> None:

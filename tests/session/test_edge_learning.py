@@ -1,0 +1,251 @@
+"""Cells that a person is done with teach which fragments are one cell."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from drawn_edges import drawn, ended
+
+from napari_emseg.core.records import drain
+from napari_emseg.core.regions import Region, RunScope
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.proofreading import lock, merge_through
+from napari_emseg.session import Session
+from napari_emseg.session.annotations import ManualCorrections
+from napari_emseg.session.edge_learning import (
+    NO_MEMBRANES,
+    NOT_LINKED,
+    NOTHING_KNOWN,
+    EdgesLearnt,
+    ProofreadCells,
+)
+from napari_emseg.session.projects import open_project, save_project
+from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.training.edges import iter_known_edges
+from napari_emseg.training.sparse_labels import SparseIds
+
+GRAPH = CellSettings(through="graph", minimum_size=0)
+
+
+def with_cells(
+    p: np.ndarray, cells: np.ndarray, *, linked: bool = True, key: str = "em"
+) -> Session:
+    """Return a session with membranes and cells through the stack, as after runs."""
+    rng = np.random.default_rng(0)
+    session = Session(cell_settings=GRAPH)
+    session.select(key, Stack(rng.integers(20, 230, p.shape, np.uint8), name=key))
+    editor, whole = session.correcting(), (slice(0, p.shape[1]), slice(0, p.shape[2]))
+    for z in range(len(p)):
+        editor.put_prediction(z, whole, p[z], 0.5)
+        editor.results.settle(z)
+        editor.put_cells(z, whole, cells[z].astype(np.uint32))
+    editor.results.note_links(range(len(p)), linked=linked)
+    editor.finish_run()
+    return session
+
+
+def squares(linked: bool = True) -> Session:
+    """Four cells of 8 × 8 px in each of three sections."""
+    cells = np.zeros((3, 20, 20), np.uint32)
+    for nth, (y, x) in enumerate(((1, 1), (1, 11), (11, 1), (11, 11)), start=1):
+        cells[:, y : y + 8, x : x + 8] = nth
+    p = np.where(cells == 0, np.float32(0.9), np.float32(0.1))
+    return with_cells(p, cells, linked=linked)
+
+
+def known(session: Session) -> ProofreadCells:
+    found = ProofreadCells.of(session.source)
+    assert found is not None
+    return found
+
+
+def ids(found: ProofreadCells) -> list[set[int]]:
+    return [set(np.unique(found[z]).tolist()) - {0} for z in range(3)]
+
+
+def test_what_is_reviewed_locked_or_merged_in_3d_is_known() -> None:
+    session = squares()
+    assert ProofreadCells.of(session.source) is None
+    editor = session.correcting()
+    editor.review(Region(1, 0, 0, 10, 20))
+    assert ids(known(session)) == [set(), {1, 2}, set()]
+    editor.do(lock(editor.sheet(0), (14.0, 4.0)))
+    assert ids(known(session)) == [{3}, {1, 2, 3}, {3}]
+    # ids that are changed through the stack wait for their sections to be looked at
+    editor.do(merge_through(editor.linked, (0, (2.0, 2.0)), (0, (2.0, 12.0))))
+    assert ids(known(session)) == [{1, 3}, {1, 3}, {1, 3}]
+    session.exclude(2)
+    assert ids(known(session)) == [{1, 3}, {1, 3}, set()]
+
+
+def test_networks_learn_how_known_cells_go_on() -> None:
+    session = squares()
+    editor = session.correcting()
+    editor.review(Region(0, 0, 0, 10, 20))
+    editor.review(Region(1, 0, 0, 10, 20))
+    found = drain(ManualCorrections.of(session.source).read("no")).ids
+    assert found is not None
+    assert found.sections == {0, 1}
+    row = found.window(Region(1, 5, 0, 6, 20))[0]
+    assert row.tolist() == [0, *[1] * 8, 0, 0, *[2] * 8, 0]
+    assert (found.window(Region(1, 10, 0, 20, 20)) == SparseIds.UNKNOWN).all()
+    # as it is kept for a round that goes on
+    again = SparseIds.of(found.shape, found.blocks, found.as_array())
+    assert again.fingerprint == found.fingerprint
+
+
+def test_cells_of_single_sections_teach_nothing_of_the_next() -> None:
+    session = squares(linked=False)
+    session.review(0)
+    assert ProofreadCells.of(session.source) is None
+    with pytest.raises(ValueError, match=re.escape(NOT_LINKED)):
+        RunFactory(session).learn_edges()
+
+
+def test_too_little_is_refused_with_what_is_needed() -> None:
+    session = squares()
+    with pytest.raises(ValueError, match=re.escape(NOTHING_KNOWN)):
+        RunFactory(session).learn_edges()
+    for z in range(3):
+        session.review(z)
+    work = RunFactory(session).learn_edges().work
+    # four walls in each of three sections
+    needed = r"^12 edges .* within sections are known: 0 join .* at least 50 are"
+    with pytest.raises(ValueError, match=needed):
+        drain(work)
+    session.source.results.forget(range(3))
+    with pytest.raises(ValueError, match=re.escape(NO_MEMBRANES)):
+        RunFactory(session).learn_edges()
+
+
+@pytest.fixture(scope="module")
+def taught() -> tuple[Session, EdgesLearnt]:
+    """A session in which all was reviewed, and what it learnt of it in a few steps."""
+    p, cells = drawn(1)
+    session = with_cells(p, ended(cells))
+    for z in range(len(p)):
+        session.review(z)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_emseg.session.edge_learning.default_classifier", _nothing)
+        for name, few in (("STEPS", 10), ("EPOCHS", 1), ("NETWORKS", 1)):
+            patch.setattr(f"napari_emseg.training.edges.{name}", few)
+        found = drain(RunFactory(session).learn_edges().work)
+    return session, found
+
+
+def _nothing() -> None:
+    """Return no classifier, as without napari-emseg-data."""
+
+
+def test_it_learns_and_is_measured_by_what_was_left_out(taught) -> None:
+    _, found = taught
+    p, cells = drawn(1)
+    edges = drain(iter_known_edges(p, ended(cells), GRAPH))
+    assert (found.within, found.between) == tuple(len(k.join) for k in edges.values())
+    apart = [k.where(k.left_out) for k in edges.values()]
+    assert found.held_out == sum(len(k.join) for k in apart)
+    usual = sum(((k.usual > 0) == k.join).sum() for k in apart)
+    assert found.before == pytest.approx(usual / found.held_out)
+    assert found.classifier.about["about"] == "corrected cells of em"
+
+
+@pytest.mark.parametrize(
+    ("n", "right", "words"),
+    [
+        (
+            20,
+            0.5,
+            "Of 20 held-out edges 50.0% are right, 75.0% were before: not taken.",
+        ),
+        (20, 0.75, "Of 20 held-out edges 75.0% are right, 75.0% were before: as good."),
+        (20, 1.0, "Of 20 held-out edges 100.0% are right, 75.0% were before: better."),
+        (0, 0.0, "All are of one section, so nothing was held out."),
+    ],
+)
+def test_it_says_if_that_is_better(taught, n: int, right: float, words: str) -> None:
+    found = EdgesLearnt(taught[1].classifier, "em", 60, 70, n, right, 0.75)
+    learnt = "Learnt from 60 edges within sections and 70 between them."
+    assert found.words == f"{learnt} {words}"
+    assert found.is_worse is (n > 0 and right < 0.75)
+
+
+def test_runs_and_sliders_go_by_it_and_cells_name_it(taught) -> None:
+    _, found = taught
+    edges = found.classifier
+    p, cells = drawn(5)
+    session = with_cells(p, cells)
+    runs, results = RunFactory(session), session.source.results
+    by_it = []
+    for chosen in (None, edges):
+        session.edges = chosen
+        drain(runs.segment(RunScope(tuple(range(len(p))))).work)
+        by_it.append(results.cells > 0)
+        made = session.source.cells_provenance(GRAPH, len(p)).settings
+        assert made.get("edges") == (None if chosen is None else edges.name)
+    n_by_run = len(np.unique(results.cells))
+    recuts = runs.recuts()
+    drain(recuts.find(0, GRAPH))
+    assert recuts.knows(0, GRAPH)
+    recuts.show(0, GRAPH)
+    recuts.keep()
+    assert len(np.unique(results.cells)) == n_by_run
+    session.edges = None  # fragments are found anew, by the usual one
+    assert not recuts.knows(0, GRAPH)
+    session.correcting().undo()
+    session.correcting().undo()
+    assert session.source.results.edges == ""
+
+
+def test_it_is_kept_for_its_stack_and_with_its_project(taught, tmp_path) -> None:
+    edges = taught[1].classifier
+    session = squares()
+    save_project(session, tmp_path / "a")
+    # learnt while another stack is at work
+    session.select("other", Stack(np.zeros((2, 8, 8), np.uint8)))
+    session.choose_edges(edges, "em")
+    assert session.edges is None
+    session.select("em", session.sources[0].stack)
+    assert session.edges is edges
+    session.forget("em")
+
+    again = Session(edges=edges)
+    source = open_project(again, tmp_path / "a.emseg", stack=session_stack())
+    assert again.edges is not edges
+    assert again.edges.sha256 == edges.sha256
+    again.edges = None
+    again.forget(source.key)
+    again = Session(edges=edges)
+    source = open_project(again, tmp_path / "a.emseg", stack=session_stack())
+    assert again.edges is None
+    again.edges = edges
+    again.project.flush()
+    (kept,) = (tmp_path / "a.emseg" / "weights").glob("edges-*.json")
+    told = json.loads(kept.read_text())
+    told["between"]["mean"][0] += 1
+    kept.write_text(json.dumps(told))
+    again.forget(source.key)
+
+    damaged = Session()
+    source = open_project(damaged, tmp_path / "a.emseg", stack=session_stack())
+    assert damaged.edges is None
+    assert any("classifier of edges" in note for note in damaged.project.notes)
+    damaged.forget(source.key)
+
+
+def session_stack() -> Stack:
+    """Return the stack of `squares`."""
+    return squares().source.stack
+
+
+def test_a_project_without_one_is_opened_without(taught, tmp_path) -> None:
+    session = squares()
+    save_project(session, tmp_path / "b")
+    session.forget("em")
+    other = Session(edges=taught[1].classifier)
+    source = open_project(other, tmp_path / "b.emseg", stack=session_stack())
+    assert other.edges is None
+    other.forget(source.key)
