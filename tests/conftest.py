@@ -16,8 +16,11 @@ from napari.settings import get_settings
 from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.inference import throughput, user_cache
+from napari_emseg.inference import predictor, throughput, user_cache
+from napari_emseg.inference.runtime import Runtime, load_runtime
+from napari_emseg.models.weights import Weights
 from napari_emseg.sample import synthetic
 
 # Tests that run side by side (pytest-xdist) share the cores: one thread each, set
@@ -70,6 +73,28 @@ def shared_data() -> Path:
 def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide napari-emseg-data, as where only napari-emseg is installed."""
     monkeypatch.setattr("napari_emseg._installed.find_spec", lambda name: None)
+
+
+_loaded: dict[tuple[object, ...], Runtime] = {}
+
+
+def _load_once(weights: Weights, settings: PredictSettings, *more: object) -> Runtime:
+    """Return the runtime of an earlier command that ran the same network alike."""
+    way = settings.device, settings.runtime, settings.precision, settings.threads
+    key = weights.sha256, weights.depth, weights.heads, *way
+    if any(part is not None for part in more):  # another network, or one for int8
+        return load_runtime(weights, settings, *more)
+    if key not in _loaded:
+        if len(_loaded) > 8:
+            _loaded.clear()
+        _loaded[key] = load_runtime(weights, settings)
+    return _loaded[key]
+
+
+@pytest.fixture
+def networks_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO takes half a second to load what is run in a tenth of it."""
+    monkeypatch.setattr(predictor, "load_runtime", _load_once)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.models.weights import save_weights
 from napari_emseg.models.zoo import build
 
+pytestmark = pytest.mark.usefixtures("networks_are_loaded_once")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -46,6 +46,11 @@ def emseg(
     return run
 
 
+@pytest.fixture(autouse=True)
+def _once(networks_are_loaded_once: None) -> None:
+    """Each command would load its network anew."""
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a very small U-Net that has learnt nothing, made for 4 nm/px."""

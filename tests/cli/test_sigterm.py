@@ -15,7 +15,6 @@ from napari_emseg.cli.progress import Terminated, exit_code, run_with_progress
 from napari_emseg.core.records import Progress
 from napari_emseg.core.sinks import CountingSink
 from napari_emseg.io import open_stack
-from tests.cli.test_stopping import EMSEG
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -109,8 +108,10 @@ LATE = {
 }
 
 
-@pytest.mark.parametrize("when", LATE)
-@pytest.mark.parametrize(("words", "code"), [(["weights", "list"], 0), (["no"], 2)])
+@pytest.mark.parametrize(
+    ("when", "words", "code"),
+    [*((when, ["weights", "list"], 0) for when in LATE), ("as it ends", ["no"], 2)],
+)
 def test_sigterm_after_the_work_changes_no_exit_code(when, words, code) -> None:
     script = (
         "import atexit, os, signal, sys; from napari_emseg.cli import main\n"
@@ -121,17 +122,3 @@ def test_sigterm_after_the_work_changes_no_exit_code(when, words, code) -> None:
     )
     assert done.returncode == code
     assert ("isbi2012-unet" in done.stdout) == (code == 0)
-
-
-def test_a_run_goes_on_when_nobody_reads_its_words(
-    em_file, tiny_weights, tmp_path: Path
-) -> None:
-    words = [*EMSEG, "predict", str(em_file), "out.tif", "--weights", str(tiny_weights)]
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        words, stdout=subprocess.PIPE, stderr=write, cwd=tmp_path, check=False
-    )
-    os.close(write)
-    assert done.returncode == 0
-    assert open_stack(tmp_path / "out.tif").shape[0] == 4

@@ -39,7 +39,7 @@ from napari_emseg.sample import synthetic
 
 THIN = CorrectSettings(width=1, sliver=2, reach=8)
 SECTIONS, ROWS, COLUMNS = 3, 24, 32
-STEPS = 150 * settings().max_examples
+STEPS = 50 * settings().max_examples
 
 points = st.tuples(st.integers(0, ROWS - 1), st.integers(0, COLUMNS - 1))
 sections = st.integers(0, SECTIONS - 1)
