@@ -28,7 +28,7 @@ from napari_emseg.models.weights import Weights, read_weights, save_weights
 from napari_emseg.models.zoo import build
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Crop, RehearsingLoss
-from napari_emseg.training.finetune import Finetuned
+from napari_emseg.training.finetune import Finetuned, _Run
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.losses import IGNORE, cross_entropy
 from napari_emseg.training.patches import CorrectionPatches, rehearsed
@@ -100,11 +100,20 @@ def test_statistics_can_be_let_go(
     assert not any(torch.equal(before[name], after[name]) for name in means)
 
 
+def deep(folder: Path) -> Weights:
+    """Write a U-Net whose decoder has a coarse level."""
+    torch.manual_seed(0)
+    config = {"base": 2, "levels": 3}
+    card = Card(name="deep", architecture="unet", config=config)
+    network = build("unet", config).state_dict()
+    return save_weights(folder / "deep.safetensors", network, card, half=False)
+
+
 @pytest.mark.parametrize(
     ("new_classes", "options", "kept"),
     [
         ((), {}, True),
-        ((), {"keep_coarse": False}, False),
+        ((), {"keep_coarse": False, "keep_old": 0.0}, False),
         # a new class may need what those levels see
         (("mitochondria",), {}, False),
     ],
@@ -116,11 +125,7 @@ def test_the_coarse_levels_of_the_decoder_are_the_parent_s(
     known: TrainingSet,
     tmp_path: Path,
 ) -> None:
-    torch.manual_seed(0)
-    config = {"base": 2, "levels": 3}
-    card = Card(name="deep", architecture="unet", config=config)
-    network = build("unet", config).state_dict()
-    parent = save_weights(tmp_path / "deep.safetensors", network, card, half=False)
+    parent = deep(tmp_path)
     settings = QUICK.model_copy(update={"steps": 2, **options})
     work = finetune_by_torch(
         parent,
@@ -135,6 +140,28 @@ def test_the_coarse_levels_of_the_decoder_are_the_parent_s(
     # at a quarter of the resolution
     coarse = {n for n in learnt if n.startswith(("up.0.", "upsample.0."))}
     assert same_ones == (coarse if kept else set())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_share_of_the_old_numbers_is_kept(
+    refused: bool, known: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless held-out corrections are less likely with it; then all is as learnt."""
+    parent = deep(tmp_path)
+
+    def learn(share: float) -> State:
+        output = tmp_path / f"{share}.safetensors"
+        how = {"steps": 2, "keep_coarse": False, "keep_old": share}
+        return state(finetune(parent, known, output, **how).weights)
+
+    before, learnt = state(parent), learn(0.0)
+    if refused:
+        monkeypatch.setattr(_Run, "as_likely", lambda *_: False)
+    kept = learn(0.25)
+    for name, value in learnt.items():
+        wanted = value if refused else 0.75 * value + 0.25 * before[name]
+        assert torch.allclose(kept[name].float(), wanted.float(), atol=1e-6), name
+    assert not same(before, learnt)
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,14 @@ class FinetuneSettings(TrainSettings):
         description="Give the coarse levels of a U-Net's decoder their numbers back "
         "after learning: old tissue is forgotten there, and new gains little by them.",
     )
+    keep_old: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        title="Keep old",
+        description="Of a U-Net: share of the old numbers in those after learning; a "
+        "larger one forgets less of old tissue, and learns less of new.",
+    )
     rehearsal: float = Field(
         0.25,
         ge=0,

@@ -178,7 +178,7 @@ def finetune_weights(
     trainer = yield from run.begin(lesson, stop)
     threshold: float | None = None
     try:
-        result = run.kept_coarse((yield from trainer.run()), lesson)
+        result = run.kept((yield from trainer.run()), lesson)
         threshold = yield from run.threshold(result, lesson)
         if lesson.settings.steps and result.step == 0:
             yield Note("no step was better on held-out corrections: weights stay as is")
@@ -186,7 +186,7 @@ def finetune_weights(
     # closed from outside, e.g. Cancel: what is good so far isn't thrown away
     except GeneratorExit:
         if trainer.best.step > 0:
-            run.save(run.kept_coarse(trainer.best, lesson), lesson, threshold)
+            run.save(run.kept(trainer.best, lesson), lesson, threshold)
         raise
     raise_if_changed(sources)
     weights = run.save(result, lesson, threshold, comparison)
@@ -332,35 +332,54 @@ class _Run:
             yield Note("corrections, weights or settings changed: training begins anew")
         return self.checkpoint.is_file()
 
-    def kept_coarse(self, result: TrainResult, lesson: TrainingData) -> TrainResult:
-        """Give the decoder's coarse levels the parent's numbers back.
+    def kept(self, result: TrainResult, lesson: TrainingData) -> TrainResult:
+        """Take some of what was learnt back, so that less of old tissue is forgotten.
 
-        All of the network learns, and of what it learnt that is taken back: left out of
-        learning, its place is taken by what the other levels learn, and old tissue is
-        forgotten as before. Where held-out corrections speak against it, or classes are
-        known that may need those levels, it isn't done.
+        The decoder's coarse levels get the parent's numbers, and all others a share of
+        them (WiSE-FT, Wortsman et al. 2022). All of the network learns: left out of
+        learning, the place of coarse levels is taken by what the other levels learn,
+        and old tissue is forgotten as before. Where held-out corrections speak against
+        it, or classes are known that may need those levels, it isn't done.
         """
-        settings = lesson.settings
         # measured of U-Nets; of CE-Net these levels hold what is new, and forget little
         fits = self.parent.card.architecture == "unet" and len(self.classes) == 2
-        if not (settings.keep_coarse and fits) or result.step == 0:
+        if not fits or result.step == 0:
             return result
-        old = self.parent.network()
-        kept = set(coarse_decoder(old, settings.patch))
-        names = [name for name, module in old.named_modules() if module in kept]
-        own = old.state_dict()
-        state = dict(result.state)
-        for name in names:
-            back = {k: v for k, v in own.items() if k.startswith(f"{name}.")}
-            state |= {k: v.to(state[k]) for k, v in back.items()}
-        if self.validation is not None:
-            old.load_state_dict(state)
-            found = self.validation(old.to(self.device))["likelihood"]
-            # of older checkpoints it was the score
-            before = result.scores.get("likelihood", result.scores["score"])
-            if found < before - AS_GOOD_LIKELY:
-                return result
-        return replace(result, state=state)
+        # less of it before none
+        for share in dict.fromkeys((lesson.settings.keep_old, 0.0)):
+            state = self.taken_back(result.state, lesson.settings, share)
+            if self.as_likely(state, result):
+                return replace(result, state=state)
+        return result
+
+    def taken_back(
+        self, learnt: dict[str, Tensor], settings: FinetuneSettings, share: float
+    ) -> dict[str, Tensor]:
+        """Return numbers of which a share is the parent's, and coarse levels all."""
+        network = self.parent.network()
+        old = network.state_dict()
+        kept = coarse_decoder(network, settings.patch) if settings.keep_coarse else []
+        coarse = {name for name, module in network.named_modules() if module in kept}
+        state = {}
+        for name, value in learnt.items():
+            before = old[name].to(value)
+            if name.rpartition(".")[0] in coarse:
+                state[name] = before
+            else:
+                whole = not value.is_floating_point()
+                state[name] = value if whole else value.lerp(before, share)
+        return state
+
+    def as_likely(self, state: dict[str, Tensor], result: TrainResult) -> bool:
+        """Tell if held-out corrections are as likely, or none are known."""
+        if self.validation is None:
+            return True
+        network = self.parent.network()
+        network.load_state_dict(state)
+        found = self.validation(network.to(self.device))["likelihood"]
+        # of older checkpoints it was the score
+        before = result.scores.get("likelihood", result.scores["score"])
+        return found >= before - AS_GOOD_LIKELY
 
     def threshold(
         self, result: TrainResult, lesson: TrainingData
