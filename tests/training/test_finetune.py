@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from napari_emseg.training.finetune import Finetuned, _Run
 from napari_emseg.training.holdout import rounds_of
 from napari_emseg.training.losses import IGNORE, cross_entropy
 from napari_emseg.training.patches import CorrectionPatches, rehearsed
+from napari_emseg.training.trainer import TrainResult
 
 State = dict[str, torch.Tensor]
 
@@ -156,12 +158,32 @@ def test_a_share_of_the_old_numbers_is_kept(
 
     before, learnt = state(parent), learn(0.0)
     if refused:
-        monkeypatch.setattr(_Run, "as_likely", lambda *_: False)
+        monkeypatch.setattr(_Run, "likely", lambda *_: False)
     kept = learn(0.25)
     for name, value in learnt.items():
         wanted = value if refused else 0.75 * value + 0.25 * before[name]
         assert torch.allclose(kept[name].float(), wanted.float(), atol=1e-6), name
     assert not same(before, learnt)
+
+
+@pytest.mark.parametrize(("kept", "enough"), [(-0.44, True), (-0.46, False)])
+def test_half_of_what_was_gained_stays(
+    kept: float, enough: bool, tmp_path: Path
+) -> None:
+    """From -0.5 to -0.4, so -0.45 is the least when something is taken back."""
+    parent = deep(tmp_path)
+    other = {name: 2 * value for name, value in state(parent).items()}
+
+    class Judge:
+        def likelihood(self, network: torch.nn.Module) -> float:
+            return -0.5 if same(network.state_dict(), state(parent)) else kept
+
+    run = SimpleNamespace(validation=Judge(), parent=parent, device=torch.device("cpu"))
+    learnt = TrainResult({}, {"score": 3.0, "likelihood": -0.4})
+    assert _Run.likely(run, other, learnt) == enough  # type: ignore[arg-type]
+    # in checkpoints of before, the score was the likelihood
+    older = TrainResult({}, {"score": -0.4})
+    assert _Run.likely(run, other, older) == enough  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ class CropValidation:
     What counts is the variation of information of the cells that a user gets by
     default, at the threshold that a candidate with these numbers would get. Cells of a
     few places scatter, so a difference is one only if its 95 % interval by paired
-    bootstrap over places leaves out 0. Else the mean log-likelihood decides, for which
-    few pixels are enough: in it classes count alike, and in each of them what is and
-    what isn't it. Cells are made in network pixels.
+    bootstrap over squares leaves out 0, as in the verdict. Else the mean log-likelihood
+    decides, for which few pixels are enough: in it classes count alike, and in each of
+    them what is and what isn't it. Cells are made in network pixels.
 
     Parameters
     ----------
@@ -123,6 +123,10 @@ class CropValidation:
             "likelihood": found.likelihood,
         }
 
+    def likelihood(self, network: nn.Module) -> float:
+        """Return the mean log-likelihood only."""
+        return self._likely_of(self._predicted(network))
+
     def go_on(self, best: nn.Module, score: float) -> None:
         """Take these numbers for the best so far, with the score that they had."""
         self._best = replace(self._check(best)[1], score=score)
@@ -130,32 +134,38 @@ class CropValidation:
     def _check(
         self, network: nn.Module
     ) -> tuple[list[NDArray[np.float32]], "_Checked"]:
-        network.eval()
-        predictor = NetworkPredictor(network)
-        p = [predictor.probabilities(c.image, self._n_classes) for c in self._crops]
-        known = [crop.target != IGNORE for crop in self._crops]
-        likelihood = _likelihood(
-            np.concatenate([a[:, k] for a, k in zip(p, known, strict=True)], axis=1),
-            np.concatenate(
-                [c.target[k] for c, k in zip(self._crops, known, strict=True)]
-            ),
-        )
+        p = self._predicted(network)
+        likelihood = self._likely_of(p)
         return p, _Checked(likelihood, self._cells(p), likelihood)
 
+    def _predicted(self, network: nn.Module) -> list[NDArray[np.float32]]:
+        network.eval()
+        predictor = NetworkPredictor(network)
+        return [predictor.probabilities(c.image, self._n_classes) for c in self._crops]
+
+    def _likely_of(self, p: Sequence[NDArray[np.float32]]) -> float:
+        known = [crop.target != IGNORE for crop in self._crops]
+        at_known = [part[:, k] for part, k in zip(p, known, strict=True)]
+        targets = [c.target[k] for c, k in zip(self._crops, known, strict=True)]
+        return _likelihood(np.concatenate(at_known, axis=1), np.concatenate(targets))
+
     def _cells(self, p: Sequence[NDArray[np.float32]]) -> Measured | None:
-        """Return bits of cells, of each place that is known; None if no wall is."""
-        parts = [
-            bits_of_groups(membrane[MEMBRANE], groups)
-            for membrane, groups in zip(p, self._groups, strict=True)
-        ]
-        walls = sum(n for _, n in parts)
+        """Return bits of cells, square by square; None if no wall is known."""
+        bits, walls = np.zeros((len(LEVELS), 2)), 0
+        for found, groups in zip(p, self._groups, strict=True):
+            lost, n = _bits_of(found[MEMBRANE], groups)
+            bits, walls = bits + lost, walls + n
         if walls == 0:
             return None
-        bits = np.concatenate([part for part, _ in parts], axis=1)
-        threshold = best_threshold(bits.sum(axis=1), walls, self._likely)
-        level = int(np.abs(np.array(LEVELS) - threshold).argmin())
-        pixels = int(bits[level, :, 1].sum())
-        return Measured(np.zeros((bits.shape[1], 3)), bits[level], pixels)
+        settings = CellSettings(threshold=best_threshold(bits, walls, self._likely))
+        parts = []
+        for found, groups in zip(p, self._groups, strict=True):
+            cells = segment_section(found[MEMBRANE], settings)
+            parts += [
+                measure(cells[box] == 0, cells[box], part, true=true)
+                for box, part, true in groups
+            ]
+        return Measured.together(parts)
 
     def _pixel_f(self, p: Sequence[NDArray[np.float32]]) -> float:
         both = sizes = 0
@@ -315,22 +325,20 @@ def bits_lost(
     -------
     Bits of variation of information times pixels, and pixels, `(levels, 2)`; walls.
     """
-    bits, walls = bits_of_groups(membrane, _groups(target))
-    return bits.sum(axis=1), walls
+    return _bits_of(membrane, _groups(target))
 
 
-def bits_of_groups(
+def _bits_of(
     membrane: NDArray[np.float32], groups: Sequence[Group]
 ) -> tuple[NDArray[np.float64], int]:
-    """Return the same of each group of known pixels, `(levels, groups, 2)`."""
-    bits = np.zeros((len(LEVELS), len(groups), 2))
+    bits = np.zeros((len(LEVELS), 2))
     for k, level in enumerate(LEVELS) if groups else ():
         cells = segment_section(membrane, CellSettings(threshold=level))
-        for n, (box, part, true) in enumerate(groups):
+        for box, part, true in groups:
             made = cells[box]
             found = measure(made == 0, made, part, true=true, squares=False)
             if found.information is not None:
-                bits[k, n] = found.information.sum(axis=0)
+                bits[k] += found.information.sum(axis=0)
     walls = (int(np.count_nonzero(np.unique(true))) - 1 for _, _, true in groups)
     return bits, sum(walls)
 
