@@ -206,7 +206,7 @@ def test_a_failing_network_is_told_and_another_run_works(open_window, em) -> Non
 
 
 def test_a_run_that_gives_nothing_leaves_no_layers(
-    open_window, em, weights, monkeypatch
+    open_window, em, tmp_path, monkeypatch
 ) -> None:
     layer = em()
     window = open_window(layer)
@@ -234,7 +234,9 @@ def test_a_run_that_gives_nothing_leaves_no_layers(
         assert window.run(panel).error is None
     assert "is left out: damaged" in panel.run.message.text()
     nothing_is_there()
-    weights["thin"].path.unlink()
+    gone = thin_weights(tmp_path, "gone").path
+    panel.add_weights(gone)
+    gone.unlink()
     assert isinstance(window.run(panel).error, (OSError, ValueError))
     nothing_is_there()
     with pytest.raises(ValueError, match="nothing to correct yet"):
