@@ -304,7 +304,7 @@ def test_links_and_the_table_take_time_too(make_job, monkeypatch) -> None:
         monkeypatch.setattr(STEPS[name], "trial", lambda *_, trial=trial: trial)
     monkeypatch.setattr(estimate, "perf_counter", lambda: clock[0])
     plain, linked, table = (
-        seconds_per_pixel(plan_batch(make_job(**chosen)).job.settings)
+        seconds_per_pixel(plan_batch(make_job(**chosen)).planned[0].context)
         for chosen in ({}, {"steps": linking}, {"table": True})
     )
     found = np.array([plain, linked, table]) * estimate.SIDE**2

@@ -57,7 +57,7 @@ class LumenStep(Step):
     needs = ("membranes",)
     results = (LUMEN,)
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
+    def cost(self, context: Context) -> Mapping[str, float]:
         return {"invert": 10.0}
 
     def disk(self, context: Context) -> float:

@@ -13,6 +13,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, read_provenance, save_stack
+from napari_emseg.segmentation.edge_classifier import read_edges
 
 
 @pytest.fixture
@@ -308,12 +309,6 @@ def test_auto_says_that_the_voxel_size_is_missed(emseg, probabilities, tmp_path)
     assert "voxel size" not in emseg("segment", "p.tif", "d.tif", *options).err
 
 
-def test_a_batch_refuses_cells_in_three_dimensions(emseg, ours, tmp_path):
-    done = emseg("batch", ours, "--out", "out", "--steps", "cells", "--through", "auto")
-    assert done.code == 2
-    assert "section by section, not 'auto'; set --through sections" in done.err
-
-
 def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     made = Provenance(kind="membrane", threshold=0.45)
     save_stack(tmp_path / "p.tif", Stack(probabilities), provenance=made)
@@ -336,3 +331,18 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     done = emseg(*words, "--edges", "p.tif", "--overwrite")
     assert done.code == 2
     assert "p.tif holds no classifier of edges" in done.err
+    # a batch goes by it, too, and its recipe knows it
+    words = ("batch", "p.tif", "--steps", "cells", "--threshold", "0.45", *words[3:])
+    recipe = ("--save-recipe", "mine.json")
+    assert emseg(*words, "--out", "o", "--edges", "edges.json", *recipe).code == 0
+    expected = open_stack("c.tif").data[:]
+    np.testing.assert_array_equal(open_stack("o/p-cells.zarr").data[:], expected)
+    again = ("batch", "p.tif", "--recipe", "mine.json", "--out", "again")
+    assert emseg(*again).code == 0
+    np.testing.assert_array_equal(open_stack("again/p-cells.zarr").data[:], expected)
+    said = read_provenance("again/p-cells.zarr").settings["edges"]
+    assert said == read_edges(Path("edges.json")).name
+    Path("edges.json").write_text("{}")
+    done = emseg(*again, "--overwrite")
+    assert done.code == 2
+    assert "mine.json asks for the classifier of edges edges" in done.err

@@ -21,7 +21,7 @@ from napari_emseg.batch.planning import LockedCellsError
 from napari_emseg.batch.queue import is_unfinished
 from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import AmbiguousFileError, open_stack, save_stack
+from napari_emseg.io import AmbiguousFileError, open_stack, read_provenance, save_stack
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import load_weights
 from napari_emseg.sample import synthetic
@@ -108,9 +108,15 @@ def slow(bench: Bench, weights) -> None:
 
 
 def test_a_run_ends_with_results_and_a_page(bench, files) -> None:
+    session = bench.window.controller.session
+    through = {"through": "graph"}
+    session.cell_settings = session.cell_settings.model_copy(update=through)
+    assert bench.panel.form.panels.text().endswith("through the stack: graph.")
     bench.panel.add_paths(files)
     assert bench.states() == ["waiting", "waiting"]
     bench.run()
+    made = read_provenance(bench.out / "em0-cells.zarr").settings["cells"]
+    assert made["through"] == "graph"
     assert bench.states() == ["done", "done"]
     assert bench.said == "2 of 2 inputs done"
     assert "summary.html" in bench.panel.foot.link.text()

@@ -32,7 +32,11 @@ from napari_emseg.segmentation.blocks import (
 from napari_emseg.segmentation.rag import EdgeFeatures
 
 FOUND = ("near", "all", "membrane_near", "membrane", "opening")
-SIDES = ("top", "left", "bottom", "right")
+SIDES = {
+    4: ("top", "left", "bottom", "right"),
+    6: ("front", "top", "left", "back", "bottom", "right"),
+}
+"""Of a block of a section, and of a volume, as `BlockFragments.rims` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,9 @@ class ExtractFragments:
             values = as_float(probabilities(c, place, window))
             return values, mask
 
-        found = find_block(read, c.shape, area, c.settings.cell_settings)
+        found = find_block(read, c.shape, area, c.cell_settings)
         c.array(PLACES)[(place, *area)] = found.places
-        stores.keep(_fragments_table(c, place, area), _to_table(found))
+        stores.keep(_fragments_table(c, place, area), to_table(found))
         return {"unsure": found.unsure}
 
     def files(self) -> list[Path]:
@@ -83,10 +87,10 @@ class Agglomerate:
         c = self.context
         areas = blocks(c.shape, c.settings.block)
         found = [
-            _from_table(area, stores.read(_fragments_table(c, self.place, area)))
+            from_table(area, stores.read(_fragments_table(c, self.place, area)))
             for area in areas
         ]
-        cells = join_blocks(found, c.settings.cell_settings)
+        cells = join_blocks(found, c.cell_settings)
         table: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
         stores.keep(c.table(f"joined-{self.place}"), table)
         return {}
@@ -213,7 +217,8 @@ def _present_table(c: Context, place: int, area: Area) -> Any:
     return c.path(TABLES) / f"present-{place}-{area[0].start}-{area[1].start}.npz"
 
 
-def _to_table(found: BlockFragments) -> stores.Table:
+def to_table(found: BlockFragments) -> stores.Table:
+    """Return what joining needs of a block, to be stored."""
     table = {
         "fragments": found.fragments,
         "sizes": found.sizes,
@@ -221,26 +226,36 @@ def _to_table(found: BlockFragments) -> stores.Table:
         "ends": found.ends,
         **{f"seam_{name}": getattr(found.strengths, name) for name in FOUND},
     }
-    for name, rim in zip(SIDES, found.rims, strict=True):
+    for name, rim in zip(SIDES[len(found.rims)], found.rims, strict=True):
         table |= {f"{name}_places": rim.places, f"{name}_strength": rim.strength}
         table |= {f"{name}_near": rim.near, f"{name}_depth": rim.depth}
+        if rim.faces is not None:
+            table[f"{name}_faces"] = rim.faces
     return table
 
 
-def _from_table(area: Area, table: stores.Table) -> BlockFragments:
-    top, left, bottom, right = (
-        Rim(*(table[f"{s}_{name}"] for name in ("places", "strength", "near", "depth")))
-        for s in SIDES
-    )
+def from_table(area: tuple[slice, ...], table: stores.Table) -> BlockFragments:
+    """Return what was stored of a block."""
+    rims = tuple(_rim(table, side) for side in SIDES[2 * len(area)])
     return BlockFragments(
         block=area,
         # joining goes by rims and tables; the pixels stay in their Zarr
-        places=np.zeros((0, 0), np.uint64),
+        places=np.zeros((0,) * len(area), np.uint64),
         fragments=table["fragments"],
         sizes=table["sizes"],
         depths=table["depths"],
         ends=table["ends"],
         strengths=EdgeFeatures(*(table[f"seam_{name}"] for name in FOUND)),
-        rims=(top, left, bottom, right),
+        rims=rims,
         unsure=0,
+    )
+
+
+def _rim(table: stores.Table, side: str) -> Rim:
+    return Rim(
+        places=table[f"{side}_places"],
+        strength=table[f"{side}_strength"],
+        near=table[f"{side}_near"],
+        depth=table[f"{side}_depth"],
+        faces=table.get(f"{side}_faces"),
     )

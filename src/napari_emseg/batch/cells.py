@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,11 @@ from napari_emseg.batch.blockwise import (
 )
 from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import CELLS, PLACES, PROFILES, Context, Part
-from napari_emseg.batch.links import IDS, SolveLinks
+from napari_emseg.batch.links import SolveLinks
 from napari_emseg.batch.membranes import probabilities
+from napari_emseg.batch.stack_cells import STAGES, find_through, no_picture
 from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes, steps_of
-from napari_emseg.batch.stores import make_result, make_scratch
+from napari_emseg.batch.stores import IDS, make_result, make_scratch
 from napari_emseg.batch.tasks import (
     Failure,
     Missing,
@@ -31,12 +31,13 @@ from napari_emseg.batch.tasks import (
     TaskBuilder,
     TaskResult,
 )
-from napari_emseg.core.intensity import padding
+from napari_emseg.core.records import drain
 from napari_emseg.io.fingerprint import NO_CELLS
 from napari_emseg.io.zarr_sink import fill
-from napari_emseg.segmentation import cells_provenance
+from napari_emseg.segmentation import cells_provenance, segment_stack
 from napari_emseg.segmentation.blocks import HALO, WIDEST
-from napari_emseg.segmentation.stack import nothing_predicted, segment_section
+from napari_emseg.segmentation.stack import segment_section
+from napari_emseg.segmentation.volume import WHOLE
 
 RESULT = StepResult(CELLS, "cells", ids=True)
 
@@ -69,18 +70,12 @@ class SegmentSections:
             return 0
         opened = worker.opened(c.given)
         values = probabilities(c, place)
-        exclude = self._exclude(place, values)
-        cells = segment_section(values, c.settings.cell_settings, exclude=exclude)
+        exclude = no_picture(c, place, values)
+        cells = segment_section(values, c.cell_settings, exclude=exclude)
         if opened.hand is not None:
             cells = opened.hand.part(cells, c.sections[place])
         out[place] = cells
         return int(cells.max(initial=0))
-
-    def _exclude(self, place: int, values: NDArray[Any]) -> NDArray[np.bool_] | None:
-        c = self.context
-        if c.weights is None:
-            return nothing_predicted(values)
-        return padding(worker.opened(c.given).stack.section(c.sections[place]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +138,32 @@ class CellsStep(Step):
     reads = "probabilities"
     results = (RESULT,)
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
+    def cost(self, context: Context) -> Mapping[str, float]:
         """Return what a pixel costs; large sections are put together of blocks."""
+        if context.through != "sections":
+            return {**STAGES[context.through], "write": 0.3}
         blocks = {"fragments": 2.5, "join": 0.2, "paint": 0.5, "rank": 0.05}
-        return {**({"cells": 2.0} if whole else blocks), "write": 0.3}
+        return {**({"cells": 2.0} if context.whole else blocks), "write": 0.3}
 
     def trial(
-        self, cells: NDArray[np.uint32], membrane: NDArray[np.float32]
+        self,
+        cells: NDArray[np.uint32],
+        membrane: NDArray[np.float32],
+        context: Context,
     ) -> Callable[[], object]:
-        """Return finding the cells of one section."""
+        """Return finding the cells of one section, or of two halves through both."""
         del cells
-        return lambda: segment_section(membrane[0])
+        if context.through == "sections":
+            return lambda: segment_section(membrane[0])
+        halves = membrane[:, : membrane.shape[1] // 2]
+        settings = context.cell_settings
+        return lambda: drain(segment_stack(halves, settings=settings))
 
     def memory(self, context: Context, threads: int) -> tuple[float, float]:
         """Return what a window takes; wide cells have it made larger."""
+        if context.through == "3-d":  # as many at once as memory allows
+            most = min(CELL_BYTES * prod(context.size), worker.VOLUME_BYTES)
+            return float(most), float(most)
         whole, size = context.whole, prod(context.shape)
         usual, widest = (
             size
@@ -170,12 +177,34 @@ class CellsStep(Step):
     def disk(self, context: Context) -> float:
         """Return what is stored, with all scale levels, and profiles until then."""
         stored = packed_bytes("uint32")
-        return stored * COPIES + stored + (0 if context.whole else SCRATCH * 8)
+        more = 0.0 if context.whole else SCRATCH * 8
+        if context.through != "sections":  # blocks lie there as they are in memory
+            large = prod(context.size) > WHOLE
+            more = 4 if context.through == "3-d" and large else stored
+        return stored * COPIES + stored + more
 
     def tasks(self, course: TaskBuilder) -> Stages:
         """Yield the profiles of sections, what refines them, and their ids."""
-        c, missing = course.context, course.found.missing
+        c = course.context
         make_scratch(course, PROFILES, "uint32")
+        through = c.through != "sections"
+        facts = yield from (find_through(course) if through else self._find(course))
+        course.found.cells = facts["cells"]
+        told = cells_provenance(
+            c.cell_settings,
+            course.provenance,
+            affinities=c.affinities,
+            constraints=facts.get("constraints", 0),
+            edges=c.edges_name,
+        )
+        make_result(course, RESULT, facts["dtype"], told)
+        yield from _write(course, facts["everything"])
+
+    def _find(
+        self, course: TaskBuilder
+    ) -> Generator[list[Task], list[TaskResult], Facts]:
+        """Find the profiles of each section, and then ids for all of them."""
+        c, missing = course.context, course.found.missing
         course.found.counts = yield from (
             _find_in_sections(course) if c.whole else _find_in_blocks(course)
         )
@@ -186,15 +215,12 @@ class CellsStep(Step):
         # what cells of the stack follow from: if any section has
         # other profiles, all ids are new
         everything = stamp(counts, missing)
-        work = SolveLinks(c, counts, course.first_id, c.settings.cell_settings.link)
+        work = SolveLinks(c, counts, course.first_id, c.cell_settings.link)
         outcomes = yield [course.task("ids", "all", work, 0, everything)]
         facts = outcomes[0]
         if isinstance(facts, Failure):
             raise OSError(facts.why)
-        course.found.cells = facts["cells"]
-        told = cells_provenance(c.settings.cell_settings, course.provenance)
-        make_result(course, RESULT, facts["dtype"], told)
-        yield from _write(course, everything)
+        return {**facts, "everything": everything}
 
 
 def _find_in_sections(

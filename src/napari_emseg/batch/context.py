@@ -14,6 +14,7 @@ from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.padding import HUGE_PIXELS
 from napari_emseg.core.regions import Area, Region
+from napari_emseg.core.settings import CellSettings, Through
 from napari_emseg.core.stack import NOWHERE, Origin, Stack, VoxelSize
 from napari_emseg.io.fingerprint import SourceState
 from napari_emseg.io.sections import SectionArray
@@ -95,9 +96,14 @@ PROFILES, PLACES, EMPTY = "profiles.zarr", "places.zarr", "empty.zarr"
 MEMBRANES, CELLS, TABLES = "membranes.zarr", "cells.zarr", "tables"
 
 
+def affinity_array(name: str) -> str:
+    """Return the scratch array of a class of affinities, such as `affinity z1`."""
+    return f"{name.replace(' ', '-')}.zarr"
+
+
 @dataclass(frozen=True, slots=True)
-class WeightsRef:
-    """Weights that every worker loads for itself, and by which they are known."""
+class FileRef:
+    """A file that every worker loads for itself, and a checksum of what is in it."""
 
     path: str
     sha256: str
@@ -125,12 +131,18 @@ class Context:
         Checksum of the network for int8, which was calibrated on this input.
     chosen
         The precision was chosen by another input, and is checked on this one.
+    through
+        How its cells are found through the stack, without `auto`.
+    affinities
+        Classes of the network by which they are, beside membranes.
+    edges, edges_name
+        Classifier of edges, if a person chose one, and what people call it.
     """
 
     given: Input
     folder: str
     settings: BatchSettings
-    weights: WeightsRef | None
+    weights: FileRef | None
     sections: range
     shape: tuple[int, int]
     voxel_size_nm: VoxelSize | None
@@ -142,6 +154,18 @@ class Context:
     quantised: str = ""
     chosen: bool = False
     beside: tuple[int, ...] = ()
+    through: Through = "sections"
+    affinities: tuple[str, ...] = ()
+    edges: FileRef | None = None
+    edges_name: str = ""
+
+    @property
+    def cell_settings(self) -> CellSettings:
+        """Settings of cells as they count for this input."""
+        settled: dict[str, object] = {"through": self.through}
+        if self.through != "sections":
+            settled["link"] = True
+        return self.settings.cell_settings.model_copy(update=settled)
 
     @property
     def looked_at(self) -> tuple[int, ...]:

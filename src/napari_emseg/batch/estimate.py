@@ -12,7 +12,6 @@ import numpy as np
 
 from napari_emseg.batch.context import Context, advice, parts, piece_bytes
 from napari_emseg.batch.planning import Plan
-from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import steps_of
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
@@ -23,13 +22,14 @@ SIDE = 384
 """Of the drawing, px."""
 
 
-def seconds_per_pixel(settings: BatchSettings) -> float:
+def seconds_per_pixel(context: Context) -> float:
     """Return what all steps that are wanted take, but for the network."""
     from napari_emseg.sample import synthetic
 
     cells = synthetic((2, SIDE, SIDE), seed=0)[1]
     membrane = np.asarray(cells == 0, np.float32)
-    trials = [step.trial(cells, membrane) for step in steps_of(settings)]
+    steps = steps_of(context.settings)
+    trials = [step.trial(cells, membrane, context) for step in steps]
     works = [trial for trial in trials if trial is not None]
     for work in works:
         work()  # compiles, and loads what is loaded on first use
@@ -94,7 +94,12 @@ def estimate_batch(plan: Plan, *, timed: bool = False) -> BatchEstimate:
         from napari_emseg.inference import Predictor
 
         Predictor(weights).measure(settings.predict)
-    of_pixel = seconds_per_pixel(settings) if timed else 0.0
+    # those whose cells are found alike take as long
+    alike = {context.through: context for context in known}
+    of_pixel = {
+        way: seconds_per_pixel(context) if timed else 0.0
+        for way, context in alike.items()
+    }
     seconds: float | None = 0.0
     disk = memory = most = pieces = 0.0
     notes: list[str] = []
@@ -107,7 +112,7 @@ def estimate_batch(plan: Plan, *, timed: bool = False) -> BatchEstimate:
             own = None if one.seconds is None else one.seconds * share
             seconds = None if own is None or seconds is None else seconds + own
         if seconds is not None:
-            seconds += of_pixel * prod(context.size)
+            seconds += of_pixel[context.through] * prod(context.size)
         for step in steps_of(settings):
             usual, widest = step.memory(context, _threads(plan, context))
             memory, most = max(memory, usual), max(most, widest)

@@ -239,12 +239,30 @@ class ProjectOverlay:
         out = np.where(known == MEMBRANE, np.float32(1), membrane)
         return np.where(known >= INSIDE, np.float32(0), out).astype(np.float32)
 
+    def burn_affinity(
+        self, affinity: NDArray[np.float32], z: int, name: str
+    ) -> NDArray[np.float32]:
+        """Return an affinity `(y, x)` with the corrections in it.
+
+        What is inside says nothing of the section before.
+        """
+        known = self.corrections(z)
+        out = np.where(known == MEMBRANE, np.float32(0), affinity)
+        if name.startswith("affinity z"):
+            return out
+        return np.where(known >= INSIDE, np.float32(1), out).astype(np.float32)
+
     def part(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
         """Return cells `(y, x)` without membrane that was drawn by hand."""
         drawn = self.corrections(z) == MEMBRANE
         if not drawn.any():
             return cells
         return parted(cells, drawn, int(cells.max()) + 1)[0]
+
+    def without_drawn(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
+        """Return cells `(y, x)` without membrane that was drawn, ids as they are."""
+        drawn = self.corrections(z) == MEMBRANE
+        return np.where(drawn, np.uint32(0), cells)
 
     def keep_locked(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
         """Return cells `(y, x)` of a section with locked ones in their place."""

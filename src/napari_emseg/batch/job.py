@@ -22,11 +22,15 @@ from napari_emseg.core.lock import LOCK, WHO, Hold
 from napari_emseg.core.paths import UnsafePathError, is_link, path_inside, read_bounded
 from napari_emseg.core.settings import Precision
 from napari_emseg.models.weights import Weights
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 
 MOST_BYTES = 2**26
 """Of `batch.json`; an input takes about 100."""
 
 FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
+
+EDGES = "edges.json"
+"""A classifier of edges in the folder of a batch, where workers find it."""
 
 FORMAT = 1
 """Of what a batch keeps until it ends, and of how parts are computed.
@@ -54,6 +58,8 @@ class BatchConfig:
         What runs it.
     recipe
         Name and checksum of the recipe that the settings come from, for results to say.
+    edges
+        A classifier of edges for cells by one graph, instead of the usual one.
     """
 
     inputs: tuple[Input, ...]
@@ -64,6 +70,7 @@ class BatchConfig:
     resume: bool = False
     overwrite: bool = False
     recipe: str | None = None
+    edges: EdgeClassifier | None = None
     precision_reason: str = ""
     """Why the precision is what it is, where it was chosen; see `planning`."""
     settled: frozenset[str] = frozenset()
@@ -184,7 +191,7 @@ def _changed(
     One that an earlier version didn't know does at its default what that version did.
     """
     # nothing is noted of some while they are at their default, see `facts_of`
-    plain = _flat(BatchSettings().model_dump(mode="json"))
+    plain = _flat(BatchSettings().model_dump(mode="json")) | {"edges": None}
     then, here = (plain | _flat(_as_now(said)) for said in (before, now))
     unknown = [
         f"{name} was {then[name]}, and version {__version__} has no such setting"

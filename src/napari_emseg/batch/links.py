@@ -14,8 +14,8 @@ from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import TABLES, Context, blocks
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.batch.step import Step
+from napari_emseg.batch.stores import IDS
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
-from napari_emseg.core.atomic import atomic_write
 from napari_emseg.core.regions import Area
 from napari_emseg.segmentation.linker import BRIDGE, Linker
 from napari_emseg.segmentation.overlap import (
@@ -28,8 +28,6 @@ from napari_emseg.segmentation.overlap import (
     find_shift,
     overlap_of,
 )
-
-IDS = "ids.npy"
 
 PAIRS = 8
 """Sections that are compared with their neighbours in one task."""
@@ -122,11 +120,8 @@ class SolveLinks:
         # where each section begins in it
         ids = self._linked() if self.link else np.arange(1, total + 1, dtype=np.uint64)
         cells = int(ids.max(initial=0))
-        wide = np.uint64 if self.first_id + cells > 2**32 else np.uint32
-        ids = ids.astype(wide, copy=False)
-        ids += wide(self.first_id - 1)
-        _replace(self.context.path(IDS), ids)
-        return {"cells": cells, "dtype": np.dtype(wide).name}
+        dtype = stores.keep_ids(self.context, ids, self.first_id)
+        return {"cells": cells, "dtype": dtype}
 
     def files(self) -> list[Path]:
         """Return what it has written."""
@@ -134,7 +129,7 @@ class SolveLinks:
 
     def _linked(self) -> NDArray[np.uint32]:
         c = self.context
-        linker = Linker(c.settings.cell_settings)
+        linker = Linker(c.cell_settings)
         recent: list[int] = []
         for place, count in enumerate(self.counts):
             # as `Linker._recent`: sections without profiles don't count, and nothing
@@ -145,11 +140,6 @@ class SolveLinks:
             if count:
                 recent = [*recent[-BRIDGE:], place]
         return np.concatenate([ids[1:] for ids in linker.finish()])
-
-
-def _replace(path: Path, values: NDArray[np.unsignedinteger]) -> None:
-    with atomic_write(path) as file:
-        np.save(file, values)
 
 
 def farther_pairs(
@@ -279,15 +269,20 @@ class LinkStep(Step):
     needs = ("cells",)
     refines = "cells"
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
-        """Return what a pixel costs."""
-        return {"overlaps": 0.8}
+    def cost(self, context: Context) -> Mapping[str, float]:
+        """Return what a pixel costs; cells through the stack need no links."""
+        return {"overlaps": 0.8} if context.through == "sections" else {}
 
     def trial(
-        self, cells: NDArray[np.uint32], membrane: NDArray[np.float32]
-    ) -> Callable[[], object]:
+        self,
+        cells: NDArray[np.uint32],
+        membrane: NDArray[np.float32],
+        context: Context,
+    ) -> Callable[[], object] | None:
         """Return what is compared for one section."""
         del membrane
+        if context.through != "sections":
+            return None
         before, after = cells
 
         def compare() -> None:

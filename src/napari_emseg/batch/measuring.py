@@ -130,7 +130,7 @@ class Tabulate:
             ends.append(int(tally.last.max(initial=-1)))
         sizes = np.concatenate(means)
         usual = float(np.median(sizes)) if sizes.size else 0.0
-        linked = self.context.settings.cell_settings.link and starts
+        linked = self.context.cell_settings.link and starts
         whole = (min(begins), max(ends)) if linked else None
         write_rows(
             Path(self.target),
@@ -226,12 +226,15 @@ class TableStep(Step):
     settings = ("table",)
     ending = ".csv"
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
+    def cost(self, context: Context) -> Mapping[str, float]:
         """Return what a pixel costs."""
         return {"measure": 1.0}
 
     def trial(
-        self, cells: NDArray[np.uint32], membrane: NDArray[np.float32]
+        self,
+        cells: NDArray[np.uint32],
+        membrane: NDArray[np.float32],
+        context: Context,
     ) -> Callable[[], object]:
         """Return measuring the cells of one section."""
         shape = cells[0].shape

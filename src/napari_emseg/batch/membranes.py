@@ -1,6 +1,6 @@
 """The step EM → membranes: sections in runs, or blocks of one that is too large."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -19,8 +19,10 @@ from napari_emseg.batch.context import (
     Context,
     Part,
     advice,
+    affinity_array,
     blocks,
 )
+from napari_emseg.batch.inputs import ProjectOverlay
 from napari_emseg.batch.step import COPIES, Step, StepResult, packed_bytes
 from napari_emseg.batch.stores import make_result, make_scratch, note_settings
 from napari_emseg.batch.tasks import (
@@ -197,7 +199,11 @@ class Membranes:
 
     def files(self) -> list[Path]:
         """Return what it has written."""
-        return self.context.chunks(MEMBRANES, self.part.places, self.part.area)
+        c, part = self.context, self.part
+        found = c.chunks(MEMBRANES, part.places, part.area)
+        for name in c.affinities:
+            found += c.chunks(affinity_array(name), part.places)
+        return found
 
     def _predict(self, places: list[int]) -> tuple[dict[int, str], list[int], str]:
         from napari_emseg.inference.precision import unreduced
@@ -210,8 +216,7 @@ class Membranes:
         # places count the results, sections the source; a run speaks of sections
         at = {c.sections[place]: place for place in places}
         wanted = list(at)
-        burn = None if opened.hand is None else opened.hand.burn
-        sink = _Store(c, burn, places, self.part.area)
+        sink = _Store(c, opened.hand, places, self.part.area)
         predictor = worker.predictor(c.weights)
         if c.settings.predict.precision == "int8":
             predictor.quantised = worker.quantised(c.path(QUANTISED), c.quantised)
@@ -220,6 +225,7 @@ class Membranes:
             opened.stack,
             sections=wanted,
             roi=self.part.area,
+            classes=("membrane", *c.affinities) if c.affinities else None,
             sink=sink,
             excluded=_excluded(c),
         )
@@ -324,20 +330,26 @@ def rule(context: Context) -> Normalisation:
     return found if wanted == "card" else found.model_copy(update={"scope": wanted})
 
 
-Burn = Callable[[NDArray[np.float32], int, Area | None], NDArray[np.float32]]
-
-
 class _Store(ClosingSink):
-    """Takes probabilities of some sections, or of a block, into the result."""
+    """Takes probabilities of some sections, or of a block, into the result.
+
+    Sections are `(y, x)`, or `(c, y, x)` where affinities are wanted.
+    """
 
     def __init__(
-        self, context: Context, burn: Burn | None, places: list[int], area: Area | None
+        self,
+        context: Context,
+        hand: ProjectOverlay | None,
+        places: list[int],
+        area: Area | None,
     ) -> None:
         self._context = context
-        self._burn = burn
+        self._hand = hand
         self._places = sorted(places)
         self._area = area
         self.levels = context.levels(MEMBRANES)
+        names = context.affinities
+        self._affinities = {n: context.array(affinity_array(n)) for n in names}
         y, x = context.shape if area is None else (a.stop - a.start for a in area)
         self.shape = len(places), y, x
         self.dtype = np.dtype(np.float32)
@@ -350,22 +362,32 @@ class _Store(ClosingSink):
         ValueError
             If the network gave what is no number.
         """
-        place = self._places[z]
-        values: NDArray[Any] = np.asarray(section, np.float32)
+        place, hand = self._places[z], self._hand
+        values: NDArray[np.float32] = np.asarray(section, np.float32)
         source = self._context.sections[place]
         if not np.isfinite(values).all():
             msg = f"section {source}: the network's output is not a number (NaN)"
             raise WorkFailedError(msg)
-        if self._burn is not None:
-            values = self._burn(values, source, self._area)
-        if self._context.settings.probabilities == "uint8":
-            # 1/255 steps; corrections are burnt in before, so
-            # that they are exactly 0 and 255
-            values = np.rint(values * np.float32(255)).astype(np.uint8)
+        membrane, *affinities = values if values.ndim == 3 else [values]
+        if hand is not None:
+            membrane = hand.burn(membrane, source, self._area)
+        for (name, array), said in zip(
+            self._affinities.items(), affinities, strict=True
+        ):
+            known = said if hand is None else hand.burn_affinity(said, source, name)
+            array[place] = self._stored(known)
         if self._area is None:
-            fill(self.levels, place, values, ids=False)
+            fill(self.levels, place, self._stored(membrane), ids=False)
         else:
-            self.levels[0][(place, *self._area)] = values
+            self.levels[0][(place, *self._area)] = self._stored(membrane)
+
+    def _stored(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        if self._context.settings.probabilities == "float32":
+            return values
+        # 1/255 steps; corrections are burnt in before, so
+        # that they are exactly 0 and 255
+        stored: NDArray[np.uint8] = np.rint(values * np.float32(255)).astype(np.uint8)
+        return stored
 
     def close(self) -> Path | None:
         """Do nothing: what is written is stored."""
@@ -399,13 +421,15 @@ class MembranesStep(Step):
     needs_weights = True
     results = (RESULT,)
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
+    def cost(self, context: Context) -> Mapping[str, float]:
         """Return what a pixel costs; large sections are looked at before."""
-        return {"membranes": 10.0} if whole else {"look": 0.2, "membranes": 10.0}
+        look = {} if context.whole else {"look": 0.2}
+        return {**look, "membranes": 10.0}
 
     def disk(self, context: Context) -> float:
-        """Return what is stored, with all scale levels."""
-        return packed_bytes(context.settings.probabilities) * COPIES
+        """Return what is stored: all scale levels, and affinities until the end."""
+        each = packed_bytes(context.settings.probabilities)
+        return each * (COPIES + len(context.affinities))
 
     def tasks(self, course: TaskBuilder) -> Stages:
         """Yield looking at the stack, at large sections, and predicting."""
@@ -419,6 +443,8 @@ class MembranesStep(Step):
         scale = 255.0 if dtype == "uint8" else 1.0
         told = course.provenance.model_copy(update={"scale": scale})
         make_result(course, RESULT, dtype, told)
+        for name in c.affinities:
+            make_scratch(course, affinity_array(name), dtype)
         tasks = [_task(course, part) for part in wanted]
         outcomes = yield tasks
         more = _missing(course, wanted, outcomes)

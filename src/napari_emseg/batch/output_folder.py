@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_emseg.batch.completion_log import sum_of
 from napari_emseg.batch.job import (
+    EDGES,
     LEDGER,
     BatchConfig,
     DifferentBatchError,
@@ -24,10 +25,11 @@ from napari_emseg.batch.records import Row, State
 from napari_emseg.batch.step import steps_of
 from napari_emseg.core.atomic import check_replaceable, write_whole
 from napari_emseg.core.errors import UnusableInputsError, first_fault
-from napari_emseg.core.paths import is_link, read_bounded, remove_inside
+from napari_emseg.core.paths import is_link, path_inside, read_bounded, remove_inside
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind
 from napari_emseg.io.output import check_distinct, input_paths
+from napari_emseg.segmentation.edge_classifier import save_edges
 
 NAME, CSV = "summary.json", "summary.csv"
 
@@ -341,7 +343,9 @@ def clear(plan: Plan) -> None:
 
 
 def note(plan: Plan) -> None:
-    """Write down what is done here, beside inputs of a run before."""
+    """Write down what is done here, beside inputs of a run before, and by what."""
+    if plan.job.edges is not None:
+        save_edges(plan.job.edges, path_inside(plan.job.folder, EDGES))
     now = plan.memory
     known = {} if plan.before is None else plan.before.inputs
     merged = {**known, **now.inputs}

@@ -5,13 +5,13 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import CompletionLog, stamp
-from napari_emseg.batch.context import PROFILES, Context, WeightsRef
+from napari_emseg.batch.context import PROFILES, Context, FileRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input
-from napari_emseg.batch.job import FORMAT, BatchConfig, Memory, remembered
+from napari_emseg.batch.job import EDGES, FORMAT, BatchConfig, Memory, remembered
 from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
@@ -35,6 +35,8 @@ from napari_emseg.io.fingerprint import (
 )
 from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
+from napari_emseg.segmentation import settle_through
+from napari_emseg.segmentation.affinities import affinity_classes
 
 
 class WholeSectionsError(SettingError, ValueError):
@@ -53,15 +55,6 @@ class WholeSectionsError(SettingError, ValueError):
 
 class LockedCellsError(WholeSectionsError):
     """Locked cells in sections that are too large to be processed whole."""
-
-
-class SectionsOnlyError(SettingError, ValueError):
-    """Batches find cells section by section."""
-
-    remedies: Mapping[str, object] = {"through": "sections"}
-
-    def __init__(self, through: str) -> None:
-        super().__init__(f"a batch finds cells section by section, not {through!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +76,10 @@ class Planned:
 
     def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
         """Return the way of this input."""
-        first = stamp(self.fingerprint, self.context.sections, self.made.settings)
+        facts = [self.fingerprint, self.context.sections, self.made.settings]
+        if self.context.through != "sections":
+            facts.append(self.context.through)  # `auto` goes by the voxel size, too
+        first = stamp(*facts)
         # the stamp of the input and its settings begins that of every part, so that a
         # change of either makes all parts unknown
         base = newest(self.context, job.out, ledger, first)
@@ -169,7 +165,10 @@ def facts_of(job: BatchConfig) -> dict[str, object]:
     everything["predict"].pop("threads")
     if job.settings.predict.views == 1:
         everything["predict"].pop("views")  # as it was before there were more
-    everything["cells"].pop("through")  # there is but one way, see `plan_batch`
+    if not job.settings.finds_through:
+        everything["cells"].pop("through")  # as it was before there were more ways
+    elif job.edges is not None:
+        everything["edges"] = job.edges.sha256
     flags = [step.flag for step in STEPS.values() if step.flag]
     for name in ("retries", "export", "output", *flags):
         everything.pop(name)
@@ -188,10 +187,8 @@ def plan_batch(job: BatchConfig, *, unsaved: Mapping[str, Stack] | None = None) 
     Raises
     ------
     ValueError
-        If weights are missing for EM, or cells are to be found in three dimensions.
+        If weights are missing for EM.
     """
-    if job.settings.cells.through != "sections":
-        raise SectionsOnlyError(job.settings.cells.through)
     if job.settings.need_weights and job.weights is None:
         msg = "membranes need weights"
         raise ValueError(msg)
@@ -303,7 +300,10 @@ def _row(
     except ValueError as e:
         return _failed(row, e), None
     c = plan.context
-    remarks = tuple(found.stack.metadata.get("remarks", ()))
+    remarks = (
+        *found.stack.metadata.get("remarks", ()),
+        *_through_words(job, c),
+    )
     return replace(row, sections=len(c.sections), shape=c.shape, warnings=remarks), plan
 
 
@@ -322,9 +322,7 @@ def _planned(
         given=given,
         folder=str(job.folder.absolute() / given.name),
         settings=job.settings,
-        weights=None
-        if weights is None
-        else WeightsRef(str(weights.path), weights.sha256),
+        weights=None if weights is None else FileRef(str(weights.path), weights.sha256),
         sections=sections,
         shape=stack.shape[1:],
         voxel_size_nm=stack.voxel_size_nm,
@@ -332,7 +330,14 @@ def _planned(
         excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
         seen=source_state(stack, most=FEW_FILES),
         chosen=bool(job.precision_reason),
+        **_through(job, stack, len(sections)),
     )
+    if context.through != "sections" and not context.whole:
+        msg = (
+            f"cells through the stack of {given.name} need its sections of "
+            f"{stack.shape[1]} × {stack.shape[2]} px to be processed whole"
+        )
+        raise WholeSectionsError(msg, _side(stack))
     if hand is not None and hand.locked and not context.whole:
         msg = (
             f"{given.name} has locked cells in sections of {stack.shape[1]} × "
@@ -357,6 +362,38 @@ def _planned(
     state = source_state(stack)
     memory = memory_of(job, {given.name: found.fingerprint}, before)
     return Planned(context, stack, made, memory, first_id, state, found.hand_state)
+
+
+def _through(job: BatchConfig, stack: Stack, sections: int) -> dict[str, Any]:
+    """Return what a context says of cells through the stack."""
+    settings, weights = job.settings, job.weights
+    if not settings.finds_through:
+        return {}
+    names = () if weights is None else affinity_classes(weights.card.classes)
+    settled = settle_through(
+        settings.cells, stack.voxel_size_nm, sections, affinities=bool(names)
+    )
+    if settled.through == "sections":
+        return {}
+    found: dict[str, Any] = {"through": settled.through, "affinities": names}
+    if job.edges is not None and settled.through == "graph":
+        path = job.folder.absolute() / EDGES
+        found["edges"] = FileRef(str(path), job.edges.sha256)
+        found["edges_name"] = job.edges.name
+    return found
+
+
+def _through_words(job: BatchConfig, context: Context) -> tuple[str, ...]:
+    """Say where cells aren't found in the way that one might expect."""
+    if not job.settings.finds_through:
+        return ()
+    if len(context.sections) < 2:
+        return ("cells are found section by section, since there is but one section",)
+    if job.settings.cells.through == "auto" and context.voxel_size_nm is None:
+        graph = context.through == "graph"
+        way = "by one graph of all sections" if graph else "section by section"
+        return (f"cells are found {way}, since its voxel size is unknown",)
+    return ()
 
 
 def _side(stack: Stack) -> int:

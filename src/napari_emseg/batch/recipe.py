@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -69,8 +69,16 @@ class RecipeWeightsError(SettingError, ValueError):
     remedies: Mapping[str, object] = {"weights": None}
 
 
-class RecipeWeights(Settings):
-    """Which weights: a checksum, and where they were."""
+class RecipeEdgesError(SettingError, ValueError):
+    """The classifier of edges of a recipe isn't here."""
+
+    remedies: Mapping[str, object] = {"edges": None}
+
+
+class RecipeFile(Settings):
+    """Which file a recipe goes with: a checksum, and where it was."""
+
+    suffix: ClassVar[str]
 
     name: str = Name
     """Of the file, without its ending."""
@@ -80,9 +88,9 @@ class RecipeWeights(Settings):
 
     @field_validator("path")
     @classmethod
-    def _of_weights(cls, value: str) -> str:
-        if value and not value.endswith(SUFFIX):
-            msg = f"the path of a {SUFFIX} file, got {value!r}"
+    def _of_its_kind(cls, value: str) -> str:
+        if value and not value.endswith(cls.suffix):
+            msg = f"the path of a {cls.suffix} file, got {value!r}"
             raise ValueError(msg)
         return _checked_place(value)
 
@@ -93,6 +101,18 @@ class RecipeWeights(Settings):
             msg = f"a name without slashes, got {value!r}"
             raise ValueError(msg)
         return value
+
+
+class RecipeWeights(RecipeFile):
+    """Which weights."""
+
+    suffix = SUFFIX
+
+
+class RecipeEdges(RecipeFile):
+    """Which classifier of edges."""
+
+    suffix = ".json"
 
 
 class Recipe(Settings):
@@ -107,6 +127,8 @@ class Recipe(Settings):
     program: str = Field(__version__, max_length=100)
     """Version of the program that wrote it."""
     weights: RecipeWeights | None = None
+    edges: RecipeEdges | None = None
+    """Left out of the file without one, so that earlier versions read it."""
     project: str = Place
     """Folder of the corrections, absolute or relative to the recipe; may be empty."""
     settings: BatchSettings = BatchSettings()
@@ -169,6 +191,27 @@ class OpenedRecipe:
                 return load_weights(path, predict.depth, predict.heads)
         raise RecipeWeightsError(self._lacking(said, named))
 
+    def edges(self) -> Path | None:
+        """Find the classifier of edges by its checksum: where it was, or beside.
+
+        Raises
+        ------
+        RecipeEdgesError
+            If neither file is the one.
+        """
+        said = self.recipe.edges
+        if said is None:
+            return None
+        beside = self.path.parent / f"{said.name}{said.suffix}"
+        for path in (*self._places(said.path), beside):
+            if _is_file_of(path, said.sha256):
+                return path
+        msg = (
+            f"{self.path.name} asks for the classifier of edges {said.name} (sha256 "
+            f"{said.sha256[:12]}…), which isn't there; put the file beside the recipe"
+        )
+        raise RecipeEdgesError(msg)
+
     def _lacking(self, said: RecipeWeights, named: list[Path]) -> str:
         """Return in words that none of the files that were looked at is the one."""
         lost = "" if said.path else missing_weights().get(said.name, "")
@@ -204,6 +247,7 @@ def recipe_of(
     project: Path | None = None,
     *,
     folder: Path,
+    edges: Path | None = None,
 ) -> Recipe:
     """Return the recipe of a batch, to be written into a folder.
 
@@ -217,9 +261,16 @@ def recipe_of(
         named = RecipeWeights(name=weights.path.stem, sha256=weights.sha256, path=place)
     return Recipe(
         weights=named,
+        edges=None if edges is None else _of_edges(edges, folder),
         project="" if project is None else _place(project, folder),
         settings=without_machine(settings),
     )
+
+
+def _of_edges(path: Path, folder: Path) -> RecipeEdges:
+    with path.open("rb") as file:
+        digits = file_digest(file, "sha256").hexdigest()
+    return RecipeEdges(name=path.stem, sha256=digits, path=_place(path, folder))
 
 
 def _place(path: Path, folder: Path) -> str:
@@ -303,7 +354,10 @@ def _text(recipe: Recipe) -> str:
     left_out: dict[str, set[str]] = {"predict": {*HERE}}
     if "threshold" not in recipe.settings.cells.model_fields_set:
         left_out["cells"] = {"threshold"}  # the weights say it
-    said = recipe.model_dump(mode="json", exclude={"settings": left_out})
+    exclude: dict[str, Any] = {"settings": left_out}
+    if recipe.edges is None:
+        exclude["edges"] = True
+    said = recipe.model_dump(mode="json", exclude=exclude)
     return f"{json.dumps(said, indent=1, ensure_ascii=False)}\n"
 
 

@@ -100,7 +100,7 @@ class Clock:
     def __init__(self, context: Context) -> None:
         self._cost: dict[str, float] = {}
         for step in steps_of(context.settings):
-            self._cost |= step.cost(whole=context.whole)
+            self._cost |= step.cost(context)
         self._total = prod(context.size) * sum(self._cost.values())
         self._now = self._before = 0.0
         self._start = perf_counter()

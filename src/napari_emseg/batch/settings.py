@@ -151,6 +151,11 @@ class BatchSettings(Settings):
         return self.cells.model_copy(update={"link": "link" in self.steps})
 
     @property
+    def finds_through(self) -> bool:
+        """True if cells may be found through the stack, and not in each section."""
+        return "cells" in self.steps and self.cells.through != "sections"
+
+    @property
     def need_weights(self) -> bool:
         """True if one of the steps does."""
         return any(RULES[name].needs_weights for name in self.steps)

@@ -83,15 +83,10 @@ class Step(ABC):
             If the input can't be gone on with; the message is for a person.
         """
 
-    def cost(self, *, whole: bool) -> Mapping[str, float]:
+    def cost(self, context: Context) -> Mapping[str, float]:
         """Return what a pixel takes in each stage, relative to stages of other steps.
 
         Stages are known by the names of their tasks; others cost nothing.
-
-        Parameters
-        ----------
-        whole
-            Sections are worked on in one piece, not in blocks.
         """
         return {}
 
@@ -99,8 +94,12 @@ class Step(ABC):
         self,
         cells: NDArray[np.uint32],
         membrane: NDArray[np.float32],
+        context: Context,
     ) -> Callable[[], object] | None:
-        """Return its work on a drawing of two sections, to be timed; None: no time."""
+        """Return its work on a drawing of two sections, to be timed; None: no time.
+
+        It is as much as an input takes for as many pixels as one of them has.
+        """
         return None
 
     def memory(self, context: Context, threads: int) -> tuple[float, float]:

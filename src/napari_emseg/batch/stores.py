@@ -140,6 +140,54 @@ def read(path: Path) -> Table:
         return {name: file[name] for name in file.files}
 
 
+IDS = "ids.npy"
+"""The id of each profile of an input, section by section."""
+
+
+def keep_ids(
+    context: Context, ids: NDArray[np.unsignedinteger[Any]], first_id: int
+) -> str:
+    """Store ids that count from 1, from `first_id` on, in place; return their type.
+
+    Raises
+    ------
+    OSError
+        If they can't be written.
+    """
+    last = int(ids.max(initial=0))
+    wide = np.uint64 if first_id + last > 2**32 else np.uint32
+    ids = ids.astype(wide, copy=False)  # one of 360 million profiles takes 1.4 GB
+    ids += wide(first_id - 1)
+    keep_array(context.path(IDS), ids)
+    return np.dtype(wide).name
+
+
+def keep_array(path: Path, values: NDArray[Any]) -> None:
+    """Write an array, instead of what may be there, to be mapped into memory.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        np.save(file, values)
+
+
+def column(path: Path, name: str) -> NDArray[Any]:
+    """Read one array of a table.
+
+    Raises
+    ------
+    OSError
+        If it isn't there.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        found: NDArray[Any] = file[name]
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Downsample:
     """Store a block of a scale level, from the level before it."""

@@ -7,18 +7,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock
 
 from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import SUM, Facts, checksum
-from napari_emseg.batch.context import Context, WeightsRef
+from napari_emseg.batch.context import Context, FileRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input
 from napari_emseg.core.atomic import sync
+from napari_emseg.core.memory import free_ram
 from napari_emseg.core.paths import read_bounded
 from napari_emseg.core.settings import PredictSettings
 from napari_emseg.io.fingerprint import (
@@ -28,6 +29,7 @@ from napari_emseg.io.fingerprint import (
     source_state,
 )
 from napari_emseg.models.weights import Weights, load_weights
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier, read_edges
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 _LOADING = Lock()
 _CPU = Lock()
+
+VOLUME_BYTES = 1_500_000_000
+"""Of memory at the most while the fragments of a volume, or of a block, are found."""
 
 
 class VersionMismatchError(RuntimeError):
@@ -85,6 +90,19 @@ def gpu_lock(settings: PredictSettings) -> Iterator[None]:
         user = os.getuid() if hasattr(os, "getuid") else 0
         with FileLock(Path(tempfile.gettempdir()) / f"emseg-{gpu}-{user}.lock"):
             yield
+
+
+@contextmanager
+def volume_lock() -> Iterator[None]:
+    """Wait until there is memory for another volume, or block of one."""
+    with _volumes():
+        yield
+
+
+@cache
+def _volumes() -> BoundedSemaphore:
+    # threads of this process would each hold one
+    return BoundedSemaphore(max(1, free_ram() // (2 * VOLUME_BYTES)))
 
 
 def _gpu(settings: PredictSettings) -> str | None:
@@ -139,7 +157,7 @@ def require_same(context: Context) -> None:
 
 
 @lru_cache(maxsize=4)
-def weights(ref: WeightsRef) -> Weights:
+def weights(ref: FileRef) -> Weights:
     """Load weights.
 
     Raises
@@ -157,7 +175,25 @@ def weights(ref: WeightsRef) -> Weights:
     return found
 
 
-def predictor(ref: WeightsRef) -> Predictor:
+@lru_cache(maxsize=4)
+def edges(ref: FileRef) -> EdgeClassifier:
+    """Read a classifier of edges.
+
+    Raises
+    ------
+    ValueError
+        If it isn't the one that the batch was started with.
+    OSError
+        If it can't be read.
+    """
+    found = read_edges(Path(ref.path))
+    if found.sha256 != ref.sha256:
+        msg = f"{ref.path} holds another classifier of edges than when the batch began"
+        raise ValueError(msg)
+    return found
+
+
+def predictor(ref: FileRef) -> Predictor:
     """Return the predictor of this process, loaded once."""
     with _LOADING:
         return _predictor(ref)
@@ -191,7 +227,7 @@ def _opened(given: Input) -> OpenInput:
 
 
 @lru_cache(maxsize=1)
-def _predictor(ref: WeightsRef) -> Predictor:
+def _predictor(ref: FileRef) -> Predictor:
     from napari_emseg.inference import Predictor
 
     return Predictor(weights(ref), settles="nothing")

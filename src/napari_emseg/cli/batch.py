@@ -33,7 +33,15 @@ from napari_emseg.batch import (
 from napari_emseg.batch.recipe import Preset, RecipeExistsError, check_recipe_path
 from napari_emseg.batch.recipe import preset as preset_settings
 from napari_emseg.batch.where import share_arenas
-from napari_emseg.cli.options import CELLS, RUN, InputOptions, Json, Overwrite, Sections
+from napari_emseg.cli.options import (
+    CELLS,
+    RUN,
+    Edges,
+    InputOptions,
+    Json,
+    Overwrite,
+    Sections,
+)
 from napari_emseg.cli.printing import (
     print_json,
     print_line,
@@ -48,6 +56,7 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
+from napari_emseg.segmentation.edge_classifier import read_edges
 
 
 class BatchDisplay:
@@ -166,6 +175,7 @@ def batch(
             f"{DEFAULT_WEIGHTS} where neither this nor a recipe says which."
         ),
     ] = None,
+    edges: Edges = None,
     only_sections: Sections = None,
     resume: Annotated[
         bool, Parameter(negative=(), help="Resume an interrupted batch.")
@@ -210,7 +220,7 @@ def batch(
             "isn't there; name an input"
         )
         raise ValueError(msg)
-    span = only_sections or slice(None)
+    span, by = only_sections or slice(None), _edges(opened, edges)
     job = BatchConfig(
         find_inputs(
             inputs or (() if project is None else (str(project),)),
@@ -226,8 +236,9 @@ def batch(
         resume=resume,
         overwrite=overwrite,
         recipe=None if opened is None else opened.label,
+        edges=None if by is None else read_edges(by),
     )
-    save = None if save_recipe is None else _RecipeFile(save_recipe, job)
+    save = None if save_recipe is None else _RecipeFile(save_recipe, job, by)
     if dry_run:
         plan = plan_batch(job)
         if save is not None:
@@ -284,15 +295,23 @@ def _weights(
     return find_weights(given or DEFAULT_WEIGHTS, settings.predict)
 
 
+def _edges(opened: OpenedRecipe | None, given: Path | None) -> Path | None:
+    if given is None:
+        return None if opened is None else opened.edges()
+    return given.expanduser()
+
+
 class _RecipeFile:
     """A recipe that is written once its batch has been accepted."""
 
-    def __init__(self, path: Path, job: BatchConfig) -> None:
+    def __init__(self, path: Path, job: BatchConfig, edges: Path | None) -> None:
         self._path, self._overwrite = path.expanduser(), job.overwrite
         projects = [Path(each.path) for each in job.inputs if each.is_project]
         project = projects[0] if len(projects) == 1 else None
         folder = self._path.parent
-        self._recipe = recipe_of(job.settings, job.weights, project, folder=folder)
+        self._recipe = recipe_of(
+            job.settings, job.weights, project, folder=folder, edges=edges
+        )
         try:
             # what is certain to be refused is, before anything is done
             check_recipe_path(self._path, self._recipe, out=job.out)

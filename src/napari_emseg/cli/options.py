@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from cyclopts import Group, Parameter, Token
@@ -12,6 +13,14 @@ from napari_emseg.io import OUTPUT_KINDS, AmbiguousFileError, open_stack
 from napari_emseg.io import Ids as IdsChoice
 from napari_emseg.io import OutputFormat as Format
 from napari_emseg.io import Stored as StoredAs
+
+Edges = Annotated[
+    Path | None,
+    Parameter(
+        help="A classifier of edges for --through graph; "
+        "napari_emseg.api.learn_edges makes it."
+    ),
+]
 
 Meaning = Literal["membrane", "inside", "cells"]
 

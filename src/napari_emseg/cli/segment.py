@@ -15,6 +15,7 @@ from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.options import (
     CELLS,
     RUN,
+    Edges,
     Exclude,
     Ids,
     InputOptions,
@@ -416,13 +417,7 @@ def segment(
     format: OutputFormat = None,  # noqa: A002
     ids: Ids = "keep",
     table: TablePath = None,
-    edges: Annotated[
-        Path | None,
-        Parameter(
-            help="A classifier of edges for --through graph; "
-            "napari_emseg.api.learn_edges makes it."
-        ),
-    ] = None,
+    edges: Edges = None,
     overwrite: Overwrite = False,
     json: Json = False,
     cells: Annotated[CellSettings, Parameter(name="*", group=CELLS)] = CellSettings(),  # noqa: B008 - frozen

@@ -135,9 +135,15 @@ class Affinities:
         if array is None:
             return faces
         for place, z in enumerate(sections):
-            values = np.asarray(array[self.first + z])[rows, columns]
+            values = _part(array, self.first + z, (rows, columns))
             faces[place] = boundary_of(values, self.first + z)
         return faces
+
+
+def _part(array: LazyArray, z: int, area: Area) -> NDArray[Any]:
+    if hasattr(array, "chunks"):  # of a large section only what is needed is read
+        return np.asarray(array[(z, *area)])
+    return np.asarray(array[z])[area]
 
 
 def boundary_of(affinity: NDArray[Any], z: int) -> NDArray[np.float32]:

@@ -166,7 +166,7 @@ class ReadProbabilities:
     def __getitem__(self, z: Any, /) -> NDArray[np.float32]:
         """Return section `z` `(y, x)`."""
         values = self._stack.section(int(z))
-        return _seen(values, nothing_predicted(values))
+        return masked(values, nothing_predicted(values))
 
 
 def _blank(values: NDArray[np.float32], exclude: NDArray[np.bool_] | None) -> bool:
@@ -446,7 +446,7 @@ def read_volume(
     first, n = sections[0], sections[-1] - sections[0] + 1
     membrane = np.full((n, *shape), np.nan, np.float32)
     for done, z in enumerate(sections, start=1):
-        membrane[z - first] = _seen(*read(z))
+        membrane[z - first] = masked(*read(z))
         yield Progress("probabilities", done, len(sections))
     absent = set(np.flatnonzero(np.isnan(membrane).all((1, 2))).tolist())
     return membrane, absent
@@ -525,7 +525,7 @@ def _segment_run(
     blank: list[int] = []
     for done, z in enumerate(run, start=1):
         try:
-            membrane[z - first] = _seen(*work._read(z))
+            membrane[z - first] = masked(*work._read(z))
         except (OSError, ValueError) as e:
             damaged[z] = str(e)
             absent.add(z - first)
@@ -538,7 +538,7 @@ def _segment_run(
         yield Progress("probabilities", done, len(run))
     yield from notes.rest()
     if blank:
-        yield Note(_describe_blank(blank))
+        yield Note(describe_blank(blank))
     affinities = work.affinities and work.affinities.starting(first)
     said = work.said(run)
     if work.through == "graph":
@@ -564,7 +564,8 @@ def _segment_run(
     )
 
 
-def _describe_blank(sections: Sequence[int]) -> str:
+def describe_blank(sections: Sequence[int]) -> str:
+    """Say that sections have no picture, and so no cells."""
     named = ", ".join(map(str, sections[:8])) + ", …" * (len(sections) > 8)
     one = len(sections) == 1
     return (
@@ -574,7 +575,7 @@ def _describe_blank(sections: Sequence[int]) -> str:
     )
 
 
-def _seen(
+def masked(
     membrane: NDArray[Any], exclude: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
     """Return probabilities that are NaN where there is no picture, and if blank."""
@@ -590,13 +591,33 @@ def _bridge(membrane: NDArray[np.float32], absent: Sequence[int]) -> None:
 
     Longer gaps, and those at the ends, have no picture.
     """
-    good = np.setdiff1d(np.arange(len(membrane)), absent)
     membrane[list(absent)] = np.nan
-    for before, after in pairwise(good):
-        if 1 < after - before <= BRIDGE + 1:
-            for z in range(before + 1, after):
-                share = np.float32((z - before) / (after - before))
-                membrane[z] = (1 - share) * membrane[before] + share * membrane[after]
+    for z, (before, after) in bridges(len(membrane), absent).items():
+        membrane[z] = between(z, before, after, membrane[before], membrane[after])
+
+
+def bridges(n: int, absent: Collection[int]) -> dict[int, tuple[int, int]]:
+    """Return the good sections around each one of `n` that is bridged in 3-D."""
+    good = sorted({*range(n)} - {*absent})
+    return {
+        z: (before, after)
+        for before, after in pairwise(good)
+        if after - before <= BRIDGE + 1
+        for z in range(before + 1, after)
+    }
+
+
+def between(
+    z: int,
+    before: int,
+    after: int,
+    one: NDArray[np.float32],
+    other: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return what stands in for section `z`, linearly from those around it."""
+    share = np.float32((z - before) / (after - before))
+    found: NDArray[np.float32] = (1 - share) * one + share * other
+    return found
 
 
 def _linked(

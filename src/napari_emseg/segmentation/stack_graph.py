@@ -62,10 +62,17 @@ def strength_of_odds(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     return strength
 
 
+Odds = NDArray[np.float64]
+"""Log-odds of edges."""
+
+Between = tuple[int, int, NDArray[np.int64], Odds]
+"""Edges of two sections: which, `(m, 2)` fragments, log-odds."""
+
+
 def in_one_graph(
     sections: Sequence[RegionGraph],
-    within: Sequence[NDArray[np.float64]],
-    between: Sequence[tuple[int, int, NDArray[np.int64], NDArray[np.float64]]],
+    within: Sequence[Odds],
+    between: Sequence[Between],
 ) -> tuple[RegionGraph, NDArray[np.int64]]:
     """Return the graph of all sections' fragments, and the first node of each.
 
@@ -108,9 +115,8 @@ class StackGraph:
         self._classifier = classifier
         self._largest = largest_shift
         self._regions: list[RegionGraph] = []
-        self._within: list[NDArray[np.float64]] = []
-        self._between: list[tuple[int, int, NDArray[np.int64], NDArray[np.float64]]]
-        self._between = []
+        self._within: list[Odds] = []
+        self._between: list[Between] = []
         # the last section, and its edges with the one before
         self._last: SectionGraph | None = None
         self._before: tuple[SectionGraph, CrossEdges] | None = None
@@ -140,10 +146,17 @@ class StackGraph:
 
     def finish(self) -> tuple[RegionGraph, NDArray[np.int64]]:
         """Return the graph, and the first node of each section."""
+        return in_one_graph(*self.parts())
+
+    def parts(self) -> tuple[list[RegionGraph], list[Odds], list[Between]]:
+        """Return what `in_one_graph` takes, when all sections were added.
+
+        Of a section it depends on the one before and the one behind it alone.
+        """
         if self._last is not None:
             self._within.append(self.odds_within(self._last, self._before, None))
             self._last = None
-        return in_one_graph(self._regions, self._within, self._between)
+        return self._regions, self._within, self._between
 
     def odds_within(
         self,
@@ -234,15 +247,43 @@ def iter_segment_graph(
     ]
     ids = joined(nodes, settings, said=NodeConstraints.of(pairs))
     for place, z in enumerate(there):
-        own = np.zeros(first[place + 1] - first[place] + 1, np.int64)
-        own[1:] = ids[first[place] + 1 : first[place + 1] + 1]
-        strength = strength_of(np.nan_to_num(membrane[z]), settings.threshold)
-        found = own[labels[z]]
-        found[reach[z] > settings.grow] = 0
-        found.ravel()[boundary_pixels(labels[z], strength).between(own)] = 0
-        labels[z] = found
+        own = ids_of_section(ids, first, place)
+        far = reach[z] > settings.grow
+        labels[z] = paint_section(labels[z], far, membrane[z], own, settings.threshold)
         yield Progress("cells", z + 1, n)
     return renumber(labels, int(ids.max(initial=0)))
+
+
+def ids_of_section(
+    ids: NDArray[np.int64], first: NDArray[np.int64], place: int
+) -> NDArray[np.int64]:
+    """Return the ids of a section's fragments, 0 for none, by those of all nodes."""
+    own = np.zeros(first[place + 1] - first[place] + 1, np.int64)
+    own[1:] = ids[first[place] + 1 : first[place + 1] + 1]
+    return own
+
+
+def paint_section(
+    labels: NDArray[np.uint32],
+    far: NDArray[np.bool_],
+    membrane: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    threshold: float,
+) -> NDArray[np.uint32]:
+    """Return the cells `(y, x)` of a section, if fragments are of cells `ids`.
+
+    Parameters
+    ----------
+    far
+        Where no cell reaches.
+    membrane
+        Probabilities, NaN where there is no picture.
+    """
+    strength = strength_of(np.nan_to_num(membrane), threshold)
+    found = ids[labels].astype(np.uint32)
+    found[far] = 0
+    found.ravel()[boundary_pixels(labels, strength).between(ids)] = 0
+    return found
 
 
 def _node(labels: NDArray[np.uint32], at: Voxel, first: dict[int, Any]) -> int:

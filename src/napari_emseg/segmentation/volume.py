@@ -162,7 +162,7 @@ def _join_volume(
 ) -> Generator[Record, None, tuple[Joined, NDArray[np.uint64]]]:
     """Decide which fragments are one cell; return where each fragment is, too."""
     shape = seen.membrane.shape
-    areas, faces = _grid(shape, sides), seen.strengths(settings.threshold)
+    areas, faces = block_areas(shape, sides), seen.strengths(settings.threshold)
     places = scratch(shape, np.uint64)
     blocks: list[BlockFragments] = []
     for done, area in enumerate(areas):
@@ -209,7 +209,7 @@ def renumber(cells: NDArray[np.uint32], last: int) -> NDArray[np.uint32]:
     return cells
 
 
-def _grid(shape: tuple[int, ...], sides: tuple[int, int, int]) -> list[Area]:
+def block_areas(shape: tuple[int, ...], sides: tuple[int, int, int]) -> list[Area]:
     """Return blocks that cover a volume; one that is hardly higher isn't cut in z."""
     high = shape[0] if shape[0] <= 1.5 * sides[0] else sides[0]
     parts = (

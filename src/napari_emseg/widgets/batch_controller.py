@@ -25,6 +25,7 @@ from napari_emseg.batch.where import PlaceSettings
 from napari_emseg.core.errors import SettingError, UnusableInputsError
 from napari_emseg.core.records import Note, Record
 from napari_emseg.io.errors import AmbiguousFileError, OutputExistsError
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 from napari_emseg.widgets import jobs
 from napari_emseg.widgets.background import with_torch
 from napari_emseg.widgets.run_presenter import format_record
@@ -36,7 +37,6 @@ REMEDIES = {
     "resume": "go on with “Resume”",
     "overwrite": "tick “Replace results” to begin anew",
     "weights": "then open the recipe again",
-    "through": "set “Through the stack” in 3 Cells to {}",
     "whole": "set “Whole sections up to” to {}",
 }
 """How the settings are set in the dock that end an error."""
@@ -72,6 +72,7 @@ class BatchController(QObject):
         self.place = PlaceSettings()
         self.out = ""
         self.recipe: OpenedRecipe | None = None
+        self.recipe_edges: EdgeClassifier | None = None
         self.job = jobs.BackgroundJob()
         self.advance: jobs.Advance | None = None
         self.words = ""

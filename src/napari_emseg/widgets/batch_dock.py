@@ -16,6 +16,7 @@ from napari_emseg.batch.queue import Entry, is_unfinished
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.io.formats import SUFFIXES
+from napari_emseg.segmentation.edge_classifier import save_edges
 from napari_emseg.session.project_sync import ProjectSync
 from napari_emseg.widgets.batch_controller import batch_controller_for
 from napari_emseg.widgets.batch_form import BatchFoot, BatchForm
@@ -220,11 +221,22 @@ class BatchPanel(QWidget):
 
         def write() -> None:
             weights, settings = self._controller.session.weights, self.form.settings
-            made = recipe_of(settings, weights, self._project(), folder=path.parent)
+            made = recipe_of(
+                *(settings, weights, self._project()),
+                folder=path.parent,
+                edges=self._saved_edges(path),
+            )
             write_recipe(path, made, overwrite=overwrite)
 
         if self._try(write):
             self._batching.tell(f"saved as {path.name}")
+
+    def _saved_edges(self, recipe: Path) -> Path | None:
+        """Save the classifier of edges in use, if there is one, beside a recipe."""
+        edges = self._controller.session.edges
+        if edges is None or self.form.settings.cells.through == "sections":
+            return None
+        return save_edges(edges, recipe.with_name(f"{recipe.stem}-edges.json"))
 
     def _project(self) -> Path | None:
         """Return the project whose hand work belongs to what is done here."""

@@ -23,6 +23,7 @@ from napari_emseg.batch.recipe import HERE, PRESETS, without_machine
 from napari_emseg.batch.settings import settings_of_steps, step_names
 from napari_emseg.inference.precision import check_precision, refused_precisions
 from napari_emseg.io import OUTPUT_KINDS
+from napari_emseg.segmentation.edge_classifier import read_edges
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.widgets.batch_controller import BatchController
@@ -234,23 +235,29 @@ class BatchForm(QWidget):
         """
         session, settings = self._session, opened.settings
         weights = opened.weights()
+        path = opened.edges()
+        edges = None if path is None else read_edges(path)
         self.show_batch(settings)
         if weights is not None:
             session.choose_weights(weights.whole or weights)
         here = {name: getattr(session.predict_settings, name) for name in HERE}
         session.choose_settings(settings.predict.model_copy(update=here))
         session.cell_settings = settings.cells
-        self._batching.recipe = opened
+        session.edges = edges
+        self._batching.recipe, self._batching.recipe_edges = opened, edges
         self._on_edited()
 
     def _recipe_label(self) -> str | None:
         """Return what results say of the recipe, as long as nothing was changed."""
-        opened, weights = self._batching.recipe, self._session.weights
+        session = self._session
+        opened, weights = self._batching.recipe, session.weights
         if opened is None or without_machine(self.settings) != opened.settings:
             return None
         said = opened.recipe.weights
         other = said is not None and (weights is None or weights.sha256 != said.sha256)
-        return None if other else opened.label
+        edges = session.edges, self._batching.recipe_edges
+        by, said_by = ("" if each is None else each.sha256 for each in edges)
+        return None if other or by != said_by else opened.label
 
     def job(self) -> BatchConfig:
         """Return what is asked for, but for the inputs.
@@ -274,6 +281,7 @@ class BatchForm(QWidget):
             where=self._batching.place.where,
             overwrite=self.replace.isChecked(),
             recipe=self._recipe_label(),
+            edges=self._session.edges,
         )
 
     def _on_edited(self, *_: object) -> None:
@@ -309,11 +317,13 @@ class BatchForm(QWidget):
         name = "no weights" if weights is None else weights.card.name
         depths = () if weights is None else weights.card.depths
         way = format_variant(name, predict.model_dump(), depths)
+        alone = cells.through == "sections"
+        through = "" if alone else f", through the stack: {cells.through}"
         refused = refused_precisions(predict).get(predict.precision, "")
         words = f" Precision {predict.precision}: {refused}." if refused else ""
         self.panels.setText(
             f"As set in 2 Membranes and 3 Cells: {way}; threshold {cells.threshold:g}, "
-            f"{cells.method}, cells of {cells.minimum_size} px up.{words}"
+            f"{cells.method}, cells of {cells.minimum_size} px up{through}.{words}"
         )
         set_role(self.panels, "note" if refused else "hint")
 

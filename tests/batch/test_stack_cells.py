@@ -1,0 +1,240 @@
+"""Cells through the stack in batches are those that `segment` finds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from batching import CPU, run, values
+from scipy import ndimage as ndi
+from thin import thin_weights
+
+from napari_emseg import api
+from napari_emseg.batch import RowChanged, context, plan_batch, run_batch, stack_cells
+from napari_emseg.batch.planning import WholeSectionsError, facts_of
+from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.regions import Constraint
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.io import open_stack, read_provenance, save_stack
+from napari_emseg.project import Project
+from napari_emseg.sample import synthetic
+from napari_emseg.segmentation import segment_stack, volume
+from napari_emseg.segmentation.volume import iter_segment_volume
+
+WAYS = [CellSettings(minimum_size=5, through=way) for way in ("3-d", "graph")]
+NAMES = ("affinity z1", "affinity y1", "affinity x1")
+
+
+def as_segment(membrane: Path, way: CellSettings, **more: Any) -> np.ndarray:
+    """What `segment` makes of a result."""
+    return drain(segment_stack(values(membrane), settings=way, **more)).cells
+
+
+def far_apart() -> Constraint:
+    """Say that the first and the last voxel well inside a cell of `em` are one cell."""
+    cells = np.asarray(synthetic((6, 200, 180), seed=1)[1])
+    first, *_, last = np.argwhere(ndi.minimum_filter(cells > 0, (1, 9, 9)))
+    return Constraint(tuple(first.tolist()), tuple(last.tolist()), same=True)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+def test_cells_are_those_of_segment(make_job, em, tmp_path, way) -> None:
+    single = save_stack(tmp_path / "one.tif", synthetic((1, 90, 80), seed=3)[0])
+    with Project.create(tmp_path / "p.emseg", open_stack(em)) as project:
+        project.mark([2], "excluded")
+        project.constrain([said := far_apart()])
+    folder = tmp_path / "p.emseg"
+    summary = run(make_job(str(folder), str(single), cells=way, table=True))
+    assert summary.ok
+    many, one = summary.rows
+    membrane, cells = many.outputs[:2]
+    found = values(cells)
+    expected = as_segment(membrane, way, excluded=[2], constraints=[said])
+    assert expected.any(axis=(1, 2)).tolist() == [z != 2 for z in range(6)]
+    # what lies behind the excluded section goes on
+    assert np.intersect1d(expected[1], expected[3]).size > 1
+    np.testing.assert_array_equal(found, expected)
+    assert many.cells == expected.max()
+    assert said.is_kept(found)
+    assert not said.is_kept(as_segment(membrane, way, excluded=[2]))
+    made = read_provenance(cells).settings
+    assert made["constraints"] == 1
+    assert made["cells"]["through"] == way.through
+    assert made["cells"]["link"] is True
+    assert one.warnings == (
+        "cells are found section by section, since there is but one section",
+    )
+    alone = as_segment(one.outputs[0], way)
+    np.testing.assert_array_equal(values(one.outputs[1]), alone)
+    assert read_provenance(one.outputs[1]).settings["cells"]["through"] == "sections"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+def test_affinities_of_the_weights_count(make_job, em, tmp_path, way) -> None:
+    weights = thin_weights(tmp_path, "sure", further=NAMES)
+    job = make_job(use=weights, cells=way, probabilities="float32")
+    (row,) = run(job).rows
+    p, *said = api.predict(
+        open_stack(em), weights, settings=CPU, classes=("membrane", *NAMES)
+    )
+    known = dict(zip(NAMES, said, strict=True))
+    settings = way.model_copy(update={"threshold": weights.card.threshold})
+    expected = api.segment(p, settings=settings, affinities=known)
+    np.testing.assert_array_equal(values(row.outputs[0]), p)
+    np.testing.assert_array_equal(values(row.outputs[1]), expected)
+    if way.through == "3-d":  # of sections they say the same as membranes here
+        assert (expected != api.segment(p, settings=settings)).any()
+    assert read_provenance(row.outputs[1]).settings["affinities"] == list(NAMES)
+    assert not (job.out / ".emseg-batch").exists()
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """Probabilities of seven drawn sections; the fifth says nothing."""
+    cells = np.asarray(synthetic((7, 96, 150), seed=2)[1])
+    membrane = np.where(cells == 0, 255, np.arange(96)[:, None] // 2).astype(np.uint8)
+    membrane[4] = 0
+    made = Provenance(kind="membrane", threshold=0.5, scale=255.0)
+    return save_stack(tmp_path / "given.tif", membrane, provenance=made)
+
+
+def test_blocks_are_those_of_segment(make_job, given, monkeypatch) -> None:
+    """A volume that is larger than one piece; blocks are as large as `segment` has."""
+    sides, margin = (20, 32, 64), 8
+    monkeypatch.setattr(volume, "WHOLE", 1)
+    monkeypatch.setattr(volume, "BLOCK", sides)
+    monkeypatch.setattr(volume, "MARGIN", margin)
+    job = make_job(str(given), use=None, steps=("cells",), cells=WAYS[0])
+    records: list = []
+    (row,) = run(job, records).rows
+    assert "no probabilities" in row.warnings[0]
+    p = values(given).astype(np.float32) / np.float32(255)
+    p[4] = np.nan
+    with_stand_in = p.copy()
+    with_stand_in[4] = np.float32(0.5) * p[3] + np.float32(0.5) * p[5]
+    expected = drain(
+        iter_segment_volume(
+            *(with_stand_in, WAYS[0]),
+            **{"absent": [4], "whole": 1, "block": sides, "margin": margin},
+        )
+    )
+    assert expected.max() > 5
+    np.testing.assert_array_equal(values(row.outputs[0]), expected)
+    shares = [r.row.share for r in records if isinstance(r, RowChanged)]
+    # told of block by block
+    assert sum(0.1 < share < 0.9 for share in shares) >= 9
+
+
+def test_runs_of_sections_are_one_graph(make_job, given, monkeypatch) -> None:
+    monkeypatch.setattr(stack_cells, "SECTIONS", 2)
+    monkeypatch.setattr(context, "DEEPEST", 2)
+    job = make_job(str(given), use=None, steps=("cells",), cells=WAYS[1])
+    (row,) = run(job).rows
+    expected = as_segment(given, WAYS[1])
+    assert not expected[4].any()
+    assert np.intersect1d(expected[3], expected[5]).size > 1
+    np.testing.assert_array_equal(values(row.outputs[0]), expected)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+def test_a_stack_that_says_nothing_has_no_cells(make_job, tmp_path, way) -> None:
+    membrane = np.zeros((3, 40, 50), np.float32)
+    blank = save_stack(tmp_path / "blank.tif", membrane)
+    job = make_job(str(blank), use=None, steps=("cells",), cells=way, table=True)
+    (row,) = run(job).rows
+    assert (row.state, row.cells) == ("done", 0)
+    assert "sections 0, 1, 2 have no probabilities" in row.warnings[0]
+    assert not values(row.outputs[0]).any()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_cells, "SECTIONS", 3)
+    monkeypatch.setattr(volume, "WHOLE", 1)
+    monkeypatch.setattr(volume, "BLOCK", (20, 96, 64))
+    monkeypatch.setattr(context, "DEEPEST", 2)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+def test_it_goes_on_where_it_was_broken_off(make_job, given, way) -> None:
+    chosen = {"use": None, "steps": ("cells",), "cells": way}
+    whole = run(make_job(str(given), out="whole", **chosen))
+    stages = ("fragments", "join", "paint", "write")
+    for step in stages:
+        work = run_batch(make_job(str(given), resume=step != stages[0], **chosen))
+        for record in work:
+            if isinstance(record, RowChanged) and record.row.step == step:
+                break
+        else:
+            pytest.fail(f"it never came to {step}")
+        work.close()
+    second = run(make_job(str(given), resume=True, **chosen))
+    assert second.ok
+    # masks of four parts, fragments, joining, and painting of four parts at least
+    assert second.reused >= 9
+    one, other = (values(each.rows[0].outputs[0]) for each in (whole, second))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "file"), [(WAYS[0], "empty.zarr/c/4"), (WAYS[1], "tables/edges-0.npz")]
+)
+def test_everything_killed(make_job, given, tmp_path, monkeypatch, way, file) -> None:
+    """While fragments are found in 3-D, and when they were in sections."""
+    monkeypatch.setattr(context, "DEEPEST", 2)  # as `program.py` has it
+    out, script = tmp_path / "killed", Path(__file__).with_name("program.py")
+    words = [sys.executable, str(script), str(given), "--out", str(out)]
+    words += ["--steps", "cells", "--minimum-size", "5", "--through", way.through]
+    words += ["--device", "cpu", "--runtime", "torch", "--invert", "no"]
+    found = out / ".emseg-batch" / "given" / file
+    with subprocess.Popen(words, start_new_session=True) as program:
+        until = time.monotonic() + 300
+        while not found.exists() and program.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
+    done = not (out / ".emseg-batch").exists()
+    chosen = {"use": None, "steps": ("cells",), "cells": way}
+    second = run(make_job(str(given), out="killed", resume=True, **chosen))
+    assert second.ok
+    assert done or second.reused > 0
+    np.testing.assert_array_equal(
+        values(second.rows[0].outputs[0]), as_segment(given, way)
+    )
+
+
+def test_auto_goes_by_the_voxel_size_of_each_input(make_job, em, tmp_path) -> None:
+    stack = np.asarray(open_stack(em).data[:2])
+    cubes = save_stack(tmp_path / "cubes.tif", stack, voxel_size_nm=(4, 4, 4))
+    bare = save_stack(tmp_path / "bare.tif", stack)
+    auto = CellSettings(through="auto")
+    plan = plan_batch(make_job(str(em), str(cubes), str(bare), cells=auto))
+    ways = [planned.context.through for planned in plan.planned if planned]
+    assert ways == ["graph", "3-d", "sections"]
+    assert plan.rows[2].warnings == (
+        "cells are found section by section, since its voxel size is unknown",
+    )
+
+
+def test_large_sections_are_refused_with_what_ends_it(make_job) -> None:
+    (row,) = plan_batch(make_job(cells=WAYS[0], whole=64)).rows
+    assert isinstance(row.error, WholeSectionsError)
+    assert row.error.remedies == {"whole": 190}
+
+
+def test_section_by_section_is_known_again_as_before(make_job) -> None:
+    """Ledgers of versions that knew of no other way are gone on with."""
+    assert "through" not in facts_of(make_job())["cells"]
+    assert facts_of(make_job(cells=WAYS[0]))["cells"]["through"] == "3-d"
+    alone = facts_of(make_job(cells=WAYS[0], steps=("membranes",)))
+    assert "through" not in alone["cells"]
