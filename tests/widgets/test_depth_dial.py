@@ -23,23 +23,19 @@ def shown(window, column: int) -> list[str]:
     return [table.item(row, column).text() for row in range(table.rowCount())]
 
 
-def test_the_dial_is_there_for_networks_with_depth_only(window) -> None:
+def test_the_dial_its_table_and_the_heads(window) -> None:
     panel = window.membranes
     for name, there in (("thin", False), ("nested", True)):
         window.choose_weights(name)
         assert panel.depth.isVisibleTo(panel) is there
         assert panel.heads.isVisibleTo(panel) is there
-
-
-def test_each_depth_shows_parameters_time_and_score(window) -> None:
+    # each depth with its parameters, time and score
     assert shown(window, 0) == ["1", "2", "3", "4"]
     assert all("M" in words for words in shown(window, 1))
     assert shown(window, 2) == ["–"] * 4
     assert shown(window, 3) == ["0.910", "0.920", "0.930", "0.940"]
     assert window.membranes.depth.words.text() == "4 of 4"
-
-
-def test_dial_and_table_are_one(window) -> None:
+    # dial and table are one
     depth = window.membranes.depth
     depth.dial.setValue(2)
     assert window.controller.session.predict_settings.depth == 2
@@ -48,6 +44,10 @@ def test_dial_and_table_are_one(window) -> None:
     assert window.controller.session.predict_settings.depth == 3
     assert depth.dial.value() == 3
     assert depth.words.text() == "3 of 4"
+    box = window.membranes.heads.findChild(object, "heads")
+    box.setCurrentText("mean")
+    assert window.controller.session.predict_settings.heads == "mean"
+    assert shown(window, 3) == ["0.910", "–", "–", "–"]
 
 
 def test_another_depth_runs_only_when_asked(window) -> None:
@@ -91,10 +91,3 @@ def test_times_can_be_measured(window) -> None:
     assert all("–" not in words and "≈" not in words for words in shown(window, 2))
     assert not dial.measure.isVisibleTo(dial)
     assert "on this machine" in window.membranes.details.text()
-
-
-def test_heads_are_chosen_beside_the_depth(window) -> None:
-    box = window.membranes.heads.findChild(object, "heads")
-    box.setCurrentText("mean")
-    assert window.controller.session.predict_settings.heads == "mean"
-    assert shown(window, 3) == ["0.910", "–", "–", "–"]

@@ -22,8 +22,18 @@ LOW = 400
 PACKAGE = Path(napari_emseg.__file__).parent
 
 
-def test_panels_are_numbered_in_the_order_of_work(open_window) -> None:
-    window = open_window()
+def test_panels_are_numbered_open_for_the_main_job_and_linked_to_their_pages(
+    open_window, em
+) -> None:
+    window = open_window(em("specimen"))
+    panels_are_numbered_in_the_order_of_work(window)
+    the_main_job_is_open_and_the_rest_folded(window)
+    title_bars_say_what_is_chosen(window)
+    tooltips_explain_settings(window)
+    each_panel_has_a_link_to_a_page_that_is_there(window)
+
+
+def panels_are_numbered_in_the_order_of_work(window) -> None:
     titles = [fold.text() for fold in window.dock.folds.values()]
     numbered = [f"{STEPS[name]}  {name}" for name in PANELS]
     assert [t.strip("▾▸ ") for t in titles] == numbered
@@ -32,8 +42,7 @@ def test_panels_are_numbered_in_the_order_of_work(open_window) -> None:
     assert [STEPS[name] for name in PANELS] == sorted(STEPS[name] for name in PANELS)
 
 
-def test_the_main_job_is_open_and_the_rest_folded(open_window) -> None:
-    window = open_window()
+def the_main_job_is_open_and_the_rest_folded(window) -> None:
     open_ = [name for name, fold in window.dock.folds.items() if fold.isExpanded()]
     assert open_ == ["Data", "Membranes", "Cells"]
 
@@ -50,8 +59,7 @@ def test_panels_fold_and_unfold_by_a_click(open_window) -> None:
     assert fold.content().maximumHeight() > 10_000
 
 
-def test_title_bars_say_what_is_chosen(open_window, em) -> None:
-    window = open_window(em("specimen"))
+def title_bars_say_what_is_chosen(window) -> None:
     assert window.dock.folds["Data"].summary.text() == "specimen"
     assert window.dock.folds["Membranes"].summary.text() == "thin"
 
@@ -89,8 +97,7 @@ def test_no_panel_imports_another_and_none_uses_private_parts_of_napari() -> Non
             assert not re.search(r"import .*Panel\b", text), file.name
 
 
-def test_tooltips_explain_settings(open_window) -> None:
-    window = open_window()
+def tooltips_explain_settings(window) -> None:
     for form in (window.membranes.advanced, window.cells.advanced):
         for name in type(form.settings).model_fields:
             field = form.findChild(QWidget, name)
@@ -185,11 +192,10 @@ def test_batch_and_the_panels_are_tabs_of_one_area(open_window, em) -> None:
     assert batch.height() > high / 2
 
 
-def test_each_panel_has_a_link_to_a_page_that_is_there(open_window) -> None:
+def each_panel_has_a_link_to_a_page_that_is_there(window) -> None:
     pages = PACKAGE.parents[1] / "docs"
     project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())
     assert project["project"]["urls"]["Documentation"] == f"{DOCS}/index.md"
-    window = open_window()
     for name, kind in PANELS.items():
         links = window.dock.panel(name).findChildren(QPushButton)
         (link,) = [x.toolTip() for x in links if x.text() == "Help"]

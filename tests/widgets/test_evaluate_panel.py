@@ -81,8 +81,18 @@ def test_a_meaning_comes_from_the_layer_or_from_the_user(window) -> None:
     assert panel.truth.meaning.currentData() == "membrane"
 
 
-def test_the_outcome_is_said_in_words(window, membrane, probability) -> None:
+def test_an_outcome_in_words_rings_a_curve_and_files(
+    window, membrane, probability, tmp_path
+) -> None:
     evaluate(window)
+    words_tell_of_the_scores(window, membrane, probability)
+    mistakes_are_ringed_where_they_are(window)
+    a_click_on_a_mistake_goes_there(window)
+    the_curve_marks_the_best_threshold_and_that_of_validation(window)
+    a_table_and_json_are_written(window, tmp_path)
+
+
+def words_tell_of_the_scores(window, membrane, probability) -> None:
     result = window.evaluate.result
     score = isbi_scores(1 - probability, membrane == 0).v_rand
     assert result.words.text() == f"{score:.3f} V_Rand: 1 merger, 2 splits"
@@ -113,8 +123,7 @@ def test_this_section_is_the_one_on_screen(window) -> None:
     assert window.evaluate.result.words.text().endswith("0 mergers, 2 splits")
 
 
-def test_mistakes_are_ringed_where_they_are(window) -> None:
-    evaluate(window)
+def mistakes_are_ringed_where_they_are(window) -> None:
     rings = window.layer("mistakes")
     assert isinstance(rings, Points)
     kinds = rings.features["kind"].tolist()
@@ -131,8 +140,7 @@ def test_mistakes_are_ringed_where_they_are(window) -> None:
     assert not np.array_equal(rings.border_color[merger], rings.border_color[split])
 
 
-def test_a_click_on_a_mistake_goes_there(window) -> None:
-    evaluate(window)
+def a_click_on_a_mistake_goes_there(window) -> None:
     table = window.evaluate.result.mistakes.table
     assert table.rowCount() == 3
     for row in (2, 0):
@@ -153,10 +161,9 @@ def test_another_run_replaces_the_rings(window) -> None:
     assert "mistakes" in window.viewer.layers
 
 
-def test_the_curve_marks_the_best_threshold_and_that_of_validation(window) -> None:
+def the_curve_marks_the_best_threshold_and_that_of_validation(window) -> None:
     from pyqtgraph import InfiniteLine, PlotDataItem
 
-    evaluate(window)
     plot = window.evaluate.result.plot
     assert plot.isVisibleTo(window.evaluate)
     items = plot.plot.getPlotItem().items
@@ -171,8 +178,7 @@ def test_the_curve_marks_the_best_threshold_and_that_of_validation(window) -> No
     assert "validation:&nbsp;0.35" in plot.legend.text()
 
 
-def test_export_as_a_table_and_as_json(window, tmp_path) -> None:
-    evaluate(window)
+def a_table_and_json_are_written(window, tmp_path) -> None:
     result = window.evaluate.result
     for name in ("scores.csv", "scores.json"):
         result.save(tmp_path / name)
@@ -193,16 +199,16 @@ def test_layers_of_other_shapes_are_refused_with_both_shapes(window) -> None:
     assert not window.evaluate.run.button.isEnabled()
 
 
-@pytest.mark.parametrize(
-    ("values", "meaning", "words"),
-    [(1, "inside", "truth has no membrane"), (0, "membrane", "drawn is empty there")],
-)
-def test_a_truth_that_can_not_be_one(window, values, meaning, words) -> None:
-    window.layer("drawn").data = np.full((2, 96, 96), values, np.uint8)
-    evaluate(window, truth_is=meaning)
-    assert words in window.evaluate.run.message.text()
-    assert window.evaluate.run.message.property("role") == "error"
-    assert not window.evaluate.result.isVisibleTo(window.evaluate)
+def test_a_truth_that_can_not_be_one(window) -> None:
+    for values, meaning, words in (
+        (1, "inside", "truth has no membrane"),
+        (0, "membrane", "drawn is empty there"),
+    ):
+        window.layer("drawn").data = np.full((2, 96, 96), values, np.uint8)
+        evaluate(window, truth_is=meaning)
+        assert words in window.evaluate.run.message.text()
+        assert window.evaluate.run.message.property("role") == "error"
+        assert not window.evaluate.result.isVisibleTo(window.evaluate)
 
 
 def test_what_looks_inverted_is_told(window, probability) -> None:

@@ -116,22 +116,22 @@ def test_a_drawn_box(open_window, em) -> None:
     assert (x.min(), x.max()) == pytest.approx((20, 60), abs=1)
 
 
-def test_the_estimate_is_said_before_the_run(open_window, em) -> None:
+def test_what_is_said_before_a_run(open_window, em) -> None:
     window = open_window(em())
     window.choose_scope(window.membranes, "all sections")
     words = window.membranes.estimate.text()
     assert "4 sections" in words
     assert "tiles" in words
     assert "GB on cpu" in words
-
-
-def test_the_card_is_said_in_words(open_window, em) -> None:
-    window = open_window(em())
     panel = window.membranes
     assert panel.about.text() == "Dark is membrane."
     assert panel.card.text() == "<b>V_Rand 0.500</b> held out"
     for words in ("drawings", "BSD-3-Clause"):
         assert words in panel.details.text()
+    tile = panel.advanced.findChild(object, "tile")
+    tile.setValue(96)
+    assert window.controller.session.predict_settings.tile == 96
+    assert window.controller.session.predict_settings.runtime == "torch"
 
 
 def test_too_coarse_a_picture_is_said_before_the_run(open_window, em, tmp_path) -> None:
@@ -306,14 +306,6 @@ def test_the_section_on_screen_comes_first(open_window, em) -> None:
     there = window.controller.session.source.results
     window.qtbot.waitUntil(lambda: bool(there.predicted), timeout=120_000)
     assert there.predicted[0] == 2
-
-
-def test_advanced_settings_reach_the_run(open_window, em) -> None:
-    window = open_window(em())
-    tile = window.membranes.advanced.findChild(object, "tile")
-    tile.setValue(96)
-    assert window.controller.session.predict_settings.tile == 96
-    assert window.controller.session.predict_settings.runtime == "torch"
 
 
 def test_three_views_are_offered_where_voxels_are_cubes(open_window, em) -> None:

@@ -14,21 +14,27 @@ from napari.utils.notifications import notification_manager
 from napari_emseg.core.records import Provenance
 
 
-@pytest.fixture(params=[1, 2], ids=["a picture", "a stack"])
+@pytest.fixture
 def window(request, open_window: Callable[..., Any], drawing: Any) -> Any:
-    """A window in which cells were found and panel 4 is open."""
+    """A window in which cells were found in a stack and panel 4 is open."""
     made = Provenance(kind="membrane").model_dump(mode="json")
+    sections = getattr(request, "param", 2)
     data = drawing.membrane
-    data = np.stack([data] * request.param) if request.param > 1 else data
+    data = np.stack([data] * sections) if sections > 1 else data
     window = open_window(Image(data, name="p", metadata={"emseg": made}))
     window.settle()
     window.cells.main.findChild(object, "minimum_size").setValue(20)
-    if request.param > 1:
+    if sections > 1:
         window.choose_scope(window.cells, "all sections")
     assert window.run(window.cells).error is None
     window.dock.panel("Correct").layers.show()
     notification_manager.records.clear()
     return window
+
+
+ALSO_A_PICTURE = pytest.mark.parametrize(
+    "window", [1, 2], ids=["a picture", "a stack"], indirect=True
+)
 
 
 def layer_of(window: Any, kind: str) -> Labels:
@@ -50,21 +56,23 @@ def said() -> str:
     return "\n".join(str(n.message) for n in notification_manager.records)
 
 
-@pytest.mark.parametrize("kind", ["corrections", "cells", "membranes"])
-def test_strokes_after_another_data_type_are_recorded(window: Any, kind: str) -> None:
-    layer = layer_of(window, kind)
-    before = recorded(window, kind)
-    dtype = layer.data.dtype
-    window.viewer.layers.selection.active = layer
-    _convert_dtype(window.viewer.layers, "int32")
-    assert f"stays {dtype}" in said()
-    stroke(window, kind, 30, 20, 1)
-    after = recorded(window, kind)
-    assert (after != before).any()
-    np.testing.assert_array_equal(layer.data, after)
-    window.dock.panel("Correct").layers.undo()
-    np.testing.assert_array_equal(recorded(window, kind), before)
-    np.testing.assert_array_equal(layer.data, before)
+@ALSO_A_PICTURE
+def test_strokes_after_another_data_type_are_recorded(window: Any) -> None:
+    for kind in ("corrections", "cells", "membranes"):
+        layer = layer_of(window, kind)
+        before = recorded(window, kind)
+        dtype = layer.data.dtype
+        window.viewer.layers.selection.active = layer
+        notification_manager.records.clear()
+        _convert_dtype(window.viewer.layers, "int32")
+        assert f"stays {dtype}" in said()
+        stroke(window, kind, 30, 20, 1)
+        after = recorded(window, kind)
+        assert (after != before).any(), kind
+        np.testing.assert_array_equal(layer.data, after)
+        window.dock.panel("Correct").layers.undo()
+        np.testing.assert_array_equal(recorded(window, kind), before)
+        np.testing.assert_array_equal(layer.data, before)
 
 
 def test_cells_that_a_plugin_merged_are_one_step(window: Any) -> None:
@@ -96,26 +104,28 @@ def test_a_stroke_that_waits_is_recorded_before(window: Any) -> None:
     assert not recorded(window, "corrections").any()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda data: data[..., :-1],
-        lambda data: np.full(data.shape, -1),
-        lambda data: np.full(data.shape, 2**40),
-    ],
-    ids=["another shape", "negative", "too large"],
-)
-def test_what_cant_be_cells_is_put_back_and_said(window: Any, make: Any) -> None:
-    layer, before = layer_of(window, "cells"), recorded(window, "cells")
-    layer.data = make(layer.data)
-    assert "was replaced, and is as before" in said()
-    np.testing.assert_array_equal(layer.data, before)
-    assert layer.data.dtype == np.uint32
-    stroke(window, "cells", 30, 20, 503)
-    assert (recorded(window, "cells") == 503).any()
+CANT_BE_CELLS = {
+    "another shape": lambda data: data[..., :-1],
+    "negative": lambda data: np.full(data.shape, -1),
+    "too large": lambda data: np.full(data.shape, 2**40),
+}
 
 
-def test_the_layer_shows_what_is_recorded_itself(window: Any) -> None:
+@ALSO_A_PICTURE
+def test_what_cant_be_cells_is_put_back_and_said(window: Any) -> None:
+    layer = layer_of(window, "cells")
+    for new, (what, make) in enumerate(CANT_BE_CELLS.items(), 503):
+        before = recorded(window, "cells")
+        notification_manager.records.clear()
+        layer.data = make(layer.data)
+        assert "was replaced, and is as before" in said(), what
+        np.testing.assert_array_equal(layer.data, before)
+        assert layer.data.dtype == np.uint32
+        stroke(window, "cells", 30, 20, new)
+        assert (recorded(window, "cells") == new).any()
+
+
+def test_the_layer_shows_what_is_recorded_itself_also_after_a_run(window: Any) -> None:
     layer = layer_of(window, "cells")
     changed = layer.data.copy()
     changed[..., :4, :4] = 700
@@ -124,10 +134,6 @@ def test_the_layer_shows_what_is_recorded_itself(window: Any) -> None:
     assert np.shares_memory(
         layer.data, window.controller.session.correcting().linked.arrays["cells"]
     )
-
-
-def test_a_run_shows_its_results_after(window: Any) -> None:
-    layer = layer_of(window, "cells")
     layer.data = np.where(layer.data > 0, layer.data + 100, 0)
     assert window.run(window.cells).error is None
     np.testing.assert_array_equal(layer.data, recorded(window, "cells"))
