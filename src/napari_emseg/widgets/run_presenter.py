@@ -107,8 +107,9 @@ class RunPresenter:
         shown
             The stack is still in the window, and the window stays.
         """
-        if self._has_results and shown:
-            # a run that was cancelled doesn't wait until all are there
+        if self._has_results and shown and not self._layers_are_there.is_set():
+            # a run that was cancelled doesn't wait until all are there; those that
+            # were there once may have been removed since
             self._layers.show_now(self._arrays())
         self._layers.refresh_all()
         if self._has_results:
