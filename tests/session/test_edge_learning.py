@@ -142,9 +142,9 @@ def _nothing() -> None:
 
 
 def test_it_learns_and_is_measured_by_what_was_left_out(taught) -> None:
-    _, found = taught
-    p, cells = drawn(1)
-    edges = drain(iter_known_edges(p, ended(cells), GRAPH))
+    session, found = taught
+    p, _ = drawn(1)
+    edges = drain(iter_known_edges(p, session.source.results.cells, GRAPH))
     assert (found.within, found.between) == tuple(len(k.join) for k in edges.values())
     apart = [k.where(k.left_out) for k in edges.values()]
     assert found.held_out == sum(len(k.join) for k in apart)

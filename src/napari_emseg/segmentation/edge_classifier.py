@@ -92,12 +92,12 @@ class EdgeClassifier:
                 msg = f"no networks {kind} sections, or numbers that aren't finite"
                 raise ValueError(msg)
             columns = mean.size
-            known = columns in (seen, seen + SAID[kind])
+            known = columns in (seen, seen + SAID[kind]) and (scale > 0).all()
             if not known or not mean.shape == scale.shape == (columns,):
                 msg = f"{columns} features of edges {kind} sections are not known here"
                 raise ValueError(msg)
             found = self.log_odds(kind, np.zeros((2, columns), np.float32))
-            if (scale <= 0).any() or found.shape != (2,):
+            if found.shape != (2,):
                 msg = f"networks {kind} sections give no log-odds"
                 raise ValueError(msg)
 

@@ -18,7 +18,7 @@ from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Area, Voxel
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
-from napari_emseg.session.results import MaskedProbabilities
+from napari_emseg.session.results import PredictedProbabilities
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Membrane:
             return np.full(self.shape[1:], np.nan, np.float32)
         # without corrections: a run sees most places as the network left them
         if not source.is_probabilities:
-            values = MaskedProbabilities(source.results)[z]
+            values = PredictedProbabilities(source.results)[z]
             outside = padding(source.stack.section(z))
         else:
             values, outside = source.stack.section(z), None

@@ -265,7 +265,8 @@ def iter_learn_edges(
         left_out = edges.left_out
         if 0 < left_out.sum() < len(left_out):
             apart = edges.where(left_out)
-            tried = yield from iter_fit(kind, edges.where(~left_out), seed, before)
+            rest = edges.where(~left_out)
+            tried = yield from iter_fit(kind, rest, seed, before, "without held-out")
             old = apart.usual if start is None else start.log_odds(kind, apart.features)
             new = EdgeClassifier({kind: tried}, {}).log_odds(kind, apart.features)
             scores[kind] = {
@@ -334,7 +335,11 @@ def fit(
 
 
 def iter_fit(
-    kind: str, edges: KnownEdges, seed: int, start: dict[str, Any] | None = None
+    kind: str,
+    edges: KnownEdges,
+    seed: int,
+    start: dict[str, Any] | None = None,
+    which: str = "all",
 ) -> Generator[Record, None, dict[str, Any]]:
     """Train small networks on known edges; return their numbers, for `EdgeClassifier`.
 
@@ -344,6 +349,8 @@ def iter_fit(
         `within` or `between`.
     start
         Numbers to learn on from.
+    which
+        Edges, in words, for those who follow it.
     """
     import torch
 
@@ -378,7 +385,8 @@ def iter_fit(
         network = _network(x.shape[1], seed + k, numbers)
         learning = _descend(network, features, target, RATE * share, steps, seed + k)
         for done in learning:
-            yield Progress("learning", k * steps + done, n * steps)
+            step = f"learning {kind} sections ({which})"
+            yield Progress(step, k * steps + done, n * steps)
         networks.append(_numbers(network))
     return {
         "mean": [round(float(v), 5) for v in mean],

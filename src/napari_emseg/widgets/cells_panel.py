@@ -57,8 +57,8 @@ SETTLE_MS = 300
 
 FILES = "Edge classifiers (*.json)"
 USE = (
-    "By Through graph, it says which fragments of cells are one: within a section, and "
-    "from section to section."
+    "With Through the stack: graph, it decides which fragments belong to one cell, "
+    "within a section and across sections."
 )
 LEARN = (
     "From cells through the stack that you reviewed, locked, or merged and split in "
