@@ -78,7 +78,9 @@ def test_cells_are_those_of_segment(make_job, em, tmp_path, way) -> None:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
 def test_affinities_of_the_weights_count(make_job, em, tmp_path, way) -> None:
-    weights = thin_weights(tmp_path, "sure", further=NAMES)
+    # the last one is the least likely: sections hardly go on in each other
+    weights = thin_weights(tmp_path, "sure", further=NAMES[::-1])
+    way = way.model_copy(update={"join": 0.45})
     job = make_job(use=weights, cells=way, probabilities="float32")
     (row,) = run(job).rows
     p, *said = api.predict(
@@ -89,8 +91,7 @@ def test_affinities_of_the_weights_count(make_job, em, tmp_path, way) -> None:
     expected = api.segment(p, settings=settings, affinities=known)
     np.testing.assert_array_equal(values(row.outputs[0]), p)
     np.testing.assert_array_equal(values(row.outputs[1]), expected)
-    if way.through == "3-d":  # of sections they say the same as membranes here
-        assert (expected != api.segment(p, settings=settings)).any()
+    assert (expected != api.segment(p, settings=settings)).any()
     assert read_provenance(row.outputs[1]).settings["affinities"] == list(NAMES)
     assert not (job.out / ".emseg-batch").exists()
 

@@ -25,6 +25,7 @@ from napari_emseg.io import AmbiguousFileError, open_stack, read_provenance, sav
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.models.weights import load_weights
 from napari_emseg.sample import synthetic
+from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier
 from napari_emseg.widgets.batch_controller import BatchController, format_error
 from napari_emseg.widgets.batch_dock import BatchDock, BatchPanel
 from napari_emseg.widgets.batch_table import BatchTable, format_row
@@ -433,18 +434,35 @@ def test_another_run_in_the_window_goes_on(bench, files, em, weights) -> None:
     assert bench.states() == ["done", "done"]
 
 
+def all_apart() -> EdgeClassifier:
+    """A classifier by which no edge joins."""
+    kinds = {
+        kind: {
+            "mean": [0.0] * n,
+            "scale": [1.0] * n,
+            "networks": [[[[[0.0]] * n, [-9.0]]]],
+        }
+        for kind, n in SEEN.items()
+    }
+    return EdgeClassifier(kinds, {"about": "nothing"})
+
+
 class TestRecipes:
     def test_what_is_set_is_saved_and_set_again(self, bench, tmp_path) -> None:
         """In another sitting, where everything was changed meanwhile."""
         session, form = bench.window.controller.session, bench.panel.form
         form.steps.boxes["link"].setChecked(True)
-        session.cell_settings = CellSettings(minimum_size=7, threshold=0.37)
+        session.cell_settings = CellSettings(
+            minimum_size=7, threshold=0.37, through="graph"
+        )
+        session.edges = edges = all_apart()
         settings, weights = form.settings, session.weights
         bench.panel.write_recipe(tmp_path / "r.json")
         assert bench.said == "saved as r.json"
 
         form.steps.boxes["link"].setChecked(False)
         session.cell_settings = CellSettings()
+        session.edges = None
         session.choose_weights(load_weights("isbi2012-unet"))
         bench.panel.take_recipe(tmp_path / "r.json")
         assert bench.said == "set as r.json says"
@@ -453,6 +471,11 @@ class TestRecipes:
         assert bench.batching.settings == settings
         form.folder.setText(str(bench.out))
         label = read_recipe(tmp_path / "r.json").label
+        assert form.job().recipe == label
+        assert form.job().edges.sha256 == edges.sha256
+        session.edges = None
+        assert form.job().recipe is None  # other edges than the recipe's
+        session.edges = edges
         assert form.job().recipe == label
         session.cell_settings = CellSettings(minimum_size=8)
         assert form.job().recipe is None  # it isn't what the recipe says any more

@@ -37,6 +37,7 @@ REMEDIES = {
     "resume": "go on with “Resume”",
     "overwrite": "tick “Replace results” to begin anew",
     "weights": "then open the recipe again",
+    "edges": "then open the recipe again",
     "whole": "set “Whole sections up to” to {}",
 }
 """How the settings are set in the dock that end an error."""
