@@ -24,6 +24,7 @@ from napari_emseg.segmentation import segment_section, usual_cells
 from napari_emseg.training.corrections import TrainingSet
 from napari_emseg.training.crops import Crop, groups_of
 from napari_emseg.training.dataset import Example
+from napari_emseg.training.holdout import same_tissue
 from napari_emseg.training.losses import IGNORE, INSIDE, MEMBRANE
 from napari_emseg.training.measures import Measured, difference, measure, true_cells
 from napari_emseg.training.sparse_labels import SparseLabels
@@ -238,6 +239,13 @@ class KnownCells:
     opinions: SparseLabels
     counts: float
 
+    @property
+    def weight(self) -> float:
+        """What each wall counts, if those that several sections show count once."""
+        sections = {block.z for block in self.opinions.blocks}
+        alike = same_tissue(self.known.stack) + 1
+        return self.counts * len({z // alike for z in sections}) / len(sections)
+
 
 def likely_threshold(parent: float) -> float:
     """Return the threshold that is likely before anything is looked at.
@@ -277,8 +285,8 @@ def choose_threshold(
             # code 0, no opinion, wraps to 255, which is `IGNORE`
             target = part.opinions.window(around) - np.uint8(1)
             lost, n = bits_lost(p, target)
-            bits += part.counts * lost
-            walls += part.counts * n
+            bits += part.weight * lost
+            walls += part.weight * n
         yield Progress("choosing the threshold", done, len(places))
     return best_threshold(bits, walls, likely) if walls else likely
 
