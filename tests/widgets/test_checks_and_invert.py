@@ -33,7 +33,7 @@ def row_of(checks, kind: str) -> int:
     return next(r for r in rows if kind in checks.table.item(r, 1).text())
 
 
-def test_findings_are_listed_and_gone_to(open_window, em) -> None:
+def test_findings_are_listed_gone_to_and_excluded(open_window, em) -> None:
     window, checks = checked(open_window, bad_stack(em))
     assert "1 blank" in checks.summary.text()
     row = row_of(checks, "blank")
@@ -41,11 +41,6 @@ def test_findings_are_listed_and_gone_to(open_window, em) -> None:
     window.viewer.dims.set_current_step(0, 3)
     checks.table.cellClicked.emit(row, 1)
     assert window.viewer.dims.current_step[0] == 1
-
-
-def test_a_finding_can_be_excluded(open_window, em) -> None:
-    window, checks = checked(open_window, bad_stack(em))
-    row = row_of(checks, "blank")
     checks.table.item(row, 2).setCheckState(Qt.CheckState.Checked)
     assert window.controller.session.source.excluded == {1}
     window.choose_scope(window.membranes, "all sections")
@@ -121,7 +116,7 @@ def test_dark_membranes_need_nothing(open_window, large) -> None:
     assert framed(window) == ["no"]
 
 
-def test_bright_membranes_will_be_inverted_which_is_said_and_can_be_refused(
+def test_bright_membranes_are_inverted_which_is_said_and_can_be_refused(
     open_window, large
 ) -> None:
     window = open_window(large(bright=True))
@@ -129,27 +124,21 @@ def test_bright_membranes_will_be_inverted_which_is_said_and_can_be_refused(
         "Membranes look bright: a run inverts. Choose “no” if they are dark."
     )
     assert framed(window) == ["yes"]
+    window.choose_scope(window.membranes, "this section")
+    window.run(window.membranes)
+    said = window.membranes.run.message.text()
+    assert "inverted, since membranes look bright; set Invert to no if not" in said
     choose_invert(window, "no")
     assert (
         looked(window) == "Membranes look bright. A run does not invert, as you chose."
     )
     assert window.data.invert.proposal.property("role") == "note"
     assert framed(window) == ["no"]
+    window.run(window.membranes)
+    assert "inverted" not in window.membranes.run.message.text()
     choose_invert(window, "yes")
     assert "inverts, as you chose" in looked(window)
     assert framed(window) == ["yes"]
-
-
-def test_the_run_does_as_the_panel_said(open_window, large) -> None:
-    window = open_window(large(bright=True))
-    looked(window)
-    window.choose_scope(window.membranes, "this section")
-    window.run(window.membranes)
-    said = window.membranes.run.message.text()
-    assert "inverted, since membranes look bright; set Invert to no if not" in said
-    choose_invert(window, "no")
-    window.run(window.membranes)
-    assert "inverted" not in window.membranes.run.message.text()
 
 
 def test_small_pictures_are_taken_as_they_are(open_window, em) -> None:

@@ -25,30 +25,29 @@ def wait_for_layers(window, count: int) -> None:
     window.qtbot.waitUntil(lambda: len(window.viewer.layers) >= count, timeout=120_000)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda values: Image(values[0], name="em"),
-        lambda values: Image(da.from_array(values, chunks=(1, 48, 112)), name="em"),
-        lambda values: Image([values, values[:, ::2, ::2]], name="em"),
-        lambda values: Image(values.astype(np.uint16) * 100, name="em"),
-        lambda values: Image(values.astype(np.float32) / 255, name="em"),
-    ],
-    ids=["2-D", "dask", "multiscale", "uint16", "float32"],
-)
-def test_layers_of_all_sorts(open_window, drawn_stack, layer) -> None:
+def test_layers_of_all_sorts(open_window, drawn_stack) -> None:
     stack, _ = drawn_stack
     values = np.array(stack.data)
-    window = open_window(layer(values))
-    assert window.run(window.membranes).error is None
-    result = window.layer("em membrane probability").data
-    z = window.viewer.dims.current_step[0] if result.ndim == 3 else None
-    section = result if z is None else result[z]
-    dark = values[0 if z is None else z] < 100
-    assert section[dark].mean() > 0.5 > section[~dark].mean()
-    window.settle()
-    assert window.run(window.cells).error is None
-    assert window.layer("em cells").data.shape == result.shape
+    sorts = {
+        "2-D": values[0],
+        "dask": da.from_array(values, chunks=(1, 48, 112)),
+        "multiscale": [values, values[:, ::2, ::2]],
+        "uint16": values.astype(np.uint16) * 100,
+        "float32": values.astype(np.float32) / 255,
+    }
+    window = open_window()
+    for sort, data in sorts.items():
+        window.viewer.layers.clear()
+        window.viewer.add_layer(Image(data, name="em"))
+        assert window.run(window.membranes).error is None, sort
+        result = window.layer("em membrane probability").data
+        z = window.viewer.dims.current_step[0] if result.ndim == 3 else None
+        section = result if z is None else result[z]
+        dark = values[0 if z is None else z] < 100
+        assert section[dark].mean() > 0.5 > section[~dark].mean(), sort
+        window.settle()
+        assert window.run(window.cells).error is None, sort
+        assert window.layer("em cells").data.shape == result.shape
 
 
 def test_removing_the_source_in_mid_run(open_window, em) -> None:
@@ -112,8 +111,9 @@ def test_a_second_run_has_to_wait(open_window, em) -> None:
     window.finish()
 
 
-@pytest.mark.parametrize("when", ["at once", "later"])
-@pytest.mark.parametrize("close", ["viewer", "window"])
+@pytest.mark.parametrize(
+    ("close", "when"), [("viewer", "at once"), ("window", "later")]
+)
 def test_closing_the_window_in_mid_run(open_window, em, qtbot, close, when) -> None:
     window = started(open_window, em())
     job = window.controller.job

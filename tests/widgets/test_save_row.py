@@ -65,9 +65,8 @@ def test_classes_of_ones_own_are_shown_and_saved(open_window, em, tmp_path) -> N
         np.testing.assert_array_equal(mrc.data[:, ::-1], layer.data)
 
 
-@pytest.mark.parametrize("replaced", ["em.tif", "truth.tif", "sections/1.tif"])
 def test_what_the_window_reads_is_not_replaced(
-    open_window, drawn_stack, tmp_path, replaced
+    open_window, drawn_stack, tmp_path
 ) -> None:
     stack, truth = drawn_stack
     em = np.asarray(stack.data[:2])
@@ -80,12 +79,15 @@ def test_what_the_window_reads_is_not_replaced(
     for name in ("em.tif", "truth.tif", "sections"):
         window.controller.add(open_stack(tmp_path / name))
     assert window.run(window.membranes).error is None
-    before = (tmp_path / replaced).read_bytes()
-    row, path = window.membranes.saving, tmp_path / replaced
-    row.save_as(path, picture_choices()[0])
-    assert not row.job.busy
-    assert "is the input" in row.message.text()
-    assert path.read_bytes() == before
+    row = window.membranes.saving
+    for replaced in ("em.tif", "truth.tif", "sections/1.tif"):
+        path = tmp_path / replaced
+        before = path.read_bytes()
+        row.save_as(path, picture_choices()[0])
+        assert not row.job.busy
+        assert "is the input" in row.message.text(), replaced
+        assert path.read_bytes() == before
+        row._say("", "hint")
     said = _save(window, row, tmp_path / "other.tif", picture_choices()[0])
     assert said == "saved as other.tif"
 
