@@ -137,20 +137,19 @@ def test_what_was_held_out_counts_more_than_what_was_learnt(tmp_path: Path) -> N
 
 
 def test_what_several_sections_show_counts_once(tmp_path: Path) -> None:
-    """Sections of 10 nm show the same walls, those of 200 nm others."""
+    """Sections of 10 nm show the same walls, those 400 nm apart others."""
     shown = Shown(tmp_path, walls(0.3))
-    codes = np.stack([TRUTH + 1, TRUTH + 1])
 
-    def choose(sections: int, depth: float) -> float:
-        stack = Stack(np.zeros(codes.shape, np.uint8), voxel_size_nm=(depth, 4, 4))
-        known = codes.copy()
-        known[sections:] = 0
-        taught = TrainingSet.from_corrections(stack, known)
+    def choose(sections: list[int], depth: float) -> float:
+        codes = np.zeros((3, SIDE, SIDE), np.uint8)
+        codes[sections] = TRUTH + 1
+        stack = Stack(np.zeros_like(codes), voxel_size_nm=(depth, 4, 4))
+        taught = TrainingSet.from_corrections(stack, codes)
         by = KnownCells(taught, taught.opinions, 0.08)
         return drain(choose_threshold(shown, [by], 0.9))
 
-    assert choose(2, 10) == choose(1, 10)
-    assert choose(2, 200) < choose(1, 200)
+    assert choose([0, 2], 10) == choose([0], 10)
+    assert choose([0, 2], 200) < choose([0], 200)
 
 
 def test_groups_are_not_compared_with_each_other() -> None:
