@@ -22,13 +22,6 @@ def opened(window, path, count: int) -> None:
     window.qtbot.waitUntil(lambda: len(window.viewer.layers) == count, timeout=120_000)
 
 
-def test_a_stack_in_words(open_window, em) -> None:
-    window = open_window(em())
-    assert window.data.words.text() == "4 sections 96 × 112 · 50 × 4 × 4 nm"
-    assert window.data.layers.currentText() == "em"
-    assert window.dock.folds["Data"].summary.text() == "em"
-
-
 def test_an_empty_viewer_asks_for_a_stack(open_window, em) -> None:
     window = open_window()
     window.settle()
@@ -116,19 +109,18 @@ def test_the_stack_that_takes_over_comes_into_view(open_window, em) -> None:
     np.testing.assert_allclose(camera_of(window.viewer).center[-2:], centre, atol=4)
 
 
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (Image(np.zeros((8, 9, 3), np.uint8), rgb=True, name="x"), "Split RGB"),
-        (Image(np.zeros((2, 3, 8, 9), np.uint8), name="x"), "Split Stack"),
-    ],
-)
-def test_what_is_no_stack_is_refused_with_a_way_out(open_window, layer, words) -> None:
-    window = open_window(layer)
-    window.settle()
-    assert words in window.data.message.text()
-    assert window.data.message.isVisibleTo(window.data)
-    assert not window.membranes.run.button.isEnabled()
+def test_what_is_no_stack_is_refused_with_a_way_out(open_window) -> None:
+    window = open_window()
+    for shape, rgb, words in (
+        ((8, 9, 3), True, "Split RGB"),
+        ((2, 3, 8, 9), False, "Split Stack"),
+    ):
+        window.viewer.layers.clear()
+        window.viewer.add_image(np.zeros(shape, np.uint8), rgb=rgb, name="x")
+        window.settle()
+        assert words in window.data.message.text()
+        assert window.data.message.isVisibleTo(window.data)
+        assert not window.membranes.run.button.isEnabled()
 
 
 def test_the_users_voxel_size_wins(open_window) -> None:
@@ -143,6 +135,9 @@ def test_the_users_voxel_size_wins(open_window) -> None:
     type_size(window, "")
     assert window.controller.session.source.stack.voxel_size_nm is None
     assert window.data.voxel_size.text() == ""
+    type_size(window, "? × 5 × 5")  # sections of unknown thickness
+    assert window.controller.session.source.stack.voxel_size_nm == (None, 5, 5)
+    assert window.data.voxel_size.text() == "? × 5 × 5"
 
 
 def test_a_typed_voxel_size_keeps_what_is_on_screen(open_window, drawn_stack) -> None:
@@ -174,54 +169,43 @@ def test_stacks_in_pixels_and_in_nm_are_each_seen_whole(open_window, em) -> None
         np.testing.assert_allclose(camera_of(window.viewer).center[-2:], middle)
 
 
-def test_an_unknown_section_thickness_can_be_typed(open_window) -> None:
-    window = open_window(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
-    type_size(window, "? × 5 × 5")
-    assert window.controller.session.source.stack.voxel_size_nm == (None, 5, 5)
-    assert window.data.voxel_size.text() == "? × 5 × 5"
-
-
-@pytest.mark.parametrize("text", ["many", "1 2", "-4", "0", "4 4 nan"])
-def test_a_wrong_voxel_size_is_explained(open_window, em, text) -> None:
+def test_a_stack_in_words_and_what_is_wrong_with_a_voxel_size(open_window, em) -> None:
     window = open_window(em())
-    type_size(window, text)
-    assert window.data.message.isVisibleTo(window.data)
-    assert window.controller.session.source.stack.voxel_size_nm == (50, 4, 4)
-
-
-def test_results_follow_the_voxel_size(open_window, em) -> None:
-    window = open_window(em())
-    window.run(window.membranes)
+    assert window.data.words.text() == "4 sections 96 × 112 · 50 × 4 × 4 nm"
+    assert window.data.layers.currentText() == "em"
+    assert window.dock.folds["Data"].summary.text() == "em"
+    for text in ("many", "1 2", "-4", "0", "4 4 nan"):
+        assert not window.data.message.isVisibleTo(window.data)
+        type_size(window, text)
+        assert window.data.message.isVisibleTo(window.data), text
+        assert window.controller.session.source.stack.voxel_size_nm == (50, 4, 4)
+        type_size(window, "50 4 4")
+    window.run(window.membranes)  # results follow the size
     type_size(window, "40 8 8")
     for layer in window.viewer.layers:
         np.testing.assert_allclose(layer.scale, (40, 8, 8))
 
 
-def test_opening_a_file(open_window, tmp_path) -> None:
-    values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
-    tifffile.imwrite(tmp_path / "some.tif", values, photometric="minisblack")
-    window = open_window()
-    opened(window, tmp_path / "some.tif", 1)
-    assert window.controller.session.source.name == "some"
-    np.testing.assert_array_equal(np.asarray(window.layer("some").data), values)
-    assert window.data.words.text().startswith("3 sections 20 × 30")
-
-
-def test_opening_a_folder_becomes_the_stack_at_work(open_window, em, tmp_path) -> None:
-    for z in range(3):
-        tifffile.imwrite(tmp_path / f"s{z}.tif", np.full((8, 9), z, np.uint8))
-    window = open_window(em())
-    opened(window, tmp_path, 2)
-    assert window.controller.session.source.stack.shape == (3, 8, 9)
-
-
-def test_a_damaged_file_is_named(open_window, tmp_path) -> None:
+def test_opening_a_damaged_file_a_file_and_a_folder(open_window, tmp_path) -> None:
     (tmp_path / "bad.tif").write_bytes(b"II*\0 nothing")
     window = open_window()
     window.data.open_path(str(tmp_path / "bad.tif"))
     window.qtbot.waitUntil(lambda: bool(window.data.message.text()), timeout=120_000)
     assert "bad.tif" in window.data.message.text()
     assert window.data.open.isEnabled()
+    values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
+    tifffile.imwrite(tmp_path / "some.tif", values, photometric="minisblack")
+    opened(window, tmp_path / "some.tif", 1)
+    assert window.controller.session.source.name == "some"
+    np.testing.assert_array_equal(np.asarray(window.layer("some").data), values)
+    assert window.data.words.text().startswith("3 sections 20 × 30")
+    (tmp_path / "folder").mkdir()
+    for z in range(3):
+        tifffile.imwrite(
+            tmp_path / "folder" / f"s{z}.tif", np.full((8, 9), z, np.uint8)
+        )
+    opened(window, tmp_path / "folder", 2)
+    assert window.controller.session.source.stack.shape == (3, 8, 9)
 
 
 def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:

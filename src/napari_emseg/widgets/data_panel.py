@@ -347,7 +347,9 @@ class DataPanel(QWidget):
             return
         try:
             size = parse_voxel_size(self.voxel_size.text())
-            if size != source.stack.voxel_size_nm:
+            if size == source.stack.voxel_size_nm:
+                self._on_source()  # nothing is wrong any more with what was typed
+            else:
                 self._controller.set_voxel_size(size)
                 self._say("")
         except ValueError as e:
