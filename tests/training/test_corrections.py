@@ -117,8 +117,7 @@ class Shows:
 
     threshold = 0.5
 
-    def membrane(self, *_: object, invert: bool) -> NDArray[np.float32]:
-        del invert
+    def membrane(self, *_: object, **__: object) -> NDArray[np.float32]:
         return (wall_with_a_gap(2) == 1).astype(np.float32)
 
 
