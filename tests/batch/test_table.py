@@ -7,7 +7,9 @@ import pytest
 from batching import lines, plain, run, values
 
 from napari_emseg.batch import measuring
-from napari_emseg.io import save_stack
+from napari_emseg.core.records import Provenance
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.io import read_provenance, save_stack
 
 LINKED = ("membranes", "cells", "link")
 
@@ -37,6 +39,30 @@ def test_probabilities_are_measured_too(make_job, tmp_path) -> None:
     outputs = run(job).rows[0].outputs
     expected = plain((membranes, outputs[0]), tmp_path / "plain.csv", linked=False)
     assert lines(outputs[1]) == expected
+
+
+def test_probabilities_keep_the_threshold_that_they_came_with(
+    make_job, tmp_path
+) -> None:
+    membrane = np.full((2, 80, 120), 0.05, np.float32)
+    membrane[:, 38:42] = membrane[:, :, 58:62] = 0.6
+    paths = []
+    for name, threshold in (("card", 0.3), ("none", None)):
+        made = Provenance(kind="membrane", threshold=threshold)
+        path = tmp_path / f"{name}.zarr"
+        paths.append(str(save_stack(path, membrane, provenance=made)))
+
+    def outcome(**settings) -> list[tuple[int, float | None]]:
+        job = make_job(*paths, steps=("cells",), use=None, **settings)
+        return [
+            (row.cells, read_provenance(row.outputs[0]).threshold)
+            for row in run(job).rows
+        ]
+
+    # walls of 0.6 part cells at a threshold of 0.3, and hardly stand out at 0.5
+    assert outcome() == [(8, 0.3), (2, 0.5)]
+    own = CellSettings(threshold=0.3, minimum_size=5)
+    assert outcome(cells=own, out="own") == [(8, 0.3), (8, 0.3)]
 
 
 def test_what_is_suspicious_is_told(make_job, tmp_path) -> None:

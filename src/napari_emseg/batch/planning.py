@@ -79,6 +79,9 @@ class Planned:
         facts = [self.fingerprint, self.context.sections, self.made.settings]
         if self.context.through != "sections":
             facts.append(self.context.through)  # `auto` goes by the voxel size, too
+        if self.context.settings.cells != job.settings.cells:
+            own = self.context.settings.cells.threshold  # that came with probabilities
+            facts.append(f"threshold {own!r}")
         first = stamp(*facts)
         # the stamp of the input and its settings begins that of every part, so that a
         # change of either makes all parts unknown
@@ -321,7 +324,7 @@ def _planned(
     context = Context(
         given=given,
         folder=str(job.folder.absolute() / given.name),
-        settings=job.settings,
+        settings=job.settings if weights else _as_predicted(job.settings, stack),
         weights=None if weights is None else FileRef(str(weights.path), weights.sha256),
         sections=sections,
         shape=stack.shape[1:],
@@ -409,8 +412,7 @@ def _made_by_us(stack: Stack) -> Provenance:
     ValueError
         If nothing tells that these are some.
     """
-    told = stack.metadata.get("emseg")
-    made = None if told is None else Provenance.model_validate(told)
+    made = Provenance.of(stack)
     if made is not None and made.kind == "membrane":
         return made
     if made is None and stack.dtype.kind == "f":
@@ -421,6 +423,15 @@ def _made_by_us(stack: Stack) -> Provenance:
         "membranes if it is EM"
     )
     raise ValueError(msg)
+
+
+def _as_predicted(settings: BatchSettings, stack: Stack) -> BatchSettings:
+    """Take the threshold that probabilities came with, where none is asked for."""
+    threshold, cells = _made_by_us(stack).threshold, settings.cells
+    if threshold is None or "threshold" in cells.model_fields_set:
+        return settings
+    cells = cells.model_copy(update={"threshold": threshold})
+    return settings.model_copy(update={"cells": cells})
 
 
 def _settled(

@@ -47,11 +47,10 @@ def run_queue(
         yield Note(f"{copy.stack.name} is in no file; it is saved as {copy.path}")
         path_inside(job.out, f"{copy.path.parent.name}/{copy.path.name}")
         copy.path.parent.mkdir(parents=True, exist_ok=True)
-        made = copy.stack.metadata.get("emseg")
         yield from iter_save(
             copy.path,
             copy.stack,
-            provenance=Provenance.model_validate(made) if made else None,
+            provenance=Provenance.of(copy.stack),
             overwrite=True,
         )
     rows: dict[int, Row] = {}

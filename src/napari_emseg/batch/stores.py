@@ -238,14 +238,13 @@ class ExportResult:
         """Write it beside its name, and rename it."""
         stack = open_stack(self.source)
         target = Path(self.target)
-        made = stack.metadata.get("emseg")
         from napari_emseg.core.records import Provenance
 
         drain(
             iter_save(
                 target,
                 stack,
-                provenance=None if made is None else Provenance.model_validate(made),
+                provenance=Provenance.of(stack),
                 overwrite=True,
                 format=self.format,
             )

@@ -84,7 +84,7 @@ def evaluate(
 
     given = own_ids(source.open(prediction))
     right = own_ids(truth_source.open(truth, prefix="truth"))
-    made = provenance_of(given)
+    made = Provenance.of(given)
     with require_unchanged(given, right):
         predicted, drawn = (_sections_of(s, sections) for s in (given, right))
     at = _threshold(threshold, made)
@@ -122,12 +122,6 @@ def print_scores(found: Evaluation) -> None:
     )
 
 
-def provenance_of(stack: Stack) -> Provenance | None:
-    """Return how a file of ours came to be; None for any other."""
-    made = stack.metadata.get("emseg")
-    return None if made is None else Provenance.model_validate(made)
-
-
 def meaning_of(stack: Stack, said: Meaning | None, option: str) -> Meaning:
     """Return what a file holds: what the user says, else what it says itself.
 
@@ -138,7 +132,7 @@ def meaning_of(stack: Stack, said: Meaning | None, option: str) -> Meaning:
     """
     if said is not None:
         return said
-    made = provenance_of(stack)
+    made = Provenance.of(stack)
     if made is not None and made.kind in ("membrane", "inside", "cells"):
         return cast("Meaning", made.kind)
     msg = (

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.options import (
     Ids,
     InputOptions,
@@ -20,6 +19,7 @@ from napari_emseg.cli.outputs import WholeNumbers, check_outputs, say_kept
 from napari_emseg.cli.predict import size_words
 from napari_emseg.cli.printing import print_json, print_line
 from napari_emseg.cli.progress import run_with_progress
+from napari_emseg.core.records import Provenance
 from napari_emseg.io import iter_save, open_stack, output_format, output_kind
 from napari_emseg.io.writing import iter_save_labelled
 from napari_emseg.segmentation.meshes import MeshFormat, saving_meshes
@@ -58,7 +58,7 @@ def export(
     if image is not None:
         picture = open_stack(image).with_voxel_size(source.voxel_size)
     check_outputs(output, stacks=[stack] if picture is None else [stack, picture])
-    made = provenance_of(stack)
+    made = Provenance.of(stack)
     kind = output_kind(format or output_format(output, made))
     if picture is None:
         run_with_progress(

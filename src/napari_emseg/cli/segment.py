@@ -11,7 +11,6 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from napari_emseg.cli.evaluate import provenance_of
 from napari_emseg.cli.options import (
     CELLS,
     RUN,
@@ -46,7 +45,7 @@ from napari_emseg.cli.predict import (
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.weights import WeightsName, find_weights
-from napari_emseg.core.records import drain
+from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.sinks import ArraySink, CountingSink, SectionSink
 from napari_emseg.core.stack import Stack
@@ -285,7 +284,7 @@ def cells_from_probabilities(
     edges: Path | None = None,
 ) -> SegmentSummary:
     """Find the cells of probabilities and write them, section by section."""
-    before = provenance_of(scope.stack)
+    before = Provenance.of(scope.stack)
     if before is not None and before.threshold is not None:
         settings = _with_threshold(settings, before.threshold)
     settings = _settled(settings, scope)
@@ -486,7 +485,7 @@ def _input_is(stack: Stack, said: InputIs | None) -> InputIs:
     """
     if said is not None:
         return said
-    made = provenance_of(stack)
+    made = Provenance.of(stack)
     if made is not None and made.kind == "membrane":
         return "probabilities"
     what = "doesn't say what it is" if made is None else f"holds {made.kind}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from napari_emseg.core.stack import Stack
 
 R = TypeVar("R")
 
@@ -109,6 +112,12 @@ class Provenance(BaseModel):
     version: str = ""
     recipe: str | None = None
     """Name and checksum of the recipe that a batch went by."""
+
+    @classmethod
+    def of(cls, stack: Stack) -> Self | None:
+        """Return how a stack came to be, if it is one of our results."""
+        made = stack.metadata.get("emseg")
+        return None if made is None else cls.model_validate(made)
 
     @property
     def is_of_probabilities(self) -> bool:

@@ -70,7 +70,7 @@ class Compared:
 
 def meaning_said(stack: Stack) -> Meaning | None:
     """Return what a stack says that it holds; None if it doesn't say."""
-    made = provenance_of(stack)
+    made = Provenance.of(stack)
     if made is None or made.kind not in get_args(Meaning):
         return None
     return cast("Meaning", made.kind)
@@ -78,14 +78,8 @@ def meaning_said(stack: Stack) -> Meaning | None:
 
 def says_linked(stack: Stack) -> bool:
     """Tell if cells go through sections, as far as it is known; those of others do."""
-    made = provenance_of(stack)
+    made = Provenance.of(stack)
     return made is None or made.is_linked
-
-
-def provenance_of(stack: Stack) -> Provenance | None:
-    """Return how a stack came to be, if it is one of our results."""
-    made = stack.metadata.get("emseg")
-    return None if made is None else Provenance.model_validate(made)
 
 
 def check_pair(prediction: Side | None, truth: Side | None) -> None:
@@ -158,7 +152,7 @@ def _comparing(
         reader.read(z)
         yield Progress("reading", 0, 2 * len(sections))
     prediction, truth = reader.prediction, reader.truth
-    made = provenance_of(prediction.stack)
+    made = Provenance.of(prediction.stack)
     area, pairs = reader.pairs()
     both_cells = prediction.meaning == truth.meaning == "cells"
     work = report_steps(

@@ -127,8 +127,7 @@ class StackState:
     @property
     def provenance(self) -> Provenance | None:
         """How it came to be, if it is a result itself, such as probabilities."""
-        made = self.stack.metadata.get("emseg")
-        return None if made is None else Provenance.model_validate(made)
+        return Provenance.of(self.stack)
 
     @property
     def is_probabilities(self) -> bool:
