@@ -51,6 +51,13 @@ def test_without_membranes_cells_tell(three: Drawn) -> None:
     assert codes[1, 2] == INSIDE
 
 
+def test_without_membranes_cells_that_touch_have_a_wall() -> None:
+    on = drawn("1111222 1111222")
+    review(on, Region(0, 0, 0, 2, 4))
+    # column 3 is a wall for what lies beyond the region
+    assert on.array("corrections").tolist() == [[2, 2, 2, 1, 0, 0, 0]] * 2
+
+
 def test_undo_takes_it_back(three: Drawn) -> None:
     before = three.state()
     review(three)

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from drawings import Drawn, drawn
+from drawings import Drawn, cells_from, drawn, membranes_from
 
+from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading import (
     INSIDE,
@@ -21,6 +22,7 @@ from napari_emseg.proofreading import (
     lock,
     merge,
     paint,
+    replace_values,
     wire_field,
 )
 from napari_emseg.proofreading.section_view import SectionView, painted_along
@@ -429,14 +431,68 @@ def test_painting_membrane_parts_a_cell_and_erasing_joins_it(three: Drawn) -> No
     assert three.picture().splitlines()[1:5] == ["#111#222#333#"] * 4
 
 
-def test_painting_a_cell_makes_its_pixels_inside(three: Drawn) -> None:
-    where = np.ones((4, 1), bool)
-    three.do(
-        paint(three.linked.sheet(0), "cells", where, (slice(1, 5), slice(4, 5)), 7)
+def test_painting_a_cell_makes_its_pixels_inside_and_walls_where_it_touches() -> None:
+    section = drawn("#########\n#1111#..#\n#1111#..#\n#########")
+    area = slice(1, 3), slice(3, 8)
+    where = np.ones((2, 5), bool)
+    section.do(paint(section.linked.sheet(0), "cells", where, area, 7))
+    assert section.array("cells")[1].tolist() == [0, 1, 1, 7, 7, 7, 7, 7, 0]
+    assert section.picture().splitlines()[1:3] == ["#1##7777#"] * 2
+    assert section.array("corrections")[1].tolist() == [0, 0, 1, 1, 2, 2, 2, 2, 0]
+    assert section.linked.last_id == 7
+
+
+DENSE = """
+    111122
+    111122
+    111122
+    333322
+"""
+
+
+def replace_cells(on: Drawn, ids: np.ndarray) -> None:
+    for edit in replace_values(on.linked.sheet(0), "cells", ids):
+        on.do(edit)
+
+
+def test_ids_that_touch_get_a_wall_and_joining_them_takes_it_away() -> None:
+    section = drawn("......\n.####.\n......\n......")
+    before = section.state()
+    ids = cells_from(DENSE)
+    replace_cells(section, ids)
+    walls = membranes_from("...##. ...##. #####. #####.")
+    np.testing.assert_array_equal(section.array("cells"), ids)
+    np.testing.assert_array_equal(section.array("membranes"), walls)
+    assert (walls == 1 - inside_mask(ids, "cells")).all(), "as labels are read"
+    said = np.where(walls, MEMBRANE, INSIDE)
+    np.testing.assert_array_equal(section.array("corrections"), said)
+    dense = section.state()
+
+    joined = np.where(ids == 3, 1, ids)
+    replace_cells(section, joined)
+    np.testing.assert_array_equal(section.array("cells"), joined)
+    np.testing.assert_array_equal(
+        section.array("membranes"), membranes_from("...##. " * 4)
     )
-    assert three.picture().splitlines()[2] == "#1117222#333#"
-    assert (three.array("corrections")[1:5, 4] == INSIDE).all()
-    assert three.linked.last_id == 7
+    section.history.undo()
+    np.testing.assert_equal(section.state(), dense)
+    section.history.undo()
+    np.testing.assert_equal(section.state(), before)
+
+
+def test_a_wall_beside_a_locked_cell_is_drawn_on_the_other_side() -> None:
+    section = drawn("1111..")
+    section.do(lock(section.linked.sheet(0), (0, 0)))
+    replace_cells(section, cells_from("111122"))
+    assert section.array("membranes").tolist() == [[0, 0, 0, 0, 1, 0]]
+    assert section.array("corrections").tolist() == [[0, 0, 0, 0, 1, 2]]
+
+
+def test_a_line_between_ids_is_left_as_it_is() -> None:
+    section = drawn("11#22#")
+    replace_cells(section, cells_from("33.44."))
+    assert section.array("membranes").tolist() == [[0, 0, 1, 0, 0, 1]]
+    assert section.array("corrections").tolist() == [[2, 2, 0, 2, 2, 0]]
 
 
 def test_taking_an_opinion_back_changes_nothing_else(three: Drawn) -> None:

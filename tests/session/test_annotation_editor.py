@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from thin import thin_weights
 
+from napari_emseg.core.labels import touching
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Region as Rectangle
 from napari_emseg.core.settings import CellSettings, PredictSettings
@@ -14,6 +15,7 @@ from napari_emseg.proofreading import cut, lock, paint
 from napari_emseg.proofreading.painted import Stroke, take_back
 from napari_emseg.session import RunScope, Session, annotation_editor
 from napari_emseg.session.annotation_editor import AnnotationEditor
+from napari_emseg.session.annotations import ManualCorrections
 from napari_emseg.session.run_factory import RunFactory
 
 FAST = PredictSettings(runtime="torch", tile=64)
@@ -367,10 +369,59 @@ def test_replaced_cells_outlive_a_run(session, runs) -> None:
     values = np.array(hand.linked.arrays["cells"])
     values[1, 20:30, 20:40] = 900
     hand.take_over("cells", values)
-    assert (hand.corrections[1, 20:30, 20:40] == 2).all()
+    said = hand.corrections[1, 20:30, 20:40]
+    np.testing.assert_array_equal(said == 1, touching(values[1])[20:30, 20:40])
+    assert (said > 0).all()
     drain(runs.segment(ALL).work)
     (found,) = np.unique(hand.linked.arrays["cells"][1, 22:28, 22:38])
     assert found > 0
+
+
+def test_dense_cells_have_walls_that_are_run_over_taught_and_undone(
+    session, runs
+) -> None:
+    hand = session.correcting()
+    before = state(hand)
+    # 4 × 4 cells of 24 × 28 px, without a line between
+    y, x = np.indices((96, 112))
+    ids = np.broadcast_to(500 + y // 24 * 4 + x // 28, (4, 96, 112))
+    edit = hand.take_over("cells", ids)
+    assert edit is not None
+    assert edit.words.endswith("membrane drawn where cells touch")
+    walls = ((y % 24 == 0) & (y > 0)) | ((y % 24 == 23) & (y < 95))
+    walls |= ((x % 28 == 0) & (x > 0)) | ((x % 28 == 27) & (x < 111))
+    for z in range(4):
+        np.testing.assert_array_equal(hand.linked.arrays["membranes"][z], walls)
+    np.testing.assert_array_equal(hand.linked.arrays["cells"], ids)
+    session.review(1)
+    known = drain(ManualCorrections.of(session.source).read("no")).opinions
+    whole = Rectangle.whole(1, (96, 112))
+    np.testing.assert_array_equal(known.window(whole), np.where(walls, 1, 2))
+    after = state(hand)
+    drain(runs.segment(RunScope((0,))).work)
+    found = hand.linked.arrays["cells"][0]
+    assert len(np.unique(found[found > 0])) == 16
+    hand.undo()
+    np.testing.assert_equal(state(hand), after)
+    hand.undo()
+    hand.undo()
+    np.testing.assert_equal(state(hand), before)
+
+
+def test_cells_of_a_project_that_touch_have_walls() -> None:
+    session = Session()
+    session.select("a", Stack(np.zeros((2, 4, 6), np.uint8)))
+    hand = session.correcting()
+    hand.linked.arrays["cells"][:] = [1, 1, 1, 2, 2, 0]
+    hand.remember({0: [(slice(0, 4), slice(0, 3))]}, ())
+    membranes = hand.linked.arrays["membranes"]
+    assert membranes[0].tolist() == [[0, 0, 1, 0, 0, 0]] * 4
+    assert not membranes[1].any()
+    session.review(1)
+    hand.linked.locked = frozenset({1})
+    known = drain(ManualCorrections.of(session.source).read("no")).opinions
+    assert known.window(Rectangle.whole(1, (4, 6))).tolist() == [[2, 2, 1, 1, 2, 1]] * 4
+    assert known.window(Rectangle.whole(0, (4, 6))).tolist() == [[2, 2, 1, 1, 0, 0]] * 4
 
 
 def test_the_same_values_in_another_type_are_no_step(session) -> None:

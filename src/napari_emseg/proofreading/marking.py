@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.core.regions import Area, Region
+from napari_emseg.core.labels import inside_mask
+from napari_emseg.core.regions import Area, Region, grown, within
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE, NO_OPINION, Change, Edit
 from napari_emseg.proofreading.linked import LinkedLabels
 from napari_emseg.proofreading.rerun import burnt_in
@@ -92,15 +93,17 @@ def _shown(sheet: SectionView, region: Region) -> NDArray[np.uint8]:
     """
     membranes = sheet.window("membranes", region.area) > 0
     if not membranes.any():
-        cells = sheet.window("cells", region.area)
-        if not cells.any():
+        close = grown(region.area, 1, sheet.shape)
+        inner, cells = within(region.area, close), sheet.window("cells", close)
+        if not cells[inner].any():
             msg = (
                 f"nothing is shown in {region.words}, so there is nothing to review; "
                 f"run 2 Membranes there first"
             )
             raise ValueError(msg)
-        # cells that were opened bring no membranes: what is no cell counts as one
-        membranes = cells == 0
+        # cells that were opened bring no membranes: what is no cell counts as one, and
+        # where two touch
+        membranes = ~inside_mask(cells, "cells")[inner]
     codes: NDArray[np.uint8] = np.where(membranes, MEMBRANE, INSIDE).astype(np.uint8)
     return codes
 

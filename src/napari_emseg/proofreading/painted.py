@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.regions import Area
+from napari_emseg.core.labels import touching
+from napari_emseg.core.regions import Area, grown, within
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.draw_membrane import (
     PendingEdit,
     draw_inside,
     draw_membrane,
+    placed,
 )
 from napari_emseg.proofreading.edits import (
     INSIDE,
@@ -75,7 +77,8 @@ def paint(
     """Paint pixels of one picture with a value; the others follow.
 
     Painting membrane, or membrane as a correction, parts cells; erasing membrane, or
-    painting inside, joins them; painting a cell makes its pixels inside. Erasing a
+    painting inside, joins them; painting a cell makes its pixels inside, but membrane
+    where it touches another cell, on both sides. Erasing a
     correction takes the opinion back, erasing cells the cells, and nothing more.
 
     Parameters
@@ -152,36 +155,56 @@ def replace_values(
         yield paint(sheet, name, where, area, int(value), settings=settings)
 
 
+def _give_ids(
+    sheet: SectionView, where: NDArray[np.bool_], area: Area, ids: NDArray[np.uint32]
+) -> tuple[PendingEdit, int]:
+    """Give pixels ids `(y, x)`, 0 for none; tell how many, without locked ones.
+
+    Pixels of cells are inside, but where cells touch there is a wall between them, as
+    `inside_mask` has it of labels: else they would be one cell to whatever reads the
+    membranes.
+    """
+    kept = sheet.is_locked(sheet.window("cells", area)) | sheet.is_locked(ids)
+    if where.any() and not (where & ~kept).any():
+        before = sheet.window("cells", area)
+        sheet.refuse_locked([*np.unique(before[where]), *np.unique(ids[where])])
+    where = where & ~kept
+    # a wall lies on both sides of a border, and what the outer side touches decides
+    # whether it stays: two pixels around
+    wide = grown(area, 2, sheet.shape)
+    draft = PendingEdit(sheet, wide)
+    there, inner = placed(where, area, wide), within(area, wide)
+    cells = draft.after["cells"]
+    cells[inner][where] = ids[where]
+    # somebody may give any id: new cells must not get it
+    draft.next_id = max(draft.next_id, int(ids[where].max(initial=0)) + 1)
+    given = there & (cells > 0)
+    draft.set(given, INSIDE)
+    _wall_off(draft, given)
+    return draft, int(where.sum())
+
+
+def _wall_off(draft: PendingEdit, given: NDArray[np.bool_]) -> None:
+    """Make membrane where cells with new pixels touch; it goes where they are one."""
+    before, after = draft.before["cells"], draft.after["cells"]
+    near = ndi.binary_dilation(given) & ~draft.sheet.is_locked(after)
+    touch = touching(after)
+    one = near & touching(before) & ~touch & (draft.after["membranes"] > 0)
+    draft.set(one, INSIDE)
+    draft.set(near & touch, MEMBRANE)
+
+
 def _replace_cells(
     sheet: SectionView, where: NDArray[np.bool_], area: Area, values: NDArray[np.uint32]
 ) -> Edit:
-    draft = PendingEdit(sheet, area)
-    cells = draft.after["cells"]
-    kept = sheet.is_locked(cells) | sheet.is_locked(values)
-    if not (where & ~kept).any():
-        sheet.refuse_locked([*np.unique(cells[where]), *np.unique(values[where])])
-    where = where & ~kept
-    cells[where] = values[where]
-    draft.next_id = max(draft.next_id, int(values[where].max()) + 1)
-    draft.set(where & (values > 0), INSIDE)
-    return draft.edit("paint", f"{int(where.sum())} px of cells replaced")
+    draft, n = _give_ids(sheet, where, area, values)
+    return draft.edit("paint", f"{n} px of cells replaced")
 
 
 def _paint_cells(
     sheet: SectionView, where: NDArray[np.bool_], area: Area, value: int
 ) -> Edit:
-    draft = PendingEdit(sheet, area)
-    cells = draft.after["cells"]
-    locked = sheet.is_locked(cells)
-    if value in sheet.locked:
-        sheet.refuse_locked([value])
-    if where.any() and not (where & ~locked).any():
-        sheet.refuse_locked(np.unique(cells[where]))
-    where = where & ~locked
-    cells[where] = value
-    # somebody may paint with any id: new cells must not get it
-    draft.next_id = max(draft.next_id, value + 1)
-    if value:
-        draft.set(where, INSIDE)
+    ids = np.full(where.shape, value, np.uint32)
+    draft, _ = _give_ids(sheet, where, area, ids)
     words = f"painted cell {value}" if value else "erased cells"
     return draft.edit("paint" if value else "erase", words)

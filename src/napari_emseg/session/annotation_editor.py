@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from napari_emseg.core.labels import inside_mask
 from napari_emseg.core.regions import Area, Constraint, Region
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.core.stack import LazyArray
@@ -27,7 +28,7 @@ from napari_emseg.proofreading import (
     paint,
     replace_values,
 )
-from napari_emseg.proofreading.edits import LabelArray, Name
+from napari_emseg.proofreading.edits import MEMBRANE, LabelArray, Name
 from napari_emseg.proofreading.marking import Status
 from napari_emseg.proofreading.painted import Stroke
 from napari_emseg.session.resegmentation import Resegmentation
@@ -67,6 +68,15 @@ def login_name() -> str:
         return getuser()
     except (ImportError, KeyError, OSError):
         return ""
+
+
+def _format_replaced(name: Name, edits: Sequence[Edit]) -> str:
+    pixels = sum(c.count for edit in edits for c in edit.of(name))
+    words = f"{name} replaced by another program: {pixels} px"
+    said = (c for edit in edits for c in edit.of("corrections"))
+    if name == "cells" and any((c.new.values() == MEMBRANE).any() for c in said):
+        words += "; membrane drawn where cells touch"
+    return words
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,9 +381,8 @@ class AnnotationEditor:
                 if refusals:
                     raise refusals[0]
                 return None
-            pixels = sum(c.count for edit in edits for c in edit.of(name))
-            words = f"{name} replaced by another program: {pixels} px"
-            edit = joined("replace", edits, words).by(self.author)
+            edit = joined("replace", edits, _format_replaced(name, edits))
+            edit = edit.by(self.author)
             self.history.note(edit)
             self.edited.emit("made", edit)
         self._tell(edit)
@@ -457,14 +466,15 @@ class AnnotationEditor:
     ) -> None:
         """Know what earlier runs have given; cells and corrections are there already.
 
-        Membranes are where there are no cells, since probabilities aren't known, and as
-        corrections say.
+        Membranes are where there are no cells, or two touch, since probabilities aren't
+        known, and as corrections say.
         """
         results = self.results
         results.remember(segmented, linked)
         for z, areas in results.segmented.items():
+            inside = inside_mask(results.cells[z], "cells")
             for area in areas:
-                results.membranes[z][area] = results.cells[z][area] == 0
+                results.membranes[z][area] = ~inside[area]
         for z in range(results.shape[0]):
             corrections = results.corrections[z]
             if corrections.any():

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
-from napari_emseg.core.labels import Labelled, Meaning, is_drawn
+from napari_emseg.core.labels import (
+    Labelled,
+    Meaning,
+    inside_mask,
+    is_drawn,
+    touching,
+)
 from napari_emseg.core.records import Note, Progress, Record
 from napari_emseg.core.regions import Region
 from napari_emseg.core.settings import Invert
@@ -269,10 +275,12 @@ def _add_shown(codes: NDArray[np.uint8], region: Region, results: Results) -> bo
     from napari_emseg.training.corrections import taken_as_shown
 
     membranes = results.membranes[region.z][region.area] > 0
-    part, cells = codes[region.area], results.cells[region.z][region.area]
+    part, cells = codes[region.area], results.cells[region.z]
     if region.z not in results.predicted and not membranes.any():
         # imported cells, which say themselves where one ends
-        shown = np.where(cells == 0, MEMBRANE, INSIDE) if cells.any() else NO_OPINION
+        inside = inside_mask(cells, "cells")[region.area]
+        any_cell = cells[region.area].any()
+        shown = np.where(inside, INSIDE, MEMBRANE) if any_cell else NO_OPINION
         part[...] = np.where(part == NO_OPINION, shown, part)
         return False
     shown = np.where(membranes, MEMBRANE, INSIDE).astype(np.uint8)
@@ -290,14 +298,19 @@ def _add_locked(
     membranes: NDArray[np.uint8],
     locked: Sequence[int] | frozenset[int],
 ) -> None:
-    """Take locked cells for inside, and membrane around them for membrane."""
+    """Take locked cells for inside, and membrane around them for membrane.
+
+    Where they touch other cells that is membrane, too.
+    """
     cell = np.isin(cells, np.fromiter(locked, cells.dtype))
     if not cell.any():
         return
-    near = ndi.binary_dilation(cell, iterations=WALL) & ~cell
+    border = touching(cells)
+    beside = ndi.binary_dilation(cell) & border
+    near = ndi.binary_dilation(cell, iterations=WALL) & ~cell & (membranes > 0)
     free = codes == NO_OPINION
     codes[cell & free] = INSIDE
-    codes[near & free & (membranes > 0)] = MEMBRANE
+    codes[(near | beside) & free] = MEMBRANE
 
 
 def _ids_through(
