@@ -28,6 +28,7 @@ from napari_emseg.segmentation import segment_stack
 from napari_emseg.segmentation.affinities import Affinities
 from napari_emseg.segmentation.edge_classifier import (
     EdgeClassifier,
+    check_used,
     read_edges,
     save_edges,
 )
@@ -161,11 +162,14 @@ def segment(
     ------
     ValueError
         If a section can't be read or holds no probabilities, `source` or affinities
-        have another shape, these have other names, or the file holds no classifier.
+        have another shape, these have other names, the file holds no classifier, or
+        cells are found without one.
     """
     said = {"threshold": threshold, "link": link, "through": through}
     given = {name: value for name, value in said.items() if value is not None}
     settings = CellSettings(**{**(settings or CellSettings()).model_dump(), **given})
+    if edges is not None:
+        check_used(settings)
     stack = as_stack(probabilities, name="probabilities")
     known = Affinities.named(affinities, stack.shape) if affinities else None
     work = segment_stack(

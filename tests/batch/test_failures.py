@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,14 @@ def test_a_result_in_the_place_of_an_input_is_refused(make_job, em, tmp_path) ->
     with pytest.raises(ValueError, match=r"s-membranes\.tif is the input"):
         run(job)
     assert Path(words[1]).read_bytes() == em.read_bytes()
+    # nor do results take the place of what settings were read from
+    edges = tmp_path / "out" / "em-cells.csv"
+    edges.parent.mkdir()
+    edges.write_text("{}")
+    job = replace(make_job(str(em), overwrite=True, table=True), spared=(edges,))
+    with pytest.raises(ValueError, match=r"em-cells\.csv is the input"):
+        run(job)
+    assert edges.read_text() == "{}"
 
 
 def test_words_become_inputs(tmp_path) -> None:

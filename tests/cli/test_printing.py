@@ -15,9 +15,14 @@ from napari_emseg.batch.cluster import SchedulerGoneError
 from napari_emseg.batch.engine import OutputFullError
 from napari_emseg.batch.job import DifferentBatchError, UnfinishedBatchError
 from napari_emseg.batch.planning import LockedCellsError
+from napari_emseg.batch.recipe import RecipeEdgesError
 from napari_emseg.cli.app import COMMANDS
-from napari_emseg.cli.printing import usage_message
-from napari_emseg.core.errors import UnknownVoxelSizeError, UnusableInputsError
+from napari_emseg.cli.printing import REMEDIES, usage_message
+from napari_emseg.core.errors import (
+    SettingError,
+    UnknownVoxelSizeError,
+    UnusableInputsError,
+)
 from napari_emseg.io.errors import AmbiguousFileError, OutputExistsError
 
 ASKS = AmbiguousFileError("a.tif", "has 2 channels", "channel", [(0, "a"), (1, "b")])
@@ -63,6 +68,17 @@ def test_options_that_name_sections_say_from_where_they_count(emseg, command) ->
     assert named
     for option in named:
         assert "counted from 0" in option
+
+
+def test_every_remedy_says_what_to_type() -> None:
+    def below(kind: type[SettingError]) -> list[type[SettingError]]:
+        return [kind, *(k for each in kind.__subclasses__() for k in below(each))]
+
+    kinds = [kind for kind in below(SettingError) if isinstance(kind.remedies, dict)]
+    assert RecipeEdgesError in kinds
+    for kind in kinds:
+        for name, value in kind.remedies.items():
+            assert value is not None or name in REMEDIES, (kind, name)
 
 
 def test_a_lack_of_memory_is_told_with_what_to_do() -> None:

@@ -99,6 +99,20 @@ def test_too_little_and_what_doesnt_fit_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="but the cells"):
         learn_edges(p, cells[:3])
     path = tmp_path / "edges.json"
+    kinds = {
+        name: {
+            "mean": [0.0] * n,
+            "scale": [1.0] * n,
+            "networks": [[[[[1.0] * 4] * n, [0.0] * 4]]],  # four outputs, not one
+        }
+        for name, n in SEEN.items()
+    }
+    path.write_text(json.dumps(kinds))
+    with pytest.raises(ValueError, match="is damaged, or learnt of other features"):
+        segment(p, through="graph", edges=path)
+    for way in ("sections", "3-d"):
+        with pytest.raises(ValueError, match="asks no classifier"):
+            segment(p, through=way, edges=path)
     path.write_text("not json")
     with pytest.raises(ValueError, match="holds no classifier of edges"):
         segment(p, through="graph", edges=path)

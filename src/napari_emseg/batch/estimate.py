@@ -138,7 +138,7 @@ def refuse_if_full(estimate_batch: BatchEstimate, folder: Path) -> None:
     if estimate_batch.disk_bytes > free:
         msg = (
             f"not enough space in {folder}: results need about "
-            f"{estimate_batch.disk_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are left"
+            f"{_size(estimate_batch.disk_bytes)}, {_size(free)} are left"
         )
         raise OSError(errno.ENOSPC, msg)
 

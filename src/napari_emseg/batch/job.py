@@ -60,6 +60,8 @@ class BatchConfig:
         Name and checksum of the recipe that the settings come from, for results to say.
     edges
         A classifier of edges for cells by one graph, instead of the usual one.
+    spared
+        Files that settings come from: results don't take their place.
     """
 
     inputs: tuple[Input, ...]
@@ -71,6 +73,7 @@ class BatchConfig:
     overwrite: bool = False
     recipe: str | None = None
     edges: EdgeClassifier | None = None
+    spared: tuple[Path, ...] = ()
     precision_reason: str = ""
     """Why the precision is what it is, where it was chosen; see `planning`."""
     settled: frozenset[str] = frozenset()
@@ -198,10 +201,18 @@ def _changed(
         for name in sorted({*then} - {*here})
     ]
     return unknown + [
-        f"{name} was {then.get(name)}, is {value}"
+        f"{name} was {_shown(then.get(name))}, is {_shown(value)}"
         for name, value in sorted(here.items())
         if then.get(name) != value and name not in settled
     ]
+
+
+def _shown(value: Any) -> str:
+    """Return a setting in words; of a checksum its beginning."""
+    if value is None:
+        return "none"
+    is_checksum = isinstance(value, str) and len(value) == 64
+    return f"{value[:12]}…" if is_checksum else f"{value}"
 
 
 def _as_now(settings: dict[str, Any]) -> dict[str, Any]:

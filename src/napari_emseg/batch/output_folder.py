@@ -280,15 +280,17 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
 
 
 def _spare_inputs(plan: Plan) -> None:
-    """Refuse results in the place of an input, of other results, or of the weights."""
+    """Refuse results in the place of inputs, of each other, or of what was read."""
     job = plan.job
-    read = [] if job.weights is None else [job.weights.path]
+    read = [*job.spared, *([] if job.weights is None else [job.weights.path])]
+    endings = [step.ending for step in steps_of(job.settings) if step.ending]
     written = []
     for planned in filter(None, plan.planned):
         given = Path(planned.context.given.path)
         read += [*input_paths(planned.stack), *([given] if given.exists() else [])]
         for final in planned.finals(job.out):
             written.append(final)
+            written += [final.with_suffix(e) for e in endings]
             for name in job.settings.export:
                 kind = output_kind(name)
                 stem = f"{final.stem}-{name}"

@@ -56,7 +56,7 @@ from napari_emseg.core.records import Note, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
-from napari_emseg.segmentation.edge_classifier import read_edges
+from napari_emseg.segmentation.edge_classifier import check_used, read_edges
 
 
 class BatchDisplay:
@@ -221,6 +221,8 @@ def batch(
         )
         raise ValueError(msg)
     span, by = only_sections or slice(None), _edges(opened, edges)
+    if by is not None:
+        check_used(settings.cells)
     job = BatchConfig(
         find_inputs(
             inputs or (() if project is None else (str(project),)),
@@ -237,6 +239,7 @@ def batch(
         overwrite=overwrite,
         recipe=None if opened is None else opened.label,
         edges=None if by is None else read_edges(by),
+        spared=tuple(p for p in (by, recipe and Path(recipe)) if p),
     )
     save = None if save_recipe is None else _RecipeFile(save_recipe, job, by)
     if dry_run:

@@ -113,6 +113,7 @@ REMEDIES = {
     "resume": "go on with --resume",
     "overwrite": "begin anew with --overwrite",
     "weights": "or name another with --weights FILE",
+    "edges": "or name another with --edges FILE",
     "voxel_size": "give it with --voxel-size Z,Y,X in nm",
 }
 """How settings that end an error are set, where that isn't an option with its value."""

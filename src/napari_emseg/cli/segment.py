@@ -59,7 +59,7 @@ from napari_emseg.segmentation import (
     settle_through,
 )
 from napari_emseg.segmentation.affinities import Affinities, affinity_classes
-from napari_emseg.segmentation.edge_classifier import read_edges
+from napari_emseg.segmentation.edge_classifier import check_used, read_edges
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult
@@ -441,6 +441,8 @@ def segment(
     scope = ScopeOptions.of(source.open(input), sections, roi)
     place = OutputTarget(output, format, overwrite, ids)
     asked = None if table is None else Table(table, place)
+    if edges is not None:
+        check_used(cells)
     is_em = _input_is(scope.stack, input_is) == "em"
     chosen = find_weights(weights, run) if is_em else None
     used = _files_of(weights) if chosen is None else [chosen.path]

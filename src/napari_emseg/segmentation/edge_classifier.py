@@ -4,7 +4,8 @@ What is measured of edges is in `edge_features`, and `training/edges.py` makes i
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from napari_emseg._installed import data_folder
 from napari_emseg.core.atomic import atomic_write
+from napari_emseg.core.errors import SettingError
 from napari_emseg.core.paths import read_bounded
+from napari_emseg.core.settings import CellSettings
 
 Features = NDArray[np.float32]
 
@@ -42,8 +45,8 @@ class EdgeClassifier:
         What they learnt from, and its licence.
     """
 
-    kinds: dict[str, dict[str, Any]]
-    about: dict[str, Any]
+    kinds: dict[str, dict[str, Any]] = field(repr=False)  # 70 kB in words
+    about: dict[str, Any] = field(repr=False)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -97,7 +100,7 @@ class EdgeClassifier:
                 msg = f"{columns} features of edges {kind} sections are not known here"
                 raise ValueError(msg)
             found = self.log_odds(kind, np.zeros((2, columns), np.float32))
-            if found.shape != (2,):
+            if found.shape != (2,) or any(n[-1][1].size != 1 for n in networks):
                 msg = f"networks {kind} sections give no log-odds"
                 raise ValueError(msg)
 
@@ -140,6 +143,26 @@ class EdgeClassifier:
             weights, bias = network[-1]
             total += (values @ weights + bias)[:, 0]
         return total / max(len(networks), 1)
+
+
+class UnusedEdgesError(SettingError, ValueError):
+    """A classifier of edges is given, and cells are found without one."""
+
+    remedies: Mapping[str, object] = {"through": "graph"}
+
+
+def check_used(settings: CellSettings) -> None:
+    """Check that cells may be found by a classifier of edges.
+
+    Raises
+    ------
+    UnusedEdgesError
+        If they are found section by section, or in three dimensions.
+    """
+    if settings.through in ("sections", "3-d"):
+        by = "section by section" if settings.through == "sections" else "by volume"
+        msg = f"cells are found {by}, which asks no classifier of edges"
+        raise UnusedEdgesError(msg)
 
 
 def read_edges(path: Path) -> EdgeClassifier:
