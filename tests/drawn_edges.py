@@ -16,10 +16,10 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ended(cells: np.ndarray) -> np.ndarray:
-    """Cells that all end in the middle, so that some edges between sections don't join.
+    """Cells half of which end in the middle, so that some edges don't join there.
 
     Nothing shows that they do, and so a classifier joins them all the same.
     """
     out = cells.copy()
-    out[3:][cells[3:] > 0] += cells.max()
+    out[3:][cells[3:] % 2 > 0] += cells.max()
     return out

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 import numpy as np
 import pytest
 from drawn_edges import drawn, ended
 
 from napari_emseg.core.records import drain
-from napari_emseg.core.regions import Region, RunScope
+from napari_emseg.core.regions import Area, Region, RunScope
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
-from napari_emseg.proofreading import lock, merge_through
+from napari_emseg.proofreading import lock, merge_through, split_through
 from napari_emseg.session import Session
-from napari_emseg.session.annotations import ManualCorrections
+from napari_emseg.session.annotations import ManualCorrections, as_labels
 from napari_emseg.session.edge_learning import (
     NO_MEMBRANES,
     NOT_LINKED,
@@ -26,13 +27,17 @@ from napari_emseg.session.edge_learning import (
 from napari_emseg.session.projects import open_project, save_project
 from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.training.edges import iter_known_edges
-from napari_emseg.training.sparse_labels import SparseIds
+from napari_emseg.training.sparse_labels import RUN, SparseIds
 
 GRAPH = CellSettings(through="graph", minimum_size=0)
 
 
 def with_cells(
-    p: np.ndarray, cells: np.ndarray, *, linked: bool = True, key: str = "em"
+    p: np.ndarray,
+    cells: np.ndarray,
+    *runs: tuple[range, Area],
+    linked: bool = True,
+    key: str = "em",
 ) -> Session:
     """Return a session with membranes and cells through the stack, as after runs."""
     rng = np.random.default_rng(0)
@@ -42,9 +47,11 @@ def with_cells(
     for z in range(len(p)):
         editor.put_prediction(z, whole, p[z], 0.5)
         editor.results.settle(z)
-        editor.put_cells(z, whole, cells[z].astype(np.uint32))
-    editor.results.note_links(range(len(p)), linked=linked)
-    editor.finish_run()
+    for sections, area in runs or [(range(len(p)), whole)]:
+        for z in sections:
+            editor.put_cells(z, area, cells[z][area].astype(np.uint32))
+        editor.results.note_links(sections, linked=linked)
+        editor.finish_run()
     return session
 
 
@@ -96,6 +103,96 @@ def test_networks_learn_how_known_cells_go_on() -> None:
     # as it is kept for a round that goes on
     again = SparseIds.of(found.shape, found.blocks, found.as_array())
     assert again.fingerprint == found.fingerprint
+
+
+SIDE = 80
+WHOLE: Area = (slice(0, SIDE), slice(0, SIDE))
+LEFT, RIGHT = ((slice(0, SIDE), slice(x, x + SIDE // 2)) for x in (0, SIDE // 2))
+FIRST, SECOND, ALL = range(2), range(2, 4), range(4)
+
+
+@cache
+def half_ended() -> tuple[np.ndarray, np.ndarray]:
+    """Return membranes and cells; half of the cells end before section 2."""
+    p, cells = drawn(1)
+    part = slice(1, 5), slice(SIDE), slice(SIDE)
+    return p[part], ended(cells)[part]
+
+
+def reviewed(*runs: tuple[range, Area]) -> Session:
+    """Return a session in which all cells of some runs are reviewed."""
+    return all_reviewed(with_cells(*half_ended(), *runs))
+
+
+def all_reviewed(session: Session) -> Session:
+    for z in ALL:
+        session.review(z)
+    return session
+
+
+def across(cells: Session | np.ndarray, z: int = 2) -> list[bool]:
+    """Return if each edge that is known between a section and the one before joins."""
+    origin = known(cells) if isinstance(cells, Session) else None
+    work = iter_known_edges(half_ended()[0], origin or cells, GRAPH, origin=origin)
+    edges = drain(work)["between"]
+    return edges.join[edges.section == z].tolist()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_border_of_two_runs_says_only_what_a_person_said(older: bool) -> None:
+    session, one = reviewed((FIRST, WHOLE), (SECOND, WHOLE)), reviewed((ALL, WHOLE))
+    editor, (_, cells) = session.correcting(), half_ended()
+    if older:  # a project of before doesn't tell of runs
+        editor.results.remember(editor.results.segmented, ALL)
+    assert across(session) == []
+    assert across(session, 1) == across(one, 1)
+    assert set(across(one)) == {False, True}
+    # a cell is merged by hand, in all sections; that others are apart stays unknown
+    y, x = np.argwhere((cells[1] == cells[2]) & (cells[1] > 0))[0].tolist()
+    alone = across(np.where(cells == cells[1, y, x], cells, 0))
+    editor.do(merge_through(editor.linked, (1, (y, x)), (2, (y, x))))
+    assert across(session) == alone
+    assert set(alone) == {True}
+    editor.do(split_through(editor.linked, (2, (y, x))))
+    assert across(session) == [False] * len(alone)
+
+
+def test_cells_found_again_from_a_section_on_join_where_ids_went_on() -> None:
+    one, again = reviewed((ALL, WHOLE)), reviewed((ALL, WHOLE), (SECOND, WHOLE))
+    assert across(again) == [True] * sum(across(one))
+    assert across(again, 3) == across(one, 3)
+    undone = with_cells(*half_ended(), (ALL, WHOLE))
+    editor = undone.correcting()
+    editor.put_cells(2, WHOLE, np.zeros((SIDE, SIDE), np.uint32))
+    editor.finish_run()
+    editor.undo()
+    assert across(all_reviewed(undone)) == across(one)
+
+
+def test_cells_of_two_parts_say_nothing_of_each_other() -> None:
+    cells = half_ended()[1]
+    session, apart = reviewed((ALL, LEFT), (ALL, RIGHT)), []
+    for area in (LEFT, RIGHT):
+        half = np.zeros_like(cells)
+        half[:, *area] = cells[:, *area]
+        apart += across(half)
+    assert sorted(across(session)) == sorted(apart)
+    assert len(apart) < len(across(reviewed((ALL, WHOLE))))
+
+
+def test_networks_learn_nothing_between_two_runs_but_merges() -> None:
+    session = reviewed((FIRST, WHOLE), (SECOND, WHOLE))
+    learnt = drain(ManualCorrections.of(session.source).read("no"))
+    found, shown = learnt.ids, session.source.results.cells
+    assert found is not None
+    for z, run in ((1, 0), (2, 1)):
+        ids = found.window(Region.whole(z, (SIDE, SIDE)))
+        assert set(np.unique(ids[ids > 0] // RUN).tolist()) == {run}
+    labels = as_labels(learnt, through=True).data
+    assert set(np.unique(labels[2])) - {0, -1} == set(np.unique(shown[2])) - {0}
+    for ids in (found, SparseIds.of(found.shape, found.blocks, found.as_array())):
+        assert [ids.are_together(z, z + 1) for z in range(3)] == [True, False, True]
+    assert [labels.are_together(z, 2) for z in (1, 3)] == [False, True]
 
 
 def test_cells_of_single_sections_teach_nothing_of_the_next() -> None:
@@ -214,6 +311,7 @@ def test_it_is_kept_for_its_stack_and_with_its_project(taught, tmp_path) -> None
 
     again = Session(edges=edges)
     source = open_project(again, tmp_path / "a.emseg", stack=session_stack())
+    assert source.results.runs == dict.fromkeys(range(3), (1,))
     assert again.edges is not edges
     assert again.edges.sha256 == edges.sha256
     again.edges = None

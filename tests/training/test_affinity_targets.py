@@ -34,7 +34,7 @@ from napari_emseg.training.losses import (
 )
 from napari_emseg.training.mixture import LabelledStack, resampled, sources_along
 from napari_emseg.training.patches import PatchSource, _piece, draw_patch
-from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
+from napari_emseg.training.sparse_labels import RUN, SparseIds, SparseLabels
 from napari_emseg.training.trainer import Trainer
 
 STILL = AugmentSettings(
@@ -164,8 +164,11 @@ def _way(picture: Any, patch: Tensor) -> Way:
     return found
 
 
-def test_corrections_teach_how_cells_go_on_where_both_sections_are_known() -> None:
-    """Left of a wall one cell goes on; right of it a split was made by hand."""
+@pytest.mark.parametrize("run", [0, 1])
+def test_corrections_teach_how_cells_go_on_where_both_sections_are_known(
+    run: int,
+) -> None:
+    """Left of a wall one cell goes on; right of it ids differ, of one run or two."""
     grey, _ = drawn(3, 40)
     opinions, ids = SparseLabels(grey.shape), SparseIds(grey.shape)
     codes = np.full((20, 40), 2, np.uint8)
@@ -174,6 +177,8 @@ def test_corrections_teach_how_cells_go_on_where_both_sections_are_known() -> No
     for z, right, stop in ((0, 6, 30), (1, 9, 40), (2, 9, 40)):
         cells = np.full((40, stop), 5)
         cells[:, 10], cells[:, 11:] = 0, right
+        if z == 0:
+            cells[cells > 0] += run * RUN
         ids.put(Region(z, 0, 0, 40, stop), cells)
     sections = SectionReader(Stack(grey), Normalisation(), invert=False, context=3)
     (crop,) = cut_crops(sections, opinions, margin=4, ids=ids)
@@ -181,6 +186,8 @@ def test_corrections_teach_how_cells_go_on_where_both_sections_are_known() -> No
     expected = np.full((40, 40), IGNORE)
     expected[:20] = 0
     expected[:20, :10] = 1
+    if run:  # another run gives other ids, whether it is another cell or not
+        expected[:20, 11:] = IGNORE
     expected[:20, 30:] = IGNORE  # nothing is known of the section below
     piece = _piece(crop, torch.device("cpu"), ids=True)
     for seed in range(6):
@@ -209,6 +216,17 @@ def test_ids_of_sections_that_are_not_learnt_from_stay_unknown() -> None:
     assert [near.ids is None for near in three.below] == [True, False, False]
     np.testing.assert_array_equal(three.below[1].ids, examples[1].ids)
     assert three.below[1].image is examples[1].image
+
+
+def test_labels_that_all_end_in_a_section_say_nothing_of_the_next() -> None:
+    grey, ids = drawn()
+    ids[4:][ids[4:] > 0] += 100
+    examples = read_examples(
+        Stack(grey), Stack(ids), "cells", context=3, affinities=OFFSETS
+    )
+    assert [near.ids is None for near in examples[4].above[:2]] == [False, False]
+    assert [near.ids is None for near in examples[4].below[:2]] == [True, True]
+    assert [near.ids is None for near in examples[3].above[:2]] == [True, True]
 
 
 def test_masks_teach_nothing_across_sections() -> None:

@@ -134,6 +134,8 @@ class ProjectInfo(_Part):
     """Of each stage, by its name: `predict`, `cells` …"""
     segmented: dict[int, tuple[Corners, ...]] = Field(default_factory=dict)
     """Areas of sections in which cells were found."""
+    segmented_by: dict[int, tuple[int, ...]] = Field(default_factory=dict)
+    """Number of the run that found each of these areas; 0 where it isn't known."""
     linked: tuple[int, ...] = ()
     """Sections through which an id is one cell."""
     predicted: dict[int, tuple[Corners, ...]] = Field(default_factory=dict)

@@ -462,7 +462,10 @@ class AnnotationEditor:
             self._renewal.burn(z, (slice(0, y), slice(0, x)), threshold)
 
     def remember(
-        self, segmented: Mapping[int, Sequence[Area]], linked: Iterable[int]
+        self,
+        segmented: Mapping[int, Sequence[Area]],
+        linked: Iterable[int],
+        runs: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         """Know what earlier runs have given; cells and corrections are there already.
 
@@ -470,7 +473,7 @@ class AnnotationEditor:
         known, and as corrections say.
         """
         results = self.results
-        results.remember(segmented, linked)
+        results.remember(segmented, linked, runs)
         for z, areas in results.segmented.items():
             inside = inside_mask(results.cells[z], "cells")
             for area in areas:

@@ -121,7 +121,7 @@ class ManualCorrections:
     def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
         """Read corrections, locked cells, and what is shown where it was reviewed."""
         from napari_emseg.training.corrections import TrainingSet, should_invert
-        from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
+        from napari_emseg.training.sparse_labels import RUN, SparseIds, SparseLabels
 
         z, y, x = self.stack.shape
         opinions, ids = SparseLabels((z, y, x)), SparseIds((z, y, x))
@@ -133,7 +133,9 @@ class ManualCorrections:
                 opinions.put(whole, codes)
                 partly.update(gaps)
                 if known is not None and k in known.sections:
-                    ids.put(whole, _ids_through(known[k], codes))
+                    cells = known[k]
+                    cells = np.where(cells > 0, cells + RUN * known.runs(k), 0)
+                    ids.put(whole, _ids_through(cells, codes))
             yield Progress("reading corrections", k + 1, z)
         bright = should_invert(self.stack, invert)
         return TrainingSet(
@@ -350,9 +352,16 @@ class CellsOf:
 
     def __getitem__(self, key: Any, /) -> NDArray[np.int64]:
         whole = Region.whole(int(key), self.shape[1:])
+        from napari_emseg.training.sparse_labels import RUN
+
         codes, ids = self._known.opinions.window(whole), self._known.ids
         cells = np.zeros(whole.shape, np.int64) if ids is None else ids.window(whole)
-        return _ids_through(cells, codes)
+        return _ids_through(np.where(cells > 0, cells % RUN, cells), codes)
+
+    def are_together(self, first: int, second: int) -> bool:
+        """Tell if different ids in two sections are different cells."""
+        ids = self._known.ids
+        return ids is not None and ids.are_together(first, second)
 
 
 def as_labels(known: TrainingSet, *, through: bool = False) -> Stack:

@@ -6,8 +6,8 @@ it says of fragments.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Record
-from napari_emseg.core.regions import Area, Voxel
+from napari_emseg.core.regions import Area, Constraint, Voxel
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
-from napari_emseg.session.results import PredictedProbabilities
+from napari_emseg.session.results import PredictedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class ProofreadCells:
     """Ids of cells that a person is done with, by section.
 
     They are the cells in reviewed regions, locked ones, and those that were merged or
-    split through the stack; in sections through which an id is one cell.
+    split through the stack; in sections through which an id is one cell. One id is one
+    cell; two ids are two cells only where one run found both, or a person split them.
 
     Parameters
     ----------
@@ -52,12 +53,22 @@ class ProofreadCells:
         Reviewed areas by section.
     cells
         Ids that are known wherever they are.
+    merged
+        Ids that a person gave to more than one cell of a run.
+    apart
+        A section, an id in the one before, and one in it: split by a person.
     """
 
     linked: LinkedLabels
+    results: Results
     sections: frozenset[int]
     regions: dict[int, tuple[Area, ...]]
     cells: frozenset[int]
+    merged: frozenset[int]
+    apart: frozenset[tuple[int, int, int]]
+    _stretches: list[int] = field(default_factory=list)
+    _latest: list[NDArray[np.uint32]] = field(default_factory=list)
+    _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: StackState) -> ProofreadCells | None:
@@ -70,11 +81,20 @@ class ProofreadCells:
         for region in source.reviewed_regions:
             if region.z in sections:
                 regions[region.z] = (*regions.get(region.z, ()), region.area)
-        said = {v for c in linked.constraints for v in (c.first, c.second)}
-        cells = linked.locked | (_ids_at(linked, said) - {0})
+        at = _ids_at(linked, linked.constraints)
+        cells = linked.locked | (frozenset(at.values()) - {0})
         if not sections or not (regions or cells):
             return None
-        return cls(linked, sections - source.excluded, regions, frozenset(cells))
+        merges = [c for c in linked.constraints if c.same]
+        return cls(
+            linked,
+            source.results,
+            sections - source.excluded,
+            regions,
+            frozenset(cells),
+            frozenset(at[v] for c in merges for v in (c.first, c.second)),
+            _apart(linked.constraints, at),
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,6 +114,33 @@ class ProofreadCells:
             known[area] = True
         return np.where(known, cells, 0).astype(np.int64)
 
+    def runs(self, z: int) -> NDArray[np.int64]:
+        """Return what found the cells of section `z` `(y, x)` together, from 0.
+
+        Sections between which no id goes on were not found together: there is no tissue
+        in which all cells end. Where runs aren't known, that tells them apart.
+        """
+        runs, stretch = self.results.run_at(z), self._stretch(z)
+        known, place = np.unique(runs, return_inverse=True)
+        numbers = self._numbers
+        found = [numbers.setdefault((int(r), stretch), len(numbers)) for r in known]
+        return np.array(found, np.int64)[place].reshape(runs.shape)
+
+    def _stretch(self, z: int) -> int:
+        """Return the number of the stretch in which ids go on, but for merged ones."""
+        while len(self._stretches) <= z:
+            at, number = len(self._stretches), max(self._stretches[-1:], default=0)
+            ids = np.zeros(0, np.uint32)
+            if at in self.sections:
+                ids = _ids_in(self.linked.up_to_date(at))
+                ids = np.setdiff1d(ids, np.fromiter({0, *self.merged}, ids.dtype))
+            if ids.size:
+                if self._latest and not np.isin(ids, self._latest[-1]).any():
+                    number += 1
+                self._latest[:] = [ids]
+            self._stretches.append(number)
+        return self._stretches[z]
+
     def is_near(self, z: int) -> bool:
         """Tell if something may be known of a section, or of one beside it."""
         if self.cells:
@@ -101,12 +148,32 @@ class ProofreadCells:
         return any(k in self.regions for k in (z - 1, z, z + 1))
 
 
-def _ids_at(linked: LinkedLabels, voxels: set[Voxel]) -> frozenset[int]:
-    found = set[int]()
+def _ids_in(cells: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return the ids of a section, ascending; quickly where they are small."""
+    if cells.max(initial=0) < cells.size:
+        return np.flatnonzero(np.bincount(cells.ravel())).astype(np.uint32)
+    return np.unique(cells)
+
+
+def _ids_at(linked: LinkedLabels, said: Sequence[Constraint]) -> dict[Voxel, int]:
+    """Return the id at each place of which a person said something."""
+    voxels = {v for c in said for v in (c.first, c.second)}
+    found: dict[Voxel, int] = {}
     for z in {voxel[0] for voxel in voxels}:
         cells = linked.up_to_date(z)
-        found |= {int(cells[y, x]) for at, y, x in voxels if at == z}
-    return frozenset(found)
+        found |= {v: int(cells[v[1:]]) for v in voxels if v[0] == z}
+    return found
+
+
+def _apart(
+    said: Sequence[Constraint], at: dict[Voxel, int]
+) -> frozenset[tuple[int, int, int]]:
+    pairs = [sorted((c.first, c.second)) for c in said if not c.same]
+    return frozenset(
+        (after[0], at[before], at[after])
+        for before, after in pairs
+        if after[0] == before[0] + 1 and at[before] != at[after]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,6 +301,7 @@ def _learning(
         known,
         settings,
         affinities=_affinities(source, known),
+        origin=known,
         start=start,
         about=f"corrected cells of {source.name}",
     )

@@ -327,6 +327,7 @@ class ProjectSync:
         )
         self.project.tell(
             segmented=segmented,
+            segmented_by=results.runs,
             linked=tuple(sorted(results.linked_sections)),
             predicted=predicted,
             cells_edges=results.edges,

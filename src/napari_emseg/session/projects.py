@@ -221,7 +221,7 @@ def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None
         {z: tuple(map(_area, known)) for z, known in found.items()}
         for found in (info.segmented, info.predicted)
     )
-    hand.remember(segmented, info.linked)
+    hand.remember(segmented, info.linked, info.segmented_by)
     hand.linked.locked = project.locked
     hand.linked.regions = project.regions
     hand.linked.constraints = project.constraints

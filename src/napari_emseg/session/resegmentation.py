@@ -58,6 +58,7 @@ class Resegmentation:
         if self._rerun is None:
             self._linked.settle_all()
             self._before = self._results.found_cells
+            self._results.begin_cells()
             self._rerun = Rerun(
                 self._linked.arrays["cells"],
                 last_id=self._linked.last_id,

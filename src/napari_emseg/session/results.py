@@ -1,7 +1,7 @@
 """What runs over one stack have given so far, filled in piece by piece."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from tempfile import TemporaryFile
@@ -33,11 +33,14 @@ class FoundCells:
         Sections through which an id is one cell.
     edges
         Name of the classifier of edges that they were found by.
+    runs
+        Number of the run that found each of `segmented`.
     """
 
     segmented: dict[int, tuple[Area, ...]]
     linked: frozenset[int]
     edges: str = ""
+    runs: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def allocate(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
@@ -86,6 +89,9 @@ class Results:
         # were found, `_linked` sections through which an id is one cell
         self._areas: dict[int, list[Area]] = {}
         self._segmented: dict[int, list[Area]] = {}
+        # by section, which run found each of `_segmented`; 0 where that isn't known
+        self._runs: dict[int, list[int]] = {}
+        self._run = 0
         self._linked: frozenset[int] = frozenset()
         self.lost: dict[int, tuple[Area, ...]] = {}
         """Areas that were predicted in an earlier sitting, and can be again."""
@@ -167,9 +173,27 @@ class Results:
         # a new list, since another thread may be reading the old one
         self._areas[z] = [*self._areas.get(z, ()), area]
 
+    def begin_cells(self) -> None:
+        """Take cells from now on for those of another run."""
+        self._run += 1
+
     def note_cells(self, z: int, area: Area) -> None:
-        """Remember that an area has cells of a run."""
+        """Remember that an area has cells of the run that has begun."""
         self._segmented[z] = [*self._segmented.get(z, ()), area]
+        self._runs[z] = [*self._runs.get(z, ()), self._run]
+
+    @property
+    def runs(self) -> dict[int, tuple[int, ...]]:
+        """Number of the run that found each of `segmented`."""
+        return {z: tuple(runs) for z, runs in sorted(self._runs.items())}
+
+    def run_at(self, z: int) -> NDArray[np.int64]:
+        """Return which run found the cells of each pixel `(y, x)`, 0 if none known."""
+        found = np.zeros(self.shape[1:], np.int64)
+        areas, runs = self._segmented.get(z, []), self._runs.get(z, [])
+        for area, run in zip(areas, runs, strict=False):
+            found[area] = run
+        return found
 
     def settle(self, z: int) -> None:
         """Remember a section that is predicted all over as one area."""
@@ -185,6 +209,7 @@ class Results:
                     values[z] = 0
             self._with_affinities.discard(z)
             self._segmented.pop(z, None)
+            self._runs.pop(z, None)
             self.lost.pop(z, None)
             self.made.pop(z, None)
 
@@ -200,7 +225,7 @@ class Results:
     @property
     def found_cells(self) -> FoundCells:
         """Return `segmented` and `linked_sections` as they are, see `bring_back`."""
-        return FoundCells(self.segmented, self._linked, self.edges)
+        return FoundCells(self.segmented, self._linked, self.edges, self.runs)
 
     def bring_back(self, found: FoundCells, other: FoundCells) -> None:
         """Put back where a run had found cells, in what it changed from `other`."""
@@ -211,8 +236,10 @@ class Results:
                 continue
             if areas is None:
                 self._segmented.pop(z, None)
+                self._runs.pop(z, None)
             else:
                 self._segmented[z] = list(areas)
+                self._runs[z] = list(found.runs[z])
 
     @property
     def segmented(self) -> dict[int, tuple[Area, ...]]:
@@ -225,11 +252,18 @@ class Results:
         return self._linked
 
     def remember(
-        self, segmented: Mapping[int, Sequence[Area]], linked: Iterable[int]
+        self,
+        segmented: Mapping[int, Sequence[Area]],
+        linked: Iterable[int],
+        runs: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        """Know where earlier runs have found cells."""
+        """Know where earlier runs have found cells, and which of them where."""
         self._segmented = {z: list(areas) for z, areas in segmented.items()}
         self._linked = frozenset(linked)
+        for z, areas in self._segmented.items():
+            told = list((runs or {}).get(z, ()))
+            self._runs[z] = told if len(told) == len(areas) else [0] * len(areas)
+        self._run = max((n for told in self._runs.values() for n in told), default=0)
 
     @property
     def linked(self) -> bool:

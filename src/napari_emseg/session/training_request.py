@@ -292,8 +292,10 @@ def _card(
 
 def _known_through(known: TrainingSet, sections: Sequence[int]) -> bool:
     """Tell if it is known of cells in sections that follow how they go on."""
-    there = set(sections) & (known.ids.sections if known.ids is not None else set())
-    return any(z + 1 in there for z in there)
+    if known.ids is None:
+        return False
+    there = set(sections) & known.ids.sections
+    return any(z + 1 in there and known.ids.are_together(z, z + 1) for z in there)
 
 
 def _whole(known: TrainingSet) -> tuple[Region, ...]:

@@ -2,7 +2,8 @@
 
 Ids are whole numbers `(y, x)`: of a cell from 1, 0 between cells, `UNKNOWN` where
 nobody has said anything. Cells that reach what is unknown are `OPEN` and more: two of
-them may be one cell, and only what lies in each of them is sure.
+them may be one cell, and only what lies in each of them is sure. Ids may say which run
+gave them, see `sparse_labels.RUN`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 from napari_emseg.core.card import USUAL_AFFINITIES, Offset
 from napari_emseg.core.stack import Stack
 from napari_emseg.training.losses import IGNORE, MEMBRANE
+from napari_emseg.training.sparse_labels import RUN
 
 UNKNOWN = -1
 
@@ -108,7 +110,12 @@ def _moved(ids: Tensor, y: int, x: int) -> Tensor:
 
 
 def _are_one(a: Tensor, b: Tensor) -> Tensor:
-    same = ((a == b) & (a > 0)).to(a.dtype)
+    one, other = a % RUN, b % RUN
+    cells = (a > 0) & (b > 0)
     # an open cell may be one with another open cell, never with one that is closed
-    unsure = (a < 0) | (b < 0) | ((a != b) & (a >= OPEN) & (b >= OPEN))
+    may_be = (one >= OPEN) & (other >= OPEN)
+    # what another run found has other ids, whether it is another cell or not
+    may_be |= cells & (a // RUN != b // RUN)
+    same = ((one == other) & cells).to(a.dtype)
+    unsure = (a < 0) | (b < 0) | ((one != other) & may_be)
     return torch.where(unsure, torch.full_like(same, IGNORE), same)

@@ -23,6 +23,7 @@ from napari_emseg.training.losses import IGNORE, MEMBRANE, Loss, border_weight
 from napari_emseg.training.sparse_labels import (
     BLOCK,
     NO_OPINION,
+    RUN,
     SparseIds,
     SparseLabels,
 )
@@ -44,7 +45,8 @@ class Crop:
         Where the known pixels lie, on the source's grid.
     through
         Ids of cells in this section, as others know them, `UNKNOWN` where nobody does;
-        None where nothing is known of any.
+        None where nothing is known of any. `(2, y, x)` with the numbers of their runs,
+        where there are several.
     below, above
         The same of the sections that are seen beside it, the nearest first.
     """
@@ -163,11 +165,16 @@ def _cells_beside(
         return ()
     found = np.unique(np.stack([own, *sides[0], *sides[1]]))
     # 0 and -1 stay what they are, whether they are among them or not
-    cells = found[found > 0]
+    found = found[found > 0]
+    cells, runs = np.unique(found % RUN), np.unique(found // RUN)
 
     def small(values: NDArray[np.int64]) -> NDArray[np.int32]:
-        place = np.searchsorted(cells, values) + 1
-        return np.where(values > 0, place, values).astype(np.int32)
+        place = np.searchsorted(cells, values % RUN) + 1
+        ids = np.where(values > 0, place, values).astype(np.int32)
+        if len(runs) == 1:
+            return ids
+        run = np.searchsorted(runs, np.maximum(values, 0) // RUN)
+        return np.stack([ids, run.astype(np.int32)])
 
     below, above = (tuple(map(small, side)) for side in sides)
     return small(own), below, above

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,24 +156,53 @@ def read_examples(
         context=2 * (farthest + 1) + 1,
         excluded=excluded,
     )
-    through = meaning == "cells"
-    return _with_neighbours(examples, reader, context, through=through)
+    go_on = _GoingOn(labels.data, examples) if meaning == "cells" else None
+    return _with_neighbours(examples, reader, context, go_on)
+
+
+@runtime_checkable
+class LabelsOfRuns(Protocol):
+    """Ids of cells that may be of several runs."""
+
+    def are_together(self, first: int, second: int) -> bool:
+        """Tell if different ids in two sections are different cells."""
+
+
+class _GoingOn:
+    """Tells if ids of one section say something of another."""
+
+    def __init__(self, labels: object, examples: Sequence[Example]) -> None:
+        self._labels = labels
+        self._ids = {e.section: np.unique(e.ids) for e in examples if e.ids is not None}
+
+    def __call__(self, own: int, other: int) -> bool:
+        """Tell so; without knowing of runs, some cell must be in both."""
+        if own not in self._ids or other not in self._ids:
+            return False
+        if isinstance(self._labels, LabelsOfRuns):
+            return self._labels.are_together(own, other)
+        both = np.intersect1d(self._ids[own], self._ids[other])
+        return bool((both > 0).any())
 
 
 def _with_neighbours(
-    examples: Sequence[Example], reader: SectionReader, context: int, *, through: bool
+    examples: Sequence[Example],
+    reader: SectionReader,
+    context: int,
+    go_on: _GoingOn | None,
 ) -> list[Example]:
     """Put sections beside examples, those that a run would see.
 
     Parameters
     ----------
-    through
-        Whether ids of one section say something of another.
+    go_on
+        Tells if ids of one section say something of another; None if they never do.
     """
     known = {e.section: e for e in examples if e.section is not None}
     images = {z: e.image for z, e in known.items()}
 
-    def side(own: Example, sections: Sequence[Section]) -> tuple[Neighbour, ...]:
+    def side(z0: int, sections: Sequence[Section]) -> tuple[Neighbour, ...]:
+        own = known[z0]
         found: list[Neighbour] = []
         for section in sections:
             z = section.z
@@ -184,14 +213,14 @@ def _with_neighbours(
                 inner = found[-1].image if found else own.image
                 gone = section.empty((slice(None), slice(None)))
                 image = np.where(gone, inner, image)
-            ids = known[z].ids if through and z in known else None
+            ids = known[z].ids if go_on is not None and go_on(z0, z) else None
             found.append(Neighbour(image, ids))
         return tuple(found)
 
     result = []
     for z, own in known.items():
         section = reader.open(z)
-        below, above = (side(own, part) for part in (section.below, section.above))
+        below, above = (side(z, part) for part in (section.below, section.above))
         result.append(replace(own, context=context, below=below, above=above))
     return result
 

@@ -7,7 +7,7 @@ and every overlap of which both sides are clearly in a known cell.
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,17 @@ class KnownEdges:
     usual: NDArray[np.float64]
 
     @classmethod
+    def of(
+        cls,
+        features: Features,
+        join: NDArray[np.bool_],
+        z: int,
+        usual: NDArray[np.float64],
+    ) -> Self:
+        """Return those of one section."""
+        return cls(features, join, np.full(len(join), z), usual)
+
+    @classmethod
     def together(cls, parts: Sequence[Self]) -> Self:
         """Return those of several sections as one."""
         return cls(
@@ -104,19 +115,43 @@ class KnownEdges:
         return np.isin(self.section, apart)
 
 
+class CellOrigin(Protocol):
+    """Where the ids of cells are from: not all that differ are of two cells."""
+
+    @property
+    def apart(self) -> frozenset[tuple[int, int, int]]:
+        """A section, an id in the one before, and one in it, that are two cells."""
+
+    def runs(self, z: int) -> Ids:
+        """Return which run gave the ids of section `z` `(y, x)`, from 0."""
+
+
+class _KnownSection(NamedTuple):
+    section: SectionGraph
+    cells: Ids
+    runs: Ids
+    z: int
+
+
 class _Recorder(StackGraph):
     """Keeps the features of edges, and whether they join one known cell."""
 
-    def __init__(self, largest_shift: int) -> None:
+    def __init__(self, largest_shift: int, origin: CellOrigin | None) -> None:
         super().__init__(None, largest_shift)
         self.rows: dict[str, list[KnownEdges]] = {kind: [] for kind in KINDS}
+        self._origin = origin
         # the last three sections, and what their fragments are
-        self._known: list[tuple[SectionGraph, Ids, int]] = []
+        self._known: list[_KnownSection] = []
 
     def learn(self, section: SectionGraph, ids: NDArray[Any], z: int) -> None:
         """Take the next section and its known cells `(y, x)`, 0 where unknown."""
-        true = true_ids(section, ids.astype(np.int64))
-        self._known = [*self._known[-2:], (section, true, z)]
+        cells = true_ids(section, ids.astype(np.int64))
+        runs = np.zeros(section.n, np.int64)
+        if self._origin is not None:
+            # 0 where a fragment has no clear one
+            runs = true_ids(section, self._origin.runs(z) + 1)
+        known = _KnownSection(section, cells, runs, z)
+        self._known = [*self._known[-2:], known]
         self.add(section)
 
     def odds_within(
@@ -127,33 +162,43 @@ class _Recorder(StackGraph):
     ) -> NDArray[np.float64]:
         """Note the boundaries of a section."""
         features = edges_within(section, before, after)
-        _, ids, z = next(known for known in self._known if known[0] is section)
+        known = next(known for known in self._known if known.section is section)
         odds = super().odds_within(section, before, after)
-        edges = section.fragments.regions.edges
-        self._note("within", features, odds, (ids, ids, edges), z)
+        one, other = known.cells[section.fragments.regions.edges].T
+        said = (one > 0) & (other > 0)
+        self._note("within", KnownEdges.of(features, one == other, known.z, odds), said)
         return odds
 
     def odds_between(self, cross: CrossEdges) -> NDArray[np.float64]:
         """Note the edges between the last two sections."""
-        (_, one, _), (_, other, z) = self._known[-2:]
+        before, after = self._known[-2:]
         odds = super().odds_between(cross)
-        self._note("between", cross.features, odds, (one, other, cross.ends), z)
+        a, b = cross.ends.T
+        one, other = before.cells[a], after.cells[b]
+        join, known = one == other, (one > 0) & (other > 0)
+        said = join | self._are_two(before, after, a, b)
+        if self._origin is None and not (join & known).any():
+            # all cells end nowhere in tissue, but where two pieces of work meet
+            said[:] = False
+        edges = KnownEdges.of(cross.features, join, after.z, odds)
+        self._note("between", edges, known & said)
         return odds
 
-    def _note(
-        self,
-        kind: str,
-        features: Features,
-        odds: NDArray[np.float64],
-        ends: tuple[Ids, Ids, Ids],
-        z: int,
-    ) -> None:
-        a, b, edges = ends
-        one, other = a[edges[:, 0]], b[edges[:, 1]]
-        known = (one > 0) & (other > 0)
-        place = np.full(int(known.sum()), z)
-        found = KnownEdges(features[known], (one == other)[known], place, odds[known])
-        self.rows[kind].append(found)
+    def _are_two(
+        self, before: _KnownSection, after: _KnownSection, a: Ids, b: Ids
+    ) -> NDArray[np.bool_]:
+        """Tell of which fragments it is known that other ids are other cells."""
+        if self._origin is None:
+            return np.ones(len(a), bool)
+        runs = before.runs[a]
+        together: NDArray[np.bool_] = (runs == after.runs[b]) & (runs > 0)
+        for z, one, other in self._origin.apart:
+            if z == after.z:
+                together |= (before.cells[a] == one) & (after.cells[b] == other)
+        return together
+
+    def _note(self, kind: str, edges: KnownEdges, known: NDArray[np.bool_]) -> None:
+        self.rows[kind].append(edges.where(known))
 
 
 def true_ids(section: SectionGraph, ids: Ids) -> Ids:
@@ -180,6 +225,7 @@ def iter_known_edges(
     cells: LazyArray,
     settings: CellSettings,
     affinities: Affinities | None = None,
+    origin: CellOrigin | None = None,
 ) -> Generator[Record, None, dict[str, KnownEdges]]:
     """Return the edges of a stack whose answer cells tell, by kind.
 
@@ -191,6 +237,9 @@ def iter_known_edges(
         Ids of that shape, right through the stack; 0 says nothing.
     affinities
         Of that shape, where a network gives them.
+    origin
+        Where ids are from: across the border of two runs different ids say nothing.
+        Without it, that is where no known id goes on to the next section.
 
     Raises
     ------
@@ -203,7 +252,7 @@ def iter_known_edges(
             f"{tuple(cells.shape)}"
         )
         raise ValueError(msg)
-    recorder, n = _Recorder(settings.shift), int(membrane.shape[0])
+    recorder, n = _Recorder(settings.shift, origin), int(membrane.shape[0])
     for z in range(n):
         values = np.asarray(membrane[z], np.float32)
         missing = np.isnan(values)
@@ -228,6 +277,7 @@ def iter_learn_edges(
     settings: CellSettings | None = None,
     *,
     affinities: Affinities | None = None,
+    origin: CellOrigin | None = None,
     start: EdgeClassifier | None = None,
     about: str = "",
     seed: int = 0,
@@ -240,7 +290,7 @@ def iter_learn_edges(
 
     Parameters
     ----------
-    membrane, cells, affinities
+    membrane, cells, affinities, origin
         As in `iter_known_edges`.
     settings
         Threshold and largest shift.
@@ -255,7 +305,7 @@ def iter_learn_edges(
         If there are too few edges to learn from, or the shapes differ.
     """
     settings = settings or CellSettings()
-    known = yield from iter_known_edges(membrane, cells, settings, affinities)
+    known = yield from iter_known_edges(membrane, cells, settings, affinities, origin)
     for kind, edges in known.items():
         check_enough(kind, edges)
     kinds: dict[str, dict[str, Any]] = {}

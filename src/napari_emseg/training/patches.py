@@ -33,7 +33,7 @@ from napari_emseg.training.losses import (
     border_weight,
     class_weights,
 )
-from napari_emseg.training.sparse_labels import BLOCK
+from napari_emseg.training.sparse_labels import BLOCK, RUN
 
 Patch = tuple[Tensor, Tensor, Tensor]
 """Image `(context, y, x)`; target `(y, x)`, with affinities `(1 + n, y, x)`; weight."""
@@ -125,7 +125,8 @@ class Piece:
     """What patches are cut from: an example on a device.
 
     `image` is `(1, y, x)`, `labels` target and weight `(2, y, x)`, `ids` `(1, y, x)`.
-    `through` are ids as the sections beside it have them, where `ids` are its own.
+    `through` are ids as the sections beside it have them, where `ids` are its own; they
+    are `(2, y, x)`, with numbers of runs, where several gave them.
     """
 
     image: Tensor
@@ -207,13 +208,13 @@ def draw_patch(
 
     ids = torch.full_like(target, UNKNOWN)
     if piece.ids is not None:
-        ids = sample(piece.ids, where, "nearest")[0].round().long()
+        ids = _sampled_ids(piece.ids, where)
     # nothing is learnt of what can't be seen
     hidden = drawn.on_target(torch.zeros_like(target)) == IGNORE
     ids[hidden] = UNKNOWN
     through = None
     if piece.through is not None:
-        through = sample(piece.through, where, "nearest")[0].round().long()
+        through = _sampled_ids(piece.through, where)
         through[hidden] = UNKNOWN
     together = affinity_targets(ids, near, affinities, through)
     return seen, torch.cat([target[None], together]), weight
@@ -242,7 +243,14 @@ def _ids_at(
     if ids is None:
         return None
     moved = where + changes.shift[nth].to(where)
-    return sample(ids, moved, "nearest")[0].round().long()
+    return _sampled_ids(ids, moved)
+
+
+def _sampled_ids(ids: Tensor, where: Tensor) -> Tensor:
+    """Read ids `(1, y, x)`, or `(2, y, x)` with their runs; see `RUN`."""
+    found = sample(ids, where, "nearest").round().long()
+    run = found[1] if len(found) > 1 else torch.zeros_like(found[0])
+    return torch.where(found[0] > 0, found[0] + RUN * run, found[0])
 
 
 def check_patch(geometry: Geometry, side: int) -> None:
@@ -405,7 +413,8 @@ def _piece(crop: Crop, device: torch.device, *, ids: bool) -> Piece:
     planes = torch.from_numpy(np.ascontiguousarray(seen[:, None])).to(device)
 
     def plane(values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)[None]).to(device)
+        planes = values.astype(np.float32).reshape(-1, *values.shape[-2:])
+        return torch.from_numpy(planes).to(device)
 
     def side(cells: Sequence[NDArray[np.int32]], step: int) -> Side:
         """Put sections on one side, the nearest first, with cells where known."""

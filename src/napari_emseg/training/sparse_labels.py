@@ -151,10 +151,15 @@ class SparseLabels:
         return digest.hexdigest()
 
 
+RUN = 2**32
+"""An id is less; ids of run `n` may be given as `id + n * RUN`. Of different runs, one
+id is one cell, but two ids aren't known to be two."""
+
+
 class SparseIds:
     """Ids of cells through the stack `(z, y, x)`, where anything is known of them.
 
-    0 is membrane, `UNKNOWN` what nobody has said anything of.
+    0 is membrane, `UNKNOWN` what nobody has said anything of. See `RUN`.
     """
 
     UNKNOWN = -1
@@ -162,14 +167,14 @@ class SparseIds:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
         # one more than ids, so that 0 is what isn't known
-        self._blocks: dict[Block, NDArray[np.uint32]] = {}
+        self._blocks: dict[Block, NDArray[np.uint64]] = {}
 
     def put(self, region: Region, ids: NDArray[np.int64]) -> None:
         """Write the ids of a region; what is unknown leaves what is there."""
         for block, here, there in _squares(region):
-            part = (ids[here] + 1).astype(np.uint32)
+            part = (ids[here] + 1).astype(np.uint64)
             if part.any():
-                nothing = np.zeros((BLOCK, BLOCK), np.uint32)
+                nothing = np.zeros((BLOCK, BLOCK), np.uint64)
                 stored = self._blocks.setdefault(block, nothing)
                 np.copyto(stored[there], part, where=part > 0)
 
@@ -178,8 +183,23 @@ class SparseIds:
         out = np.full(region.shape, self.UNKNOWN, np.int64)
         for block, here, there in _squares(region):
             if block in self._blocks:
-                out[here] += self._blocks[block][there]
+                out[here] += self._blocks[block][there].astype(np.int64)
         return out
+
+    def are_together(self, first: int, second: int) -> bool:
+        """Tell if one run gave all ids of two sections, and some cell is in both."""
+        one, other = (self._at(z) for z in (first, second))
+        runs = np.union1d(one // RUN, other // RUN)
+        return len(runs) == 1 and bool(np.isin(one, other).any())
+
+    def _at(self, z: int) -> NDArray[np.int64]:
+        """Return the ids of a section, each once."""
+        found = [np.unique(ids) for block, ids in self._blocks.items() if block[0] == z]
+        # one less, as they are kept
+        ids = (
+            np.unique(np.concatenate([np.zeros(0, np.uint64), *found])).astype(int) - 1
+        )
+        return ids[ids > 0]
 
     @property
     def sections(self) -> frozenset[int]:
@@ -191,17 +211,19 @@ class SparseIds:
         """Section, row and column of the squares in which something is known."""
         return tuple(sorted(self._blocks))
 
-    def as_array(self) -> NDArray[np.uint32]:
+    def as_array(self) -> NDArray[np.uint32 | np.uint64]:
         """Return the squares in the order of `blocks`, `(n, BLOCK, BLOCK)`."""
-        squares = [self._blocks[block] for block in self.blocks]
-        return np.stack(squares) if squares else np.zeros((0, BLOCK, BLOCK), np.uint32)
+        nothing = np.zeros((0, BLOCK, BLOCK), np.uint64)
+        found = np.concatenate([nothing, *(self._blocks[b][None] for b in self.blocks)])
+        # ids of one run are written as they were before there were others
+        return found if found.max(initial=0) > RUN - 1 else found.astype(np.uint32)
 
     @classmethod
     def of(
         cls,
         shape: tuple[int, int, int],
         blocks: Iterable[Block],
-        squares: NDArray[np.uint32],
+        squares: NDArray[np.uint32 | np.uint64],
     ) -> SparseIds:
         """Return what `blocks` and `as_array` were of.
 
@@ -211,18 +233,18 @@ class SparseIds:
             If they don't belong together.
         """
         found, blocks = cls(shape), tuple(blocks)
-        if squares.shape != (len(blocks), BLOCK, BLOCK) or squares.dtype != np.uint32:
+        wrong = squares.dtype not in (np.uint32, np.uint64)
+        if squares.shape != (len(blocks), BLOCK, BLOCK) or wrong:
             msg = f"{len(blocks)} squares of ids, but {squares.dtype} {squares.shape}"
             raise ValueError(msg)
-        found._blocks = dict(zip(blocks, squares, strict=True))
+        found._blocks = dict(zip(blocks, squares.astype(np.uint64), strict=True))
         return found
 
     @property
     def fingerprint(self) -> str:
         """Checksum: the same for the same ids."""
         digest = sha256(repr((self.shape, self.blocks)).encode())
-        for block in self.blocks:
-            digest.update(self._blocks[block].tobytes())
+        digest.update(self.as_array().tobytes())
         return digest.hexdigest()
 
 
