@@ -480,6 +480,24 @@ def test_ids_that_touch_get_a_wall_and_joining_them_takes_it_away() -> None:
     np.testing.assert_equal(section.state(), before)
 
 
+def test_deleting_the_wall_between_cells_that_touch() -> None:
+    section = drawn("......\n" * 4)
+    replace_cells(section, cells_from(DENSE))
+    before = section.state()
+    # on either side of the wall, and a pixel beside it
+    for x in (2, 3, 4, 5):
+        section.do(delete_membrane(section.linked.sheet(0), (0, x)))
+        assert section.array("cells")[0].tolist() == [1] * 6
+        assert not section.array("membranes")[:2].any()
+        section.history.undo()
+        np.testing.assert_equal(section.state(), before)
+    sheet = section.linked.sheet(0)
+    with pytest.raises(ValueError, match="cells 1, 2, 3 meet here"):
+        delete_membrane(sheet, (2, 3))
+    with pytest.raises(ValueError, match=r"no membrane at .* but cell 1"):
+        delete_membrane(sheet, (0, 0))
+
+
 def test_a_wall_beside_a_locked_cell_is_drawn_on_the_other_side() -> None:
     section = drawn("1111..")
     section.do(lock(section.linked.sheet(0), (0, 0)))

@@ -1,17 +1,19 @@
 """Tools of one click: delete a spurious membrane, fill, lock."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.labels import touching
 from napari_emseg.core.regions import Area, area_of, around, contained, corner, grown
 from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.proofreading.draw_membrane import PendingEdit, draw_inside
 from napari_emseg.proofreading.edits import INSIDE, Edit
-from napari_emseg.proofreading.merge import format_merge
+from napari_emseg.proofreading.merge import format_merge, merge
 from napari_emseg.proofreading.section_view import (
     BAND,
     SectionView,
@@ -45,6 +47,9 @@ def delete_membrane(
         If there is no membrane, several cells meet, or a cell there is locked.
     """
     settings = settings or CorrectSettings()
+    touch = _touch_at(sheet, sheet.pixel((point[0], point[1])))
+    if touch is not None:
+        return replace(merge(sheet, touch, settings=settings), tool="delete membrane")
     y, x = _on_wall(sheet, sheet.pixel((point[0], point[1])))
     area = around(np.array([[y, x]]), settings.reach, sheet.shape)
     cells = sheet.window("cells", area)
@@ -54,9 +59,7 @@ def delete_membrane(
         msg = f"there is no cell within {settings.reach} px of ({y}, {x})"
         raise ValueError(msg)
     if len(beside) > 2:
-        names = ", ".join(str(i) for i in beside)
-        msg = f"cells {names} meet here; click on the wall between two of them"
-        raise ValueError(msg)
+        raise ValueError(_junction(beside))
     sheet.refuse_locked(beside)
     middle = middle + corner(area)
     area, gone = _wall(sheet, middle, beside, thickness, settings)
@@ -65,6 +68,39 @@ def delete_membrane(
     draft, merged = draw_inside(sheet, gone, area, join=tuple(beside))
     words = format_merge(merged) or f"membrane in cell {beside[0]} deleted"
     return draft.edit("delete membrane", words)
+
+
+def _touch_at(sheet: SectionView, point: tuple[int, int]) -> NDArray[np.int64] | None:
+    """Return a pixel of each cell that touches another one at a membrane; else None.
+
+    Raises
+    ------
+    ValueError
+        If more than two cells meet.
+    """
+    area = around(np.array([point]), 3, sheet.shape)
+    cells = sheet.window("cells", area)
+    here = np.array(point) - corner(area)
+    touch = touching(cells)
+    wall = touch & (sheet.window("membranes", area) > 0)
+    away = np.where(wall, _away(cells.shape, here), np.inf)
+    # as beside any other membrane, a click may be a pixel off
+    if not cells[tuple(here)] or away.min() > 1.5:
+        return None
+    middle = np.array(np.unravel_index(np.argmin(away), away.shape))
+    # with its four neighbours, one of which is another cell
+    near = touch & (_away(cells.shape, middle) <= 1)
+    ids = np.unique(cells[near])
+    if len(ids) > 2:
+        raise ValueError(_junction(ids.tolist()))
+    pixels = [np.argwhere(near & (cells == i))[0] for i in ids]
+    both: NDArray[np.int64] = np.stack(pixels) + np.array(corner(area), np.int64)
+    return both
+
+
+def _junction(cells: Sequence[int]) -> str:
+    names = ", ".join(str(i) for i in cells)
+    return f"cells {names} meet here; click on the wall between two of them"
 
 
 def _on_wall(sheet: SectionView, point: tuple[int, int]) -> tuple[int, int]:
