@@ -155,6 +155,8 @@ RECIPES = {
     "em-membranes-context-first": CONTEXT_GENERALIST,
     "em-membranes-context": replace(
         CONTEXT_GENERALIST,
+        # the first round's half at the bottom is much for so narrow a network
+        config=CONTEXT_GENERALIST.config | {"dropout": 0.1},
         settings=CONTEXT_GENERALIST.settings.model_copy(
             update={"steps": 8000, "learning_rate": 1e-3, "seed": 2027}
         ),
