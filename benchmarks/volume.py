@@ -2,15 +2,17 @@
 
 Ours in three dimensions, by one graph, and linked, beside scikit-image's watershed with
 linking, and multicut and mutex watershed of bioimage-cpp alone, all on the same
-probabilities of `em-membranes`. Writes results/volume.json and the tables of
-docs/benchmarks/volume.md. Sections that are scored were neither learnt by the weights
-or the classifier, nor looked at when settings were chosen.
+probabilities of `em-membranes`; and by other weights, with their affinities. Writes
+results/volume.json and the tables of docs/benchmarks/volume.md. Sections that are
+scored were neither learnt by the weights or the classifier, nor looked at when settings
+were chosen.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -36,14 +38,18 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.metrics import overlap_scores
-from napari_emseg.models.weights import load_weights
+from napari_emseg.models.weights import Weights, load_weights
 from napari_emseg.segmentation import link_stack, segment_stack
+from napari_emseg.segmentation.affinities import Affinities
 from napari_emseg.segmentation.stack_graph import iter_segment_graph
 
 HERE = Path(__file__).resolve().parent
 WEIGHTS = "em-membranes"
 Picture = NDArray[Any]
 Method = Callable[[Stack, float], Picture]
+
+OTHERS = {"fib25": ("fib-sem",), "cortex": ()}
+"""Weights whose own membranes and affinities go through our default way, beside."""
 
 
 @dataclass(frozen=True)
@@ -229,53 +235,91 @@ def score(cells: Picture, truth: Picture) -> dict[str, float]:
     }
 
 
-def measure(key: str, data: Path, cached: Path | None) -> dict[str, Any]:
-    """Score every method on a block and its quarters."""
-    block, weights = BLOCKS[key], load_weights(WEIGHTS)
+def predict(images: Stack, weights: Weights) -> tuple[Stack, Affinities | None]:
+    """Return membranes, and affinities where the weights have them."""
+    names = weights.card.affinity_classes
+    settings = PredictSettings(threads=1)
+    found = emseg.predict(
+        images, weights, classes=("membrane", *names), settings=settings
+    )
+    p, *more = found
+    stack = Stack(np.ascontiguousarray(p), voxel_size_nm=images.voxel_size_nm)
+    shown = dict(zip(names, more, strict=True))
+    return stack, Affinities.named(shown, stack.shape) if shown else None
+
+
+def compare(key: str, data: Path, own: Sequence[str]) -> dict[str, Any]:
+    """Score every method on a block, then our default way with other weights."""
+    block = BLOCKS[key]
     at = slice(block.first, block.stop)
     truth = imread(data / block.ids)[at].astype(np.int64)
-    if cached is None:
-        images = Stack(
-            imread(data / block.images)[at], voxel_size_nm=block.voxel_size_nm
-        )
-        p = emseg.predict(images, weights, settings=PredictSettings(threads=1))
-    else:
-        p = np.load(cached)[at]
-    stack = Stack(np.ascontiguousarray(p), voxel_size_nm=block.voxel_size_nm)
+    images = Stack(imread(data / block.images)[at], voxel_size_nm=block.voxel_size_nm)
     if block.pieces:
         truth = pieces_of(truth)
+    rows = {}
+    weights = load_weights(WEIGHTS)
+    stack, _ = predict(images, weights)
+    for name, method in METHODS[key].items():
+        rows[name] = measure(partial(method, stack, weights.card.threshold), truth)
+        show(key, name, rows[name])
+    for other in own:
+        weights = load_weights(other)
+        start = process_time()
+        stack, affinities = predict(images, weights)
+        network = process_time() - start
+        ways = {"": affinities, ", membranes alone": None} if affinities else {"": None}
+        for words, known in ways.items():
+            name = f"`{Path(other).stem}`{words}"
+            work = partial(by_default, stack, weights.card.threshold, known)
+            rows[name] = measure(work, truth) | {"network": network}
+            show(key, name, rows[name])
+    return {"block": block.name, "rows": rows}
+
+
+def by_default(p: Stack, threshold: float, affinities: Affinities | None) -> Picture:
+    """Cells through the stack as one gets them who chooses nothing."""
+    settings = CellSettings(threshold=threshold, through="auto")
+    return drain(segment_stack(p, settings=settings, affinities=affinities)).cells
+
+
+def measure(segment: Callable[[], Picture], truth: Picture) -> dict[str, Any]:
+    """Make cells; score them in the whole block, its quarters, and by section."""
+    start = process_time()
+    cells = segment()
+    seconds = process_time() - start
+    cells = filled(np.asarray(cells)).astype(np.int64)
     height, width = (n // 2 for n in truth.shape[1:])
     quarters = [
         (slice(None), slice(y, y + height), slice(x, x + width))
         for y in (0, height)
         for x in (0, width)
     ]
-    rows = {}
-    for name, method in METHODS[key].items():
-        start = process_time()
-        cells = method(stack, weights.card.threshold)
-        seconds = process_time() - start
-        cells = filled(np.asarray(cells)).astype(np.int64)
-        each = [score(cells[q], truth[q]) for q in quarters]
-        rows[name] = {
-            **score(cells, truth),
-            "seconds": seconds,
-            "quarters": [one["vi"] for one in each],
-            "quarters_are": [one["are"] for one in each],
-        }
-        print(key, name, {k: np.round(v, 3) for k, v in rows[name].items()}, flush=True)
-    return {"block": block.name, "rows": rows}
+    each = [score(cells[q], truth[q]) for q in quarters]
+    profiles = [score(*pair)["are"] for pair in zip(cells, truth, strict=True)]
+    return {
+        **score(cells, truth),
+        "seconds": seconds,
+        "quarters": [one["vi"] for one in each],
+        "quarters_are": [one["are"] for one in each],
+        "profiles": 1 - fmean(profiles),
+    }
+
+
+def show(key: str, name: str, row: dict[str, Any]) -> None:
+    """Print a row."""
+    print(key, name, {k: np.round(v, 3) for k, v in row.items()}, flush=True)
 
 
 def write_table(key: str, found: dict[str, Any]) -> None:
     """Put the numbers of a block into the page."""
-    head = ["cells by", "VI (split + merge), bits", "adapted Rand error"]
+    head = ["cells by", "VI (split + merge), bits", "adapted Rand error", "profiles"]
     head += ["quarters: VI", "quarters: error", "processor time"]
     body = [
         [
             name,
             f"{r['vi']:.2f} ({r['split']:.2f} + {r['merge']:.2f})",
             f"{r['are']:.3f}",
+            f"{r['profiles']:.3f}",
             f"{fmean(r['quarters']):.2f} ± {stdev(r['quarters']):.2f}",
             f"{fmean(r['quarters_are']):.3f} ± {stdev(r['quarters_are']):.3f}",
             f"{r['seconds']:.1f} s",
@@ -290,12 +334,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data")
     parser.add_argument("--only", choices=list(BLOCKS))
-    parser.add_argument("--probabilities", type=Path, help="of all its sections, .npy")
+    parser.add_argument("--also", nargs="+", help="other weights: names or files")
     given = parser.parse_args()
     path = HERE / "results/volume.json"
     told = json.loads(path.read_text()) if path.exists() else {}
     for key in [given.only] if given.only else BLOCKS:
-        told[key] = measure(key, given.data, given.probabilities)
+        told[key] = compare(key, given.data, given.also or OTHERS[key])
         told["machine"] = describe(1)
         path.write_text(json.dumps(told, indent=1) + "\n")
         write_table(key, told[key])
