@@ -8,12 +8,19 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from drawn_edges import drawn, ended
+from finetuning import QUICK, finetune_by_torch
 
+from napari_emseg.core.card import Card
 from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Area, Region, RunScope
-from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.settings import CellSettings, Normalisation
 from napari_emseg.core.stack import Stack
+from napari_emseg.core.training import AugmentSettings, FinetuneSettings
+from napari_emseg.inference.sections import SectionReader
+from napari_emseg.models.weights import save_weights
+from napari_emseg.models.zoo import build
 from napari_emseg.proofreading import lock, merge_through, split_through
 from napari_emseg.session import Session
 from napari_emseg.session.annotations import ManualCorrections, as_labels
@@ -25,9 +32,18 @@ from napari_emseg.session.edge_learning import (
     ProofreadCells,
 )
 from napari_emseg.session.projects import open_project, save_project
+from napari_emseg.session.round_preview import THROUGH_ONLY, RoundPreview
 from napari_emseg.session.run_factory import RunFactory
+from napari_emseg.session.training_inputs import TrainingInputs
+from napari_emseg.training.crops import cut_crops
 from napari_emseg.training.edges import iter_known_edges
+from napari_emseg.training.losses import IGNORE
+from napari_emseg.training.patches import CorrectionPatches
 from napari_emseg.training.sparse_labels import RUN, SparseIds
+
+STILL = AugmentSettings(
+    warp=0, artefacts=0, shifted=0, missing_neighbour=0, blank_neighbour=0
+)
 
 GRAPH = CellSettings(through="graph", minimum_size=0)
 
@@ -193,6 +209,103 @@ def test_networks_learn_nothing_between_two_runs_but_merges() -> None:
     for ids in (found, SparseIds.of(found.shape, found.blocks, found.as_array())):
         assert [ids.are_together(z, z + 1) for z in range(3)] == [True, False, True]
     assert [labels.are_together(z, 2) for z in (1, 3)] == [False, True]
+
+
+def ended_and_run_together() -> Session:
+    """Cell 1 goes on as 5, which was split off; cell 2 is two cells; 3 and 4 are right.
+
+    The first is merged again in 3-D, the second split between sections 0 and 1.
+    """
+    cells = np.zeros((3, 20, 20), np.uint32)
+    for nth, (y, x) in enumerate(((1, 1), (1, 11), (11, 1), (11, 11)), start=1):
+        cells[:, y : y + 8, x : x + 8] = nth
+    cells[1:][cells[1:] == 1] = 5
+    p = np.where(cells == 0, np.float32(0.9), np.float32(0.1))
+    session = with_cells(p, cells)
+    editor = session.correcting()
+    editor.do(merge_through(editor.linked, (0, (4.0, 4.0)), (1, (4.0, 4.0))))
+    editor.do(split_through(editor.linked, (1, (4.0, 14.0))))
+    return session
+
+
+def test_merges_and_splits_in_3d_teach_how_cells_go_on_and_nothing_else() -> None:
+    session = ended_and_run_together()
+    found = drain(ManualCorrections.of(session.source).read("no"))
+    assert found.opinions.pixels == 0
+    assert found.is_something
+    stack, rule = session.source.stack, Normalisation()
+    sections = SectionReader(stack, rule, invert=False, context=3)
+    crops = list(
+        cut_crops(
+            sections, found.opinions, margin=4, ids=found.ids, through=found.through
+        )
+    )
+    assert [crop.region.z for crop in crops] == [0, 1, 2]
+    patches = CorrectionPatches(
+        crops[1:2],
+        FinetuneSettings(patch=32, batch=1, rehearsal=0, augment=STILL),
+        device=torch.device("cpu"),
+        affinities=((-1, 0, 0), (1, 0, 0), (0, -1, 0)),
+    )
+    _, target, weight = patches.batch(0)
+    classes, before, after, beside = target[0]
+    assert (classes == IGNORE).all()
+    assert (weight == 0).all()
+    assert (beside == IGNORE).all()
+    assert set(before.unique().tolist()) == {0, 1, IGNORE}
+    assert set(after.unique().tolist()) == {1, IGNORE}
+    # cell 1 goes on from the section before, cell 2 doesn't; both go on into the next,
+    # and what nobody spoke of says nothing
+    here, (below,), (above,) = crops[1].through, crops[1].below, crops[1].above
+    merged, split = (slice(1, 9), slice(1, 9)), (slice(1, 9), slice(11, 19))
+    spoken = np.zeros((20, 20), bool)
+    spoken[merged] = spoken[split] = True
+    for ids_of in (here, below, above):
+        np.testing.assert_array_equal(ids_of > 0, spoken)
+    np.testing.assert_array_equal(here[spoken], above[spoken])
+    assert (here[merged] == below[merged]).all()
+    assert (here[split] != below[split]).all()
+
+
+def test_what_was_undone_or_contradicted_teaches_nothing() -> None:
+    session = ended_and_run_together()
+    editor = session.correcting()
+    assert ManualCorrections.of(session.source).told() == 2
+    # later split at the same place: that it was merged isn't so any more
+    editor.do(split_through(editor.linked, (1, (4.0, 4.0))))
+    assert ManualCorrections.of(session.source).told() == 2
+    for _ in range(3):
+        editor.undo()
+    teacher = ManualCorrections.of(session.source)
+    assert teacher.told() == 0
+    assert not drain(teacher.read("no")).is_something
+
+
+def test_what_merges_in_3d_teach_is_said_before_a_round(tmp_path) -> None:
+    session = ended_and_run_together()
+    material = TrainingInputs(session)
+    assert material.ask()() == RoundPreview(THROUGH_ONLY, ready=False)
+    plain = Card(name="plain", architecture="unet", config={"base": 2, "levels": 1})
+    config = {"base": 2, "levels": 1, "context": 3, "affinities": [[-1, 0, 0]]}
+    card = plain.model_copy(update={"config": config})
+    for name, each in (("plain", plain), ("seeing", card)):
+        state = build("unet", each.config).state_dict()
+        weights = save_weights(tmp_path / f"{name}.safetensors", state, each)
+        session.choose_weights(weights)
+        said = material.ask()()
+        assert said.ready is (name == "seeing")
+    assert said.learns == "Training data: 2 merges and splits in 3-D of em."
+    # a round is learnt from them alone
+    known = drain(ManualCorrections.of(session.source).read("no"))
+    quick = QUICK.model_copy(update={"rehearsal": 0.5})
+    found = drain(
+        finetune_by_torch(
+            weights, [known], tmp_path / "out.safetensors", settings=quick
+        )
+    )
+    assert found.comparison.pixels == 0
+    before, after = (w.network().state_dict() for w in (weights, found.weights))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_cells_of_single_sections_teach_nothing_of_the_next() -> None:

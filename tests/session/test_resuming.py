@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from finetuning import drawn, untaught
 from learner import STEPS, Learner, sitting
 
 from napari_emseg.core.records import Note, Progress, Record, drain
+from napari_emseg.core.regions import Region
 from napari_emseg.core.stack import Stack
 from napari_emseg.core.training import FinetuneSettings
 from napari_emseg.project import Project
@@ -230,10 +232,11 @@ def test_what_has_no_label_is_unknown_in_another_sitting_too(tmp_path: Path) -> 
     labels = codes.astype(np.int16) - 1
     labels[1, :40] = -1
     known = TrainingSet.from_labels(stack, labels, "inside")
+    known = replace(known, through=(Region(1, 0, 64, 64, 128),))
     assert [region.z for region in known.partly] == [1]
     path = tmp_path / "round.lesson"
     write_training_data(path, [known], FinetuneSettings(), ("membrane", "inside"))
     (again,), *_ = read_training_data(path, [stack])
-    assert again.partly == known.partly
+    assert (again.partly, again.through) == (known.partly, known.through)
     assert again.incomplete == ()
     assert again.opinions.fingerprint == known.opinions.fingerprint

@@ -235,6 +235,11 @@ class Card(_Part):
         return self.classes[: len(self.classes) - len(self.affinities)]
 
     @property
+    def links_sections(self) -> bool:
+        """True if it sees sections beside each, and says how cells go on there."""
+        return self.context > 1 and any(z for z, _, _ in self.affinities)
+
+    @property
     def further_classes(self) -> tuple[str, ...]:
         """Classes beside membrane and inside, such as mitochondria."""
         return self.pixel_classes[2:]

@@ -121,11 +121,12 @@ class ManualCorrections:
     def read(self, invert: Invert) -> Generator[Record, None, TrainingSet]:
         """Read corrections, locked cells, and what is shown where it was reviewed."""
         from napari_emseg.training.corrections import TrainingSet, should_invert
-        from napari_emseg.training.sparse_labels import RUN, SparseIds, SparseLabels
+        from napari_emseg.training.sparse_labels import SparseIds, SparseLabels
 
         z, y, x = self.stack.shape
         opinions, ids = SparseLabels((z, y, x)), SparseIds((z, y, x))
         partly, known = set[Region](), ProofreadCells.of(self.source)
+        told = {} if known is None else known.squares_told()
         for k in range(z):
             codes, gaps = (None, []) if k in self.excluded else self._codes(k)
             if codes is not None and codes.any():
@@ -133,9 +134,11 @@ class ManualCorrections:
                 opinions.put(whole, codes)
                 partly.update(gaps)
                 if known is not None and k in known.sections:
-                    cells = known[k]
-                    cells = np.where(cells > 0, cells + RUN * known.runs(k), 0)
-                    ids.put(whole, _ids_through(cells, codes))
+                    ids.put(whole, _ids_through(_of_runs(known, k), codes))
+            elif known is not None and k in told:
+                cells = _of_runs(known, k)
+                for part in told[k]:
+                    ids.put(part, _ids_where_known(cells[part.area]))
             yield Progress("reading corrections", k + 1, z)
         bright = should_invert(self.stack, invert)
         return TrainingSet(
@@ -146,7 +149,13 @@ class ManualCorrections:
             bright,
             frozenset(partly),
             ids=ids if ids.sections else None,
+            through=tuple(part for parts in told.values() for part in parts),
         )
+
+    def told(self) -> int:
+        """Count merges and splits in 3-D that say how cells go on; reads sections."""
+        known = ProofreadCells.of(self.source)
+        return 0 if known is None else len(known.told)
 
     def _codes(self, z: int) -> tuple[NDArray[np.uint8], list[Region]]:
         """Return what is known of a section `(y, x)`, and regions with open walls."""
@@ -315,11 +324,23 @@ def _add_locked(
     codes[(near | beside) & free] = MEMBRANE
 
 
+def _of_runs(known: ProofreadCells, z: int) -> NDArray[np.int64]:
+    """Return known ids of a section `(y, x)`, with the runs that gave them."""
+    from napari_emseg.training.sparse_labels import RUN
+
+    cells = known[z]
+    return np.where(cells > 0, cells + RUN * known.runs(z), 0)
+
+
 def _ids_through(
     cells: NDArray[np.int64], codes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
     """Return ids of known cells `(y, x)`, 0 on known membrane, -1 elsewhere."""
-    return np.where(codes == MEMBRANE, 0, np.where(cells > 0, cells, -1))
+    return np.where(codes == MEMBRANE, 0, _ids_where_known(cells))
+
+
+def _ids_where_known(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(cells > 0, cells, -1)
 
 
 class InsideOf:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Record
-from napari_emseg.core.regions import Area, Constraint, Voxel
+from napari_emseg.core.regions import Area, Constraint, Region, Voxel
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
 from napari_emseg.session.results import PredictedProbabilities, Results
@@ -24,6 +24,9 @@ from napari_emseg.session.stack_state import StackState
 if TYPE_CHECKING:
     from napari_emseg.proofreading import LinkedLabels
     from napari_emseg.segmentation.affinities import Affinities
+
+REACH = 32
+"""So far from its places a merge or split in 3-D tells how the cells go on, px."""
 
 NOT_LINKED = (
     "the cells here are those of single sections, so nobody knows how they go on: find "
@@ -140,6 +143,41 @@ class ProofreadCells:
                 self._latest[:] = [ids]
             self._stretches.append(number)
         return self._stretches[z]
+
+    @property
+    def told(self) -> tuple[Constraint, ...]:
+        """Merges and splits in 3-D that cells still keep."""
+        said = self.linked.constraints
+        at = {
+            v: i for v, i in _ids_at(self.linked, said).items() if v[0] in self.sections
+        }
+        return tuple(
+            c
+            for c in said
+            if at.get(c.first)
+            and at.get(c.second)
+            and (at[c.first] == at[c.second]) == c.same
+        )
+
+    def squares_told(self) -> dict[int, tuple[Region, ...]]:
+        """Return where merges and splits in 3-D say how cells go on, by section.
+
+        Around their places, and as far in the sections beside these.
+        """
+        from napari_emseg.training.sparse_labels import squares_around
+
+        places = {
+            (z, y, x)
+            for said in self.told
+            for at, y, x in (said.first, said.second)
+            for z in (at - 1, at, at + 1)
+            if z in self.sections
+        }
+        found: dict[int, dict[Region, None]] = {}
+        for z, y, x in sorted(places):
+            near = squares_around(z, y, x, REACH, self.shape)
+            found.setdefault(z, {}).update(dict.fromkeys(near))
+        return {z: tuple(squares) for z, squares in found.items()}
 
     def is_near(self, z: int) -> bool:
         """Tell if something may be known of a section, or of one beside it."""

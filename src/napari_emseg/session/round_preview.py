@@ -18,6 +18,11 @@ NOTHING = (
     "Nothing to learn from yet: correct something or review a section in 4 Correct, "
     "or choose existing annotations."
 )
+THROUGH_ONLY = (
+    "Merges and splits in 3-D teach only weights that see neighbouring sections and "
+    "give affinities along z, such as fib-sem: choose those in 2 Membranes, or correct "
+    "something else or review a section in 4 Correct."
+)
 NO_JUDGE = (
     "No validation regions: it will be measured only where you corrected. Review "
     "another section or region, away from these."
@@ -77,12 +82,16 @@ def preview_round(
     new
         New weights are trained, from whole sections only.
     """
+    through = card is not None and card.links_sections
     parts = [
-        _format_source(t, pixels.get(n, 0), new=new) for n, t in enumerate(teachers)
+        _format_source(t, pixels.get(n, 0), new=new, through=through)
+        for n, t in enumerate(teachers)
     ]
     said = [words for words in parts if words]
     if not said:
-        return RoundPreview(NO_WHOLE if new else NOTHING, ready=False)
+        told = any(isinstance(t, ManualCorrections) and t.told() for t in teachers)
+        nothing = THROUGH_ONLY if told and not through else NOTHING
+        return RoundPreview(NO_WHOLE if new else nothing, ready=False)
     learns = f"Training data: {'; '.join(said)}."
     if new:
         return RoundPreview(learns)
@@ -152,14 +161,16 @@ def divided(stack: Stack, regions: Sequence[Region], card: Card) -> HoldoutSplit
     return split_round(stack, regions, card, card.geometry)
 
 
-def _format_source(teacher: AnnotationSource, pixels: int, *, new: bool) -> str:
+def _format_source(
+    teacher: AnnotationSource, pixels: int, *, new: bool, through: bool
+) -> str:
     regions = [r for r in teacher.regions() if r.z not in teacher.excluded]
     if new:
         whole = [r for r in regions if r.shape == teacher.stack.shape[1:]]
         return f"{_count(len(whole), 'section')} of {teacher.stack.name}" * bool(whole)
     said = []
     if isinstance(teacher, ManualCorrections):
-        said += _hand_made(teacher, pixels)
+        said += _hand_made(teacher, pixels, through=through)
     if isinstance(teacher, ImportedLabels):
         said += _imported(teacher, regions)
     elif regions:
@@ -177,7 +188,7 @@ def _imported(teacher: ImportedLabels, regions: Sequence[Region]) -> list[str]:
     return [f"{_counted(regions, teacher.stack)} annotated elsewhere ({share})"]
 
 
-def _hand_made(teacher: ManualCorrections, pixels: int) -> list[str]:
+def _hand_made(teacher: ManualCorrections, pixels: int, *, through: bool) -> list[str]:
     said = []
     if teacher.corrections:
         said.append(_count(teacher.corrections, "correction"))
@@ -185,6 +196,9 @@ def _hand_made(teacher: ManualCorrections, pixels: int) -> list[str]:
         said.append(f"{pixels:,} corrected px")
     if teacher.locked:
         said.append(_count(len(teacher.locked), "locked cell"))
+    if through and (told := teacher.told()):
+        words = "merge or split" if told == 1 else "merges and splits"
+        said.append(f"{told:,} {words} in 3-D")
     return said
 
 

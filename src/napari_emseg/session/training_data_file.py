@@ -44,6 +44,7 @@ class _Set(BaseModel):
     """In which there are opinions, in the order of the array `opinionsN`."""
     cells: tuple[tuple[int, int, int], ...] = ()
     """Squares in which cells are known through the stack, as the array `cellsN`."""
+    through: tuple[Corners, ...] = ()
 
 
 class _About(BaseModel):
@@ -122,6 +123,7 @@ def read_training_data(
             known.invert,
             frozenset(Region(*corners) for corners in known.partly),
             ids=cells,
+            through=tuple(Region(*corners) for corners in known.through),
         )
         for known, codes, cells in zip(about.sets, opinions, ids, strict=True)
     ]
@@ -171,6 +173,7 @@ def _about(known: TrainingSet, folder: Path) -> _Set:
         partly=tuple(sorted(region.as_tuple() for region in known.partly)),
         squares=tuple(square.as_tuple() for square in known.opinions.blocks),
         cells=() if known.ids is None else known.ids.blocks,
+        through=tuple(square.as_tuple() for square in known.through),
     )
 
 

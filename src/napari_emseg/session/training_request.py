@@ -101,7 +101,7 @@ class TrainingRequest:
             known = yield from teacher.read(self.predict.invert)
             key = id(known.stack.data)
             found[key] = _together(found[key], known) if key in found else known
-        self.sets += [s for s in found.values() if s.reviewed or s.usable.pixels]
+        self.sets += [s for s in found.values() if s.is_something]
         if not self.sets:
             raise ValueError(NOTHING)
         write_training_data(lesson_of(self.output), self.sets, settings, self.names)

@@ -68,6 +68,9 @@ class TrainingSet:
         What was left out of labels, in words.
     ids
         Of cells through the stack, where they are known; None where nowhere.
+    through
+        Squares of `SparseIds` in which they teach how cells go on, whatever else is
+        known there.
     """
 
     stack: Stack
@@ -78,6 +81,7 @@ class TrainingSet:
     partly: frozenset[Region] = frozenset()
     notes: tuple[str, ...] = ()
     ids: SparseIds | None = None
+    through: tuple[Region, ...] = ()
 
     @classmethod
     def from_corrections(
@@ -255,6 +259,11 @@ class TrainingSet:
             return self.opinions
         y, x = self.stack.shape[1:]
         return self.opinions.without(Region.whole(z, (y, x)) for z in self.excluded)
+
+    @property
+    def is_something(self) -> bool:
+        """True if anything may be learnt of it, by some weights at least."""
+        return bool(self.reviewed or self.through or self.usable.pixels)
 
     @property
     def seen(self) -> SeenAs:

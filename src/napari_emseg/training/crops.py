@@ -79,6 +79,7 @@ def cut_crops(
     stroke_weights: NDArray[np.float32] | None = None,
     reviewed_weights: NDArray[np.float32] | None = None,
     ids: SparseIds | None = None,
+    through: Sequence[Region] = (),
 ) -> Iterator[Crop]:
     """Cut out what is known, with `margin` network pixels around it.
 
@@ -93,10 +94,13 @@ def cut_crops(
     ids
         Of cells through the stack; they count where a pixel is known, in it and in the
         sections beside it.
+    through
+        Whole squares in which they count besides, whatever else is known there.
     """
     shape = opinions.shape[1], opinions.shape[2]
     wide = ceil(margin / min(zoom))
-    for region in groups_of(opinions.blocks, wide, shape):
+    squares = dict.fromkeys((*opinions.blocks, *(through if ids is not None else ())))
+    for region in groups_of(tuple(squares), wide, shape):
         section = sections.open(region.z)
         if section.blank:
             continue
@@ -109,11 +113,16 @@ def cut_crops(
         codes = _known(opinions.window(around), section, around)
         # code 0, unlabelled, wraps to 255, which is
         # `IGNORE`; code k + 1 becomes class k
-        target = codes[np.ix_(y - around.top, x - around.left)] - np.uint8(1)
-        if (target == IGNORE).all():
+        pixels = np.ix_(y - around.top, x - around.left)
+        target = codes[pixels] - np.uint8(1)
+        known = target != IGNORE
+        beside: tuple[NDArray[np.int32], Beside, Beside] | tuple[()] = ()
+        if ids is not None:
+            taught = known | _in_squares(through, section, around)[pixels]
+            beside = _cells_beside(ids, section, around, np.ix_(y, x), taught)
+        if not known.any() and not beside:
             continue
         image = _resampled(section, rows, columns)
-        known = target != IGNORE
         weight = known.astype(np.float32)
         if stroke_weights is not None:
             weight[known] = stroke_weights[target[known]]
@@ -121,11 +130,6 @@ def cut_crops(
             _weigh_reviewed(
                 weight, target, (y, x), region.z, part, border, reviewed_weights
             )
-        beside = (
-            ()
-            if ids is None
-            else _cells_beside(ids, section, around, np.ix_(y, x), known)
-        )
         yield Crop(image, target, weight, region, *beside)
 
 
@@ -178,6 +182,19 @@ def _cells_beside(
 
     below, above = (tuple(map(small, side)) for side in sides)
     return small(own), below, above
+
+
+def _in_squares(
+    squares: Sequence[Region], section: Section, around: Region
+) -> NDArray[np.bool_]:
+    """Return what of a window `(y, x)` lies in squares, and in no padding."""
+    found = np.zeros(around.shape, bool)
+    for part in filter(None, map(around.overlap, squares)):
+        rows, columns = part.top - around.top, part.left - around.left
+        found[rows : rows + part.shape[0], columns : columns + part.shape[1]] = True
+    if section.empty is not None:
+        found &= ~section.empty(around.area)
+    return found
 
 
 def reader_of(known: TrainingSet, card: Card) -> SectionReader:
@@ -406,8 +423,9 @@ def _places(known: TrainingSet, side: tuple[int, int], seed: int) -> list[Region
     found = _apart(near, known.reviewed, NEAR)
     free = [z for z in range(known.stack.shape[0]) if z not in known.excluded]
     away = _anywhere(free, side, shape, np.random.default_rng(seed))
-    # not where somebody reviewed: there the truth is known
-    return found + _apart(away, (*corrected, *known.reviewed, *found), AWAY)
+    # not where somebody reviewed, or said how cells go on: there the truth is known
+    taken = (*corrected, *known.reviewed, *known.through, *found)
+    return found + _apart(away, taken, AWAY)
 
 
 def _anywhere(

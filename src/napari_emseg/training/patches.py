@@ -440,6 +440,9 @@ def _anchors(crops: Sequence[Crop]) -> list[Anchor]:
     found: list[Anchor] = []
     for number, crop in enumerate(crops):
         known = crop.target != IGNORE
+        if crop.through is not None:
+            # without the numbers of runs
+            known |= crop.through.reshape(-1, *known.shape)[0] != UNKNOWN
         # classes beyond membrane and inside are rare: their squares are listed twice
         for pixels in (known, known & (crop.target > INSIDE)):
             found += [(number, places) for places in _by_square(pixels)]

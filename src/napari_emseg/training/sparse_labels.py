@@ -248,6 +248,18 @@ class SparseIds:
         return digest.hexdigest()
 
 
+def squares_around(
+    z: int, y: int, x: int, reach: int, shape: tuple[int, int, int]
+) -> Iterator[Region]:
+    """Yield the squares of a section that are so near to a pixel."""
+    _, height, width = shape
+    near = Region(z, y, x, y + 1, x + 1).grown(reach, (height, width))
+    for (_, row, column), _, _ in _squares(near):
+        top, left = BLOCK * row, BLOCK * column
+        stop = min(height, top + BLOCK), min(width, left + BLOCK)
+        yield Region(z, top, left, *stop)
+
+
 def _squares(
     region: Region,
 ) -> Iterator[tuple[Block, tuple[slice, slice], tuple[slice, slice]]]:

@@ -83,7 +83,11 @@ FEWEST_STEPS, MOST_STEPS = 200, 600
 
 
 def places_learnt(
-    opinions: SparseLabels, *, side: tuple[float, float], sections: int
+    opinions: SparseLabels,
+    *,
+    side: tuple[float, float],
+    sections: int,
+    besides: Sequence[Region] = (),
 ) -> int:
     """Count places that don't show the same tissue.
 
@@ -93,11 +97,13 @@ def places_learnt(
         Of a place, rows and columns in px.
     sections
         Neighbours on each side that show the same.
+    besides
+        Further squares from which something is learnt.
     """
     return len(
         {
             (b.z // (sections + 1), int(b.top / side[0]), int(b.left / side[1]))
-            for b in opinions.blocks
+            for b in (*opinions.blocks, *besides)
         }
     )
 
@@ -144,6 +150,7 @@ class TrainingData:
         ]
         # as before where there are none, so that what was begun then goes on
         parts += [s.ids.fingerprint for s in self.sets if s.ids is not None]
+        parts += [s.through for s in self.sets if s.through]
         return sha256(repr(parts).encode()).hexdigest()
 
     @property
@@ -268,6 +275,11 @@ def _part_of(
     border = Border(settings.border_weight, settings.border_sigma)
     # half a patch turned by 45° and enlarged reaches about so far
     margin = settings.patch * 3 // 4
+    through = [
+        part
+        for part in (known.through if card.links_sections else ())
+        if part.z not in known.excluded and not any(map(part.overlap, apart))
+    ]
     crops = cut_crops(
         sections,
         learnt,
@@ -277,13 +289,15 @@ def _part_of(
         border=border,
         stroke_weights=balanced_weights(learnt.without(division.training)),
         reviewed_weights=balanced_weights(learnt),
-        ids=known.ids if any(z for z, _, _ in card.affinities) else None,
+        ids=known.ids if card.links_sections else None,
+        through=through,
     )
     validation = cut_crops(sections, checked, zoom=zoom, margin=geometry.margin)
     places = places_learnt(
         learnt,
         side=(settings.patch / zoom[0], settings.patch / zoom[1]),
         sections=division.spacing.sections,
+        besides=through,
     )
     return _Part(list(crops), list(validation), division, learnt, checked, places)
 
