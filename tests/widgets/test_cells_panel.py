@@ -5,7 +5,7 @@ import pytest
 from napari.layers import Image, Labels
 
 from napari_emseg.core.records import Progress, Provenance
-from napari_emseg.core.regions import RunScope
+from napari_emseg.core.regions import Constraint, RunScope
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.segmentation import segment_section
 from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier
@@ -208,10 +208,16 @@ def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(
     n = len(set(np.unique(after)) - {0})
     assert panel.run.message.text() == f"{n} cells in 4 sections"
     assert all(len(np.unique(after[k])) < len(np.unique(before[k])) for k in range(4))
-    window.controller.session.source.editor.undo()
-    np.testing.assert_array_equal(window.layer("em cells").data, before)
     made = Provenance.model_validate(window.layer("em cells").metadata["emseg"])
-    assert made.settings["cells"]["link"] is True
+    assert (made.settings["cells"]["join"], made.settings["cells"]["link"]) == (1, True)
+    source = window.controller.session.source
+    source.editor.undo()
+    np.testing.assert_array_equal(window.layer("em cells").data, before)
+    # as a file that is written now
+    source.editor.linked.constraints = (Constraint((0, 1, 1), (1, 1, 1), same=True),)
+    source.editor.redo()
+    made = Provenance.model_validate(window.layer("em cells").metadata["emseg"])
+    assert made.settings["constraints"] == 1
 
 
 def test_edges_are_learnt_saved_put_back_and_opened(

@@ -337,6 +337,7 @@ class CellsPanel(QWidget):
         layers = self._controller.results(source.key)
         if layers is not None:
             layers.refresh({"cells"}, set(range(source.stack.shape[0])))
+            self._controller.describe_cells()
 
     def _on_rest(self) -> None:
         if self._session.source is None:

@@ -21,7 +21,7 @@ from napari_emseg._napari import (
     set_voxel_size,
     stack_of,
 )
-from napari_emseg._napari.layers import LIVE, PLACEMENT, RESULT, stacks_of
+from napari_emseg._napari.layers import KEY, LIVE, PLACEMENT, RESULT, stacks_of
 from napari_emseg._napari.versions import PLUGIN, preference
 from napari_emseg.core.intensity import is_micrograph
 from napari_emseg.core.records import Record
@@ -234,6 +234,22 @@ class ViewerController:
         """The result layers of every source."""
         return list(self._results.values())
 
+    def describe_cells(self) -> None:
+        """Let the cells of the source at work say how they came to be, as files do.
+
+        After a slider or an edit; a run says so itself at its end.
+        """
+        source = self.session.source
+        layers = None if source is None else self.results(source.key)
+        cells = None if layers is None else layers.get("cells")
+        if source is None or layers is None or cells is None or self.job.busy:
+            return
+        # cells that came from elsewhere say nothing of a run
+        if KEY in cells.metadata:
+            n = len(source.results.segmented)
+            made = source.cells_provenance(self.session.cell_settings, n)
+            layers.describe("cells", made)
+
     def results_with(self, layer: Layer) -> Results | None:
         """Return the results that a layer shows; None if it is none of ours."""
         editor = self.editor_of(layer)
@@ -444,7 +460,7 @@ class ViewerController:
             return False
         if at_work is None or layer.data.shape != at_work.data.shape:
             return True
-        if "emseg" in layer.metadata or not is_micrograph(stack_of(layer)):
+        if KEY in layer.metadata or not is_micrograph(stack_of(layer)):
             return False
         show_info(
             f"{layer.name} is at work; {at_work.name} is hidden until it is chosen in "

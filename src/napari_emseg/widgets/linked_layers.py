@@ -338,6 +338,7 @@ class LinkedLayers(QObject):
         layers = self.layers()
         if layers is not None:
             layers.refresh(set(LINKED), set(sections))
+            self._controller.describe_cells()
         self.changed.emit()
 
     def settle_quietly(self) -> None:
