@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,9 +47,9 @@ def seen(monkeypatch: pytest.MonkeyPatch, p: np.ndarray | None = None) -> None:
     """Let the network see `p`, or grey values as probabilities of membrane."""
 
     def look(
-        self: DoubtPredictor, stack: Stack, region: Region, *, invert: bool
+        self: DoubtPredictor, stack: Stack, region: Region, **known: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        section = self.open(stack, region.z, invert=invert).window(*region.area)
+        section = self.open(stack, region.z, **known).window(*region.area)
         found = np.clip(1 - section, 0.02, 0.98) if p is None else p
         return found.astype(np.float32), np.zeros_like(found)
 
