@@ -13,7 +13,10 @@ from napari_emseg.proofreading import lock, merge_through, split_through
 from napari_emseg.segmentation import segment_section
 from napari_emseg.session import Session
 from napari_emseg.session.run_factory import RunFactory
-from napari_emseg.session.runs import AgglomerationPreview, CellsKept
+from napari_emseg.session.threshold_preview import (
+    AgglomerationPreview,
+    CellsKept,
+)
 
 LOOSE = CellSettings(minimum_size=20, join=0.95)
 
@@ -222,6 +225,6 @@ def test_a_split_by_hand_is_kept_and_undone_bit_by_bit(through) -> None:
 
 def test_a_stack_too_large_to_hold_is_not_tried(through, monkeypatch) -> None:
     recuts = RunFactory(through).recuts()
-    monkeypatch.setattr("napari_emseg.session.runs.MOST_VOXELS", 100)
+    monkeypatch.setattr("napari_emseg.session.threshold_preview.MOST_VOXELS", 100)
     assert not recuts.able(0, through.cell_settings)
     assert recuts.able(0, CellSettings())

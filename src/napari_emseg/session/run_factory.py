@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings, CheckSettings, PredictSettings
 from napari_emseg.models.weights import Weights
-from napari_emseg.session.runs import AgglomerationPreview
 from napari_emseg.session.stack_state import Run, StackState
+from napari_emseg.session.threshold_preview import AgglomerationPreview
 
 if TYPE_CHECKING:
     from napari_emseg.inference import Predictor, RunEstimate
@@ -244,7 +244,7 @@ class RunFactory:
         ValueError
             If there is no stack.
         """
-        from napari_emseg.session.runs import AgglomerationPreview
+        from napari_emseg.session.threshold_preview import AgglomerationPreview
 
         source = self._chosen.at_work
         if self._recuts is None or self._recuts.source is not source:

@@ -13,7 +13,7 @@ from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.inference import PredictionResult, throughput
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation import CellsResult
-from napari_emseg.session.runs import CellsKept
+from napari_emseg.session.threshold_preview import CellsKept
 
 if TYPE_CHECKING:
     from napari_emseg.widgets.jobs import Advance
