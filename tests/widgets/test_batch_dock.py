@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtGui import QDesktopServices, QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
 from napari_emseg._napari import layer_of
@@ -108,7 +108,7 @@ def slow(bench: Bench, weights) -> None:
     )
 
 
-def test_a_run_ends_with_results_and_a_page(bench, files) -> None:
+def test_a_run_ends_with_results_and_a_page(bench, files, monkeypatch) -> None:
     session = bench.window.controller.session
     through = {"through": "graph"}
     session.cell_settings = session.cell_settings.model_copy(update=through)
@@ -122,6 +122,10 @@ def test_a_run_ends_with_results_and_a_page(bench, files) -> None:
     assert bench.said == "2 of 2 inputs done"
     assert "summary.html" in bench.panel.foot.link.text()
     assert not bench.panel.foot.link.isHidden()
+    opened = []
+    monkeypatch.setattr(QDesktopServices, "openUrl", opened.append)
+    bench.window.click(bench.panel.foot.link)
+    assert [Path(url.toLocalFile()) for url in opened] == [bench.out / "summary.html"]
     assert bench.values("em0-cells.zarr").max() > 3
     assert bench.values("em1-membranes.zarr").shape == (3, 64, 80)
     bench.window.click(bench.panel.foot.button)

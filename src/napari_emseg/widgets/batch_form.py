@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from html import escape
 from pathlib import Path
 
 from pydantic import ValidationError
-from qtpy.QtCore import QUrl, Signal
+from qtpy.QtCore import Qt, QUrl, Signal
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QLayout,
     QLineEdit,
     QVBoxLayout,
@@ -341,9 +340,10 @@ class BatchFoot(JobControls):
         self.dry = button("Dry run", tooltip=DRY)
         super().__init__("Start", beside=(self.dry,))
         self._batching = batching
-        self.link = QLabel()
-        self.link.setOpenExternalLinks(True)
-        self.layout().addWidget(self.link)
+        self.link = button("", "link")
+        self._page = QUrl()
+        self.link.clicked.connect(lambda: QDesktopServices.openUrl(self._page))
+        self.layout().addWidget(self.link, alignment=Qt.AlignmentFlag.AlignLeft)
         self.button.clicked.connect(self._on_click)
         self.dry.clicked.connect(lambda _: self.dry_run.emit())
         follow(self, batching.changed, self.show_state)
@@ -377,8 +377,9 @@ class BatchFoot(JobControls):
         page = next((p for p in pages if p.suffix == ".html"), None)
         self.link.setVisible(page is not None)
         if page is not None:
-            url = QUrl.fromLocalFile(str(page.absolute())).toString()
-            self.link.setText(f'<a href="{escape(url)}">Summary: {page.name}</a>')
+            self._page = QUrl.fromLocalFile(str(page.absolute()))
+            self.link.setText(f"Summary: {page.name}")
+            self.link.setToolTip(str(page))
 
     def _on_click(self) -> None:
         if self._batching.busy:
