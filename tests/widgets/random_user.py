@@ -656,6 +656,16 @@ class RandomUser:
             with self.qtbot.waitSignal(job.ended, timeout=WAIT_MS):
                 pass
 
+    def _wait_for_threshold(self) -> None:
+        """Wait until a new threshold has reached the sections that aren't on screen."""
+        self.rest()
+        panel = self.panel("Cells")
+        if panel is not None:
+            self.qtbot.waitUntil(
+                lambda: not (panel._timer.isActive() or panel._others.busy),
+                timeout=WAIT_MS,
+            )
+
     def _click(self, made: Any) -> None:
         if made.isEnabled():
             self.qtbot.mouseClick(made, Qt.MouseButton.LeftButton)
@@ -712,7 +722,7 @@ class RandomUser:
         if source is None or not self._correct_is_seen():
             return
         self._lose_foreign_strokes()
-        self.rest()
+        self._wait_for_threshold()
         hand = source.editor if source.editor.begun else None
         count = self.random.randint(1, 4)
         before = None if hand is None else self._pictures(hand)

@@ -19,8 +19,9 @@ SEED = int(os.environ.get("EMSEG_RANDOM_SEED", "2"))
 
 
 @pytest.mark.timeout(900)
-def test_a_random_user(tmp_path) -> None:
-    walk(1, SHORT, tmp_path)
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_a_random_user(tmp_path, seed) -> None:
+    walk(seed, SHORT, tmp_path)
 
 
 @pytest.mark.slow
