@@ -662,7 +662,7 @@ class RandomUser:
         panel = self.panel("Cells")
         if panel is not None:
             self.qtbot.waitUntil(
-                lambda: not (panel._timer.isActive() or panel._others.busy),
+                lambda: not (panel._due or panel._others.busy),
                 timeout=WAIT_MS,
             )
 

@@ -74,6 +74,24 @@ def test_the_threshold_is_previewed_and_then_goes_everywhere(predicted) -> None:
     )
 
 
+def test_a_threshold_goes_everywhere_also_when_another_stack_is_chosen(
+    predicted,
+) -> None:
+    window = predicted
+    probability = window.layer("em membrane probability").data
+    window.viewer.add_image(np.zeros((3, 40, 40), np.uint8), name="other")
+    stacks = window.dock.panel("Data").layers
+    window.qtbot.waitUntil(lambda: stacks.findText("other") >= 0, timeout=20_000)
+    window.cells.main.findChild(object, "threshold").setValue(0.9)
+    stacks.setCurrentIndex(stacks.findText("other"))
+    stacks.activated.emit(stacks.currentIndex())
+    assert window.controller.session.source.name == "other"
+    membranes = window.layer("em membranes").data
+    window.qtbot.waitUntil(
+        lambda: np.array_equal(membranes, probability > 0.9), timeout=20_000
+    )
+
+
 def test_smaller_minimum_size_gives_more_cells(predicted) -> None:
     window = predicted
     window.choose_scope(window.cells, "this section")

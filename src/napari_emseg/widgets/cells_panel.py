@@ -184,6 +184,8 @@ class CellsPanel(QWidget):
             self._controller, cells_choices(), self._proposed, self._save
         )
         self._others = BackgroundJob(in_activity_dock=False)
+        self._due: dict[str, Run] = {}
+        self._cut: Run | None = None
         self._fragments = BackgroundJob(in_activity_dock=False)
         self._keeping = BackgroundJob(in_activity_dock=False)
         self._tried = self._session.cell_settings
@@ -272,6 +274,8 @@ class CellsPanel(QWidget):
             source.editor.apply_threshold(z, self._session.cell_settings.threshold)
             membranes.visible = True
             layers.refresh({"membranes"}, {z})
+        # of this stack by this threshold, whichever is at work when it begins
+        self._due[source.key] = self._controller.runs.cut()
         self._timer.start()
 
     def _recut(self) -> None:
@@ -340,19 +344,19 @@ class CellsPanel(QWidget):
             self._controller.describe_cells()
 
     def _on_rest(self) -> None:
-        if self._session.source is None:
-            return
         if self._others.busy or self._controller.job.busy:
             self._timer.start()
-            return
-        run = self._controller.runs.cut()
-        self._others.start(run.work, run.title)
+        elif self._due:
+            self._cut = self._due.pop(next(iter(self._due)))
+            self._others.start(self._cut.work, self._cut.title)
 
     def _on_cut(self) -> None:
-        source = self._session.source
+        source = None if self._cut is None else self._cut.source
         layers = None if source is None else self._controller.results(source.key)
         if source is not None and layers is not None:
             layers.refresh({"membranes"}, set(source.results.predicted))
+        if self._due:
+            self._timer.start()
 
     def _on_state(self) -> None:
         words, ready = self._format_state()
