@@ -9,6 +9,7 @@ from napari_emseg.models.parts import (
     set_prior_bias,
     untrained_layers,
     with_classes,
+    with_context,
 )
 from napari_emseg.models.zoo import build
 
@@ -120,3 +121,36 @@ def test_a_new_class_comes_before_the_affinities(architecture: str) -> None:
         old, new = network(image), wider(image)
     torch.testing.assert_close(new[:, [0, 1, 3]], old)
     assert torch.allclose(new[:, 2], torch.tensor(-1.5))
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_wider_view_says_the_same_of_the_classes(architecture: str) -> None:
+    network = small(architecture)
+    more = {"context": 3, "affinities": [[-1, 0, 0], [0, -3, 0]]}
+    wide = with_context(network, architecture, SMALL[architecture] | more)
+    sections = torch.randn(1, 3, 192, 192)
+    with torch.no_grad():
+        one, three = network(sections[:, 1:2]), wide(sections)
+    assert three.shape[1] == one.shape[1] + 2
+    # sums over three channels, two of which are 0, may be in another order
+    torch.testing.assert_close(three[:, :-2], one)
+    wider = SMALL[architecture] | more | {"context": 5}
+    with torch.no_grad():
+        five = with_context(wide, architecture, wider)(
+            torch.cat([torch.randn(1, 1, 192, 192), sections, sections[:, :1]], dim=1)
+        )
+    torch.testing.assert_close(five, three)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"base": 8, "context": 3, "levels": 2},
+        {"base": 4, "levels": 3, "context": 3},
+        {"base": 4, "levels": 2},
+    ],
+)
+def test_a_view_that_is_not_wider_is_refused(config: dict[str, int]) -> None:
+    network = build("unet", {"base": 4, "levels": 2, "context": 3})
+    with pytest.raises(ValueError, match=r"a unet .* is more than this network"):
+        with_context(network, "unet", config)

@@ -254,6 +254,15 @@ def test_training_goes_on_from_weights_of_the_same_network(
     before, after = (dict(w.network().named_parameters()) for w in (first, second))
     for name, value in before.items():
         assert torch.allclose(after[name], value, atol=1e-3)
+    seeing = {"context": 3, "affinities": [[-1, 0, 0]]}
+    about = ABOUT.model_copy(update={"config": ABOUT.config | seeing})
+    third = train("third", about, settings=still, begin=first)
+    assert third.card.context == 3
+    assert third.card.parent_sha256 == first.sha256
+    seen = [v for v in third.network().parameters() if v.shape[1:2] == (3,)]
+    for value in seen:
+        assert torch.allclose(value[:, 1:2], next(iter(before.values())), atol=1e-3)
+    assert len(seen) == 1
     wider = ABOUT.model_copy(update={"config": {"base": 4, "levels": 2}})
     with pytest.raises(ValueError, match=r"both is a unet .*'base': 2.*'base': 4"):
         train("third", wider, settings=SETTINGS, begin=first)

@@ -133,6 +133,44 @@ def without_affinities(
     return small.train(network.training).to(next(network.parameters())), kept
 
 
+def with_context(
+    network: nn.Module, architecture: str, config: dict[str, Any]
+) -> nn.Module:
+    """Return a copy that sees more sections, and gives affinities that it had not.
+
+    What it says of the classes doesn't change before it learns on: it looks at the
+    section itself alone. The new affinities begin untrained.
+
+    Parameters
+    ----------
+    config
+        Of the copy; it differs from the network's own in `context` and `affinities`.
+
+    Raises
+    ------
+    ValueError
+        If it differs in something else, or sees fewer sections than the network.
+    """
+    wider = build(architecture, config)
+    state, more = network.state_dict(), context_of(wider) - context_of(network)
+    fits = more >= 0 and wider.state_dict().keys() == state.keys()
+    for name, value in wider.state_dict().items() if fits else ():
+        old = state[name]
+        if value.shape == old.shape:
+            value.copy_(old)
+        elif value.ndim == old.ndim == 4 and value.shape[1] - old.shape[1] == more > 0:
+            # the first kernel: sections are its channels, and the middle one is seen
+            value.zero_()[:, more // 2 : more // 2 + old.shape[1]] = old
+        elif value.shape[1:] == old.shape[1:] and len(value) > len(old):
+            value[: len(old)] = old  # rows of affinities come last
+        else:
+            fits = False
+    if not fits:
+        msg = f"a {architecture} {config} is more than this network with a wider view"
+        raise ValueError(msg)
+    return wider.train(network.training).to(next(network.parameters()))
+
+
 def untrained_layers(network: nn.Module, first: int) -> list[Conv2d]:
     """Return the layers in which nothing was learnt yet about classes from `first`."""
     stop = -len(affinities_of(network)) or None

@@ -26,6 +26,7 @@ from napari_emseg.core.stack import Stack, check_voxel_size
 from napari_emseg.core.tiles import Axis
 from napari_emseg.core.training import TrainSettings
 from napari_emseg.models.encoders import load_encoder
+from napari_emseg.models.parts import with_context
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import Network, affinities_of, build, context_of
 from napari_emseg.training.affinities import UNKNOWN
@@ -314,6 +315,7 @@ def train_mixture(
         licences. Scores on the validation sections and the rest are filled in.
     begin
         Weights of the same architecture to go on from; the card names them as parent.
+        They may see fewer sections and give no affinities.
     device
         Where to train; `settings.device` has been resolved by the caller.
 
@@ -366,8 +368,11 @@ def train_mixture(
 def _continue(network: nn.Module, begin: Weights, about: Card) -> Card:
     """Load the weights to go on from; return the card that names them."""
     try:
-        network.load_state_dict(begin.network().state_dict())
-    except RuntimeError as e:
+        if begin.card.architecture != about.architecture:
+            raise ValueError("another architecture")
+        begun = with_context(begin.network(), about.architecture, about.config)
+        network.load_state_dict(begun.state_dict())
+    except (RuntimeError, ValueError) as e:
         msg = (
             f"{begin.card.name} is a {begin.card.architecture} {begin.card.config}, "
             f"not a {about.architecture} {about.config}; training can't go on from it"
