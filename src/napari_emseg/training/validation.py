@@ -219,9 +219,9 @@ SAID_BEFORE = 10.0
 """Bits times known walls, for a threshold that is 1 away from the likely one: with ten
 walls 0.2 away must save 0.04 bits of VI, with a hundred 0.004."""
 
-LEARNT_COUNTS = 0.05
+LEARNT_COUNTS = 0.005
 """A wall that was learnt says less of the threshold than one that was held out, since a
-network is surer of it than of any other."""
+network is surer of it than of any other: what is best there is too low elsewhere."""
 
 MOST_PIXELS = 1_000_000
 """At most so many px are looked at, about 20 s."""
