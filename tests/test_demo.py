@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_the_demo_does_the_main_job(demo, folder):
     names = {path.name for path in (folder / "demo-output").iterdir()}
     assert names == {
         *("em.tif", "truth.tif", "membranes.tif", "cells.tif"),
-        *("picture.png", "scores.json", "LICENCE.md"),
+        *("neurites.tif", "picture.png", "scores.json", "LICENCE.md"),
     }
     assert "rescaled 4.6 → 4 nm/px" in demo.err
     assert "CC BY-NC-SA 3.0" in demo.out
@@ -83,6 +84,13 @@ def test_its_cells_are_about_as_many_as_there_are(demo):
     n = len(np.unique(cells)) - 1
     assert f"{n} cells in 6 sections" in demo.out
     assert 250 < n < 450  # the hand-drawn membranes make 330 cells of 100 px and more
+
+
+def test_its_neurites_go_through_the_sections(demo):
+    neurites = open_stack("demo-output/neurites.tif").data[:]
+    assert (neurites.shape, neurites.dtype) == ((6, 512, 512), np.uint32)
+    ids = [set(np.unique(section)) - {0} for section in np.asarray(neurites)]
+    assert all(len(a & b) > len(a) / 2 for a, b in pairwise(ids))
 
 
 def test_its_files_know_what_they_are(demo):
@@ -131,7 +139,7 @@ def small_output(demo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty folder but for a `demo-output` of three sections of 256 × 256 px."""
     folder = tmp_path / "demo-output"
     folder.mkdir()
-    for name in ("em.tif", "truth.tif", "membranes.tif", "cells.tif"):
+    for name in ("em.tif", "truth.tif", "membranes.tif", "cells.tif", "neurites.tif"):
         stack = open_stack(Path("demo-output") / name)
         save_stack(
             folder / name,

@@ -226,11 +226,12 @@ def learn_edges(
     Raises
     ------
     ValueError
-        If there are too few edges between known cells, the shapes differ, or the file
-        holds no classifier.
+        If there are too few edges between known cells, no cell is in two sections, the
+        shapes differ, or the file holds no classifier.
     OSError
         If a file can't be read or written.
     """
+    from napari_emseg.io.stored import own_ids
     from napari_emseg.segmentation.stack import ReadProbabilities
     from napari_emseg.training.edges import iter_learn_edges
 
@@ -238,7 +239,7 @@ def learn_edges(
     if threshold is not None:
         settings = CellSettings(**{**settings.model_dump(), "threshold": threshold})
     stack = as_stack(probabilities, name="probabilities")
-    truth = as_stack(cells, name="cells")
+    truth = own_ids(as_stack(cells, name="cells"))
     work = iter_learn_edges(
         ReadProbabilities(stack),
         truth.data,

@@ -68,6 +68,11 @@ COMMANDS = {
         "emseg finetune demo-output/em.tif demo-output/truth.tif tuned.safetensors "
         "--labels-are membrane --weights isbi2012-unet --steps 2 --patch 64",
     ),
+    "learn-edges": (
+        "Let a classifier of edges learn from corrected cells.",
+        "emseg learn-edges demo-output/membranes.tif demo-output/neurites.tif "
+        "edges.json",
+    ),
     "weights": ("List, show, cut, import and export weights.", "emseg weights list"),
     "project": (
         "Make and show project folders, and merge two people's.",
@@ -81,7 +86,7 @@ GROUPS = ("weights", "project")
 
 HELP = {"--help", "-h"}
 
-MODULES = {"meshes": "export"}
+MODULES = {"meshes": "export", "learn-edges": "finetune"}
 """Where a command isn't in a module of its own name."""
 
 
@@ -103,7 +108,8 @@ def build_app(called: str = "") -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, (summary, example) in COMMANDS.items():
-        place = f"napari_emseg.cli.{MODULES.get(name, name)}:{name}"
+        called_by = name.replace("-", "_")
+        place = f"napari_emseg.cli.{MODULES.get(name, name)}:{called_by}"
         brief = None if name == called else summary
         if name in GROUPS:  # with commands of their own, each with an example
             app.command(f"napari_emseg.cli.{name}:app", name=name, help=brief)

@@ -184,7 +184,8 @@ NAMES = {
     "em.tif": "EM, the bundled sample",
     "truth.tif": "its membranes by its authors, 255 = membrane",
     "membranes.tif": "probability of membrane, float32",
-    "cells.tif": "cells, uint32 ids",
+    "cells.tif": "cells of each section, uint32 ids",
+    "neurites.tif": "cells through the stack, uint32 ids",
     "picture.png": "one section of them, side by side",
     "scores.json": "how the run went and what it scores",
     "LICENCE.md": "of em.tif and truth.tif",
@@ -304,6 +305,11 @@ def _run(
         ScopeOptions.of(open_stack(files["membranes.tif"])),
         OutputTarget(files["cells.tif"], overwrite=True),
         CellSettings(),
+    )
+    cells_from_probabilities(
+        ScopeOptions.of(open_stack(files["membranes.tif"])),
+        OutputTarget(files["neurites.tif"], overwrite=True),
+        CellSettings(through="auto"),
     )
     return run, cells
 

@@ -1,32 +1,73 @@
-"""`emseg finetune`: weights and corrections in, better weights out."""
+"""`emseg finetune`, `emseg learn-edges`: what a person corrected teaches."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from cyclopts import Group, Parameter
+from numpy.typing import NDArray
 
 from napari_emseg.cli.options import (
+    CELLS,
     RUN,
+    Exclude,
     InputOptions,
     Json,
     Overwrite,
     Region,
+    ScopeOptions,
     Sections,
     pick_region,
     pick_sections,
 )
 from napari_emseg.cli.outputs import check_outputs
+from napari_emseg.cli.predict import settled_run
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
-from napari_emseg.cli.weights import claimed_weights, print_card
+from napari_emseg.cli.segment import (
+    InputIs,
+    cropped,
+    files_of_weights,
+    kind_of_input,
+    predict_through,
+    with_threshold,
+    without_excluded,
+)
+from napari_emseg.cli.weights import (
+    WeightsName,
+    claimed_weights,
+    find_weights,
+    print_card,
+)
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.regions import Region as Reviewed
-from napari_emseg.core.stack import Stack, doubt_size
+from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.core.stack import LazyArray, Stack, doubt_size
 from napari_emseg.core.training import FinetuneSettings
-from napari_emseg.io.fingerprint import require_unchanged, source_states
+from napari_emseg.io.fingerprint import (
+    describe_sections,
+    require_unchanged,
+    source_states,
+)
 from napari_emseg.io.stored import own_ids
-from napari_emseg.models.weights import load_weights
+from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights, load_weights
+from napari_emseg.segmentation.edge_classifier import (
+    EdgeClassifier,
+    default_classifier,
+    read_edges,
+    save_edges,
+)
+from napari_emseg.segmentation.stack import ReadProbabilities
+
+if TYPE_CHECKING:
+    from napari_emseg.segmentation.affinities import Affinities
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
+CELLS_FILE = Group("How to read the cells", sort_key=3)
 
 
 def finetune(
@@ -157,3 +198,198 @@ def _regions(
         return []
     area = pick_region(roi, stack)
     return [Reviewed.of(z, area) for z in pick_sections(sections, stack)]
+
+
+def learn_edges(
+    input: str,  # noqa: A002 - the word on the command line
+    cells: str,
+    output: Path,
+    /,
+    *,
+    input_is: Annotated[
+        InputIs | None,
+        Parameter(
+            help="Grey values of EM, or probabilities of membrane; known by itself "
+            "for files that emseg wrote."
+        ),
+    ] = None,
+    weights: WeightsName = DEFAULT_WEIGHTS,
+    start: Annotated[
+        Literal["default", "nothing"] | Path,
+        Parameter(
+            help="What learns on: a classifier of edges (.json), default (that of "
+            "napari-emseg-data, where it is installed), or nothing."
+        ),
+    ] = "default",
+    sections: Sections = None,
+    exclude: Exclude = (),
+    roi: Region = None,
+    threshold: Annotated[
+        float | None,
+        Parameter(
+            group=CELLS,
+            help="Probability above which a pixel is membrane, as for the cells that "
+            "will be found; by default that of the weights.",
+        ),
+    ] = None,
+    shift: Annotated[
+        int | None,
+        Parameter(
+            group=CELLS, help=f"{CellSettings.model_fields['shift'].description} Px."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    run: Annotated[PredictSettings, Parameter(name="*", group=RUN)] = PredictSettings(),  # noqa: B008 - frozen
+    source: InputOptions = InputOptions(),  # noqa: B008
+    cells_source: Annotated[
+        InputOptions, Parameter(name="cells", group=CELLS_FILE)
+    ] = InputOptions(),  # noqa: B008
+) -> None:
+    """Let a classifier of edges learn from cells that are right through the stack.
+
+    It says which fragments are one cell where emseg segment and emseg batch go by one
+    graph of all sections: give it to these with --through graph --edges. Cells are ids
+    that a person has corrected; 0 says nothing, so a few neurites are a beginning. From
+    EM, membranes are predicted first, and affinities by weights that give them. Says
+    how many of the edges that it wasn't shown it gets right, and how many before.
+
+    Parameters
+    ----------
+    input
+        EM sections or probabilities of membrane: a file, a folder or a glob.
+    cells
+        Cells through the stack, of the same shape.
+    output
+        The classifier to write: .json.
+    """
+    from napari_emseg.training.edges import check_linked, iter_learn_edges
+
+    scope = ScopeOptions.of(source.open(input), sections, roi)
+    stack = own_ids(cells_source.open(cells, prefix="cells"))
+    truth = _cells_of(stack, scope)
+    begun = _classifier(start)
+    is_em = kind_of_input(scope.stack, input_is) == "em"
+    chosen = find_weights(weights, run) if is_em else None
+    used = files_of_weights(weights) if chosen is None else [chosen.path]
+    used += [start] if isinstance(start, Path) else []
+    with (
+        claimed_weights(output, overwrite=overwrite, suffix=".json"),
+        require_unchanged(scope.stack, stack),
+    ):
+        check_outputs(output, stacks=[scope.stack, stack], files=used)
+        check_linked(truth)
+        settings = _edge_settings(scope.stack, chosen, threshold, shift)
+        membrane, affinities = _learnt_from(scope, chosen, run, exclude)
+        work = iter_learn_edges(
+            membrane,
+            truth,
+            settings,
+            affinities=affinities,
+            start=begun,
+            about=f"cells of {stack.name}",
+        )
+        found = run_with_progress(work)
+        save_edges(found, output)
+    about = found.about
+    if json:
+        told = {name: about[name] for name in ("edges", "scores")}
+        by = {"threshold": settings.threshold, "shift": settings.shift}
+        start_name = None if begun is None else begun.name
+        print_json({"output": str(output), "start": start_name, **by, **told})
+        return
+    within, between = (about["edges"][kind] for kind in ("within", "between"))
+    print_line(
+        f"{output}: learnt from {within:,} edges within sections and {between:,} "
+        f"between them, {'from nothing' if begun is None else f'on from {begun.name}'}"
+    )
+
+
+@dataclass(frozen=True)
+class _SectionsAsked:
+    """Sections of an array `(z, y, x)`, counted from the first that is asked for."""
+
+    data: LazyArray
+    sections: range
+    excluded: Sequence[int] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.sections), *self.data.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Return a section; NaN if it is excluded."""
+        z = self.sections[int(key)]
+        if z in self.excluded:
+            return np.full(self.shape[1:], np.nan, np.float32)
+        return np.asarray(self.data[z])
+
+
+def _cells_of(stack: Stack, scope: ScopeOptions) -> LazyArray:
+    """Return the cells of what is asked for, from a file of these or of all sections.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, or the file says that it holds something else.
+    """
+    made = Provenance.of(stack)
+    if made is not None and made.kind != "cells":
+        msg = f"{stack.name} holds {made.kind}, not cells"
+        raise ValueError(msg)
+    if stack.shape == scope.shape:
+        return stack.data
+    if stack.shape == scope.stack.shape:
+        return _SectionsAsked(cropped(stack, scope.region).data, scope.sections)
+    here, asked = (" × ".join(map(str, s)) for s in (stack.shape, scope.shape))
+    msg = f"{stack.name} has {here} voxels (z, y, x), but {asked} are asked for"
+    raise ValueError(msg)
+
+
+def _classifier(start: str | Path) -> EdgeClassifier | None:
+    """Return what learns on; None where it begins from nothing."""
+    if isinstance(start, Path):
+        return read_edges(start)
+    return default_classifier() if start == "default" else None
+
+
+def _edge_settings(
+    stack: Stack, weights: Weights | None, threshold: float | None, shift: int | None
+) -> CellSettings:
+    """Return the settings by which edges are found, as cells will be."""
+    asked = {"threshold": threshold, "shift": shift}
+    settings = CellSettings(**{k: v for k, v in asked.items() if v is not None})
+    made = Provenance.of(stack)
+    known = None if made is None else made.threshold
+    known = known if weights is None else weights.card.threshold
+    return settings if known is None else with_threshold(settings, known)
+
+
+def _learnt_from(
+    scope: ScopeOptions,
+    weights: Weights | None,
+    run: PredictSettings,
+    exclude: Sequence[int],
+) -> tuple[LazyArray, Affinities | None]:
+    """Return membranes, NaN where nothing is known, and affinities; predict of EM."""
+    kept = without_excluded(scope, exclude)
+    if weights is None:
+        read = ReadProbabilities(cropped(scope.stack, scope.region))
+        return _SectionsAsked(read, scope.sections, exclude), None
+    run, _ = settled_run(scope, weights, run, kept, excluded=exclude)
+    seen = predict_through(scope, weights, run, exclude)
+    lost = seen.result.damaged
+    if lost:
+        words = describe_sections(lost)
+        say(f"warning: {words} can't be read, so nothing is learnt there")
+    membrane = ReadProbabilities(seen.stack)
+    found = seen.affinities
+    first = scope.sections[0]
+    return (
+        _SectionsAsked(membrane, scope.sections, (*exclude, *lost)),
+        None if found is None else found.starting(first),
+    )

@@ -17,8 +17,7 @@ from napari_emseg.io import Stored as StoredAs
 Edges = Annotated[
     Path | None,
     Parameter(
-        help="A classifier of edges for --through graph; "
-        "napari_emseg.api.learn_edges makes it."
+        help="A classifier of edges for --through graph; emseg learn-edges makes it."
     ),
 ]
 

@@ -128,10 +128,10 @@ def cells_from_em(
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack
 
-    settings = _with_threshold(settings, weights.card.threshold)
+    settings = with_threshold(settings, weights.card.threshold)
     names = affinity_classes(weights.card.classes)
     settings = _settled(settings, scope, affinities=bool(names))
-    kept = _without(scope, exclude)
+    kept = without_excluded(scope, exclude)
     if settings.through != "sections":
         return _cells_in_3d(
             scope,
@@ -201,11 +201,9 @@ def _cells_in_3d(
     edges: Path | None,
 ) -> SegmentSummary:
     """Predict all sections, then find cells through them and write these."""
-    from napari_emseg.inference import predict_stack
-
     names = affinity_classes(weights.card.classes)
     classifier = None if edges is None else read_edges(edges)
-    kept = _without(scope, exclude)
+    kept = without_excluded(scope, exclude)
     run, of_run = settled_run(scope, weights, run, kept, excluded=exclude)
     made = cells_provenance(
         settings,
@@ -214,45 +212,82 @@ def _cells_in_3d(
         edges=edges.name if edges else "",
         excluded=exclude,
     )
-    # membranes first, then affinities, which are as large each
-    shape = (len(kept), 1 + len(names), *scope.shape[1:])
-    membrane = ArraySink.on(scratch(shape, np.float32))
     with writing(place.open(scope, np.uint32, made)) as sink:
-        result = run_with_progress(
-            predict_stack(
-                scope.stack,
-                weights,
-                settings=run,
-                sections=kept,
-                roi=scope.region,
-                classes=("membrane", *names),
-                sink=membrane,
-                excluded=exclude,
-            )
-        )
-        refuse_if_unreadable(result)
-        sink.note_settings({"predict": of_run.settings | precision_facts(result)})
-        known, *said = (
-            _Kept(membrane.data[:, k], kept, scope.stack.shape[0])
-            for k in range(1 + len(names))
-        )
-        stack = Stack(known, voxel_size_nm=scope.stack.voxel_size_nm)
-        affinities = dict(zip(names, said, strict=True))
+        seen = predict_through(scope, weights, run, exclude)
+        sink.note_settings({"predict": of_run.settings | precision_facts(seen.result)})
         found = run_with_progress(
             segment_stack(
-                stack,
+                seen.stack,
                 settings=settings,
                 sections=scope.sections,
                 excluded=exclude,
-                affinities=Affinities.named(affinities, stack.shape) if names else None,
+                affinities=seen.affinities,
                 classifier=classifier,
                 sink=sink,
             )
         )
     if table is not None:
-        seen = Probabilities(stack, scope.sections)
-        table.write(seen, scope, linked=True)
-    return _outcome(scope, place, settings, found.count, run=result)
+        known = Probabilities(seen.stack, scope.sections)
+        table.write(known, scope, linked=True)
+    return _outcome(scope, place, settings, found.count, run=seen.result)
+
+
+@dataclass(frozen=True)
+class PredictedStack:
+    """Probabilities of some sections by their places in the stack; others are NaN.
+
+    Parameters
+    ----------
+    affinities
+        None if the weights give none along z.
+    """
+
+    stack: Stack
+    affinities: Affinities | None
+    result: PredictionResult
+
+
+def predict_through(
+    scope: ScopeOptions, weights: Weights, run: PredictSettings, exclude: Sequence[int]
+) -> PredictedStack:
+    """Predict membranes and affinities of a scope, to wait on disk.
+
+    Raises
+    ------
+    OSError
+        If no section can be read.
+    """
+    from napari_emseg.inference import predict_stack
+
+    names = affinity_classes(weights.card.classes)
+    kept = without_excluded(scope, exclude)
+    # membranes first, then affinities, which are as large each
+    shape = (len(kept), 1 + len(names), *scope.shape[1:])
+    sink = ArraySink.on(scratch(shape, np.float32))
+    result = run_with_progress(
+        predict_stack(
+            scope.stack,
+            weights,
+            settings=run,
+            sections=kept,
+            roi=scope.region,
+            classes=("membrane", *names),
+            sink=sink,
+            excluded=exclude,
+        )
+    )
+    refuse_if_unreadable(result)
+    known, *said = (
+        _Kept(sink.data[:, k], kept, scope.stack.shape[0])
+        for k in range(1 + len(names))
+    )
+    stack = Stack(known, voxel_size_nm=scope.stack.voxel_size_nm)
+    affinities = dict(zip(names, said, strict=True))
+    return PredictedStack(
+        stack,
+        Affinities.named(affinities, stack.shape) if names else None,
+        result,
+    )
 
 
 class _Kept:
@@ -286,14 +321,14 @@ def cells_from_probabilities(
     """Find the cells of probabilities and write them, section by section."""
     before = Provenance.of(scope.stack)
     if before is not None and before.threshold is not None:
-        settings = _with_threshold(settings, before.threshold)
+        settings = with_threshold(settings, before.threshold)
     settings = _settled(settings, scope)
     made = cells_provenance(
         settings, before, edges=edges.name if edges else "", excluded=exclude
     )
     classifier = None if edges is None else read_edges(edges)
-    _without(scope, exclude)
-    membrane = _cropped(scope.stack, scope.region)
+    without_excluded(scope, exclude)
+    membrane = cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
         work = segment_stack(
             membrane,
@@ -326,7 +361,7 @@ class _Scratch(ArraySink):
         self.data = scratch(shape)
 
 
-def _without(scope: ScopeOptions, exclude: Sequence[int]) -> tuple[int, ...]:
+def without_excluded(scope: ScopeOptions, exclude: Sequence[int]) -> tuple[int, ...]:
     """Return the sections of the scope that are not excluded.
 
     Raises
@@ -345,14 +380,15 @@ def _without(scope: ScopeOptions, exclude: Sequence[int]) -> tuple[int, ...]:
     return kept
 
 
-def _with_threshold(settings: CellSettings, known: float) -> CellSettings:
+def with_threshold(settings: CellSettings, known: float) -> CellSettings:
     """Take the threshold that the weights bring, unless the user gave one."""
     if "threshold" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"threshold": known})
 
 
-def _cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
+def cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
+    """Return a region of all sections, read when it is asked for."""
     if region == (slice(0, stack.shape[1]), slice(0, stack.shape[2])):
         return stack
     import dask.array as da
@@ -443,9 +479,9 @@ def segment(
     asked = None if table is None else Table(table, place)
     if edges is not None:
         check_used(cells)
-    is_em = _input_is(scope.stack, input_is) == "em"
+    is_em = kind_of_input(scope.stack, input_is) == "em"
     chosen = find_weights(weights, run) if is_em else None
-    used = _files_of(weights) if chosen is None else [chosen.path]
+    used = files_of_weights(weights) if chosen is None else [chosen.path]
     used += [] if edges is None else [edges]
     outputs = place.paths(np.uint32)
     check_outputs(*outputs, table, stacks=[scope.stack], files=used)
@@ -471,13 +507,13 @@ def segment(
     return int(found.record["state"] == "incomplete")
 
 
-def _files_of(weights: str) -> list[Path]:
+def files_of_weights(weights: str) -> list[Path]:
     """Return the file that was named as weights, also where they aren't used."""
     path = Path(weights)
     return [path] if path.is_file() else []
 
 
-def _input_is(stack: Stack, said: InputIs | None) -> InputIs:
+def kind_of_input(stack: Stack, said: InputIs | None) -> InputIs:
     """Return what the input holds: what the user says, else what it says itself.
 
     Raises

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
+from napari_emseg.core.labels import as_labels
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import LazyArray
@@ -52,6 +53,9 @@ EPOCHS, STEPS, RATE = 40, 300, 3e-3
 HELD_OUT = 5
 """Every fifth section with known edges, or the last of fewer than three, is left out
 first, to see how good it gets."""
+
+MOST_DENSE = 2**31
+"""Ids up to here are told from one another without being ranked."""
 
 TOLD = 50
 """So many steps are made before anybody is told."""
@@ -210,14 +214,51 @@ def true_ids(section: SectionGraph, ids: Ids) -> Ids:
         Known cells `(y, x)`, 0 where nothing is known.
     """
     labels = section.fragments.labels[section.inside].astype(np.int64)
-    width = int(ids.max(initial=0)) + 1
-    key, count = np.unique(labels * width + ids[section.inside], return_counts=True)
+    here, names = ids[section.inside], None
+    width = int(here.max(initial=0)) + 1
+    if (
+        width > MOST_DENSE
+    ):  # ids of 64 bits: a fragment's number beside one wouldn't fit
+        names, here = np.unique(here, return_inverse=True)
+        width = len(names)
+    key, count = np.unique(labels * width + here, return_counts=True)
     fragment, cell = np.divmod(key, width)
+    cell = cell if names is None else names[cell]
     order = np.argsort(count, kind="stable")
     most, who = np.zeros(section.n), np.zeros(section.n, np.int64)
     most[fragment[order]], who[fragment[order]] = count[order], cell[order]
     total = np.maximum(np.bincount(labels, minlength=section.n), 1)
     return np.where(most / total > PURE, who, 0)
+
+
+def check_linked(cells: LazyArray) -> None:
+    """Check that cells go on through sections; reads until one does.
+
+    Raises
+    ------
+    ValueError
+        If there is but one section, no id at all, or none that is in two sections.
+    """
+    n = int(cells.shape[0])
+    if n < 2:
+        msg = "edges are learnt from two neighbouring sections at least; there is one"
+        raise ValueError(msg)
+    before = np.zeros(0, np.int64)
+    for z in range(n):
+        ids = np.unique(as_labels(np.asarray(cells[z]), "cells"))
+        ids = ids[ids > 0]
+        if np.isin(ids, before).any():
+            return
+        before = ids if ids.size else before
+    if not before.size:
+        msg = "no pixel has the id of a cell: all are 0, which says nothing"
+        raise ValueError(msg)
+    msg = (
+        "no id is in two neighbouring sections: these are cells of single sections, "
+        "which don't tell how cells go on. Find cells through the stack, and correct "
+        "these"
+    )
+    raise ValueError(msg)
 
 
 def iter_known_edges(
@@ -244,7 +285,7 @@ def iter_known_edges(
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or as `check_linked` where no origin is given.
     """
     if tuple(membrane.shape) != tuple(cells.shape):
         msg = (
@@ -252,6 +293,8 @@ def iter_known_edges(
             f"{tuple(cells.shape)}"
         )
         raise ValueError(msg)
+    if origin is None:
+        check_linked(cells)
     recorder, n = _Recorder(settings.shift, origin), int(membrane.shape[0])
     for z in range(n):
         values = np.asarray(membrane[z], np.float32)
@@ -259,7 +302,7 @@ def iter_known_edges(
         values = np.where(missing, np.float32(0), values)
         faces = faces_of(affinities, z - 1, z)
         section = SectionGraph.of(values, settings.threshold, missing, faces)
-        recorder.learn(section, np.asarray(cells[z]), z)
+        recorder.learn(section, as_labels(np.asarray(cells[z]), "cells"), z)
         yield Progress("edges", z + 1, n)
     recorder.finish()
     nothing = KnownEdges(
@@ -302,7 +345,7 @@ def iter_learn_edges(
     Raises
     ------
     ValueError
-        If there are too few edges to learn from, or the shapes differ.
+        If there are too few edges to learn from, or as `iter_known_edges`.
     """
     settings = settings or CellSettings()
     known = yield from iter_known_edges(membrane, cells, settings, affinities, origin)

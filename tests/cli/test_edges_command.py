@@ -1,0 +1,143 @@
+"""`emseg learn-edges`: corrected cells in, a classifier of edges out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_edges import drawn, ended
+from thin import thin_weights
+
+from napari_emseg.api import learn_edges, segment
+from napari_emseg.cli import finetune
+from napari_emseg.core.records import Progress, Provenance
+from napari_emseg.core.stack import Stack
+from napari_emseg.io import open_stack, save_stack
+from napari_emseg.segmentation.edge_classifier import read_edges
+from napari_emseg.training import edges
+
+LEARN = ("learn-edges", "p.tif", "cells.tif", "edges.json")
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is learnt is compared, and needn't be good."""
+    monkeypatch.setattr(edges, "STEPS", 10)
+    monkeypatch.setattr(edges, "EPOCHS", 1)
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write probabilities and cells as emseg and a person leave them."""
+    p, cells = drawn(1)
+    cells = ended(cells).astype(np.uint32)
+    made = Provenance(kind="membrane", weights="w", threshold=0.45)
+    save_stack(tmp_path / "p.tif", Stack(p), provenance=made)
+    save_stack(tmp_path / "cells.tif", Stack(cells))
+    return p, cells
+
+
+@pytest.mark.usefixtures("without_data")
+def test_what_it_writes_is_what_python_learns_and_segment_takes(emseg, taught):
+    p, cells = taught
+    done = emseg(*LEARN)
+    assert done.code == 0, done.err
+    expected = learn_edges(p, cells, threshold=0.45)
+    assert read_edges(Path("edges.json")).sha256 == expected.sha256
+    within, between = expected.about["edges"].values()
+    assert f"from {within:,} edges within sections and {between:,} between" in done.out
+    assert "from nothing" in done.out
+    assert "left-out edges within sections are right" in done.err
+
+    words = ("--through", "graph", "--edges", "edges.json")
+    assert emseg("segment", "p.tif", "c.tif", *words).code == 0
+    made = segment(p, through="graph", threshold=0.45, edges=expected)
+    np.testing.assert_array_equal(open_stack("c.tif").data[:], made)
+
+    refused = emseg(*LEARN)
+    assert refused.code == 2
+    assert "edges.json exists already; overwrite it with --overwrite" in refused.err
+    on = emseg(*LEARN[:3], "on.json", "--start", "edges.json", "--json")
+    told = json.loads(on.out)
+    assert (told["output"], told["threshold"]) == ("on.json", 0.45)
+    assert told["start"] == expected.name
+    assert told["edges"] == {"within": within, "between": between}
+    both = learn_edges(p, cells, threshold=0.45, start=expected)
+    assert read_edges(Path("on.json")).sha256 == both.sha256
+
+
+@pytest.mark.usefixtures("without_data")
+def test_cells_may_be_of_what_is_asked_for_or_of_all(emseg, taught):
+    p, cells = taught
+    scope = ("--sections", "1:6", "--roi", "0:120,4:128", "--exclude", "4")
+    assert emseg(*LEARN, *scope).code == 0
+    part = np.where(np.arange(6)[:, None, None] == 4, np.float32(np.nan), p)
+    area = (slice(1, 6), slice(0, 120), slice(4, 128))
+    expected = learn_edges(part[area], cells[area], threshold=0.45)
+    assert read_edges(Path("edges.json")).sha256 == expected.sha256
+    save_stack("cells.tif", Stack(cells[area]), overwrite=True)
+    assert emseg(*LEARN, *scope, "--overwrite").code == 0
+    assert read_edges(Path("edges.json")).sha256 == expected.sha256
+
+
+@pytest.mark.usefixtures("without_data")
+def test_of_em_it_learns_what_weights_say_of_affinities(emseg, taught, tmp_path):
+    p, _ = taught
+    weights = thin_weights(tmp_path, further=("affinity z1",))
+    grey = np.rint(255 * (1 - p)).astype(np.uint8)
+    save_stack("em.tif", Stack(grey))
+    words = ("--input-is", "em", "--weights", weights.path, "--threshold", "0.4")
+    done = emseg("learn-edges", "em.tif", "cells.tif", "edges.json", *words)
+    assert done.code == 0, done.err
+    assert read_edges(Path("edges.json")).knows_affinities("between")
+
+
+def test_what_teaches_nothing_is_refused_before_anything_is_read(emseg, taught):
+    p, cells = taught
+
+    def refused(given: np.ndarray, *more: str, **facts: object) -> str:
+        save_stack("cells.tif", Stack(given), overwrite=True, **facts)
+        done = emseg(*LEARN, *more)
+        assert done.code == 2
+        assert done.out == ""
+        assert not Path("edges.json").exists()
+        return done.err
+
+    assert "all are 0, which says nothing" in refused(np.zeros_like(cells))
+    assert "there is one" in refused(cells, "--sections", "2")
+    alone = np.where(cells > 0, cells + 1000 * np.arange(6)[:, None, None], 0)
+    assert "no id is in two neighbouring sections" in refused(alone.astype(np.uint32))
+    assert "cells has 6 × 60 × 128 voxels (z, y, x), but 6 × 128 × 128" in refused(
+        cells[:, :60]
+    )
+    assert "must be whole numbers, got 0.5" in refused(
+        np.where(cells > 0, np.float32(0.5), 0)
+    )
+    made = Provenance(kind="membrane")
+    assert "cells holds membrane, not cells" in refused(p, provenance=made)
+    one = np.where(cells == cells[0, 64, 64], cells, 0)
+    assert "at least 50 are needed" in refused(one)
+    assert "p.tif holds no classifier of edges" in refused(cells, "--start", "p.tif")
+
+
+def test_neither_input_is_replaced_and_cancelling_leaves_nothing(
+    emseg, taught, monkeypatch
+):
+    Path("start.json").write_text("{}")
+    assert "must end in .json" in emseg(*LEARN[:3], "p.tif", "--overwrite").err
+    monkeypatch.setattr(finetune, "read_edges", lambda _: None)
+    done = emseg(*(*LEARN[:3], "start.json"), *("--start", "start.json", "--overwrite"))
+    assert done.code == 2
+    assert "start.json is the input" in done.err
+
+    def interrupted(work):
+        assert isinstance(next(work), Progress)
+        work.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "run_with_progress", interrupted)
+    before = sorted(Path().iterdir())
+    assert emseg(*LEARN).code == 130
+    assert sorted(Path().iterdir()) == before
