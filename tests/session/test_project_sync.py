@@ -304,6 +304,20 @@ def test_a_project_of_the_bundled_em_opens_in_another_environment(of_the_sample)
     session.forget(source.key)
 
 
+def test_bundled_weights_of_another_version_stand_in(of_the_sample):
+    info = of_the_sample / "project.json"
+    known = json.loads(info.read_text())
+    known |= {"weights": "isbi2012-unet", "weights_sha256": "0" * 64}
+    info.write_text(json.dumps(known))
+    session = Session()
+    source = open_project(session, of_the_sample, author="Ada")
+    here = load_weights("isbi2012-unet")
+    assert session.weights.sha256 == here.sha256
+    (note,) = session.project.notes
+    assert note.startswith("the weights isbi2012-unet that were used are another file")
+    session.forget(source.key)
+
+
 def test_a_project_says_how_to_get_what_is_not_installed(of_the_sample, without_data):
     with pytest.raises(StackNotFoundError, match=r"pip install napari-emseg-data$"):
         open_project(Session(), of_the_sample, author="Ada")

@@ -80,6 +80,11 @@ def restore(
     notes = []
     if info.weights is not None:
         weights = chosen_weights(info, project.lineage())
+        if weights is None and (weights := list_weights().get(info.weights)):
+            notes.append(
+                f"the weights {info.weights} that were used are another file than "
+                "those of this version, which are chosen now; cells that are there stay"
+            )
         if weights is None:
             otherwise = "choose others in 2 Membranes"
             remedy = missing_weights().get(info.weights, otherwise)
