@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from thin import thin_weights
 
 from napari_emseg import api
 from napari_emseg.batch import RowChanged, context, plan_batch, run_batch, stack_cells
+from napari_emseg.batch.job import DifferentBatchError
 from napari_emseg.batch.planning import WholeSectionsError, facts_of
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.regions import Constraint
@@ -26,6 +28,7 @@ from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.project import Project
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack, volume
+from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier
 from napari_emseg.segmentation.volume import iter_segment_volume
 
 WAYS = [CellSettings(minimum_size=5, through=way) for way in ("3-d", "graph")]
@@ -153,6 +156,60 @@ def test_a_stack_that_says_nothing_has_no_cells(make_job, tmp_path, way) -> None
     assert (row.state, row.cells) == ("done", 0)
     assert "sections 0, 1, 2 have no probabilities" in row.warnings[0]
     assert not values(row.outputs[0]).any()
+
+
+def always(odds: float) -> EdgeClassifier:
+    """Say the same of all edges."""
+    kinds = {
+        kind: {
+            "mean": [0.0] * n,
+            "scale": [1.0] * n,
+            "networks": [[[[[0.0]] * n, [odds]]]],
+        }
+        for kind, n in SEEN.items()
+    }
+    return EdgeClassifier(kinds, {"about": f"drawn, {odds:+g}"})
+
+
+def test_a_project_goes_by_its_own_classifier_of_edges(make_job, em, tmp_path) -> None:
+    apart, together = always(-9.0), always(9.0)
+    folder = tmp_path / "p.emseg"
+    with Project.create(folder, open_stack(em)) as project:
+        project.tell_edges(apart)
+    graph = WAYS[1]
+    words = (str(folder), str(em))
+    job = make_job(*words, cells=graph)
+    work = run_batch(job)
+    for record in work:
+        if isinstance(record, RowChanged) and record.row.step == "paint":
+            break
+    work.close()
+    # an earlier version went by the usual one
+    memory = job.folder / "batch.json"
+    text = memory.read_text()
+    memory.write_text(text.replace(f"-edges-{apart.sha256}", ""))
+    with pytest.raises(DifferentBatchError, match=r"edges of p was none, is .+…"):
+        run(make_job(*words, cells=graph, resume=True))
+    memory.write_text(text)
+    own, usual = run(make_job(*words, cells=graph, resume=True)).rows
+    membrane = own.outputs[0]
+    expected = as_segment(membrane, graph, classifier=apart)
+    np.testing.assert_array_equal(values(own.outputs[1]), expected)
+    assert not np.intersect1d(expected[0], expected[1]).any()
+    assert read_provenance(own.outputs[1]).settings["edges"] == apart.name
+    assert own.warnings == (
+        f"edges are weighed by the project's classifier: {apart.name}",
+    )
+    np.testing.assert_array_equal(values(usual.outputs[1]), as_segment(membrane, graph))
+    # the one that is chosen for the batch counts for all
+    chosen = replace(make_job(*words, cells=graph), edges=together)
+    assert {p.context.edges_name for p in plan_batch(chosen).planned if p} == {
+        together.name
+    }
+    (folder / "weights" / f"edges-{apart.sha256[:16]}.json").write_text("{}")
+    row, _ = plan_batch(make_job(*words, cells=graph)).rows
+    assert "classifier of edges can't be read" in row.warnings[0]
+    assert plan_batch(make_job(str(folder))).planned[0] is not None
 
 
 @pytest.fixture

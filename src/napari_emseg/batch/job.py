@@ -32,6 +32,9 @@ FOLDER, MEMORY, LEDGER = ".emseg-batch", "batch.json", "ledger.jsonl"
 EDGES = "edges.json"
 """A classifier of edges in the folder of a batch, where workers find it."""
 
+OWN_EDGES = "-edges-"
+"""Between the fingerprint of an input and the checksum of its project's classifier."""
+
 FORMAT = 1
 """Of what a batch keeps until it ends, and of how parts are computed.
 
@@ -59,7 +62,8 @@ class BatchConfig:
     recipe
         Name and checksum of the recipe that the settings come from, for results to say.
     edges
-        A classifier of edges for cells by one graph, instead of the usual one.
+        A classifier of edges for cells by one graph, instead of the usual one and of
+        those of projects.
     spared
         Files that settings come from: results don't take their place.
     """
@@ -172,11 +176,35 @@ class Memory(_Head):
         found = [] if self.weights == now.weights else ["the weights are others"]
         found += _changed(self.settings, now.settings, settled)
         found += [
-            f"{name} has changed"
+            _input_changed(name, digits, now.inputs[name])
             for name, digits in self.inputs.items()
             if now.inputs.get(name, digits) != digits
         ]
         return found
+
+
+def with_edges(fingerprint: str, own: EdgeClassifier | None) -> str:
+    """Return the fingerprint of an input whose project brings a classifier of edges."""
+    return fingerprint if own is None else f"{fingerprint}{OWN_EDGES}{own.sha256}"
+
+
+def without_edges(fingerprint: str) -> str:
+    """Return the fingerprint of an input alone."""
+    return fingerprint.partition(OWN_EDGES)[0]
+
+
+def edges_path(job: BatchConfig, edges: EdgeClassifier) -> Path:
+    """Return where a batch keeps a classifier of edges, for workers and to go on."""
+    if job.edges is not None and edges.sha256 == job.edges.sha256:
+        return path_inside(job.folder, EDGES)
+    return path_inside(job.folder, f"edges-{edges.sha256[:16]}.json")
+
+
+def _input_changed(name: str, before: str, now: str) -> str:
+    if without_edges(before) == without_edges(now):
+        own = (_shown(d.partition(OWN_EDGES)[2] or None) for d in (before, now))
+        return "edges of {} was {}, is {}".format(name, *own)
+    return f"{name} has changed"
 
 
 def _other_format(then: _Head, now: _Head) -> str:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_emseg.batch.completion_log import sum_of
 from napari_emseg.batch.job import (
-    EDGES,
     LEDGER,
     BatchConfig,
     DifferentBatchError,
     Memory,
     UnfinishedBatchError,
+    edges_path,
     refuse_links,
     remember,
     remembered,
@@ -25,7 +25,7 @@ from napari_emseg.batch.records import Row, State
 from napari_emseg.batch.step import steps_of
 from napari_emseg.core.atomic import check_replaceable, write_whole
 from napari_emseg.core.errors import UnusableInputsError, first_fault
-from napari_emseg.core.paths import is_link, path_inside, read_bounded, remove_inside
+from napari_emseg.core.paths import is_link, read_bounded, remove_inside
 from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.io.formats import output_kind
 from napari_emseg.io.output import check_distinct, input_paths
@@ -346,8 +346,10 @@ def clear(plan: Plan) -> None:
 
 def note(plan: Plan) -> None:
     """Write down what is done here, beside inputs of a run before, and by what."""
-    if plan.job.edges is not None:
-        save_edges(plan.job.edges, path_inside(plan.job.folder, EDGES))
+    own = (p.own_edges for p in plan.planned if p is not None)
+    used = {e.sha256: e for e in (plan.job.edges, *own) if e is not None}
+    for edges in used.values():
+        save_edges(edges, edges_path(plan.job, edges))
     now = plan.memory
     known = {} if plan.before is None else plan.before.inputs
     merged = {**known, **now.inputs}

@@ -11,7 +11,15 @@ from napari_emseg._installed import __version__
 from napari_emseg.batch.completion_log import CompletionLog, stamp
 from napari_emseg.batch.context import PROFILES, Context, FileRef
 from napari_emseg.batch.inputs import Input, OpenInput, open_input
-from napari_emseg.batch.job import EDGES, FORMAT, BatchConfig, Memory, remembered
+from napari_emseg.batch.job import (
+    FORMAT,
+    BatchConfig,
+    Memory,
+    edges_path,
+    remembered,
+    with_edges,
+    without_edges,
+)
 from napari_emseg.batch.pipeline import InputPipeline
 from napari_emseg.batch.publishing import newest
 from napari_emseg.batch.records import Row
@@ -37,6 +45,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.segmentation import settle_through
 from napari_emseg.segmentation.affinities import affinity_classes
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 
 
 class WholeSectionsError(SettingError, ValueError):
@@ -59,7 +68,10 @@ class LockedCellsError(WholeSectionsError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """An input that could be opened; by `made` its results are known again."""
+    """An input that could be opened; by `made` its results are known again.
+
+    `own_edges` is the classifier of its project, where its cells are found by that.
+    """
 
     context: Context
     stack: Stack
@@ -68,10 +80,11 @@ class Planned:
     first_id: int
     state: SourceState | None = None
     hand_state: str = ""
+    own_edges: EdgeClassifier | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Of the input."""
+        """Of the input, and of what its project says of edges."""
         return self.made.inputs[self.context.given.name]
 
     def course(self, job: BatchConfig, ledger: CompletionLog) -> InputPipeline:
@@ -113,7 +126,7 @@ class Planned:
         except (OSError, ValueError) as e:
             return str(e)
         if self.state is None:
-            same = now.fingerprint == self.fingerprint
+            same = now.fingerprint == without_edges(self.fingerprint)
         else:  # files were compared, and may have been merely touched
             same = now.hand_state == self.hand_state
         return "" if same else f"{self.context.given.name} has changed meanwhile"
@@ -306,6 +319,7 @@ def _row(
     remarks = (
         *found.stack.metadata.get("remarks", ()),
         *_through_words(job, c),
+        *_edges_words(plan),
     )
     return replace(row, sections=len(c.sections), shape=c.shape, warnings=remarks), plan
 
@@ -321,6 +335,8 @@ def _planned(
     sections = given.sections(stack)
     hand = found.hand
     excluded = frozenset[int]() if hand is None else hand.excluded
+    through = _through(job, stack, len(sections))
+    own = _own_edges(job, found) if through.get("through") == "graph" else None
     context = Context(
         given=given,
         folder=str(job.folder.absolute() / given.name),
@@ -333,7 +349,8 @@ def _planned(
         excluded=frozenset(k for k, z in enumerate(sections) if z in excluded),
         seen=source_state(stack, most=FEW_FILES),
         chosen=bool(job.precision_reason),
-        **_through(job, stack, len(sections)),
+        **through,
+        **_edges(job, own or job.edges, through),
     )
     if context.through != "sections" and not context.whole:
         msg = (
@@ -363,8 +380,9 @@ def _planned(
         made = made.model_copy(update={"recipe": job.recipe})
     first_id = 1 if hand is None else hand.first_id
     state = source_state(stack)
-    memory = memory_of(job, {given.name: found.fingerprint}, before)
-    return Planned(context, stack, made, memory, first_id, state, found.hand_state)
+    digits = with_edges(found.fingerprint, own)
+    memory = memory_of(job, {given.name: digits}, before)
+    return Planned(context, stack, made, memory, first_id, state, found.hand_state, own)
 
 
 def _through(job: BatchConfig, stack: Stack, sections: int) -> dict[str, Any]:
@@ -378,12 +396,40 @@ def _through(job: BatchConfig, stack: Stack, sections: int) -> dict[str, Any]:
     )
     if settled.through == "sections":
         return {}
-    found: dict[str, Any] = {"through": settled.through, "affinities": names}
-    if job.edges is not None and settled.through == "graph":
-        path = job.folder.absolute() / EDGES
-        found["edges"] = FileRef(str(path), job.edges.sha256)
-        found["edges_name"] = job.edges.name
-    return found
+    return {"through": settled.through, "affinities": names}
+
+
+def _own_edges(job: BatchConfig, found: OpenInput) -> EdgeClassifier | None:
+    """Return the classifier of edges of an input's project, unless one was chosen.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read: others would give other cells.
+    """
+    if job.edges is not None or found.hand is None:
+        return None
+    try:
+        return found.hand.project.edges()
+    except (OSError, ValueError) as e:
+        msg = f"the project's classifier of edges can't be read ({e}); choose one"
+        raise ValueError(msg) from e
+
+
+def _edges_words(plan: Planned) -> tuple[str, ...]:
+    if plan.own_edges is None:
+        return ()
+    return (f"edges are weighed by the project's classifier: {plan.own_edges.name}",)
+
+
+def _edges(
+    job: BatchConfig, edges: EdgeClassifier | None, through: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return what a context says of the classifier of edges, which the batch keeps."""
+    if edges is None or through.get("through") != "graph":
+        return {}
+    path = edges_path(job, edges).absolute()
+    return {"edges": FileRef(str(path), edges.sha256), "edges_name": edges.name}
 
 
 def _through_words(job: BatchConfig, context: Context) -> tuple[str, ...]:
