@@ -24,6 +24,7 @@ from napari_emseg.core.paths import UnsafePathError
 from napari_emseg.core.records import Note
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import save_stack
+from napari_emseg.io.errors import OutputExistsError
 from napari_emseg.sample import synthetic
 
 
@@ -449,6 +450,38 @@ def test_checking_deletes_nothing(make_job, monkeypatch) -> None:
         run(make_job(overwrite=True))
     kept = {k for k in listing(job.folder) if "holder" not in k}
     assert kept == {k for k in before if "holder" not in k}
+
+
+def test_what_is_refused_or_cancelled_at_once_leaves_nothing(
+    make_job, tmp_path, monkeypatch
+) -> None:
+    """Neither lock nor folders, also where nobody has the folder of results yet."""
+    assert run(make_job()).ok
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(OutputExistsError):
+        run(make_job())
+    assert set(tmp_path.rglob("*")) == before
+
+    new = "deep/er"
+    for name, error in (("check", KeyboardInterrupt), ("Cluster", ConnectionError)):
+
+        def fail(*_, error=error) -> None:
+            assert (tmp_path / new / ".emseg-batch" / "lock").exists()
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, name, fail)
+            with pytest.raises(error):
+                run(make_job(out=new))
+        assert set(tmp_path.rglob("*")) == before
+    # another one that is at work there keeps all of its own
+    work = run_batch(make_job(out=new))
+    next(work)
+    there = listing(tmp_path / new)
+    with pytest.raises(BlockingIOError):
+        run(make_job(out=new))
+    assert listing(tmp_path / new) == there
+    work.close()
 
 
 def test_names_of_inputs_lead_nowhere(tmp_path, monkeypatch) -> None:

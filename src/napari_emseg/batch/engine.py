@@ -17,7 +17,7 @@ from napari_emseg.batch.job import (
     BatchStoppedError,
     DifferentBatchError,
     clear_folder,
-    lock_output,
+    output_held,
 )
 from napari_emseg.batch.output_folder import (
     FinishedInput,
@@ -153,8 +153,7 @@ def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
         If the disk is full or can't be written to.
     """
     with ExitStack() as stack:
-        held = lock_output(job)
-        stack.callback(held.release)
+        begin = stack.enter_context(output_held(job))
         known = finished_before(job)
         plan = plan_batch((yield from iter_settle_precision(job, known)))
         finished = check(plan)
@@ -166,6 +165,7 @@ def run_batch(job: BatchConfig) -> Generator[Record, None, Summary]:
             ledger = stack.enter_context(CompletionLog(job.folder / LEDGER))
             cluster = stack.enter_context(Cluster(plan.job.where, job.folder))
             note(plan)
+            begin()
             yield from _versions_noted(plan)
             return (yield from _Run(plan, ledger, cluster, finished).all())
         except OSError as e:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -313,8 +314,12 @@ def refuse_links(job: BatchConfig) -> None:
                 raise UnsafePathError(msg)
 
 
-def lock_output(job: BatchConfig) -> Hold:
-    """Take the right to write to the folder of results, until it is released.
+@contextmanager
+def output_held(job: BatchConfig) -> Iterator[Callable[[], None]]:
+    """Hold the right to write to the folder of results.
+
+    Yields what is called when the batch begins. One that is refused or cancelled
+    before leaves nothing that wasn't there.
 
     Raises
     ------
@@ -323,6 +328,46 @@ def lock_output(job: BatchConfig) -> Hold:
     OSError
         If the folder can't be made or written to, or is a link.
     """
+    made = [p for p in (job.out, *job.out.parents) if not p.exists()]
+    there = _names_in(job.folder)
+    try:
+        held = _lock(job)
+    except BlockingIOError:  # what is there is another batch's
+        raise
+    except OSError:
+        _remove_begun(job, there, made)
+        raise
+    begun = Event()
+    try:
+        yield begun.set
+    except BaseException:
+        if os.name == "nt":  # where a file that is held can't be removed
+            held.release()
+        if not begun.is_set():
+            _remove_begun(job, there, made)
+        raise
+    finally:
+        held.release()
+
+
+def _names_in(folder: Path) -> frozenset[str] | None:
+    """Return what is in a folder; None if it isn't there."""
+    return frozenset(os.listdir(folder)) if folder.is_dir() else None
+
+
+def _remove_begun(
+    job: BatchConfig, there: frozenset[str] | None, made: Sequence[Path]
+) -> None:
+    """Remove what a batch made before it was refused: files, then empty folders."""
+    for name in (_names_in(job.folder) or frozenset()) - (there or frozenset()):
+        with suppress(OSError):
+            (job.folder / name).unlink()
+    for folder in [*([job.folder] if there is None else []), *made]:
+        with suppress(OSError):  # not empty: somebody else's
+            folder.rmdir()
+
+
+def _lock(job: BatchConfig) -> Hold:
     try:
         job.out.mkdir(parents=True, exist_ok=True)
         path_inside(job.out, FOLDER)
