@@ -181,18 +181,15 @@ class Membranes:
         places = range(part.first, part.stop) if self.only is None else self.only
         left = [place for place in places if place not in c.excluded]
         blank: list[int] = []
-        failed: dict[int, str] = {}
         precision = ""
-        for _ in range(1 + c.settings.retries):
-            if left:
-                failed, more, precision = self._predict(left)
-                blank += more
-            # only sections that couldn't be read are
-            # tried again, with files opened anew
-            left = list(failed)
-            if not left:
-                break
-            worker.open_anew()
+
+        def predict(these: list[int]) -> dict[int, str]:
+            nonlocal precision
+            failed, more, precision = self._predict(these)
+            blank.extend(more)
+            return failed
+
+        failed = worker.retry_unread(left, c.settings.retries, predict)
         worker.require_same(c)
         words = {str(place): why for place, why in failed.items()}
         return {"failed": words, "blank": sorted(blank), "precision": precision}

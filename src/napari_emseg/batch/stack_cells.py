@@ -77,19 +77,18 @@ class MaskSections:
         c = self.context
         left = [place for place in self.part.places if place not in self.gone]
         blank: list[int] = []
-        failed: dict[int, str] = {}
-        for _ in range(1 + c.settings.retries):
-            failed = {}
-            for place in left:
+
+        def mask(places: list[int]) -> dict[int, str]:
+            failed: dict[int, str] = {}
+            for place in places:
                 try:
                     if self._mask(place):
                         blank.append(place)
                 except (OSError, ValueError) as e:
                     failed[place] = str(e)
-            left = list(failed)
-            if not left:
-                break
-            worker.open_anew()
+            return failed
+
+        failed = worker.retry_unread(left, c.settings.retries, mask)
         worker.require_same(c)
         words = {str(place): why for place, why in failed.items()}
         return {"blank": sorted(blank), "failed": words}

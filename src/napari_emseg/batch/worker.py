@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -237,3 +237,28 @@ def open_anew() -> None:
     """Open inputs anew from now on: a file may have come back."""
     with _LOADING:
         _opened.cache_clear()
+
+
+def retry_unread(
+    places: list[int], retries: int, work: Callable[[list[int]], dict[int, str]]
+) -> dict[int, str]:
+    """Do sections, and those that can't be read again, with files opened anew.
+
+    Parameters
+    ----------
+    work
+        Does some of them; returns the reason by place of those that it can't read.
+
+    Returns
+    -------
+    dict
+        Those that couldn't be read in the end.
+    """
+    failed: dict[int, str] = {}
+    for _ in range(1 + retries):
+        failed = work(places) if places else {}
+        places = list(failed)
+        if not places:
+            break
+        open_anew()
+    return failed
