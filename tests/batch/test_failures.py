@@ -31,6 +31,7 @@ from napari_emseg.batch.estimate import (
 from napari_emseg.batch.step import STEPS
 from napari_emseg.cli import main
 from napari_emseg.core.records import Note
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.io import read_provenance, save_stack
 from napari_emseg.project import Project
 from napari_emseg.sample import synthetic
@@ -258,7 +259,7 @@ def test_hand_work_of_a_project_counts(make_job, em, tmp_path) -> None:
 
     whole = slice(0, 200), slice(0, 180)
     corrections = np.zeros((200, 180), np.uint8)
-    corrections[50, :] = 1
+    corrections[[50, 52], :] = 1
     corrections[100:120, 100:120] = 2
     locked = np.zeros((200, 180), np.uint32)
     locked[140:160, 20:60] = 77
@@ -267,12 +268,14 @@ def test_hand_work_of_a_project_counts(make_job, em, tmp_path) -> None:
         project.put("cells", 2, whole, locked)
         project.lock_cells([77])
         project.mark([4], "excluded")
-    (row,) = run(make_job(str(tmp_path / "p.emseg"))).rows
+    least = CellSettings(minimum_size=100)
+    (row,) = run(make_job(str(tmp_path / "p.emseg"), cells=least)).rows
     assert row.state == "done"
     membrane, cells = map(values, row.outputs)
     assert (membrane[1, 50] == 255).all()
+    # what lies between the two lines is less than a cell
+    assert not cells[1, 50:53].any()
     assert (membrane[1, 100:120, 100:120] == 0).all()
-    assert not cells[1, 50].any()
     np.testing.assert_array_equal(cells[2] == 77, locked == 77)
     assert (cells[cells != 77] != 77).all()
     assert cells[cells > 0].min() >= 77

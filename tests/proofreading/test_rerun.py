@@ -7,7 +7,18 @@ import pytest
 from drawings import Drawn, cells_from, drawn
 
 from napari_emseg.core.settings import CorrectSettings
-from napari_emseg.proofreading import Rerun, burn_in, burnt_in, cut, lock, paint
+from napari_emseg.proofreading import (
+    INSIDE,
+    MEMBRANE,
+    Rerun,
+    SmallestPieces,
+    burn_in,
+    burnt_in,
+    cut,
+    lock,
+    paint,
+)
+from napari_emseg.proofreading.rerun import parted
 
 THIN = CorrectSettings(width=1, sliver=2)
 THREE = """
@@ -84,6 +95,57 @@ def test_what_a_locked_cell_leaves_little_of_is_given_up() -> None:
     cells = stack.array("cells")
     np.testing.assert_array_equal(cells == 2, cells_from(THREE) == 2)
     assert set(np.unique(cells)) == {0, 1, 2, 3}
+
+
+WHOLE = """
+    #################
+    #111111111111111#
+    #111111111111111#
+    #111111111111111#
+    #################
+"""
+# pieces of 6, 15 and 18 px, where membrane is drawn in columns 3 and 9
+CUT = WHOLE.replace("#111111111111111#", "#22#33333#111111#")
+
+
+@pytest.mark.parametrize(
+    ("old", "inside", "smallest", "pieces"),
+    [
+        (WHOLE, (), SmallestPieces(), (6, 15, 18)),
+        (WHOLE, (), SmallestPieces(7, 0), (15, 18)),
+        # the largest stays, whatever its size
+        (WHOLE, (), SmallestPieces(4, 100), (18,)),
+        (WHOLE, (), SmallestPieces(4, 15), (15, 18)),
+        # as a person cut them before
+        (CUT, (), SmallestPieces(4, 100), (6, 15, 18)),
+        (CUT, (), SmallestPieces(7, 100), (15, 18)),
+        (WHOLE, ((2, 1),), SmallestPieces(7, 100), (6, 18)),
+    ],
+)
+def test_what_drawn_membrane_cuts_off_is_a_cell_or_none(
+    old, inside, smallest, pieces
+) -> None:
+    codes = np.zeros((5, 17), np.uint8)
+    codes[1:4, [3, 9]] = MEMBRANE
+    for place in inside:
+        codes[place] = INSIDE
+    found, next_id = parted(cells_from(WHOLE), cells_from(old), codes, 7, smallest)
+    ids, sizes = np.unique(found[found > 0], return_counts=True)
+    assert sorted(sizes.tolist()) == list(pieces)
+    assert ids.tolist() == [1, *range(7, next_id)]
+    assert (found == 1).sum() == 18
+
+
+def test_profiles_that_were_apart_stay_of_one_cell() -> None:
+    apart = WHOLE.replace("#111111111111111#", "#1111####1111111#")
+    codes = np.zeros((5, 17), np.uint8)
+    codes[1:4, 12] = MEMBRANE
+    found, next_id = parted(cells_from(apart), cells_from(apart), codes, 2)
+    expected = apart.replace("####1111111#", "####222#111#")
+    assert next_id == 3
+    np.testing.assert_array_equal(found[2] > 0, cells_from(expected)[2] > 0)
+    assert found[2, 1] == 1
+    assert sorted(found[2, [9, 14]]) == [1, 2]
 
 
 def test_a_run_over_a_part_leaves_the_rest() -> None:

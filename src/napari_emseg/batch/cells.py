@@ -73,7 +73,8 @@ class SegmentSections:
         exclude = no_picture(c, place, values)
         cells = segment_section(values, c.cell_settings, exclude=exclude)
         if opened.hand is not None:
-            cells = opened.hand.part(cells, c.sections[place])
+            least = c.cell_settings.minimum_size
+            cells = opened.hand.part(cells, c.sections[place], least)
         out[place] = cells
         return int(cells.max(initial=0))
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.regions import Area
+from napari_emseg.core.settings import CorrectSettings
 from napari_emseg.core.stack import Stack, VoxelSize
 from napari_emseg.io import AmbiguousFileError, open_stack
 from napari_emseg.io.fingerprint import fingerprint
@@ -20,7 +21,7 @@ from napari_emseg.io.formats import SUFFIXES
 from napari_emseg.project import Project
 from napari_emseg.project.source import open_source
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
-from napari_emseg.proofreading.rerun import keep_locked, parted
+from napari_emseg.proofreading.rerun import SmallestPieces, keep_locked, parted
 
 PROJECT = ".emseg"
 
@@ -252,12 +253,20 @@ class ProjectOverlay:
             return out
         return np.where(known >= INSIDE, np.float32(1), out).astype(np.float32)
 
-    def part(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
-        """Return cells `(y, x)` without membrane that was drawn by hand."""
-        drawn = self.corrections(z) == MEMBRANE
-        if not drawn.any():
+    def part(
+        self, cells: NDArray[np.uint32], z: int, minimum_size: int
+    ) -> NDArray[np.uint32]:
+        """Return cells `(y, x)` without membrane that was drawn by hand.
+
+        What that cuts off is a cell as it would be one in a window.
+        """
+        known = self.corrections(z)
+        if not (known == MEMBRANE).any():
             return cells
-        return parted(cells, drawn, int(cells.max()) + 1)[0]
+        old: NDArray[np.uint32] = self.project.section("cells", z)
+        smallest = SmallestPieces(CorrectSettings().sliver, minimum_size)
+        found, _ = parted(cells, old, known, int(cells.max()) + 1, smallest)
+        return found
 
     def without_drawn(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
         """Return cells `(y, x)` without membrane that was drawn, ids as they are."""

@@ -22,7 +22,7 @@ from napari_emseg.proofreading.marking import (
 )
 from napari_emseg.proofreading.merge import merge
 from napari_emseg.proofreading.painted import paint, replace_values
-from napari_emseg.proofreading.rerun import Rerun, burnt_in
+from napari_emseg.proofreading.rerun import Rerun, SmallestPieces, burnt_in
 from napari_emseg.proofreading.section_view import SectionView, burn_in
 from napari_emseg.proofreading.table import CellRow, cells_table
 from napari_emseg.proofreading.wire import WireField, draw_wire, wire_field
@@ -39,6 +39,7 @@ __all__ = [
     "LinkedLabels",
     "Rerun",
     "SectionView",
+    "SmallestPieces",
     "Status",
     "WireField",
     "burn_in",

@@ -1,6 +1,7 @@
 """A new segmentation beside hand work: what was done by hand stays, ids stay too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,22 +38,84 @@ def burnt_in(
     return np.where(corrections >= INSIDE, np.uint8(0), out).astype(np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class SmallestPieces:
+    """Which pieces that drawn membrane cuts off a new cell are none themselves.
+
+    The largest piece always stays, and so does one that a person said is inside.
+
+    Parameters
+    ----------
+    sliver
+        Smaller ones, px, as where an edit cuts them off.
+    cell
+        Smaller ones, px, that weren't cells before: no run finds cells so small.
+    """
+
+    sliver: int = 0
+    cell: int = 0
+
+
 def parted(
-    cells: NDArray[np.uint32], drawn: NDArray[np.bool_], next_id: int
+    new: NDArray[np.uint32],
+    old: NDArray[np.uint32],
+    corrections: NDArray[np.uint8],
+    next_id: int,
+    smallest: SmallestPieces = SmallestPieces(),
 ) -> tuple[NDArray[np.uint32], int]:
     """Return new cells `(y, x)` without those pixels where membrane was drawn by hand.
 
-    Cells that fall apart there are several; also returns the next free id.
+    Cells that fall apart there are several; also returns the next free id. Profiles of
+    a cell that were apart without it stay of one cell.
     """
-    touched = np.unique(cells[drawn])
-    out = np.where(drawn, np.uint32(0), cells)
-    for cell in touched[touched > 0]:
-        pieces, n = ndi.label(out == cell)
-        sizes = np.bincount(pieces.ravel(), minlength=n + 1)[1:]
-        for piece in np.argsort(-sizes)[1:] + 1:
-            out[pieces == piece] = next_id
-            next_id += 1
+    drawn = corrections == MEMBRANE
+    out = np.where(drawn, np.uint32(0), new)
+    ids, index, _ = _counted(new)
+    touched = np.unique(index[drawn])
+    boxes = ndi.find_objects(index + 1) if touched.size else []
+    for k in touched[ids[touched] > 0]:
+        box, cell = boxes[k], ids[k]
+        for piece in _cut_off(new[box] == cell, out[box] == cell):
+            kept = _is_cell(piece, old, box, corrections, smallest)
+            out[box][piece] = next_id if kept else 0
+            next_id += kept
     return out, next_id
+
+
+def _cut_off(
+    before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> Iterator[NDArray[np.bool_]]:
+    """Yield the pieces of a mask `(y, x)` but for the largest of each that it was."""
+    wholes, _ = ndi.label(before)
+    pieces, n = ndi.label(after)
+    sizes = np.bincount(pieces.ravel(), minlength=n + 1)
+    whole_of = np.zeros(n + 1, np.int64)
+    whole_of[pieces.ravel()] = wholes.ravel()
+    largest: set[int] = set()
+    for piece in np.argsort(-sizes[1:], kind="stable") + 1:
+        if whole_of[piece] in largest:
+            yield pieces == piece
+        largest.add(int(whole_of[piece]))
+
+
+def _is_cell(
+    piece: NDArray[np.bool_],
+    old: NDArray[np.uint32],
+    box: Area,
+    corrections: NDArray[np.uint8],
+    smallest: SmallestPieces,
+) -> bool:
+    """Tell if a piece, which lies in a box of a section, is a cell of its own."""
+    size = np.count_nonzero(piece)
+    if size >= max(smallest.sliver, smallest.cell):
+        return True
+    if (corrections[box][piece] >= INSIDE).any():
+        return True
+    if size < smallest.sliver:
+        return False
+    ids, counts = np.unique(old[box][piece], return_counts=True)
+    most, n = ids[np.argmax(counts)], counts.max()
+    return bool(most > 0 and n > SAME * (np.count_nonzero(old == most) + size - n))
 
 
 def keep_locked(
@@ -193,11 +256,9 @@ class Rerun:
         area: Area,
         new: NDArray[np.uint32],
         corrections: NDArray[np.uint8],
+        smallest: SmallestPieces = SmallestPieces(),
     ) -> None:
         """Store new cells `(y, x)` of an area of section `z`, corrected by hand."""
-        drawn = corrections == MEMBRANE
-        if drawn.any():
-            new, self._next = parted(new, drawn, self._next)
         section = np.array(self._cells[z])
         # a section may come in several parts, so what it was
         # is kept before the first of them
@@ -205,6 +266,8 @@ class Rerun:
             self._before[z] = Packed.of(section.ravel())
         # not what is stored now: neighbouring parts of this run may have written to it
         old = self._old(z)[area]
+        if (corrections == MEMBRANE).any():
+            new, self._next = parted(new, old, corrections, self._next, smallest)
         self._cells[(z, *area)] = keep_locked(
             old, new, self._locked, shift=self._last_id
         )

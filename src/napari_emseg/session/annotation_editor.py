@@ -20,6 +20,7 @@ from napari_emseg.proofreading import (
     History,
     LinkedLabels,
     SectionView,
+    SmallestPieces,
     burnt_in,
     clear_section,
     joined,
@@ -508,6 +509,8 @@ class AnnotationEditor:
         area: Area,
         cells: NDArray[np.uint32],
         membranes: NDArray[np.bool_] | None = None,
+        *,
+        minimum_size: int = 0,
     ) -> None:
         """Store cells `(y, x)` that a run found, beside those that a person keeps.
 
@@ -517,9 +520,12 @@ class AnnotationEditor:
         ----------
         membranes
             Those that the cells were found in, if they aren't there yet.
+        minimum_size
+            What drawn membrane cuts off and is smaller, px, is no cell.
         """
+        smallest = SmallestPieces(self.settings.sliver, minimum_size)
         with self._lock:
-            self._renewal.put(z, area, cells)
+            self._renewal.put(z, area, cells, smallest)
             self.results.note_cells(z, area)
             if membranes is not None:
                 self.results.membranes[z][area] = membranes

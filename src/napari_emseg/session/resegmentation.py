@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.regions import Area
-from napari_emseg.proofreading import Edit, LinkedLabels, Rerun, burnt_in
+from napari_emseg.proofreading import (
+    Edit,
+    LinkedLabels,
+    Rerun,
+    SmallestPieces,
+    burnt_in,
+)
 from napari_emseg.session.results import FoundCells, Results
 
 
@@ -53,7 +59,13 @@ class Resegmentation:
             membranes = self._results.membranes[z][area]
             membranes[...] = burnt_in(membranes, corrections)
 
-    def put(self, z: int, area: Area, cells: NDArray[np.uint32]) -> None:
+    def put(
+        self,
+        z: int,
+        area: Area,
+        cells: NDArray[np.uint32],
+        smallest: SmallestPieces = SmallestPieces(),  # noqa: B008 - frozen
+    ) -> None:
         """Store cells `(y, x)` that a run found; see `finish`."""
         if self._rerun is None:
             self._linked.settle_all()
@@ -64,7 +76,7 @@ class Resegmentation:
                 last_id=self._linked.last_id,
                 locked=self._linked.locked,
             )
-        self._rerun.put(z, area, cells, self._corrections[z][area])
+        self._rerun.put(z, area, cells, self._corrections[z][area], smallest)
 
     def finish(self, kept: Iterable[Edit]) -> Edit | None:
         """Give cells that were there before their ids; return what the run changed.

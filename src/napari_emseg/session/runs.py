@@ -256,7 +256,7 @@ def iter_segment(
         affinities=affinities_of(source, roi),
         constraints=constraints_of(source, roi),
         classifier=edges,
-        sink=_CellSink(source.editor, region, roi, membrane, settings.threshold),
+        sink=_CellSink(source.editor, region, roi, membrane, settings),
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     name = edges.name if edges is not None and settings.through == "graph" else ""
@@ -426,7 +426,7 @@ class _CellSink(ArraySink):
         region: RunScope,
         roi: Area,
         membrane: Stack,
-        threshold: float,
+        settings: CellSettings,
     ) -> None:
         self.shape = (len(region.sections), *membrane.shape[1:])
         self.dtype = np.dtype(np.uint32)
@@ -434,12 +434,13 @@ class _CellSink(ArraySink):
         self._sections = sorted(region.sections)
         self._roi = roi
         self._membrane = membrane
-        self._threshold = threshold
+        self._settings = settings
 
     def write(self, z: int, section: NDArray[Any]) -> None:
         """Store the cells `(y, x)` of the z-th of the run's ascending sections."""
         at = self._sections[z]
         values = self._membrane.section(at)
         full = 255 if values.dtype == np.uint8 else 1
-        membranes = values > self._threshold * full
-        self._editor.put_cells(at, self._roi, section, membranes)
+        membranes = values > self._settings.threshold * full
+        smallest = self._settings.minimum_size
+        self._editor.put_cells(at, self._roi, section, membranes, minimum_size=smallest)

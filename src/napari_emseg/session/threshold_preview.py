@@ -214,7 +214,7 @@ class AgglomerationPreview:
             for done, each in enumerate(together, start=1):
                 found = cells(each)
                 ids.update(np.unique(found).tolist())
-                editor.put_cells(each, area, found)
+                editor.put_cells(each, area, found, minimum_size=settings.minimum_size)
                 yield Progress("cells", done, len(together))
         finally:
             if self._stack is not None:
