@@ -21,7 +21,8 @@ from napari_emseg.inference import precision, predictor, user_cache
 from napari_emseg.inference import runtime as runtimes
 from napari_emseg.inference.openvino_runtime import QuantisedModel
 from napari_emseg.inference.precision import Trial
-from napari_emseg.io import read_provenance, save_stack
+from napari_emseg.io import open_stack, read_provenance, save_stack
+from napari_emseg.project import Project
 
 AUTO = CPU.model_copy(update={"runtime": "auto"})
 
@@ -118,6 +119,26 @@ def test_auto_is_settled_once_and_results_say_so(make_job, farm: Farm) -> None:
     notes = [record.message for record in records if isinstance(record, Note)]
     assert any("precision int8" in note for note in notes)
     assert "int8" in farm.loaded
+
+
+def test_what_a_person_excluded_is_left_out_of_it(
+    make_job, em: Path, farm: Farm, tmp_path: Path, monkeypatch
+) -> None:
+    with Project.create(tmp_path / "p.emseg", open_stack(em)) as project:
+        project.mark([2, 3], "excluded")
+    told: list[frozenset[int]] = []
+
+    def settle(*_: Any, excluded: Any, **__: Any) -> Generator[Record, None, Any]:
+        told.append(excluded)
+        msg = "seen"
+        raise OtherPrecisionError(msg)
+        yield
+
+    monkeypatch.setattr(predictor.Predictor, "settle", settle)
+    job = make_job(str(tmp_path / "p.emseg"), predict=AUTO)
+    with pytest.raises(OtherPrecisionError):
+        run(job)
+    assert told == [{2, 3}]
 
 
 def test_a_short_batch_is_float32(make_job, farm: Farm, monkeypatch) -> None:

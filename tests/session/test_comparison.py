@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from napari_emseg.core import compiler
+from napari_emseg.core.card import Card
 from napari_emseg.core.records import Note, Progress, Provenance, drain
+from napari_emseg.core.settings import PredictSettings
 from napari_emseg.core.stack import Stack
+from napari_emseg.inference import predict_stack
+from napari_emseg.models.weights import Weights, save_weights
+from napari_emseg.models.zoo import build
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.comparison import (
     Side,
     check_pair,
     compile_scores,
     iter_compare,
+    iter_predict_both,
     meaning_said,
     says_linked,
 )
@@ -247,3 +253,35 @@ def test_scores_compile_each_kernel_once(truth) -> None:
     kernels = {**vars(section), **vars(warping)}.values()
     # none of its own has what is called by one that was compiled in an earlier process
     assert max(len(k.signatures) for k in kernels if hasattr(k, "signatures")) == 1
+
+
+def test_candidates_are_compared_by_what_runs_see(tmp_path) -> None:
+    """An excluded section isn't seen beside another one."""
+    import torch
+
+    config = {"base": 2, "levels": 1, "n_classes": 2, "context": 3}
+    torch.manual_seed(0)
+    state = build("unet", config).state_dict()
+    grey = np.random.default_rng(0).integers(0, 255, (4, 32, 32)).astype(np.uint8)
+    settings = PredictSettings(device="cpu", runtime="torch", invert="no")
+
+    def saved(threshold: float) -> Weights:
+        card = Card(name="3", architecture="unet", config=config, threshold=threshold)
+        return save_weights(tmp_path / "3.safetensors", state, card)
+
+    def seen(excluded) -> np.ndarray:
+        work = predict_stack(
+            Stack(grey), saved(0.5), settings=settings, sections=[2], excluded=excluded
+        )
+        return drain(work).probabilities[0]
+
+    # halfway between all pixels: there it counts what was seen
+    threshold = float(np.median(seen([1])))
+    expected = seen([1]) > threshold
+    assert not np.array_equal(seen([]) > threshold, expected)
+    whole = (slice(0, 32), slice(0, 32))
+    pair = [saved(threshold)] * 2
+    work = iter_predict_both(Stack(grey), pair, 2, whole, settings, frozenset({1}))
+    found = drain(work)
+    np.testing.assert_array_equal(found.current, expected)
+    np.testing.assert_array_equal(found.candidate, expected)

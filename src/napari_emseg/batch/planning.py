@@ -261,16 +261,18 @@ def iter_settle_precision(
         kept = before.precision if open_ else predict.precision
         return _computing_in(job, kept, before.precision_reason)
     opened = [_opened(given) for given in job.inputs]
-    stacks = [found.stack for found in opened if isinstance(found, OpenInput)]
-    if not stacks or predict.precision == "float32":
+    there = [found for found in opened if isinstance(found, OpenInput)]
+    if not there or predict.precision == "float32":
         return job
     from napari_emseg.inference import Predictor
 
     threads = predict.threads or job.where.threads
+    first = there[0]
     work = Predictor(job.weights).settle(
-        stacks[0],
+        first.stack,
         predict.model_copy(update={"threads": threads}),
-        share=prod(stacks[0].shape) / sum(prod(stack.shape) for stack in stacks),
+        share=prod(first.stack.shape) / sum(prod(o.stack.shape) for o in there),
+        excluded=() if first.hand is None else first.hand.excluded,
     )
     try:
         choice = yield from work

@@ -7,7 +7,7 @@ all that a reader of its scores has to know.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, cast, get_args
@@ -330,8 +330,11 @@ def iter_predict_both(
     z: int,
     area: Area,
     settings: PredictSettings,
+    excluded: Collection[int] = (),
 ) -> Generator[Record, None, PredictionDiff]:
     """Predict an area of a section with current and candidate weights.
+
+    Excluded sections aren't shown beside it to networks that see several.
 
     Raises
     ------
@@ -345,8 +348,9 @@ def iter_predict_both(
     for done, one in enumerate(weights):
         yield Progress("predicting", done, len(weights))
         predictor = Predictor(one, settles="known")
-        work = predictor.run(stack, settings=settings, sections=[z], roi=area)
-        result = yield from work
+        result = yield from predictor.run(
+            stack, settings=settings, sections=[z], roi=area, excluded=excluded
+        )
         if result.probabilities is None:
             msg = f"section {z} can't be read"
             raise ValueError(msg)

@@ -304,6 +304,7 @@ class CandidateBox(QWidget):
             section_here(viewer, layer),
             area,
             self._controller.session.predict_settings,
+            source.excluded,
         )
         return "Where they differ", with_torch(work)
 
