@@ -289,6 +289,20 @@ def test_labels_drawn_elsewhere_are_learnt_but_not_beside_what_judges(
     assert not learnt & held_out
 
 
+def test_labels_drawn_elsewhere_teach_nothing_of_excluded_sections(
+    session: Session, learning: Learning
+) -> None:
+    """Nor are these seen beside others."""
+    _, codes = drawn()
+    labels = Stack((codes == 2).astype(np.uint8), name="truth")
+    learning.material.draw("truth", labels, "inside")
+    session.exclude(2)
+    *_, teacher = learning.material.teachers()
+    known = drain(teacher.read("no"))
+    assert {block.z for block in known.usable.blocks} == {0, 1, 3, 4, 5}
+    assert known.seen["excluded"] == {2}
+
+
 def test_labels_of_another_shape_are_refused(learning: Learning) -> None:
     labels = Stack(np.ones((2, 8, 8), np.uint8), name="small")
     with pytest.raises(ValueError, match="small has 2 × 8 × 8, but em has 6 × 128"):

@@ -7,7 +7,7 @@ in the thread that learns from them.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -234,7 +234,7 @@ class ImportedLabels:
         for note in known.notes:
             yield Note(f"{self.labels.name}: {note}")
         yield Progress("reading labels", 1, 1)
-        return known
+        return replace(known, excluded=self.excluded)
 
 
 def corrected(source: StackState, since: datetime | None = None) -> int:
