@@ -110,12 +110,15 @@ def _moved(ids: Tensor, y: int, x: int) -> Tensor:
 
 
 def _are_one(a: Tensor, b: Tensor) -> Tensor:
-    one, other = a % RUN, b % RUN
     cells = (a > 0) & (b > 0)
+    # divisions are slow, and there is mostly one run
+    several = int(max(a.max(), b.max())) >= RUN
+    one, other = (a % RUN, b % RUN) if several else (a, b)
     # an open cell may be one with another open cell, never with one that is closed
     may_be = (one >= OPEN) & (other >= OPEN)
-    # what another run found has other ids, whether it is another cell or not
-    may_be |= cells & (a // RUN != b // RUN)
+    if several:
+        # what another run found has other ids, whether it is another cell or not
+        may_be |= cells & (a // RUN != b // RUN)
     same = ((one == other) & cells).to(a.dtype)
     unsure = (a < 0) | (b < 0) | ((one != other) & may_be)
     return torch.where(unsure, torch.full_like(same, IGNORE), same)
