@@ -34,7 +34,7 @@ def main() -> None:
     viewer.scene.camera.zoom *= 1.001  # the first of all takes longer
     settle(20)
     for name in ("Data", "Cells"):
-        dock.folds[name].collapse(animate=False)
+        dock.folds[name].collapse()
     settle()
     dock.ensureWidgetVisible(preview)
     settle()
@@ -49,11 +49,11 @@ def main() -> None:
     preview.box.setChecked(False)
     for name, fold in dock.folds.items():
         if name == "Correct":
-            fold.expand(animate=False)
+            fold.expand()
         else:
-            fold.collapse(animate=False)
+            fold.collapse()
     correct: CorrectPanel = dock.panel("Correct")
-    correct.where_next.expand(animate=False)
+    correct.where_next.expand()
     correct.suggested.find.button.click()
     wait_for(lambda: not correct.suggested.find.job.busy)
     correct.suggested.finish()

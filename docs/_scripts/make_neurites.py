@@ -193,7 +193,7 @@ def open_cells(walk: CellWalk) -> None:
     box = panel.cells.parent()
     while not hasattr(box, "expand"):
         box = box.parent()
-    box.expand(animate=False)
+    box.expand()
     settle(0.5)
     walk.dock.ensureWidgetVisible(panel.cells.in_3d)
 

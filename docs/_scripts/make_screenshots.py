@@ -117,7 +117,7 @@ def main() -> None:
     run(viewer, dock.panel("Cells"))
     viewer.window.screenshot(str(IMAGES / "panels.png"), canvas_only=False, flash=False)
     for fold in dock.folds.values():
-        fold.expand(animate=False)
+        fold.expand()
     folder = TemporaryDirectory()
     keep(data, folder.name)
     evaluate(viewer, dock.panel("Evaluate"))

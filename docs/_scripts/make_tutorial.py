@@ -164,7 +164,7 @@ def find_places(walk: Walk) -> None:
     """Have places listed near the beginning of the stack."""
     fold(walk, "Correct")
     panel = walk.dock.panel("Correct")
-    panel.where_next.expand(animate=False)
+    panel.where_next.expand()
     walk.camera.only("membranes")
     search(walk, TEACHING)
     cells = np.asarray(fib25_cells().data[:])
@@ -337,9 +337,9 @@ def fold(walk: Walk, name: str) -> None:
     """Unfold one panel and fold the others."""
     for other, section in walk.dock.folds.items():
         if other == name:
-            section.expand(animate=False)
+            section.expand()
         else:
-            section.collapse(animate=False)
+            section.collapse()
     settle(0.5)
 
 

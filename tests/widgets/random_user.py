@@ -504,7 +504,7 @@ class RandomUser:
         self.viewer.window.add_dock_widget(dock, name=f"dock {kind}")
         self.docks[kind] = dock
         if kind == "all":
-            dock.folds["Correct"].expand(animate=False)
+            dock.folds["Correct"].expand()
         self.qtbot.waitUntil(dock.parentWidget().isVisible)
         self.rest()
 

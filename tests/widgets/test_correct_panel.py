@@ -141,7 +141,7 @@ def open_sitting(open_window, drawing) -> Callable[..., Sitting]:
         if sections > 1:
             window.choose_scope(window.cells, "all sections")
         assert window.run(window.cells).error is None
-        window.dock.folds["Correct"].expand(animate=False)
+        window.dock.folds["Correct"].expand()
         panel = window.dock.panel("Correct")
         return Sitting(window, panel, Hand(window, layer))
 
@@ -783,7 +783,7 @@ def test_the_author_is_the_login_name_or_as_preferred(
 def test_keys_go_with_the_panel(open_sitting) -> None:
     sitting = open_sitting()
     sitting.choose("Split cell")
-    sitting.window.dock.folds["Correct"].collapse(animate=False)
+    sitting.window.dock.folds["Correct"].collapse()
     with pytest.raises(KeyError):
         press(sitting.window, "K")
     assert camera_of(sitting.window.viewer).mouse_pan

@@ -40,7 +40,7 @@ def window(open_window, em):
     for panel in (window.membranes, window.cells):
         window.choose_scope(panel, "all sections")
         assert window.run(panel).error is None
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     return window
 
 
@@ -67,13 +67,13 @@ def test_a_panel_that_is_folded_leaves_the_view(window) -> None:
     before = shown(window)
     window.click(window.dock.panel("Correct").views.contours)
     assert shown(window) != before
-    window.dock.folds["Correct"].collapse(animate=False)
+    window.dock.folds["Correct"].collapse()
     assert shown(window) == before
 
 
 def test_without_results_the_view_says_why_not(open_window, em) -> None:
     window = open_window(em())
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     panel = window.dock.panel("Correct")
     window.click(panel.views.contours)
     assert "nothing to correct yet" in panel.message.text()

@@ -46,7 +46,7 @@ def window(open_window, membrane, probability):
         probability, name="predicted", metadata=said(threshold=0.35), **SCALE
     )
     window = open_window(prediction, Labels(membrane, name="drawn", **SCALE))
-    window.dock.folds["Evaluate"].expand(animate=False)
+    window.dock.folds["Evaluate"].expand()
     choose(window.evaluate.prediction.layers, "predicted")
     choose(window.evaluate.truth.layers, "drawn")
     return window

@@ -70,7 +70,7 @@ def cut(box: ScrollBox) -> list[str]:
 
 def unfold(box: ScrollBox) -> None:
     for fold in box.findChildren(CollapsibleBox):
-        fold.expand(animate=False)
+        fold.expand()
 
 
 def resize(box: ScrollBox, width: int) -> None:

@@ -20,7 +20,7 @@ def corrected(open_window: Any, em: Any) -> Any:
     assert window.run(window.membranes).error is None
     assert window.run(window.cells).error is None
     correct = window.dock.folds["Correct"]
-    correct.expand(animate=False)
+    correct.expand()
     panel = correct.content()
     assert panel.suggested.regions.review(Region(0, 10, 10, 40, 40)), (
         panel.message.text()

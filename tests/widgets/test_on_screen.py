@@ -35,7 +35,7 @@ def dock_of(widget: Any) -> QDockWidget:
 def open_dock(viewer: Viewer) -> EmSegmentation:
     dock = EmSegmentation(viewer)
     viewer.window.add_dock_widget(dock, name=NAME)
-    dock.folds["Correct"].expand(animate=False)
+    dock.folds["Correct"].expand()
     return dock
 
 
@@ -66,7 +66,7 @@ def window(open_window, em) -> Any:
     assert window.run(window.membranes).error is None
     assert window.run(window.cells).error is None
     panel = window.dock.panel("Correct")
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     assert panel.suggested.regions.review(Region(0, 10, 10, 40, 40))
     close(window, window.dock)
     window.bare = attached(window.viewer)
@@ -299,7 +299,7 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert source.name == "st"
     n = source.stack.shape[0]
     why = f"st has no section here; move the slider to 0-{n - 1}"
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     panel, checks = window.dock.panel("Correct"), window.data.checks
     panel.pointer.choose(next(t for t in TOOLS if t.name == "Lock"))
     window.viewer.dims.set_current_step(0, n)

@@ -42,7 +42,7 @@ def window(open_window, em, monkeypatch):
     for panel in (window.membranes, window.cells):
         window.choose_scope(panel, "all sections")
         window.run(panel)
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     return window
 
 

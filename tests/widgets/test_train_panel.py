@@ -43,7 +43,7 @@ def window(open_window, tmp_path, weights):
     learning = window.controller.learning
     learning.folder = tmp_path / "own"
     learning.settings = QUICK.model_copy(update={"rehearsal": 0.0})
-    window.dock.folds["Train"].expand(animate=False)
+    window.dock.folds["Train"].expand()
     yield window
     job = window.controller.training.job
     if job.busy:

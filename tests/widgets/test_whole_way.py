@@ -22,7 +22,7 @@ def test_open_run_correct_undo_save_and_open_again(
     assert cells.max() > 5
     np.testing.assert_allclose(layer.scale, (50, 4, 4))
 
-    window.dock.folds["Correct"].expand(animate=False)
+    window.dock.folds["Correct"].expand()
     window.settle()
     layers = window.dock.panel("Correct").layers
     layers.show()

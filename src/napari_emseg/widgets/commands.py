@@ -13,6 +13,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QAbstractButton, QDockWidget
 
 from napari_emseg.widgets.dock import EmSegmentation
+from napari_emseg.widgets.theme import unfold
 
 TITLE = "EM segmentation"
 """Of the plugin, and of its dock with all panels; see the manifest."""
@@ -44,8 +45,8 @@ def _pressing(
         if viewer is None:
             return
         dock = open_dock(viewer)
-        dock.folds[panel].expand(animate=False)
         made = find(dock.panel(panel))
+        unfold(made)
         dock.ensureWidgetVisible(made)
         if made.isEnabled() and made.isVisibleTo(dock.panel(panel)):
             made.click()

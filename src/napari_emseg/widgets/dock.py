@@ -158,7 +158,7 @@ def take_drops(dock: ScrollBox, data: DataPanel) -> None:
     """
     drop = FileDrop(dock, data.open_paths)
     drop.watch(dock.viewport())
-    for line in dock.findChildren(QLineEdit):  # which would take the path as text
+    for line in dock.inner.findChildren(QLineEdit):  # which would take the path as text
         drop.watch(line)
     CanvasDrop(dock, data.open_paths, are_projects)
 
@@ -178,13 +178,11 @@ class EmSegmentation(ScrollBox):
                 f"{STEPS[name]}  {name}",
                 make_panel(panel, napari_viewer),
                 role="section",
+                expanded=name not in FOLDED,
             )
             for name, panel in PANELS.items()
         }
         super().__init__(*self.folds.values())
-        for name, fold in self.folds.items():
-            if name not in FOLDED:
-                fold.expand(animate=False)
         self._controller = controller_for(napari_viewer)
         self._controller.shared(Correcting)
         folds = {self.panel(name): fold for name, fold in self.folds.items()}
@@ -202,8 +200,8 @@ class EmSegmentation(ScrollBox):
 
     def open_project(self, path: str) -> None:
         """Open a project, as one that was dropped onto the window."""
-        self.folds["Data"].expand(animate=False)
-        self.folds["Correct"].expand(animate=False)
+        self.folds["Data"].expand()
+        self.folds["Correct"].expand()
         data = self.panel("Data")
         if isinstance(data, DataPanel):
             data.project.open_path(path)

@@ -181,11 +181,13 @@ class ElidingComboBox(QComboBox):
 
     def event(self, event: QEvent) -> bool:
         """Show what is elided as a tooltip."""
-        elided = self._elided(self.currentText()) != self.currentText()
-        if event.type() == QEvent.Type.ToolTip and elided:
-            words = "\n".join(w for w in (self.currentText(), self.toolTip()) if w)
-            QToolTip.showText(self.mapToGlobal(QPoint(0, self.height())), words, self)
-            return True
+        if event.type() == QEvent.Type.ToolTip:  # of a thousand others
+            text = self.currentText()
+            if self._elided(text) != text:
+                words = "\n".join(w for w in (text, self.toolTip()) if w)
+                below = self.mapToGlobal(QPoint(0, self.height()))
+                QToolTip.showText(below, words, self)
+                return True
         return super().event(event)
 
     def _elided(self, text: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from napari import Viewer
 from napari.utils.theme import get_theme
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer, QUrl
-from qtpy.QtGui import QDesktopServices, QIcon, QResizeEvent
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, QUrl, Signal
+from qtpy.QtGui import QDesktopServices, QResizeEvent
 from qtpy.QtWidgets import (
     QDockWidget,
     QFormLayout,
@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QElidingLabel
+from superqt import QElidingLabel
 
 from napari_emseg._napari.versions import is_dark
 from napari_emseg.session import Session
@@ -236,12 +236,10 @@ DOCS = "https://github.com/napari-emseg/napari-emseg/blob/main/docs"
 """Where pages of the documentation are; see `pyproject.toml`."""
 
 
-UNLIMITED = 16_777_215
-"""What Qt calls no maximum height."""
-
-
-class CollapsibleBox(QCollapsible):
+class CollapsibleBox(QFrame):
     """Something that folds away under a button; grows with what is in it.
+
+    What is folded is hidden, so that no key gets to it.
 
     Parameters
     ----------
@@ -251,40 +249,66 @@ class CollapsibleBox(QCollapsible):
         What is folded.
     role
         Of the button, in the style sheet.
+    expanded
+        Show it at first.
     """
 
-    def __init__(self, title: str, content: QWidget, *, role: str) -> None:
-        nothing = QIcon()
-        super().__init__("", expandedIcon=nothing, collapsedIcon=nothing)
-        self._title = title
-        self.setDuration(0)
-        self.toggleButton().setStyleSheet("")
-        self.toggleButton().setProperty("role", role)
-        self.layout().setContentsMargins(0, 0, 0, 0)
-        self.layout().setSpacing(0)
-        # else text that wraps would get no more height than it wants unwrapped
-        self.layout().setAlignment(Qt.AlignmentFlag(0))
-        policy = QSizePolicy.Policy.Preferred
-        self.setSizePolicy(policy, policy)
-        old = self.content()
-        self.setContent(content)
-        self.layout().removeWidget(old)
-        old.hide()
-        old.deleteLater()
+    toggled = Signal(bool)
+
+    def __init__(
+        self, title: str, content: QWidget, *, role: str, expanded: bool = False
+    ) -> None:
+        super().__init__()
+        self._title, self._content = title, content
+        self._button = button("", role)
+        self._button.setCheckable(True)
+        self._button.setChecked(expanded)
+        content.setHidden(not expanded)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._button)
+        layout.addWidget(content)
         self.summary = QElidingLabel()
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         self.summary.setAlignment(right)
         self.summary.setProperty("role", "hint")
         self.summary.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        line = QHBoxLayout(self.toggleButton())
-        line.addWidget(self.summary)
-        self.toggled.connect(self._on_toggled)
-        self.collapse(animate=False)
-        self._on_toggled(False)
+        QHBoxLayout(self._button).addWidget(self.summary)
+        self._set_title()
+        self._button.toggled.connect(self._on_toggled)
+
+    def toggleButton(self) -> QPushButton:  # noqa: N802 - as superqt calls it
+        """Return the button that folds and unfolds."""
+        return self._button
+
+    def content(self) -> QWidget:
+        """Return what is folded."""
+        return self._content
+
+    def text(self) -> str:
+        """Return what the button says."""
+        return self._button.text()
+
+    def isExpanded(self) -> bool:  # noqa: N802 - as superqt calls it
+        """Tell if it is unfolded."""
+        return self._button.isChecked()
+
+    def expand(self) -> None:
+        """Unfold it."""
+        self._button.setChecked(True)
+
+    def collapse(self) -> None:
+        """Fold it."""
+        self._button.setChecked(False)
 
     def _on_toggled(self, expanded: bool) -> None:
-        self.setText(f"{'▾' if expanded else '▸'}  {self._title}")
-        self.content().setMaximumHeight(UNLIMITED if expanded else 0)
+        self._content.setVisible(expanded)
+        self._set_title()
+        self.toggled.emit(expanded)
+
+    def _set_title(self) -> None:
+        self._button.setText(f"{'▾' if self.isExpanded() else '▸'}  {self._title}")
         self._make_room()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - the name in Qt
@@ -293,15 +317,25 @@ class CollapsibleBox(QCollapsible):
         self._make_room()
 
     def _make_room(self) -> None:
-        title = self.toggleButton().sizeHint().width()
-        self.toggleButton().layout().setContentsMargins(title, 0, MARGIN, 0)
+        title = self._button.sizeHint().width()
+        self._button.layout().setContentsMargins(title, 0, MARGIN, 0)
+
+
+def unfold(widget: QWidget) -> None:
+    """Unfold all that a widget is folded in."""
+    parent = widget.parentWidget()
+    while parent is not None:
+        if isinstance(parent, CollapsibleBox):
+            parent.expand()
+        parent = parent.parentWidget()
 
 
 class ScrollBox(QScrollArea):
     """Widgets one below the other, scrolled when the dock is low.
 
     A section that is unfolded comes into view. napari holds a dock down to its size
-    hint unless it expands.
+    hint unless it expands. Each move to another parent styles a thousand widgets anew,
+    so they are put in when the dock has its place in a window, or is shown.
     """
 
     beside: ClassVar[bool] = False
@@ -309,14 +343,13 @@ class ScrollBox(QScrollArea):
 
     def __init__(self, *widgets: QWidget) -> None:
         super().__init__()
-        inner = QWidget()
-        layout = QVBoxLayout(inner)
+        self.inner = QWidget()
+        layout = QVBoxLayout(self.inner)
         layout.setContentsMargins(SPACING, SPACING, SPACING, SPACING)
         layout.setSpacing(SPACING)
         for widget in widgets:
             layout.addWidget(widget)
         layout.addStretch(1)
-        self.setWidget(inner)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
@@ -339,21 +372,41 @@ class ScrollBox(QScrollArea):
 
     def _reveal(self) -> None:
         """Scroll as little as shows all of what was unfolded, its title at least."""
-        fold, inner = self._opened, self.widget()
+        fold, inner = self._opened, self.inner
         if fold is None:
             return
-        inner.layout().activate()
+        for box in (fold, inner):  # from the inside out
+            box.layout().activate()
         inner.resize(inner.width(), inner.sizeHint().height())
         low = fold.y() + fold.height() - self.viewport().height()
         bar = self.verticalScrollBar()
         bar.setValue(min(max(bar.value(), low + SPACING), fold.y() - SPACING))
 
     def event(self, event: QEvent) -> bool:
-        """Share the area of docks that this one would crush."""
+        """Fill it in time, and share the area of docks that this one would crush."""
         done = super().event(event)
-        if event.type() == QEvent.Type.ParentChange and self.beside:
-            QTimer.singleShot(0, self._share)
+        if event.type() == QEvent.Type.ParentChange:
+            dock = self.parentWidget()
+            if isinstance(dock, QDockWidget):
+                dock.installEventFilter(self)
+            if self.beside:
+                QTimer.singleShot(0, self._share)
+        elif event.type() == QEvent.Type.Show:
+            self._fill()
         return done
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Notice that the dock has got its place in a window."""
+        if event.type() == QEvent.Type.ParentChange:  # at times to none
+            dock = self.parentWidget()
+            if watched is dock and isinstance(dock.parentWidget(), QMainWindow):
+                self._fill()
+        return super().eventFilter(watched, event)
+
+    def _fill(self) -> None:
+        if self.widget() is None:
+            self.setWidget(self.inner)
+            self.updateGeometry()
 
     def _share(self) -> None:
         """Become a tab of the dock it is about, in front."""
