@@ -26,6 +26,8 @@ from napari_emseg.sample import fib25, fib25_cells, vnc, vnc_membranes
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytestmark = pytest.mark.usefixtures("networks_are_loaded_once")
+
 
 @dataclass(frozen=True)
 class Run:
