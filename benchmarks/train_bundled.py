@@ -31,8 +31,14 @@ from score_weights import rescore
 from napari_emseg.core.card import USUAL_AFFINITIES, Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
-from napari_emseg.models.weights import Weights, bundled_folders, read_weights
+from napari_emseg.models.weights import (
+    Weights,
+    bundled_folders,
+    read_weights,
+    replace_card,
+)
 from napari_emseg.models.zoo import affinities_of, build, context_of
+from napari_emseg.training.card import Split
 from napari_emseg.training.dataset import read_examples
 from napari_emseg.training.mixture import LabelledStack, Views, train_mixture
 from napari_emseg.training.patches import PatchSource
@@ -46,8 +52,10 @@ TIMED = ROOT / "benchmarks" / "results" / "training.json"
 class Recipe:
     """What a bundled weights file is made of.
 
-    `begins_with` names the recipe whose weights it goes on from; those stay in `runs/`,
-    as do those that aren't `bundled`.
+    `begins_with` names the recipe whose weights it goes on from. Those that aren't
+    `bundled` stay in `runs/`.
+    `all_sections`: nothing is held out, and the last weights are taken; threshold and
+    scores are those of the same recipe with a split, `scored_as`.
     `shares` says how often patches come from a set, `views` along how many axes, where
     not as the set itself says.
     """
@@ -63,6 +71,15 @@ class Recipe:
     shares: Mapping[str, float] = field(default_factory=dict)
     bundled: bool = True
     views: Mapping[str, Views] = field(default_factory=dict)
+    all_sections: bool = False
+    scored_as: str | None = None
+
+    def split(self, split: Split) -> Split:
+        """Return which sections of a set are for what."""
+        if not self.all_sections:
+            return split
+        every = (*split.training, *split.validation, *split.held_out)
+        return Split(tuple(sorted(every)))
 
     def sources(self, folder: Path) -> list[LabelledStack]:
         """Open the data."""
@@ -70,6 +87,7 @@ class Recipe:
         return [
             replace(
                 s,
+                split=self.split(s.split),
                 share=self.shares.get(s.name, s.share),
                 views=self.views.get(s.name, s.views),
             )
@@ -136,67 +154,62 @@ FIB_SEM = Recipe(
     "commercial use too; name its authors and cite them",
 )
 
-# What `em-membranes` may become: it learns from neighbours, too, and has skips at full
-# resolution; of the sources FIB-SEM alone is cut along all axes. The first round is
-# trained, and not good enough yet (README.md); the second one isn't.
-CONTEXT_GENERALIST = Recipe(
-    summary="U-Net of width 16 for neuropil of flies and mice, in TEM, SEM and "
+# `em-membranes` goes on, with neighbouring sections in and affinities out; of its data
+# FIB-SEM alone is cut along all axes
+CONTEXT_GENERALIST = replace(
+    GENERALIST,
+    summary="CE-Net of width 32 for neuropil of flies and mice, in TEM, SEM and "
     "FIB-SEM, at 6 nm per pixel, with three sections in and affinities out.",
-    architecture="unet",
-    config={
-        "base": 16,
-        "context": 3,
-        "affinities": [*map(list, USUAL_AFFINITIES)],
-    },
-    settings=TrainSettings(
-        steps=5000,
-        patch=224,
-        border_weight=3,
-        averaging=0.998,
-        weight_decay=0.02,
-        validate_every=1000,
-        seed=2026,
-        augment=AugmentSettings(contrast=0.5, noise=0.15, invert=0.2, scale=0.7),
+    config=GENERALIST.config
+    | {"context": 3, "affinities": [*map(list, USUAL_AFFINITIES)]},
+    settings=GENERALIST.settings.model_copy(
+        update={
+            "steps": 5000,
+            "patch": 224,
+            "learning_rate": 1e-3,
+            "validate_every": 1000,
+            "seed": 2028,
+            "augment": GENERALIST.settings.augment.model_copy(update={"scale": 0.3}),
+        }
     ),
     data=("isbi2012", "vnc", "cortex_ac4", "cortex_ac4_30", "fib25"),
     views={"fib25": 3},
-    pixel_size_nm=6.0,
-    licence=GENERALIST.licence,
+    begins_with="em-membranes",
     bundled=False,
 )
 
-RECIPES = {
-    "em-membranes-context-first": CONTEXT_GENERALIST,
-    "em-membranes-context": replace(
-        CONTEXT_GENERALIST,
-        # the first round's half at the bottom is much for so narrow a network
-        config=CONTEXT_GENERALIST.config | {"dropout": 0.1},
-        settings=CONTEXT_GENERALIST.settings.model_copy(
-            update={"steps": 8000, "learning_rate": 1e-3, "seed": 2027}
-        ),
-        begins_with="em-membranes-context-first",
+ISBI_UNET = Recipe(
+    summary="U-Net of width 16 for fly neuropil in serial-section TEM.",
+    architecture="unet",
+    config={"base": 16},
+    settings=TrainSettings(
+        steps=2000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
     ),
-    "fib-sem-first": FIB_SEM,
+    bundled=False,
+)
+
+THIN_WALLS: dict[str, Any] = {"steps": 1200, "learning_rate": 2e-3, "border_weight": 3}
+
+RECIPES = {
+    "em-membranes-context": CONTEXT_GENERALIST,
+    "fib-sem-first": replace(FIB_SEM, bundled=False),
     # thin walls count more
+    "fib-sem-second": replace(
+        FIB_SEM,
+        settings=FIB_SEM.settings.model_copy(update=THIN_WALLS | {"seed": 2027}),
+        begins_with="fib-sem-first",
+        bundled=False,
+    ),
     "fib-sem": replace(
         FIB_SEM,
         settings=FIB_SEM.settings.model_copy(
-            update={
-                "steps": 1200,
-                "learning_rate": 2e-3,
-                "border_weight": 3,
-                "seed": 2027,
-            }
+            update=THIN_WALLS | {"steps": 2000, "averaging": 0.998, "seed": 2028}
         ),
-        begins_with="fib-sem-first",
+        begins_with="fib-sem-second",
     ),
-    "isbi2012-unet": Recipe(
-        summary="U-Net of width 16 for fly neuropil in serial-section TEM.",
-        architecture="unet",
-        config={"base": 16},
-        settings=TrainSettings(
-            steps=2000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
-        ),
+    "isbi2012-unet-split": ISBI_UNET,
+    "isbi2012-unet": replace(
+        ISBI_UNET, all_sections=True, scored_as="isbi2012-unet-split", bundled=True
     ),
     "isbi2012-unetpp": Recipe(
         summary="U-Net++ of width 16 for fly neuropil in serial-section TEM.",
@@ -236,7 +249,7 @@ RECIPES = {
             steps=5000, loss="dice", averaging=0.998, weight_decay=0.02, seed=2012
         ),
     ),
-    "em-membranes-first": GENERALIST,
+    "em-membranes-first": replace(GENERALIST, bundled=False),
     # mostly on cortex, which still became better when the first round ended
     "em-membranes": replace(
         GENERALIST,
@@ -251,22 +264,40 @@ RECIPES = {
 
 def card_of(name: str, recipe: Recipe) -> Card:
     """Say what the weights are and what they learn from; the run fills in the rest."""
-    sets = [DATA[key] for key in recipe.data]
+    sets = [(DATA[key], recipe.split(DATA[key].split)) for key in recipe.data]
     return Card(
         name=name,
         summary=recipe.summary,
         architecture=recipe.architecture,
         config=recipe.config,
         pixel_size_nm=(recipe.pixel_size_nm, recipe.pixel_size_nm),
-        training_data=tuple(d.in_card(d.split.training) for d in sets),
+        training_data=tuple(d.in_card(split.training) for d, split in sets),
         validation_data=tuple(
-            d.in_card(d.split.validation) for d in sets if d.split.validation
+            d.in_card(split.validation) for d, split in sets if split.validation
         ),
         held_out_data=tuple(
-            d.in_card(d.split.held_out) for d in sets if d.split.held_out
+            d.in_card(split.held_out) for d, split in sets if split.held_out
         ),
         licence=recipe.licence,
         notes=(f"goes on from {recipe.begins_with}",) if recipe.begins_with else (),
+    )
+
+
+def scored_as(card: Card, name: str) -> Card:
+    """Return a card with threshold and scores of the same recipe with a split."""
+    known = read_weights(_begun(name)).card
+    learnt, apart = (
+        ", ".join(f"{data.name} {data.sections}" for data in sets)
+        for sets in (known.training_data, known.held_out_data)
+    )
+    told = f"scores: the same recipe, learnt from {learnt}, scored on {apart}"
+    return card.model_copy(
+        update={
+            "threshold": known.threshold,
+            "scores": known.scores,
+            "variants": known.variants,
+            "notes": (*card.notes, told),
+        }
     )
 
 
@@ -365,6 +396,12 @@ def write_times(name: str, found: dict[str, Any]) -> None:
     print(f"{name}: {before} s, now {now} s: {before / now:.2f}×; clock {clock:.2f}×")
 
 
+def _begun(name: str) -> Path:
+    """Return the file of a recipe that another goes on from."""
+    folders = (RUNS, *bundled_folders())
+    return next(p for f in folders if (p := f / f"{name}.safetensors").is_file())
+
+
 def main() -> None:
     """Train, score and write one weights file."""
     cuda = "cuda" if torch.cuda.is_available() else "cpu"
@@ -388,7 +425,7 @@ def main() -> None:
     if len(sources) == 1 and sources[0].views == 1:
         weights = drain(_one(sources[0], out, recipe, about, args.device), describe)
     else:
-        first = recipe.begins_with and RUNS / f"{recipe.begins_with}.safetensors"
+        first = recipe.begins_with and _begun(recipe.begins_with)
         work = train_mixture(
             sources,
             out,
@@ -403,9 +440,10 @@ def main() -> None:
         else:
             score_volume(weights, args.data)
         weights = read_weights(out)
+    if recipe.scored_as:
+        weights = replace_card(weights, scored_as(weights.card, recipe.scored_as))
     print("held out:", weights.card.scores)
-    goes_on = any(each.begins_with == args.name for each in RECIPES.values())
-    if recipe.bundled and not goes_on:
+    if recipe.bundled:
         # ours first, then that of napari-emseg-data, for what isn't for commercial use
         home = bundled_folders()[len(sources) > 1]
         print("wrote", shutil.copy(weights.path, args.out or home))
