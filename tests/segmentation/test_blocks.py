@@ -12,7 +12,7 @@ from scipy import ndimage as ndi
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_section
-from napari_emseg.segmentation.blocks import Area, find_block, join_blocks, paint_block
+from napari_emseg.segmentation.blocks import Area, BlockTables, find_block, paint_block
 
 
 def probabilities(
@@ -54,7 +54,10 @@ def by_blocks(
         find_block(read, p.shape, area, chosen, halo=halo, widest=widest)
         for area in cut
     ]
-    cells = join_blocks(blocks[::-1], chosen)  # in whatever order they were finished
+    tables = BlockTables()
+    for block in blocks:
+        tables.add(block)
+    cells = tables.join(chosen)
     places = np.zeros(p.shape, np.uint64)
     out = np.zeros(p.shape, np.uint32)
     for area, block in zip(cut, blocks, strict=True):

@@ -23,10 +23,10 @@ from napari_emseg.batch.tasks import Missing
 from napari_emseg.core.regions import Area
 from napari_emseg.segmentation.blocks import (
     BlockFragments,
+    BlockTables,
     Joined,
     Rim,
     find_block,
-    join_blocks,
     paint_block,
 )
 from napari_emseg.segmentation.rag import EdgeFeatures
@@ -85,14 +85,13 @@ class Agglomerate:
     def run(self) -> Facts:
         """Join and store."""
         c = self.context
-        areas = blocks(c.shape, c.settings.block)
-        found = [
-            from_table(area, stores.read(_fragments_table(c, self.place, area)))
-            for area in areas
-        ]
-        cells = join_blocks(found, c.cell_settings)
-        table: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
-        stores.keep(c.table(f"joined-{self.place}"), table)
+        tables = BlockTables()
+        for area in blocks(c.shape, c.settings.block):
+            table = stores.read(_fragments_table(c, self.place, area))
+            tables.add(from_table(area, table))
+        cells = tables.join(c.cell_settings)
+        joined: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
+        stores.keep(c.table(f"joined-{self.place}"), joined)
         return {}
 
     def files(self) -> list[Path]:

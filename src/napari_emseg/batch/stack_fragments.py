@@ -24,7 +24,7 @@ from napari_emseg.core.records import drain
 from napari_emseg.core.regions import Constraint
 from napari_emseg.segmentation import volume
 from napari_emseg.segmentation.affinities import Affinities, Faces
-from napari_emseg.segmentation.blocks import BEYOND, Area, find_block, join_blocks
+from napari_emseg.segmentation.blocks import BEYOND, Area, BlockTables, find_block
 from napari_emseg.segmentation.constraints import NodeConstraints
 from napari_emseg.segmentation.edge_classifier import default_classifier
 from napari_emseg.segmentation.edge_features import SectionGraph
@@ -165,17 +165,17 @@ class JoinVolume:
     def run(self) -> Facts:
         """Join and store."""
         c = self.context
-        blocks = [
-            from_table(area_of(corners), stores.read(table_of(c, corners)))
-            for corners in volume_blocks(c)
-        ]
+        tables = BlockTables()
+        for corners in volume_blocks(c):
+            table = stores.read(table_of(c, corners))
+            tables.add(from_table(area_of(corners), table))
         said = [
             (self._place(one.first), self._place(one.second), one.same)
             for one in constraints_of(c)
         ]
-        cells = join_blocks(blocks, c.cell_settings, said)
-        table: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
-        stores.keep(c.table("joined"), table)
+        cells = tables.join(c.cell_settings, said)
+        joined: stores.Table = {"fragments": cells.fragments, "ids": cells.ids}
+        stores.keep(c.table("joined"), joined)
         return {}
 
     def files(self) -> list[Path]:

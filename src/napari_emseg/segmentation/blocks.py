@@ -16,8 +16,8 @@ in the whole. So blocks agree about it without having met. What is measured at t
 are sums of whole numbers and largest values, and so blocks add up to the whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -333,26 +333,84 @@ def find_block(
     return _measured(window, found, block, settings, unsure, strong)
 
 
-def join_blocks(
-    blocks: Sequence[BlockFragments],
-    settings: CellSettings,
-    said: Sequence[tuple[int, int, bool]] = (),
-) -> Joined:
-    """Decide which fragments of a section are one cell, from all of its blocks.
+class BlockTables:
+    """Decides which fragments are one cell, from blocks in the order of their places.
 
-    Ids are those that the section would get as a whole; some may be missing.
-
-    Parameters
-    ----------
-    said
-        Places of two fragments, and whether a person said that they are one cell.
+    Ids are those that a section would get as a whole; some may be missing. A side of a
+    block is measured when the block behind it comes, and forgotten, so what waits is
+    one layer of blocks, however many follow.
     """
-    known, regions = _graph(blocks)
-    a, b, same = np.array(said, np.uint64).reshape(-1, 3).T
-    ends = (np.searchsorted(known, end & ~BEYOND).tolist() for end in (a, b))
-    pairs = [(i, j, bool(k)) for i, j, k in zip(*ends, same, strict=True)]
-    ids = joined(regions, settings, said=NodeConstraints.of(pairs))
-    return Joined(known[1:], ids[1:].astype(np.uint32))
+
+    def __init__(self) -> None:
+        self._blocks: list[BlockFragments] = []
+        self._across: list[tuple[NDArray[np.uint64], EdgeFeatures]] = []
+        # by axis and by the first pixel of the block that is to come behind
+        self._sides: dict[tuple[int, tuple[int, ...]], Rim] = {}
+        self._latest: tuple[int, ...] = ()
+
+    def add(self, found: BlockFragments) -> None:
+        """Take the next block, without its pixels.
+
+        Raises
+        ------
+        ValueError
+            If it doesn't lie behind those before.
+        """
+        starts, n = tuple(part.start for part in found.block), len(found.block)
+        if starts <= self._latest:
+            msg = f"the block at {starts} comes after the one at {self._latest}"
+            raise ValueError(msg)
+        self._latest = starts
+        for axis, part in enumerate(found.block):
+            # on a regular grid a side touches one block
+            before = self._sides.pop((axis, starts), None)
+            if before is not None:
+                self._across.append(_across(before, found.rims[axis]))
+            behind = (*starts[:axis], part.stop, *starts[axis + 1 :])
+            self._sides[axis, behind] = found.rims[axis + n]
+        # what lies before this block comes no more: there the whole ends
+        self._sides = {at: rim for at, rim in self._sides.items() if at[1] > starts}
+        places = np.zeros((0,) * n, np.uint64)
+        self._blocks.append(replace(found, places=places, rims=()))
+
+    def join(
+        self, settings: CellSettings, said: Sequence[tuple[int, int, bool]] = ()
+    ) -> Joined:
+        """Return the cell of each fragment.
+
+        Parameters
+        ----------
+        said
+            Places of two fragments, and whether a person said that they are one cell.
+        """
+        known, regions = self._graph()
+        a, b, same = np.array(said, np.uint64).reshape(-1, 3).T
+        ends = (np.searchsorted(known, end & ~BEYOND).tolist() for end in (a, b))
+        pairs = [(i, j, bool(k)) for i, j, k in zip(*ends, same, strict=True)]
+        ids = joined(regions, settings, said=NodeConstraints.of(pairs))
+        return Joined(known[1:], ids[1:].astype(np.uint32))
+
+    def _graph(self) -> tuple[NDArray[np.uint64], RegionGraph]:
+        """Return the fragments, 0 for none before them, and their graph."""
+        blocks = self._blocks
+        # ascending places are the order in which a whole section numbers its fragments
+        named = (block.fragments for block in blocks)
+        known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
+        n = len(known)
+        sizes, depths = np.zeros(n, np.int64), np.ones(n, np.float32)
+        for block in blocks:
+            which = np.searchsorted(known, block.fragments)
+            sizes[which] += block.sizes
+            depths[which] = np.maximum(depths[which], block.depths)
+        seams = [*((b.ends, b.strengths) for b in blocks), *self._across]
+        nothing = np.zeros((0, 2), np.uint64)
+        both = np.concatenate([nothing, *(ends for ends, _ in seams)])
+        pairs = np.searchsorted(known, both).astype(np.int64)
+        key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
+        strengths = EdgeFeatures.added([some for _, some in seams], edges, len(key))
+        ends = np.stack(np.divmod(key, n), axis=1)
+        dimensions = len(blocks[0].block) if blocks else 2
+        return known, regions_of(sizes, depths, ends, strengths, dimensions)
 
 
 def paint_block(
@@ -383,41 +441,6 @@ def paint_block(
     strength = strength_of(membrane, threshold)
     found.ravel()[boundary_pixels(labels, strength).between(ids)] = 0
     return np.ascontiguousarray(found[inner]).astype(np.uint32)
-
-
-def _graph(blocks: Sequence[BlockFragments]) -> tuple[NDArray[np.uint64], RegionGraph]:
-    """Return the fragments of a section, 0 for none before them, and their graph."""
-    # ascending places are the order in which a whole section numbers its fragments
-    named = (block.fragments for block in blocks)
-    known = np.unique(np.concatenate([np.zeros(1, np.uint64), *named]))
-    n = len(known)
-    sizes, depths = np.zeros(n, np.int64), np.ones(n, np.float32)
-    for block in blocks:
-        which = np.searchsorted(known, block.fragments)
-        sizes[which] += block.sizes
-        depths[which] = np.maximum(depths[which], block.depths)
-    seams = [(b.ends, b.strengths) for b in blocks]
-    seams += [_across(a, b) for a, b in _neighbours(blocks)]
-    both = np.concatenate([np.zeros((0, 2), np.uint64), *(ends for ends, _ in seams)])
-    pairs = np.searchsorted(known, both).astype(np.int64)
-    key, edges = np.unique(pairs[:, 0] * n + pairs[:, 1], return_inverse=True)
-    strengths = EdgeFeatures.added([some for _, some in seams], edges, len(key))
-    ends = np.stack(np.divmod(key, n), axis=1)
-    dimensions = len(blocks[0].block) if blocks else 2
-    return known, regions_of(sizes, depths, ends, strengths, dimensions)
-
-
-def _neighbours(blocks: Sequence[BlockFragments]) -> Iterator[tuple[Rim, Rim]]:
-    """Yield the sides at which blocks touch."""
-    at = {tuple(part.start for part in b.block): b for b in blocks}
-    for block in blocks:
-        starts, n = [part.start for part in block.block], len(block.block)
-        # on a regular grid a side touches one block, and looking onward only yields
-        # each pair once
-        for axis, part in enumerate(block.block):
-            next_to = at.get((*starts[:axis], part.stop, *starts[axis + 1 :]))
-            if next_to is not None:
-                yield block.rims[axis + n], next_to.rims[axis]
 
 
 def _across(one: Rim, other: Rim) -> tuple[NDArray[np.uint64], EdgeFeatures]:

@@ -13,7 +13,7 @@ told by their shape alone, so the result doesn't depend on the machine.
 """
 
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -27,10 +27,9 @@ from napari_emseg.core.stack import LazyArray
 from napari_emseg.segmentation.affinities import Affinities, Faces
 from napari_emseg.segmentation.blocks import (
     Area,
-    BlockFragments,
+    BlockTables,
     Joined,
     find_block,
-    join_blocks,
     paint_block,
 )
 from napari_emseg.segmentation.constraints import pairs_of
@@ -164,18 +163,17 @@ def _join_volume(
     shape = seen.membrane.shape
     areas, faces = block_areas(shape, sides), seen.strengths(settings.threshold)
     places = scratch(shape, np.uint64)
-    blocks: list[BlockFragments] = []
+    tables = BlockTables()
     for done, area in enumerate(areas):
         yield Progress("fragments", done, len(areas))
         found = find_block(
             seen, shape, area, settings, halo=margin, exact=False, faces=faces
         )
         places[area] = found.places
-        # joining goes by rims and tables; the voxels stay on disk
-        blocks.append(replace(found, places=np.zeros((0, 0, 0), np.uint64)))
+        tables.add(found)  # the voxels stay on disk
     yield Progress("fragments", len(areas), len(areas))
     said = pairs_of(places, constraints)
-    return join_blocks(blocks, settings, said), places
+    return tables.join(settings, said), places
 
 
 def _paint_volume(
