@@ -24,6 +24,7 @@ from napari_emseg.batch.planning import WholeSectionsError, facts_of
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.regions import Constraint
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.project import Project
 from napari_emseg.sample import synthetic
@@ -269,6 +270,62 @@ def test_everything_killed(make_job, given, tmp_path, monkeypatch, way, file) ->
     np.testing.assert_array_equal(
         values(second.rows[0].outputs[0]), as_segment(given, way)
     )
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+
+from napari_emseg.batch import BatchConfig, BatchSettings, find_inputs, run_batch
+from napari_emseg.batch.where import share_arenas
+from napari_emseg.core.records import drain
+from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
+from napari_emseg.segmentation import volume
+
+share_arenas()  # as the command line does
+# all volumes are worked in blocks
+volume.WHOLE, volume.BLOCK, volume.MARGIN = 1, (16, 96, 96), 4
+path, way = sys.argv[1:]
+settings = BatchSettings(steps=("cells",), cells=CellSettings(through=way))
+job = BatchConfig(find_inputs([path]), Path(path).with_suffix(""), None, settings)
+assert drain(run_batch(job)).ok
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+"""
+
+
+class Repeated:
+    """Sections over and over again, to and fro."""
+
+    def __init__(self, data: np.ndarray, n: int) -> None:
+        self.shape, self.dtype = (n, *data.shape[1:]), data.dtype
+        self._data = data
+
+    def __getitem__(self, z: Any, /) -> np.ndarray:
+        length = len(self._data)
+        there, back = divmod(int(z) % (2 * length), length)
+        return self._data[length - 1 - back if there else back]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("way", ["3-d", "graph"])
+def test_memory_does_not_grow_with_the_number_of_sections(tmp_path, way) -> None:
+    """Ids and places of the larger stack are 106 MB more than those of the smaller."""
+    cells = np.asarray(synthetic((8, 192, 192), seed=2)[1])
+    membrane = np.where(cells == 0, 255, 20).astype(np.uint8)
+    made = Provenance(kind="membrane", threshold=0.5, scale=255.0)
+    peak = {}
+    for n in (80, 320):
+        given = Stack(Repeated(membrane, n), voxel_size_nm=(10, 10, 10))
+        path = save_stack(tmp_path / f"s{n}.tif", given, provenance=made)
+        words = [sys.executable, "-c", MEASURED, str(path), way]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        peak[n] = int(done.stdout.split()[-1]) / 1000
+    assert peak[320] < 1.1 * peak[80], peak
 
 
 def test_auto_goes_by_the_voxel_size_of_each_input(make_job, em, tmp_path) -> None:
