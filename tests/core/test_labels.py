@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from napari_emseg.core.labels import (
     Meaning,
+    Numbering,
     as_labels,
     format_sections,
     inside_mask,
@@ -140,3 +141,11 @@ def test_ids_as_floats_are_ids_and_fractions_are_none() -> None:
 )
 def test_sections_are_named_by_their_runs(sections: list[int], words: str) -> None:
     assert format_sections(sections) == words
+
+
+def test_ids_keep_their_numbers_through_a_stack() -> None:
+    number = Numbering()
+    assert number(np.array([[0, 2**40, 7]])).tolist() == [[0, 2, 1]]
+    assert number(np.array([[7, 9, 0]])).tolist() == [[1, 3, 0]]
+    huge = np.array([[2**64 - 9, 2**63]], np.uint64)
+    assert number(huge).tolist() == [[5, 4]]

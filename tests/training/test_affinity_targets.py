@@ -19,7 +19,6 @@ from napari_emseg.models.zoo import build
 from napari_emseg.training.affinities import (
     OPEN,
     UNKNOWN,
-    Numbering,
     affinity_targets,
     connected_cells,
 )
@@ -92,12 +91,6 @@ def test_cells_that_reach_the_unknown_may_be_one() -> None:
     assert pairs[2][3] == 0  # membrane
     two = [[int(reaching), int(right), int(closed)]]
     assert targets(two, [(0, 0, -1)]) == [[[IGNORE, IGNORE, 0]]]
-
-
-def test_ids_keep_their_numbers_through_a_stack() -> None:
-    number = Numbering()
-    assert number(np.array([[0, 2**40, 7]])).tolist() == [[0, 2, 1]]
-    assert number(np.array([[7, 9, 0]])).tolist() == [[1, 3, 0]]
 
 
 def drawn(depth: int = 7, side: int = 48) -> tuple[NDArray[Any], NDArray[Any]]:

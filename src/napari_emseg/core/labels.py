@@ -68,6 +68,20 @@ def as_labels(labels: NDArray[Any], meaning: Meaning) -> NDArray[Any]:
     return ids
 
 
+class Numbering:
+    """Gives ids small numbers in the order in which they come, the same in a stack."""
+
+    def __init__(self) -> None:
+        self._known = {0: 0}
+
+    def __call__(self, ids: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Return the numbers of ids `(y, x)`, 0 for 0."""
+        found, place = np.unique(ids, return_inverse=True)
+        known = self._known
+        numbers = [known.setdefault(int(value), len(known)) for value in found]
+        return np.array(numbers, np.int32)[place].reshape(ids.shape)
+
+
 def is_drawn(section: NDArray[Any], meaning: Meaning) -> bool:
     """Tell if anything is labelled in a section `(y, x)`: if any value is above 0.
 

@@ -36,20 +36,6 @@ def affinities_for(stack: Stack) -> tuple[Offset, ...]:
     return (*USUAL_AFFINITIES, (-3, 0, 0)) if thin else USUAL_AFFINITIES
 
 
-class Numbering:
-    """Gives ids small numbers in the order in which they come, the same in a stack."""
-
-    def __init__(self) -> None:
-        self._known = {0: 0}
-
-    def __call__(self, ids: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Return the numbers of ids `(y, x)`, 0 for 0."""
-        found, place = np.unique(ids, return_inverse=True)
-        known = self._known
-        numbers = [known.setdefault(int(value), len(known)) for value in found]
-        return np.array(numbers, np.int32)[place].reshape(ids.shape)
-
-
 def connected_cells(target: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return ids of what hangs together in a section of class numbers `(y, x)`.
 

@@ -11,6 +11,7 @@ from napari_emseg.core.card import Offset
 from napari_emseg.core.intensity import normalise, padding, section_range, stack_range
 from napari_emseg.core.labels import (
     Meaning,
+    Numbering,
     as_labels,
     format_sections,
     inside_mask,
@@ -23,7 +24,6 @@ from napari_emseg.core.stack import Stack
 from napari_emseg.inference.sections import Section, SectionReader, stand_in
 from napari_emseg.training.affinities import (
     UNKNOWN,
-    Numbering,
     connected_cells,
 )
 from napari_emseg.training.losses import (

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
-from napari_emseg.core.labels import as_labels
+from napari_emseg.core.labels import Numbering, as_labels
 from napari_emseg.core.records import Note, Progress, Record, drain
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import LazyArray
@@ -296,13 +296,16 @@ def iter_known_edges(
     if origin is None:
         check_linked(cells)
     recorder, n = _Recorder(settings.shift, origin), int(membrane.shape[0])
+    number = Numbering()
     for z in range(n):
         values = np.asarray(membrane[z], np.float32)
         missing = np.isnan(values)
         values = np.where(missing, np.float32(0), values)
         faces = faces_of(affinities, z - 1, z)
         section = SectionGraph.of(values, settings.threshold, missing, faces)
-        recorder.learn(section, as_labels(np.asarray(cells[z]), "cells"), z)
+        ids = as_labels(np.asarray(cells[z]), "cells")
+        # ids of other programs may be beyond 63 bits; origins tell of them as they are
+        recorder.learn(section, number(ids) if origin is None else ids, z)
         yield Progress("edges", z + 1, n)
     recorder.finish()
     nothing = KnownEdges(
