@@ -435,7 +435,8 @@ def test_it_is_kept_for_its_stack_and_with_its_project(taught, tmp_path) -> None
     again.edges = edges
     again.project.flush()
     (kept,) = (tmp_path / "a.emseg" / "weights").glob("edges-*.json")
-    told = json.loads(kept.read_text())
+    whole = kept.read_text()
+    told = json.loads(whole)
     told["between"]["mean"][0] += 1
     kept.write_text(json.dumps(told))
     again.forget(source.key)
@@ -444,7 +445,15 @@ def test_it_is_kept_for_its_stack_and_with_its_project(taught, tmp_path) -> None
     source = open_project(damaged, tmp_path / "a.emseg", stack=session_stack())
     assert damaged.edges is None
     assert any("classifier of edges" in note for note in damaged.project.notes)
+    damaged.cell_settings = CellSettings(threshold=0.4)
     damaged.forget(source.key)
+    # put back, it is the one that was chosen; another choice is one
+    kept.write_text(whole)
+    again = Session()
+    source = open_project(again, tmp_path / "a.emseg", stack=session_stack())
+    assert again.edges.sha256 == edges.sha256
+    assert again.cell_settings.threshold == 0.4
+    again.forget(source.key)
 
 
 def session_stack() -> Stack:

@@ -227,6 +227,8 @@ class ProjectSync:
         self._saves = saves
         self._session: ProjectChoices | None = None
         self._key = ""
+        self._unread = False
+        """The classifier of edges that was chosen."""
         if not project.read_only:
             self._hand.edited.connect(self._on_edited)
 
@@ -272,6 +274,7 @@ class ProjectSync:
     def follow(self, session: ProjectChoices, key: str) -> None:
         """Save from now on what a session says of the stack, and what is chosen."""
         self._session, self._key = session, key
+        self._unread = session.edges is None and self.project.info.edges is not None
         self._hand.refusal = ""
         if self.read_only:
             self._hand.refusal = f"{self.state.words}; save a copy to go on"
@@ -365,7 +368,9 @@ class ProjectSync:
         if weights is not None and weights.sha256 != info.weights_sha256:
             self.project.tell(weights=weights, classes=weights.card.pixel_classes)
         edges = session.edges
-        if (None if edges is None else edges.sha256) != info.edges:
+        # one that couldn't be read stays chosen until there is another
+        self._unread = self._unread and edges is None
+        if not self._unread and (edges and edges.sha256) != info.edges:
             self.project.tell_edges(edges)
 
 
