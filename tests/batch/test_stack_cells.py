@@ -192,6 +192,8 @@ def test_a_project_goes_by_its_own_classifier_of_edges(make_job, em, tmp_path) -
     with pytest.raises(DifferentBatchError, match=r"edges of p was none, is .+…"):
         run(make_job(*words, cells=graph, resume=True))
     memory.write_text(text)
+    # the batch goes on by its copy where the project's file is gone
+    (folder / "weights" / f"edges-{apart.sha256[:16]}.json").unlink()
     own, usual = run(make_job(*words, cells=graph, resume=True)).rows
     membrane = own.outputs[0]
     expected = as_segment(membrane, graph, classifier=apart)
@@ -208,7 +210,8 @@ def test_a_project_goes_by_its_own_classifier_of_edges(make_job, em, tmp_path) -
         together.name
     }
     (folder / "weights" / f"edges-{apart.sha256[:16]}.json").write_text("{}")
-    row, _ = plan_batch(make_job(*words, cells=graph)).rows
+    other = make_job(*words, cells=graph, out="other")
+    row, _ = plan_batch(other).rows
     assert "classifier of edges can't be read" in row.warnings[0]
     assert plan_batch(make_job(str(folder))).planned[0] is not None
 

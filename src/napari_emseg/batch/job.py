@@ -194,11 +194,11 @@ def without_edges(fingerprint: str) -> str:
     return fingerprint.partition(OWN_EDGES)[0]
 
 
-def edges_path(job: BatchConfig, edges: EdgeClassifier) -> Path:
+def edges_path(job: BatchConfig, sha256: str) -> Path:
     """Return where a batch keeps a classifier of edges, for workers and to go on."""
-    if job.edges is not None and edges.sha256 == job.edges.sha256:
+    if job.edges is not None and sha256 == job.edges.sha256:
         return path_inside(job.folder, EDGES)
-    return path_inside(job.folder, f"edges-{edges.sha256[:16]}.json")
+    return path_inside(job.folder, f"edges-{sha256[:16]}.json")
 
 
 def _input_changed(name: str, before: str, now: str) -> str:

@@ -349,7 +349,7 @@ def note(plan: Plan) -> None:
     own = (p.own_edges for p in plan.planned if p is not None)
     used = {e.sha256: e for e in (plan.job.edges, *own) if e is not None}
     for edges in used.values():
-        save_edges(edges, edges_path(plan.job, edges))
+        save_edges(edges, edges_path(plan.job, edges.sha256))
     now = plan.memory
     known = {} if plan.before is None else plan.before.inputs
     merged = {**known, **now.inputs}

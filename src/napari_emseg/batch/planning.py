@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from pathlib import Path
@@ -45,7 +46,7 @@ from napari_emseg.models.weights import Weights
 from napari_emseg.models.zoo import Network
 from napari_emseg.segmentation import settle_through
 from napari_emseg.segmentation.affinities import affinity_classes
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier, read_edges
 
 
 class WholeSectionsError(SettingError, ValueError):
@@ -414,7 +415,15 @@ def _own_edges(job: BatchConfig, found: OpenInput) -> EdgeClassifier | None:
     try:
         return found.hand.project.edges()
     except (OSError, ValueError) as e:
-        msg = f"the project's classifier of edges can't be read ({e}); choose one"
+        sha256 = found.hand.project.info.edges or ""
+        with suppress(OSError, ValueError):  # a batch that goes on has a copy
+            kept = read_edges(edges_path(job, sha256))
+            if kept.sha256 == sha256:
+                return kept
+        msg = (
+            f"the project's classifier of edges can't be read ({e}); put the file "
+            "back, or choose a classifier for the batch"
+        )
         raise ValueError(msg) from e
 
 
@@ -430,7 +439,7 @@ def _edges(
     """Return what a context says of the classifier of edges, which the batch keeps."""
     if edges is None or through.get("through") != "graph":
         return {}
-    path = edges_path(job, edges).absolute()
+    path = edges_path(job, edges.sha256).absolute()
     return {"edges": FileRef(str(path), edges.sha256), "edges_name": edges.name}
 
 
