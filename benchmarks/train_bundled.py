@@ -31,12 +31,7 @@ from score_weights import rescore
 from napari_emseg.core.card import USUAL_AFFINITIES, Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
-from napari_emseg.models.weights import (
-    Weights,
-    bundled_folders,
-    read_weights,
-    replace_card,
-)
+from napari_emseg.models.weights import Weights, bundled_folders, read_weights
 from napari_emseg.models.zoo import affinities_of, build, context_of
 from napari_emseg.training.card import Split
 from napari_emseg.training.dataset import read_examples
@@ -54,8 +49,7 @@ class Recipe:
 
     `begins_with` names the recipe whose weights it goes on from. Those that aren't
     `bundled` stay in `runs/`.
-    `all_sections`: nothing is held out, and the last weights are taken; threshold and
-    scores are those of the same recipe with a split, `scored_as`.
+    `all_sections`: nothing is held out, and the last weights are taken.
     `shares` says how often patches come from a set, `views` along how many axes, where
     not as the set itself says.
     """
@@ -72,7 +66,6 @@ class Recipe:
     bundled: bool = True
     views: Mapping[str, Views] = field(default_factory=dict)
     all_sections: bool = False
-    scored_as: str | None = None
 
     def split(self, split: Split) -> Split:
         """Return which sections of a set are for what."""
@@ -185,7 +178,6 @@ ISBI_UNET = Recipe(
     settings=TrainSettings(
         steps=2000, border_weight=3, averaging=0.998, weight_decay=0.02, seed=2012
     ),
-    bundled=False,
 )
 
 THIN_WALLS: dict[str, Any] = {"steps": 1200, "learning_rate": 2e-3, "border_weight": 3}
@@ -207,10 +199,9 @@ RECIPES = {
         ),
         begins_with="fib-sem-second",
     ),
-    "isbi2012-unet-split": ISBI_UNET,
-    "isbi2012-unet": replace(
-        ISBI_UNET, all_sections=True, scored_as="isbi2012-unet-split", bundled=True
-    ),
+    "isbi2012-unet": ISBI_UNET,
+    # not better where it could be looked at; see docs/accuracy.md
+    "isbi2012-unet-all": replace(ISBI_UNET, all_sections=True, bundled=False),
     "isbi2012-unetpp": Recipe(
         summary="U-Net++ of width 16 for fly neuropil in serial-section TEM.",
         architecture="unetpp",
@@ -280,24 +271,6 @@ def card_of(name: str, recipe: Recipe) -> Card:
         ),
         licence=recipe.licence,
         notes=(f"goes on from {recipe.begins_with}",) if recipe.begins_with else (),
-    )
-
-
-def scored_as(card: Card, name: str) -> Card:
-    """Return a card with threshold and scores of the same recipe with a split."""
-    known = read_weights(_begun(name)).card
-    learnt, apart = (
-        ", ".join(f"{data.name} {data.sections}" for data in sets)
-        for sets in (known.training_data, known.held_out_data)
-    )
-    told = f"scores: the same recipe, learnt from {learnt}, scored on {apart}"
-    return card.model_copy(
-        update={
-            "threshold": known.threshold,
-            "scores": known.scores,
-            "variants": known.variants,
-            "notes": (*card.notes, told),
-        }
     )
 
 
@@ -440,8 +413,6 @@ def main() -> None:
         else:
             score_volume(weights, args.data)
         weights = read_weights(out)
-    if recipe.scored_as:
-        weights = replace_card(weights, scored_as(weights.card, recipe.scored_as))
     print("held out:", weights.card.scores)
     if recipe.bundled:
         # ours first, then that of napari-emseg-data, for what isn't for commercial use

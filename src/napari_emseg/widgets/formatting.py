@@ -126,12 +126,9 @@ def format_card_details(card: Card) -> str:
         if k in card.scores
     ]
     if scores:
-        # weights that learnt from all sections have the scores of others: see notes
-        of_others = "by the same recipe with sections held out"
-        held_out = card.held_out_data
-        where = f"on held-out {_data(held_out)}" if held_out else of_others
+        held_out = _data(card.held_out_data)
         of = "membranes: " if "cells_v_rand" in card.scores else ""
-        lines.append(f"{of}{' · '.join(scores)} {where}")
+        lines.append(f"{of}{' · '.join(scores)} on held-out {held_out}")
     if card.training_data:
         lines.append(f"learnt from {_data(card.training_data)}")
     if card.licence:
