@@ -27,6 +27,7 @@ from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.project import Project
+from napari_emseg.proofreading import INSIDE, MEMBRANE, Rerun, SmallestPieces
 from napari_emseg.sample import synthetic
 from napari_emseg.segmentation import segment_stack, volume
 from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier
@@ -78,6 +79,59 @@ def test_cells_are_those_of_segment(make_job, em, tmp_path, way) -> None:
     alone = as_segment(one.outputs[0], way)
     np.testing.assert_array_equal(values(one.outputs[1]), alone)
     assert read_provenance(one.outputs[1]).settings["cells"]["through"] == "sections"
+
+
+def hand_work(folder: Path, em: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Make a project with a wall through a cell, one painted within, and a locked one.
+
+    Returns the wall's corrections and the cells `(z, y, x)` that are in the project.
+    """
+    cells = np.array(synthetic((6, 200, 180), seed=1)[1], np.uint32)
+    codes = np.zeros(cells.shape, np.uint8)
+    largest, second, third = np.argsort(-np.bincount(cells[3][cells[3] > 0]))[:3]
+    depth = ndi.distance_transform_edt(cells[3] == second)
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    codes[3, y - 7 : y + 8, x - 7 : x + 8] = MEMBRANE
+    codes[3, y - 5 : y + 6, x - 5 : x + 6] = INSIDE
+    for z in (2, 3):
+        rows, columns = np.nonzero(cells[z] == largest)
+        middle = int(np.median(columns))
+        codes[z][rows.min() - 3 : rows.max() + 4, middle : middle + 2] = MEMBRANE
+    cells[codes == MEMBRANE] = 0
+    cells[3, y - 5 : y + 6, x - 5 : x + 6] = cells.max() + 1
+    whole = slice(0, 200), slice(0, 180)
+    with Project.create(folder, open_stack(em)) as project:
+        for z in range(6):
+            project.put("corrections", z, whole, codes[z])
+            project.put("cells", z, whole, cells[z])
+        project.lock_cells([int(third)])
+    return codes, cells
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+def test_what_a_hand_cut_is_as_in_the_window(
+    make_job, em, tmp_path, monkeypatch, way
+) -> None:
+    monkeypatch.setattr(context, "DEEPEST", 2)
+    codes, old = hand_work(tmp_path / "p.emseg", em)
+    (row,) = run(make_job(str(tmp_path / "p.emseg"), cells=way)).rows
+    membrane, found = row.outputs[0], values(row.outputs[1])
+    with Project(tmp_path / "p.emseg", read_only=True) as project:
+        locked, last_id = project.locked, project.last_id
+    window = Rerun(expected := old.copy(), last_id=last_id, locked=locked)
+    whole = slice(0, 200), slice(0, 180)
+    for z, section in enumerate(as_segment(membrane, way)):
+        window.put(z, whole, section, codes[z], SmallestPieces(16, 5))
+    window.finish()
+    np.testing.assert_array_equal(found > 0, expected > 0)
+    both = np.unique(np.stack([found[found > 0], expected[found > 0]]), axis=1)
+    for ids in both:  # one to one
+        assert len(np.unique(ids)) == len(ids)
+    painted = np.unique(found[codes == INSIDE])
+    assert len(painted) == 1
+    assert (found == painted).sum() == (codes == INSIDE).sum()
+    (third,) = locked
+    np.testing.assert_array_equal(found == third, old == third)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)

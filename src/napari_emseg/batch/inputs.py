@@ -254,24 +254,25 @@ class ProjectOverlay:
         return np.where(known >= INSIDE, np.float32(1), out).astype(np.float32)
 
     def part(
-        self, cells: NDArray[np.uint32], z: int, minimum_size: int
+        self,
+        cells: NDArray[np.uint32],
+        z: int,
+        minimum_size: int,
+        next_id: int | None = None,
     ) -> NDArray[np.uint32]:
         """Return cells `(y, x)` without membrane that was drawn by hand.
 
-        What that cuts off is a cell as it would be one in a window.
+        What that cuts off is a cell as it would be one in a window; its id is
+        `next_id` or larger, above those of the section if that isn't given.
         """
         known = self.corrections(z)
         if not (known == MEMBRANE).any():
             return cells
         old: NDArray[np.uint32] = self.project.section("cells", z)
         smallest = SmallestPieces(CorrectSettings().sliver, minimum_size)
-        found, _ = parted(cells, old, known, int(cells.max()) + 1, smallest)
+        first = int(cells.max()) + 1 if next_id is None else next_id
+        found, _ = parted(cells, old, known, first, smallest)
         return found
-
-    def without_drawn(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
-        """Return cells `(y, x)` without membrane that was drawn, ids as they are."""
-        drawn = self.corrections(z) == MEMBRANE
-        return np.where(drawn, np.uint32(0), cells)
 
     def keep_locked(self, cells: NDArray[np.uint32], z: int) -> NDArray[np.uint32]:
         """Return cells `(y, x)` of a section with locked ones in their place."""

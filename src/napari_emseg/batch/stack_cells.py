@@ -36,6 +36,7 @@ from napari_emseg.batch.tasks import Failure, Task, TaskBuilder, TaskResult
 from napari_emseg.batch.worker import TaskBody
 from napari_emseg.core.intensity import padding
 from napari_emseg.io.fingerprint import NO_CELLS
+from napari_emseg.proofreading.rerun import FREE
 from napari_emseg.segmentation import volume
 from napari_emseg.segmentation.blocks import Joined, paint_block
 from napari_emseg.segmentation.stack import describe_blank, masked, nothing_predicted
@@ -108,7 +109,10 @@ class MaskSections:
 
 @dataclass(frozen=True, slots=True)
 class PaintSections:
-    """Store the profiles of sections as 1 … n of each, and the cells they are of."""
+    """Store the profiles of sections as 1 … n of each, and the cells they are of.
+
+    What membrane by hand cuts off a cell is one of its own, `FREE` or above, by section.
+    """
 
     context: Context
     part: Part
@@ -127,7 +131,8 @@ class PaintSections:
             if place not in self.absent:
                 cells = self._paint(place, read, joined)
             if hand is not None:
-                cells = hand.without_drawn(cells, c.sections[place])
+                least = c.cell_settings.minimum_size
+                cells = hand.part(cells, c.sections[place], least, FREE)
             there = np.unique(cells)
             there = there[there > 0]
             ranks = np.searchsorted(there, cells) + 1
@@ -196,6 +201,11 @@ class NumberCells:
             table = stores.read(cells_table(c, part))
             for place in part.places:
                 each[place] = table[str(place)]
+        pieces = 0
+        for ids in each:  # what was cut off in different sections is never one cell
+            own = ids >= FREE
+            ids[own] += np.uint32(pieces)
+            pieces += np.count_nonzero(own)
         found = np.concatenate(each)
         known, numbers = np.unique(found, return_inverse=True)
         said = constraints_of(c)
