@@ -111,7 +111,8 @@ class MaskSections:
 class PaintSections:
     """Store the profiles of sections as 1 … n of each, and the cells they are of.
 
-    What membrane by hand cuts off a cell is one of its own, `FREE` or above, by section.
+    What membrane by hand cuts off a cell is one of its own, `FREE` + 0, 1, … in each
+    section.
     """
 
     context: Context
@@ -205,7 +206,7 @@ class NumberCells:
         for ids in each:  # what was cut off in different sections is never one cell
             own = ids >= FREE
             ids[own] += np.uint32(pieces)
-            pieces += np.count_nonzero(own)
+            pieces += int(np.count_nonzero(own))
         found = np.concatenate(each)
         known, numbers = np.unique(found, return_inverse=True)
         said = constraints_of(c)
