@@ -186,18 +186,19 @@ RECIPES = {
     "em-membranes-context": CONTEXT_GENERALIST,
     "fib-sem-first": replace(FIB_SEM, bundled=False),
     # thin walls count more
-    "fib-sem-second": replace(
+    "fib-sem": replace(
         FIB_SEM,
         settings=FIB_SEM.settings.model_copy(update=THIN_WALLS | {"seed": 2027}),
         begins_with="fib-sem-first",
-        bundled=False,
     ),
-    "fib-sem": replace(
+    # better beside what it learnt from alone; see docs/benchmarks/volume.md
+    "fib-sem-third": replace(
         FIB_SEM,
         settings=FIB_SEM.settings.model_copy(
             update=THIN_WALLS | {"steps": 2000, "averaging": 0.998, "seed": 2028}
         ),
-        begins_with="fib-sem-second",
+        begins_with="fib-sem",
+        bundled=False,
     ),
     "isbi2012-unet": ISBI_UNET,
     # not better where it could be looked at; see docs/accuracy.md

@@ -29,10 +29,16 @@ def test_new_show_and_merge(emseg, em_file, tiny_weights) -> None:
     assert shown["reviewed"] == [1]
     assert shown["source"]["path"] == str(em_file)
     assert [w["name"] for w in shown["weights"]] == ["tiny"]
+    assert shown["chosen"] == {"weights": None, "edge classifier": None}
+    known = json.loads(Path("a.emseg/project.json").read_text())
+    known |= {"weights": "isbi2012-unet", "weights_sha256": "0" * 64, "edges": "1" * 64}
+    Path("a.emseg/project.json").write_text(json.dumps(known))
     em_file.rename(em_file.with_name("moved.tif"))
     lines = emseg("project", "show", "a.emseg").out
     assert "50 px in 1 sections" in lines
     assert "not found" in lines
+    assert "isbi2012-unet, of another version" in lines
+    assert "edge classifier  can't be read" in lines
 
     merged = emseg("project", "merge", "a.emseg", "b.emseg", "c.emseg", "--json")
     assert merged.code == 0, merged.err

@@ -12,6 +12,7 @@ from napari_emseg.cli.outputs import check_outputs
 from napari_emseg.cli.printing import print_json, print_line, print_table
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.core.regions import Region
+from napari_emseg.models.weights import list_weights, own_folder
 from napari_emseg.project.merge_projects import Conflict, Merged, Prefer, iter_merge
 from napari_emseg.project.project import Project
 from napari_emseg.project.source import StackNotFoundError, find_source
@@ -74,7 +75,7 @@ def show(project: Folder, /, *, json: Json = False) -> None:
         print_json(facts)
         return
     for name, value in _words(facts):
-        print_line(f"{name:<13}{value}")
+        print_line(f"{name:<17}{value}")
     if facts["weights"]:
         print_line("")
         rows = [
@@ -139,6 +140,7 @@ def _facts(project: Project) -> dict[str, Any]:
         "edits": len(edits),
         "authors": sorted({edit.author for edit in edits if edit.author}),
         "latest": edits[-1].time.isoformat() if edits else None,
+        "chosen": _chosen(project),
         "weights": [
             {
                 "name": w.path.stem,
@@ -150,6 +152,22 @@ def _facts(project: Project) -> dict[str, Any]:
             for w in project.lineage()
         ],
     }
+
+
+def _chosen(project: Project) -> dict[str, str | None]:
+    """Say in words which weights and classifier of edges runs go by."""
+    info = project.info
+    known = [*project.lineage(), *list_weights(own_folder()).values()]
+    found = [w for w in known if w.card.name == info.weights]
+    weights = info.weights
+    if weights and info.weights_sha256 not in {w.sha256 for w in found}:
+        weights += ", of another version" if found else ", not found"
+    try:
+        classifier = project.edges()
+        edges = None if classifier is None else classifier.name
+    except (OSError, ValueError):
+        edges = "can't be read; the usual one is used until its file is put back"
+    return {"weights": weights, "edge classifier": edges}
 
 
 def _words(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -168,6 +186,7 @@ def _words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("corrected", corrected),
         ("locked", f"{len(facts['locked'])} cells"),
         ("edits", f"{facts['edits']}, by {people}; latest {facts['latest'] or '–'}"),
+        *((name, what) for name, what in facts["chosen"].items() if what),
     ]
 
 
