@@ -146,8 +146,9 @@ def test_a_network_sees_one_three_or_five_sections(context: int) -> None:
 
 @pytest.fixture
 def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take this CPU for one with AVX2, and small pictures for large ones."""
+    """Take this CPU for a thread with AVX2, and small pictures for large ones."""
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     monkeypatch.setattr(forward, "CHANNELS", 3)
     monkeypatch.setattr(forward, "NUMBERS", 100)
     monkeypatch.setattr(forward, "PIXELS", 24)  # several strips
@@ -186,19 +187,13 @@ AS_BEFORE = [
 
 
 @pytest.mark.parametrize("layer", [*FAST, *AS_BEFORE], ids=str)
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.usefixtures("avx2")
-def test_faster_gradients_are_those_of_pytorch(layer: nn.Module, threads: int) -> None:
+def test_faster_gradients_are_those_of_pytorch(layer: nn.Module) -> None:
     x = torch.rand(2, layer.in_channels, 9, 6, dtype=torch.float64)
     exact = gradients(deepcopy(layer).double(), x)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with fast_gradients():
-            taken = layer(x.float()).grad_fn
-            found = gradients(deepcopy(layer), x.float())
-    finally:
-        torch.set_num_threads(before)
+    with fast_gradients():
+        taken = layer(x.float()).grad_fn
+        found = gradients(deepcopy(layer), x.float())
     assert (type(taken).__name__ == "_ConvolutionBackward") is (layer in FAST)
     for a, b in zip(found, exact, strict=True):
         assert (a is None) is (b is None)
@@ -206,10 +201,13 @@ def test_faster_gradients_are_those_of_pytorch(layer: nn.Module, threads: int) -
             torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cpu", ["AVX512", "DEFAULT"])
-def test_other_cpus_keep_their_gradients(
-    cpu: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cpu", "threads"), [("AVX512", 1), ("DEFAULT", 1), ("AVX2", 2)]
+)
+def test_other_cpus_and_several_threads_keep_their_gradients(
+    cpu: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: cpu)
     layer, x = nn.Conv2d(32, 2, 3), torch.zeros(1, 32, 64, 64)
     with fast_gradients():

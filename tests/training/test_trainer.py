@@ -166,6 +166,8 @@ def test_faster_gradients_give_the_same_losses(
         update={"steps": 4, "patch": 64, "validate_every": 1}
     )
 
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+
     def losses(cpu: str) -> list[float]:
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: cpu)
         torch.manual_seed(0)

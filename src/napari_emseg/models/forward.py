@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, gcd
+from math import ceil
 from typing import Any, Self, cast
 
 import torch
@@ -50,9 +50,11 @@ def fast_gradients() -> AbstractContextManager[object]:
 
     On CPUs with AVX2 and no AVX-512 the gradients are sums of matrix products: oneDNN
     takes two to three times as long there where kernels have many channels in. On
-    others it does nothing. Gradients differ by rounding.
+    others it does nothing, and with several threads neither: on busy cores they would
+    wait for each other after each product. Gradients differ by rounding.
     """
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+    alone = torch.get_num_threads() == 1
+    if alone and torch.backends.cpu.get_cpu_capability() == "AVX2":
         return _MatrixGradients()
     return nullcontext()
 
@@ -146,7 +148,7 @@ class _Convolution(torch.autograd.Function):
 _LAST = torch.channels_last
 
 PIXELS = 4096
-"""Of a strip for each thread: what is made of it stays in a core's cache."""
+"""Of a strip: what is made of it stays in the cache."""
 
 
 def kernel_gradient(
@@ -159,21 +161,17 @@ def kernel_gradient(
     in memory; beyond its border `fine` is 0.
     """
     width, n = coarse.shape[3], coarse.shape[1]
-    threads = torch.get_num_threads()
-    rows = min(coarse.shape[2], max(1, PIXELS // width) * threads)
+    rows = min(coarse.shape[2], max(1, PIXELS // width))
     strip = _Strip.of(fine, (rows, width), side, stride)
-    found = fine.new_zeros(side, threads, side * fine.shape[1], n)
+    found = fine.new_zeros(side, side * fine.shape[1], n)
     pictures = zip(*(t.permute(0, 2, 3, 1) for t in (fine, coarse)), strict=True)
     for (picture, values), y in product(pictures, range(0, coarse.shape[2], rows)):
         part = values[y : y + rows]
         strip.unfold(picture, y * stride - padding, padding)
-        # a product for each thread where rows can be shared out; added up at the end
-        blocks = gcd(len(part), threads)
-        right = part.reshape(blocks, -1, n)
         for ky in range(side):
-            left = strip.rows(ky, len(part)).reshape(blocks, -1, found.shape[2])
-            found[ky, :blocks].baddbmm_(left.mT, right)
-    return found.sum(1).view(side, side, -1, n)
+            left = strip.rows(ky, len(part)).flatten(0, 1)
+            found[ky].addmm_(left.T, part.flatten(0, 1))
+    return found.view(side, side, -1, n)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
