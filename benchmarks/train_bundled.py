@@ -3,28 +3,20 @@
 Recipes are in RECIPES, the data they name in `data_sets.py`. A run can be interrupted
 and called again: it goes on from its checkpoint in `runs/`. At the end the best weights
 by validation are scored once on the held-out sections, and the file with its card is
-put among the bundled ones. With `--time-steps 20` a few steps are timed instead, with
-and without what makes them faster, which goes to `results/training.json`.
+put among the bundled ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
-from time import perf_counter, process_time
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from data_sets import DATA, ROOT, RUNS
-from machine import describe as describe_machine
 from score_volume import score_volume
 from score_weights import rescore
 
@@ -32,15 +24,9 @@ from napari_emseg.core.card import USUAL_AFFINITIES, Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
 from napari_emseg.models.weights import Weights, bundled_folders, read_weights
-from napari_emseg.models.zoo import affinities_of, build, context_of
 from napari_emseg.training.card import Split
-from napari_emseg.training.dataset import read_examples
 from napari_emseg.training.mixture import LabelledStack, Views, train_mixture
-from napari_emseg.training.patches import PatchSource
 from napari_emseg.training.run import train_weights
-from napari_emseg.training.trainer import Trainer
-
-TIMED = ROOT / "benchmarks" / "results" / "training.json"
 
 
 @dataclass(frozen=True)
@@ -302,74 +288,6 @@ def _one(
     )
 
 
-def time_steps(recipe: Recipe, data: Path, n: int) -> dict[str, Any]:
-    """Time `n` steps each way, in turn, from the same weights and patches.
-
-    One way is that of before: kernels' gradients by PyTorch, and AdamW not fused.
-    """
-    torch.manual_seed(recipe.settings.seed)
-    network = build(recipe.architecture, recipe.config)
-    source = recipe.sources(data)[0]
-    examples = read_examples(
-        source.images,
-        source.labels,
-        source.meaning,
-        sections=source.split.training[:4],
-        context=context_of(network),
-        affinities=affinities_of(network),
-    )
-    patches = PatchSource(
-        examples,
-        recipe.settings,
-        n_classes=2,
-        device=torch.device("cpu"),
-        affinities=affinities_of(network),
-    )
-    ways = {
-        way: Trainer(deepcopy(network), patches, recipe.settings)
-        for way in ("before", "now")
-    }
-    for group in ways["before"]._optimiser.param_groups:
-        group["fused"] = False
-    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
-    for _ in range(n):
-        for way, trainer in ways.items():
-            found[way].append(_one_step(trainer, plain=way == "before"))
-    return {way: _summary(steps) for way, steps in found.items()}
-
-
-def _one_step(trainer: Trainer, *, plain: bool) -> tuple[float, float, float]:
-    """Return processor seconds, seconds on the clock, and the loss."""
-    begun, clock = process_time(), perf_counter()
-    name = "napari_emseg.training.trainer.fast_gradients"
-    with patch(name, nullcontext) if plain else nullcontext():
-        loss = trainer._update()
-    trainer._step += 1
-    return process_time() - begun, perf_counter() - clock, loss
-
-
-def _summary(steps: list[tuple[float, float, float]]) -> dict[str, Any]:
-    processor, clock, losses = zip(*steps, strict=True)
-    return {
-        "processor_s": round(median(processor), 4),
-        "clock_s": round(median(clock), 4),
-        "fastest_processor_s": round(min(processor), 4),
-        "losses": [round(loss, 6) for loss in losses],
-    }
-
-
-def write_times(name: str, found: dict[str, Any]) -> None:
-    """Put the times of a recipe beside those of others."""
-    record = json.loads(TIMED.read_text()) if TIMED.is_file() else {}
-    threads = torch.get_num_threads()
-    about = {"machine": describe_machine(threads), **found}
-    record[f"{name}, {threads} threads"] = about
-    TIMED.write_text(json.dumps(record, indent=2) + "\n")
-    before, now = (found[way]["processor_s"] for way in ("before", "now"))
-    clock = found["before"]["clock_s"] / found["now"]["clock_s"]
-    print(f"{name}: {before} s, now {now} s: {before / now:.2f}×; clock {clock:.2f}×")
-
-
 def _begun(name: str) -> Path:
     """Return the file of a recipe that another goes on from."""
     folders = (RUNS, *bundled_folders())
@@ -385,14 +303,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a folder; where it is bundled")
     parser.add_argument("--device", default=cuda)
     parser.add_argument("--threads", type=int, help="of the CPU; all by default")
-    parser.add_argument("--time-steps", type=int, help="each way; trains nothing")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     recipe = RECIPES[args.name]
-    if args.time_steps:
-        write_times(args.name, time_steps(recipe, args.data, args.time_steps))
-        return
     out = RUNS / f"{args.name}.safetensors"
     sources = recipe.sources(args.data)
     about = card_of(args.name, recipe)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from copy import deepcopy
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,7 @@ from one_pass import predict_picture
 from torch import Tensor, nn
 
 from napari_emseg.core.tiles import Geometry
-from napari_emseg.models import forward
-from napari_emseg.models.forward import fast_gradients, to_probabilities
+from napari_emseg.models.forward import to_probabilities
 from napari_emseg.models.zoo import (
     affinities_of,
     build,
@@ -142,73 +139,3 @@ def test_offsets_that_say_nothing_are_refused(affinities: list[list[int]]) -> No
 def test_a_network_sees_one_three_or_five_sections(context: int) -> None:
     with pytest.raises(ValueError, match="unet: context"):
         build("unet", {"context": context})
-
-
-@pytest.fixture
-def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take this CPU for a thread with AVX2, and small pictures for large ones."""
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-    monkeypatch.setattr(forward, "CHANNELS", 3)
-    monkeypatch.setattr(forward, "NUMBERS", 100)
-    monkeypatch.setattr(forward, "PIXELS", 24)  # several strips
-
-
-def gradients(layer: nn.Module, x: Tensor) -> list[Tensor]:
-    """Return those of picture, kernel and bias, where pixels count differently."""
-    x = x.clone().requires_grad_()
-    out = layer(x)
-    out.backward(torch.linspace(-1, 1, out.numel(), dtype=x.dtype).view_as(out))
-    return [x.grad, *(p.grad for p in layer.parameters())]
-
-
-FAST = [
-    nn.Conv2d(3, 2, 3, padding=1),
-    nn.Conv2d(3, 4, 3, bias=False),
-    nn.Conv2d(3, 2, 3, padding=2),
-    nn.ConvTranspose2d(3, 2, 2, stride=2),
-    nn.ConvTranspose2d(4, 2, 3, stride=3),
-    nn.ConvTranspose2d(4, 2, 3, stride=3, padding=1, output_padding=2),
-]
-
-AS_BEFORE = [
-    nn.Conv2d(2, 2, 3),
-    nn.Conv2d(4, 2, 3, groups=2),
-    nn.Conv2d(3, 2, 3, padding=2, dilation=2),
-    nn.Conv2d(3, 2, 3, padding="same"),
-    nn.Conv2d(3, 2, (3, 1)),
-    nn.Conv2d(3, 2, 3, stride=2),
-    nn.ConvTranspose2d(3, 2, 3),
-    nn.ConvTranspose2d(3, 2, 4, stride=2, padding=1),
-    nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1),
-    nn.ConvTranspose2d(4, 2, 2, stride=2, groups=2),
-    nn.Conv2d(3, 2, 3).requires_grad_(False),
-]
-
-
-@pytest.mark.parametrize("layer", [*FAST, *AS_BEFORE], ids=str)
-@pytest.mark.usefixtures("avx2")
-def test_faster_gradients_are_those_of_pytorch(layer: nn.Module) -> None:
-    x = torch.rand(2, layer.in_channels, 9, 6, dtype=torch.float64)
-    exact = gradients(deepcopy(layer).double(), x)
-    with fast_gradients():
-        taken = layer(x.float()).grad_fn
-        found = gradients(deepcopy(layer), x.float())
-    assert (type(taken).__name__ == "_ConvolutionBackward") is (layer in FAST)
-    for a, b in zip(found, exact, strict=True):
-        assert (a is None) is (b is None)
-        if a is not None:
-            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("cpu", "threads"), [("AVX512", 1), ("DEFAULT", 1), ("AVX2", 2)]
-)
-def test_other_cpus_and_several_threads_keep_their_gradients(
-    cpu: str, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: cpu)
-    layer, x = nn.Conv2d(32, 2, 3), torch.zeros(1, 32, 64, 64)
-    with fast_gradients():
-        assert type(layer(x).grad_fn).__name__ == "ConvolutionBackward0"

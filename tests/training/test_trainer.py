@@ -159,25 +159,6 @@ def test_the_deepest_head_teaches_where_there_are_several(
     assert same(learnt(0.0), learnt(0.5)) is not teaches
 
 
-def test_faster_gradients_give_the_same_losses(
-    examples: list[Example], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = SETTINGS.model_copy(
-        update={"steps": 4, "patch": 64, "validate_every": 1}
-    )
-
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-
-    def losses(cpu: str) -> list[float]:
-        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: cpu)
-        torch.manual_seed(0)
-        network = build("unet", {"base": 16, "levels": 1})
-        work = trainer(examples, settings=settings, network=network)
-        return [h["loss"] for h in drain(work.run()).history]
-
-    assert losses("AVX2") == pytest.approx(losses("DEFAULT"), rel=1e-4)
-
-
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_seed_gives_one_result(optimiser: str, examples: list[Example]) -> None:
     settings = SETTINGS.model_copy(update={"steps": 4, "optimiser": optimiser})

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +16,6 @@ from napari_emseg.core.errors import WorkFailedError
 from napari_emseg.core.labels import format_sections
 from napari_emseg.core.records import EpochDone, Note, Progress, Record
 from napari_emseg.core.training import TrainSettings
-from napari_emseg.models.forward import fast_gradients
 from napari_emseg.models.zoo import Network, affinities_of
 from napari_emseg.training.checkpoint import (
     DamagedError,
@@ -226,10 +224,7 @@ class Trainer:
             module.eval()
         image, target, weight = self._patches.batch(self._step)
         half = settings.half_precision and fast_half(self._device)
-        with (
-            torch.autocast(self._device.type, torch.bfloat16, enabled=half),
-            nullcontext() if half else fast_gradients(),
-        ):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             outputs = self._kind.supervised(image.to(memory_format=torch.channels_last))
         target, weight = (middle(t, outputs[0]) for t in (target, weight))
         loss = supervised_loss(
