@@ -108,19 +108,26 @@ def hand_work(folder: Path, em: Path) -> tuple[np.ndarray, np.ndarray]:
     return codes, cells
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.through)
+@pytest.mark.parametrize(
+    "way",
+    [*WAYS, CellSettings(minimum_size=5, link=True)],
+    ids=["3-d", "graph", "link"],
+)
 def test_what_a_hand_cut_is_as_in_the_window(
     make_job, em, tmp_path, monkeypatch, way
 ) -> None:
     monkeypatch.setattr(context, "DEEPEST", 2)
     codes, old = hand_work(tmp_path / "p.emseg", em)
-    (row,) = run(make_job(str(tmp_path / "p.emseg"), cells=way)).rows
+    steps = ("membranes", "cells", "link")[: 3 if way.link else 2]
+    job = make_job(str(tmp_path / "p.emseg"), cells=way, steps=steps)
+    (row,) = run(job).rows
     membrane, found = row.outputs[0], values(row.outputs[1])
     with Project(tmp_path / "p.emseg", read_only=True) as project:
         locked, last_id = project.locked, project.last_id
     window = Rerun(expected := old.copy(), last_id=last_id, locked=locked)
     whole = slice(0, 200), slice(0, 180)
-    for z, section in enumerate(as_segment(membrane, way)):
+    cells = as_segment(membrane, way, drawn=lambda z: codes[z] == MEMBRANE)
+    for z, section in enumerate(cells):
         window.put(z, whole, section, codes[z], SmallestPieces(16, 5))
     window.finish()
     np.testing.assert_array_equal(found > 0, expected > 0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage as ndi
 
 from napari_emseg.core.records import Progress, SectionDone, drain
 from napari_emseg.core.settings import CellSettings
@@ -121,6 +122,38 @@ def test_a_short_bit_joins_the_longer_cell_that_it_shares_most_with() -> None:
     assert ids(found, 3, 0, 3) == ids(found, 4, 0, 4) == ids(found, 5, 0, 4)
     assert ids(found, 0, 0, 0) != ids(found, 5, 0, 4)
     assert found.max() == 2
+
+
+def apart_and_within() -> tuple[np.ndarray, np.ndarray]:
+    """Five sections of a cell, parted in three by a hand, with another within it."""
+    cells = np.zeros((5, 24, 40), np.uint32)
+    cells[:, 2:22, 2:38] = 1
+    walls = np.zeros(cells.shape, bool)
+    walls[1:4, 2:22, 25:27] = True
+    walls[2, 8:16, 6:16] = True
+    walls[2, 10:14, 8:14] = False
+    for z in range(5):
+        cells[z] = ndi.label(cells[z].astype(bool) & ~walls[z])[0]
+    return cells, walls
+
+
+@pytest.mark.parametrize("branches", ["returning", "all"])
+def test_what_a_hand_parted_is_no_branch(branches) -> None:
+    cells, walls = apart_and_within()
+    settings = CellSettings(branches=branches)
+    alike = linked(cells, branches=branches)
+    assert len(np.unique(alike)) == 2
+    found = drain(link_stack(cells, settings=settings, drawn=walls.__getitem__)).cells
+    assert len(set(found[:, 3, 3])) == 1
+    right, within = np.unique(found[1:4, 10, 30]), found[2, 11, 10]
+    # what lies on the other side is one cell in all sections
+    assert len(right) == 1
+    assert {found[0, 3, 3], right[0], within} == {1, 2, 3}
+    # where a line ends that was drawn elsewhere nothing is parted
+    ends = np.zeros_like(walls)
+    ends[1:4, 2:4, 25:27] = True
+    found = drain(link_stack(cells, settings=settings, drawn=ends.__getitem__)).cells
+    np.testing.assert_array_equal(found, alike)
 
 
 def test_cells_drawn_together_in_one_section_stay_apart() -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
+from scipy import ndimage as ndi
+
 from napari_emseg.core.records import drain
+from napari_emseg.proofreading import paint
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.run_factory import RunFactory
 
@@ -57,3 +61,21 @@ def test_undo_of_clearing_gives_back_where_cells_were_found(
     session.correcting().undo()
     assert results.found_cells == found
     assert (results.cells == cells).all()
+
+
+def test_a_cell_painted_within_another_is_not_linked_to_it(
+    session: Session, runs: RunFactory
+) -> None:
+    drain(runs.predict(ALL).work)
+    find_cells(session, 0.5)
+    hand = session.correcting()
+    cells = hand.results.cells
+    depth = ndi.distance_transform_edt(np.pad(cells[1], 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    around, own = cells[1, y, x], int(cells.max()) + 1
+    area = slice(y - 6, y + 7), slice(x - 6, x + 7)
+    hand.do(paint(hand.sheet(1), "cells", np.ones((13, 13), bool), area, own))
+    find_cells(session, 0.5)
+    assert cells[1, y, x] == own
+    assert (cells == own).sum() == (cells[1][area] == own).sum() > 16
+    assert (cells[1] == around).any()

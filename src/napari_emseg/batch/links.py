@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import stores
+from napari_emseg.batch import stores, worker
 from napari_emseg.batch.blockwise import ranked
 from napari_emseg.batch.completion_log import Facts, stamp
 from napari_emseg.batch.context import TABLES, Context, blocks
@@ -17,7 +17,8 @@ from napari_emseg.batch.step import Step
 from napari_emseg.batch.stores import IDS
 from napari_emseg.batch.tasks import Failure, Stages, TaskBuilder
 from napari_emseg.core.regions import Area
-from napari_emseg.segmentation.linker import BRIDGE, Linker
+from napari_emseg.proofreading.edits import MEMBRANE
+from napari_emseg.segmentation.linker import BRIDGE, NO_PAIRS, Linker, parted_by
 from napari_emseg.segmentation.overlap import (
     BIN,
     GAIN,
@@ -136,7 +137,9 @@ class SolveLinks:
             # was compared with them
             earlier = reversed(recent) if count else ()
             overlaps = [_stored(c, before, place) for before in earlier]
-            linker.add_counted(_sizes(c, place, count), overlaps)
+            linker.add_counted(
+                _sizes(c, place, count), overlaps, _apart(c, place, count)
+            )
             if count:
                 recent = [*recent[-BRIDGE:], place]
         return np.concatenate([ids[1:] for ids in linker.finish()])
@@ -230,6 +233,16 @@ def _on_each_other(
         slice(a.start - d, a.stop - d) for a, d in zip(here, shift, strict=True)
     )
     return (here[0], here[1]), (there[0], there[1])
+
+
+def _apart(c: Context, place: int, count: int) -> NDArray[np.int64]:
+    """Return the pairs of profiles that a person parted."""
+    hand = worker.opened(c.given).hand
+    # in blocks what is drawn counts as a probability of 1 only
+    if hand is None or count == 0 or not c.whole:
+        return NO_PAIRS
+    drawn = hand.corrections(c.sections[place]) == MEMBRANE
+    return parted_by(drawn, ranked(c, place))
 
 
 def _sizes(c: Context, place: int, count: int) -> NDArray[np.int64]:

@@ -14,8 +14,8 @@ Pair = tuple[int, int, bool]
 """Two nodes of a graph, and whether they are one cell."""
 
 
-class _Parts:
-    """Sets of nodes that grow together, unless they are kept apart."""
+class GrowingSets:
+    """Sets of nodes, of one each at first, that join unless they are kept apart."""
 
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
@@ -73,7 +73,7 @@ class NodeConstraints:
         Where they contradict the last one counts. Node 0 is no fragment, and so nothing
         can be said of it.
         """
-        parts = _Parts()
+        parts = GrowingSets()
         found: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for a, b, same in reversed(pairs):
             if a > 0 and b > 0 and (parts.join if same else parts.bar)(a, b):
@@ -97,7 +97,7 @@ class NodeConstraints:
         parts
             `(n,)` what each node is a part of.
         """
-        whole = _Parts()
+        whole = GrowingSets()
         for a, b in parts[self.joined].tolist():
             whole.join(a, b)
         found = parts.copy()
@@ -111,7 +111,7 @@ class NodeConstraints:
         both = parts[regions.edges]
         inner = (both[:, 0] == both[:, 1]) & np.isin(found[regions.edges[:, 0]], wrong)
         edges = np.flatnonzero(inner)
-        anew = _Parts()
+        anew = GrowingSets()
         for one, other in self.apart.tolist():
             anew.bar(one, other)
         for one, other in self.joined.tolist():

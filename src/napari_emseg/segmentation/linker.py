@@ -6,13 +6,20 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.segmentation.constraints import GrowingSets
 from napari_emseg.segmentation.overlap import Overlap, Shift, best_overlap, overlap_of
 from napari_emseg.segmentation.rag import components
+
+NO_PAIRS = np.zeros((0, 2), np.int64)
+
+WALL = 4
+"""Drawn pixels between two profiles that part them: the end of a line is no wall."""
 
 SHORT = 3
 """A cell of so few profiles that begins or ends within a longer one is a bit of it."""
@@ -57,11 +64,38 @@ class ContainedEnds:
         return np.stack([self.chains, self.hosts], axis=1).astype(np.int64)
 
 
+def parted_by(
+    drawn: NDArray[np.bool_], labels: NDArray[np.uint32]
+) -> NDArray[np.int64]:
+    """Return the pairs `(k, 2)` of profiles that membrane drawn by hand lies between.
+
+    Parameters
+    ----------
+    drawn, labels
+        `(y, x)` where membrane was drawn, and profiles 1 … n.
+    """
+    if not drawn.any() or not labels.any():
+        return NO_PAIRS
+    place = ndi.distance_transform_edt(
+        labels == 0, return_distances=False, return_indices=True
+    )
+    nearest = labels[tuple(place)]
+    found = []
+    for one, other in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+        between = (nearest[one] != nearest[other]) & (drawn[one] | drawn[other])
+        found.append(np.stack([nearest[one][between], nearest[other][between]], 1))
+    pairs = np.sort(np.concatenate(found).astype(np.int64), axis=1)
+    each, counts = np.unique(pairs, axis=0, return_counts=True)
+    parted: NDArray[np.int64] = each[counts >= WALL]
+    return parted
+
+
 def cells_of(
     lengths: NDArray[np.int64],
     starts: ContainedEnds,
     ends: ContainedEnds,
     branches: Literal["returning", "all", "none"],
+    apart: NDArray[np.int64] = NO_PAIRS,
 ) -> NDArray[np.int64]:
     """Return the cell 0, 1, … of each chain `(n,)`, by the first chain of each.
 
@@ -73,12 +107,14 @@ def cells_of(
         What begins, and what ends, within something else; a chain at most once.
     branches
         As in `CellSettings`.
+    apart
+        `(k, 2)` chains that a person parted: no branch makes them one.
     """
     n = len(lengths)
     if branches == "none":
         return np.arange(n)
     if branches == "all":
-        return _together(np.concatenate([starts.edges, ends.edges]), n)
+        return _together(np.concatenate([starts.edges, ends.edges]), n, apart)
     # A chain is profiles linked one to one, so it never branches; a cell is one chain
     # or several. `into` is the chain that a chain ends within, -1 for none.
     into = np.full(n, -1)
@@ -86,16 +122,20 @@ def cells_of(
     # it begins in the chain that it also ends in, so it can't make two cells one
     back = starts.only(into[starts.chains] == starts.hosts).edges
     # how short a bit is counts for the cell so far: it may have several short chains
-    cell = _together(back, n)
+    cell = _together(back, n, apart)
     bits = _bits(cell, lengths, ContainedEnds.together([starts, ends]))
-    return _together(np.concatenate([back, bits.edges]), n)
+    return _together(np.concatenate([back, bits.edges]), n, apart)
 
 
-def _together(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def _together(
+    edges: NDArray[np.int64], n: int, apart: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return what each of n chains is a part of, numbered by first chain.
 
     Most have no edge, and a graph takes many times the memory of what it is made of.
     """
+    if len(apart):
+        edges = _allowed(edges, apart)
     chains, ends = np.unique(edges, return_inverse=True)
     part = components(ends.reshape(-1, 2), len(chains))
     _, first = np.unique(part, return_index=True)
@@ -103,6 +143,16 @@ def _together(edges: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     leader[chains] = chains[first[part]]
     number = np.cumsum(leader == np.arange(n)) - 1
     return number[leader]
+
+
+def _allowed(edges: NDArray[np.int64], apart: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the edges, first ones first, that make no two one which are apart."""
+    sets = GrowingSets()
+    for a, b in apart.tolist():
+        sets.bar(a, b)
+    kept = np.array([sets.join(a, b) for a, b in edges.tolist()], bool)
+    allowed: NDArray[np.int64] = edges[kept]
+    return allowed
 
 
 def _bits(
@@ -224,17 +274,26 @@ class Linker:
         self._starts: list[ContainedEnds] = []
         self._ends: list[ContainedEnds] = []
         self._chains: list[NDArray[np.uint32]] = []
+        self._apart: list[NDArray[np.int64]] = []
         # the next free number of a profile and of a chain
         self._profiles = self._begun = 0
 
-    def add(self, labels: NDArray[np.uint32]) -> None:
-        """Take the next section `(y, x)` with profiles 1 … n, 0 between them."""
+    def add(
+        self, labels: NDArray[np.uint32], apart: NDArray[np.int64] = NO_PAIRS
+    ) -> None:
+        """Take the next section `(y, x)` with profiles 1 … n, 0 between them.
+
+        Of `apart`, see `parted_by`, no two become one cell.
+        """
         n = int(labels.max(initial=0))
         sizes = np.bincount(labels.ravel(), minlength=n + 1)
-        self._take(sizes, self._compared(labels) if n else [], labels)
+        self._take(sizes, self._compared(labels) if n else [], labels, apart)
 
     def add_counted(
-        self, sizes: NDArray[np.int64], overlaps: Sequence[Overlap]
+        self,
+        sizes: NDArray[np.int64],
+        overlaps: Sequence[Overlap],
+        apart: NDArray[np.int64] = NO_PAIRS,
     ) -> None:
         """Take the next section, whose profiles were compared elsewhere.
 
@@ -244,8 +303,10 @@ class Linker:
             `(n + 1,)` pixels of each profile, and of what is none.
         overlaps
             With up to `BRIDGE + 1` sections before that have profiles, the last first.
+        apart
+            `(k, 2)` profiles that a person parted, see `parted_by`.
         """
-        self._take(sizes, overlaps, np.zeros((0, 0), np.uint32))
+        self._take(sizes, overlaps, np.zeros((0, 0), np.uint32), apart)
 
     def finish(self) -> list[NDArray[np.uint32]]:
         """Return for each section the ids `(n + 1,)` of its profiles, that of 0 is 0.
@@ -274,13 +335,15 @@ class Linker:
         )
         # what seemed to end may have been found again behind a section without it
         ends = ends.only(last[ends.chains] == ends.profiles)
-        return cells_of(lengths, starts, ends, self._settings.branches)
+        apart = np.concatenate([NO_PAIRS, *self._apart])
+        return cells_of(lengths, starts, ends, self._settings.branches, apart)
 
     def _take(
         self,
         sizes: NDArray[np.int64],
         overlaps: Sequence[Overlap],
         labels: NDArray[np.uint32],
+        apart: NDArray[np.int64],
     ) -> None:
         first, n = self._profiles, len(sizes) - 1
         self._profiles += n
@@ -298,6 +361,8 @@ class Linker:
         new = int(np.count_nonzero(free))
         chains[free] = np.arange(self._begun, self._begun + new)
         self._begun += new
+        if len(apart):
+            self._apart.append(chains[apart].astype(np.int64))
         if overlaps:
             # after all matching: what bridged a gap has a partner and is no branch
             self._note_branches(self._recent[-1], now, overlaps[0], free)

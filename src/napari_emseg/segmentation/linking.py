@@ -1,6 +1,6 @@
 """Cells of each section of a stack → cells through the stack."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import Any
@@ -13,7 +13,10 @@ from napari_emseg.core.requirements import relabel_sequential
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.sinks import ArraySink, SectionSink
 from napari_emseg.core.stack import LazyArray, Stack, as_stack
-from napari_emseg.segmentation.linker import Linker
+from napari_emseg.segmentation.linker import NO_PAIRS, Linker, parted_by
+
+DrawnMembrane = Callable[[int], NDArray[np.bool_]]
+"""Where membrane was drawn by hand in a section, `(y, x)`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,7 @@ def link_stack(
     excluded: Sequence[int] = (),
     sink: SectionSink | None = None,
     first_id: int = 1,
+    drawn: DrawnMembrane | None = None,
 ) -> Generator[Record, None, LinkResult]:
     """Give profiles of one cell the same id in all sections.
 
@@ -61,6 +65,8 @@ def link_stack(
         Gets each section `(y, x)` uint32. It may be what `cells` are read from.
     first_id
         Where ids start.
+    drawn
+        Profiles on both sides of membrane drawn by hand aren't branches of one cell.
 
     Raises
     ------
@@ -73,7 +79,7 @@ def link_stack(
     if stack.dtype.kind not in "iu":
         msg = f"{stack.name}: ids of cells are integers, not {stack.dtype}"
         raise ValueError(msg)
-    return _run(stack, settings or CellSettings(), set(excluded), sink, first_id)
+    return _run(stack, settings or CellSettings(), set(excluded), sink, first_id, drawn)
 
 
 def scratch(shape: tuple[int, ...], dtype: Any = np.uint32) -> NDArray[Any]:
@@ -96,11 +102,13 @@ def _run(
     excluded: set[int],
     sink: SectionSink | None,
     first_id: int,
+    drawn: DrawnMembrane | None,
 ) -> Generator[Record, None, LinkResult]:
     n = stack.shape[0]
     linker = Linker(settings)
     for z in range(n):
-        linker.add(_profiles(stack, z, excluded))
+        labels = _profiles(stack, z, excluded)
+        linker.add(labels, parted_by(drawn(z), labels) if drawn else NO_PAIRS)
         yield Progress("link", z + 1, n)
     ids = linker.finish()
     own = None

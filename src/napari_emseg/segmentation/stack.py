@@ -28,7 +28,12 @@ from napari_emseg.segmentation.affinities import Affinities
 from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
 from napari_emseg.segmentation.fragments import Fragments, find_fragments
 from napari_emseg.segmentation.linker import BRIDGE
-from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
+from napari_emseg.segmentation.linking import (
+    DrawnMembrane,
+    LinkResult,
+    link_stack,
+    scratch,
+)
 from napari_emseg.segmentation.stack_graph import (
     StackFragments,
     iter_find_stack_fragments,
@@ -223,6 +228,7 @@ def segment_stack(
     classifier: EdgeClassifier | None = None,
     sink: SectionSink | None = None,
     first_id: int = 1,
+    drawn: DrawnMembrane | None = None,
 ) -> Generator[Record, None, CellsResult]:
     """Find the cells of each section; ids are unique over the stack.
 
@@ -258,6 +264,8 @@ def segment_stack(
         Gets each section `(y, x)` uint32 by its place among the ascending `sections`.
     first_id
         Where ids start.
+    drawn
+        What a person drew of each section; links keep apart what that parts.
 
     Raises
     ------
@@ -278,7 +286,9 @@ def segment_stack(
     sections_asked(excluded or order, stack)
     settings = settings or CellSettings()
     job = _Work(stack, order, frozenset(excluded), settings, source, affinities)
-    job = replace(job, constraints=tuple(constraints), classifier=classifier)
+    job = replace(
+        job, constraints=tuple(constraints), classifier=classifier, drawn=drawn
+    )
     if job.through != "sections":
         work = _through(job, sink, first_id)
     elif settings.link:
@@ -368,6 +378,7 @@ class _Work:
     affinities: Affinities | None = None
     constraints: tuple[Constraint, ...] = ()
     classifier: EdgeClassifier | None = None
+    drawn: DrawnMembrane | None = None
 
     def said(self, run: Sequence[int]) -> tuple[Constraint, ...]:
         """Return constraints from the first to the last section of a run."""
@@ -630,8 +641,13 @@ def _linked(
     if sink is not None:
         where.data = scratch(work.shape)
     found = yield from _as_progress(work.run(where, first_id))
+    drawn = work.drawn
     linking = link_stack(
-        where.data, settings=work.settings, sink=sink or where, first_id=first_id
+        where.data,
+        settings=work.settings,
+        sink=sink or where,
+        first_id=first_id,
+        drawn=drawn and (lambda place: drawn(found.sections[place])),
     )
     while True:
         try:

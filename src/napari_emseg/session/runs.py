@@ -257,6 +257,7 @@ def iter_segment(
         constraints=constraints_of(source, roi),
         classifier=edges,
         sink=_CellSink(source.editor, region, roi, membrane, settings),
+        drawn=lambda z: results.corrections[z][roi] == MEMBRANE,
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
     name = edges.name if edges is not None and settings.through == "graph" else ""
