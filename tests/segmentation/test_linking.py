@@ -137,6 +137,28 @@ def apart_and_within() -> tuple[np.ndarray, np.ndarray]:
     return cells, walls
 
 
+def test_all_pieces_that_walls_cut_a_cell_into_are_apart() -> None:
+    cells = np.zeros((5, 24, 40), np.uint32)
+    cells[:, 2:22, 2:38] = 1
+    walls = np.zeros(cells.shape, bool)
+    walls[2, 2:22, [18, 19, 26, 27]] = True
+    cells[2] = ndi.label(cells[2].astype(bool) & ~walls[2])[0]
+    found = drain(link_stack(cells, drawn=walls.__getitem__)).cells
+    assert len(set(found[2, 10, [10, 22, 32]])) == 3
+    # another cell lies between the arms of one that branches, and all walls are drawn
+    cells[2] = np.where(cells[2] == 2, 0, cells[2])
+    cells[2, 2:22, 20:26] = 4
+    cells[[0, 1, 3, 4], 8:16, 20:26] = 4
+    walls[:, 7:17, 19:27] = cells[:, 7:17, 19:27] == 0
+    for z in (0, 1, 3, 4):
+        walls[z, 7:17, 19:27] |= ndi.binary_dilation(cells[z] == 4)[7:17, 19:27]
+        walls[z] &= cells[z] != 4
+    cells[walls] = 0
+    found = drain(link_stack(cells, drawn=walls.__getitem__)).cells
+    assert len(set(found[:, 12, 22])) == 1
+    assert len({*found[:, 4, 10], found[2, 10, 32]}) == 1
+
+
 @pytest.mark.parametrize("branches", ["returning", "all"])
 def test_what_a_hand_parted_is_no_branch(branches) -> None:
     cells, walls = apart_and_within()

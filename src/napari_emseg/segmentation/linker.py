@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from typing import Literal, Self
 
 import numpy as np
@@ -95,7 +96,7 @@ def cells_of(
     starts: ContainedEnds,
     ends: ContainedEnds,
     branches: Literal["returning", "all", "none"],
-    apart: NDArray[np.int64] = NO_PAIRS,
+    apart: Sequence[NDArray[np.int64]] = (),
 ) -> NDArray[np.int64]:
     """Return the cell 0, 1, … of each chain `(n,)`, by the first chain of each.
 
@@ -108,13 +109,17 @@ def cells_of(
     branches
         As in `CellSettings`.
     apart
-        `(k, 2)` chains that a person parted: no branch makes them one.
+        Of each section, `(k, 2)` chains that a person parted: no branch joins them.
     """
     n = len(lengths)
+    pairs = NO_PAIRS
+    if len(apart):
+        alike = cells_of(lengths, starts, ends, branches)
+        pairs = np.concatenate([_all_apart(each, alike) for each in apart])
     if branches == "none":
         return np.arange(n)
     if branches == "all":
-        return _together(np.concatenate([starts.edges, ends.edges]), n, apart)
+        return _together(np.concatenate([starts.edges, ends.edges]), n, pairs)
     # A chain is profiles linked one to one, so it never branches; a cell is one chain
     # or several. `into` is the chain that a chain ends within, -1 for none.
     into = np.full(n, -1)
@@ -122,9 +127,24 @@ def cells_of(
     # it begins in the chain that it also ends in, so it can't make two cells one
     back = starts.only(into[starts.chains] == starts.hosts).edges
     # how short a bit is counts for the cell so far: it may have several short chains
-    cell = _together(back, n, apart)
+    cell = _together(back, n, pairs)
     bits = _bits(cell, lengths, ContainedEnds.together([starts, ends]))
-    return _together(np.concatenate([back, bits.edges]), n, apart)
+    return _together(np.concatenate([back, bits.edges]), n, pairs)
+
+
+def _all_apart(pairs: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return pairs of a section, and those of all pieces that a cell was cut into.
+
+    Parameters
+    ----------
+    alike
+        `(n,)` cells as they would be if nothing had been parted.
+    """
+    within = pairs[alike[pairs[:, 0]] == alike[pairs[:, 1]]]
+    chains, ends = np.unique(within, return_inverse=True)
+    part = components(ends.reshape(-1, 2), len(chains))
+    more = [c for k in np.unique(part) for c in combinations(chains[part == k], 2)]
+    return np.concatenate([pairs, np.array(more, np.int64).reshape(-1, 2)])
 
 
 def _together(
@@ -335,8 +355,7 @@ class Linker:
         )
         # what seemed to end may have been found again behind a section without it
         ends = ends.only(last[ends.chains] == ends.profiles)
-        apart = np.concatenate([NO_PAIRS, *self._apart])
-        return cells_of(lengths, starts, ends, self._settings.branches, apart)
+        return cells_of(lengths, starts, ends, self._settings.branches, self._apart)
 
     def _take(
         self,
