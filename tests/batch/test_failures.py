@@ -30,9 +30,9 @@ from napari_emseg.batch.estimate import (
 )
 from napari_emseg.batch.step import STEPS
 from napari_emseg.cli import main
-from napari_emseg.core.records import Note
+from napari_emseg.core.records import Note, Provenance
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.io import read_provenance, save_stack
+from napari_emseg.io import open_stack, read_provenance, save_stack
 from napari_emseg.project import Project
 from napari_emseg.sample import synthetic
 
@@ -255,8 +255,6 @@ def test_a_folder_that_is_a_file_is_refused(make_job, tmp_path) -> None:
 
 
 def test_hand_work_of_a_project_counts(make_job, em, tmp_path) -> None:
-    from napari_emseg.io import open_stack
-
     whole = slice(0, 200), slice(0, 180)
     corrections = np.zeros((200, 180), np.uint8)
     corrections[[50, 52], :] = 1
@@ -281,6 +279,22 @@ def test_hand_work_of_a_project_counts(make_job, em, tmp_path) -> None:
     assert cells[cells > 0].min() >= 77
     assert not membrane[4].any()
     assert not cells[4].any()
+
+
+def test_corrections_count_where_probabilities_are_given(make_job, tmp_path) -> None:
+    membrane = np.full((2, 60, 80), 10, np.uint8)
+    membrane[:, :, 40:42] = 250
+    made = Provenance(kind="membrane", threshold=0.5, scale=255.0)
+    given = save_stack(tmp_path / "given.tif", membrane, provenance=made)
+    codes = np.zeros((60, 80), np.uint8)
+    codes[:, 38:44] = 2
+    whole = slice(0, 60), slice(0, 80)
+    with Project.create(tmp_path / "p.emseg", open_stack(given)) as project:
+        project.put("corrections", 1, whole, codes)
+    words = str(tmp_path / "p.emseg")
+    (row,) = run(make_job(words, use=None, steps=("cells",))).rows
+    cells = values(row.outputs[0])
+    assert [len(np.unique(each[each > 0])) for each in cells] == [2, 1]
 
 
 def test_what_it_takes_is_said_before(make_job) -> None:

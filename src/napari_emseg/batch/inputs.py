@@ -233,12 +233,16 @@ class ProjectOverlay:
         return values if area is None else values[area]
 
     def burn(
-        self, membrane: NDArray[np.float32], z: int, area: Area | None = None
-    ) -> NDArray[np.float32]:
-        """Return probabilities with the corrections in them: hand beats network."""
-        known = self.corrections(z, area)
-        out = np.where(known == MEMBRANE, np.float32(1), membrane)
-        return np.where(known >= INSIDE, np.float32(0), out).astype(np.float32)
+        self, membrane: NDArray[Any], z: int, area: Area | None = None
+    ) -> NDArray[Any]:
+        """Return probabilities with the corrections in them: hand beats network.
+
+        Those of uint8 go up to 255.
+        """
+        known, out = self.corrections(z, area), membrane.copy()
+        out[known == MEMBRANE] = 255 if membrane.dtype == np.uint8 else 1
+        out[known >= INSIDE] = 0
+        return out
 
     def burn_affinity(
         self, affinity: NDArray[np.float32], z: int, name: str

@@ -394,12 +394,16 @@ class _Store(ClosingSink):
 
 
 def probabilities(context: Context, place: int, area: Area | None = None) -> Any:
-    """Return stored probabilities `(y, x)` of a section, or those that were given."""
+    """Return stored probabilities `(y, x)` of a section, or those that were given.
+
+    Corrections are in both.
+    """
     area = area or (slice(0, context.shape[0]), slice(0, context.shape[1]))
     if context.weights is not None:
         return np.asarray(context.array(MEMBRANES)[(place, *area)])
-    stack = worker.opened(context.given).stack
-    return np.asarray(stack.data[(context.sections[place], *area)])
+    opened, z = worker.opened(context.given), context.sections[place]
+    values = np.asarray(opened.stack.data[(z, *area)])
+    return values if opened.hand is None else opened.hand.burn(values, z, area)
 
 
 def as_float(values: NDArray[Any]) -> NDArray[np.float32]:
