@@ -572,4 +572,4 @@ def test_both_panels_of_a_window_show_one_round(window, panel) -> None:
     assert other.panel.run.stop.isEnabled()
     other.panel.run.stop.click()
     end(window)
-    assert other.panel.candidate.accept.isVisibleTo(other)
+    assert other.panel.candidate.accept.isVisibleTo(other.panel)
