@@ -14,7 +14,7 @@ from napari_emseg import sample
 from napari_emseg.core.labels import touching
 from napari_emseg.core.settings import CellMethod, CellSettings
 from napari_emseg.segmentation import section_fragments, segment_section
-from napari_emseg.segmentation.stack import nothing_predicted
+from napari_emseg.segmentation.section import nothing_predicted
 
 METHODS = get_args(CellMethod)
 

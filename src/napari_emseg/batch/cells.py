@@ -36,7 +36,7 @@ from napari_emseg.io.fingerprint import NO_CELLS
 from napari_emseg.io.zarr_sink import fill
 from napari_emseg.segmentation import cells_provenance, segment_stack
 from napari_emseg.segmentation.blocks import HALO, WIDEST
-from napari_emseg.segmentation.stack import segment_section
+from napari_emseg.segmentation.section import segment_section
 from napari_emseg.segmentation.volume import WHOLE
 
 RESULT = StepResult(CELLS, "cells", ids=True)

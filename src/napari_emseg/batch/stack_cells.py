@@ -39,7 +39,8 @@ from napari_emseg.io.fingerprint import NO_CELLS
 from napari_emseg.proofreading.rerun import FREE
 from napari_emseg.segmentation import volume
 from napari_emseg.segmentation.blocks import Joined, paint_block
-from napari_emseg.segmentation.stack import describe_blank, masked, nothing_predicted
+from napari_emseg.segmentation.section import masked, nothing_predicted
+from napari_emseg.segmentation.stack import describe_blank
 from napari_emseg.segmentation.stack_graph import ids_of_section, paint_section
 from napari_emseg.segmentation.volume import VolumeReader
 

@@ -55,7 +55,7 @@ from napari_emseg.inference.sections import SectionReader
 from napari_emseg.inference.user_cache import read_entry, write_entry
 from napari_emseg.metrics.overlap import overlap_scores
 from napari_emseg.models.weights import Weights
-from napari_emseg.segmentation.stack import usual_cells
+from napari_emseg.segmentation.section import usual_cells
 
 Settles = Literal["all", "known", "nothing"]
 """What is settled before a run: all that is open; only what was settled for this stack

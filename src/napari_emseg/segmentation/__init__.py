@@ -4,14 +4,16 @@ from napari_emseg.segmentation.fragments import Fragments
 from napari_emseg.segmentation.linking import LinkResult, link_stack, scratch
 from napari_emseg.segmentation.overlap import overlap_of
 from napari_emseg.segmentation.rag import MergeTree
+from napari_emseg.segmentation.section import (
+    section_fragments,
+    segment_section,
+    usual_cells,
+)
 from napari_emseg.segmentation.stack import (
     CellsResult,
     cells_provenance,
-    section_fragments,
-    segment_section,
     segment_stack,
     settle_through,
-    usual_cells,
 )
 
 __all__ = [

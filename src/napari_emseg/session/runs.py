@@ -284,7 +284,7 @@ def probabilities_of(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return probabilities of section `z` with corrections, and where no picture is."""
     from napari_emseg.core.intensity import padding
-    from napari_emseg.segmentation.stack import nothing_predicted
+    from napari_emseg.segmentation.section import nothing_predicted
 
     _, height, width = source.results.shape
     membrane, em = _given(source, (slice(0, height), slice(0, width)))
