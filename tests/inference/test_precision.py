@@ -393,6 +393,24 @@ class TestRefused:
             run(weights, Stack(GREY), precision="bf16")
         assert error.value.remedies == {"precision": "float32"}
 
+    def test_int8_that_is_another_network_and_one_that_auto_would_not_take(
+        self, weights: Weights, machine: Machine
+    ) -> None:
+        machine.off["int8"] = 0.16
+        words = (
+            r"int8 changes probabilities by 0\.16 on average on parts of this stack$"
+        )
+        with pytest.raises(OtherPrecisionError, match=words) as error:
+            run(weights, Stack(GREY), precision="int8")
+        assert error.value.remedies == {"precision": "float32"}
+        machine.off["int8"] = 0.003
+        found = run(weights, Stack(255 - GREY), precision="int8")
+        assert found.provenance.settings["precision"] == "int8"
+        (note,) = (note for note in found.notes if "int8" in note)
+        assert note == (
+            "precision int8 changes probabilities by 0.003, more than auto would take"
+        )
+
     def test_int8_without_nncf(
         self, weights: Weights, monkeypatch: pytest.MonkeyPatch, openvino: object
     ) -> None:

@@ -64,6 +64,9 @@ before, so that nothing is waited for; or nothing: `auto` is never bf16 or int8.
 MOST_DIFFERENCE = 0.002
 """Of probabilities, in the mean, for `auto` to take other arithmetic than float32."""
 
+WRONG_DIFFERENCE = 0.02
+"""From here on it isn't the same network any more, and nobody can want it."""
+
 MOST_CELLS = 0.002
 """Of V_Rand between the cells that either gives."""
 
@@ -341,16 +344,24 @@ class _Sample:
         return [*kind, cpu_facts().version, package_version("nncf")]
 
     def calibrated(self) -> Generator[Record, None, PrecisionChoice]:
-        """Return the network for int8.
+        """Return the network for int8, and in words if `auto` wouldn't take it.
 
         Raises
         ------
         OtherPrecisionError
-            If it can't be made here.
+            If it can't be made here, or gives something else than float32.
         """
         quantised = yield from self._quantised()
+        reason = ""
+        if self._exact.name == "openvino" and self._is_enough:
+            for trial in (yield from self._trials(("int8",))) or ():
+                fault = trial.difference_fault
+                if trial.difference > WRONG_DIFFERENCE:
+                    msg = f"{fault} on average on parts of this stack"
+                    raise OtherPrecisionError(msg)
+                reason = fault and f"precision {fault}, more than auto would take"
         settings = self._settings.model_copy(update={"precision": "int8"})
-        return PrecisionChoice(settings, "int8", quantised=quantised)
+        return PrecisionChoice(settings, "int8", reason, quantised)
 
     def chosen(self) -> Generator[Record, None, PrecisionChoice]:
         """Return the fastest precision that gives the same results."""
