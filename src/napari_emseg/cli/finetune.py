@@ -29,7 +29,7 @@ from napari_emseg.cli.predict import settled_run
 from napari_emseg.cli.printing import print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.segment import (
-    InputIs,
+    InputKind,
     cropped,
     files_of_weights,
     kind_of_input,
@@ -206,13 +206,7 @@ def learn_edges(
     output: Path,
     /,
     *,
-    input_is: Annotated[
-        InputIs | None,
-        Parameter(
-            help="Grey values of EM, or probabilities of membrane; known by itself "
-            "for files that emseg wrote."
-        ),
-    ] = None,
+    input_is: InputKind = None,
     weights: WeightsName = DEFAULT_WEIGHTS,
     start: Annotated[
         Literal["default", "nothing"] | Path,

@@ -432,19 +432,21 @@ def _outcome(
 
 InputIs = Literal["em", "probabilities"]
 
+InputKind = Annotated[
+    InputIs | None,
+    Parameter(
+        help="Grey values of EM, or probabilities of membrane; known by itself "
+        "for files that emseg wrote."
+    ),
+]
+
 
 def segment(
     input: str,  # noqa: A002 - the word on the command line
     output: Path,
     /,
     *,
-    input_is: Annotated[
-        InputIs | None,
-        Parameter(
-            help="Grey values of EM, or probabilities of membrane; known by itself "
-            "for files that emseg wrote."
-        ),
-    ] = None,
+    input_is: InputKind = None,
     weights: WeightsName = DEFAULT_WEIGHTS,
     sections: Sections = None,
     exclude: Exclude = (),
