@@ -293,9 +293,10 @@ def learn_edges(
         print_json({"output": str(output), "start": start_name, **by, **told})
         return
     within, between = (about["edges"][kind] for kind in ("within", "between"))
+    before = "nothing" if begun is None else f"the classifier {begun.sha256[:8]}"
     print_line(
         f"{output}: learnt from {within:,} edges within sections and {between:,} "
-        f"between them, {'from nothing' if begun is None else f'on from {begun.name}'}"
+        f"between them, beginning from {before}"
     )
 
 
