@@ -56,6 +56,30 @@ def test_every_command_is_there(emseg) -> None:
         assert emseg(name, "--help").code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("learn-edges p.npy c.npy e.json --start FOLDER", "a folder, not a file"),
+        ("segment p.npy c.tif --through graph --edges FOLDER", "a folder, not a file"),
+        ("batch p.npy --out b --recipe FOLDER", "a folder, not a file"),
+        ("project show FOLDER", "is no project"),
+        ("check FOLDER", "has no sections in it"),
+    ],
+)
+def test_a_folder_that_is_not_what_is_asked_for_is_a_wrong_call(
+    emseg, words, said
+) -> None:
+    for name in ("p.npy", "c.npy"):
+        np.save(name, np.zeros((2, 32, 32), np.float32))
+    Path("a.json").mkdir()
+    more = () if words.startswith(("ba", "pr", "ch")) else ("--input-is=probabilities",)
+    done = emseg(*words.replace("FOLDER", "a.json").split(), *more)
+    assert done.code == 2
+    assert "a.json" in done.err
+    assert said in done.err
+    assert {p.name for p in Path().iterdir()} == {"p.npy", "c.npy", "a.json"}
+
+
 @pytest.mark.parametrize("command", ["segment", "train", "finetune", "batch"])
 def test_options_that_name_sections_say_from_where_they_count(emseg, command) -> None:
     lines = emseg(command, "--help").out.replace("│", " ").splitlines()

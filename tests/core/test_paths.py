@@ -206,6 +206,8 @@ def test_bounded_reading(theirs):
         read_bounded(file, 4)
     with pytest.raises(FileNotFoundError):
         read_bounded(theirs / "y", 4)
+    with pytest.raises(IsADirectoryError, match="is a folder, not a file"):
+        read_bounded(theirs, 4)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="has no such files")

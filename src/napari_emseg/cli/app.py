@@ -187,7 +187,13 @@ def _wrong_files() -> tuple[type[OSError], ...]:
     """Return errors of files that the call is to blame for; asked if there is one."""
     from napari_emseg.core.lock import OutputBusyError
 
-    return FileNotFoundError, FileExistsError, NotADirectoryError, OutputBusyError
+    return (
+        FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        OutputBusyError,
+    )
 
 
 def _called(words: Sequence[str]) -> str:

@@ -24,6 +24,10 @@ class UnsafePathError(OSError):
     """
 
 
+class FolderInsteadError(UnsafePathError, IsADirectoryError):
+    """A file is asked for, and a folder was named."""
+
+
 def path_inside(
     folder: Path, name: str, *, allowed: re.Pattern[str] | None = None
 ) -> Path:
@@ -122,11 +126,15 @@ def size_of_regular(path: Path) -> int:
     Raises
     ------
     UnsafePathError
-        If it is no file: a pipe would be waited for, a device has no end.
+        If it is no file: a pipe would be waited for, a device has no end, and of a
+        folder that is said.
     OSError
         If it isn't there, or can't be looked at.
     """
     found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        msg = f"{path} is a folder, not a file"
+        raise FolderInsteadError(msg)
     if not stat.S_ISREG(found.st_mode):
         msg = f"{path} is no regular file"
         raise UnsafePathError(msg)

@@ -121,6 +121,10 @@ class UnreadableError(OSError):
     """A file, or a page of it, is damaged, empty, truncated or not what it says."""
 
 
+class OtherFolderError(UnreadableError, FileNotFoundError):
+    """A folder has nothing in it of what it was opened for."""
+
+
 MOST_CAUSE = 300
 """Characters of what a library says that are told on."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from napari_emseg.io.errors import UnreadableError, clear_errors
+from napari_emseg.io.errors import OtherFolderError, UnreadableError, clear_errors
 from napari_emseg.io.formats import FORMATS, SECTION_SUFFIXES, recognise
 from napari_emseg.io.output import may_be_section
 from napari_emseg.io.volumes import FileContents, Index, Volume
@@ -51,8 +51,11 @@ def contents(path: Path) -> FileContents:
     """Return the sections of a folder as one volume."""
     files = [p for p in path.iterdir() if may_be_section(p) and p.is_file()]
     if not files:
-        msg = f"has no sections in it ({', '.join(sorted(SECTION_SUFFIXES))})"
-        raise UnreadableError(msg)
+        msg = (
+            f"{path.name}: has no sections in it "
+            f"({', '.join(sorted(SECTION_SUFFIXES))})"
+        )
+        raise OtherFolderError(msg)
     return contents_of_files(files, path.name)
 
 

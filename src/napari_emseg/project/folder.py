@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from napari_emseg.core.atomic import atomic_folder, atomic_write, clear_leftovers
 from napari_emseg.core.paths import path_inside, read_bounded, size_of_regular
-from napari_emseg.io.errors import UnreadableError
+from napari_emseg.io.errors import OtherFolderError, UnreadableError
 from napari_emseg.models.weights import (
     SUFFIX,
     Weights,
@@ -103,7 +103,7 @@ def read_info(folder: Path) -> ProjectInfo:
         raise FileNotFoundError(msg)
     if not (folder / INFO).exists():
         msg = f"{folder} is no project: it has no {INFO}"
-        raise UnreadableError(msg)
+        raise OtherFolderError(msg)
     info = parsed(folder / INFO, ProjectInfo)
     if info.format > FORMAT:
         msg = (
