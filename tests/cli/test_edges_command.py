@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,24 @@ from thin import thin_weights
 
 from napari_emseg.api import learn_edges, segment
 from napari_emseg.cli import finetune
-from napari_emseg.core.records import Progress, Provenance
+from napari_emseg.core.records import Progress, Provenance, drain
+from napari_emseg.core.regions import RunScope
+from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
-from napari_emseg.segmentation.edge_classifier import read_edges
+from napari_emseg.segmentation.edge_classifier import SEEN, EdgeClassifier, read_edges
+from napari_emseg.session import Session
+from napari_emseg.session.projects import save_project
+from napari_emseg.session.run_factory import RunFactory
 from napari_emseg.training import edges
 
 LEARN = ("learn-edges", "p.tif", "cells.tif", "edges.json")
+
+FLAT = {
+    kind: {"mean": [0.0] * n, "scale": [1.0] * n, "networks": [[[[[0.0]] * n, [0.0]]]]}
+    for kind, n in SEEN.items()
+}
+"""A classifier that says even odds of everything."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +106,96 @@ def test_of_em_it_learns_what_weights_say_of_affinities(emseg, taught, tmp_path)
     done = emseg("learn-edges", "em.tif", "cells.tif", "edges.json", *words)
     assert done.code == 0, done.err
     assert read_edges(Path("edges.json")).knows_affinities("between")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Session]:
+    """Yield a sitting with p.emseg on em.tif: membranes, and cells all reviewed."""
+    p, cells = drawn(1)
+    save_stack(tmp_path / "em.tif", Stack(np.rint(255 * (1 - p)).astype(np.uint8)))
+    session = Session(cell_settings=CellSettings(through="graph", shift=9))
+    session.choose_weights(thin_weights(tmp_path, further=("affinity z1",)))
+    source = session.select("em", open_stack(tmp_path / "em.tif"))
+    drain(RunFactory(session).predict(RunScope(tuple(range(6)))).work)
+    for z, ids in enumerate(ended(cells).astype(np.uint32)):
+        source.editor.put_cells(z, (slice(0, 128), slice(0, 128)), ids)
+    source.results.note_links(range(6), linked=True)
+    source.editor.finish_run()
+    save_project(session, tmp_path / "p.emseg")
+    for z in range(6):
+        session.review(z)
+    session.project.flush()
+    yield session
+    session.forget("em")
+
+
+@pytest.mark.usefixtures("without_data")
+def test_of_a_project_it_learns_what_the_window_does(emseg, project):
+    project.redo_reviewed = True
+    first = drain(RunFactory(project).learn_edges().work).classifier
+    assert first.knows_affinities("between")
+    before = contents("p.emseg")
+    done = emseg("learn-edges", "p.emseg", "first.json", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert read_edges(Path("first.json")).sha256 == told["sha256"] == first.sha256
+    assert told["weights_sha256"] == project.weights.sha256
+    assert (told["shift"], told["start_sha256"], told["affinities"]) == (9, None, True)
+    assert contents("p.emseg") == before
+
+    project.edges = first
+    project.project.flush()
+    on = drain(RunFactory(project).learn_edges().work).classifier
+    words = ("learn-edges", "p.emseg", "on.json")
+    assert f"beginning from the classifier {first.sha256[:8]}" in emseg(*words).out
+    assert read_edges(Path("on.json")).sha256 == on.sha256 != first.sha256
+    anew = emseg(*words, "--overwrite", "--start", "nothing", "--shift", "9")
+    assert "beginning from nothing" in anew.out
+    assert read_edges(Path("on.json")).sha256 == first.sha256
+
+
+def contents(folder: str) -> dict[Path, bytes]:
+    """Return what is in the files of a folder."""
+    return {f: f.read_bytes() for f in Path(folder).rglob("*") if f.is_file()}
+
+
+@pytest.mark.usefixtures("without_data")
+def test_what_a_project_says_itself_or_lacks_is_refused(emseg, project):
+    def refused(*words: str) -> str:
+        done = emseg("learn-edges", *words)
+        assert (done.code, done.out) == (2, "")
+        assert not Path("e.json").exists()
+        return done.err
+
+    assert "cells of its own; leave out em.tif" in refused(
+        "p.emseg", "em.tif", "e.json"
+    )
+    assert "--sections is for files" in refused("p.emseg", "e.json", "--sections", "1:")
+    assert "--cells.level is for files" in refused(
+        *("p.emseg", "e.json", "--cells.level", "0")
+    )
+    assert "lies in the input p.emseg" in refused("p.emseg", "p.emseg/weights/e.json")
+    assert "no such project: q.emseg" in refused("q.emseg", "e.json")
+    assert "only em.tif and e.json are named" in refused("em.tif", "e.json")
+
+    project.edges = EdgeClassifier(FLAT, {})
+    project.project.flush()
+    (kept,) = Path("p.emseg/weights").glob("edges-*.json")
+    kept.unlink()
+    assert "the project's classifier of edges can't be read" in refused(
+        "p.emseg", "e.json"
+    )
+    for file in Path("p.emseg/weights").glob("*.safetensors"):
+        file.unlink()
+    nothing = ("p.emseg", "e.json", "--start", "nothing")
+    assert "name some with --weights" in refused(*nothing)
+    project.review(0, reviewed=False)
+    for z in range(1, 6):
+        project.review(z, reviewed=False)
+    project.project.flush()
+    assert "no cell is known to be right through the stack" in refused(*nothing)
+    save_stack("em.tif", Stack(np.zeros((6, 128, 128), np.uint8)), overwrite=True)
+    assert "em has changed since the project was made" in refused(*nothing)
 
 
 def test_what_teaches_nothing_is_refused_before_anything_is_read(emseg, taught):

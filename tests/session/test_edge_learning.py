@@ -340,7 +340,9 @@ def taught() -> tuple[Session, EdgesLearnt]:
     for z in range(len(p)):
         session.review(z)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_emseg.session.edge_learning.default_classifier", _nothing)
+        patch.setattr(
+            "napari_emseg.segmentation.edge_classifier.default_classifier", _nothing
+        )
         for name, few in (("STEPS", 10), ("EPOCHS", 1), ("NETWORKS", 1)):
             patch.setattr(f"napari_emseg.training.edges.{name}", few)
         found = drain(RunFactory(session).learn_edges().work)

@@ -19,11 +19,10 @@ from napari_emseg.io.fingerprint import fingerprint
 from napari_emseg.io.folder import drop_parts, find_files, natural
 from napari_emseg.io.formats import SUFFIXES
 from napari_emseg.project import Project
+from napari_emseg.project.folder import PROJECT_SUFFIX, is_project
 from napari_emseg.project.source import open_source
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
 from napari_emseg.proofreading.rerun import SmallestPieces, keep_locked, parted
-
-PROJECT = ".emseg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +124,11 @@ def stacks_in(word: str) -> list[str]:
         inside = [
             path
             for path in sorted(folder.iterdir(), key=natural)
-            if path.name.lower().endswith((*SUFFIXES, PROJECT))
+            if path.name.lower().endswith((*SUFFIXES, PROJECT_SUFFIX))
             and not path.name.startswith(".")
         ]
         return [str(path) for path in drop_parts(inside)] or [word]
     return [word]
-
-
-def is_project(path: str) -> bool:
-    """Tell a project folder by its name."""
-    return path.rstrip("/").endswith(PROJECT) and Path(path).is_dir()
 
 
 def open_given(given: Input) -> Stack:

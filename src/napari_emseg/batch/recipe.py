@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from napari_emseg._installed import __version__
-from napari_emseg.batch.inputs import is_project
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.errors import SettingError, first_fault
@@ -31,6 +30,7 @@ from napari_emseg.models.weights import (
     missing_weights,
     own_folder,
 )
+from napari_emseg.project.folder import is_project
 
 VERSION = 1
 """Of the form that recipes are written in."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,10 +27,11 @@ from napari_emseg.cli.options import (
     pick_sections,
 )
 from napari_emseg.cli.outputs import check_outputs
-from napari_emseg.cli.predict import settled_run
-from napari_emseg.cli.printing import print_json, print_line, say
+from napari_emseg.cli.predict import refuse_if_unreadable, settled_run
+from napari_emseg.cli.printing import option_name, print_json, print_line, say
 from napari_emseg.cli.progress import run_with_progress
 from napari_emseg.cli.segment import (
+    InputIs,
     InputKind,
     cropped,
     files_of_weights,
@@ -38,13 +41,13 @@ from napari_emseg.cli.segment import (
     without_excluded,
 )
 from napari_emseg.cli.weights import (
-    WeightsName,
     claimed_weights,
     find_weights,
     print_card,
 )
 from napari_emseg.core.records import Provenance
 from napari_emseg.core.regions import Region as Reviewed
+from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import LazyArray, Stack, doubt_size
 from napari_emseg.core.training import FinetuneSettings
@@ -55,7 +58,9 @@ from napari_emseg.io.fingerprint import (
 )
 from napari_emseg.io.stored import own_ids
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights, load_weights
+from napari_emseg.project.folder import PROJECT_SUFFIX, is_project
 from napari_emseg.segmentation.edge_classifier import (
+    SEEN,
     EdgeClassifier,
     default_classifier,
     read_edges,
@@ -64,7 +69,10 @@ from napari_emseg.segmentation.edge_classifier import (
 from napari_emseg.segmentation.stack import ReadProbabilities
 
 if TYPE_CHECKING:
+    from napari_emseg.inference import PredictionResult
+    from napari_emseg.project import Project
     from napari_emseg.segmentation.affinities import Affinities
+    from napari_emseg.session.session import Session
 
 LABELS_FILE = Group("How to read the labels", sort_key=3)
 CELLS_FILE = Group("How to read the cells", sort_key=3)
@@ -203,16 +211,22 @@ def _regions(
 def learn_edges(
     input: str,  # noqa: A002 - the word on the command line
     cells: str,
-    output: Path,
+    output: Path | None = None,
     /,
     *,
     input_is: InputKind = None,
-    weights: WeightsName = DEFAULT_WEIGHTS,
+    weights: Annotated[
+        str | None,
+        Parameter(
+            help="Bundled weights (emseg weights list), or a .safetensors file; by "
+            f"default those of the project, or {DEFAULT_WEIGHTS}."
+        ),
+    ] = None,
     start: Annotated[
         Literal["default", "nothing"] | Path,
         Parameter(
-            help="What learns on: a classifier of edges (.json), default (that of "
-            "napari-emseg-data, where it is installed), or nothing."
+            help="What learns on: a classifier of edges (.json), default (that of the "
+            "project, or of napari-emseg-data, where it is installed), or nothing."
         ),
     ] = "default",
     sections: Sections = None,
@@ -223,7 +237,7 @@ def learn_edges(
         Parameter(
             group=CELLS,
             help="Probability above which a pixel is membrane, as for the cells that "
-            "will be found; by default that of the weights.",
+            "will be found; by default that of the project, or of the weights.",
         ),
     ] = None,
     shift: Annotated[
@@ -245,59 +259,288 @@ def learn_edges(
     It says which fragments are one cell where emseg segment and emseg batch go by one
     graph of all sections: give it to these with --through graph --edges. Cells are ids
     that a person has corrected; 0 says nothing, so a few neurites are a beginning. From
-    EM, membranes are predicted first, and affinities by weights that give them. Says
-    how many of the edges that it wasn't shown it gets right, and how many before.
+    EM, membranes are predicted first, and affinities by weights that give them. Of a
+    project (emseg learn-edges PROJECT OUTPUT) it learns what the window would: from
+    cells that were reviewed, locked, merged or split in 3-D. Says how many of the edges
+    that it wasn't shown it gets right, and how many before.
 
     Parameters
     ----------
     input
-        EM sections or probabilities of membrane: a file, a folder or a glob.
+        EM sections or probabilities of membrane: a file, a folder or a glob; or a
+        project, NAME.emseg, which has cells of its own.
     cells
-        Cells through the stack, of the same shape.
+        Cells through the stack, of the same shape; of a project the output.
     output
         The classifier to write: .json.
     """
+    of_cells = {"threshold": threshold, "shift": shift}
+    by = _LearningOptions(
+        weights, start, {n: v for n, v in of_cells.items() if v is not None}, run
+    )
+    known: Callable[[Path], _LearntEdges]
+    if is_project(input):
+        files = {
+            **{"input_is": input_is, "sections": sections, "roi": roi},
+            **{"exclude": exclude, **vars(source)},
+            **{f"cells.{name}": value for name, value in vars(cells_source).items()},
+        }
+        place = _only_output(cells, output, files)
+        known = partial(_from_project, Path(input).expanduser(), by)
+    else:
+        place = _named_output(input, cells, output)
+        scope = ScopeOptions.of(source.open(input), sections, roi)
+        truth = own_ids(cells_source.open(cells, prefix="cells"))
+        kind = kind_of_input(scope.stack, input_is)
+        known = partial(_from_files, scope, truth, kind, exclude, by)
+    with claimed_weights(place, overwrite=overwrite, suffix=".json"):
+        learnt = known(place)
+    if json:
+        print_json({"output": str(place), **learnt.facts})
+    else:
+        print_line(f"{place}: {learnt.words}")
+
+
+@dataclass(frozen=True)
+class _LearningOptions:
+    """What was said of how edges are learnt.
+
+    Parameters
+    ----------
+    weights
+        None for the usual ones.
+    cells
+        Settings of cells that were given.
+    """
+
+    weights: str | None
+    start: str | Path
+    cells: Mapping[str, Any]
+    run: PredictSettings
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that they name."""
+        return [self.start] if isinstance(self.start, Path) else []
+
+
+@dataclass(frozen=True)
+class _LearntEdges:
+    """A classifier that was written, and what it learnt by.
+
+    Parameters
+    ----------
+    start
+        What learnt on; None for nothing.
+    weights
+        Those that predicted; None where probabilities were given.
+    """
+
+    classifier: EdgeClassifier
+    start: EdgeClassifier | None
+    settings: CellSettings
+    weights: Weights | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        start, used, about = self.start, self.weights, self.classifier.about
+        return {
+            "sha256": self.classifier.sha256,
+            "start": None if start is None else start.name,
+            "start_sha256": None if start is None else start.sha256,
+            "weights": None if used is None else used.card.name,
+            "weights_sha256": None if used is None else used.sha256,
+            "affinities": self.classifier.knows_affinities("between"),
+            "threshold": self.settings.threshold,
+            "shift": self.settings.shift,
+            "edges": about["edges"],
+            "scores": about["scores"],
+        }
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        within, between = (self.classifier.about["edges"][k] for k in SEEN)
+        before = "nothing"
+        if self.start is not None:
+            before = f"the classifier {self.start.sha256[:8]}"
+        return (
+            f"learnt from {within:,} edges within sections and {between:,} "
+            f"between them, beginning from {before}"
+        )
+
+
+def _from_files(
+    scope: ScopeOptions,
+    cells: Stack,
+    kind: InputIs,
+    exclude: Sequence[int],
+    by: _LearningOptions,
+    output: Path,
+) -> _LearntEdges:
+    """Learn from cells in a file, and write what was learnt."""
     from napari_emseg.training.edges import check_linked, iter_learn_edges
 
-    scope = ScopeOptions.of(source.open(input), sections, roi)
-    stack = own_ids(cells_source.open(cells, prefix="cells"))
-    truth = _cells_of(stack, scope)
-    begun = _classifier(start)
-    is_em = kind_of_input(scope.stack, input_is) == "em"
-    chosen = find_weights(weights, run) if is_em else None
+    truth, begun = _cells_of(cells, scope), _classifier(by.start)
+    weights = by.weights or DEFAULT_WEIGHTS
+    chosen = find_weights(weights, by.run) if kind == "em" else None
     used = files_of_weights(weights) if chosen is None else [chosen.path]
-    used += [start] if isinstance(start, Path) else []
-    with (
-        claimed_weights(output, overwrite=overwrite, suffix=".json"),
-        require_unchanged(scope.stack, stack),
-    ):
-        check_outputs(output, stacks=[scope.stack, stack], files=used)
+    with require_unchanged(scope.stack, cells):
+        check_outputs(output, stacks=[scope.stack, cells], files=[*used, *by.files])
         check_linked(truth)
-        settings = _edge_settings(scope.stack, chosen, threshold, shift)
-        membrane, affinities = _learnt_from(scope, chosen, run, exclude)
+        settings = _edge_settings(scope.stack, chosen, by.cells)
+        membrane, affinities = _learnt_from(scope, chosen, by.run, exclude)
         work = iter_learn_edges(
             membrane,
             truth,
             settings,
             affinities=affinities,
             start=begun,
-            about=f"cells of {stack.name}",
+            about=f"cells of {cells.name}",
         )
         found = run_with_progress(work)
         save_edges(found, output)
-    about = found.about
-    if json:
-        told = {name: about[name] for name in ("edges", "scores")}
-        by = {"threshold": settings.threshold, "shift": settings.shift}
-        start_name = None if begun is None else begun.name
-        print_json({"output": str(output), "start": start_name, **by, **told})
-        return
-    within, between = (about["edges"][kind] for kind in ("within", "between"))
-    before = "nothing" if begun is None else f"the classifier {begun.sha256[:8]}"
-    print_line(
-        f"{output}: learnt from {within:,} edges within sections and {between:,} "
-        f"between them, beginning from {before}"
+    return _LearntEdges(found, begun, settings, chosen)
+
+
+def _named_output(source: str, cells: str, output: Path | None) -> Path:
+    """Return where to write what cells in a file teach.
+
+    Raises
+    ------
+    ValueError
+        If it isn't said.
+    FileNotFoundError
+        If a project is named that isn't there.
+    """
+    if output is not None:
+        return output
+    if Path(source).suffix == PROJECT_SUFFIX:
+        msg = f"no such project: {source}"
+        raise FileNotFoundError(msg)
+    msg = (
+        f"only {source} and {cells} are named; name an input, its cells and what to "
+        "write (.json), or a project (NAME.emseg) and what to write"
     )
+    raise ValueError(msg)
+
+
+def _only_output(cells: str, output: Path | None, files: Mapping[str, Any]) -> Path:
+    """Return where to write what a project teaches.
+
+    Raises
+    ------
+    ValueError
+        If anything is said that a project says itself.
+    """
+    if output is not None:
+        msg = f"a project has cells of its own; leave out {cells}"
+        raise ValueError(msg)
+    said = [option_name(n) for n, value in files.items() if value not in (None, ())]
+    if said:
+        msg = (
+            f"{said[0]} is for files; a project says how its stack is read and which "
+            "cells are right"
+        )
+        raise ValueError(msg)
+    return Path(cells)
+
+
+def _from_project(folder: Path, by: _LearningOptions, output: Path) -> _LearntEdges:
+    """Learn what a person has done in a project, which is only read."""
+    from napari_emseg.session.edge_learning import sections_to_predict
+    from napari_emseg.session.projects import adopt, iter_open_project
+    from napari_emseg.session.session import Session
+
+    opened = run_with_progress(iter_open_project(folder, read_only=True))
+    with closing(opened.keeping) as keeping, require_unchanged(opened.stack):
+        check_outputs(output, stacks=[opened.stack], files=[folder, *by.files])
+        found = keeping.project.compare_source(opened.stack)
+        if found.state == "changed":
+            raise ValueError(found.words)
+        begun = _own_classifier(keeping.project, by.start) or _classifier(by.start)
+        session = Session(redo_reviewed=True)
+        source = adopt(session, folder.name, opened)
+        lacking = sections_to_predict(source)
+        for note in keeping.notes:
+            say(note)
+        _choose(session, by, needed=bool(lacking))
+        learnt = _learnt_in(session, lacking, begun)
+        save_edges(learnt, output)
+    used = session.weights if lacking else None
+    return _LearntEdges(learnt, begun, session.cell_settings, used)
+
+
+def _own_classifier(project: Project, start: str | Path) -> EdgeClassifier | None:
+    """Return the classifier of a project, if that shall learn on.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read.
+    """
+    if start != "default":
+        return None
+    try:
+        return project.edges()
+    except (OSError, ValueError) as e:
+        msg = (
+            f"the project's classifier of edges can't be read ({e}); put the file "
+            "back, or say with --start what learns on"
+        )
+        raise ValueError(msg) from e
+
+
+def _choose(session: Session, by: _LearningOptions, *, needed: bool) -> None:
+    """Choose what is asked for in the place of what a project says.
+
+    Raises
+    ------
+    ValueError
+        If there are no weights, and some are needed.
+    """
+    run = by.run
+    given = {name: getattr(run, name) for name in run.model_fields_set}
+    session.choose_settings(session.predict_settings.model_copy(update=given))
+    if by.weights is not None:
+        session.choose_weights(find_weights(by.weights, run))
+    if needed and session.weights is None:
+        msg = "the weights of the project are not known; name some with --weights"
+        raise ValueError(msg)
+    # weights are asked for affinities only where cells go through the stack
+    cells = session.cell_settings.model_dump() | {"through": "graph", **by.cells}
+    session.cell_settings = CellSettings(**cells)
+
+
+def _learnt_in(
+    session: Session, lacking: Sequence[int], start: EdgeClassifier | None
+) -> EdgeClassifier:
+    """Predict sections that lack membranes, and learn."""
+    from napari_emseg.session.edge_learning import learn_edges
+    from napari_emseg.session.run_factory import RunFactory
+
+    if lacking:
+        run = RunFactory(session).predict(RunScope(tuple(lacking)))
+        if run.check is not None:
+            run.check()
+        _warn_of_lost(run_with_progress(run.work))
+    work = learn_edges(session.at_work, session.cell_settings, start)
+    return run_with_progress(work).classifier
+
+
+def _warn_of_lost(result: PredictionResult) -> None:
+    """Say which sections teach nothing, since they can't be read.
+
+    Raises
+    ------
+    OSError
+        If not a single one can be read.
+    """
+    refuse_if_unreadable(result)
+    if result.damaged:
+        words = describe_sections(result.damaged)
+        say(f"warning: {words} can't be read, so nothing is learnt there")
 
 
 @dataclass(frozen=True)
@@ -353,11 +596,10 @@ def _classifier(start: str | Path) -> EdgeClassifier | None:
 
 
 def _edge_settings(
-    stack: Stack, weights: Weights | None, threshold: float | None, shift: int | None
+    stack: Stack, weights: Weights | None, asked: Mapping[str, Any]
 ) -> CellSettings:
     """Return the settings by which edges are found, as cells will be."""
-    asked = {"threshold": threshold, "shift": shift}
-    settings = CellSettings(**{k: v for k, v in asked.items() if v is not None})
+    settings = CellSettings(**asked)
     made = Provenance.of(stack)
     known = None if made is None else made.threshold
     known = known if weights is None else weights.card.threshold
@@ -377,14 +619,11 @@ def _learnt_from(
         return _SectionsAsked(read, scope.sections, exclude), None
     run, _ = settled_run(scope, weights, run, kept, excluded=exclude)
     seen = predict_through(scope, weights, run, exclude)
-    lost = seen.result.damaged
-    if lost:
-        words = describe_sections(lost)
-        say(f"warning: {words} can't be read, so nothing is learnt there")
+    _warn_of_lost(seen.result)
     membrane = ReadProbabilities(seen.stack)
     found = seen.affinities
     first = scope.sections[0]
     return (
-        _SectionsAsked(membrane, scope.sections, (*exclude, *lost)),
+        _SectionsAsked(membrane, scope.sections, (*exclude, *seen.result.damaged)),
         None if found is None else found.starting(first),
     )

@@ -62,6 +62,13 @@ def named(path: Path | str) -> Path:
     return path.with_name(f"{path.name}{PROJECT_SUFFIX}")
 
 
+def is_project(path: Path | str) -> bool:
+    """Tell a project's folder by its name, or by what is in it."""
+    folder = Path(path).expanduser()
+    named_so = folder.suffix == PROJECT_SUFFIX
+    return folder.is_dir() and (named_so or (folder / INFO).is_file())
+
+
 def create_folder(path: Path, info: ProjectInfo) -> None:
     """Make the folder of an empty project; it appears when it is whole.
 

@@ -17,7 +17,7 @@ from napari_emseg.core.intensity import padding
 from napari_emseg.core.records import Record
 from napari_emseg.core.regions import Area, Constraint, Region, Voxel
 from napari_emseg.core.settings import CellSettings
-from napari_emseg.segmentation.edge_classifier import EdgeClassifier, default_classifier
+from napari_emseg.segmentation.edge_classifier import EdgeClassifier
 from napari_emseg.session.results import PredictedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
 
@@ -306,7 +306,7 @@ def learn_edges(
     Parameters
     ----------
     start
-        Learns on; by default the usual one, or from nothing where that isn't there.
+        Learns on; None to begin from nothing.
 
     Raises
     ------
@@ -314,16 +314,40 @@ def learn_edges(
         At once, if nothing is known of cells through the stack; at work, if that is
         too little.
     """
+    known = _known(source)
+    if not source.is_probabilities:
+        there = source.results.predicted
+        if not any(known.is_near(z) for z in there):
+            raise ValueError(NO_MEMBRANES)
+    return _learning(source, known, settings, start)
+
+
+def sections_to_predict(source: StackState) -> tuple[int, ...]:
+    """Return sections without probabilities that learning would look at.
+
+    Those with known cells, and their neighbours: a project doesn't keep probabilities.
+
+    Raises
+    ------
+    ValueError
+        If nothing is known of cells through the stack.
+    """
+    known = _known(source)
+    if source.is_probabilities:
+        return ()
+    told = [z for z in sorted(known.sections) if known[z].any()]
+    near = {k for z in told for k in (z - 1, z, z + 1) if 0 <= k < known.shape[0]}
+    there = {*source.results.predicted, *source.excluded}
+    return tuple(z for z in sorted(near - there) if known.is_near(z))
+
+
+def _known(source: StackState) -> ProofreadCells:
     if source.results.segmented and not source.results.linked_sections:
         raise ValueError(NOT_LINKED)
     known = ProofreadCells.of(source)
     if known is None:
         raise ValueError(NOTHING_KNOWN)
-    if not source.is_probabilities:
-        there = source.results.predicted
-        if not any(known.is_near(z) for z in there):
-            raise ValueError(NO_MEMBRANES)
-    return _learning(source, known, settings, start or default_classifier())
+    return known
 
 
 def _learning(

@@ -209,15 +209,19 @@ class RunFactory:
     def learn_edges(self) -> Run:
         """Return the work of learning which fragments are one cell from corrections.
 
+        The classifier in use learns on, or one from nothing where there is none.
+
         Raises
         ------
         ValueError
             If there is no stack, or nothing to learn from.
         """
+        from napari_emseg.segmentation.edge_classifier import default_classifier
         from napari_emseg.session.edge_learning import learn_edges
 
         source, settings = self._chosen.at_work, self._chosen.cell_settings
-        work = learn_edges(source, settings, self._chosen.edges)
+        start = self._chosen.edges or default_classifier()
+        work = learn_edges(source, settings, start)
         region = RunScope(tuple(sorted(source.results.linked_sections)))
         return Run(f"Edges of {source.name}", source, region, settings, work)
 
