@@ -116,6 +116,20 @@ def test_places_lie_apart_and_best_first(weights: Weights) -> None:
     assert [r.done for r in records if isinstance(r, Progress)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("places", [6, 99])
+def test_regions_that_a_border_moves_inwards_do_not_overlap(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, places: int
+) -> None:
+    """Spots 32 px apart whose squares, of 32 px, would lie half over each other."""
+    rng = np.random.default_rng(0)
+    seen(monkeypatch)
+    stack = Stack(rng.integers(1, 255, (3, 90, 90), dtype=np.uint8))
+    found = suggest(weights, nothing(stack), SuggestSettings(places=places, side=32))
+    assert len(found) >= 6
+    for a, b in combinations(found, 2):
+        assert a.region.overlap(b.region) is None, (a.region, b.region)
+
+
 def test_what_is_reviewed_corrected_or_excluded_is_left_out(weights: Weights) -> None:
     stack, codes = drawn()
     kept = np.zeros_like(codes)
@@ -188,6 +202,9 @@ def test_centres_are_far_from_what_is_taken_and_from_each_other() -> None:
     assert sorted(k // 5 for k in chosen) == [1, 2]
     assert k_centre(candidates, candidates[:0], 1) == [0]
     assert sorted(k_centre(candidates, candidates[:0], 99)) == list(range(15))
+    same = np.arange(15) // 5
+    apart = k_centre(candidates, candidates[:0], 99, same[:, None] == same)
+    assert sorted(same[apart]) == [0, 1, 2]
 
 
 def test_places_are_unlike_what_is_labelled(

@@ -190,20 +190,24 @@ def _unlike(
     best: Sequence[Suggestion], known: TrainingSet, look: _Look, n: int
 ) -> tuple[Suggestion, ...]:
     """Choose `n` that are unlike, the best first."""
+    together = np.array([[_overlap(a, b) for b in best] for a in best], bool)
     if len(best) <= n:
-        return tuple(best)
+        return tuple(s for k, s in enumerate(best) if not together[k, :k].any())
     labelled = known.usable.blocks
     order = np.random.default_rng(0).permutation(len(labelled))[:MOST_LABELLED]
     regions = [*(s.region for s in best), *(labelled[k] for k in order)]
     features = look.features(regions)
     spread = features[: len(best)].std(axis=0)
     features = features / np.where(spread > 0, spread, 1)
-    chosen = k_centre(features[: len(best)], features[len(best) :], n)
+    chosen = k_centre(features[: len(best)], features[len(best) :], n, together)
     return tuple(best[k] for k in sorted(chosen))
 
 
 def k_centre(
-    candidates: NDArray[np.floating], taken: NDArray[np.floating], n: int
+    candidates: NDArray[np.floating],
+    taken: NDArray[np.floating],
+    n: int,
+    together: NDArray[np.bool_] | None = None,
 ) -> list[int]:
     """Choose `n` candidates, each the farthest from all that are taken before it.
 
@@ -213,17 +217,21 @@ def k_centre(
     ----------
     candidates, taken
         Features `(n, d)`; `taken` may be empty, then the first candidate is.
+    together
+        Which candidates `(n, n)` can't both be chosen.
     """
     chosen: list[int] = []
     nearest = np.full(len(candidates), np.inf)
     for other in taken:
         nearest = np.minimum(nearest, np.linalg.norm(candidates - other, axis=1))
-    while len(chosen) < min(n, len(candidates)):
+    while len(chosen) < n and (nearest >= 0).any():
         k = int(nearest.argmax())
         chosen.append(k)
         away = np.linalg.norm(candidates - candidates[k], axis=1)
         nearest = np.minimum(nearest, away)
         nearest[chosen] = -1
+        if together is not None:
+            nearest[together[k]] = -1
     return chosen
 
 
@@ -250,7 +258,10 @@ def _random(
     found: list[Suggestion] = []
     # sorting keeps the order in which they were drawn
     for _, one in sorted(drawn, key=lambda pair: not pair[0]):
-        near_one = any(_same_place(one, s, settings.side) for s in (*taken, *found))
+        near_one = any(
+            _same_place(one, s, settings.side) or _overlap(one, s)
+            for s in (*taken, *found)
+        )
         if len(found) < n and not near_one:
             found.append(one)
     return found
@@ -421,3 +432,8 @@ def _same_place(a: Suggestion, b: Suggestion, side: int) -> bool:
     """Tell if two regions show the same tissue."""
     apart = max(abs(a.y - b.y), abs(a.x - b.x))
     return abs(a.region.z - b.region.z) <= 1 and apart < side
+
+
+def _overlap(a: Suggestion, b: Suggestion) -> bool:
+    """Tell if two regions share pixels, as they may near a border: moved off it."""
+    return a.region.overlap(b.region) is not None
