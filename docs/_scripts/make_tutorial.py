@@ -59,7 +59,8 @@ class Walk:
     camera: Camera = field(init=False)
     person: Person = field(init=False)
     facts: dict[str, str] = field(default_factory=dict)
-    scores: list[float] = field(default_factory=list)
+    scores: list[tuple[float, float]] = field(default_factory=list)
+    """VI of cells and V_Rand of membranes, each time that they were evaluated."""
 
 
 Act = Callable[[Walk], None]
@@ -235,6 +236,7 @@ def judge(walk: Walk) -> None:
     expect(cells.high < 0, f"cells are better: {comparison.words}")
     walk.camera.go_to(SHOWN)
     walk.viewer.reset_view()
+    settle()  # what is in view is known once it was drawn
     box.differ.button.click()
     wait_for(lambda: not box.differ.job.busy)
     settle(2)
@@ -267,10 +269,14 @@ def accept(walk: Walk) -> None:
     run(walk, walk.dock.panel("Cells"))
     side_by_side("tutorial-result.png", [before, walk.camera.look("cells")])
     evaluate(walk)
-    first, last = walk.scores
-    expect(last > first, f"V_Rand rises: {first:.3f} before, {last:.3f} after")
-    walk.facts["scores"] = f"{first:.2f} before and {last:.2f} after"
+    (bits, rand), (fewer, more) = walk.scores
+    walk.facts["scores"] = (
+        f"VI of cells: {bits:.2f} bits before and {fewer:.2f} after. "
+        f"V_Rand of membranes: {rand:.2f} before and {more:.2f} after."
+    )
     tell(walk.facts["scores"])
+    expect(fewer < bits, f"VI falls: {walk.facts['scores']}")
+    expect(more > rand, f"V_Rand rises: {walk.facts['scores']}")
 
 
 def search(walk: Walk, z: int) -> None:
@@ -319,7 +325,7 @@ def run(walk: Walk, panel) -> None:
 
 
 def evaluate(walk: Walk) -> None:
-    """Press Evaluate for all sections; remember V_Rand."""
+    """Press Evaluate for all sections; remember what it says."""
     fold(walk, "Evaluate")
     panel = walk.dock.panel("Evaluate")
     pick(panel.scope, "all sections")
@@ -328,8 +334,10 @@ def evaluate(walk: Walk) -> None:
     expect(panel.result.isVisibleTo(panel), panel.run.message.text())
     layer = panel.prediction.layer
     expect(layer.name == "FIB-25 membrane probability", f"evaluates {layer.name}")
-    walk.scores.append(float(panel.result.words.text().split()[0]))
-    tell(panel.result.words.text())
+    rand = float(panel.result.words.text().split()[0])
+    cells = panel.result.about.text().rpartition("cells: ")[2]
+    walk.scores.append((float(cells.partition("VI ")[2].split()[0]), rand))
+    tell(f"{panel.result.words.text()}; cells: {cells}")
     walk.viewer.layers.remove("mistakes")
 
 
