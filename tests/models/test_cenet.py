@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_emseg.models.cenet import CENet, DenseAtrousConvolutions
+from napari_emseg.models.forward import in_range
 from napari_emseg.models.zoo import build
 from napari_emseg.training.patches import check_patch
 
@@ -86,3 +91,59 @@ def test_patches_for_which_a_pooling_window_is_too_large_are_refused() -> None:
     check_patch(CENet.geometry, 192)
     with pytest.raises(ValueError, match="the nearest are 192 and 224"):
         check_patch(CENet.geometry, 160)
+
+
+def inflated(network: CENet) -> CENet:
+    """As if learning had let the middle grow, by 50 in each convolution."""
+    network = deepcopy(network)
+    with torch.no_grad():
+        for layer in network.dac.children():
+            layer.weight.mul_(50)
+            layer.bias.normal_()
+        network.decoder[0][1].momentum = 1.0
+        network.train()(torch.rand(4, 1, 192, 192))
+    return network.eval()
+
+
+@torch.inference_mode()
+def largest_and_logits(network: CENet, window: torch.Tensor) -> tuple[float, Any]:
+    """Return the largest number that goes into the decoder, and what comes out."""
+    seen: list[float] = []
+    hook = network.decoder[0].register_forward_pre_hook(
+        lambda _, given: seen.append(float(given[0].abs().max()))
+    )
+    logits = network(window)
+    hook.remove()
+    return seen[0], logits
+
+
+def test_a_grown_middle_is_scaled_and_says_the_same(network: CENet) -> None:
+    window = torch.rand(1, 1, 192, 192)
+    grown = inflated(network)
+    before, wanted = largest_and_logits(grown, window)
+    scaled = in_range(grown)
+    assert isinstance(scaled, CENet)
+    after, found = largest_and_logits(scaled, window)
+    assert before > 65504 > 2 * after  # where float16 ends
+    assert torch.equal(found, wanted)  # a power of two changes no digit
+    # weights that are folded into one are not too small for eight bits
+    first = fuse_conv_bn_eval(scaled.decoder[0][0], scaled.decoder[0][1])
+    assert first.weight.abs().max() > 8e-5
+    _, again = largest_and_logits(in_range(scaled), window)
+    assert torch.equal(again, wanted)
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.0, torch.inf, torch.nan])
+def test_an_ordinary_or_broken_middle_stays(network: CENet, variance: float) -> None:
+    network.decoder[0][1].running_var.fill_(variance)
+    before = deepcopy(network.state_dict())
+    after = in_range(network).state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_copy_is_scaled(network: CENet) -> None:
+    grown = inflated(network)
+    before = deepcopy(grown.state_dict())
+    in_range(grown)
+    assert all(torch.equal(v, before[k]) for k, v in grown.state_dict().items())

@@ -441,12 +441,12 @@ def _with_probabilities(network: nn.Module) -> nn.Module:
     """Return a module that ends in probabilities instead of logits."""
     from torch import Tensor, nn
 
-    from napari_emseg.models.forward import inner_logits, to_probabilities
+    from napari_emseg.models.forward import in_range, inner_logits, to_probabilities
 
     class Probabilities(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = in_range(network)
 
         def forward(self, x: Tensor) -> Tensor:
             return to_probabilities(inner_logits(self.network, x), self.network)

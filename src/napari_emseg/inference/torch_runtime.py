@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from itertools import pairwise
 from typing import cast
 
@@ -15,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_emseg.core.memory import free_ram
 from napari_emseg.core.tiles import TilePlan
-from napari_emseg.models.forward import inner_logits, to_probabilities
+from napari_emseg.models.forward import in_range, inner_logits, to_probabilities
 from napari_emseg.models.zoo import Network, context_of
 
 NO_PRIMITIVE = "could not create a primitive"
@@ -156,7 +155,7 @@ def _fused(network: nn.Module) -> nn.Module:
     It saves an array as large as the convolution's output, the time to fill it, and on
     a CPU as much again for asking the system for it.
     """
-    network = deepcopy(network).eval()
+    network = in_range(network).eval()
     for block in list(network.modules()):
         if not isinstance(block, nn.Sequential):
             continue

@@ -13,7 +13,7 @@ Pooling windows begin at the window's corner and their maps are stretched over i
 the result depends on the tile: tiles of this network are blended.
 """
 
-from math import sqrt
+from math import inf, log2, sqrt
 from typing import ClassVar
 
 import torch
@@ -35,6 +35,9 @@ POOLING = (2, 3, 5, 6)
 """Windows of the residual multi-kernel pooling, in pixels of 1/32."""
 
 STRIDE = 32
+
+SPREAD = 2**8
+"""Standard deviation of what the middle gives once scaled; float16 ends at 65,504."""
 
 HALO, BLEND = 64, 32
 """Zero padding shows up to 24 px from a window's border; beyond that only pooling."""
@@ -145,12 +148,44 @@ class CENet(nn.Module):
         )
         self.apply(initialise)
         self.dac.apply(_keep_variance)
+        self._scale = 1.0
+
+    def scale_middle(self) -> None:
+        """Scale what the middle computes by a power of two; results stay the same.
+
+        Nothing normalises between DAC's convolutions, so that what they give may grow
+        while the network learns, to 10⁸ in `em-membranes`: float16 overflows, and the
+        weights behind it, with a normalisation folded in, are too small for int8. All
+        of it is proportional to what goes in, biases apart, and the normalisation
+        behind takes any scale out again.
+        """
+        behind = next(
+            m for m in self.decoder.modules() if isinstance(m, nn.BatchNorm2d)
+        )
+        mean, variance = behind.running_mean, behind.running_var
+        if mean is None or variance is None:
+            return
+        spread = float(variance.max().sqrt())
+        if not SPREAD < spread < inf:
+            return
+        scale = 2.0 ** round(log2(SPREAD / spread))
+        first = next(m for m in self.decoder.modules() if isinstance(m, nn.Conv2d))
+        middle = [m for m in self.dac.children() if isinstance(m, nn.Conv2d)]
+        self._scale *= scale
+        with torch.no_grad():
+            for layer in (*middle, self.rmp.mix, first):
+                if layer.bias is not None:
+                    layer.bias.mul_(scale)
+            mean.mul_(scale)
+            variance.mul_(scale**2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, channels, y, x)` for `(n, context, y, x)`."""
         # level 0, the stem at half the size, is no skip:
         # the last decoder block has none
         _, *skips, x = self.encoder(x)
+        if self._scale != 1:
+            x = x * self._scale
         x = self.rmp(self.dac(x))
         for block, skip in zip(self.decoder[:-1], reversed(skips), strict=True):
             x = block(x) + skip

@@ -1,5 +1,6 @@
 """What every runtime makes of a network: probabilities of windows less their margin."""
 
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -36,3 +37,15 @@ def inner_logits(network: nn.Module, window: Tensor) -> Tensor:
     cut = geometry.margin - geometry.trim
     logits = network(window)
     return logits[:, :, cut : logits.shape[2] - cut, cut : logits.shape[3] - cut]
+
+
+def in_range(network: nn.Module) -> nn.Module:
+    """Return a copy with the same results, whose numbers fit into float16 and int8.
+
+    Networks with a method `scale_middle` have numbers that need it.
+    """
+    network = deepcopy(network)
+    scale = getattr(network, "scale_middle", None)
+    if scale is not None:
+        scale()
+    return network
