@@ -113,7 +113,13 @@ def by_folding(window: Any, dock: Any) -> Callable[[], Any]:
     return back
 
 
-def test_what_cannot_be_seen_does_nothing(window) -> None:
+def test_a_tool_is_there_as_long_as_a_dock_can_be_seen(window) -> None:
+    two_docks_share_one_tool(window)
+    a_dock_that_floats_keeps_its_tool(window)
+    what_cannot_be_seen_does_nothing(window)
+
+
+def what_cannot_be_seen_does_nothing(window) -> None:
     viewer, qtbot = window.viewer, window.qtbot
     dock = open_dock(viewer)
     for away in (by_close_button, by_hiding, by_tabbing, by_folding) * 2:
@@ -138,7 +144,7 @@ def test_what_cannot_be_seen_does_nothing(window) -> None:
         dock = back()
 
 
-def test_a_dock_that_floats_keeps_its_tool(window) -> None:
+def a_dock_that_floats_keeps_its_tool(window) -> None:
     viewer, qtbot = window.viewer, window.qtbot
     dock = open_dock(viewer)
     panel = panel_of(dock)
@@ -153,9 +159,10 @@ def test_a_dock_that_floats_keeps_its_tool(window) -> None:
         QApplication.processEvents()
         assert panel.tools["Merge"].isChecked(), floats
         assert attached(viewer) == here
+    close(window, dock)
 
 
-def test_two_docks_share_one_tool(window) -> None:
+def two_docks_share_one_tool(window) -> None:
     viewer = window.viewer
     first = open_dock(viewer)
     second = CorrectDock(viewer)
@@ -196,9 +203,20 @@ def select(viewer: Viewer, kind: str) -> None:
         viewer.layers.selection.clear()
 
 
-def test_keys_work_whatever_layer_is_selected(window) -> None:
+def test_keys_are_ours_as_long_as_a_dock_is_open(window) -> None:
+    dock = open_dock(window.viewer)
+    panel = panel_of(dock)
+    keys_are_listed_and_rebound_in_preferences(window, panel)
+    keys_work_whatever_layer_is_selected(window, panel)
+    panel.pointer.choose(None)
+    a_stroke_on_labels_of_ones_own_is_undone_first(window)
+    shapes_are_still_shapes(window)
+    napari_has_its_keys_back(window, dock)
+    strokes_count_while_no_dock_is_open(window)
+
+
+def keys_work_whatever_layer_is_selected(window, panel) -> None:
     viewer = window.viewer
-    panel = panel_of(open_dock(viewer))
     hand = window.controller.session.source.editor
     done = len(hand.history.undoable)
     both = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
@@ -216,9 +234,8 @@ def test_keys_work_whatever_layer_is_selected(window) -> None:
         assert active is None or getattr(active, "mode", "pan_zoom") == "pan_zoom"
 
 
-def test_a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
+def a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
     viewer = window.viewer
-    open_dock(viewer)
     own = viewer.add_labels(np.zeros((4, 96, 112), np.uint8), name="own")
     hand = window.controller.session.source.editor
     done = len(hand.history.undoable)
@@ -230,20 +247,16 @@ def test_a_stroke_on_labels_of_ones_own_is_undone_first(window) -> None:
     assert len(hand.history.undoable) == done - 1
 
 
-def test_napari_has_its_keys_back(window) -> None:
-    viewer = window.viewer
-    dock = open_dock(viewer)
-    shapes = viewer.add_shapes(ndim=3)
+def napari_has_its_keys_back(window, dock) -> None:
+    shapes = window.viewer.add_shapes(ndim=3)
     close(window, dock)
     press(window, Qt.Key.Key_T)
     assert shapes.mode == "add_ellipse" or shapes.mode != "pan_zoom"
 
 
-def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
+def keys_are_listed_and_rebound_in_preferences(window, panel) -> None:
     from napari._qt.widgets.qt_keyboard_settings import ShortcutEditor
 
-    viewer = window.viewer
-    panel = panel_of(open_dock(viewer))
     editor = ShortcutEditor()
     window.qtbot.addWidget(editor)
     table = editor._table
@@ -262,7 +275,7 @@ def test_keys_are_listed_and_rebound_in_preferences(window) -> None:
     assert panel.tools["Split cell"].text() == "Split cell (K)"
 
 
-def test_strokes_count_while_no_dock_is_open(window) -> None:
+def strokes_count_while_no_dock_is_open(window) -> None:
     viewer = window.viewer
     cells: Labels = viewer.layers["em cells"]
     hand = controller_for(viewer).session.source.editor
@@ -275,11 +288,9 @@ def test_strokes_count_while_no_dock_is_open(window) -> None:
     assert len(hand.history.undoable) == done
 
 
-def test_shapes_are_still_shapes(window) -> None:
+def shapes_are_still_shapes(window) -> None:
     """Escape and Enter are left to a layer where no tool has begun anything."""
-    viewer = window.viewer
-    open_dock(viewer)
-    shapes: Shapes = viewer.add_shapes(ndim=3)
+    shapes: Shapes = window.viewer.add_shapes(ndim=3)
     finished = []
     shapes._finish_drawing = lambda *_: finished.append(True)
     press(window, Qt.Key.Key_Escape)
@@ -338,9 +349,15 @@ def test_nothing_is_done_to_a_section_that_is_not_seen(open_window, em) -> None:
     assert window.controller.session.source.reviewed == {n - 1}
 
 
-def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
+def test_what_was_done_is_taken_back_one_by_one(window) -> None:
+    dock = open_dock(window.viewer)
+    ctrl_z_takes_back_r_and_no_other_edit(window, panel_of(dock))
+    ctrl_z_takes_back_that_a_section_is_excluded(window, dock)
+    a_stroke_with_no_class_is_refused_and_put_back(window, panel_of(dock))
+
+
+def ctrl_z_takes_back_r_and_no_other_edit(window, panel) -> None:
     viewer = window.viewer
-    panel = panel_of(open_dock(viewer))
     session = window.controller.session
     hand = session.source.editor
     before, done = np.array(hand.corrections), len(hand.history.undoable)
@@ -359,11 +376,12 @@ def test_ctrl_z_takes_back_r_and_no_other_edit(window) -> None:
     press(window, Qt.Key.Key_Z, both)
     assert session.source.reviewed == {3}
     assert panel.review.status.currentText() == "reviewed"
+    press(window, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert session.source.reviewed == frozenset()
 
 
-def test_ctrl_z_takes_back_that_a_section_is_excluded(window) -> None:
+def ctrl_z_takes_back_that_a_section_is_excluded(window, dock) -> None:
     viewer, session = window.viewer, window.controller.session
-    dock = open_dock(viewer)
     panel = panel_of(dock)
     viewer.dims.set_current_step(0, 3)
     press(window, Qt.Key.Key_R)
@@ -378,10 +396,8 @@ def test_ctrl_z_takes_back_that_a_section_is_excluded(window) -> None:
     assert not dock.panel("Data").checks.exclude.isChecked()
 
 
-def test_a_stroke_with_no_class_is_refused_and_put_back(window) -> None:
-    viewer = window.viewer
-    panel = panel_of(open_dock(viewer))
-    layer = viewer.layers["em corrections"]
+def a_stroke_with_no_class_is_refused_and_put_back(window, panel) -> None:
+    layer = window.viewer.layers["em corrections"]
     hand = window.controller.session.source.editor
     before, done = np.array(hand.corrections), len(hand.history.undoable)
     at = (np.array([1]), np.array([50]), np.array([50]))
