@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,13 @@ def run(job: BatchConfig, records: list[Record] | None = None) -> Summary:
 def values(path: Path) -> np.ndarray:
     """All of a result."""
     return np.asarray(open_stack(path).data[:])
+
+
+def assert_same(found: Sequence[Path], expected: Sequence[Path | np.ndarray]) -> None:
+    """Compare results pixel by pixel."""
+    for one, other in zip(found, expected, strict=True):
+        wanted = values(other) if isinstance(other, Path) else other
+        np.testing.assert_array_equal(values(one), wanted)
 
 
 def lines(path: Path) -> list[dict[str, str]]:

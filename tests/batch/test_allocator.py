@@ -10,9 +10,10 @@ import pytest
 THREADS = """
 import ctypes, sys
 from threading import Barrier, Thread
-from napari_emseg.batch.where import share_arenas
 
 if sys.argv[1] == "shared":
+    from napari_emseg.batch.where import share_arenas
+
     assert share_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -15,7 +15,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from batching import lines, run, values
+from batching import assert_same, lines, run
 
 from napari_emseg.batch import RowChanged, context, engine, find_inputs, run_batch
 from napari_emseg.batch.membranes import Membranes
@@ -100,15 +100,16 @@ def test_a_finished_batch_of_a_changed_input_is_another_one(make_job, em) -> Non
 
 
 @pytest.mark.parametrize("harm", [cut_short, Path.unlink])
-def test_a_damaged_result_of_a_finished_batch_is_made_again(make_job, harm) -> None:
+def test_a_damaged_result_of_a_finished_batch_is_made_again(
+    make_job, whole, harm
+) -> None:
     (row,) = run(make_job()).rows
-    before = [values(path) for path in row.outputs]
+    assert_same(row.outputs, whole)
     harm(row.outputs[1] / "0" / "c" / "3" / "0" / "0")
     second = run(make_job(resume=True))
     assert second.ok
     assert second.tasks > 0
-    for path, wanted in zip(second.rows[0].outputs, before, strict=True):
-        np.testing.assert_array_equal(values(path), wanted)
+    assert_same(second.rows[0].outputs, whole)
 
 
 def test_more_inputs_for_a_finished_batch(make_job, em, tmp_path) -> None:
@@ -141,42 +142,49 @@ from pathlib import Path
 from types import SimpleNamespace
 from napari_emseg.batch.job import clear_folder
 
-left = [int(sys.argv[2])]
+left, last = [0], [""]
 
 def hook(event, arguments):
     if event in ("os.remove", "os.rmdir"):
         left[0] -= 1
-        if left[0] < 0 or str(arguments[0]).endswith(sys.argv[3]):
+        if left[0] < 0 or str(arguments[0]).endswith(last[0]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-sys.addaudithook(hook)
-clear_folder(SimpleNamespace(folder=Path(sys.argv[1])))
+for folder, count, name in zip(*[iter(sys.argv[1:])] * 3):
+    process = os.fork()
+    if not process:
+        left[0], last[0] = int(count), name
+        sys.addaudithook(hook)
+        clear_folder(SimpleNamespace(folder=Path(folder)))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 """
-"""The final clean-up of a batch, killed at its nth removal or at that of a file."""
+"""Final clean-ups of batches by processes of their own; each is killed at its nth
+removal or at that of a file."""
 
 MOMENTS = [(0, "none"), (1, "none"), (999, "batch.json"), (999, "ledger.jsonl")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_what_a_killed_clean_up_leaves_is_cleared(make_job, monkeypatch) -> None:
+def test_what_a_killed_clean_up_leaves_is_cleared(make_job, whole, monkeypatch) -> None:
     """By a real signal, while files are removed; the next run does the rest."""
     with monkeypatch.context() as context:
         context.setattr(engine, "clear_folder", lambda job: None)
-        whole = run(make_job(out="kept"))
-    for nth, (count, name) in enumerate(MOMENTS):
-        job = make_job(out=f"killed-{nth}", resume=True)
+        assert_same(run(make_job(out="kept")).rows[0].outputs, whole)
+    jobs = [make_job(out=f"killed-{n}", resume=True) for n in range(len(MOMENTS))]
+    words = [sys.executable, "-c", KILLED]
+    for job, moment in zip(jobs, MOMENTS, strict=True):
         shutil.copytree(make_job(out="kept").out, job.out)
-        words = [sys.executable, "-c", KILLED, str(job.folder), str(count), name]
-        assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+        words += map(str, (job.folder, *moment))
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(MOMENTS)
+    for job in jobs:
         assert job.folder.exists()
         again = run(job)
         assert again.ok
         assert again.tasks == 0
         assert not job.folder.exists()
-        for one, other in zip(
-            whole.rows[0].outputs, again.rows[0].outputs, strict=True
-        ):
-            np.testing.assert_array_equal(values(one), values(other))
+        assert_same(again.rows[0].outputs, whole)
 
 
 def test_a_kill_before_the_final_clean_up(make_job, monkeypatch) -> None:
@@ -197,8 +205,7 @@ def test_a_kill_before_the_final_clean_up(make_job, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut_short, flip, Path.unlink])
-def test_a_damaged_part_is_done_again(make_job, em, harm) -> None:
-    whole = run(make_job(out="whole"))
+def test_a_damaged_part_is_done_again(make_job, whole, harm) -> None:
     job = make_job()
     break_off(job, "write")
     chunk = job.folder / "em" / "membranes.zarr" / "0" / "c" / "3" / "0" / "0"
@@ -206,8 +213,7 @@ def test_a_damaged_part_is_done_again(make_job, em, harm) -> None:
     second = run(make_job(resume=True))
     assert second.ok
     assert second.reused > 0
-    for one, other in zip(whole.rows[0].outputs, second.rows[0].outputs, strict=True):
-        np.testing.assert_array_equal(values(one), values(other))
+    assert_same(second.rows[0].outputs, whole)
 
 
 def test_a_published_result_that_is_damaged_is_made_again(
@@ -226,8 +232,7 @@ def test_a_published_result_that_is_damaged_is_made_again(
     second = run(make_job(*words, resume=True))
     assert second.ok
     for a, b in zip(whole.rows, second.rows, strict=True):
-        for one, other in zip(a.outputs, b.outputs, strict=True):
-            np.testing.assert_array_equal(values(one), values(other))
+        assert_same(b.outputs, a.outputs)
 
 
 @pytest.mark.parametrize(
@@ -348,12 +353,11 @@ def test_an_input_that_is_changed_and_put_back_is_done_anew(make_job, em) -> Non
 
 
 def test_a_zarr_that_goes_away_is_listed_and_mended(
-    make_job, em, tmp_path, monkeypatch
+    make_job, em, whole, tmp_path, monkeypatch
 ) -> None:
     from napari_emseg.io import open_stack
 
     given = save_stack(tmp_path / "z.zarr", open_stack(em))
-    whole = run(make_job(str(given), out="whole"))
     gone, real = tmp_path / "gone.zarr", Membranes.run
     read = {0: Event(), 2: Event()}
 
@@ -375,8 +379,7 @@ def test_a_zarr_that_goes_away_is_listed_and_mended(
     gone.rename(given)
     mended = run(make_job(str(given), resume=True))
     assert mended.ok
-    for one, other in zip(whole.rows[0].outputs, mended.rows[0].outputs, strict=True):
-        np.testing.assert_array_equal(values(one), values(other))
+    assert_same(mended.rows[0].outputs, whole)
 
 
 # links
@@ -499,14 +502,12 @@ def test_names_of_inputs_lead_nowhere(tmp_path, monkeypatch) -> None:
 # inputs as `predict` takes them
 
 
-def test_a_tiny_picture_first(make_job, em, tmp_path) -> None:
+def test_a_tiny_picture_first(make_job, em, whole, tmp_path) -> None:
     tiny = save_stack(tmp_path / "a.tif", np.array([[[1, 9, 5]]] * 2, np.uint8))
     summary = run(make_job(str(tiny), str(em)))
     assert summary.ok
     assert summary.rows[0].shape == (1, 3)
-    alone = run(make_job(out="alone"))
-    for one, other in zip(summary.rows[1].outputs, alone.rows[0].outputs, strict=True):
-        np.testing.assert_array_equal(values(one), values(other))
+    assert_same(summary.rows[1].outputs, whole)
 
 
 def test_the_command_says_that_nothing_is_left(weights, em, tmp_path, capsys) -> None:
