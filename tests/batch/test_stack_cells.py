@@ -70,7 +70,7 @@ def test_cells_are_those_of_segment(make_job, em, tmp_path, way) -> None:
     assert said.is_kept(found)
     assert not said.is_kept(as_segment(membrane, way, excluded=[2]))
     made = read_provenance(cells).settings
-    assert made["constraints"] == 1
+    assert (made["constraints"], made["excluded"]) == (1, [2])
     assert made["cells"]["through"] == way.through
     assert made["cells"]["link"] is True
     assert one.warnings == (

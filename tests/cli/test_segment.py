@@ -13,7 +13,7 @@ from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, read_provenance, save_stack
-from napari_emseg.segmentation.edge_classifier import read_edges
+from napari_emseg.segmentation.edge_classifier import default_classifier, read_edges
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_auto_says_that_the_voxel_size_is_missed(emseg, probabilities, tmp_path)
 
 
 def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
-    made = Provenance(kind="membrane", threshold=0.45)
+    made = Provenance(kind="membrane", weights="w", threshold=0.45)
     save_stack(tmp_path / "p.tif", Stack(probabilities), provenance=made)
     kind = {"scale": [1.0] * 22, "networks": [[[[[0.0]] * 22, [-9.0]]]]}
     apart = {
@@ -323,8 +323,16 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     }
     Path("edges.json").write_text(json.dumps(apart))
     words = ("segment", "p.tif", "c.tif", "--through", "graph", "--minimum-size", "0")
-    assert emseg(*words, "--edges", "edges.json").code == 0
-    assert read_provenance("c.tif").settings["edges"] == "edges.json"
+    done = emseg(*words, "--edges", "edges.json", "--json")
+    classifier = read_edges(Path("edges.json"))
+    assert read_provenance("c.tif").settings["edges"] == classifier.name
+    told = json.loads(done.out)
+    assert (told["edges"], told["edges_sha256"]) == (classifier.name, classifier.sha256)
+    assert (told["weights"], told["through"]) == ("w", "graph")
+    usual = json.loads(emseg(*words[:2], "u.tif", *words[3:], "--json").out)
+    default = default_classifier()
+    assert usual["edges_sha256"] == (default and default.sha256)
+    assert "edges" not in read_provenance("u.tif").settings
     # by it nothing goes on in the next section
     first, second = open_stack("c.tif").data[:2]
     assert not np.intersect1d(first[first > 0], second[second > 0]).size
@@ -338,10 +346,12 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     expected = open_stack("c.tif").data[:]
     np.testing.assert_array_equal(open_stack("o/p-cells.zarr").data[:], expected)
     again = ("batch", "p.tif", "--recipe", "mine.json", "--out", "again")
-    assert emseg(*again).code == 0
+    (row,) = json.loads(emseg(*again, "--json").out)["inputs"]
+    assert (row["edges"], row["through"]) == (classifier.name, "graph")
+    assert (row["weights"], row["threshold"]) == ("w", 0.45)
     np.testing.assert_array_equal(open_stack("again/p-cells.zarr").data[:], expected)
     said = read_provenance("again/p-cells.zarr").settings["edges"]
-    assert said == read_edges(Path("edges.json")).name
+    assert said == classifier.name
     Path("edges.json").write_text("{}")
     done = emseg(*again, "--overwrite")
     assert done.code == 2

@@ -197,6 +197,7 @@ class CellsStep(Step):
             affinities=c.affinities,
             constraints=facts.get("constraints", 0),
             edges=c.edges_name,
+            excluded=[c.sections[place] for place in c.excluded],
         )
         make_result(course, RESULT, facts["dtype"], told)
         yield from _write(course, facts["everything"])

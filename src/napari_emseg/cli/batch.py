@@ -42,6 +42,7 @@ from napari_emseg.cli.options import (
     Overwrite,
     Sections,
 )
+from napari_emseg.cli.predict import made_facts
 from napari_emseg.cli.printing import (
     print_json,
     print_line,
@@ -52,8 +53,9 @@ from napari_emseg.cli.printing import (
 )
 from napari_emseg.cli.progress import LOG_SECONDS, stop_on_signals
 from napari_emseg.cli.weights import find_weights
-from napari_emseg.core.records import Note, Record
+from napari_emseg.core.records import Note, Provenance, Record
 from napari_emseg.core.settings import CellSettings, PredictSettings
+from napari_emseg.io import open_stack
 from napari_emseg.io.formats import OutputFormat
 from napari_emseg.models.weights import DEFAULT_WEIGHTS, Weights
 from napari_emseg.segmentation.edge_classifier import check_used, read_edges
@@ -433,8 +435,25 @@ def _record(summary: Summary) -> dict[str, Any]:
                 "seconds": round(row.seconds, 3),
                 "outputs": list(map(str, row.outputs)),
                 "warnings": list(_warnings(row)),
+                **_made_facts(row),
             }
             for row in summary.rows
         ],
         "pages": list(map(str, summary.pages)),
     }
+
+
+def _made_facts(row: Row) -> dict[str, Any]:
+    """Return how the results of an input came to be, as they say themselves.
+
+    Of cells if there are any; nothing of formats that don't say it.
+    """
+    told: dict[str, Any] = {}
+    for path in row.outputs:
+        try:
+            made = Provenance.of(open_stack(path))
+        except (OSError, ValueError):  # tables and pictures are no stacks
+            continue
+        if made is not None and (made.kind == "cells" or not told):
+            told = made_facts(made)
+    return told

@@ -170,16 +170,34 @@ def facts(result: PredictionResult) -> dict[str, Any]:
         "state": "incomplete" if result.damaged else "done",
         "damaged": {str(z): reason for z, reason in result.damaged.items()},
         "blank": list(result.blank),
+        **made_facts(made),
+        "device": result.device,
+        "runtime": result.runtime,
+        "seconds": round(result.seconds, 3),
+        "notes": list(result.notes),
+    }
+
+
+def made_facts(made: Provenance) -> dict[str, Any]:
+    """Return how a result came to be, for JSON; of what isn't known nothing is said."""
+    is_cells = made.kind == "cells"
+    run = made.settings.get("predict", {}) if is_cells else made.settings
+    found = {
         "weights": made.weights,
         "weights_sha256": made.weights_sha256,
         "threshold": made.threshold,
-        **{name: made.settings.get(name) for name in WAY},
-        "views": made.settings.get("views"),
-        "device": result.device,
-        "runtime": result.runtime,
-        "precision": made.settings.get("precision"),
-        "seconds": round(result.seconds, 3),
-        "notes": list(result.notes),
+        **{name: run[name] for name in (*WAY, "views", "precision") if name in run},
+    }
+    if not is_cells:
+        return found
+    cells = made.settings.get("cells", {})
+    return found | {
+        "method": cells.get("method"),
+        "linked": cells.get("link"),
+        "through": cells.get("through"),
+        "affinities": made.settings.get("affinities", []),
+        "excluded": made.settings.get("excluded", []),
+        "edges": made.settings.get("edges"),
     }
 
 

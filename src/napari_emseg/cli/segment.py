@@ -35,6 +35,7 @@ from napari_emseg.cli.outputs import (
 )
 from napari_emseg.cli.predict import (
     facts,
+    made_facts,
     precision_facts,
     refuse_if_unreadable,
     run_words,
@@ -59,7 +60,12 @@ from napari_emseg.segmentation import (
     settle_through,
 )
 from napari_emseg.segmentation.affinities import Affinities, affinity_classes
-from napari_emseg.segmentation.edge_classifier import check_used, read_edges
+from napari_emseg.segmentation.edge_classifier import (
+    EdgeClassifier,
+    check_used,
+    default_classifier,
+    read_edges,
+)
 
 if TYPE_CHECKING:
     from napari_emseg.inference import PredictionResult
@@ -123,7 +129,7 @@ def cells_from_em(
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
-    edges: Path | None = None,
+    edges: EdgeClassifier | None = None,
 ) -> SegmentSummary:
     """Predict, find cells and write them, section by section."""
     from napari_emseg.inference import predict_stack
@@ -169,7 +175,7 @@ def cells_from_em(
             cells = run_with_progress(linking).count
     if table is not None:
         table.write(membrane, scope, linked=settings.link)
-    return _outcome(scope, place, settings, cells, run=result)
+    return _outcome(scope, place, made, cells, run=result)
 
 
 def _settled(
@@ -198,11 +204,10 @@ def _cells_in_3d(
     *,
     exclude: Sequence[int],
     table: Table | None,
-    edges: Path | None,
+    edges: EdgeClassifier | None,
 ) -> SegmentSummary:
     """Predict all sections, then find cells through them and write these."""
     names = affinity_classes(weights.card.classes)
-    classifier = None if edges is None else read_edges(edges)
     kept = without_excluded(scope, exclude)
     run, of_run = settled_run(scope, weights, run, kept, excluded=exclude)
     made = cells_provenance(
@@ -212,6 +217,7 @@ def _cells_in_3d(
         edges=edges.name if edges else "",
         excluded=exclude,
     )
+    classifier = classifier_of(settings, edges)
     with writing(place.open(scope, np.uint32, made)) as sink:
         seen = predict_through(scope, weights, run, exclude)
         sink.note_settings({"predict": of_run.settings | precision_facts(seen.result)})
@@ -229,7 +235,9 @@ def _cells_in_3d(
     if table is not None:
         known = Probabilities(seen.stack, scope.sections)
         table.write(known, scope, linked=True)
-    return _outcome(scope, place, settings, found.count, run=seen.result)
+    return _outcome(
+        scope, place, made, found.count, run=seen.result, classifier=classifier
+    )
 
 
 @dataclass(frozen=True)
@@ -316,7 +324,7 @@ def cells_from_probabilities(
     *,
     exclude: Sequence[int] = (),
     table: Table | None = None,
-    edges: Path | None = None,
+    edges: EdgeClassifier | None = None,
 ) -> SegmentSummary:
     """Find the cells of probabilities and write them, section by section."""
     before = Provenance.of(scope.stack)
@@ -326,7 +334,7 @@ def cells_from_probabilities(
     made = cells_provenance(
         settings, before, edges=edges.name if edges else "", excluded=exclude
     )
-    classifier = None if edges is None else read_edges(edges)
+    classifier = classifier_of(settings, edges)
     without_excluded(scope, exclude)
     membrane = cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
@@ -349,7 +357,14 @@ def cells_from_probabilities(
     if table is not None:
         known = Probabilities(membrane, scope.sections)
         table.write(known, scope, linked=settings.link)
-    return _outcome(scope, place, settings, result.count, damaged=result.damaged)
+    return _outcome(
+        scope,
+        place,
+        made,
+        result.count,
+        damaged=result.damaged,
+        classifier=classifier,
+    )
 
 
 class _Scratch(ArraySink):
@@ -399,14 +414,24 @@ def cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
     return replace(stack, data=data[:, region[0], region[1]])
 
 
+def classifier_of(
+    settings: CellSettings, chosen: EdgeClassifier | None
+) -> EdgeClassifier | None:
+    """Return the classifier of edges that cells are found by; None if by none."""
+    if settings.through != "graph":
+        return None
+    return chosen or default_classifier()
+
+
 def _outcome(
     scope: ScopeOptions,
     place: OutputTarget,
-    settings: CellSettings,
+    made: Provenance,
     cells: int,
     *,
     run: PredictionResult | None = None,
     damaged: Mapping[int, str] | None = None,
+    classifier: EdgeClassifier | None = None,
 ) -> SegmentSummary:
     unread = damaged or {}
     record = {
@@ -415,17 +440,17 @@ def _outcome(
         "output": str(place.path),
         "shape": scope.shape,
         "sections": list(scope.sections),
+        **made_facts(made),
         **({} if run is None else facts(run)),
-        "threshold": settings.threshold,
-        "method": settings.method,
-        "linked": settings.link,
-        "through": settings.through,
+        "threshold": made.threshold,
+        "edges": None if classifier is None else classifier.name,
+        "edges_sha256": None if classifier is None else classifier.sha256,
         "cells": cells,
     }
     by = unread_words(unread) if run is None else f", {run_words(run)}"
     words = (
         f"{place.path}: {cells} cells in {size_words(scope.shape)}, "
-        f"threshold {settings.threshold:g}{by}"
+        f"threshold {made.threshold:g}{by}"
     )
     return SegmentSummary(record, words)
 
@@ -481,6 +506,7 @@ def segment(
     asked = None if table is None else Table(table, place)
     if edges is not None:
         check_used(cells)
+    classifier = None if edges is None else read_edges(edges)
     is_em = kind_of_input(scope.stack, input_is) == "em"
     chosen = find_weights(weights, run) if is_em else None
     used = files_of_weights(weights) if chosen is None else [chosen.path]
@@ -496,11 +522,11 @@ def segment(
             cells,
             exclude=exclude,
             table=asked,
-            edges=edges,
+            edges=classifier,
         )
     else:
         found = cells_from_probabilities(
-            scope, place, cells, exclude=exclude, table=asked, edges=edges
+            scope, place, cells, exclude=exclude, table=asked, edges=classifier
         )
     if json:
         print_json(found.record)
