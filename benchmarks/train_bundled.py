@@ -52,7 +52,6 @@ class Recipe:
     bundled: bool = True
     views: Mapping[str, Views] = field(default_factory=dict)
     all_sections: bool = False
-    freeze_statistics: bool = False
 
     def split(self, split: Split) -> Split:
         """Return which sections of a set are for what."""
@@ -238,25 +237,6 @@ RECIPES = {
         begins_with="em-membranes-first",
         shares={"cortex_ac4": 6},
     ),
-    # goes on gently, with more of cortex and FIB-SEM
-    "em-membranes-third": replace(
-        GENERALIST,
-        settings=GENERALIST.settings.model_copy(
-            update={
-                "steps": 4000,
-                "learning_rate": 3e-4,
-                "seed": 2029,
-                "augment": GENERALIST.settings.augment.model_copy(
-                    update={"scale": 0.3}
-                ),
-            }
-        ),
-        data=("isbi2012", "vnc", "cortex_ac4", "cortex_ac4_30", "fib25"),
-        views={"fib25": 3},
-        begins_with="em-membranes",
-        freeze_statistics=True,
-        bundled=False,
-    ),
 }
 
 
@@ -340,7 +320,6 @@ def main() -> None:
             about=about,
             settings=recipe.settings,
             begin=read_weights(first) if first else None,
-            freeze_statistics=recipe.freeze_statistics,
             device=args.device,
         )
         weights = drain(work, describe)

@@ -266,33 +266,3 @@ def test_training_goes_on_from_weights_of_the_same_network(
     wider = ABOUT.model_copy(update={"config": {"base": 4, "levels": 2}})
     with pytest.raises(ValueError, match=r"both is a unet .*'base': 2.*'base': 4"):
         train("third", wider, settings=SETTINGS, begin=first)
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_statistics_stay_where_they_are_frozen(
-    sources: list[LabelledStack], tmp_path: Path, frozen: bool
-) -> None:
-    def statistics(weights: Weights) -> list[torch.Tensor]:
-        of = weights.network().named_buffers()
-        return [value for name, value in of if name.endswith(("_mean", "_var"))]
-
-    def train(name: str, **more: Any) -> Weights:
-        output = tmp_path / f"{name}.safetensors"
-        work = train_mixture(sources, output, about=ABOUT, settings=SETTINGS, **more)
-        return drain(work)
-
-    first = train("first")
-    second = train("second", begin=first, freeze_statistics=frozen)
-    before, after = statistics(first), statistics(second)
-    assert before
-    same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert same == [frozen] * len(before)
-
-
-def test_statistics_of_nothing_cannot_be_kept(
-    sources: list[LabelledStack], tmp_path: Path
-) -> None:
-    output = tmp_path / "new.safetensors"
-    work = train_mixture(sources, output, about=ABOUT, freeze_statistics=True)
-    with pytest.raises(ValueError, match="so no statistics to keep"):
-        drain(work)

@@ -298,7 +298,6 @@ def train_mixture(
     about: Card,
     settings: TrainSettings | None = None,
     begin: Weights | None = None,
-    freeze_statistics: bool = False,
     encoder_weights: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Record, None, Weights]:
@@ -317,11 +316,6 @@ def train_mixture(
     begin
         Weights of the same architecture to go on from; the card names them as parent.
         They may see fewer sections and give no affinities.
-    freeze_statistics
-        Keep the statistics of batch normalisation that `begin` has, and learn with
-        them. Else a patch is normalised by the few that it is learnt with, and
-        predicted by the mean of all sources: where these differ much, as activations
-        of a CE-Net's middle do, results get worse while the loss falls.
     device
         Where to train; `settings.device` has been resolved by the caller.
 
@@ -330,14 +324,9 @@ def train_mixture(
     ValueError
         If a source's images and labels don't match or its voxel size isn't known, no
         source has sections to validate on, the card has no pixel size, `begin` is of
-        another network or missing where its statistics are to be kept, or the
-        checkpoint is of another run.
+        another network, or the checkpoint is of another run.
     """
     settings = settings or TrainSettings()
-    if freeze_statistics and begin is None:
-        raise ValueError(
-            "there are no statistics to keep without weights to begin with"
-        )
     pixel_size_nm = _checked(sources, about)
     sources, notes = _labelled(sources)
     yield from map(Note, notes)
@@ -358,12 +347,10 @@ def train_mixture(
         _patches(read, network, settings),
         settings,
         validation=mixed_validation(sets),
-        frozen=batch_normalisations(network) if freeze_statistics else (),
         checkpoint=checkpoint_of(output),
         facts={
             "network": f"{about.architecture} {about.config}",
             "beginning": str(begin and begin.sha256),
-            "statistics": "kept" if freeze_statistics else "learnt",
             "pixel size": str(pixel_size_nm),
             "sources": ", ".join(f"{s.name} {s.share:g}" for s in sources),
             **{k: v for part in read for k, v in part.facts.items()},
@@ -376,11 +363,6 @@ def train_mixture(
     weights = save_weights(output, result.state, card)
     checkpoint_of(output).unlink(missing_ok=True)
     return weights
-
-
-def batch_normalisations(network: nn.Module) -> list[nn.Module]:
-    """Return the layers that keep statistics of what went through them."""
-    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def _continue(network: nn.Module, begin: Weights, about: Card) -> Card:
