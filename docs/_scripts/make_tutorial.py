@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 
 import make_screenshots
 import napari
@@ -382,7 +382,7 @@ def main() -> None:
     threads = os.environ.get("OMP_NUM_THREADS", "as many as there are cores")
     machine = (
         f"{os.cpu_count()} CPU cores at a load of {load:.0f}, threads of PyTorch: "
-        f"{threads}, no GPU"
+        f"{threads}, no GPU, {process_time():.0f} s of processor time in all"
     )
     for name, words in {**walk.facts, "machine": machine}.items():
         put(name, words)
