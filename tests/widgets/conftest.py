@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 from napari import Viewer
+from napari._qt.qt_main_window import _QtMainWindow
 from napari.layers import Image
+from napari.utils.events import EventEmitter
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManifest
 from pytestqt.qtbot import QtBot
@@ -50,6 +54,28 @@ def _plugins_are_found_once() -> Iterator[None]:
     found = list(PluginManifest.discover())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PluginManifest, "discover", lambda *_, **__: iter(found))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _napari_loses_no_time() -> Iterator[None]:
+    """Two things that napari does some ten thousand times a window.
+
+    It reads the signature of a method each time it is connected or disconnected, and
+    looks at every event of the program to show a menu bar that somebody has hidden.
+    """
+    read, known = EventEmitter._check_signature, WeakKeyDictionary()
+
+    def check_signature(callback: Callable[..., Any]) -> bool:
+        if not inspect.ismethod(callback):
+            return read(callback)
+        if callback.__func__ not in known:
+            known[callback.__func__] = read(callback)
+        return known[callback.__func__]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EventEmitter, "_check_signature", staticmethod(check_signature))
+        patch.delattr(_QtMainWindow, "eventFilter", raising=False)
         yield
 
 
