@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
@@ -137,24 +137,31 @@ def test_without_napari_emseg_data_it_takes_the_fib_sem_sample(tmp_path, without
 
 
 @pytest.fixture
-def small_output(demo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for a `demo-output` of three sections of 256 × 256 px."""
-    folder = tmp_path / "demo-output"
-    folder.mkdir()
-    for name in ("em.tif", "truth.tif", "membranes.tif", "cells.tif", "neurites.tif"):
-        stack = open_stack(Path("demo-output") / name)
-        save_stack(
-            folder / name,
-            stack.data[:3, 128:384, 128:384],
-            voxel_size_nm=stack.voxel_size_nm,
-            provenance=read_provenance(Path("demo-output") / name),
-        )
-    monkeypatch.chdir(tmp_path)
-    return folder
+def cut_output(
+    demo: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
+    """Work in an empty folder but for a `demo-output` of three sections of a side."""
+
+    def cut_output(side: int) -> None:
+        folder, part = tmp_path / "demo-output", slice(128, 128 + side)
+        folder.mkdir()
+        for name in ("em", "truth", "membranes", "cells", "neurites"):
+            path = Path("demo-output") / f"{name}.tif"
+            stack = open_stack(path)
+            save_stack(
+                folder / path.name,
+                stack.data[:3, part, part],
+                voxel_size_nm=stack.voxel_size_nm,
+                provenance=read_provenance(path),
+            )
+        monkeypatch.chdir(tmp_path)
+
+    return cut_output
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example_that_works(command, small_output):
+def test_help_has_an_example_that_works(command, cut_output):
+    cut_output(256 if command == "learn-edges" else 128)  # which needs many cells
     summary, example = COMMANDS[command]
     shown = emseg(command, "--help")
     assert shown.code == 0
@@ -181,7 +188,8 @@ def code_blocks(page: str) -> list[str]:
     return re.findall(r"^    (emseg .+)$", text, flags=re.MULTILINE)
 
 
-def test_the_commands_of_the_pages_work(small_output):
+def test_the_commands_of_the_pages_work(cut_output):
+    cut_output(256)  # as large as a region that a page names
     lines = code_blocks("docs/command-line.md") + code_blocks("README.md")
     commands = list(dict.fromkeys(line for line in lines if line != "emseg demo"))
     assert len(commands) > 8
@@ -194,7 +202,8 @@ def test_the_commands_of_the_pages_work(small_output):
         assert done.code == 0, f"{line}: {done.err}"
 
 
-def test_the_python_of_the_readme_works(small_output, capsys):
+def test_the_python_of_the_readme_works(cut_output, capsys):
+    cut_output(256)
     text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
