@@ -24,18 +24,20 @@ def predicted(open_window, em):
     return window
 
 
-def test_before_membranes_it_says_what_to_do(open_window, em) -> None:
+def test_before_a_run_and_of_one_section(open_window, em) -> None:
     window = open_window(em())
     window.settle()
     assert not window.cells.run.button.isEnabled()
     assert "run 2 Membranes first" in window.cells.state.text()
+    window.choose_scope(window.membranes, "all sections")
+    assert window.run(window.membranes).error is None
+    without_cells_settings_wait_for_a_run(window)
+    scope_of_cells(window)
+    a_larger_minimum_size_gives_fewer_cells(window)
 
 
-def test_cells_of_all_sections(predicted) -> None:
-    window = predicted
-    window.choose_scope(window.cells, "all sections")
-    outcome = window.run(window.cells)
-    assert outcome.error is None
+def test_cells_of_all_sections(segmented) -> None:
+    window = segmented
     cells = window.layer("em cells")
     assert isinstance(cells, Labels)
     assert cells.data.dtype == np.uint32
@@ -48,10 +50,10 @@ def test_cells_of_all_sections(predicted) -> None:
     assert made.kind == "cells"
     assert made.weights == "thin"
     np.testing.assert_allclose(cells.scale, window.layer("em").scale)
+    unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(window)
 
 
-def test_scope_of_cells(predicted) -> None:
-    window = predicted
+def scope_of_cells(window) -> None:
     window.viewer.dims.set_current_step(0, 3)
     window.choose_scope(window.cells, "this section")
     window.run(window.cells)
@@ -62,6 +64,11 @@ def test_scope_of_cells(predicted) -> None:
 
 def test_the_threshold_is_previewed_and_then_goes_everywhere(predicted) -> None:
     window = predicted
+    the_threshold_is_seen_at_once(window)
+    it_goes_everywhere_also_when_another_stack_is_chosen(window)
+
+
+def the_threshold_is_seen_at_once(window) -> None:
     z = window.viewer.dims.current_step[0]
     probability = window.layer("em membrane probability").data
     membranes = window.layer("em membranes")
@@ -74,28 +81,22 @@ def test_the_threshold_is_previewed_and_then_goes_everywhere(predicted) -> None:
     )
 
 
-def test_a_threshold_goes_everywhere_also_when_another_stack_is_chosen(
-    predicted,
-) -> None:
-    window = predicted
+def it_goes_everywhere_also_when_another_stack_is_chosen(window) -> None:
     probability = window.layer("em membrane probability").data
     window.viewer.add_image(np.zeros((3, 40, 40), np.uint8), name="other")
     stacks = window.dock.panel("Data").layers
     window.qtbot.waitUntil(lambda: stacks.findText("other") >= 0, timeout=20_000)
-    window.cells.main.findChild(object, "threshold").setValue(0.9)
+    window.cells.main.findChild(object, "threshold").setValue(0.8)
     stacks.setCurrentIndex(stacks.findText("other"))
     stacks.activated.emit(stacks.currentIndex())
     assert window.controller.session.source.name == "other"
     membranes = window.layer("em membranes").data
     window.qtbot.waitUntil(
-        lambda: np.array_equal(membranes, probability > 0.9), timeout=20_000
+        lambda: np.array_equal(membranes, probability > 0.8), timeout=20_000
     )
 
 
-def test_smaller_minimum_size_gives_more_cells(predicted) -> None:
-    window = predicted
-    window.choose_scope(window.cells, "this section")
-    window.run(window.cells)
+def a_larger_minimum_size_gives_fewer_cells(window) -> None:
     cells = window.layer("em cells")
     many = len(np.unique(cells.data))
     window.cells.main.findChild(object, "minimum_size").setValue(600)
@@ -168,8 +169,7 @@ def test_join_is_shown_at_once_on_the_section_on_screen(segmented) -> None:
     assert len(np.unique(shown(window))) > few
 
 
-def test_unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(segmented) -> None:
-    window = segmented
+def unchanged_cells_keep_their_ids_and_a_recut_can_be_undone(window) -> None:
     before = shown(window).copy()
     window.cells.main.findChild(object, "minimum_size").setValue(300)
     wait_for_step(window)
@@ -193,11 +193,14 @@ def test_links_are_an_option(segmented) -> None:
     assert made.settings["cells"]["link"] is True
 
 
-def test_without_cells_settings_wait_for_a_run(predicted) -> None:
-    predicted.cells.main.findChild(object, "join").setValue(0.5)
-    predicted.settle()
-    assert not predicted.cells._fragments.busy
-    assert "em cells" not in predicted.viewer.layers
+def without_cells_settings_wait_for_a_run(window) -> None:
+    join = window.cells.main.findChild(object, "join")
+    before = join.value()
+    for value in (0.5, before):
+        join.setValue(value)
+        window.settle()
+        assert not window.cells._fragments.busy
+        assert "em cells" not in window.viewer.layers
 
 
 def test_cells_through_the_stack_follow_a_slider_here_and_then_everywhere(

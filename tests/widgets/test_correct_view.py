@@ -44,7 +44,15 @@ def window(open_window, em):
     return window
 
 
-def test_the_correct_view_is_contours_alone_and_all_comes_back(window) -> None:
+def test_what_is_seen_of_a_section(window) -> None:
+    the_correct_view_is_contours_alone_and_all_comes_back(window)
+    window.settle()  # layers are added when those that go are gone
+    uncertainty_follows_probabilities_and_is_no_stack(window)
+    membrane_has_one_colour_and_corrections_are_contours(window)
+    a_panel_that_is_folded_leaves_the_view(window)
+
+
+def the_correct_view_is_contours_alone_and_all_comes_back(window) -> None:
     panel, viewer = window.dock.panel("Correct"), window.viewer
     viewer.add_labels(np.zeros(viewer.layers["em"].data.shape, int), name="mine")
     viewer.layers["mine"].opacity = 0.3
@@ -63,7 +71,7 @@ def test_the_correct_view_is_contours_alone_and_all_comes_back(window) -> None:
     assert not panel.views.contours.isChecked()
 
 
-def test_a_panel_that_is_folded_leaves_the_view(window) -> None:
+def a_panel_that_is_folded_leaves_the_view(window) -> None:
     before = shown(window)
     window.click(window.dock.panel("Correct").views.contours)
     assert shown(window) != before
@@ -83,7 +91,7 @@ def test_without_results_the_view_says_why_not(open_window, em) -> None:
     assert not panel.views.uncertainty.isChecked()
 
 
-def test_uncertainty_follows_probabilities_and_is_no_stack(window) -> None:
+def uncertainty_follows_probabilities_and_is_no_stack(window) -> None:
     panel, viewer = window.dock.panel("Correct"), window.viewer
     stacks = window.controller.sources()
     panel.views.uncertainty.click()
@@ -116,7 +124,16 @@ def test_uncertainty_reads_only_what_is_looked_at() -> None:
     )  # fmt: skip
 
 
-def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
+def test_what_is_seen_in_3d(window) -> None:
+    a_cell_that_is_not_there_is_said(window)
+    a_cell_is_seen_in_3d_and_the_sections_come_back(window)
+    a_cell_from_corner_to_corner_is_seen_whole(window)
+    napari_s_own_button_goes_back_too(window)
+    the_correct_view_is_refused_in_3d(window)
+    corrections_are_seen_in_3d_without_a_warning(window)
+
+
+def a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     panel, viewer = window.dock.panel("Correct"), window.viewer
     cells = window.layer("em cells")
     cell = int(np.bincount(cells.data.ravel())[1:].argmax()) + 1
@@ -146,7 +163,7 @@ def test_a_cell_is_seen_in_3d_and_the_sections_come_back(window) -> None:
     assert row.button.text() == TO_3D
 
 
-def test_a_cell_from_corner_to_corner_is_seen_whole(window) -> None:
+def a_cell_from_corner_to_corner_is_seen_whole(window) -> None:
     """However it is turned: its longest diagonal is no longer than the view is wide."""
     view, viewer = window.controller.shared(CellView), window.viewer
     ends = np.array([[0, 0, 0], [0, 0, 1], [3, 95, 111], [3, 95, 110]], float)
@@ -157,7 +174,7 @@ def test_a_cell_from_corner_to_corner_is_seen_whole(window) -> None:
     view.leave()
 
 
-def test_napari_s_own_button_goes_back_too(window) -> None:
+def napari_s_own_button_goes_back_too(window) -> None:
     before, view = shown(window), window.controller.shared(CellView)
     tetrahedron = np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3], [1, 2, 3], [0, 2, 3]])
     view.enter(tetrahedron, 1)
@@ -167,7 +184,7 @@ def test_napari_s_own_button_goes_back_too(window) -> None:
     assert shown(window) == before
 
 
-def test_the_correct_view_is_refused_in_3d(window) -> None:
+def the_correct_view_is_refused_in_3d(window) -> None:
     """Two views that each put back what they found would hide the EM in the end."""
     panel, before = window.dock.panel("Correct"), shown(window)
     view = window.controller.shared(CellView)
@@ -179,7 +196,7 @@ def test_the_correct_view_is_refused_in_3d(window) -> None:
     assert shown(window) == before
 
 
-def test_corrections_are_seen_in_3d_without_a_warning(window) -> None:
+def corrections_are_seen_in_3d_without_a_warning(window) -> None:
     window.dock.panel("Correct").layers.show()
     with warnings.catch_warnings(record=True) as told:
         _corrections(np.ones((2, 8, 8), np.uint8), "filters", {})
@@ -187,7 +204,7 @@ def test_corrections_are_seen_in_3d_without_a_warning(window) -> None:
     assert not [w for w in told if "Contours" in str(w.message)]
 
 
-def test_a_cell_that_is_not_there_is_said(window) -> None:
+def a_cell_that_is_not_there_is_said(window) -> None:
     row = window.dock.panel("Correct").cells.in_3d
     window.layer("em cells").selected_label = 9999
     with window.qtbot.waitSignal(row.job.ended):
@@ -215,7 +232,7 @@ def test_what_is_seen_of_a_cell_at_first_is_not_dark() -> None:
     assert light[towards > 0.5].mean() > light[towards < -0.5].mean() + 0.2
 
 
-def test_membrane_has_one_colour_and_corrections_are_contours(window) -> None:
+def membrane_has_one_colour_and_corrections_are_contours(window) -> None:
     window.dock.panel("Correct").layers.show()
     drawn = {name: window.layer(f"em {name}") for name in ("membranes", "corrections")}
     for layer in drawn.values():

@@ -22,8 +22,20 @@ def opened(window, path, count: int) -> None:
     window.qtbot.waitUntil(lambda: len(window.viewer.layers) == count, timeout=120_000)
 
 
-def test_an_empty_viewer_asks_for_a_stack(open_window, em) -> None:
+def test_files_are_opened(open_window, em, tmp_path) -> None:
     window = open_window()
+    for what in (
+        lambda: an_empty_viewer_asks_for_a_stack(window, em),
+        lambda: a_damaged_file_a_file_and_a_folder(window, tmp_path),
+        lambda: a_file_with_several_stacks_asks_which(window, tmp_path),
+        lambda: planes_of_colour_may_be_the_sections(window, tmp_path),
+    ):
+        window.viewer.layers.clear()
+        window.settle()
+        what()
+
+
+def an_empty_viewer_asks_for_a_stack(window, em) -> None:
     window.settle()
     assert window.data.words.text() == "no stack yet"
     assert not window.membranes.run.button.isEnabled()
@@ -34,8 +46,17 @@ def test_an_empty_viewer_asks_for_a_stack(open_window, em) -> None:
     assert window.membranes.run.button.isEnabled()
 
 
-def test_the_list_follows_layers(open_window, em) -> None:
+def test_what_is_listed_and_what_is_no_stack(open_window, em) -> None:
     window = open_window(em("a"))
+    the_list_follows_layers(window, em)
+    what_is_no_stack_is_refused_with_a_way_out(window)
+    window.viewer.layers.clear()
+    a_pyramid_is_used_at_full_resolution(window)
+    window.viewer.layers.clear()
+    the_users_voxel_size_wins(window)
+
+
+def the_list_follows_layers(window, em) -> None:
     window.viewer.add_layer(em("b"))
     box = window.data.layers
     names = lambda: [box.itemText(i) for i in range(box.count())]  # noqa: E731
@@ -50,13 +71,6 @@ def test_the_list_follows_layers(open_window, em) -> None:
     window.viewer.layers.clear()
     assert window.controller.session.source is None
     assert window.data.words.text() == "no stack yet"
-
-
-def test_results_and_labels_are_not_offered(open_window, em) -> None:
-    window = open_window(em())
-    window.viewer.add_layer(Labels(np.zeros((4, 96, 112), int), name="mine"))
-    window.run(window.membranes)
-    assert window.data.layers.count() == 1
 
 
 def test_two_stacks_each_with_its_own_results(open_window, em) -> None:
@@ -109,8 +123,7 @@ def test_the_stack_that_takes_over_comes_into_view(open_window, em) -> None:
     np.testing.assert_allclose(camera_of(window.viewer).center[-2:], centre, atol=4)
 
 
-def test_what_is_no_stack_is_refused_with_a_way_out(open_window) -> None:
-    window = open_window()
+def what_is_no_stack_is_refused_with_a_way_out(window) -> None:
     for shape, rgb, words in (
         ((8, 9, 3), True, "Split RGB"),
         ((2, 3, 8, 9), False, "Split Stack"),
@@ -123,8 +136,9 @@ def test_what_is_no_stack_is_refused_with_a_way_out(open_window) -> None:
         assert not window.membranes.run.button.isEnabled()
 
 
-def test_the_users_voxel_size_wins(open_window) -> None:
-    window = open_window(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
+def the_users_voxel_size_wins(window) -> None:
+    window.viewer.add_layer(Image(np.zeros((4, 8, 9), np.uint8), name="em"))
+    window.settle()
     assert window.data.voxel_size.text() == ""
     assert "voxel size unknown" in window.data.words.text()
     type_size(window, "50 x 4.6, 4.6")
@@ -180,15 +194,19 @@ def test_a_stack_in_words_and_what_is_wrong_with_a_voxel_size(open_window, em) -
         assert window.data.message.isVisibleTo(window.data), text
         assert window.controller.session.source.stack.voxel_size_nm == (50, 4, 4)
         type_size(window, "50 4 4")
-    window.run(window.membranes)  # results follow the size
-    type_size(window, "40 8 8")
+    window.run(window.membranes)
+    window.viewer.add_layer(Labels(np.zeros((4, 96, 112), int), name="mine"))
+    window.settle()
+    assert window.data.layers.count() == 1, "neither results nor labels are offered"
+    window.viewer.layers.remove("mine")
+    type_size(window, "40 8 8")  # results follow
     for layer in window.viewer.layers:
         np.testing.assert_allclose(layer.scale, (40, 8, 8))
 
 
-def test_opening_a_damaged_file_a_file_and_a_folder(open_window, tmp_path) -> None:
+def a_damaged_file_a_file_and_a_folder(window, tmp_path) -> None:
     (tmp_path / "bad.tif").write_bytes(b"II*\0 nothing")
-    window = open_window()
+    assert window.data.message.text() == ""
     window.data.open_path(str(tmp_path / "bad.tif"))
     window.qtbot.waitUntil(lambda: bool(window.data.message.text()), timeout=120_000)
     assert "bad.tif" in window.data.message.text()
@@ -208,12 +226,10 @@ def test_opening_a_damaged_file_a_file_and_a_folder(open_window, tmp_path) -> No
     assert window.controller.session.source.stack.shape == (3, 8, 9)
 
 
-def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
-    pytest.importorskip("napari_emseg.io.hdf5")
+def a_file_with_several_stacks_asks_which(window, tmp_path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["raw"], file["other"] = values, values[:2]
-    window = open_window()
     window.data.open_path(str(tmp_path / "two.h5"))
     choice = window.data.choice
     window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=120_000)
@@ -225,11 +241,10 @@ def test_a_file_with_several_stacks_asks_which(open_window, tmp_path) -> None:
     assert not choice.isVisibleTo(window.data)
 
 
-def test_planes_of_colour_may_be_the_sections(open_window, tmp_path) -> None:
+def planes_of_colour_may_be_the_sections(window, tmp_path) -> None:
     values = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
     notes = {"metadata": None, "software": False, "planarconfig": "separate"}
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", **notes)
-    window = open_window()
     window.data.open_path(str(tmp_path / "a.tif"))
     choice = window.data.choice
     window.qtbot.waitUntil(lambda: choice.isVisibleTo(window.data), timeout=120_000)
@@ -241,8 +256,9 @@ def test_planes_of_colour_may_be_the_sections(open_window, tmp_path) -> None:
     np.testing.assert_array_equal(stack.data[:], values)
 
 
-def test_a_pyramid_is_used_at_full_resolution(open_window) -> None:
+def a_pyramid_is_used_at_full_resolution(window) -> None:
     levels = [np.zeros((2, 64, 64), np.uint8), np.zeros((2, 32, 32), np.uint8)]
-    window = open_window(Image(levels, name="pyramid"))
+    window.viewer.add_layer(Image(levels, name="pyramid"))
+    window.settle()
     assert "2 sections 64²" in window.data.words.text()
     assert "full resolution" in window.data.words.text()

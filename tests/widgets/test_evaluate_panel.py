@@ -68,7 +68,21 @@ def evaluate(window, *, truth_is: str = "membrane", scope: str = ALL) -> None:
         pass
 
 
-def test_a_meaning_comes_from_the_layer_or_from_the_user(window) -> None:
+def test_what_can_be_compared(window, membrane) -> None:
+    a_meaning_comes_from_the_layer_or_from_the_user(window)
+    layers_of_other_shapes_are_refused_with_both_shapes(window)
+    choose(window.evaluate.truth.layers, "drawn")
+    cells_go_through_sections_only_if_they_say_so(window, membrane)
+    many_layers_are_listed_once_and_no_run_takes_one_that_is_gone(window)
+    choose(window.evaluate.prediction.layers, "predicted")
+    choose(window.evaluate.truth.layers, "drawn")
+    for layer in list(window.viewer.layers):
+        if layer.name not in ("predicted", "drawn"):
+            window.viewer.layers.remove(layer)
+    a_removed_layer_is_no_longer_compared(window)
+
+
+def a_meaning_comes_from_the_layer_or_from_the_user(window) -> None:
     panel = window.evaluate
     assert panel.prediction.meaning.currentData() == "membrane"
     assert panel.truth.meaning.currentData() is None
@@ -117,7 +131,15 @@ def test_the_first_scores_say_that_they_compile(window, monkeypatch) -> None:
     assert Progress("compiling (first time only)", 0, 0) in records
 
 
-def test_this_section_is_the_one_on_screen(window) -> None:
+def test_runs_one_after_the_other(window, membrane, probability) -> None:
+    a_truth_that_can_not_be_one_is_refused(window)
+    window.layer("drawn").data = membrane
+    this_section_is_the_one_on_screen(window)
+    another_run_replaces_the_rings(window)
+    what_looks_inverted_is_told(window, probability)
+
+
+def this_section_is_the_one_on_screen(window) -> None:
     window.viewer.dims.set_current_step(0, 1)
     evaluate(window, scope=SECTION)
     assert window.evaluate.result.words.text().endswith("0 mergers, 2 splits")
@@ -151,7 +173,7 @@ def a_click_on_a_mistake_goes_there(window) -> None:
         np.testing.assert_allclose(camera_of(window.viewer).center[1:], world[1:])
 
 
-def test_another_run_replaces_the_rings(window) -> None:
+def another_run_replaces_the_rings(window) -> None:
     evaluate(window)
     evaluate(window, scope=SECTION)
     assert sum(isinstance(x, Points) for x in window.viewer.layers) == 1
@@ -191,7 +213,7 @@ def a_table_and_json_are_written(window, tmp_path) -> None:
     assert len(everything["mistakes"]) == 3
 
 
-def test_layers_of_other_shapes_are_refused_with_both_shapes(window) -> None:
+def layers_of_other_shapes_are_refused_with_both_shapes(window) -> None:
     window.viewer.add_labels(np.ones((2, 9, 96), np.uint8), name="small")
     choose(window.evaluate.truth.layers, "small")
     assert "drawn" not in window.evaluate.state.text()
@@ -199,7 +221,7 @@ def test_layers_of_other_shapes_are_refused_with_both_shapes(window) -> None:
     assert not window.evaluate.run.button.isEnabled()
 
 
-def test_a_truth_that_can_not_be_one(window) -> None:
+def a_truth_that_can_not_be_one_is_refused(window) -> None:
     for values, meaning, words in (
         (1, "inside", "truth has no membrane"),
         (0, "membrane", "drawn is empty there"),
@@ -211,10 +233,11 @@ def test_a_truth_that_can_not_be_one(window) -> None:
         assert not window.evaluate.result.isVisibleTo(window.evaluate)
 
 
-def test_what_looks_inverted_is_told(window, probability) -> None:
+def what_looks_inverted_is_told(window, probability) -> None:
     window.layer("predicted").data = 1 - probability
     evaluate(window)
     assert "is it inside rather than membrane?" in window.evaluate.run.message.text()
+    window.layer("predicted").data = probability
 
 
 def test_a_run_can_be_cancelled(window, membrane) -> None:
@@ -253,7 +276,7 @@ def test_results_of_this_sitting_are_proposed_and_compared_where_they_are(
     assert "1 section" in panel.result.about.text()
 
 
-def test_cells_go_through_sections_only_if_they_say_so(window, membrane) -> None:
+def cells_go_through_sections_only_if_they_say_so(window, membrane) -> None:
     cells = np.where(membrane > 0, 0, 1).astype(np.uint32)
     linked = {"cells": {"link": True}}
     for name, settings in (("alone", {}), ("linked", linked)):
@@ -296,14 +319,14 @@ def test_the_box_changes_what_is_said_of_cells(window, membrane) -> None:
     assert f"cells through sections: {found}" in panel.result.about.text()
 
 
-def test_a_removed_layer_is_no_longer_compared(window) -> None:
+def a_removed_layer_is_no_longer_compared(window) -> None:
     window.viewer.layers.remove("drawn")
     window.settle()
     assert "as the truth" in window.evaluate.state.text()
     assert not window.evaluate.run.button.isEnabled()
 
 
-def test_many_layers_are_listed_once_and_no_run_takes_one_that_is_gone(window) -> None:
+def many_layers_are_listed_once_and_no_run_takes_one_that_is_gone(window) -> None:
     picker, lists = window.evaluate.truth, []
     window.settle()
     picker.changed.connect(lambda: lists.append(picker.layers.count()))

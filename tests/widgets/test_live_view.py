@@ -48,12 +48,20 @@ def window(open_window, em, tmp_path):
     return opened(open_window, em(), nested_weights(tmp_path))
 
 
-def test_it_is_off_at_first_and_adds_nothing(window) -> None:
+def test_it_goes_on_and_off(window, monkeypatch) -> None:
+    it_is_off_at_first_and_adds_nothing(window)
+    the_view_is_predicted_shallow_first(window, monkeypatch)
+    it_follows_the_section_and_the_camera(window)
+    off_takes_the_layer_away_and_removing_it_turns_it_off(window)
+    removing_the_stack_ends_it(window)
+
+
+def it_is_off_at_first_and_adds_nothing(window) -> None:
     assert not window.membranes.live.box.isChecked()
     assert [layer.name for layer in window.viewer.layers] == ["em"]
 
 
-def test_the_view_is_predicted_shallow_first(window, monkeypatch) -> None:
+def the_view_is_predicted_shallow_first(window, monkeypatch) -> None:
     depths = []
     found = live_view._format_picture
     monkeypatch.setattr(
@@ -73,9 +81,7 @@ def test_the_view_is_predicted_shallow_first(window, monkeypatch) -> None:
     assert window.controller.sources() == [window.layer("em")]
 
 
-def test_it_follows_the_section_and_the_camera(window) -> None:
-    turn_on(window)
-    wait_for(window, lambda: shown(window) is not None)
+def it_follows_the_section_and_the_camera(window) -> None:
     window.viewer.dims.set_point(0, 150)  # section 3 of 50 nm
     layer = window.layer(NAME)
     wait_for(window, lambda: layer.translate[0] == pytest.approx(150))
@@ -126,7 +132,14 @@ def test_an_outdated_view_is_never_shown(window, weights) -> None:
     assert window.layer(NAME).translate[0] == pytest.approx(100)
 
 
-def test_other_weights_refresh_the_view(window, weights) -> None:
+def test_what_it_says(window, weights) -> None:
+    too_large_a_view_asks_to_zoom_in(window)
+    other_weights_refresh_the_view(window, weights)
+    errors_are_said_and_pass(window, weights)
+    it_says_why_there_is_none(window)
+
+
+def other_weights_refresh_the_view(window, weights) -> None:
     turn_on(window)
     wait_for(window, lambda: said(window).startswith("depth 2"))
     before = np.array(shown(window))
@@ -135,9 +148,8 @@ def test_other_weights_refresh_the_view(window, weights) -> None:
     assert not np.array_equal(before, shown(window))
 
 
-def test_it_says_why_there_is_none(window) -> None:
+def it_says_why_there_is_none(window) -> None:
     window.viewer.dims.set_point(0, 0)
-    turn_on(window)
     wait_for(window, lambda: shown(window) is not None)
     session = window.controller.session
     session.exclude(0)
@@ -149,12 +161,15 @@ def test_it_says_why_there_is_none(window) -> None:
     wait_for(window, lambda: "in 2-D" in said(window))
 
 
-def test_too_large_a_view_asks_to_zoom_in(window) -> None:
+def too_large_a_view_asks_to_zoom_in(window) -> None:
     preview = window.membranes.live
+    usual = preview.settings
     preview.settings = LiveSettings(most_megapixels=0.004)
     turn_on(window)
     wait_for(window, lambda: said(window).startswith("zoom in: 96 × 112 px"))
     assert shown(window) is None
+    turn_on(window)  # off
+    preview.settings = usual
 
 
 def test_it_pauses_while_a_run_is_on(window, weights) -> None:
@@ -168,18 +183,16 @@ def test_it_pauses_while_a_run_is_on(window, weights) -> None:
     assert shown(window) is None
 
 
-def test_errors_are_said_and_pass(window, weights) -> None:
+def errors_are_said_and_pass(window, weights) -> None:
     window.controller.session.choose_weights(weights["broken"])
-    turn_on(window)
     wait_for(window, lambda: "shapes don't fit" in said(window))
     window.controller.session.choose_weights(weights["thin"])
-    wait_for(window, lambda: shown(window) is not None)
+    wait_for(window, lambda: said(window).startswith("96 × 112"))
+    assert shown(window) is not None
 
 
-def test_off_takes_the_layer_away_and_removing_it_turns_it_off(window) -> None:
-    turn_on(window)
-    wait_for(window, lambda: shown(window) is not None)
-    turn_on(window)
+def off_takes_the_layer_away_and_removing_it_turns_it_off(window) -> None:
+    turn_on(window)  # off
     assert NAME not in window.viewer.layers
     assert said(window) == ""
     turn_on(window)
@@ -188,7 +201,7 @@ def test_off_takes_the_layer_away_and_removing_it_turns_it_off(window) -> None:
     assert not window.membranes.live.box.isChecked()
 
 
-def test_removing_the_stack_ends_it(window) -> None:
+def removing_the_stack_ends_it(window) -> None:
     turn_on(window)
     wait_for(window, lambda: shown(window) is not None)
     window.viewer.layers.remove("em")

@@ -74,7 +74,25 @@ def said(window) -> str:
     return window.dock.panel("Correct").message.text()
 
 
-def test_a_list_is_found_and_walked(window) -> None:
+def test_regions_are_found_walked_and_done(window) -> None:
+    without_a_region_left_n_goes_to_sections(window)
+    a_list_is_found_and_walked(window)
+    outlines_show_what_is_to_do_and_what_is_reviewed(window)
+    press(window, "Control-Z")
+    done_ticks_and_goes_on_and_can_be_undone(window)
+    it_says_why_nothing_can_be_found(window)
+
+
+def test_marked_by_hand_unseen_and_of_another_stack(window, em) -> None:
+    the_view_can_be_marked_and_taken_back(window)
+    window.viewer.dims.ndisplay = 2
+    a_region_is_not_done_where_no_section_is_seen(window)
+    window.viewer.layers.remove("more")
+    a_long_reason_is_read_whole(window)
+    another_stack_has_another_list(window, em)
+
+
+def a_list_is_found_and_walked(window) -> None:
     row = find(window)
     assert texts(row, 1) == ["2", "0", "1"]
     assert texts(row, 2) == ["reason 0", "reason 1", "reason 2"]
@@ -89,7 +107,7 @@ def test_a_list_is_found_and_walked(window) -> None:
     assert here(window) == 0
 
 
-def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
+def done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     row = find(window)
     press(window, "J")
     assert texts(row, 0) == ["✓", "", ""]
@@ -108,7 +126,7 @@ def test_done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     assert here(window) == 1
 
 
-def test_without_a_region_left_n_goes_to_sections(window) -> None:
+def without_a_region_left_n_goes_to_sections(window) -> None:
     window.viewer.dims.set_point(0, 0)
     press(window, "N")
     assert here(window) == 1
@@ -116,7 +134,7 @@ def test_without_a_region_left_n_goes_to_sections(window) -> None:
     assert said(window) == "go to a region first (N)"
 
 
-def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
+def outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
     row = find(window)
     layer = window.layer(NAME)
     assert isinstance(layer, Shapes)
@@ -137,7 +155,7 @@ def test_outlines_show_what_is_to_do_and_what_is_reviewed(window) -> None:
     assert row.outlines.layer is layer
 
 
-def test_the_view_can_be_marked_and_taken_back(window) -> None:
+def the_view_can_be_marked_and_taken_back(window) -> None:
     row, source = row_of(window), window.controller.session.source
     window.viewer.dims.set_point(0, 50)
     row.regions.view.click()
@@ -156,7 +174,7 @@ def test_the_view_can_be_marked_and_taken_back(window) -> None:
     assert source.reviewed_regions == ()
 
 
-def test_another_stack_has_another_list(window, em) -> None:
+def another_stack_has_another_list(window, em) -> None:
     row = find(window)
     other = window.viewer.add_layer(em("other"))
     window.controller.choose(other)
@@ -166,7 +184,7 @@ def test_another_stack_has_another_list(window, em) -> None:
     assert "nothing to correct yet" in said(window)
 
 
-def test_it_says_why_nothing_can_be_found(window) -> None:
+def it_says_why_nothing_can_be_found(window) -> None:
     row, session = row_of(window), window.controller.session
     for z in range(4):
         session.review(z)
@@ -184,11 +202,11 @@ def test_regions_are_found_by_the_network(open_window, em, tmp_path) -> None:
     assert all(texts(row, 2))
 
 
-def test_a_region_is_not_done_where_no_section_is_seen(window) -> None:
+def a_region_is_not_done_where_no_section_is_seen(window) -> None:
     row = find(window)
     n = window.controller.session.source.stack.shape[0]
     more = np.zeros((n + 2, 8, 8), np.uint8)
-    window.viewer.add_image(more, scale=(50, 4, 4), units=("nm",) * 3)
+    window.viewer.add_image(more, name="more", scale=(50, 4, 4), units=("nm",) * 3)
     window.viewer.dims.set_current_step(0, n + 1)
     press(window, "J")
     assert said(window) == f"em has no section here; move the slider to 0-{n - 1}"
@@ -196,7 +214,7 @@ def test_a_region_is_not_done_where_no_section_is_seen(window) -> None:
     assert row.left == len(REGIONS)
 
 
-def test_a_long_reason_is_read_whole(window) -> None:
+def a_long_reason_is_read_whole(window) -> None:
     row = find(window)
     low = row.table.rowHeight(0)
     words = "one cell or two? the wall between them is weak, and the heads differ"
