@@ -332,7 +332,8 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     usual = json.loads(emseg(*words[:2], "u.tif", *words[3:], "--json").out)
     default = default_classifier()
     assert usual["edges_sha256"] == (default and default.sha256)
-    assert "edges" not in read_provenance("u.tif").settings
+    usual_name = default and default.name
+    assert read_provenance("u.tif").settings.get("edges") == usual_name
     # by it nothing goes on in the next section
     first, second = open_stack("c.tif").data[:2]
     assert not np.intersect1d(first[first > 0], second[second > 0]).size
@@ -341,6 +342,8 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     assert "p.tif holds no classifier of edges" in done.err
     # a batch goes by it, too, and its recipe knows it
     words = ("batch", "p.tif", "--steps", "cells", "--threshold", "0.45", *words[3:])
+    (row,) = json.loads(emseg(*words, "--out", "usual", "--json").out)["inputs"]
+    assert row["edges"] == usual_name
     recipe = ("--save-recipe", "mine.json")
     assert emseg(*words, "--out", "o", "--edges", "edges.json", *recipe).code == 0
     expected = open_stack("c.tif").data[:]

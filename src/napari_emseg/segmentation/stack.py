@@ -203,6 +203,11 @@ def settle_through(
     return settings.model_copy(update={"through": through, "link": True})
 
 
+def _usual_name() -> str:
+    usual = default_classifier()
+    return "" if usual is None else usual.name
+
+
 def cells_provenance(
     settings: CellSettings,
     membrane: Provenance | None = None,
@@ -221,7 +226,8 @@ def cells_provenance(
     constraints
         How many merges and splits by hand they were to keep.
     edges
-        What classifier of edges said which fragments are one cell, if a person chose.
+        What classifier of edges said which fragments are one cell, if a person chose;
+        else it was the usual one, where that is installed.
     excluded
         Sections that were left without cells on request.
     """
@@ -231,8 +237,8 @@ def cells_provenance(
         made["affinities"] = list(affinities)
     if constraints:
         made["constraints"] = constraints
-    if edges and settings.through == "graph":
-        made["edges"] = edges
+    if settings.through == "graph" and (by := edges or _usual_name()):
+        made["edges"] = by
     if excluded:
         made["excluded"] = sorted(excluded)
     return before.model_copy(
