@@ -13,10 +13,14 @@ from batching import CPU, lines, plain, run, values
 from napari_emseg import predict
 from napari_emseg.batch import BatchConfig, BatchSettings, Summary, find_inputs
 from napari_emseg.core.card import Card
+from napari_emseg.core.records import Provenance
 from napari_emseg.core.settings import CellSettings
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.models.weights import Weights, save_weights
 from napari_emseg.models.zoo import build
+from napari_emseg.project import Project
+from napari_emseg.proofreading import MEMBRANE
 from napari_emseg.sample import synthetic
 
 CHOSEN = BatchSettings(
@@ -59,6 +63,43 @@ def test_blocks_are_as_the_whole(large, weights, blocks) -> None:
     cells = values(one[1])
     assert len(np.unique(cells)) > 20
     assert not cells[1, :190, :290].any()
+
+
+@pytest.mark.slow
+def test_membrane_by_hand_cuts_blocks_as_it_cuts_the_whole(tmp_path) -> None:
+    """Walls lie across cells and across the border of blocks; one stroke is short."""
+    drawn, truth = synthetic((2, 275, 265), seed=2)
+    grey = np.kron(np.asarray(drawn.data), np.ones((1, 4, 4), np.uint8))
+    p = save_stack(
+        tmp_path / "p.tif",
+        Stack(np.float32(grey < 100)),
+        provenance=Provenance(kind="membrane", threshold=0.45),
+    )
+    codes = np.zeros(grey.shape, np.uint8)
+    codes[0, 80:1090, 500:503] = codes[1, 1010:1030, 40:1000] = MEMBRANE
+    codes[1, 300:340, 300:303] = MEMBRANE
+    with Project.create(tmp_path / "p.emseg", open_stack(p)) as project:
+        for z, section in enumerate(codes):
+            area = slice(0, section.shape[0]), slice(0, section.shape[1])
+            project.put("corrections", z, area, section)
+    found = []
+    for name, chosen in (("whole", CHOSEN), ("blocks", BLOCKS)):
+        steps = chosen.model_copy(update={"steps": ("cells", "link"), "table": False})
+        given = find_inputs((str(tmp_path / "p.emseg"),))
+        summary = run(BatchConfig(given, tmp_path / name, None, steps))
+        assert summary.ok
+        assert summary.rows[0].warnings == ()
+        found.append(values(summary.rows[0].outputs[0]))
+    np.testing.assert_array_equal(*found)
+    assert not found[1][codes == MEMBRANE].any()
+    # of true cells that go on beyond the wall, the two sides are apart
+    left, right = (
+        np.kron(truth[0], np.ones((4, 4), int))[80:1090, x] for x in (496, 506)
+    )
+    same = (left == right) & (left > 0)
+    one, other = (found[1][0, 80:1090, x][same] for x in (496, 506))
+    assert same.sum() > 500
+    assert (one != other)[(one > 0) & (other > 0)].mean() > 0.9
 
 
 def test_the_table_of_blocks_adds_up_to_that_of_the_whole(blocks, tmp_path) -> None:

@@ -133,6 +133,9 @@ def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(OSError, match=r"raw: has no sections in it \(.*\.png"):
         open_stack(tmp_path / "raw")
+    (tmp_path / "raw" / "project.json").touch()
+    with pytest.raises(FileNotFoundError, match="raw: is a project and no stack"):
+        open_stack(tmp_path / "raw")
 
 
 def test_folder_of_tiffs_keeps_the_pixel_size(

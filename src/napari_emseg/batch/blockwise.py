@@ -1,13 +1,15 @@
 """The step membranes → profiles of sections that are too large to be worked whole."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_emseg.batch import stores
+from napari_emseg.batch import stores, worker
 from napari_emseg.batch.completion_log import Facts
 from napari_emseg.batch.context import (
     EMPTY,
@@ -18,10 +20,14 @@ from napari_emseg.batch.context import (
     Part,
     blocks,
 )
+from napari_emseg.batch.inputs import smallest_pieces
 from napari_emseg.batch.membranes import as_float, probabilities
 from napari_emseg.batch.tasks import Missing
 from napari_emseg.core.regions import Area
+from napari_emseg.proofreading.edits import MEMBRANE
+from napari_emseg.proofreading.rerun import parted
 from napari_emseg.segmentation.blocks import (
+    WIDEST,
     BlockFragments,
     BlockTables,
     Joined,
@@ -147,7 +153,9 @@ class WriteProfiles:
 class RelabelSequential:
     """Number the profiles of a section from 1, from all of its blocks.
 
-    Facts: `counts` by place.
+    Membrane that was drawn by hand cuts them before; what that changes is kept beside
+    the profiles, which stay as they are, so that this may be done any number of times.
+    Facts: `counts` by place, and how many cells were `uncut`, too large for memory.
     """
 
     context: Context
@@ -161,8 +169,12 @@ class RelabelSequential:
         # ids of a section have gaps where fragments joined; ranks
         # among those that occur have none
         there = np.unique(np.concatenate(found))
-        stores.keep(c.table(f"ranks-{self.place}"), {"there": there})
-        return {"counts": {str(self.place): len(there)}}
+        cuts, gone, uncut = _cut_by_hand(c, self.place, found)
+        new = [cuts[:, 3], np.setdiff1d(there, gone)]
+        there = np.unique(np.concatenate(new)).astype(there.dtype)
+        there = there[there > 0]
+        stores.keep(c.table(f"ranks-{self.place}"), {"there": there, "cuts": cuts})
+        return {"counts": {str(self.place): len(there)}, "uncut": uncut}
 
     def files(self) -> list[Path]:
         """Return what it has written."""
@@ -178,8 +190,91 @@ def ranked(
     if context.whole:
         # whole sections were numbered without gaps by `segment_section`
         return stored
-    there = stores.read(context.table(f"ranks-{place}"))["there"]
+    ranks = stores.read(context.table(f"ranks-{place}"))
+    there = ranks["there"]
+    # a batch that was begun by an earlier version has none
+    cuts = ranks.get("cuts", np.zeros((0, 4), np.int64))
+    rows, columns = area
+    within = (cuts[:, 0] >= rows.start) & (cuts[:, 0] < rows.stop)
+    within &= (cuts[:, 2] > columns.start) & (cuts[:, 1] < columns.stop)
+    for y, start, stop, cell in cuts[within] - [rows.start, *[columns.start] * 2, 0]:
+        stored[y, max(0, start) : stop] = cell
     return np.where(stored > 0, np.searchsorted(there, stored) + 1, 0).astype(np.uint32)
+
+
+def _cut_by_hand(
+    c: Context, place: int, found: Sequence[NDArray[np.uint32]]
+) -> tuple[NDArray[np.int64], list[int], int]:
+    """Return what membrane drawn by hand changes of the profiles of a section.
+
+    Parameters
+    ----------
+    found
+        Profiles in each block.
+
+    Returns
+    -------
+    `(n, 4)` row, first and last column + 1, and profile there; profiles of which
+    nothing is left; how many profiles lie in too many blocks to be cut.
+    """
+    gone: list[int] = []
+    runs, uncut = [np.zeros((0, 4), np.int64)], 0
+    hand, z = worker.opened(c.given).hand, c.sections[place]
+    if hand is None:
+        return runs[0], gone, uncut
+    said = hand.corrections(z)
+    drawn = said == MEMBRANE
+    if not drawn.any():
+        return runs[0], gone, uncut
+    old = hand.project.section("cells", z)
+    smallest = smallest_pieces(c.cell_settings.minimum_size)
+    areas, profiles = list(blocks(c.shape, c.settings.block)), c.array(PROFILES)
+    touched = {
+        int(cell)
+        for area in areas
+        if drawn[area].any()
+        for cell in np.unique(np.asarray(profiles[(place, *area)])[drawn[area]])
+    }
+    next_id = max(int(cells.max(initial=0)) for cells in found) + 1
+    for cell in sorted(touched - {0}):
+        own = [a for a, cells in zip(areas, found, strict=True) if cell in cells]
+        box = _around(own)
+        if prod(a.stop - a.start for a in box) > (c.settings.block + 2 * WIDEST) ** 2:
+            uncut += 1
+            continue
+        stored = np.asarray(profiles[(place, *box)])
+        before = np.where(stored == cell, stored, np.uint32(0))
+        after, next_id = parted(before, old[box], said[box], next_id, smallest)
+        runs.append(_runs(before, after, box))
+        gone += [] if (after == cell).any() else [cell]
+    return np.concatenate(runs), gone, uncut
+
+
+def _around(areas: Sequence[Area]) -> Area:
+    """Return the rectangle that holds some others."""
+    rows, columns = (
+        slice(min(a[k].start for a in areas), max(a[k].stop for a in areas))
+        for k in (0, 1)
+    )
+    return rows, columns
+
+
+def _runs(
+    before: NDArray[np.uint32], after: NDArray[np.uint32], area: Area
+) -> NDArray[np.int64]:
+    """Return rows, first and last columns + 1, and values of what has changed."""
+    # behind each row nothing has changed, so no run goes on in the next
+    value = np.full((before.shape[0], before.shape[1] + 1), -1, np.int64)
+    value[:, :-1] = np.where(before == after, -1, after.astype(np.int64))
+    flat = value.ravel()
+    ends = np.flatnonzero(np.diff(flat, prepend=-1, append=-1))
+    starts, stops = ends[:-1], ends[1:]
+    kept = flat[starts] >= 0
+    y, x = np.divmod(starts[kept], value.shape[1])
+    length = stops[kept] - starts[kept]
+    rows, columns = area
+    first = x + columns.start
+    return np.stack([y + rows.start, first, first + length, flat[starts[kept]]], axis=1)
 
 
 def _hidden(

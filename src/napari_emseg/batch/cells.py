@@ -264,12 +264,18 @@ def _find_in_blocks(
         course.task("rank", f"z {p}", RelabelSequential(c, p), 1, hidden[p])
         for p in good
     ]
-    counts = [0] * len(c.sections)
+    counts, uncut = [0] * len(c.sections), 0
     for place, outcome in zip(good, outcomes, strict=True):
         if isinstance(outcome, Failure):
             course.lose(c.sections[place], NO_CELLS, outcome.why)
         else:
             counts[place] = outcome["counts"][str(place)]
+            uncut += int(outcome.get("uncut", 0))
+    if uncut:
+        course.found.warnings.append(
+            f"{uncut:,} cells are too large to be cut where membrane was drawn by "
+            "hand; it counts as a probability of 1 there"
+        )
     return counts
 
 

@@ -267,7 +267,7 @@ class ProjectOverlay:
         if not (known == MEMBRANE).any():
             return cells
         old: NDArray[np.uint32] = self.project.section("cells", z)
-        smallest = SmallestPieces(CorrectSettings().sliver, minimum_size)
+        smallest = smallest_pieces(minimum_size)
         first = int(cells.max()) + 1 if next_id is None else next_id
         found, _ = parted(cells, old, known, first, smallest)
         return found
@@ -278,6 +278,11 @@ class ProjectOverlay:
             return cells
         old: NDArray[np.uint32] = self.project.section("cells", z)
         return keep_locked(old, cells, self.locked, shift=0)
+
+
+def smallest_pieces(minimum_size: int) -> SmallestPieces:
+    """Return which pieces that drawn membrane cuts off are cells in a batch."""
+    return SmallestPieces(CorrectSettings().sliver, minimum_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,6 +36,9 @@ PAIRS = 8
 COMPARED = 3
 """Sections before it that a section is compared with, at the most."""
 
+AROUND = 64
+"""So far around a block profiles are looked at that drawn membrane lies between, px."""
+
 BINNED_SIDE = 2048
 """Shifts of large sections are looked for on copies of at most this squared."""
 
@@ -238,11 +241,25 @@ def _on_each_other(
 def _apart(c: Context, place: int, count: int) -> NDArray[np.int64]:
     """Return the pairs of profiles that a person parted."""
     hand = worker.opened(c.given).hand
-    # in blocks what is drawn counts as a probability of 1 only
-    if hand is None or count == 0 or not c.whole:
+    if hand is None or count == 0:
         return NO_PAIRS
     drawn = hand.corrections(c.sections[place]) == MEMBRANE
-    return parted_by(drawn, ranked(c, place))
+    found = [NO_PAIRS]
+    areas = [None] if c.whole else blocks(c.shape, c.settings.block)
+    for area in areas:
+        if drawn[area or ...].any():
+            around = area and _widened(area, c.shape)
+            found.append(parted_by(drawn[around or ...], ranked(c, place, around)))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _widened(area: Area, shape: tuple[int, int]) -> Area:
+    """Return an area with what profiles around drawn membrane are known by."""
+    rows, columns = (
+        slice(max(0, a.start - AROUND), min(n, a.stop + AROUND))
+        for a, n in zip(area, shape, strict=True)
+    )
+    return rows, columns
 
 
 def _sizes(c: Context, place: int, count: int) -> NDArray[np.int64]:

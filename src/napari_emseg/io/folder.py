@@ -50,6 +50,12 @@ def find_files(pattern: str) -> list[Path]:
 def contents(path: Path) -> FileContents:
     """Return the sections of a folder as one volume."""
     files = [p for p in path.iterdir() if may_be_section(p) and p.is_file()]
+    if not files and (path / "project.json").is_file():
+        msg = (
+            f"{path.name}: is a project and no stack; name its stack instead, or work "
+            "on it in a batch, which takes projects"
+        )
+        raise OtherFolderError(msg)
     if not files:
         msg = (
             f"{path.name}: has no sections in it "
