@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from blur import Blur
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import nn
 
 from napari_emseg.core.errors import OtherPrecisionError
 from napari_emseg.core.records import Progress, Record, drain
@@ -463,6 +465,29 @@ def test_memory_that_runs_out_says_which_precision_goes_on(
     assert found.provenance.settings["precision"] == "int8, then float32"
 
 
+def test_layers_too_small_for_nncf_are_named(openvino: Any) -> None:
+    ops = openvino.opset13
+    rng = np.random.default_rng(0)
+    x = ops.parameter([1, 2, 8, 8], np.float32)
+    grouped, pads = rng.standard_normal((2, 2, 1, 3, 3), np.float32), [1, 1]
+    same = {"strides": [1, 1], "pads_begin": pads, "pads_end": pads}
+    ones = {"dilations": [1, 1]}
+    usual = ops.convolution(
+        x, rng.standard_normal((2, 2, 3, 3), np.float32), **same, **ones, name="usual"
+    )
+    tiny = ops.convolution(
+        usual, np.full((2, 2, 3, 3), -1e-8, np.float32), **same, **ones, name="tiny"
+    )
+    up = ops.convolution_backprop_data(
+        tiny, np.full((2, 2, 1, 1), 4e-5, np.float32), strides=[2, 2], name="up"
+    )
+    last = ops.group_convolution(
+        up, grouped[:, :1].copy(), **same, **ones, name="grouped"
+    )
+    model = openvino.Model([last], [x], "some")
+    assert openvino_runtime.small_layers(model) == ["tiny", "up"]
+
+
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="NNCF isn't there")
 
 
@@ -496,6 +521,31 @@ class TestInt8:
         difference = np.abs(whole.probabilities - exact.probabilities).mean()
         assert 0 < difference < 0.02
         assert not (tmp_path / "asked").exists()
+
+    def test_large_values_in_the_midst_leave_it_the_same_network(
+        self, made_int8: Weights
+    ) -> None:
+        """As those of a CE-Net before its pooling, and tiny weights after them."""
+        network = made_int8.network()
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+        with torch.no_grad():
+            norms[0].weight *= 1e8
+            norms[0].bias *= 1e8
+            layers[1].weight *= 1e-8
+        rng = np.random.default_rng(2)
+        windows = [rng.random((1, 1, 176, 176), np.float32) for _ in range(3)]
+        made = drain(openvino_runtime.iter_quantise(network, windows[:2], threads=1))
+        exact = openvino_runtime.OpenVinoRuntime(network, threads=1)
+        int8 = openvino_runtime.OpenVinoRuntime(
+            network, threads=1, precision="int8", quantised=made
+        )
+        expected = exact(windows[2])
+        with torch.no_grad():
+            layers[1].weight.zero_()
+        without = openvino_runtime.OpenVinoRuntime(network, threads=1)(windows[2])
+        lost = np.abs(expected - without).mean()
+        assert 0 < np.abs(expected - int8(windows[2])).mean() < lost / 5
 
     def test_calibrating_stops_at_once(self, made_int8: Weights) -> None:
         stack = Stack(

@@ -495,6 +495,16 @@ GIVEN, MADE = "float32.xml", "int8.xml"
 MOST_BYTES = 2**31
 """Of a quantised network; one takes as many bytes as it has parameters, and a bit."""
 
+LEAST_WEIGHT = 8e-4
+"""Of a layer's largest, ten times the least range that NNCF takes: then only filters
+that hardly count are made coarser by it."""
+
+WEIGHTED = (
+    *("Convolution", "ConvolutionBackpropData", "MatMul"),
+    *("GroupConvolution", "GroupConvolutionBackpropData"),
+)
+"""Operations of OpenVINO that have weights as their second input."""
+
 TICK = 0.1
 """Seconds after which it is looked whether the process has ended."""
 
@@ -561,13 +571,34 @@ def quantise_files(name: str, threads: int) -> None:
         openvino.Core = _limited(openvino.Core, threads)  # as NNCF calls it
     count = len(list(folder.glob("*.npy")))
     windows = [np.load(folder / f"{k}.npy", allow_pickle=False) for k in range(count)]
+    model = openvino.Core().read_model(folder / GIVEN)
     made = nncf.quantize(
-        openvino.Core().read_model(folder / GIVEN),
+        model,
         nncf.Dataset(windows),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=count,
+        ignored_scope=nncf.IgnoredScope(names=small_layers(model)),
     )
     openvino.save_model(made, folder / MADE, compress_to_fp16=False)
+
+
+def small_layers(model: Any) -> list[str]:
+    """Return the names of layers whose weights are too small for NNCF, in float32.
+
+    It takes a filter's range as 8e-5 at least, so that smaller weights all become 0. A
+    layer that sees values of 1e8, since nothing normalises before it, has weights of
+    1e-8 once its own normalisation is folded into them.
+    """
+    found = []
+    for layer in model.get_ordered_ops():
+        if layer.get_type_name() not in WEIGHTED:
+            continue
+        weights = layer.input_value(1).get_node()
+        if weights.get_type_name() != "Constant":
+            continue
+        if float(np.abs(weights.data).max(initial=0)) < LEAST_WEIGHT:
+            found.append(str(layer.get_friendly_name()))
+    return found
 
 
 def _limited(core: Any, threads: int) -> Any:

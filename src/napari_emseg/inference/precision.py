@@ -52,7 +52,7 @@ from napari_emseg.inference.runtime import (
 )
 from napari_emseg.inference.scope import PredictionScope
 from napari_emseg.inference.sections import SectionReader
-from napari_emseg.inference.user_cache import read_entry, write_entry
+from napari_emseg.inference.user_cache import code_checksum, read_entry, write_entry
 from napari_emseg.metrics.overlap import overlap_scores
 from napari_emseg.models.weights import Weights
 from napari_emseg.segmentation.section import usual_cells
@@ -341,7 +341,8 @@ class _Sample:
         for window in self._calibrating:
             digest.update(repr(window.shape).encode() + window.tobytes())
         kind = [part.sha256, part.depth, part.heads, digest.hexdigest()]
-        return [*kind, cpu_facts().version, package_version("nncf")]
+        made_by = [code_checksum(), cpu_facts().version, package_version("nncf")]
+        return [*kind, *made_by]
 
     def calibrated(self) -> Generator[Record, None, PrecisionChoice]:
         """Return the network for int8, and in words if `auto` wouldn't take it.

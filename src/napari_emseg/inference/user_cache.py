@@ -113,12 +113,12 @@ def _key(weights: Weights) -> list[object] | None:
         return None
     part = [weights.sha256, weights.depth, weights.heads]
     packages = [package_version(name) for name in ("openvino", "torch")]
-    return ["float32", *part, __version__, _code(), *packages]
+    return ["float32", *part, __version__, code_checksum(), *packages]
 
 
 @cache
-def _code() -> str:
-    """Return a checksum of the code by which networks are built and converted."""
+def code_checksum() -> str:
+    """Return a checksum of the code that builds, converts and quantises networks."""
     digest = sha256()
     here = Path(__file__).parent
     for path in sorted([*Path(zoo.__file__).parent.glob("*.py"), *here.glob("op*.py")]):
