@@ -62,6 +62,9 @@ def test_every_command_is_there(emseg) -> None:
         ("learn-edges p.npy c.npy e.json --start FOLDER", "a folder, not a file"),
         ("segment p.npy c.tif --through graph --edges FOLDER", "a folder, not a file"),
         ("batch p.npy --out b --recipe FOLDER", "a folder, not a file"),
+        ("batch p.npy --out b --save-recipe FOLDER", "a folder, not a file"),
+        ("weights import FOLDER w.safetensors", "a folder, not a file"),
+        ("learn-edges p.npy c.npy FOLDER", "won't be replaced"),
         ("project show FOLDER", "is no project"),
         ("check FOLDER", "has no sections in it"),
     ],
@@ -72,7 +75,8 @@ def test_a_folder_that_is_not_what_is_asked_for_is_a_wrong_call(
     for name in ("p.npy", "c.npy"):
         np.save(name, np.zeros((2, 32, 32), np.float32))
     Path("a.json").mkdir()
-    more = () if words.startswith(("ba", "pr", "ch")) else ("--input-is=probabilities",)
+    of_files = words.startswith(("learn-edges", "segment"))
+    more = ("--input-is=probabilities",) if of_files else ()
     done = emseg(*words.replace("FOLDER", "a.json").split(), *more)
     assert done.code == 2
     assert "a.json" in done.err

@@ -435,3 +435,10 @@ def test_what_is_measured_later_joins_a_bundled_card_and_leaves_the_file(
     assert found.card.scores == {"v_rand": 0.8, "cells_vi": 0.5}
     assert [v.scores for v in found.card.variants] == [{"v_rand": 0.9, "cells_vi": 0.4}]
     assert found.sha256 == own.sha256
+
+
+def test_a_folder_with_the_name_of_weights_is_called_one(tmp_path: Path) -> None:
+    folder = tmp_path / "w.safetensors"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match=r"w\.safetensors is a folder"):
+        load_weights(folder)

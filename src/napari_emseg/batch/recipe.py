@@ -19,7 +19,11 @@ from napari_emseg._installed import __version__
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.atomic import write_whole
 from napari_emseg.core.errors import SettingError, first_fault
-from napari_emseg.core.paths import read_bounded, size_of_regular
+from napari_emseg.core.paths import (
+    FolderInsteadError,
+    read_bounded,
+    size_of_regular,
+)
 from napari_emseg.core.settings import PredictSettings, Settings
 from napari_emseg.models.weights import (
     SUFFIX,
@@ -302,11 +306,15 @@ def check_recipe_path(path: Path, recipe: Recipe, *, out: Path | None = None) ->
         If its folder doesn't exist.
     RecipeExistsError
         If another file is there.
+    FolderInsteadError
+        If a folder is there.
     """
     path = path.expanduser()
     if path.suffix.lower() != ".json":
         msg = f"a recipe ends in .json, got {path}"
         raise ValueError(msg)
+    if path.is_dir():
+        raise FolderInsteadError(path)
     if os.path.lexists(path):
         if not _is_alike(path, recipe):
             raise RecipeExistsError(path)

@@ -27,6 +27,9 @@ class UnsafePathError(OSError):
 class FolderInsteadError(UnsafePathError, IsADirectoryError):
     """A file is asked for, and a folder was named."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is a folder, not a file")
+
 
 def path_inside(
     folder: Path, name: str, *, allowed: re.Pattern[str] | None = None
@@ -133,8 +136,7 @@ def size_of_regular(path: Path) -> int:
     """
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
-        msg = f"{path} is a folder, not a file"
-        raise FolderInsteadError(msg)
+        raise FolderInsteadError(path)
     if not stat.S_ISREG(found.st_mode):
         msg = f"{path} is no regular file"
         raise UnsafePathError(msg)

@@ -207,11 +207,12 @@ def _disk_bytes(path: Path) -> int:
 
 
 def _check_existing(path: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise OutputExistsError(path)
+    # first, since leave to overwrite would not help
     if path.is_dir() and not is_volume(path):
         msg = f"{path} is a folder of something else and won't be replaced"
         raise FileExistsError(msg)
+    if not overwrite:
+        raise OutputExistsError(path)
 
 
 def check_distinct(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:

@@ -36,7 +36,7 @@ from safetensors import SafetensorError
 from napari_emseg.core.card import Card
 from napari_emseg.core.errors import first_fault
 from napari_emseg.core.memory import free_ram
-from napari_emseg.core.paths import read_bounded
+from napari_emseg.core.paths import FolderInsteadError, read_bounded
 from napari_emseg.core.records import Progress, Record, drain
 from napari_emseg.core.settings import Normalisation
 from napari_emseg.io.errors import AmbiguousNetworkError, RemoteWeightsError
@@ -448,6 +448,8 @@ def iter_import_weights(
         unknown, it holds NaN, or it doesn't fit the network; the first key that doesn't
         is named, and names in the file are shown.
     """
+    if path.is_dir():
+        raise FolderInsteadError(path)
     if not path.is_file():
         msg = f"no file at {path}"
         raise FileNotFoundError(msg)

@@ -28,6 +28,7 @@ from napari_emseg._installed import data_folder, only_in_data
 from napari_emseg.core.atomic import clear_leftovers, write_whole
 from napari_emseg.core.card import Card, Variant
 from napari_emseg.core.errors import first_fault
+from napari_emseg.core.paths import FolderInsteadError
 from napari_emseg.core.settings import Heads
 from napari_emseg.models.variants import card_at, is_mean, with_facts
 from napari_emseg.models.zoo import (
@@ -409,6 +410,8 @@ def read_weights(path: Path) -> Weights:
 
 
 def _read_card(path: Path) -> Weights:
+    if path.is_dir():
+        raise FolderInsteadError(path)
     if not path.is_file():
         msg = f"no weights file at {path}"
         raise FileNotFoundError(msg)
