@@ -136,10 +136,23 @@ def test_a_grown_middle_is_scaled_and_says_the_same(network: CENet) -> None:
 @pytest.mark.parametrize("variance", [1.0, 0.0, torch.inf, torch.nan])
 def test_an_ordinary_or_broken_middle_stays(network: CENet, variance: float) -> None:
     network.decoder[0][1].running_var.fill_(variance)
+    nn.init.constant_(network.rmp.mix.weight, 1 / network.rmp.mix.in_channels)
     before = deepcopy(network.state_dict())
     after = in_range(network).state_dict()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+@torch.inference_mode()
+def test_pooled_maps_are_as_large_as_the_features_beside_them(network: CENet) -> None:
+    """One scale for both, as int8 has it, leaves nothing of the smaller."""
+    nn.init.uniform_(network.rmp.mix.weight, 1, 3)
+    window, features = torch.rand(1, 1, 192, 192), torch.rand(1, 32, 6, 6)
+    scaled = in_range(network)
+    assert torch.equal(scaled(window), network(window))
+    assert isinstance(scaled, CENet)
+    assert network.rmp(features)[:, :4].max() > 30
+    assert 0.1 < scaled.rmp(features)[:, :4].max() < 2
 
 
 def test_a_copy_is_scaled(network: CENet) -> None:

@@ -39,6 +39,9 @@ STRIDE = 32
 SPREAD = 2**8
 """Standard deviation of what the middle gives once scaled; float16 ends at 65,504."""
 
+MAPS = 1
+"""Most times as large as the features that a pooled map may be, once scaled."""
+
 HALO, BLEND = 64, 32
 """Zero padding shows up to 24 px from a window's border; beyond that only pooling."""
 
@@ -157,8 +160,10 @@ class CENet(nn.Module):
         while the network learns, to 10⁸ in `em-membranes`: float16 overflows, and the
         weights behind it, with a normalisation folded in, are too small for int8. All
         of it is proportional to what goes in, biases apart, and the normalisation
-        behind takes any scale out again.
+        behind takes any scale out again. RMP's maps are brought to the size of the
+        features that they are put before: int8 has one scale for both.
         """
+        self._scale_maps()
         behind = next(
             m for m in self.decoder.modules() if isinstance(m, nn.BatchNorm2d)
         )
@@ -178,6 +183,22 @@ class CENet(nn.Module):
                     layer.bias.mul_(scale)
             mean.mul_(scale)
             variance.mul_(scale**2)
+
+    def _scale_maps(self) -> None:
+        """Divide RMP's maps by a power of two, and multiply what weighs them by it."""
+        mix = self.rmp.mix
+        most = float(
+            mix.weight.detach().abs().sum()
+        )  # times as large as what is pooled
+        if not MAPS < most < inf:
+            return
+        scale = 2.0 ** round(log2(MAPS / most))
+        first = next(m for m in self.decoder.modules() if isinstance(m, nn.Conv2d))
+        with torch.no_grad():
+            mix.weight.mul_(scale)
+            if mix.bias is not None:
+                mix.bias.mul_(scale)
+            first.weight[:, : len(POOLING)].div_(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, channels, y, x)` for `(n, context, y, x)`."""
