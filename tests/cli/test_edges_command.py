@@ -196,6 +196,8 @@ def test_what_a_project_says_itself_or_lacks_is_refused(emseg, project):
     assert "no cell is known to be right through the stack" in refused(*nothing)
     save_stack("em.tif", Stack(np.zeros((6, 128, 128), np.uint8)), overwrite=True)
     assert "em has changed since the project was made" in refused(*nothing)
+    Path("em.tif").unlink()
+    assert "say where it is now in napari, which asks" in refused(*nothing)
 
 
 def test_what_teaches_nothing_is_refused_before_anything_is_read(emseg, taught):

@@ -136,6 +136,15 @@ def _option(error: BaseException) -> str:
         return f": emseg export {there} {wanted} --format {format_} --ids …"
     if isinstance(error, IdsDontFitError) and error.choices:
         return f": --ids {' or --ids '.join(error.choices)}"
+    return _of_project(error)
+
+
+def _of_project(error: BaseException) -> str:
+    """Say where a project's stack can be named, which no command does."""
+    from napari_emseg.project.source import StackNotFoundError
+
+    if isinstance(error, StackNotFoundError) and not error.remedy:
+        return " in napari, which asks for it when the project is opened"
     return ""
 
 
