@@ -80,6 +80,7 @@ def test_regions_are_found_walked_and_done(window) -> None:
     outlines_show_what_is_to_do_and_what_is_reviewed(window)
     press(window, "Control-Z")
     done_ticks_and_goes_on_and_can_be_undone(window)
+    a_region_out_of_view_is_shown_before_it_is_marked(window)
     it_says_why_nothing_can_be_found(window)
 
 
@@ -124,6 +125,35 @@ def done_ticks_and_goes_on_and_can_be_undone(window) -> None:
     assert source.reviewed_regions == REGIONS[:2]
     press(window, "N")
     assert here(window) == 1
+    # what was undone is the one at hand again, not the one that came up after it
+    press(window, "Control-Z")
+    assert here(window) == REGIONS[1].z
+    assert row.table.currentRow() == 1
+    centre = window.layer("em").data_to_world((0, 66, 76))
+    np.testing.assert_allclose(camera_of(window.viewer).center[-2:], centre[-2:])
+    press(window, "J")
+    assert texts(row, 0) == ["✓", "✓", ""]
+    assert source.reviewed_regions == REGIONS[:2]
+
+
+def a_region_out_of_view_is_shown_before_it_is_marked(window) -> None:
+    row, source = row_of(window), window.controller.session.source
+
+    def refused() -> bool:
+        press(window, "J")
+        assert source.reviewed_regions == REGIONS[:2]
+        assert here(window) == REGIONS[2].z
+        return "was out of view; look at it" in said(window)
+
+    row.table.cellClicked.emit(2, 0)
+    window.viewer.dims.set_point(0, 150)
+    assert refused()
+    with pytest.MonkeyPatch.context() as patch:
+        elsewhere = (slice(40, 96), slice(0, 112))
+        patch.setattr(suggested_regions, "area_in_view", lambda *_: elsewhere)
+        assert refused()
+    press(window, "J")
+    assert set(source.reviewed_regions) == set(REGIONS)
 
 
 def without_a_region_left_n_goes_to_sections(window) -> None:

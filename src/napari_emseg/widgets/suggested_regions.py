@@ -18,7 +18,12 @@ from qtpy.QtWidgets import (
 
 from napari_emseg.session.review_queue import iter_suggest, next_region, sections_to_do
 from napari_emseg.widgets.background import with_torch
-from napari_emseg.widgets.camera import go_to_place, nearest_section, section_here
+from napari_emseg.widgets.camera import (
+    area_in_view,
+    go_to_place,
+    nearest_section,
+    section_here,
+)
 from napari_emseg.widgets.controller import ViewerController
 from napari_emseg.widgets.correcting import Correcting, Outlines, RegionRow
 from napari_emseg.widgets.flow_row import FlowRow
@@ -34,6 +39,7 @@ from napari_emseg.widgets.theme import (
 
 if TYPE_CHECKING:
     from napari_emseg.active_learning import Suggestion
+    from napari_emseg.core.regions import Region
 
 HEADS = ("", "section", "why")
 ROWS_SHOWN = 6
@@ -53,6 +59,8 @@ class SuggestedRegions(QWidget):
         self._controller = controller
         self._correcting = controller.shared(Correcting)
         self._key = ""
+        self._seen: tuple[Sequence[Suggestion], frozenset[int]] = (), frozenset()
+        """The list, and which of its regions were done, when it was last drawn."""
         self.where = combo_box()
         self.where.addItems(["near this section", "whole stack"])
         self.where.setToolTip("Sections to search; finished ones are skipped.")
@@ -118,8 +126,11 @@ class SuggestedRegions(QWidget):
     @property
     def left(self) -> int:
         """How many regions are to do."""
+        return len(self.suggestions) - len(self._done())
+
+    def _done(self) -> frozenset[int]:
         every = range(len(self.suggestions))
-        return sum(not self._correcting.is_done(nth) for nth in every)
+        return frozenset(nth for nth in every if self._correcting.is_done(nth))
 
     def go_next(self, *_: Any) -> None:
         """Go to the next region that is to do."""
@@ -138,15 +149,37 @@ class SuggestedRegions(QWidget):
         if self._here is None or self._here >= len(self.suggestions):
             self.refused.emit("go to a region first (N)")
             return
-        layer = self._controller.source_layer
+        region = self.suggestions[self._here].region
         try:
-            if layer is not None:
-                section_here(self._controller.viewer, layer)
+            seen = self._is_seen(region)
         except ValueError as e:
             self.refused.emit(str(e))
             return
-        if self.regions.review(self.suggestions[self._here].region) and self.left:
+        if not seen:
+            self._show(self._here)
+            where = f"region {self._here + 1}, in section {region.z}, was out of view"
+            self.refused.emit(f"{where}; look at it, and mark it then")
+        elif self.regions.review(region) and self.left:
             self.go_next()
+
+    def _is_seen(self, region: Region) -> bool:
+        """Tell if a region is on screen, its middle at least.
+
+        Raises
+        ------
+        ValueError
+            If no section of the stack is.
+        """
+        viewer, layer = self._controller.viewer, self._controller.source_layer
+        if layer is None:
+            return True
+        if section_here(viewer, layer) != region.z:
+            return False
+        area = area_in_view(viewer, layer)
+        if area is None:
+            return True
+        pairs = zip(_middle(region), area, strict=True)
+        return all(part.start <= at < part.stop for at, part in pairs)
 
     def _prepare(self) -> tuple[str, Work]:
         session, layer = self._controller.session, self._controller.source_layer
@@ -172,20 +205,31 @@ class SuggestedRegions(QWidget):
             self.said.emit("nothing found that is worth a look there")
 
     def _go(self, nth: int) -> None:
+        if self._controller.source_layer is None:
+            return
+        self._show(nth)
+        reason = self.suggestions[nth].reason
+        self.said.emit(f"region {nth + 1} of {len(self.suggestions)}: {reason}")
+
+    def _show(self, nth: int) -> None:
+        """Bring a region on screen, and make it the current one."""
         layer = self._controller.source_layer
         if layer is None:
             return
-        region, reason = self.suggestions[nth].region, self.suggestions[nth].reason
-        y, x = (region.top + region.bottom) // 2, (region.left + region.right) // 2
-        go_to_place(self._controller.viewer, layer, (region.z, y, x))
+        region = self.suggestions[nth].region
+        go_to_place(self._controller.viewer, layer, (region.z, *_middle(region)))
         self._correcting.go_to(nth)
-        self.said.emit(f"region {nth + 1} of {len(self.suggestions)}: {reason}")
 
     def _on_row(self, row: int, _: int) -> None:
         self._go(row)
 
     def _on_state(self, *_: Any) -> None:
         self._fill()
+        before, self._seen = self._seen, (self.suggestions, self._done())
+        if before[0] is self.suggestions and len(before[1] - self._seen[1]) == 1:
+            # undone: what is marked next must not be the one that came up after it
+            (undone,) = before[1] - self._seen[1]
+            self._show(undone)
         for made in (self.next, self.done):
             made.setEnabled(bool(self.suggestions))
         n = len(self.suggestions)
@@ -209,6 +253,11 @@ class SuggestedRegions(QWidget):
 
     def _fit(self, *_: Any) -> None:
         fit_rows(self.table, ROWS_SHOWN)
+
+
+def _middle(region: Region) -> tuple[int, int]:
+    """Return the row and column in the middle."""
+    return (region.top + region.bottom) // 2, (region.left + region.right) // 2
 
 
 def key_acts(row: SuggestedRegions, otherwise: Any) -> dict[str, Any]:
