@@ -17,7 +17,7 @@ from napari_emseg.core.settings import CellSettings, PredictSettings
 from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack, save_stack
 from napari_emseg.models.weights import load_weights
-from napari_emseg.project import Project, StackNotFoundError
+from napari_emseg.project import Project, StackNotFoundError, autosave
 from napari_emseg.project import journal as journals
 from napari_emseg.project.store import ProjectStore
 from napari_emseg.proofreading import cut, lock, merge_through, paint
@@ -478,3 +478,15 @@ def test_a_project_leaves_what_was_chosen_for_others_alone(session, tmp_path) ->
     session.select("b", black)
     assert (session.weights, session.cell_settings.threshold) == (other, 0.7)
     session.forget(source.key)
+
+
+def test_what_was_just_made_is_whole_for_others(session, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(autosave, "DELAY", 300.0)  # nothing is saved by itself
+    made = session.source.results
+    assert made.segmented
+    save_project(session, tmp_path / "work")
+    other = Session()
+    open_project(other, tmp_path / "work.emseg", read_only=True)
+    found = other.source.results
+    assert found.segmented == made.segmented
+    assert found.linked_sections == made.linked_sections

@@ -136,6 +136,8 @@ def iter_save_project(
         project.constrain(hand.linked.constraints)
         keeping = ProjectSync(project, source.editor, saves)
         keeping.tell_runs()
+        # whoever opens it the moment after it is made finds all of it
+        project.flush()
         undo.pop_all()
     return keeping
 
