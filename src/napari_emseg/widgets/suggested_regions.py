@@ -59,7 +59,7 @@ class SuggestedRegions(QWidget):
         self._controller = controller
         self._correcting = controller.shared(Correcting)
         self._key = ""
-        self._seen: tuple[Sequence[Suggestion], frozenset[int]] = (), frozenset()
+        self._drawn: tuple[Sequence[Suggestion], frozenset[int]] = (), frozenset()
         """The list, and which of its regions were done, when it was last drawn."""
         self.where = combo_box()
         self.where.addItems(["near this section", "whole stack"])
@@ -225,10 +225,10 @@ class SuggestedRegions(QWidget):
 
     def _on_state(self, *_: Any) -> None:
         self._fill()
-        before, self._seen = self._seen, (self.suggestions, self._done())
-        if before[0] is self.suggestions and len(before[1] - self._seen[1]) == 1:
+        before, self._drawn = self._drawn, (self.suggestions, self._done())
+        if before[0] is self.suggestions and len(before[1] - self._drawn[1]) == 1:
             # undone: what is marked next must not be the one that came up after it
-            (undone,) = before[1] - self._seen[1]
+            (undone,) = before[1] - self._drawn[1]
             self._show(undone)
         for made in (self.next, self.done):
             made.setEnabled(bool(self.suggestions))
