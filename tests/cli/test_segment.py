@@ -333,7 +333,11 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     default = default_classifier()
     assert usual["edges_sha256"] == (default and default.sha256)
     usual_name = default and default.name
-    assert read_provenance("u.tif").settings.get("edges") == usual_name
+    said = read_provenance("u.tif").settings
+    assert (said.get("edges"), said.get("edges_sha256")) == (
+        usual_name,
+        usual["edges_sha256"],
+    )
     # by it nothing goes on in the next section
     first, second = open_stack("c.tif").data[:2]
     assert not np.intersect1d(first[first > 0], second[second > 0]).size
@@ -343,7 +347,7 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     # a batch goes by it, too, and its recipe knows it
     words = ("batch", "p.tif", "--steps", "cells", "--threshold", "0.45", *words[3:])
     (row,) = json.loads(emseg(*words, "--out", "usual", "--json").out)["inputs"]
-    assert row["edges"] == usual_name
+    assert (row["edges"], row["edges_sha256"]) == (usual_name, usual["edges_sha256"])
     recipe = ("--save-recipe", "mine.json")
     assert emseg(*words, "--out", "o", "--edges", "edges.json", *recipe).code == 0
     expected = open_stack("c.tif").data[:]
@@ -351,10 +355,11 @@ def test_a_classifier_of_edges_is_gone_by(emseg, probabilities, tmp_path):
     again = ("batch", "p.tif", "--recipe", "mine.json", "--out", "again")
     (row,) = json.loads(emseg(*again, "--json").out)["inputs"]
     assert (row["edges"], row["through"]) == (classifier.name, "graph")
+    assert row["edges_sha256"] == classifier.sha256
     assert (row["weights"], row["threshold"]) == ("w", 0.45)
     np.testing.assert_array_equal(open_stack("again/p-cells.zarr").data[:], expected)
-    said = read_provenance("again/p-cells.zarr").settings["edges"]
-    assert said == classifier.name
+    said = read_provenance("again/p-cells.zarr").settings
+    assert (said["edges"], said["edges_sha256"]) == (classifier.name, classifier.sha256)
     Path("edges.json").write_text("{}")
     done = emseg(*again, "--overwrite")
     assert done.code == 2

@@ -13,7 +13,7 @@ from drawn_edges import drawn, ended
 from finetuning import QUICK, finetune_by_torch
 
 from napari_emseg.core.card import Card
-from napari_emseg.core.records import drain
+from napari_emseg.core.records import ClassifierRef, drain
 from napari_emseg.core.regions import Area, Region, RunScope
 from napari_emseg.core.settings import CellSettings, Normalisation
 from napari_emseg.core.stack import Stack
@@ -400,6 +400,7 @@ def test_runs_and_sliders_go_by_it_and_cells_name_it(taught) -> None:
         made = session.source.cells_provenance(GRAPH, len(p)).settings
         used = chosen or usual
         assert made.get("edges") == (used and used.name)
+        assert made.get("edges_sha256") == (used and used.sha256)
     n_by_run = len(np.unique(results.cells))
     recuts = runs.recuts()
     drain(recuts.find(0, GRAPH))
@@ -411,7 +412,7 @@ def test_runs_and_sliders_go_by_it_and_cells_name_it(taught) -> None:
     assert not recuts.knows(0, GRAPH)
     session.correcting().undo()
     session.correcting().undo()
-    assert session.source.results.edges == ""
+    assert session.source.results.edges is None
 
 
 def test_it_is_kept_for_its_stack_and_with_its_project(taught, tmp_path) -> None:
@@ -473,3 +474,23 @@ def test_a_project_without_one_is_opened_without(taught, tmp_path) -> None:
     source = open_project(other, tmp_path / "b.emseg", stack=session_stack())
     assert other.edges is None
     other.forget(source.key)
+
+
+def test_a_project_knows_by_which_its_cells_were_found(taught, tmp_path) -> None:
+    session, by = squares(), taught[1].classifier.ref
+    session.source.results.edges = by
+    save_project(session, tmp_path / "c")
+    session.forget("em")
+
+    def found() -> ClassifierRef | None:
+        other = Session()
+        source = open_project(other, tmp_path / "c.emseg", stack=session_stack())
+        other.forget(source.key)
+        return source.results.edges
+
+    assert found() == by
+    info = tmp_path / "c.emseg" / "project.json"
+    told = json.loads(info.read_text())
+    assert told.pop("cells_edges_sha256") == by.sha256
+    info.write_text(json.dumps(told))  # as earlier versions wrote it
+    assert found() == ClassifierRef(by.name)

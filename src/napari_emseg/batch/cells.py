@@ -196,7 +196,7 @@ class CellsStep(Step):
             course.provenance,
             affinities=c.affinities,
             constraints=facts.get("constraints", 0),
-            edges=c.edges_name,
+            edges=c.classifier,
             excluded=[c.sections[place] for place in c.excluded],
         )
         make_result(course, RESULT, facts["dtype"], told)

@@ -13,6 +13,7 @@ from napari_emseg.batch.inputs import Input
 from napari_emseg.batch.settings import BatchSettings
 from napari_emseg.core.intensity import GreyRange
 from napari_emseg.core.padding import HUGE_PIXELS
+from napari_emseg.core.records import ClassifierRef
 from napari_emseg.core.regions import Area, Region
 from napari_emseg.core.settings import CellSettings, Through
 from napari_emseg.core.stack import NOWHERE, Origin, Stack, VoxelSize
@@ -166,6 +167,13 @@ class Context:
         if self.through != "sections":
             settled["link"] = True
         return self.settings.cell_settings.model_copy(update=settled)
+
+    @property
+    def classifier(self) -> ClassifierRef | None:
+        """The classifier of edges that a person chose; None for the usual one."""
+        if self.edges is None:
+            return None
+        return ClassifierRef(self.edges_name, self.edges.sha256)
 
     @property
     def looked_at(self) -> tuple[int, ...]:

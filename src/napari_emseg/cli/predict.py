@@ -198,6 +198,7 @@ def made_facts(made: Provenance) -> dict[str, Any]:
         "affinities": made.settings.get("affinities", []),
         "excluded": made.settings.get("excluded", []),
         "edges": made.settings.get("edges"),
+        "edges_sha256": made.settings.get("edges_sha256"),
     }
 
 

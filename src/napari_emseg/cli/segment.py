@@ -63,7 +63,6 @@ from napari_emseg.segmentation.affinities import Affinities, affinity_classes
 from napari_emseg.segmentation.edge_classifier import (
     EdgeClassifier,
     check_used,
-    default_classifier,
     read_edges,
 )
 
@@ -214,10 +213,9 @@ def _cells_in_3d(
         settings,
         of_run,
         affinities=names,
-        edges=edges.name if edges else "",
+        edges=edges.ref if edges else None,
         excluded=exclude,
     )
-    classifier = classifier_of(settings, edges)
     with writing(place.open(scope, np.uint32, made)) as sink:
         seen = predict_through(scope, weights, run, exclude)
         sink.note_settings({"predict": of_run.settings | precision_facts(seen.result)})
@@ -228,16 +226,14 @@ def _cells_in_3d(
                 sections=scope.sections,
                 excluded=exclude,
                 affinities=seen.affinities,
-                classifier=classifier,
+                classifier=edges,
                 sink=sink,
             )
         )
     if table is not None:
         known = Probabilities(seen.stack, scope.sections)
         table.write(known, scope, linked=True)
-    return _outcome(
-        scope, place, made, found.count, run=seen.result, classifier=classifier
-    )
+    return _outcome(scope, place, made, found.count, run=seen.result)
 
 
 @dataclass(frozen=True)
@@ -332,9 +328,8 @@ def cells_from_probabilities(
         settings = with_threshold(settings, before.threshold)
     settings = _settled(settings, scope)
     made = cells_provenance(
-        settings, before, edges=edges.name if edges else "", excluded=exclude
+        settings, before, edges=edges.ref if edges else None, excluded=exclude
     )
-    classifier = classifier_of(settings, edges)
     without_excluded(scope, exclude)
     membrane = cropped(scope.stack, scope.region)
     with writing(place.open(scope, np.uint32, made)) as sink:
@@ -343,7 +338,7 @@ def cells_from_probabilities(
             settings=settings,
             sections=scope.sections,
             excluded=exclude,
-            classifier=classifier,
+            classifier=edges,
             sink=sink,
         )
         # a part of a stack doesn't know the files
@@ -357,14 +352,7 @@ def cells_from_probabilities(
     if table is not None:
         known = Probabilities(membrane, scope.sections)
         table.write(known, scope, linked=settings.link)
-    return _outcome(
-        scope,
-        place,
-        made,
-        result.count,
-        damaged=result.damaged,
-        classifier=classifier,
-    )
+    return _outcome(scope, place, made, result.count, damaged=result.damaged)
 
 
 class _Scratch(ArraySink):
@@ -414,15 +402,6 @@ def cropped(stack: Stack, region: tuple[slice, slice]) -> Stack:
     return replace(stack, data=data[:, region[0], region[1]])
 
 
-def classifier_of(
-    settings: CellSettings, chosen: EdgeClassifier | None
-) -> EdgeClassifier | None:
-    """Return the classifier of edges that cells are found by; None if by none."""
-    if settings.through != "graph":
-        return None
-    return chosen or default_classifier()
-
-
 def _outcome(
     scope: ScopeOptions,
     place: OutputTarget,
@@ -431,7 +410,6 @@ def _outcome(
     *,
     run: PredictionResult | None = None,
     damaged: Mapping[int, str] | None = None,
-    classifier: EdgeClassifier | None = None,
 ) -> SegmentSummary:
     unread = damaged or {}
     record = {
@@ -443,8 +421,6 @@ def _outcome(
         **made_facts(made),
         **({} if run is None else facts(run)),
         "threshold": made.threshold,
-        "edges": None if classifier is None else classifier.name,
-        "edges_sha256": None if classifier is None else classifier.sha256,
         "cells": cells,
     }
     by = unread_words(unread) if run is None else f", {run_words(run)}"

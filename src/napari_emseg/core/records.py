@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,15 @@ class EpochDone(Record):
     validation: dict[str, float]
     best: bool
     ms_per_step: float
+
+
+class ClassifierRef(NamedTuple):
+    """Which classifier of edges said which fragments are one cell."""
+
+    name: str
+    """What it learnt from, for people."""
+    sha256: str = ""
+    """Checksum of its numbers; empty where a file of an earlier version has none."""
 
 
 class Provenance(BaseModel):

@@ -341,6 +341,7 @@ class Project(Closing, ProjectReader):
         linked: tuple[int, ...] | None = None,
         predicted: dict[int, tuple[Corners, ...]] | None = None,
         cells_edges: str | None = None,
+        cells_edges_sha256: str | None = None,
     ) -> None:
         """Save what was chosen, and where runs found what; what is None stays.
 
@@ -355,6 +356,7 @@ class Project(Closing, ProjectReader):
             "linked": linked,
             "predicted": predicted,
             "cells_edges": cells_edges,
+            "cells_edges_sha256": cells_edges_sha256,
             "weights": None if weights is None else weights.card.name,
             "weights_sha256": None if weights is None else weights.sha256,
         }

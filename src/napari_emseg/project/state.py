@@ -129,6 +129,8 @@ class ProjectInfo(_Part):
     """SHA-256 of the classifier of edges that was chosen; see `project.folder`."""
     cells_edges: str = ""
     """Name of the classifier by which cells were found; empty where by none."""
+    cells_edges_sha256: str = ""
+    """Checksum of its numbers; empty where a project of before has its name only."""
     classes: tuple[str, ...] = ("membrane", "inside")
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Of each stage, by its name: `predict`, `cells` …"""

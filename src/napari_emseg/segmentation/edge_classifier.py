@@ -18,6 +18,7 @@ from napari_emseg._installed import data_folder
 from napari_emseg.core.atomic import atomic_write
 from napari_emseg.core.errors import SettingError
 from napari_emseg.core.paths import read_bounded
+from napari_emseg.core.records import ClassifierRef
 from napari_emseg.core.settings import CellSettings
 
 Features = NDArray[np.float32]
@@ -73,6 +74,11 @@ class EdgeClassifier:
         """What it learnt from, for people, with the beginning of its checksum."""
         about = " ".join(str(self.about.get("about") or "unknown cells").split())
         return f"{about[:80]} ({self.sha256[:8]})"
+
+    @property
+    def ref(self) -> ClassifierRef:
+        """What is remembered of it beside cells that were found by it."""
+        return ClassifierRef(self.name, self.sha256)
 
     @cached_property
     def sha256(self) -> str:

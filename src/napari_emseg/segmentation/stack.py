@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from napari_emseg._installed import __version__
 from napari_emseg.core.intensity import padding
-from napari_emseg.core.records import Note, Progress, Provenance, Record, SectionDone
+from napari_emseg.core.records import (
+    ClassifierRef,
+    Note,
+    Progress,
+    Provenance,
+    Record,
+    SectionDone,
+)
 from napari_emseg.core.regions import Constraint
 from napari_emseg.core.settings import CellSettings, Through
 from napari_emseg.core.sinks import ArraySink, SectionSink
@@ -203,9 +210,9 @@ def settle_through(
     return settings.model_copy(update={"through": through, "link": True})
 
 
-def _usual_name() -> str:
+def _usual() -> ClassifierRef | None:
     usual = default_classifier()
-    return "" if usual is None else usual.name
+    return None if usual is None else usual.ref
 
 
 def cells_provenance(
@@ -214,7 +221,7 @@ def cells_provenance(
     *,
     affinities: Sequence[str] = (),
     constraints: int = 0,
-    edges: str = "",
+    edges: ClassifierRef | None = None,
     excluded: Collection[int] = (),
 ) -> Provenance:
     """Say how cells came to be, from how their probabilities did, if that is known.
@@ -237,8 +244,10 @@ def cells_provenance(
         made["affinities"] = list(affinities)
     if constraints:
         made["constraints"] = constraints
-    if settings.through == "graph" and (by := edges or _usual_name()):
-        made["edges"] = by
+    if settings.through == "graph" and (by := edges or _usual()):
+        made["edges"] = by.name
+        if by.sha256:
+            made["edges_sha256"] = by.sha256
     if excluded:
         made["excluded"] = sorted(excluded)
     return before.model_copy(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psygnal import SignalGroupDescriptor
 from pydantic import ValidationError
 
-from napari_emseg.core.records import Record
+from napari_emseg.core.records import ClassifierRef, Record
 from napari_emseg.core.settings import (
     CellSettings,
     CheckSettings,
@@ -329,6 +329,7 @@ class ProjectSync:
     def tell_runs(self) -> None:
         """Save where runs have found cells and membranes."""
         results = self._hand.results
+        edges = results.edges or ClassifierRef("")
         segmented, predicted = (
             {z: tuple(map(corners, areas)) for z, areas in found.items()}
             for found in (results.segmented, results.membranes_in)
@@ -338,7 +339,8 @@ class ProjectSync:
             segmented_by=results.runs,
             linked=tuple(sorted(results.linked_sections)),
             predicted=predicted,
-            cells_edges=results.edges,
+            cells_edges=edges.name,
+            cells_edges_sha256=edges.sha256,
         )
 
     def _on_source(self, source: StackState | None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from platformdirs import user_state_path
 
 from napari_emseg.core.atomic import write_whole
-from napari_emseg.core.records import Record, SectionDone, drain
+from napari_emseg.core.records import ClassifierRef, Record, SectionDone, drain
 from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import Stack
 from napari_emseg.project import OpenedSource, Project
@@ -218,7 +218,9 @@ def _reading(project: Project, hand: AnnotationEditor) -> Generator[Record, None
         yield SectionDone(z, z + 1, depth)
     hand.results.last_id = hand.linked.last_id = project.last_id
     info = project.info
-    hand.results.edges = info.cells_edges
+    if info.cells_edges:
+        by = ClassifierRef(info.cells_edges, info.cells_edges_sha256)
+        hand.results.edges = by
     segmented, hand.results.lost = (
         {z: tuple(map(_area, known)) for z, known in found.items()}
         for found in (info.segmented, info.predicted)

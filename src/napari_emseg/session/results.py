@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from napari_emseg.core.intensity import padding
-from napari_emseg.core.records import Provenance
+from napari_emseg.core.records import ClassifierRef, Provenance
 from napari_emseg.core.regions import Area
 from napari_emseg.core.stack import LazyArray
 
@@ -32,14 +32,14 @@ class FoundCells:
     linked
         Sections through which an id is one cell.
     edges
-        Name of the classifier of edges that they were found by.
+        The classifier of edges that they were found by, if a person chose one.
     runs
         Number of the run that found each of `segmented`.
     """
 
     segmented: dict[int, tuple[Area, ...]]
     linked: frozenset[int]
-    edges: str = ""
+    edges: ClassifierRef | None = None
     runs: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -78,8 +78,8 @@ class Results:
         """Of the latest run."""
         self.made: dict[int, Provenance] = {}
         """Of each section that has probabilities, the latest run over it."""
-        self.edges = ""
-        """Name of the classifier of edges that cells were found by; empty for none."""
+        self.edges: ClassifierRef | None = None
+        """The classifier of edges that cells were found by, if a person chose one."""
         self.class_provenance: dict[str, Provenance] = {}
         """Of further classes, by name: the latest run that gave them."""
         self._classes: dict[str, NDArray[np.float32]] = {}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_emseg.core.compiler import announce_compiling
 from napari_emseg.core.records import (
+    ClassifierRef,
     Progress,
     Provenance,
     Record,
@@ -260,9 +261,9 @@ def iter_segment(
         drawn=lambda z: results.corrections[z][roi] == MEMBRANE,
     )
     work = check_sources_after(work, source.stack, unread=lambda found: found.damaged)
-    name = edges.name if edges is not None and settings.through == "graph" else ""
+    by = edges.ref if edges is not None and settings.through == "graph" else None
     return _keeping_hand_work(
-        work, source.editor, region, linked=settings.link, edges=name
+        work, source.editor, region, linked=settings.link, edges=by
     )
 
 
@@ -358,7 +359,7 @@ def _keeping_hand_work(
     region: RunScope,
     *,
     linked: bool,
-    edges: str = "",
+    edges: ClassifierRef | None = None,
 ) -> Generator[Record, None, CellsResult]:
     """Run to the end, or as far as it goes; then see which cells were there before."""
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_emseg.core.records import (
+    ClassifierRef,
     Progress,
     Record,
     drain,
@@ -70,7 +71,7 @@ class AgglomerationPreview:
     ) -> None:
         self.source = source
         self._edges = edges
-        self._named = ""
+        self._by: ClassifierRef | None = None
         self._token: Token | None = None
         self._fragments: Fragments | None = None
         self._stack: _HeldStack | None = None
@@ -169,7 +170,7 @@ class AgglomerationPreview:
             edges,
         )
         by_graph = edges is not None and settings.through == "graph"
-        self._named = edges.name if edges is not None and by_graph else ""
+        self._by = edges.ref if edges is not None and by_graph else None
         self._fragments, self._token = None, token
         self._stack = _HeldStack(found, whole[0], frozenset(absent))
 
@@ -219,7 +220,7 @@ class AgglomerationPreview:
         finally:
             if self._stack is not None:
                 editor.results.note_links(tuple(together), linked=True)
-                editor.results.edges = self._named
+                editor.results.edges = self._by
             editor.finish_run()
         said = () if self._stack is None else editor.constraints
         kept = sum(c.is_kept(editor.results.cells) for c in said)
