@@ -105,8 +105,8 @@ def test_cells_of_a_stack_are_merged_and_split_as_was_said(through, method) -> N
     free = drain(segment_stack(p, settings=chosen)).cells
     tall = [i for i in np.unique(free[free > 0]) if (free == i).any((1, 2)).all()]
     one, other = (tuple(map(int, np.argwhere(free[1] == i).mean(0))) for i in tall[:2])
-    inner = next(at for at in np.argwhere(free == tall[2]) if at[0] == 2)
-    before = next(at for at in np.argwhere(free == tall[2]) if at[0] == 1)
+    own = np.argwhere((free == tall[2]) & (p < 0.5))
+    before, inner = (next(at for at in own if at[0] == z) for z in (1, 2))
     said = [
         Constraint((1, *_in(free[1], tall[0], one)), (1, *_in(free[1], tall[1], other)),
                    same=True),

@@ -133,7 +133,7 @@ def through(request) -> Session:
 def test_a_run_through_the_stack_is_linked_and_one_step(through) -> None:
     results = through.source.results
     assert results.linked
-    assert set(np.unique(results.cells)) == {0, 1, 2}
+    assert set(np.unique(results.cells)) - {0} == {1, 2}
     assert (results.cells[:, 15, 15] == 1).all()
     assert (results.cells[:, 15, 45] == 2).all()
     through.correcting().undo()

@@ -166,9 +166,8 @@ class PaintSections:
         height, width = c.shape
         inner = (slice(0, height), slice(0, width))
         places = self._places(place)
-        values = read((slice(place, place + 1), *inner))[0][0]
         cells = Joined(joined["fragments"], joined["ids"])
-        return paint_block(places, values, cells, inner, c.settings.cells.threshold)
+        return paint_block(places, None, cells, inner, c.settings.cells.threshold)
 
     def _places(self, place: int) -> NDArray[np.uint64]:
         """Return the fragments `(y, x)` of a section, from all blocks."""

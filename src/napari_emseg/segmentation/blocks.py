@@ -415,7 +415,7 @@ class BlockTables:
 
 def paint_block(
     places: NDArray[np.uint64],
-    membrane: NDArray[np.float32],
+    membrane: NDArray[np.float32] | None,
     cells: Joined,
     inner: Area,
     threshold: float,
@@ -425,7 +425,8 @@ def paint_block(
     Parameters
     ----------
     places, membrane
-        Of the block and of the pixels next to it.
+        Of the block and of the pixels next to it. Without `membrane` cells touch, as
+        those of a volume do.
     inner
         Where the block is in them.
     """
@@ -438,8 +439,9 @@ def paint_block(
     ids = cells.ids_of(some)
     found = ids[labels]
     found[(places & BEYOND) > 0] = 0
-    strength = strength_of(membrane, threshold)
-    found.ravel()[boundary_pixels(labels, strength).between(ids)] = 0
+    if membrane is not None:
+        strength = strength_of(membrane, threshold)
+        found.ravel()[boundary_pixels(labels, strength).between(ids)] = 0
     return np.ascontiguousarray(found[inner]).astype(np.uint32)
 
 

@@ -56,14 +56,10 @@ class BoundaryPixels:
             found[along] = faces[axis].ravel()[later[along]]
         return found
 
-    def within_sections(self, shape: tuple[int, ...]) -> BoundaryPixels:
-        """Return those of two neighbours in one section of a volume of that shape."""
-        if len(shape) < 3:
-            return self
-        plane = shape[-1] * shape[-2]
-        same = self.pixels // plane == self.beside // plane
-        parts = (self.pixels[same], self.beside[same], self.edges[same])
-        return BoundaryPixels(*parts, self.ends)
+    def without_pixels(self) -> BoundaryPixels:
+        """Return the same fragments with nothing between them."""
+        none = np.zeros(0, np.int32)
+        return BoundaryPixels(none, none, none, self.ends)
 
 
 def boundary_pixels(

@@ -63,7 +63,7 @@ def iter_segment_volume(
 ) -> Generator[Record, None, NDArray[np.uint32]]:
     """Find the cells of a volume; return ids `(z, y, x)` 1, 2, …, 0 between them.
 
-    No two cells touch within a section. Yields Progress.
+    Cells touch where there is no broad membrane between. Yields Progress.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def iter_segment_volume(
         return numbered
     seen = VolumeReader(membrane, affinities, absent)
     joined, places = yield from _join_volume(seen, settings, block, margin, constraints)
-    return (yield from _paint_volume(seen, settings, joined, places, absent))
+    return (yield from _paint_volume(settings, joined, places, absent))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,20 +177,18 @@ def _join_volume(
 
 
 def _paint_volume(
-    seen: VolumeReader,
     settings: CellSettings,
     joined: Joined,
     places: NDArray[np.uint64],
     absent: Collection[int],
 ) -> Generator[Record, None, NDArray[np.uint32]]:
     """Return the cells on disk, section by section, numbered without gaps."""
-    n, *sides = seen.membrane.shape
+    n, *sides = places.shape
     cells = scratch((n, *sides))
     inner = tuple(slice(0, side) for side in sides)
     for z in range(n):
         if z not in absent:
-            values = seen((slice(z, z + 1), *inner))[0][0]
-            cells[z] = paint_block(places[z], values, joined, inner, settings.threshold)
+            cells[z] = paint_block(places[z], None, joined, inner, settings.threshold)
         yield Progress("cells", z + 1, n)
     return renumber(cells, int(joined.ids.max(initial=0)))
 
