@@ -44,8 +44,11 @@ def test_ids_too_large_exit_2_and_name_the_choices(emseg, tmp_path):
     save_stack(tmp_path / "c.tif", np.array([[[0, 70_000]]], np.uint32))
     done = emseg("export", "c.tif", "c.mrc")
     assert done.code == 2
-    assert "ids renumber" in done.err
-    assert "--ids renumber or --ids float" in done.err
+    assert (
+        "holds; count them anew from 1 (--ids renumber); or store them as 32-bit "
+        "float, still exact (--ids float); or take another format, such as tiff, zarr "
+        "or hdf5\n"
+    ) in done.err
     assert not Path("c.mrc").exists()
     assert emseg("export", "c.tif", "c.mrc", "--ids", "renumber").code == 0
     assert open_stack("c.mrc").data[:].tolist() == [[[0, 1]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from napari_emseg.batch.recipe import RecipeEdgesError
 from napari_emseg.cli.app import COMMANDS
 from napari_emseg.cli.printing import REMEDIES, usage_message
 from napari_emseg.core.errors import (
+    OtherPrecisionError,
     SettingError,
     UnknownVoxelSizeError,
     UnusableInputsError,
@@ -29,11 +31,12 @@ ASKS = AmbiguousFileError("a.tif", "has 2 channels", "channel", [(0, "a"), (1, "
 
 SAID = [
     (UnfinishedBatchError("x"), "x; go on with --resume, or begin anew with --overw"),
-    (DifferentBatchError("x"), "x; begin anew with --overwrite"),
+    (DifferentBatchError("x"), "x; choose another folder with --out, or begin anew"),
     (SchedulerGoneError("x"), "x; go on with --resume"),
     (OutputFullError(28, "x"), "x; go on with --resume"),
     (OutputExistsError(Path("a.tif")), "a.tif exists already; overwrite it with --ov"),
     (LockedCellsError("x", 301), "x; set --whole 301"),
+    (OtherPrecisionError("x"), "x; set --precision float32"),
     (UnknownVoxelSizeError("x"), "x; give it with --voxel-size Z,Y,X in nm"),
     (ASKS, "a.tif: has 2 channels; choose with --channel: 0 (a), 1 (b)"),
     (UnusableInputsError([ASKS]), "none of the inputs can be used: a.tif: has 2 ch"),
@@ -98,11 +101,12 @@ def test_options_that_name_sections_say_from_where_they_count(emseg, command) ->
         assert "counted from 0" in option
 
 
-def test_every_remedy_says_what_to_type() -> None:
-    def below(kind: type[SettingError]) -> list[type[SettingError]]:
-        return [kind, *(k for each in kind.__subclasses__() for k in below(each))]
+def _below(kind: type[SettingError]) -> list[type[SettingError]]:
+    return [kind, *(k for each in kind.__subclasses__() for k in _below(each))]
 
-    kinds = [kind for kind in below(SettingError) if isinstance(kind.remedies, dict)]
+
+def test_every_remedy_says_what_to_type() -> None:
+    kinds = [kind for kind in _below(SettingError) if isinstance(kind.remedies, dict)]
     assert RecipeEdgesError in kinds
     for kind in kinds:
         for name, value in kind.remedies.items():
@@ -161,6 +165,25 @@ def _sources() -> dict[str, str]:
 def test_only_the_command_line_names_its_options() -> None:
     named = {name for name, text in _sources().items() if OWN_OPTIONS.search(text)}
     assert {name for name in named if not name.startswith("cli/")} == set()
+
+
+def test_no_remedy_is_told_twice() -> None:
+    """Messages of errors that carry what ends them leave saying it to others."""
+    carry = "|".join(kind.__name__ for kind in _below(SettingError))
+    raised = re.compile(rf"raise ({carry})\(")
+    advice = re.compile(r"; (choose|set|give|go on|begin|overwrite) ")
+    seen = 0
+    for name, text in _sources().items():
+        if not raised.search(text):
+            continue
+        for each in ast.walk(ast.parse(text)):
+            if not isinstance(each, ast.FunctionDef):
+                continue
+            code = "".join(ast.unparse(line) for line in each.body)
+            if raised.search(code):
+                seen += 1
+                assert not advice.search(code), (name, each.name)
+    assert seen > 10
 
 
 def test_nothing_branches_on_the_words_of_a_message() -> None:

@@ -133,7 +133,7 @@ def test_a_sink_that_is_filled_keeps_what_does_not_fit(
     with pytest.raises(IdsDontFitError, match="They are whole in") as info:
         fill()
     kept = tmp_path / f"{path.name}.ids.tif"
-    assert info.value.choices == ("renumber", "float")
+    assert tuple(info.value.ways) == ("renumber", "float")
     assert info.value.kept == (kept, path, format)
     assert [p.name for p in tmp_path.iterdir()] == [kept.name]
     np.testing.assert_array_equal(open_stack(kept).data[:], values)

@@ -248,7 +248,10 @@ def test_errors_name_what_ends_them_in_the_dock() -> None:
             UnfinishedBatchError("x"),
             "x; go on with “Resume”, or tick “Replace res",
         ),
-        (DifferentBatchError("x"), "x; tick “Replace results” to begin anew"),
+        (
+            DifferentBatchError("x"),
+            "x; choose another folder under “Results in”, or tick “Replace results” to",
+        ),
         (OutputExistsError(Path("a")), "a exists already; tick “Replace results”"),
         (LockedCellsError("x", 301), "x; set “Whole sections up to” to 301"),
         (asks, "a.tif: has 2 channels; open it in 1 Data"),

@@ -100,7 +100,7 @@ class UnfinishedBatchError(SettingError, FileExistsError):
 class DifferentBatchError(SettingError, ValueError):
     """What is there was made of other inputs or by other settings, or is damaged."""
 
-    remedies: Mapping[str, object] = {"overwrite": True}
+    remedies: Mapping[str, object] = {"out": None, "overwrite": True}
 
 
 class BatchStoppedError(SettingError, OSError):

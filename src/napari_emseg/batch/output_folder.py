@@ -203,10 +203,7 @@ def is_finished(
     if known.sections != (sections[0], sections[-1]):
         other.append("other sections are asked for")
     if other:
-        msg = (
-            f"{known.name} in {job.out} was another one ({'; '.join(other)}); choose "
-            "another folder"
-        )
+        msg = f"{known.name} in {job.out} was another one ({'; '.join(other)})"
         raise DifferentBatchError(msg)
     paths = [job.out / name for name in known.outputs]
     return all(p.exists() for p in paths) and sum_of(paths) == known.sum
@@ -271,10 +268,7 @@ def check(plan: Plan) -> dict[int, FinishedInput]:
         msg = f"an unfinished batch is in {job.out}"
         raise UnfinishedBatchError(msg)
     if before is not None and (other := before.differences(plan.memory)):
-        msg = (
-            f"the batch in {job.out} was another one ({'; '.join(other)}); choose "
-            "another folder"
-        )
+        msg = f"the batch in {job.out} was another one ({'; '.join(other)})"
         raise DifferentBatchError(msg)
     return {} if before is not None else _finished(plan)
 

@@ -111,6 +111,7 @@ def usage_message(error: BaseException) -> str:
 
 REMEDIES = {
     "resume": "go on with --resume",
+    "out": "choose another folder with --out",
     "overwrite": "begin anew with --overwrite",
     "weights": "or name another with --weights FILE",
     "edges": "or name another with --edges FILE",
@@ -134,8 +135,6 @@ def _option(error: BaseException) -> str:
     if isinstance(error, IdsDontFitError) and error.kept is not None:
         there, wanted, format_ = error.kept
         return f": emseg export {there} {wanted} --format {format_} --ids …"
-    if isinstance(error, IdsDontFitError) and error.choices:
-        return f": --ids {' or --ids '.join(error.choices)}"
     return _of_project(error)
 
 
@@ -175,6 +174,8 @@ def _lacks_memory(error: BaseException) -> bool:
 def _words(error: BaseException) -> str:
     if isinstance(error, AmbiguousFileError):
         return question_message(error)
+    if isinstance(error, IdsDontFitError):
+        return error.message("--ids ")
     if isinstance(error, UnusableInputsError):
         return f"{error.question}: {'; '.join(map(usage_message, error.errors))}"
     cause = error.__cause__

@@ -17,7 +17,7 @@ class SettingError(Exception):
 
     `remedies` are names of settings of which one helps, and the values they need, None
     where that is the user's to say. Words for them are up to the command line and the
-    panels.
+    panels, so a message has none of them.
     """
 
     remedies: Mapping[str, object] = {}

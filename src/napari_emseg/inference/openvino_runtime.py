@@ -375,7 +375,7 @@ def require_precision(precision: str, quantised: QuantisedModel | None) -> None:
 def require_nncf() -> None:
     """Refuse int8 where nothing quantises."""
     if find_spec("nncf") is None:
-        msg = 'int8 needs NNCF: pip install "napari-emseg[nncf]"'
+        msg = 'int8 needs NNCF (pip install "napari-emseg[nncf]")'
         raise OtherPrecisionError(msg)
 
 

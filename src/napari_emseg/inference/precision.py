@@ -359,7 +359,7 @@ class _Sample:
                 fault = trial.difference_fault
                 if trial.difference > WRONG_DIFFERENCE:
                     msg = f"{fault} on average on parts of this stack"
-                    raise OtherPrecisionError(f"{msg}; choose auto or float32")
+                    raise OtherPrecisionError(msg)
                 reason = fault and f"precision {fault}, more than auto would take"
         settings = self._settings.model_copy(update={"precision": "int8"})
         return PrecisionChoice(settings, "int8", reason, quantised)

@@ -259,7 +259,7 @@ def is_reduced(settings: PredictSettings) -> bool:
         msg = f"{name} runs by OpenVINO, and the runtime is set to torch"
         raise OtherPrecisionError(msg)
     if find_spec("openvino") is None:
-        msg = f'{name} needs OpenVINO: pip install "napari-emseg[openvino]"'
+        msg = f'{name} needs OpenVINO (pip install "napari-emseg[openvino]")'
         raise OtherPrecisionError(msg)
     return True
 

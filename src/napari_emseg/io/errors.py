@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
@@ -73,8 +73,10 @@ class IdsDontFitError(ValueError):
 
     Parameters
     ----------
-    choices
-        Values of `ids` by which they fit; there may be none.
+    fact
+        What is wrong, in words.
+    ways
+        Values of `ids` by which they fit, in words; there may be none.
     kept
         The file in which they are whole, the output that wasn't written because of
         them, and its format.
@@ -82,13 +84,23 @@ class IdsDontFitError(ValueError):
 
     def __init__(
         self,
-        message: str,
-        choices: tuple[str, ...],
+        fact: str,
+        ways: Mapping[str, str],
         kept: tuple[Path, Path, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.choices = choices
-        self.kept = kept
+        self.fact, self.ways, self.kept = fact, ways, kept
+        super().__init__(self.message("ids "))
+
+    def message(self, how: str) -> str:
+        """Return the message with another way to choose, e.g. that of a command."""
+        said = [f"{words} ({how}{value})" for value, words in self.ways.items()]
+        said.append("take another format, such as tiff, zarr or hdf5")
+        there = ""
+        if self.kept is not None:
+            there = (
+                f". They are whole in {self.kept[0]}, from where they can be exported"
+            )
+        return f"{self.fact}; {'; or '.join(said)}{there}"
 
 
 class AmbiguousNetworkError(ValueError):

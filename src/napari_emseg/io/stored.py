@@ -126,17 +126,16 @@ def _chosen(known: NDArray[np.uint64], kind: OutputKind, ids: Ids) -> Coding:
 
 
 def _refusal(largest: int, count: int, kind: OutputKind) -> IdsDontFitError:
-    ways: dict[Ids, str] = {}
+    ways: dict[str, str] = {}
     if count <= kind.whole_ids:
-        ways["renumber"] = "count them anew from 1 (ids renumber)"
+        ways["renumber"] = "count them anew from 1"
     if largest <= FLOAT_IDS:
-        ways["float"] = "store them as 32-bit float, still exact (ids float)"
-    said = [*ways.values(), "take another format, such as tiff, zarr or hdf5"]
-    msg = (
+        ways["float"] = "store them as 32-bit float, still exact"
+    fact = (
         f"the {count:,} cells have ids up to {largest:,}, more than the "
-        f"{kind.whole_ids:,} that {kind.title} holds; {'; or '.join(said)}"
+        f"{kind.whole_ids:,} that {kind.title} holds"
     )
-    return IdsDontFitError(msg, tuple(ways))
+    return IdsDontFitError(fact, ways)
 
 
 PROBABILITIES = ("membrane", "inside")

@@ -346,9 +346,8 @@ class SpooledSink(FileSink):
         try:
             written = drain(work)
         except IdsDontFitError as e:
-            msg = f"{e}. They are whole in {apart}, from where they can be exported"
             kept = apart, self._path, self._kind.name
-            raise IdsDontFitError(msg, e.choices, kept) from e
+            raise IdsDontFitError(e.fact, e.ways, kept) from e
         except ValueError as e:
             msg = f"{e}. They are whole in {apart}"
             raise ValueError(msg) from e

@@ -35,6 +35,7 @@ SHOWN_NOTES = 6
 
 REMEDIES = {
     "resume": "go on with “Resume”",
+    "out": "choose another folder under “Results in”",
     "overwrite": "tick “Replace results” to begin anew",
     "weights": "then open the recipe again",
     "edges": "then open the recipe again",

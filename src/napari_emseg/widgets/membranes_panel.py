@@ -32,6 +32,7 @@ from napari_emseg.widgets.formatting import (
 from napari_emseg.widgets.import_export import ImportExport
 from napari_emseg.widgets.live_view import LiveView
 from napari_emseg.widgets.run import RunRow, ScopeRow
+from napari_emseg.widgets.run_presenter import format_record
 from napari_emseg.widgets.save_row import SaveRow, Work, picture_choices
 from napari_emseg.widgets.theme import (
     CollapsibleBox,
@@ -312,7 +313,7 @@ class MembranesPanel(QWidget):
             region = self.scope.region()
             estimate = self._controller.runs.estimate(region)
         except OtherPrecisionError as e:
-            return f"{e}; choose another precision under Advanced", False
+            return format_record(e), False
         except ValueError as e:
             return str(e), False
         if estimate is None:

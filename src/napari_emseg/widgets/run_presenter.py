@@ -8,7 +8,7 @@ from typing import Any, Literal
 from napari.utils.notifications import show_error, show_info
 from numpy.typing import NDArray
 
-from napari_emseg.core.errors import UnknownVoxelSizeError
+from napari_emseg.core.errors import OtherPrecisionError, UnknownVoxelSizeError
 from napari_emseg.core.records import Note, Provenance, Record, SectionDone, TileDone
 from napari_emseg.core.settings import CellSettings
 from napari_emseg.session import Run
@@ -146,6 +146,8 @@ def format_record(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, UnknownVoxelSizeError):
         return f"{text}; enter it in 1 Data"
+    if isinstance(error, OtherPrecisionError):
+        return f"{text}; choose another precision in 2 Membranes, under Advanced"
     if isinstance(error, (ValueError, OSError)) and text:
         return text
     if isinstance(error, MemoryError):

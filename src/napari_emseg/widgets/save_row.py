@@ -238,6 +238,6 @@ class SaveRow(JobControls):
 
     def _offer(self, error: BaseException | None) -> None:
         """Show the ways out of an error, if it has some."""
-        choices = error.choices if isinstance(error, IdsDontFitError) else ()
+        choices = error.ways if isinstance(error, IdsDontFitError) else {}
         self.renumber.setVisible("renumber" in choices)
         self.as_float.setVisible("float" in choices)
