@@ -136,6 +136,7 @@ def test_runs_one_after_the_other(window, membrane, probability) -> None:
     window.layer("drawn").data = membrane
     this_section_is_the_one_on_screen(window)
     another_run_replaces_the_rings(window)
+    scores_of_before_are_marked_where_a_run_gives_none(window, membrane)
     what_looks_inverted_is_told(window, probability)
 
 
@@ -181,6 +182,19 @@ def another_run_replaces_the_rings(window) -> None:
     window.evaluate.result.mistakes.table.setCurrentCell(0, 0)  # nowhere to go
     evaluate(window)
     assert "mistakes" in window.viewer.layers
+
+
+def scores_of_before_are_marked_where_a_run_gives_none(window, membrane) -> None:
+    result, before = window.evaluate.result, window.evaluate.result.words.text()
+    assert not result.earlier.isVisibleTo(window.evaluate)
+    window.layer("drawn").data = np.zeros_like(membrane)
+    evaluate(window)
+    assert window.evaluate.run.message.property("role") == "error"
+    assert result.words.text() == before
+    assert result.earlier.isVisibleTo(window.evaluate)
+    window.layer("drawn").data = membrane
+    evaluate(window)
+    assert not result.earlier.isVisibleTo(window.evaluate)
 
 
 def the_curve_marks_the_best_threshold_and_that_of_validation(window) -> None:

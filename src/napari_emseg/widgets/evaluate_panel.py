@@ -222,6 +222,7 @@ class EvaluatePanel(QWidget):
         self.truth.changed.connect(self._on_sides)
         self.scope.currentTextChanged.connect(self._on_sides)
         self.linked.toggled.connect(self._on_linked)
+        self.run.button.clicked.connect(self.result.mark_earlier)
         self.run.done.connect(self._on_done)
         follow(self, self._controller.session.events.source, self._on_sides)
 

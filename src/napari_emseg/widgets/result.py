@@ -276,6 +276,7 @@ class Result(QWidget):
     def __init__(self, controller: ViewerController) -> None:
         super().__init__()
         self._found: Compared | None = None
+        self.earlier = text_label("These scores are of an earlier run.", role="note")
         self.words = text_label(role="headline")
         self.about = text_label()
         self.plot = CurvePlot(controller.viewer)
@@ -290,8 +291,9 @@ class Result(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.words, self.about, self.mistakes, self.plot):
+        for widget in (self.earlier, self.words, self.about, self.mistakes, self.plot):
             layout.addWidget(widget)
+        self.earlier.hide()
         layout.addWidget(
             CollapsibleBox("All scores", in_a_box(self.scores), role="link")
         )
@@ -314,7 +316,12 @@ class Result(QWidget):
         self.mistakes.show_places(report.places, layer)
         self.scores.show_rows(report.rows())
         self.message.hide()
+        self.earlier.hide()
         self.show()
+
+    def mark_earlier(self) -> None:
+        """Say that what is shown isn't of the run that begins, which may give none."""
+        self.earlier.show()
 
     def save(self, path: Path) -> None:
         """Write the result, as JSON or as a table by the name's ending.
