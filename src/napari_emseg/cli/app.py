@@ -86,7 +86,7 @@ GROUPS = ("weights", "project")
 
 HELP = {"--help", "-h"}
 
-MODULES = {"meshes": "export", "learn-edges": "finetune"}
+MODULES = {"meshes": "export"}
 """Where a command isn't in a module of its own name."""
 
 
@@ -109,7 +109,7 @@ def build_app(called: str = "") -> App:
     )
     for name, (summary, example) in COMMANDS.items():
         called_by = name.replace("-", "_")
-        place = f"napari_emseg.cli.{MODULES.get(name, name)}:{called_by}"
+        place = f"napari_emseg.cli.{MODULES.get(name, called_by)}:{called_by}"
         brief = None if name == called else summary
         if name in GROUPS:  # with commands of their own, each with an example
             app.command(f"napari_emseg.cli.{name}:app", name=name, help=brief)

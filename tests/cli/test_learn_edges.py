@@ -12,7 +12,7 @@ from drawn_edges import drawn, ended
 from thin import thin_weights
 
 from napari_emseg.api import learn_edges, segment
-from napari_emseg.cli import finetune
+from napari_emseg.cli import learn_edges as command
 from napari_emseg.core.records import Progress, Provenance, drain
 from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings
@@ -233,7 +233,7 @@ def test_neither_input_is_replaced_and_cancelling_leaves_nothing(
 ):
     Path("start.json").write_text("{}")
     assert "must end in .json" in emseg(*LEARN[:3], "p.tif", "--overwrite").err
-    monkeypatch.setattr(finetune, "read_edges", lambda _: None)
+    monkeypatch.setattr(command, "read_edges", lambda _: None)
     done = emseg(*(*LEARN[:3], "start.json"), *("--start", "start.json", "--overwrite"))
     assert done.code == 2
     assert "start.json is the input" in done.err
@@ -243,7 +243,7 @@ def test_neither_input_is_replaced_and_cancelling_leaves_nothing(
         work.close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune, "run_with_progress", interrupted)
+    monkeypatch.setattr(command, "run_with_progress", interrupted)
     before = sorted(Path().iterdir())
     assert emseg(*LEARN).code == 130
     assert sorted(Path().iterdir()) == before
