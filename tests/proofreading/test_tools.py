@@ -196,6 +196,57 @@ def test_cells_that_touch_can_be_merged() -> None:
     assert section.picture() == "1111\n1111\n1111"
 
 
+def grown_together() -> Drawn:
+    """Three cells of a volume: they touch, and have grown over their membranes."""
+    section = drawn("1111122222 " * 3 + "3333333333 " * 4)
+    section.linked.arrays["membranes"][0] = membranes_from(
+        "..######.. " * 2 + "########## " * 3 + ".......... " * 2
+    )
+    return section
+
+
+@pytest.mark.parametrize("ends", [[[0, 0], [0, 9]], [[1, 9], [1, 0]]])
+def test_a_third_cell_that_touches_both_is_not_merged(ends: list[list[int]]) -> None:
+    section = grown_together()
+    before = section.state()
+    edit = section.do(merge(section.linked.sheet(0), np.array(ends)))
+    assert edit.words == "merged 2 into cell 1"
+    np.testing.assert_array_equal(
+        section.array("cells"), cells_from("1111111111 " * 3 + "3333333333 " * 4)
+    )
+    # what is nearer to the wall than to the third cell goes; that of the third stays
+    assert not section.array("membranes")[0].any()
+    assert not section.array("membranes")[1, 3:7].any()
+    assert section.array("membranes")[3].all()
+    section.history.undo()
+    np.testing.assert_equal(section.state(), before)
+
+
+def test_membrane_taken_from_one_cell_makes_it_one_with_no_other() -> None:
+    section = grown_together()
+    before = section.array("cells")
+    for x, joined in ((4, False), (slice(4, 6), True)):
+        where = np.zeros((7, 10), bool)
+        where[0, x] = True
+        area = (slice(0, 7), slice(0, 10))
+        section.do(paint(section.linked.sheet(0), "membranes", where, area, 0))
+        after = section.array("cells")
+        assert (after[0, 0] == after[0, 9]) == joined
+        np.testing.assert_array_equal(after[3:], before[3:])
+        section.history.undo()
+
+
+def test_a_click_on_membrane_that_a_cell_has_grown_over_deletes_it() -> None:
+    section = grown_together()
+    for x in (2, 3, 7):
+        edit = section.do(delete_membrane(section.linked.sheet(0), (0, x)))
+        assert edit.words == "merged 2 into cell 1"
+        section.history.undo()
+    section.linked.arrays["membranes"][0, 0, 0] = 1  # another, in cell 1
+    with pytest.raises(ValueError, match=r"no membrane at \(0, 0\) but cell 1"):
+        delete_membrane(section.linked.sheet(0), (0, 0))
+
+
 def test_cells_that_are_no_neighbours_are_not_merged(three: Drawn) -> None:
     sheet = three.linked.sheet(0)
     with pytest.raises(ValueError, match="only cell 1"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_emseg.core.labels import touching
 from napari_emseg.core.records import Provenance, drain
 from napari_emseg.core.regions import RunScope
 from napari_emseg.core.settings import CellSettings
@@ -159,6 +160,19 @@ def test_a_trial_through_the_stack_is_shown_here_and_kept_everywhere(through) ->
     assert (cells[:, 15, 15] == cells[:, 15, 45]).all()
     assert through.source.results.linked
     through.correcting().undo()
+    np.testing.assert_array_equal(cells, before)
+
+
+def test_a_trial_that_joins_as_a_run_did_changes_nothing(through) -> None:
+    cells = through.source.results.cells
+    before = cells.copy()
+    touch = through.cell_settings.through == "3-d"
+    assert bool(touching(before).any()) == touch
+    like = through.cell_settings.model_copy(update={"join": 0.3})
+    recuts = RunFactory(through).recuts()
+    drain(recuts.find(1, like))
+    recuts.show(1, like)
+    recuts.keep()
     np.testing.assert_array_equal(cells, before)
 
 

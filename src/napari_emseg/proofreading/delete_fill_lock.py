@@ -78,14 +78,20 @@ def _touch_at(sheet: SectionView, point: tuple[int, int]) -> NDArray[np.int64] |
     ValueError
         If more than two cells meet.
     """
-    area = around(np.array([point]), 3, sheet.shape)
+    area = around(np.array([point]), BAND + 1, sheet.shape)
     cells = sheet.window("cells", area)
     here = np.array(point) - corner(area)
     touch = touching(cells)
-    wall = touch & (sheet.window("membranes", area) > 0)
+    membranes = sheet.window("membranes", area) > 0
+    wall = touch & membranes
+    on_membrane = bool(membranes[tuple(here)])
+    if on_membrane:  # another one in the same cell isn't meant
+        wall &= piece_near(membranes, here[None], 0)
     away = np.where(wall, _away(cells.shape, here), np.inf)
-    # as beside any other membrane, a click may be a pixel off
-    if not cells[tuple(here)] or away.min() > 1.5:
+    # as beside any other membrane, a click may be a pixel off,
+    # or on the membrane that a cell has grown over
+    limit = BAND if on_membrane else 1.5
+    if not cells[tuple(here)] or away.min() > limit:
         return None
     middle = np.array(np.unravel_index(np.argmin(away), away.shape))
     # with its four neighbours, one of which is another cell

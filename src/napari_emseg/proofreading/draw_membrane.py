@@ -214,12 +214,16 @@ def draw_inside(
 
 
 def _beside(cells: NDArray[Any], spots: NDArray[Any]) -> list[set[int]]:
-    """Return for each spot the cells on it, or with a 4-neighbour on it."""
+    """Return for each spot the cells on it, or beside what of it is in no cell.
+
+    Cells may touch: one beside a pixel of another cell is no part of the spot.
+    """
     groups = []
     for spot, found in enumerate(ndi.find_objects(spots), start=1):
         close = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found)
-        mask = ndi.binary_dilation(spots[close] == spot)
-        groups.append({int(i) for i in np.unique(cells[close][mask]) if i > 0})
+        mask, here = spots[close] == spot, cells[close]
+        mask |= ndi.binary_dilation(mask & (here == 0))
+        groups.append({int(i) for i in np.unique(here[mask]) if i > 0})
     return groups
 
 

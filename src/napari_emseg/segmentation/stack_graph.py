@@ -28,7 +28,6 @@ from napari_emseg.segmentation.edge_features import (
     shift_of,
 )
 from napari_emseg.segmentation.fragments import (
-    boundary_map,
     find_fragments,
     joined,
     strength_of,
@@ -318,7 +317,7 @@ class StackFragments:
     regions, tree
         The graph, and the order in which agglomeration joins it.
     seams
-        Of each section.
+        Of each section; none of a volume, whose cells touch.
     said
         What a person said of them.
     """
@@ -340,7 +339,8 @@ class StackFragments:
         """Return the cells `(y, x)` of a section, if fragments are of cells `ids`."""
         found: NDArray[np.uint32] = np.take(ids.astype(np.uint32), self.labels[z])
         found[self.reach[z] > settings.grow] = 0
-        found.ravel()[self.seams[z].between(ids)] = 0
+        if self.seams:
+            found.ravel()[self.seams[z].between(ids)] = 0
         return found
 
 
@@ -367,9 +367,8 @@ def iter_find_stack_fragments(
         faces = None
         if affinities is not None:
             faces = affinities.volume(n, absent)
-            values = boundary_map(values, faces)
         whole = find_fragments(
-            np.where(exclude, np.float32(0), membrane),
+            values,
             settings.threshold,
             exclude=exclude,
             faces=faces,
@@ -393,5 +392,6 @@ def iter_find_stack_fragments(
     seams = tuple(
         boundary_pixels(section, strength_of(p, settings.threshold))
         for section, p in zip(labels, values, strict=True)
+        if settings.through != "3-d"
     )
     return StackFragments(labels, reach, regions, MergeTree.of(regions), seams, said)
