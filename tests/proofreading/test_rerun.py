@@ -88,6 +88,17 @@ def test_a_locked_cell_keeps_id_and_shape() -> None:
     np.testing.assert_array_equal(cells == 2, before == 2)
 
 
+def test_new_cells_that_touch_each_other_touch_locked_ones_too() -> None:
+    stack = drawn("11122222 11122222")
+    stack.do(lock(stack.linked.sheet(0), (0, 0)))
+    run(stack, {0: "77888999 77888999"})
+    cells = stack.array("cells")
+    assert (cells[:, :3] == 1).all()
+    assert (cells[:, 3:5] == cells[0, 3]).all()
+    assert (cells[:, 5:] == cells[0, 5]).all()
+    assert len({0, 1, cells[0, 3], cells[0, 5]}) == 4
+
+
 def test_what_a_locked_cell_leaves_little_of_is_given_up() -> None:
     stack = drawn(THREE)
     stack.do(lock(stack.linked.sheet(0), (2, 6)))

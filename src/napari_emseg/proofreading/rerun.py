@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from napari_emseg.core.labels import touching
 from napari_emseg.core.regions import Area
 from napari_emseg.proofreading.edits import (
     INSIDE,
@@ -127,7 +128,8 @@ def keep_locked(
 ) -> NDArray[np.uint32]:
     """Return new cells `(y, x)` and, in their place, the locked ones of the old cells.
 
-    Locked cells keep id and shape. Of new cells remains what doesn't touch them, and
+    Locked cells keep id and shape. Of new cells remains what lies beside them, without
+    touching them unless new cells touch each other, as those of a volume do; and
     nothing of those that keep a small part only.
 
     Parameters
@@ -140,7 +142,7 @@ def keep_locked(
     if not kept.any():
         return out
     ids, index, whole = _counted(out)
-    out[ndi.binary_dilation(kept)] = 0
+    out[kept if touching(new).any() else ndi.binary_dilation(kept)] = 0
     left = np.bincount(index[out > 0], minlength=ids.size)
     # a small rest is what the run found beyond the locked cell's outline, and no cell
     out[(left < LEFT * whole)[index]] = 0
