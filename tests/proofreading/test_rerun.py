@@ -102,7 +102,7 @@ def test_new_cells_that_touch_each_other_touch_locked_ones_too() -> None:
 def test_what_a_locked_cell_leaves_little_of_is_given_up() -> None:
     stack = drawn(THREE)
     stack.do(lock(stack.linked.sheet(0), (2, 6)))
-    run(stack, {0: THREE.replace("#222#", "77777")})
+    run(stack, {0: THREE.replace("1#222#3", "#77777#")})
     cells = stack.array("cells")
     np.testing.assert_array_equal(cells == 2, cells_from(THREE) == 2)
     assert set(np.unique(cells)) == {0, 1, 2, 3}
