@@ -222,6 +222,19 @@ def test_a_third_cell_that_touches_both_is_not_merged(ends: list[list[int]]) -> 
     np.testing.assert_equal(section.state(), before)
 
 
+def test_what_lies_between_two_clicks_is_not_merged() -> None:
+    section = drawn("11#22 11#22 1#3#2 1#3#2")
+    before = section.state()
+    edit = section.do(merge(section.linked.sheet(0), np.array([[3, 0], [3, 4]])))
+    assert edit.words == "merged 2 into cell 1"
+    assert section.picture() == "11111\n11#11\n1#3#1\n1#3#1"
+    section.history.undo()
+    np.testing.assert_equal(section.state(), before)
+    stroke = np.array([[3, 0], [3, 2], [3, 4]])
+    section.do(merge(section.linked.sheet(0), stroke))
+    assert set(np.unique(section.array("cells"))) == {0, 1}
+
+
 def test_membrane_taken_from_one_cell_makes_it_one_with_no_other() -> None:
     section = grown_together()
     before = section.array("cells")

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage as ndi
 
-from napari_emseg.core.records import drain
+from napari_emseg.core.records import Provenance, drain
+from napari_emseg.core.stack import Stack
 from napari_emseg.proofreading import paint
 from napari_emseg.session import RunScope, Session
 from napari_emseg.session.run_factory import RunFactory
@@ -79,3 +80,19 @@ def test_a_cell_painted_within_another_is_not_linked_to_it(
     assert cells[1, y, x] == own
     assert (cells == own).sum() == (cells[1][area] == own).sum() > 16
     assert (cells[1] == around).any()
+
+
+def test_membrane_taken_away_at_the_border_is_inside_not_without_a_picture() -> None:
+    """Exact zeros there are where nothing was predicted."""
+    p = np.full((1, 60, 60), 0.05, np.float32)
+    p[:, :, 20:40] = 0.95
+    made = Provenance(kind="membrane").model_dump(mode="json")
+    session = Session()
+    session.select("p", Stack(p, metadata={"emseg": made}))
+    hand, where = session.correcting(), np.zeros((60, 60), bool)
+    where[:, 20:40] = True
+    area = slice(0, 60), slice(0, 60)
+    hand.do(paint(hand.sheet(0), "membranes", where, area, 0))
+    drain(RunFactory(session).segment(RunScope((0,))).work)
+    assert session.source is not None
+    assert (session.source.results.cells == 1).all()

@@ -22,7 +22,12 @@ from napari_emseg.project import Project
 from napari_emseg.project.folder import PROJECT_SUFFIX, is_project
 from napari_emseg.project.source import open_source
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
-from napari_emseg.proofreading.rerun import SmallestPieces, keep_locked, parted
+from napari_emseg.proofreading.rerun import (
+    SmallestPieces,
+    burnt_in_probabilities,
+    keep_locked,
+    parted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +238,7 @@ class ProjectOverlay:
 
         Those of uint8 go up to 255.
         """
-        known, out = self.corrections(z, area), membrane.copy()
-        out[known == MEMBRANE] = 255 if membrane.dtype == np.uint8 else 1
-        out[known >= INSIDE] = 0
-        return out
+        return burnt_in_probabilities(membrane, self.corrections(z, area))
 
     def burn_affinity(
         self, affinity: NDArray[np.float32], z: int, name: str

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage as ndi
 
 from napari_emseg.core.regions import around, corner, grown, shape_of, union
 from napari_emseg.core.settings import CorrectSettings
@@ -23,10 +24,11 @@ from napari_emseg.proofreading.section_view import (
 def merge(
     sheet: SectionView, points: NDArray[Any], *, settings: CorrectSettings | None = None
 ) -> Edit:
-    """Merge the cells under a stroke, or under clicks, `(n, 2)` in this section.
+    """Merge the cells under a stroke, or under two clicks, `(n, 2)` in this section.
 
     The membranes between them go where the stroke crosses them; the largest cell keeps
-    its id.
+    its id. Of two cells that are clicked and meet somewhere, only these are merged,
+    whatever lies between the clicks.
 
     Raises
     ------
@@ -36,16 +38,16 @@ def merge(
     settings = settings or CorrectSettings()
     pixels = line_through(points)
     pixels = pixels[((pixels >= 0) & (pixels < sheet.shape)).all(axis=1)]
+    met, straight = _in_order(sheet, pixels), True
     if len(np.atleast_2d(points)) == 2:
-        sheet.pixel(points[0])
-        sheet.pixel(points[1])
-    met = _in_order(sheet, pixels)
+        ends = [sheet.cell_at(point) for point in points]
+        straight = not all(ends) or {*met} <= {*ends} or not _meet(sheet, pixels, ends)
+        met = met if straight else ends
     if len(met) < 2:
         found = f"only cell {met[0]}" if met else "no cell"
         msg = f"there is {found} under the stroke; draw it from one cell into another"
         raise ValueError(msg)
-    sheet.refuse_locked(met)
-    return _merged(sheet, pixels, met, settings)
+    return _merged(sheet, pixels, met, settings, straight=straight)
 
 
 def _merged(
@@ -53,7 +55,11 @@ def _merged(
     pixels: NDArray[np.int64],
     met: list[int],
     settings: CorrectSettings,
+    *,
+    straight: bool,
 ) -> Edit:
+    """Merge cells, each with the next; not `straight`: where they are nearest."""
+    sheet.refuse_locked(met)
     near = around(pixels, settings.reach, sheet.shape)
     # cells are seen whole, or a wall could seem to end at the window
     area = union(near, *(sheet.pieces(i, near) for i in dict.fromkeys(met)))
@@ -66,6 +72,8 @@ def _merged(
     for a, b in pairwise(met):
         ours, theirs = cells == a, cells == b
         others = (cells > 0) & ~ours & ~theirs
+        if not straight:
+            local = _shortest_way(ours, theirs)
         wall = wall_between(ours, theirs, others, reach=settings.reach, points=local)
         # cells that touch have no pixel between them: their own
         # pixels at the border go inside
@@ -81,6 +89,28 @@ def _merged(
     gone = with_band(gone, sheet.window("membranes", area), cells, join)
     draft, merged = draw_inside(sheet, gone, area, join=join)
     return draft.edit("merge", format_merge(merged))
+
+
+MEET = 3.0
+"""Cells are no farther apart, px, where nothing but a membrane lies between."""
+
+
+def _meet(sheet: SectionView, pixels: NDArray[np.int64], ends: list[int]) -> bool:
+    """Tell if two cells, each at an end of a line, have a common membrane."""
+    near = around(pixels, 1, sheet.shape)
+    cells = sheet.window("cells", union(*(sheet.pieces(i, near) for i in ends)))
+    ours, theirs = (cells == i for i in ends)
+    away = ndi.distance_transform_edt(~theirs)[ours]
+    return bool(0 < away.min() <= MEET)
+
+
+def _shortest_way(
+    ours: NDArray[np.bool_], theirs: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return the pixels of a line `(n, 2)` where two cells are nearest."""
+    away, nearest = ndi.distance_transform_edt(~theirs, return_indices=True)
+    at = np.unravel_index(np.where(ours, away, np.inf).argmin(), ours.shape)
+    return line_through(np.array([at, [int(axis[at]) for axis in nearest]]))
 
 
 def format_merge(merged: dict[int, list[int]]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,24 @@ def burnt_in(
     """Return membranes `(y, x)` with the corrections in them: hand beats network."""
     out = np.where(corrections == MEMBRANE, np.uint8(1), membranes)
     return np.where(corrections >= INSIDE, np.uint8(0), out).astype(np.uint8)
+
+
+LEAST = 1e-6
+"""Probability of membrane where a person said that there is none.
+
+Not 0: a broad area of zeros at the border is where nothing was predicted.
+"""
+
+
+def burnt_in_probabilities(
+    membrane: NDArray[Any], corrections: NDArray[np.uint8]
+) -> NDArray[Any]:
+    """Return probabilities `(y, x)` with the corrections in them; uint8 up to 255."""
+    out = membrane.copy()
+    whole = membrane.dtype == np.uint8
+    out[corrections == MEMBRANE] = 255 if whole else 1
+    out[corrections >= INSIDE] = 0 if whole else LEAST
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from napari_emseg.core.sinks import ArraySink
 from napari_emseg.core.stack import LazyArray, Stack
 from napari_emseg.io.fingerprint import check_sources_after
 from napari_emseg.proofreading.edits import INSIDE, MEMBRANE
+from napari_emseg.proofreading.rerun import burnt_in_probabilities
 from napari_emseg.session.annotation_editor import AnnotationEditor
 from napari_emseg.session.results import PredictedProbabilities, Results
 from napari_emseg.session.stack_state import StackState
@@ -399,7 +400,7 @@ class _Cropped:
 
 
 class _Corrected:
-    """Probabilities by section, 0 or 1 where a person said what is there."""
+    """Probabilities by section, with what a person said in them."""
 
     def __init__(self, data: LazyArray, corrections: NDArray[np.uint8]) -> None:
         self._data = data
@@ -413,10 +414,7 @@ class _Corrected:
         corrections = self._corrections[z]
         if not corrections.any():
             return section
-        section = section.copy()
-        section[corrections == MEMBRANE] = 255 if section.dtype == np.uint8 else 1
-        section[corrections >= INSIDE] = 0
-        return section
+        return burnt_in_probabilities(section, corrections)
 
 
 class _CellSink(ArraySink):
