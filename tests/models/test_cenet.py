@@ -87,6 +87,68 @@ def test_cascades_begin_about_as_strong_as_their_input() -> None:
     assert all(0.35 < s < 1.4 for s in strength), strength  # 0.7 behind a ReLU
 
 
+WITH_MORE = {"base": 4, "normalised": True, "fine_skips": True}
+
+
+def test_a_normalised_middle_gives_the_same_however_large_its_weights() -> None:
+    torch.manual_seed(0)
+    block = DenseAtrousConvolutions(8, normalised=True).train()
+    x = torch.randn(2, 8, 24, 24)
+    convolutions = block.near, block.middle, block.far, block.mix
+    for layer in convolutions:
+        nn.init.zeros_(layer.bias)
+    before = block(x)
+    with torch.no_grad():
+        for layer in convolutions:
+            layer.weight.mul_(1000)
+    torch.testing.assert_close(block(x), before, rtol=0, atol=0.02)
+
+
+@torch.inference_mode()
+def test_normalised_branches_of_any_size_are_brought_into_range() -> None:
+    torch.manual_seed(0)
+    block = DenseAtrousConvolutions(8, normalised=True)
+    x, largest = torch.randn(2, 8, 24, 24), []
+    for layer in (block.near, block.middle, block.far, block.mix):
+        layer.weight.mul_(60)
+        layer.bias.normal_()
+        layer.register_forward_hook(
+            lambda _, __, given: largest.append(float(given.abs().max()))
+        )
+    for norm in block.norms:
+        norm.momentum = 1.0
+    block.train()(x)
+    wanted = block.eval()(x)
+    assert max(largest) > 65504  # where float16 ends
+    largest.clear()
+    block.scale_branches()
+    torch.testing.assert_close(block(x), wanted, rtol=1e-4, atol=1e-4)
+    assert max(largest) < 1000
+
+
+def test_fine_skips_see_what_two_pixels_of_the_stem_can_not_tell() -> None:
+    """A checkerboard has a mean of 0 in each 2 × 2 of the stem's stride."""
+    torch.manual_seed(0)
+    network = build("cenet", WITH_MORE)
+    assert isinstance(network, CENet)
+    assert isinstance(network.finest, nn.Conv2d)
+    weights, picture = network.finest.weight, torch.rand(1, 1, 192, 192)
+    assert not weights.any()  # begun, it says what it said without them
+    logits = network.eval()(picture)
+    with torch.no_grad():
+        weights[:, :, 1, 1] = 1.0
+        assert not torch.allclose(network(picture), logits)
+
+
+def test_configurations_without_more_are_written_as_before() -> None:
+    assert build("cenet", {"base": 4}).config.model_dump() == {
+        "n_classes": 2,
+        "base": 4,
+    }
+    kept = build("cenet", WITH_MORE).config.model_dump()
+    assert kept == {"n_classes": 2} | WITH_MORE
+
+
 def test_patches_for_which_a_pooling_window_is_too_large_are_refused() -> None:
     check_patch(CENet.geometry, 192)
     with pytest.raises(ValueError, match="the nearest are 192 and 224"):
@@ -97,7 +159,7 @@ def inflated(network: CENet) -> CENet:
     """As if learning had let the middle grow, by 50 in each convolution."""
     network = deepcopy(network)
     with torch.no_grad():
-        for layer in network.dac.children():
+        for layer in (m for m in network.dac.children() if isinstance(m, nn.Conv2d)):
             layer.weight.mul_(50)
             layer.bias.normal_()
         network.decoder[0][1].momentum = 1.0

@@ -142,6 +142,18 @@ def test_a_wider_view_says_the_same_of_the_classes(architecture: str) -> None:
     torch.testing.assert_close(five, three)
 
 
+def test_a_ce_net_goes_on_with_finer_skips_from_what_it_says() -> None:
+    network, picture = small("cenet"), torch.randn(1, 1, 192, 192)
+    more = with_context(network, "cenet", SMALL["cenet"] | {"fine_skips": True})
+    assert sum(p.numel() for p in more.parameters()) > sum(
+        p.numel() for p in network.parameters()
+    )
+    torch.testing.assert_close(more(picture), network(picture))
+    normal = with_context(network, "cenet", SMALL["cenet"] | {"normalised": True})
+    kept = network.state_dict()
+    assert all(torch.equal(normal.state_dict()[k], v) for k, v in kept.items())
+
+
 @pytest.mark.parametrize(
     "config",
     [

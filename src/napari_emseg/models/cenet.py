@@ -14,10 +14,10 @@ the result depends on the tile: tiles of this network are blended.
 """
 
 from math import inf, log2, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +35,9 @@ POOLING = (2, 3, 5, 6)
 """Windows of the residual multi-kernel pooling, in pixels of 1/32."""
 
 STRIDE = 32
+
+ADDED = "normalised", "fine_skips"
+"""Settings that the paper's network has not."""
 
 SPREAD = 2**8
 """Standard deviation of what the middle gives once scaled; float16 ends at 65,504."""
@@ -57,17 +60,39 @@ class CENetConfig(ContextConfig):
         title="Width",
         description="Channels of ResNet-34's first stage; 64 is the paper's form.",
     )
+    normalised: bool = Field(
+        False,
+        title="Normalised middle",
+        description="Batch normalisation behind the dilated convolutions, which the "
+        "paper has not: without it what they give may grow while the network learns.",
+    )
+    fine_skips: bool = Field(
+        False,
+        title="Fine skips",
+        description="Skips at half and at full resolution, too, for thin membranes; "
+        "the paper's finest is at a quarter.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # programs that know nothing of these refuse a configuration that names them
+        values = self._only_what_is_used(handler)
+        return {k: v for k, v in values.items() if k not in ADDED or v}
 
 
 class DenseAtrousConvolutions(nn.Module):
     """Figure 3, DAC: four cascades of dilated convolutions, added to their input."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, normalised: bool = False) -> None:
         super().__init__()
         self.near = nn.Conv2d(n, n, 3, padding=1)
         self.middle = nn.Conv2d(n, n, 3, padding=3, dilation=3)
         self.far = nn.Conv2d(n, n, 3, padding=5, dilation=5)
         self.mix = nn.Conv2d(n, n, 1)
+        # one for each branch, since branches that share convolutions differ in scale
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(n) if normalised else nn.Identity() for _ in range(4)
+        )
 
     def branches(self, x: Tensor) -> list[Tensor]:
         """Return the four branches, whose receptive fields are 3, 7, 9 and 19."""
@@ -76,7 +101,38 @@ class DenseAtrousConvolutions(nn.Module):
         # in the authors' code; the figure has convolutions of their own for each.
         both = self.middle(near)
         cascades = (near, *map(self.mix, (self.middle(x), both, self.far(both))))
-        return [torch.relu(branch) for branch in cascades]
+        return [
+            torch.relu(norm(branch))
+            for norm, branch in zip(self.norms, cascades, strict=True)
+        ]
+
+    def scale_branches(self) -> None:
+        """Scale what normalised convolutions give; the branches stay as they are.
+
+        Weights from before a normalisation may be of any size, and those of four
+        convolutions multiply: float16 ends at 65,504.
+        """
+        norms = [m for m in self.norms if isinstance(m, nn.BatchNorm2d)]
+        spreads = [_spread(norm) for norm in norms]
+        if not norms or not SPREAD < max(spreads) < inf or min(spreads) == 0:
+            return
+        near, _, both, far = spreads
+        # the middle one and the last lie behind each other in three branches
+        m, f = 2.0 ** round(log2(near / both) / 2), 2.0 ** round(log2(both / far))
+        with torch.no_grad():
+            for norm, by in zip(norms[1:], (m * m, m * m, m * m * f), strict=True):
+                if norm.running_mean is not None and norm.running_var is not None:
+                    # a bias before a normalisation does nothing, but
+                    # that of `mix` would need a scale for each branch
+                    if self.mix.bias is not None:
+                        norm.running_mean.sub_(self.mix.bias)
+                    norm.running_mean.mul_(by)
+                    norm.running_var.mul_(by**2)
+            layers = (self.middle, m, m), (self.far, f, m * f), (self.mix, m, 0.0)
+            for layer, by, bias_by in layers:
+                layer.weight.mul_(by)
+                if layer.bias is not None:
+                    layer.bias.mul_(bias_by)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(n, c, y, x)` of the same shape."""
@@ -136,7 +192,7 @@ class CENet(nn.Module):
         self.config = config
         self.encoder = ResNet34Encoder(config.base, levels=4, context=config.context)
         width = self.encoder.channels
-        self.dac = DenseAtrousConvolutions(width[4])
+        self.dac = DenseAtrousConvolutions(width[4], normalised=config.normalised)
         self.rmp = ResidualMultiKernelPooling(width[4])
         n_in = [width[4] + len(POOLING), width[3], width[2], width[1]]
         n_out = [width[3], width[2], width[1], width[0]]
@@ -149,8 +205,17 @@ class CENet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(n, config.channels, 3, padding=1),
         )
+        self.fine: nn.Module | None = None
+        self.finest: nn.Module | None = None
+        if config.fine_skips:
+            self.fine = nn.Conv2d(width[0], width[0], 1)
+            self.finest = nn.Conv2d(config.context, n, 3, padding=1)
         self.apply(initialise)
         self.dac.apply(_keep_variance)
+        for skip in (self.fine, self.finest):
+            # so that weights without them go on from what they say
+            if isinstance(skip, nn.Conv2d):
+                nn.init.zeros_(skip.weight)
         self._scale = 1.0
 
     def scale_middle(self) -> None:
@@ -164,6 +229,9 @@ class CENet(nn.Module):
         features that they are put before: int8 has one scale for both.
         """
         self._scale_maps()
+        if self.config.normalised:
+            self.dac.scale_branches()
+            return
         behind = next(
             m for m in self.decoder.modules() if isinstance(m, nn.BatchNorm2d)
         )
@@ -202,15 +270,22 @@ class CENet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, channels, y, x)` for `(n, context, y, x)`."""
-        # level 0, the stem at half the size, is no skip:
-        # the last decoder block has none
-        _, *skips, x = self.encoder(x)
+        # level 0, the stem at half the size, is no skip in
+        # the paper: the last decoder block has none
+        picture = x
+        stem, *skips, x = self.encoder(x)
         if self._scale != 1:
             x = x * self._scale
         x = self.rmp(self.dac(x))
         for block, skip in zip(self.decoder[:-1], reversed(skips), strict=True):
             x = block(x) + skip
-        logits: Tensor = self.tail(self.decoder[-1](x))
+        x = self.decoder[-1](x)
+        if self.fine is not None:
+            x = x + self.fine(stem)
+        x = self.tail[0](x)
+        if self.finest is not None:
+            x = x + self.finest(picture)
+        logits: Tensor = self.tail[1:](x)
         return logits
 
     def supervised(self, x: Tensor) -> list[Tensor]:
@@ -223,7 +298,14 @@ class CENet(nn.Module):
         # the tail, in two arrays of half the width, while the step before it is held;
         # 127, 242, 487 bytes were measured with PyTorch at widths 16, 32, 64
         config = self.config
-        return 4.0 * (2 * config.base + config.n_classes + config.more_channels)
+        # with fine skips the stem's features and one array more: 272 at width 32
+        width = 2.5 * config.base if config.fine_skips else 2.0 * config.base
+        return 4.0 * (width + config.n_classes + config.more_channels)
+
+
+def _spread(norm: nn.BatchNorm2d) -> float:
+    """Return the largest standard deviation of what is normalised."""
+    return 0.0 if norm.running_var is None else float(norm.running_var.max().sqrt())
 
 
 def _keep_variance(module: nn.Module) -> None:

@@ -133,18 +133,24 @@ def without_affinities(
     return small.train(network.training).to(next(network.parameters())), kept
 
 
+ADDED_LAYERS = "dac.norms.", "fine.", "finest."
+"""Layers of a CE-Net that its configuration adds to those of the paper."""
+
+
 def with_context(
     network: nn.Module, architecture: str, config: dict[str, Any]
 ) -> nn.Module:
     """Return a copy that sees more sections, and gives affinities that it had not.
 
     What it says of the classes doesn't change before it learns on: it looks at the
-    section itself alone. The new affinities begin untrained.
+    section itself alone. The new affinities begin untrained, as do the layers that a
+    configuration adds; a normalisation among them does change what it says.
 
     Parameters
     ----------
     config
-        Of the copy; it differs from the network's own in `context` and `affinities`.
+        Of the copy; it differs from the network's own in `context`, `affinities`, and
+        what is in `ADDED_LAYERS`.
 
     Raises
     ------
@@ -153,9 +159,13 @@ def with_context(
     """
     wider = build(architecture, config)
     state, more = network.state_dict(), context_of(wider) - context_of(network)
-    fits = more >= 0 and wider.state_dict().keys() == state.keys()
+    new = wider.state_dict().keys() - state.keys()
+    fits = more >= 0 and wider.state_dict().keys() >= state.keys()
+    fits = fits and all(name.startswith(ADDED_LAYERS) for name in new)
     for name, value in wider.state_dict().items() if fits else ():
-        old = state[name]
+        old = state.get(name)
+        if old is None:
+            continue  # an added layer
         if value.shape == old.shape:
             value.copy_(old)
         elif value.ndim == old.ndim == 4 and value.shape[1] - old.shape[1] == more > 0:
