@@ -8,11 +8,14 @@ on lie between them or beside the held-out ones.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from napari_emseg.core.card import DataSet
 from napari_emseg.core.labels import Meaning
+from napari_emseg.core.stack import Stack
 from napari_emseg.io import open_stack
 from napari_emseg.training.card import Split
 from napari_emseg.training.mixture import LabelledStack, Views
@@ -25,7 +28,10 @@ RUNS = ROOT / "runs"
 
 @dataclass(frozen=True)
 class Data:
-    """A data set below the folder of shared data; `split` in its own numbers."""
+    """A data set below the folder of shared data; `split` in its own numbers.
+
+    `before` are files of images and labels of the sections that lie before these.
+    """
 
     key: str
     name: str
@@ -39,15 +45,20 @@ class Data:
     share: float = 1.0
     unlabelled_beyond: float | None = None
     views: Views = 1
+    before: tuple[str, str] | None = None
 
     def source(self, folder: Path) -> LabelledStack:
         """Open it."""
         images = folder / self.images
         split = places(images, self.split) if images.is_dir() else self.split
+        stacks = open_stack(images), open_stack(folder / self.labels)
+        if self.before is not None:
+            first = (open_stack(folder / path) for path in self.before)
+            stacks = tuple(map(joined, first, stacks))
         return LabelledStack(
             self.key,
-            open_stack(images, voxel_size_nm=self.voxel_size_nm),
-            open_stack(folder / self.labels),
+            replace(stacks[0], voxel_size_nm=self.voxel_size_nm),
+            stacks[1],
             self.meaning,
             split,
             share=self.share,
@@ -63,6 +74,12 @@ class Data:
             licence=self.licence,
             citation=self.citation,
         )
+
+
+def joined(one: Stack, other: Stack) -> Stack:
+    """Return the sections of one stack, and then those of another."""
+    both = [np.asarray(stack.data[:]) for stack in (one, other)]
+    return replace(one, data=np.concatenate(both))
 
 
 def ranges(sections: tuple[int, ...]) -> str:
@@ -184,6 +201,20 @@ _ALL = (
         licence="CC ShareAlike",
         citation=_FIB25,
         views=3,
+    ),
+    # all that is there, for weights whose recipe was scored on the split above
+    Data(
+        key="fib25_isotropic_all",
+        name="FIB-25, fly optic medulla, sections 110-249",
+        images="fib25/ts2_raw_150-249.tif",
+        labels="fib25/ts2_ids_150-249.tif",
+        meaning="cells",
+        voxel_size_nm=(10, 10, 10),
+        split=Split(training=tuple(range(140))),
+        licence="CC ShareAlike",
+        citation=_FIB25,
+        views=3,
+        before=("fib25/ts2_raw_110-149.tif", "fib25/ts2_ids_110-149.tif"),
     ),
 )
 

@@ -156,13 +156,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", help="these weights; of others what is known stays")
     options = parser.parse_args()
+    out = HERE / "results" / "precision.json"
+    known = json.loads(out.read_text())["rows"] if options.only else []
     rows = []
     for weights, data in PAIRS:
-        rows += compare(weights, data, options.data, options.runs)
-        made = {"machine": describe(1), "cpu": list(cpu_facts().capabilities)}
-        out = HERE / "results" / "precision.json"
-        out.write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")
+        if options.only in (None, weights):
+            rows += compare(weights, data, options.data, options.runs)
+        else:
+            rows += [r for r in known if (r["weights"], r["data"]) == (weights, data)]
+    made = {"machine": describe(1), "cpu": list(cpu_facts().capabilities)}
+    out.write_text(json.dumps(made | {"rows": rows}, indent=1) + "\n")
     begin, end = "<!-- begin precision -->", "<!-- end precision -->"
     head, rest = DOCS.read_text().split(begin)
     DOCS.write_text(f"{head}{begin}\n\n{table(rows)}\n\n{end}{rest.split(end)[1]}")

@@ -23,7 +23,12 @@ from score_weights import rescore
 from napari_emseg.core.card import USUAL_AFFINITIES, Card
 from napari_emseg.core.records import EpochDone, Note, Record, drain
 from napari_emseg.core.training import AugmentSettings, TrainSettings
-from napari_emseg.models.weights import Weights, bundled_folders, read_weights
+from napari_emseg.models.weights import (
+    Weights,
+    bundled_folders,
+    read_weights,
+    replace_card,
+)
 from napari_emseg.training.card import Split
 from napari_emseg.training.mixture import LabelledStack, Views, train_mixture
 from napari_emseg.training.run import train_weights
@@ -35,7 +40,9 @@ class Recipe:
 
     `begins_with` names the recipe whose weights it goes on from. Those that aren't
     `bundled` stay in `runs/`.
-    `all_sections`: nothing is held out, and the last weights are taken.
+    `all_sections`: nothing is held out, and the last weights are taken. Weights that
+    are `scored_as` others have their threshold and scores: those of the same recipe
+    on a part of the data.
     `shares` says how often patches come from a set, `views` along how many axes, where
     not as the set itself says.
     """
@@ -52,6 +59,7 @@ class Recipe:
     bundled: bool = True
     views: Mapping[str, Views] = field(default_factory=dict)
     all_sections: bool = False
+    scored_as: str | None = None
 
     def split(self, split: Split) -> Split:
         """Return which sections of a set are for what."""
@@ -106,14 +114,15 @@ FIB_SEM = Recipe(
         "affinities": [*map(list, USUAL_AFFINITIES), [-3, 0, 0]],
     },
     settings=TrainSettings(
-        steps=1600,
+        steps=5000,
         patch=88,
         batch=8,
         learning_rate=3e-3,
-        averaging=0.995,
-        validate_every=400,
+        border_weight=3,
+        averaging=0.998,
+        validate_every=1000,
         affinity_weight=2,
-        seed=2026,
+        seed=2030,
         augment=AugmentSettings(
             # sections of a milled block are in place, and few are lost
             warp=0.3,
@@ -166,25 +175,12 @@ ISBI_UNET = Recipe(
     ),
 )
 
-THIN_WALLS: dict[str, Any] = {"steps": 1200, "learning_rate": 2e-3, "border_weight": 3}
-
 RECIPES = {
     "em-membranes-context": CONTEXT_GENERALIST,
-    "fib-sem-first": replace(FIB_SEM, bundled=False),
-    # thin walls count more
+    # scored far from what it learns from, before the same is done with all sections
+    "fib-sem-split": replace(FIB_SEM, bundled=False),
     "fib-sem": replace(
-        FIB_SEM,
-        settings=FIB_SEM.settings.model_copy(update=THIN_WALLS | {"seed": 2027}),
-        begins_with="fib-sem-first",
-    ),
-    # better beside what it learnt from alone; see docs/benchmarks/volume.md
-    "fib-sem-third": replace(
-        FIB_SEM,
-        settings=FIB_SEM.settings.model_copy(
-            update=THIN_WALLS | {"steps": 2000, "averaging": 0.998, "seed": 2028}
-        ),
-        begins_with="fib-sem",
-        bundled=False,
+        FIB_SEM, data=("fib25_isotropic_all",), scored_as="fib-sem-split"
     ),
     "isbi2012-unet": ISBI_UNET,
     # not better where it could be looked at; see docs/accuracy.md
@@ -309,6 +305,22 @@ def _one(
     )
 
 
+def scored_as(weights: Weights, other: Weights) -> Weights:
+    """Give weights the threshold and the scores of others, and say whose they are."""
+    other_card = other.card
+    learnt = ", ".join(f"{d.name}: {d.sections}" for d in other_card.training_data)
+    scored = ", ".join(d.name for d in other_card.held_out_data)
+    note = f"scores are of the same recipe on less ({learnt}), on {scored}"
+    card = weights.card.model_copy(
+        update={
+            "threshold": other_card.threshold,
+            "scores": other_card.scores,
+            "notes": (*weights.card.notes, note),
+        }
+    )
+    return replace_card(weights, card)
+
+
 def _begun(name: str) -> Path:
     """Return the file of a recipe that another goes on from."""
     folders = (RUNS, *bundled_folders())
@@ -346,10 +358,12 @@ def main() -> None:
         weights = drain(work, describe)
         if weights.card.held_out_data:
             rescore(weights, args.data, args.device)
+        elif recipe.scored_as:
+            weights = scored_as(weights, read_weights(_begun(recipe.scored_as)))
         else:
             score_volume(weights, args.data)
         weights = read_weights(out)
-    print("held out:", weights.card.scores)
+    print("scores:", weights.card.scores)
     if recipe.bundled:
         # ours first, then that of napari-emseg-data, for what isn't for commercial use
         home = bundled_folders()[len(sources) > 1]

@@ -25,6 +25,7 @@ from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from bioimage_cpp.graph.multicut import KernighanLinMulticut, MulticutObjective
 from bioimage_cpp.segmentation import label, relabel_sequential, watershed
 from cells import from_areas
+from data_sets import RUNS
 from machine import describe
 from numpy.typing import NDArray
 from pages import put, table
@@ -48,8 +49,12 @@ WEIGHTS = "em-membranes"
 Picture = NDArray[Any]
 Method = Callable[[Stack, float], Picture]
 
-OTHERS = {"fib25": ("fib-sem",), "cortex": ()}
-"""Weights whose own membranes and affinities go through our default way, beside."""
+OTHERS = {"fib25": (str(RUNS / "fib-sem-split.safetensors"),), "cortex": ()}
+"""Weights whose own membranes and affinities go through our default way, beside.
+
+`fib-sem` itself has learnt from the block: `train_bundled.py fib-sem-split` makes those
+of the same recipe that haven't.
+"""
 
 
 @dataclass(frozen=True)

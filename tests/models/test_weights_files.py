@@ -254,7 +254,7 @@ def test_bundled_weights_load(name: str) -> None:
         ),
         (
             "fib-sem",
-            "82edf5e2825a7e200d6ead12c57bdfce4a914e2d089ca635d70aff7da4a1e52c",
+            "9c4f2402947aab740659fe0e6c716731c9b64c5a2c09a6e18226f57385e3d907",
         ),
         (
             "isbi2012-cenet",

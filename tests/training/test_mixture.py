@@ -232,12 +232,21 @@ def test_what_cannot_be_trained_is_refused(
     without = ABOUT.model_copy(update={"pixel_size_nm": None})
     with pytest.raises(ValueError, match="the card must say the pixel size"):
         drain(train_mixture(sources, output, about=without))
-    blind = [replace(source, split=Split((0,))) for source in sources]
-    with pytest.raises(ValueError, match="no source has sections to validate on"):
-        drain(train_mixture(blind, output, about=ABOUT))
     twice = [replace(sources[0], split=Split((0,), (0,)))]
     with pytest.raises(ValueError, match="more than one of the three sets"):
         drain(train_mixture(twice, output, about=ABOUT))
+
+
+def test_without_sections_to_validate_on_the_last_weights_are_kept(
+    sources: list[LabelledStack], tmp_path: Path
+) -> None:
+    every = [replace(source, split=Split((0, 1, 2, 3))) for source in sources]
+    work = train_mixture(every, tmp_path / "w", about=ABOUT, settings=SETTINGS)
+    records: list[object] = []
+    weights = drain(work, records.append)
+    assert [r.best for r in records if isinstance(r, EpochDone)] == [True, True]
+    assert weights.card.scores == {}
+    assert weights.card.threshold == ABOUT.threshold
 
 
 def test_training_goes_on_from_weights_of_the_same_network(

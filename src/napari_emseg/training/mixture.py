@@ -304,7 +304,7 @@ def train_mixture(
     """Train one network on several sources; yields what the trainer yields.
 
     Goes on from its checkpoint as `train_weights` does. Held-out sections are not
-    looked at.
+    looked at. Without sections to validate on the last weights are kept.
 
     Parameters
     ----------
@@ -322,9 +322,9 @@ def train_mixture(
     Raises
     ------
     ValueError
-        If a source's images and labels don't match or its voxel size isn't known, no
-        source has sections to validate on, the card has no pixel size, `begin` is of
-        another network, or the checkpoint is of another run.
+        If a source's images and labels don't match or its voxel size isn't known, the
+        card has no pixel size, `begin` is of another network, or the checkpoint is of
+        another run.
     """
     settings = settings or TrainSettings()
     pixel_size_nm = _checked(sources, about)
@@ -346,7 +346,7 @@ def train_mixture(
         network,
         _patches(read, network, settings),
         settings,
-        validation=mixed_validation(sets),
+        validation=mixed_validation(sets) if sets else None,
         checkpoint=checkpoint_of(output),
         facts={
             "network": f"{about.architecture} {about.config}",
@@ -384,9 +384,6 @@ def _continue(network: nn.Module, begin: Weights, about: Card) -> Card:
 def _checked(sources: Sequence[LabelledStack], about: Card) -> tuple[float, float]:
     if about.pixel_size_nm is None:
         msg = "the card must say the pixel size to which all sources are resampled"
-        raise ValueError(msg)
-    if not any(source.split.validation for source in sources):
-        msg = "no source has sections to validate on"
         raise ValueError(msg)
     for source in sources:
         check_split(source.split, source.images.shape[0])
