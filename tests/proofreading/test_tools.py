@@ -255,7 +255,15 @@ def test_a_click_on_membrane_that_a_cell_has_grown_over_deletes_it() -> None:
         edit = section.do(delete_membrane(section.linked.sheet(0), (0, x)))
         assert edit.words == "merged 2 into cell 1"
         section.history.undo()
-    section.linked.arrays["membranes"][0, 0, 0] = 1  # another, in cell 1
+    # a spur that begins at the wall is in cell 1 alone, and so is what lies apart
+    section = drawn("11111111112222 " * 5)
+    section.linked.arrays["membranes"][0] = membranes_from(
+        ".........##... " * 2 + "..#########... " + ".........##... " * 2
+    )
+    with pytest.raises(ValueError, match=r"no membrane at \(2, 3\) but cell 1"):
+        delete_membrane(section.linked.sheet(0), (2, 3))
+    section = grown_together()
+    section.linked.arrays["membranes"][0, 0, 0] = 1
     with pytest.raises(ValueError, match=r"no membrane at \(0, 0\) but cell 1"):
         delete_membrane(section.linked.sheet(0), (0, 0))
 

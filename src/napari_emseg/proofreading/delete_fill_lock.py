@@ -88,12 +88,13 @@ def _touch_at(sheet: SectionView, point: tuple[int, int]) -> NDArray[np.int64] |
     if on_membrane:  # another one in the same cell isn't meant
         wall &= piece_near(membranes, here[None], 0)
     away = np.where(wall, _away(cells.shape, here), np.inf)
-    # as beside any other membrane, a click may be a pixel off,
-    # or on the membrane that a cell has grown over
-    limit = BAND if on_membrane else 1.5
+    middle = np.array(np.unravel_index(np.argmin(away), away.shape))
+    # as beside any other membrane, a click may be a pixel off, or on the wall that the
+    # cells have grown over, which is as broad as it is there: not on a spur of it
+    half = float(ndi.distance_transform_edt(membranes)[tuple(middle)])
+    limit = max(1.5, half + 1) if on_membrane else 1.5
     if not cells[tuple(here)] or away.min() > limit:
         return None
-    middle = np.array(np.unravel_index(np.argmin(away), away.shape))
     # with its four neighbours, one of which is another cell
     near = touch & (_away(cells.shape, middle) <= 1)
     ids = np.unique(cells[near])
