@@ -212,7 +212,8 @@ class CellSettings(Settings):
         ge=0,
         le=100,
         title="Grow cells",
-        description="How far cells reach into membranes; a line always stays between.",
+        description="How far cells reach into membranes; in sections a line stays "
+        "between them, in 3-D they touch.",
         json_schema_extra={"unit": "px"},
     )
     through: Through = Field(
