@@ -1,7 +1,7 @@
 """Score weights for isotropic stacks by cells through the stack.
 
-`python benchmarks/score_volume.py fib-sem`: the threshold is the one that gives the
-best cells in the validation sections, in three dimensions; at it sections 110-149,
+`python benchmarks/score_volume.py fib-sem-split`: the threshold is the one that gives
+the best cells in the validation sections, in three dimensions; at it sections 110-149,
 which had no part in making the weights, are scored once, and both are written into the
 card.
 """
